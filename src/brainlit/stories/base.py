@@ -1,0 +1,211 @@
+"""What was heard and what the brain did: the shapes in which every data set arrives."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.timebase import TimeBase
+
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+FeatureKind = Literal["low_level", "semantic"]
+ROLES = ("tune", "fit", "choose", "score")
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Words or phones with their times.
+
+    Parameters
+    ----------
+    labels : tuple of str, length n
+    start_s, duration_s : arrays of shape (n,)
+        Seconds of sound; starts do not decrease, durations are not negative.
+    """
+
+    labels: tuple[str, ...]
+    start_s: FloatArray
+    duration_s: FloatArray
+
+    def __post_init__(self) -> None:
+        start_s = np.asarray(self.start_s, dtype=np.float64)
+        duration_s = np.asarray(self.duration_s, dtype=np.float64)
+        if not len(self.labels) == len(start_s) == len(duration_s):
+            raise ValueError(
+                f"{len(self.labels)} labels, {len(start_s)} starts and {len(duration_s)} durations; need one of each."
+            )
+        if len(start_s) and ((np.diff(start_s) < 0).any() or (duration_s < 0).any()):
+            raise ValueError("interval starts must not decrease and durations must not be negative.")
+        object.__setattr__(self, "start_s", start_s)
+        object.__setattr__(self, "duration_s", duration_s)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def middle_s(self) -> FloatArray:
+        """Middle of each interval, shape (n,)."""
+        return self.start_s + self.duration_s / 2
+
+    @property
+    def end_s(self) -> FloatArray:
+        """End of each interval, shape (n,)."""
+        return self.start_s + self.duration_s
+
+
+@dataclass(frozen=True)
+class Story:
+    """One story as it was heard, on the scanner's clock.
+
+    Parameters
+    ----------
+    audio : int16 array of shape (n_samples,)
+        Mono, at timebase.sample_rate_hz.
+    phones : Intervals or None
+        None where the data set has no phone times.
+    sources : mapping of file name to SHA-256
+        What the story was made from; empty where nothing was read from disk.
+    """
+
+    name: str
+    audio: npt.NDArray[np.int16]
+    words: Intervals
+    phones: Intervals | None
+    timebase: TimeBase
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """A stimulus feature space on the TR grid: values (n_trs, n_features), float32, not delayed, not z-scored.
+
+    Parameters
+    ----------
+    kind : 'low_level' or 'semantic'
+        The band of the probe that the space belongs to.
+    columns : tuple of str, length n_features
+    source : str
+        Where the numbers come from, in words (formula, file, paper).
+    coverage : float
+        Share of words for which the space has a value (1 for spaces of the sound).
+    """
+
+    name: str
+    kind: FeatureKind
+    columns: tuple[str, ...]
+    source: str
+    values: Float32Array
+    coverage: float = 1.0
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.float32)
+        if values.ndim != 2 or values.shape[1] != len(self.columns):
+            raise ValueError(
+                f"feature space {self.name!r} has values of shape {values.shape} and {len(self.columns)} column names;"
+                " need (n_trs, n_features) with one name each."
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"feature space {self.name!r} holds NaN or infinite values.")
+        object.__setattr__(self, "values", values)
+
+
+@dataclass(frozen=True)
+class Responses:
+    """One subject's responses to one story.
+
+    Parameters
+    ----------
+    values : float32 array of shape (n_trs, n_voxels)
+        Mean over repeats where there are several; z-scored per story over time. NaN marks voxels without data.
+    repeats : float32 array of shape (n_repeats, n_trs, n_voxels) or None
+        The single presentations, each z-scored over time, where the story was heard more than once.
+    """
+
+    values: Float32Array
+    repeats: Float32Array | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What belongs to a subject's voxels and not to a story.
+
+    Parameters
+    ----------
+    n_voxels : int
+        Voxels, vertices or regions: whatever the columns of the responses are.
+    regions : mapping of name to bool array of shape (n_voxels,)
+        Named masks; they may overlap.
+    vertices : int array of shape (n_voxels,) or None
+        Vertex on fsaverage5: 0..10241 left hemisphere, 10242..20483 right.
+    coordinates_mm : array of shape (n_voxels, 3) or None
+    truth : mapping of name to array whose first axis is voxels
+        Planted answers of simulated subjects; empty for real ones.
+    """
+
+    name: str
+    n_voxels: int
+    regions: Mapping[str, BoolArray] = field(default_factory=dict)
+    vertices: npt.NDArray[np.int64] | None = None
+    coordinates_mm: FloatArray | None = None
+    truth: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for region, mask in self.regions.items():
+            if mask.shape != (self.n_voxels,) or mask.dtype != np.bool_:
+                raise ValueError(
+                    f"region {region!r} of {self.name} is {mask.dtype} of shape {mask.shape}; need bool of shape"
+                    f" ({self.n_voxels},), one entry per voxel of the responses."
+                )
+
+
+class StorySource(ABC):
+    """A data set: stories, subjects, responses and feature spaces, loaded one at a time.
+
+    Cheap to construct (nothing is read or downloaded before a method is called), so that it can sit in a config.
+    """
+
+    name: str
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides what the store holds, as plain JSON values; compared when a store is reopened."""
+
+    @abstractmethod
+    def story_names(self) -> Sequence[str]:
+        """All stories, in the order in which the store lists them."""
+
+    @abstractmethod
+    def subject_names(self) -> Sequence[str]:
+        """All subjects."""
+
+    @abstractmethod
+    def story(self, name: str) -> Story:
+        """One story with its audio."""
+
+    @abstractmethod
+    def feature_spaces(self, story: Story) -> list[FeatureSpace]:
+        """The feature spaces of a story that `story` returned."""
+
+    @abstractmethod
+    def subject(self, name: str) -> Subject:
+        """Voxels, regions and places of one subject."""
+
+    @abstractmethod
+    def responses(self, subject: str, story: str) -> Responses | None:
+        """One subject's responses to one story; None if the subject did not hear it."""
+
+    @abstractmethod
+    def default_roles(self) -> dict[str, list[str]]:
+        """Which stories (or spans, as 'story[start:stop]' in TRs) tune, fit, choose and score by default."""
+
+    def left_out(self) -> dict[str, str]:
+        """Subjects (or parts) that the source refuses, each with its reason; shown by `brainlit data info`."""
+        return {}
