@@ -200,12 +200,12 @@ def _windows(rows: slice, block_trs: int) -> list[tuple[int, int]]:
 def _replicates(y: FloatArray, p: FloatArray, blocks: IntArray, counts: FloatArray, score: Score) -> FloatArray:
     """Mean score over voxels of every replicate, (n_boot,)."""
     n = counts @ (blocks[:, 1] - blocks[:, 0])
-    total = np.zeros(len(counts))
+    total: FloatArray = np.zeros(len(counts))
     for start in range(0, y.shape[1], VOXELS_AT_ONCE):
         a, b = y[:, start : start + VOXELS_AT_ONCE], p[:, start : start + VOXELS_AT_ONCE]
         sums = [counts @ _block_sums(values, blocks) for values in (a, b, a * a, b * b, a * b)]
         total += (_r_of_sums if score == "r" else _r2_of_sums)(n[:, None], *sums).sum(axis=1)
-    return total / y.shape[1]
+    return np.asarray(total / y.shape[1])
 
 
 def _block_sums(values: FloatArray, blocks: IntArray) -> FloatArray:
