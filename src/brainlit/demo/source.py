@@ -54,7 +54,7 @@ class DemoSource(StorySource):
     auditory_share, semantic_share : float
         Share of voxels that follow low-level features, and meaning; the rest are null.
     snr : float
-        Factor on the signal fraction of every voxel (uniform over 0.05..0.45 at 1; at most 0.95).
+        Factor on the signal fraction of every voxel (uniform over 0.08..0.55 at 1; at most 0.95).
     n_repeats : int
         How often stories for choosing and scoring are presented; the others once.
 
