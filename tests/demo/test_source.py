@@ -1,5 +1,6 @@
 import hashlib
 import json
+import pickle
 import subprocess
 import sys
 
@@ -34,6 +35,11 @@ def test_settings_are_json_and_tell_sources_apart(source, settings):
     assert DemoSource(**settings).settings() == source.settings()
     assert DemoSource(**settings | {"snr": 0.9}).settings() != source.settings()
     assert DemoSource(**settings | {"n_voxels": [50, 50]}).settings() == source.settings()
+
+
+def test_it_can_be_sent_to_a_worker_process(source):
+    there = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(there.story("story_002").audio, source.story("story_002").audio)
 
 
 def test_roles_share_out_all_stories_once():
@@ -182,6 +188,7 @@ def test_unknown_names_are_refused_with_the_nearest(source):
     ("change", "message"),
     [
         ({"n_tune": -1}, "n_tune is -1"),
+        ({"seed": -3}, "seed is -3"),
         ({"n_tune": 0, "n_choose": 0, "n_fit": 0, "n_score": 0}, "at least one story"),
         ({"n_subjects": 0}, "n_subjects is 0"),
         ({"n_repeats": 0}, "n_repeats is 0"),
