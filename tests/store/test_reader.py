@@ -32,9 +32,7 @@ class Holes(ToySource):
 @pytest.mark.parametrize(
     ("start", "stop"), [(0, 10), (-5, 5), (-20, -10), (639_990, 640_010), (10**7, 10**7 + 4), (3, 3)]
 )
-def test_audio_is_zero_outside_the_story(
-    toy_store: StoryStore, toy_source: ToySource, start: int, stop: int
-) -> None:
+def test_audio_is_zero_outside_the_story(toy_store: StoryStore, toy_source: ToySource, start: int, stop: int) -> None:
     audio = toy_source.story("toy2").audio
     expected = [int(audio[k]) if 0 <= k < len(audio) else 0 for k in range(start, stop)]
     assert toy_store.audio("toy2", start, stop).tolist() == expected
