@@ -173,6 +173,19 @@ def test_a_file_broken_after_opening_is_named(toy_store_path: Path, tmp_path: Pa
         store.words("toy1")
 
 
+def test_a_file_cut_short_while_open_is_named(toy_store_path: Path, tmp_path: Path) -> None:
+    """Silence must not stand in for sound that is gone."""
+    shutil.copytree(toy_store_path, tmp_path / "s")
+    store = StoryStore.open(tmp_path / "s")
+    n_samples = store.n_samples("toy1")
+    store.audio("toy1", 0, 10)
+    os.truncate(tmp_path / "s" / "stories" / "toy1.h5", n_samples)
+    with pytest.raises(
+        StoreCorruptError, match=r"toy1\.h5 cannot be read \(the file ends at byte \d+, inside the audio"
+    ):
+        store.audio("toy1", 0, n_samples)
+
+
 def test_missing_files_and_stores_are_named(toy_store_path: Path, tmp_path: Path) -> None:
     shutil.copytree(toy_store_path, tmp_path / "s")
     (tmp_path / "s" / "stories" / "toy1.h5").unlink()
