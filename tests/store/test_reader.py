@@ -127,7 +127,9 @@ def test_unknown_subjects_name_the_nearest(toy_store: StoryStore) -> None:
 
 
 def read_in_child(store: StoryStore, queue: multiprocessing.Queue[object]) -> None:
-    queue.put((store.audio("toy0", 0, 100).tolist(), store.responses("sub-A", "toy0", 3, 5)))
+    inherited = list(store._open_files.values())
+    audio, rows = store.audio("toy0", 0, 100).tolist(), store.responses("sub-A", "toy0", 3, 5)
+    queue.put((audio, rows, [bool(handle) for handle in inherited]))
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -138,9 +140,10 @@ def test_a_child_process_opens_its_own_files(toy_store: StoryStore, method: str)
     queue = context.Queue()
     child = context.Process(target=read_in_child, args=(toy_store, queue))
     child.start()
-    audio, rows = queue.get(timeout=30)
+    audio, rows, inherited_open = queue.get(timeout=60)
     child.join()
     assert child.exitcode == 0
+    assert inherited_open == ([False, False] if method == "fork" else [])
     assert audio == expected[0]
     np.testing.assert_array_equal(rows, expected[1])
     assert toy_store.audio("toy0", 0, 100).tolist() == expected[0]

@@ -331,10 +331,8 @@ class StoryStore:
         h5.close()
 
     def _opened(self, file: str) -> Any:
-        if (
-            self._process_id != os.getpid()
-        ):  # forked: the copy of the parent's handles is closed here, the parent's stay
-            self.close()
+        if self._process_id != os.getpid():
+            self.close()  # forked: closes this process's copies of the parent's handles, the parent keeps its own
             self._process_id = os.getpid()
         if file not in self._open_files:
             if len(self._open_files) >= _MAX_OPEN_FILES:
