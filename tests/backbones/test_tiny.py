@@ -8,7 +8,7 @@ import torch
 
 from brainlit.backbones import BackboneConfig, load_backbone
 from brainlit.backbones.phones import SILENCE, UNKNOWN, PhoneListener, draw_crops, make_lesson, phone_inventory
-from brainlit.backbones.tiny import TinyRecipe, learn_phones, recipe_folder, tiny_folder, tiny_record
+from brainlit.backbones.tiny import TinyRecipe, corpus_version, learn_phones, recipe_folder, tiny_folder, tiny_record
 from brainlit.stories import Intervals, Story
 from brainlit.timebase import TimeBase
 
@@ -121,6 +121,14 @@ def test_made_once_then_kept_and_described(fake_corpus, caplog):
     assert record["phones"] == ["a", "i", "s"]
     assert recipe_folder(TinyRecipe(seed=3, steps=2, batch_size=2, crop_s=1.0)) != folder
     assert len(fake_corpus) == 2
+
+
+def test_another_corpus_is_another_backbone(fake_corpus, monkeypatch):
+    recipe = TinyRecipe(steps=1, batch_size=1, crop_s=1.0)
+    folder = recipe_folder(recipe)
+    assert len(corpus_version()) == 16
+    monkeypatch.setattr("brainlit.backbones.tiny.corpus_version", lambda: "another")
+    assert recipe_folder(recipe) != folder
 
 
 def test_same_seed_same_weights(fake_corpus, tmp_path, monkeypatch):
