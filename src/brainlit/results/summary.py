@@ -141,7 +141,16 @@ def _score_row(
     row |= {stage: score.json() for stage, score in scores.items()}
     if {"before", "after"} <= set(scores):
         row["difference"] = (scores["after"] - scores["before"]).json()
+        if metric == "r_backbone" and all(by_stage["after"][m].layer == layer for m in everywhere):
+            row["voxels_up"] = _share_up(by_stage, everywhere, region)
     return row
+
+
+def _share_up(by_stage: Mapping[str, Mapping[str, ProbeRecord]], members: Sequence[str], region: str) -> float:
+    """Share of the region's voxels, over all members, whose r is higher after than before."""
+    before, after = by_stage["before"], by_stage["after"]
+    higher = [(after[m].r > before[m].r)[before[m].regions[region]] for m in members]
+    return float(np.concatenate(higher).mean())
 
 
 def _learning(records: Sequence[ProbeRecord]) -> list[dict[str, Any]]:
