@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MIN_CEILING = 0.1
 MIN_SHARE_WITH_CEILING = 0.75
 ALL_VOXELS = "all voxels"
+KINDS = ("semantic", "auditory", "null")
 
 FORMULAS = {
     "r_backbone": "mean over voxels of Pearson r between measured and predicted response on the scored rows;"
@@ -31,7 +32,7 @@ FORMULAS = {
     "r2_backbone": "mean over voxels of 1 - SSE / SST on the scored rows, backbone alone",
     "low_level_share": "(R2_B + R2_L - R2_BL) / R2_B, each R2 summed over the voxels; left out where the 95 %"
     " interval of R2_B reaches 0",
-    "impact_residual_lag0": "100 (r_B - r_B|L) / r_B, r summed over voxels; low-level features regressed out of the"
+    "impact_residual_lag0": "100 (r_B - r_B|L) / r_B, each r a mean over voxels; low-level features regressed out of the"
     " backbone's features at lag 0 (as published)",
     "impact_residual_lags": "as before, regressed out over lags -k..k",
     "impact_banded_ridge": "as before, r_B|L from the backbone's part of a banded ridge with the low-level band",
@@ -77,8 +78,9 @@ class ScoreTable:
 
 
 def regions_with_all(regions: Mapping[str, BoolArray], used: BoolArray) -> dict[str, BoolArray]:
-    """The named regions without dropped voxels, headed by all used voxels; empty ones are left out."""
-    named = {ALL_VOXELS: used, **{name: mask & used for name, mask in regions.items()}}
+    """The named regions without dropped voxels; first all used voxels, then kinds, then places. No empty ones."""
+    order = [*(name for name in KINDS if name in regions), *(name for name in regions if name not in KINDS)]
+    named = {ALL_VOXELS: used, **{name: regions[name] & used for name in order}}
     return {name: mask for name, mask in named.items() if mask.any()}
 
 
@@ -170,12 +172,11 @@ def _low_level(result: ProbeResult, r2: Mapping[str, Score], mask: BoolArray) ->
         return {}
     shared = r2["backbone"] + r2["low_level"] - r2["backbone+low_level"]
     scores = {"low_level_share": shared.over(r2["backbone"])}
-    r_backbone = np.asarray(result.r_by_model["backbone"], dtype=np.float64)[mask]
-    for kind, percent in result.impact.items():
-        lost = np.asarray(percent, dtype=np.float64)[mask] * r_backbone
-        defined = np.isfinite(lost)
-        if defined.any() and r_backbone[defined].sum() > 0:
-            scores[f"impact_{kind}"] = Score(float(lost[defined].sum() / r_backbone[defined].sum()))
+    r_backbone = float(np.asarray(result.r_by_model["backbone"], dtype=np.float64)[mask].mean())
+    for kind, rest in result.r_rest.items():
+        left = float(np.asarray(rest, dtype=np.float64)[mask].mean())
+        if np.isfinite(left) and r_backbone > 0:
+            scores[f"impact_{kind}"] = Score(100 * (r_backbone - left) / r_backbone)
     return scores
 
 
