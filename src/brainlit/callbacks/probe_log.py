@@ -52,7 +52,7 @@ def log_figures(trainer: pl.Trainer, run_path: Path) -> None:
     try:
         run = RunDirectory(run_path)
         records = find_records(run.probes)
-        figures, _ = draw_figures(run, build_summary(run, records), records)
+        figures, _ = draw_figures(run, build_summary(run, records), records, brains=False)
         save_figures(run, figures)
         for logger in _wandb_loggers(trainer):
             _send(logger, figures)

@@ -58,15 +58,15 @@ def change_words(row: Mapping[str, Any]) -> str:
     if "difference" not in row or row["difference"]["value"] is None:
         return _single_words(row)
     before, after, change = row["before"]["value"], row["after"]["value"], row["difference"]
-    numbers = f"{before:.3f} to {after:.3f} (difference {change['value']:+.3f}"
+    numbers, difference = f"{before:.3f} to {after:.3f}", f"difference {change['value']:+.3f}"
     if change["low"] is None:
-        return f"went from {numbers}; no interval is available, so no claim is made)"
-    interval = f"95 % interval {change['low']:+.3f} to {change['high']:+.3f}"
+        return f"went from {numbers} ({difference}; no interval is available, so no claim is made)"
+    interval = f"{difference}, 95 % interval {change['low']:+.3f} to {change['high']:+.3f}"
     if change["low"] > 0:
-        return f"rose from {numbers}, {interval})"
+        return f"rose from {numbers} ({interval})"
     if change["high"] < 0:
-        return f"fell from {numbers}, {interval})"
-    return f"did not change beyond its uncertainty: {numbers}, {interval} includes 0)"
+        return f"fell from {numbers} ({interval})"
+    return f"did not change beyond its uncertainty, {numbers} ({interval} includes 0)"
 
 
 def limit_sentences(summary: Mapping[str, Any]) -> list[str]:

@@ -87,12 +87,12 @@ def house_style() -> Iterator[None]:
         fonts.setLevel(level)
 
 
-def new_figure(width_in: float, height_in: float) -> Any:
+def new_figure(width_in: float, height_in: float, layout: str = "constrained") -> Any:
     """A figure with an Agg canvas that no global registry knows of; freed with its last reference."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MatplotlibFigure
 
-    figure = MatplotlibFigure(figsize=(width_in, height_in), layout="constrained")
+    figure = MatplotlibFigure(figsize=(width_in, height_in), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -63,12 +63,12 @@ def write_report(run_dir: RunDirectory | Path | str, state: str | None = None) -
 
 
 def draw_figures(
-    run: RunDirectory, summary: Mapping[str, Any], records: Sequence[ProbeRecord]
+    run: RunDirectory, summary: Mapping[str, Any], records: Sequence[ProbeRecord], brains: bool = True
 ) -> tuple[dict[str, Figure], dict[str, str]]:
     """Figures by name, and a sentence for each that there is not."""
     jobs = [*summary_figures(summary, read_metrics(run.path / "metrics.csv"))]
     sentences: dict[str, str] = {}
-    for subject in list(summary["probe"]["subjects"])[:MAX_BRAINS]:
+    for subject in list(summary["probe"]["subjects"])[: MAX_BRAINS if brains else 0]:
         pair = [record for record in records if record.subject == subject]
         if pair[0].vertices is None:
             sentences[f"brain-{subject}"] = f"No map for {subject}: its voxels have no places on fsaverage5."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import secrets
 from collections.abc import Mapping
@@ -243,7 +242,7 @@ class RunDirectory:
 
     def _write_status(self, **changes: Any) -> None:
         status = {**self.status, "experiment": self.experiment, "id": self.run_id, **changes}
-        status.update(host=platform.node(), pid=os.getpid())
+        status["pid"] = os.getpid()
         write_json_atomic(self.path / STATUS_FILE, status)
 
 
