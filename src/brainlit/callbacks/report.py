@@ -122,7 +122,9 @@ def _model_words(pl_module: Any) -> str:
 
 def _training_words(trainer: pl.Trainer, pl_module: Any, datamodule: Any, description: dict[str, Any]) -> str:
     precision, threads = trainer.precision, torch.get_num_threads()
-    settings = {key: pl_module.hparams.get(key) for key in ("layer", "pooling", "backbone_lr", "head_lr", "backbone_mode")}
+    settings = {
+        key: pl_module.hparams.get(key) for key in ("layer", "pooling", "backbone_lr", "head_lr", "backbone_mode")
+    }
     named = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
     return (
         f"{trainer.max_epochs} epochs, batches of {datamodule.batch_size} windows of {description['window_s']:g} s,"

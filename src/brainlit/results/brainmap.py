@@ -77,9 +77,9 @@ def brain_figure(
     if after is not None:
         change = after - before
         limit = max(float(np.nanquantile(np.abs(change), 0.99)), 1e-6)
-        maps += [("after", after, "magma", 0.0, top), ("after − before", change, "RdBu_r", -limit, limit)]
+        maps += [("after", after, "magma", 0.0, top), ("after - before", change, "RdBu_r", -limit, limit)]
     with house_style():
-        figure = new_figure(11, 1.95 * len(maps) + 0.3, layout="none")
+        figure = new_figure(11, 1.95 * len(maps) + 0.3, layout=None)
         _draw_maps(figure, vertices, maps, max_distance_mm)
         png = render(figure, "png", dpi=130)
     means = "; ".join(f"{name}: mean {np.nanmean(values):.3f}" for name, values, *_ in maps)
@@ -134,14 +134,14 @@ def fsaverage5(hemisphere: str) -> Hemisphere:
     """
     import nibabel
 
+    load: Any = nibabel.load
+
     spec = find_spec("nilearn")
     folders = list(spec.submodule_search_locations or []) if spec is not None else []
     if not folders:
         raise FileNotFoundError("nilearn is not installed, and carries the surface that maps are drawn on: install it.")
     folder = Path(folders[0]) / "datasets" / "data" / "fsaverage5"
-    pial, inflated, depth = (
-        nibabel.load(folder / f"{kind}_{hemisphere}.gii.gz").darrays for kind in ("pial", "infl", "sulc")
-    )
+    pial, inflated, depth = (load(folder / f"{kind}_{hemisphere}.gii.gz").darrays for kind in ("pial", "infl", "sulc"))
     return Hemisphere(
         np.asarray(pial[0].data, dtype=np.float64),
         np.asarray(inflated[0].data, dtype=np.float64),
@@ -188,7 +188,7 @@ def _draw_view(axes: Any, half: Hemisphere, hemisphere: str, view: str, values: 
     seen = seen[np.argsort(toward[half.faces[seen]].mean(axis=1))]
     faces = half.faces[seen]
     colours = _face_colours(half, faces, values, painter)
-    axes.add_collection(PolyCollection(corners[seen], facecolors=colours, edgecolors=colours, linewidths=0.25))
+    axes.add_collection(PolyCollection(list(corners[seen]), facecolors=colours, edgecolors=colours, linewidths=0.25))
     axes.set_aspect("equal")
     axes.autoscale_view()
     axes.set_axis_off()
@@ -203,4 +203,4 @@ def _face_colours(half: Hemisphere, faces: IntArray, values: FloatArray, painter
     colours[known] = painter.to_rgba(np.nanmean(corners[known], axis=1))
     shade = 1 - 0.12 * (half.depth[faces].mean(axis=1) > 0)
     colours[known, :3] *= shade[known, None]
-    return np.clip(colours, 0, 1)
+    return np.asarray(np.clip(colours, 0, 1))

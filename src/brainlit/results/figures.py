@@ -8,6 +8,9 @@ from typing import Any
 from brainlit.results.look import (
     BAND_COLOURS,
     FAINT,
+    INK,
+    OTHER_COLOURS,
+    REGION_COLOURS,
     STAGE_COLOURS,
     Figure,
     house_style,
@@ -20,6 +23,7 @@ from brainlit.results.lookup import find_score, regions_of
 STAGES = ("before", "after")
 MAX_REGIONS = 13
 MAX_PANELS = 4
+LOSSES = ("train/loss", "train/loss_step", "val/loss")
 
 
 def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -64,7 +68,9 @@ def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
 
     said = "; ".join(f"{name}: {_value(find_score(summary, name, 'ceiling')):.3f}" for name in regions)
     caption = f"r / ceiling: {summary['formulas']['r_over_ceiling']}. {_stimulus_words(summary)}"
-    return _figure("ceilings", draw, (11, 3.6), f"Raw alignment, mean noise ceiling and ratio. Ceilings: {said}.", caption)
+    return _figure(
+        "ceilings", draw, (11, 3.6), f"Raw alignment, mean noise ceiling and ratio. Ceilings: {said}.", caption
+    )
 
 
 def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -87,7 +93,13 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
         axes.axhline(0, color=FAINT, linewidth=0.8)
         for k, region in enumerate(regions):
             axes.annotate(
-                _wrap(region), (k, 0), (0, -20), va="top", xycoords=("data", "axes fraction"), textcoords="offset points", ha="center"
+                _wrap(region),
+                (k, 0),
+                (0, -20),
+                va="top",
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                ha="center",
             )
         axes.set_ylabel("R² of the joint model")
         axes.set_title(_title(summary, "What explains the responses"))
@@ -104,8 +116,7 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
 def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
     """Alignment of each layer alone, before and after; None with fewer than two layers."""
     layers = sorted({row["layer"] for row in summary["scores"] if row["metric"] == "r_backbone"})
-    named = [name for name in regions_of(summary) if find_score(summary, name, "r_backbone")]
-    regions = sorted(named, key=lambda name: name != summary["headline_region"])[:MAX_PANELS]
+    regions = _panel_regions(summary)
     if len(layers) < 2 or not regions:
         return None
 
@@ -129,7 +140,7 @@ def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
 
 def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[tuple[float, float]]]) -> Figure | None:
     """Training and validation loss by step, and alignment at the probed epochs; None where neither is known."""
-    losses = {name: metrics[name] for name in ("train/loss", "val/loss") if metrics.get(name)}
+    losses = {name: metrics[name] for name in LOSSES if metrics.get(name)}
     probes = [row for row in summary["learning"] if row["metric"] == "r_backbone"]
     several = len({row["epoch"] for row in probes}) > 1
     if not losses and not several:
@@ -139,14 +150,20 @@ def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[t
         panels = list(figure.subplots(1, bool(losses) + several, squeeze=False)[0])
         if losses:
             axes = panels.pop(0)
-            for (name, points), colour in zip(losses.items(), (STAGE_COLOURS["before"], FAINT), strict=False):
+            for name, points in losses.items():
                 alone = len(points) < 3
-                axes.plot(*zip(*points, strict=True), color=colour, label=name, marker="o" if alone else None)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=INK if name == "val/loss" else STAGE_COLOURS["before"],
+                    label=name,
+                    marker="o" if alone else None,
+                )
             axes.set(xlabel="optimiser step", ylabel="loss", title=_title(summary, "Loss"))
             axes.legend()
         if several:
-            axes, palette = panels.pop(0), list(BAND_COLOURS.values())
-            for region, colour in zip(dict.fromkeys(row["region"] for row in probes), palette, strict=False):
+            axes, others = panels.pop(0), iter(OTHER_COLOURS)
+            for region in _panel_regions(summary):
+                colour = REGION_COLOURS.get(region) or next(others)
                 _line(axes, [(row["epoch"], row) for row in probes if row["region"] == region], colour, region)
             axes.set(xlabel="epochs trained", ylabel="held-out correlation r", title="Alignment")
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -170,6 +187,12 @@ def summary_figures(
     ]
 
 
+def _panel_regions(summary: Mapping[str, Any]) -> list[str]:
+    """The few regions that curves are drawn for: the headline's first."""
+    named = [name for name in regions_of(summary) if find_score(summary, name, "r_backbone")]
+    return sorted(named, key=lambda name: name != summary["headline_region"])[:MAX_PANELS]
+
+
 def _figure(name: str, draw: Callable[[Any], None], size_in: tuple[float, float], alt: str, caption: str) -> Figure:
     with house_style():
         figure = new_figure(*size_in)
@@ -189,7 +212,7 @@ def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
             x = k + (s - (len(stages) - 1) / 2) * width
             axes.bar(x, score["value"], width * 0.94, color=STAGE_COLOURS.get(stage, "#C9CDD4"))
             if score["low"] is not None:
-                axes.plot([x, x], [score["low"], score["high"]], color="#1F2733", linewidth=1.3, solid_capstyle="butt")
+                axes.plot([x, x], [score["low"], score["high"]], color=INK, linewidth=1.3, solid_capstyle="butt")
     axes.set_xticks(range(len(rows)), [_wrap(row["region"]) for row in rows])
     axes.axhline(0, color=FAINT, linewidth=0.8)
     axes.grid(axis="x", visible=False)
@@ -199,7 +222,7 @@ def _ceiling_marks(axes: Any, rows: Sequence[Mapping[str, Any]], ceilings: Mappi
     for k, row in enumerate(rows):
         ceiling = _value(ceilings.get(row["region"]))
         if ceiling == ceiling:
-            axes.plot([k - 0.42, k + 0.42], [ceiling, ceiling], color="#1F2733", linestyle=(0, (4, 2)), linewidth=1.2)
+            axes.plot([k - 0.42, k + 0.42], [ceiling, ceiling], color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
 
 
 def _stack(axes: Any, x: float, parts: Sequence[tuple[str, float | None]]) -> None:

@@ -42,9 +42,7 @@ def alignment_sentence(summary: Mapping[str, Any], row: Mapping[str, Any]) -> st
 
 def share_sentence(row: Mapping[str, Any], place: str) -> str:
     """What happened to the low-level share of the explained variance."""
-    return (
-        f"The share of what the model explains in {place} that low-level features explain too {change_words(row)}."
-    )
+    return f"The share of what the model explains in {place} that low-level features explain too {change_words(row)}."
 
 
 def change_words(row: Mapping[str, Any]) -> str:
@@ -97,10 +95,14 @@ def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
         )
     n_regions = len({row["region"] for row in summary["scores"]}) - 1
     if n_regions < 3:
-        limits.append(f"{_count(n_regions, 'named region')} only: nothing is shown about where in the brain this holds.")
+        limits.append(
+            f"{_count(n_regions, 'named region')} only: nothing is shown about where in the brain this holds."
+        )
     limits.append("Regions were fixed beforehand; intervals are not corrected for the number of regions and layers.")
     if not any(facts.get("n_repeats") for facts in probe["subjects"].values()):
-        limits.append("The scored stories were heard once, so there is no noise ceiling: r cannot be judged against one.")
+        limits.append(
+            "The scored stories were heard once, so there is no noise ceiling: r cannot be judged against one."
+        )
     if run.get("simulated"):
         limits.append("The listeners are simulated: this shows that the method recovers what was planted, not a brain.")
     return limits

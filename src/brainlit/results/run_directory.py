@@ -134,7 +134,9 @@ class RunDirectory:
             If the folder is not a run directory.
         """
         if not (Path(path) / STATUS_FILE).exists():
-            raise FileNotFoundError(f"{path} holds no {STATUS_FILE}: not a run directory. Look under runs/<experiment>/.")
+            raise FileNotFoundError(
+                f"{path} holds no {STATUS_FILE}: not a run directory. Look under runs/<experiment>/."
+            )
         return cls(Path(path))
 
     @classmethod
