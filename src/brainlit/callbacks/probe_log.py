@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def scalars(records: Sequence[ProbeRecord]) -> dict[str, float]:
-    """probe/<region>/layer-<k>/<metric> and its value, mean over the subjects that have it; finite ones of the main metrics."""
+    """probe/<region>/layer-<k>/<metric>: finite values of the main metrics, mean over the subjects that have them."""
     values: dict[str, float] = {}
     keys = {key: None for record in records for key in record.table.keys if key[2] in LOGGED}
     for region, layer, metric in keys:
