@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"weights": torch.arange(3)}, path)
     assert torch.equal(AtomicCheckpointIO().load_checkpoint(path)["weights"], torch.arange(3))
-    assert os.listdir(path.parent) == ["last.ckpt"]
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
 
 def test_a_checkpoint_that_fails_halfway_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,4 +27,4 @@ def test_a_checkpoint_that_fails_halfway_leaves_the_old_one(tmp_path: Path, monk
     with pytest.raises(OSError, match="went away"):
         AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
     assert AtomicCheckpointIO().load_checkpoint(path) == {"step": 1}
-    assert os.listdir(tmp_path) == ["last.ckpt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

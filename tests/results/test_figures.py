@@ -103,9 +103,7 @@ def test_brain_map_colours_where_the_voxels_are() -> None:
     r = np.full(300, 0.4)
     with_change = brain_figure(vertices, r, r + 0.1, "sub-1")
     without = brain_figure(vertices, r, None, "sub-1")
-    coloured = [
-        float((np.ptp(pixels(figure).astype(int), axis=2) > 40).mean()) for figure in (with_change, without)
-    ]
+    coloured = [float((np.ptp(pixels(figure).astype(int), axis=2) > 40).mean()) for figure in (with_change, without)]
     assert all(share > 0.01 for share in coloured)
     assert pixels(with_change).shape[0] > 2 * pixels(without).shape[0]
     assert "mean 0.400" in with_change.alt

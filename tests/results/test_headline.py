@@ -20,7 +20,12 @@ def row(metric: str, before: float, after: float, half: float | None, region: st
 
 
 def summary(rows: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
-    probe = {"layer": 4, "score_stories": ["s1", "s2"], "n_score_trs": 200, "subjects": {"a": {"n_repeats": 5}, "b": {}}}
+    probe = {
+        "layer": 4,
+        "score_stories": ["s1", "s2"],
+        "n_score_trs": 200,
+        "subjects": {"a": {"n_repeats": 5}, "b": {}},
+    }
     probe |= changes.pop("probe", {})
     run = {"regime": "brain", "control": False, **changes}
     return {"run": run, "probe": probe, "scores": rows, "headline_region": "semantic"}

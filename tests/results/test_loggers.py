@@ -28,7 +28,7 @@ def test_a_resumed_run_continues_metrics_csv(tmp_path: Path) -> None:
         ("0", "1.0", ""),
         ("1", "0.5", "0.7"),
     ]
-    assert sorted(os.listdir(tmp_path)) == ["checkpoints", "metrics.csv"]
+    assert sorted([file.name for file in tmp_path.iterdir()]) == ["checkpoints", "metrics.csv"]
 
 
 @pytest.mark.parametrize(

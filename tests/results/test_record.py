@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 import h5py
@@ -31,7 +30,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         assert (new.score.interval is None) == (old.score.interval is None)
         if old.score.interval:
             np.testing.assert_allclose(new.score.interval, old.score.interval, atol=1e-6)
-    assert os.listdir(path.parent) == ["epoch-000.h5"]
+    assert [file.name for file in path.parent.iterdir()] == ["epoch-000.h5"]
 
 
 def test_the_file_is_still_a_probe_file(run: RunDirectory) -> None:

@@ -97,4 +97,4 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json_atomic(path, {"x": float("nan")})
     assert json.loads(path.read_text()) == {"x": 1}
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]

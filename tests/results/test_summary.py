@@ -34,10 +34,7 @@ def test_numbers_are_means_over_subjects_with_paired_differences(run: RunDirecto
 def test_voxels_up_counts_voxels(run: RunDirectory) -> None:
     records = {(r.subject, r.epoch): r for r in find_records(run.probes)}
     up = np.concatenate(
-        [
-            (records[name, 4].r > records[name, 0].r)[records[name, 0].regions["semantic"]]
-            for name in ("sub-1", "sub-2")
-        ]
+        [(records[name, 4].r > records[name, 0].r)[records[name, 0].regions["semantic"]] for name in ("sub-1", "sub-2")]
     )
     row = find_score(build_summary(run), "semantic", "r_backbone")
     assert row is not None
