@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from brainlit.backbones import strided
 from brainlit.backbones.base import Encoded, SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import FrameGrid, normalise_clips
@@ -52,6 +53,7 @@ class Wav2vecBackbone(SpeechBackbone):
         self.hidden_size = int(model.config.hidden_size)
         self.n_layers = int(model.config.num_hidden_layers)
         self.uses_attention_mask = model.config.feat_extract_norm == "layer"
+        self.strided = strided.can_run(model.config)
         self.feature_encoder_frozen = False
         if hasattr(model, "masked_spec_embed"):
             model.masked_spec_embed.requires_grad_(config.spec_augment)
@@ -81,6 +83,8 @@ class Wav2vecBackbone(SpeechBackbone):
             location = str(tiny_folder(config.seed))
             origin = {"kind": "tiny", "seed": config.seed, **tiny_record(location)}
         checkpoint = find_checkpoint(location, MODEL_TYPE)
+        if "_commit_hash" in checkpoint.settings:
+            origin["commit"] = checkpoint.settings["_commit_hash"]
         model_config = Wav2Vec2Config(**with_switches(checkpoint.settings, switches))
         return cls(load_checkpoint(Wav2Vec2Model, checkpoint, model_config), config, origin)
 
@@ -96,8 +100,11 @@ class Wav2vecBackbone(SpeechBackbone):
 
         Without gradients once frozen, so that nothing of the waveform's length is kept for the backward pass.
         """
+        extractor = self.model.feature_extractor
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.feature_encoder_frozen):
-            features: Tensor = self.model.feature_extractor(sound).transpose(1, 2)
+            if self.strided and sound.device.type == "cpu":
+                return strided.conv_features(extractor, sound)
+            features: Tensor = extractor(sound).transpose(1, 2)
         return features
 
     def transform(self, features: Tensor, frame_mask: Tensor) -> tuple[Tensor, ...]:
@@ -162,7 +169,7 @@ class Wav2vecBackbone(SpeechBackbone):
     def architecture(self) -> dict[str, Any]:
         """Settings of the model as its config.json would hold them; enough to build it again."""
         settings = json.loads(self.model.config.to_json_string(use_diff=True))
-        return {key: value for key, value in settings.items() if key not in _NOT_ARCHITECTURE}
+        return {key: value for key, value in settings.items() if key not in _NOT_ARCHITECTURE and key[0] != "_"}
 
     def _attended(self, frame_mask: Tensor) -> Tensor | None:
         """Frames that may be attended to; a clip of nothing but padding attends to itself rather than to nothing."""
@@ -171,7 +178,7 @@ class Wav2vecBackbone(SpeechBackbone):
         return frame_mask | ~frame_mask.any(1, keepdim=True)
 
 
-_NOT_ARCHITECTURE = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures")
+_NOT_ARCHITECTURE = ("transformers_version", "dtype", "torch_dtype", "architectures")
 
 
 def _switches(config: BackboneConfig) -> dict[str, Any]:
