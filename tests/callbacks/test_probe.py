@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from brainlit.callbacks import BandedRidgeProbe, RunReport, probe_log
 from brainlit.callbacks.probe import weights_hash
 from brainlit.encoding.probe_files import load_probe
+from brainlit.results import report as report_module
 from brainlit.results.record import find_records, load_record, record_path
 from brainlit.results.run_directory import RunDirectory, RunFinishedError
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
@@ -213,7 +214,10 @@ def test_a_fresh_start_does_not_trust_a_file_of_other_weights(toy_store_path: Pa
     assert load_record(path).facts["weights"] == weights_hash(second) != weights_hash(first)
 
 
-def test_without_epochs_there_is_one_probe_and_the_regime_is_pretrained(toy_store_path: Path, tmp_path: Path) -> None:
+def test_without_epochs_there_is_one_probe_and_the_regime_is_pretrained(
+    toy_store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_module, "draw_figures", lambda *_, **__: ({}, {}))
     path = tmp_path / "toy" / "one"
     toy_trainer(path, toy_probe(layers=[2]), RunReport(), epochs=0).fit(ToyModule(), toy_data(toy_store_path))
     assert {record.stage for record in find_records(path / "probes")} == {"before"}

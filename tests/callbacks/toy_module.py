@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,7 @@ class ToyModule(pl.LightningModule):
     def _loudness(self, batch: dict[str, Any]) -> Tensor:
         edges = (batch["bin_edges_s"] * 16_000).round().long().clamp(min=0)
         audio = batch["audio"].float().abs()
-        rows = [
-            [clip[a:b].mean() for a, b in zip(e[:-1], e[1:], strict=True)] for clip, e in zip(audio, edges, strict=True)
-        ]
+        rows = [[clip[a:b].mean() for a, b in pairwise(e)] for clip, e in zip(audio, edges, strict=True)]
         return torch.nan_to_num(torch.stack([torch.stack(row) for row in rows]))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:

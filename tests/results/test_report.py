@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from brainlit.results import figures as figures_module
+from brainlit.results import report as report_module
+from brainlit.results.look import Figure
 from brainlit.results.report import write_report
 from brainlit.results.run_directory import RunDirectory
 from tests.results.fake_run import fake_run
@@ -34,7 +35,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, Page, dict[str, Any]]:
-    run = fake_run(tmp_path_factory.mktemp("runs"), epochs=(0, 4))
+    run = fake_run(tmp_path_factory.mktemp("runs"), subjects=("sub-1",), epochs=(0, 4))
     page = Page(write_report(run, state="finished").read_text())
     return run, page, json.loads((run.path / "summary.json").read_text())
 
@@ -94,28 +95,36 @@ def test_every_section_is_there(written: tuple[RunDirectory, Page, dict[str, Any
     assert {path.name for path in run.figures.iterdir()} >= {"alignment.png", "alignment.svg", "brain-sub-1.png"}
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No chart is drawn: for tests that only look at the words."""
+    monkeypatch.setattr(report_module, "summary_figures", lambda *_: [])
+
+
 def test_a_figure_that_fails_costs_only_itself(
     small_run: RunDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken() -> None:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(figures_module, "partition_figure", broken)
+    drawn = Figure("alignment", b"\x89PNG", b"<svg></svg>", "bars of alignment", "caption")
+    jobs = [("partition", broken), ("alignment", lambda: drawn)]
+    monkeypatch.setattr(report_module, "summary_figures", lambda *_: jobs)
     with caplog.at_level(logging.WARNING):
         page = Page(write_report(small_run).read_text())
     assert "The figure 'partition' could not be drawn" in page.text
     assert "no ink" in caplog.text
     assert "Traceback" in caplog.text
-    assert "Alignment with the brain" in page.text
+    assert [attrs["alt"] for tag, attrs in page.tags if tag == "img"] == ["bars of alignment"]
 
 
-def test_subjects_without_places_are_named(small_run: RunDirectory) -> None:
+def test_subjects_without_places_are_named(small_run: RunDirectory, undrawn: None) -> None:
     page = Page(write_report(small_run).read_text())
     assert "No map for sub-1: its voxels have no places on fsaverage5." in page.text
     assert "running, not finished" in page.text
 
 
-def test_the_permuted_control_is_marked(tmp_path: Path) -> None:
+def test_the_permuted_control_is_marked(tmp_path: Path, undrawn: None) -> None:
     run = fake_run(tmp_path, subjects=("sub-1",), learns=0.0, epochs=(0, 4), control=True, places=False)
     page = Page(write_report(run, state="finished").read_text())
     assert "permuted control: responses shuffled in time" in page.text
@@ -129,7 +138,7 @@ def test_a_run_without_probes_has_a_report(tmp_path: Path) -> None:
     assert "provenance.json is missing" in text
 
 
-def test_names_are_escaped(small_run: RunDirectory) -> None:
+def test_names_are_escaped(small_run: RunDirectory, undrawn: None) -> None:
     facts = json.loads((small_run.path / "run.json").read_text())
     (small_run.path / "run.json").write_text(json.dumps({**facts, "model": "<script>alert(1)</script>"}))
     assert "<script>" not in write_report(small_run).read_text()
