@@ -79,7 +79,7 @@ class RunReport(pl.Callback):
         run.finish()
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.experiment.save(str(report), base_path=str(path), policy="now")
+                logger.experiment.log_artifact(str(report), name=f"report-{run.run_id}", type="report")
         for sentence in read_json(path / SUMMARY_FILE)["headline"]:
             rank_zero_info(sentence)
         rank_zero_info(f"Report: {report}")

@@ -22,6 +22,7 @@ from brainlit.results.lookup import find_score, regions_of
 
 STAGES = ("before", "after")
 MAX_REGIONS = 13
+MAX_STACKS = 8
 MAX_PANELS = 4
 LOSSES = ("train/loss", "train/loss_step", "val/loss")
 
@@ -46,7 +47,7 @@ def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
         f"{summary['formulas']['r_backbone']}; layer {summary['probe']['layer']}, mean over subjects."
         f" {_stimulus_words(summary)} Dashes: mean noise ceiling."
     )
-    return _figure("alignment", draw, (max(6.4, 1.3 * len(rows) + 2.4), 3.9), f"Alignment by region. {said}.", caption)
+    return _figure("alignment", draw, (_width_in(len(rows)), 3.9), f"Alignment by region. {said}.", caption)
 
 
 def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -77,7 +78,7 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
     """Unique and shared explained variance as stacked bars, before beside after; None without other bands."""
     parts = [part for part in BAND_COLOURS if any(row["metric"] == f"partition_{part}" for row in summary["scores"])]
     regions = [name for name in regions_of(summary) if parts and find_score(summary, name, f"partition_{parts[0]}")]
-    regions = regions[:MAX_REGIONS]
+    regions = regions[:MAX_STACKS]
     if not regions:
         return None
     stages = [stage for stage in STAGES if stage in summary["stages"]]
@@ -89,7 +90,7 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
             for side, stage in sides:
                 _stack(axes, k + side, [(part, _stage_value(summary, region, part, stage)) for part in parts])
         places = [k + side for k in range(len(regions)) for side, _ in sides]
-        axes.set_xticks(places, [stage for _, stage in sides] * len(regions), fontsize=8, color=FAINT)
+        axes.set_xticks(places, [stage for _, stage in sides] * len(regions), fontsize=7.5, color=FAINT)
         axes.axhline(0, color=FAINT, linewidth=0.8)
         for k, region in enumerate(regions):
             axes.annotate(
@@ -108,9 +109,13 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
 
     first = regions[min(1, len(regions) - 1)]
     said = "; ".join(f"{part_label(part)} {_pair(find_score(summary, first, f'partition_{part}'))}" for part in parts)
-    caption = f"{summary['formulas']['partition']}. {_stimulus_words(summary)} Intervals are in the table below."
+    known = any(
+        (row.get("before") or {}).get("low") is not None for row in map(_first_part(summary, parts[0]), regions)
+    )
+    sure = "Intervals are in the table below." if known else "The parts are point values without intervals."
+    caption = f"{summary['formulas']['partition']}. {_stimulus_words(summary)} {sure}"
     alt = f"Variance partition by region. In {first}: {said}."
-    return _figure("partition", draw, (max(7.4, 1.5 * len(regions) + 3.6), 4.3), alt, caption)
+    return _figure("partition", draw, (_width_in(len(regions)) + 1.6, 4.3), alt, caption)
 
 
 def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -126,7 +131,7 @@ def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
             rows = {k: find_score(summary, region, "r_backbone", layer=k) or {} for k in layers}
             for stage in STAGES:
                 _line(axes, [(k, row[stage]) for k, row in rows.items() if stage in row], STAGE_COLOURS[stage], stage)
-            axes.set_title(region)
+            axes.set_title(region.replace("_", " "))
             axes.set_xlabel("layer (0 = input)")
             axes.xaxis.get_major_locator().set_params(integer=True)
         panels[0].set_ylabel("held-out correlation r")
@@ -167,7 +172,7 @@ def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[t
                 _line(axes, [(row["epoch"], row) for row in probes if row["region"] == region], colour, region)
             axes.set(xlabel="epochs trained", ylabel="held-out correlation r", title="Alignment")
             axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.legend()
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
     ends = "; ".join(f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in losses.items())
     caption = f"Losses as logged (metrics.csv). Alignment: as above, at each probed epoch. {_stimulus_words(summary)}"
@@ -269,6 +274,10 @@ def _stage_value(summary: Mapping[str, Any], region: str, part: str, stage: str)
     return None if value is None else float(value)
 
 
+def _first_part(summary: Mapping[str, Any], part: str) -> Callable[[str], Mapping[str, Any]]:
+    return lambda region: find_score(summary, region, f"partition_{part}") or {}
+
+
 def _value(row: Mapping[str, Any] | None) -> float:
     value = None if row is None else row.get("after", row.get("before", {})).get("value")
     return float("nan") if value is None else float(value)
@@ -279,8 +288,14 @@ def _pair(row: Mapping[str, Any] | None) -> str:
     return ", ".join(f"{stage} {value:.3f}" for stage, value in known if value is not None) or "not defined"
 
 
+def _width_in(n_regions: int) -> float:
+    """Wide enough for the names, narrow enough for a page."""
+    return min(max(6.4, 1.1 * n_regions + 2.0), 11.0)
+
+
 def _wrap(name: str) -> str:
-    return name.replace(" ", "\n", 1) if len(name) > 12 else name
+    words = name.replace("_", " ")
+    return words.replace(" ", "\n", 1) if len(words) > 10 else words
 
 
 def _title(summary: Mapping[str, Any], text: str) -> str:

@@ -136,7 +136,8 @@ def _when(stage: str) -> str:
 
 
 def _place(region: str) -> str:
-    return region if region.endswith("voxels") else f"{region} voxels"
+    words = region.replace("_", " ")
+    return words if words.endswith("voxels") else f"{words} voxels"
 
 
 def _stimulus(summary: Mapping[str, Any]) -> str:

@@ -214,7 +214,7 @@ def _alignment_table(summary: Mapping[str, Any]) -> str:
         if row is not None:
             up = row.get("voxels_up")
             cells = [str(row["n_voxels"]), *_three(row), html.DASH if up is None else f"{100 * up:.0f} %"]
-            rows.append(([escape(region), *cells], region == summary["headline_region"]))
+            rows.append(([escape(region.replace("_", " ")), *cells], region == summary["headline_region"]))
     return html.table(heads, rows) + html.paragraph(
         f"{summary['formulas']['r_backbone']}. In brackets: 95 % interval. voxels up: share of voxels whose r is higher"
         " after than before (0.5 is chance).",
