@@ -17,6 +17,7 @@ from brainlit.encoding import (
     load_probe,
     noise_ceiling,
     run_probe,
+    run_probes,
     save_probe,
     score_single_band,
 )
@@ -285,3 +286,21 @@ def test_ceiling_and_probe_fit_together(planted: Planted) -> None:
     ceiling = noise_ceiling(repeats, clean.groups[clean.score])
     probe = run_probe(clean.bands, Y, clean.groups, clean.fit, clean.score, QUICK, ceiling=ceiling.ceiling_r)
     assert probe.region()["r_over_ceiling"] == pytest.approx(1.0, abs=0.06)
+
+
+def test_subjects_probed_together_get_what_each_gets_alone(planted: Planted) -> None:
+    ours, theirs = planted.Y[:, :7].copy(), planted.Y[:, 7:].copy()
+    ours[:, 2] = 1.0
+    masks = planted.groups, planted.fit, planted.score
+    ceilings = {"b": np.full(theirs.shape[1], 0.5)}
+    together = run_probes(planted.bands, {"a": ours, "b": theirs}, *masks, QUICK, ceilings=ceilings)
+    assert together["a"].ceiling is None
+    assert together["a"].n_dropped == 1
+    for name, Y in (("a", ours), ("b", theirs)):
+        alone, joined = run_probe(planted.bands, Y, *masks, QUICK), together[name]
+        np.testing.assert_allclose(joined.r, alone.r, atol=1e-5)
+        np.testing.assert_allclose(joined.observed, alone.observed, atol=1e-6)
+        for part, values in alone.partition.items():
+            np.testing.assert_allclose(joined.partition[part], values, atol=1e-5)
+        assert joined.alpha_at_edge == pytest.approx(alone.alpha_at_edge)
+        assert joined.meta["alpha_at_low_edge"] == pytest.approx(alone.meta["alpha_at_low_edge"])

@@ -22,7 +22,7 @@ from brainlit.encoding.folds import Fold, make_folds
 from brainlit.encoding.gammas import DEFAULT_N_GAMMAS, gamma_pool
 from brainlit.encoding.impact import IMPACTS, banded_rest, low_level_impact, residual_features
 from brainlit.encoding.partition import BANDS, model_name, part_name, partition_variance, split_r2, subsets
-from brainlit.encoding.probe import run_probe, score_single_band
+from brainlit.encoding.probe import run_probe, run_probes, score_single_band
 from brainlit.encoding.probe_files import load_probe, save_probe
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.ridge import ridge_cv
@@ -50,6 +50,7 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "ProbeResult",
     "load_probe",
     "run_probe",
+    "run_probes",
     "save_probe",
     "score_single_band",
     # preparing features

@@ -8,6 +8,7 @@ picks among those inside its set (see `gammas`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,18 @@ from brainlit.encoding.probe_files import load_probe, save_probe
 from brainlit.encoding.probe_rows import prepare_rows, prepare_targets
 from brainlit.encoding.problem import NestedFit, Problem
 from brainlit.encoding.result import ProbeResult
-from brainlit.encoding.search import Choice
 from brainlit.encoding.statistics import r2_within
 
-__all__ = ["ProbeCache", "ProbeConfig", "ProbeResult", "load_probe", "run_probe", "save_probe", "score_single_band"]
+__all__ = [
+    "ProbeCache",
+    "ProbeConfig",
+    "ProbeResult",
+    "load_probe",
+    "run_probe",
+    "run_probes",
+    "save_probe",
+    "score_single_band",
+]
 
 KEPT_PREDICTIONS = ("backbone", "low_level", "backbone+low_level")
 """Models whose predictions a result keeps besides the joint one: those that bootstraps of the share need."""
@@ -66,13 +75,48 @@ def run_probe(
     ValueError
         If shapes, bands or masks make no sense, or no voxel is left.
     """
+    ceilings = None if ceiling is None else {"": ceiling}
+    return run_probes(bands, {"": Y}, groups, fit, score, config, ceilings=ceilings, cache=cache)[""]
+
+
+def run_probes(
+    bands: Mapping[str, Array],
+    Ys: Mapping[str, Array],
+    groups: npt.ArrayLike,
+    fit: npt.ArrayLike,
+    score: npt.ArrayLike,
+    config: ProbeConfig | None = None,
+    *,
+    ceilings: Mapping[str, npt.ArrayLike | None] | None = None,
+    cache: ProbeCache | None = None,
+) -> dict[str, ProbeResult]:
+    """Probe several subjects who heard the same rows; each gets the result that `run_probe` gives it alone.
+
+    What does not depend on the responses (products and decompositions of features) is done once for all of them.
+
+    Parameters
+    ----------
+    Ys : mapping of subject to array of shape (n_trs, n_voxels)
+        Voxel counts may differ.
+    ceilings : mapping of subject to array of shape (n_voxels,) or None, optional
+
+    Other parameters, and errors, are those of `run_probe`.
+    """
     settings = config or ProbeConfig()
+    responses = [np.asarray(Y) for Y in Ys.values()]
+    Y = np.concatenate(responses, axis=1)
     arrays = {band: _checked(band, bands[band], len(Y)) for band in order_bands(bands)}
     rows = prepare_rows(groups, fit, score, settings.skip_trs, len(Y))
-    problem = Problem(rows, prepare_targets(np.asarray(Y), rows), settings, cache)
+    problem = Problem(rows, prepare_targets(Y, rows), settings, cache)
     nested = problem.fit_nested(arrays)
     rest = _rest_correlations(problem, nested, arrays) if settings.low_level_impact else {}
-    return _assemble(problem, nested, rest, ceiling)
+    edges = np.cumsum([0, *(own.shape[1] for own in responses)])
+    voxels = [slice(int(start), int(stop)) for start, stop in pairwise(edges)]
+    whole = _assemble(problem, nested, rest)
+    return {
+        subject: _own_part(whole, nested, part, (ceilings or {}).get(subject))
+        for subject, part in zip(Ys, voxels, strict=True)
+    }
 
 
 def score_single_band(
@@ -128,10 +172,8 @@ def _rest_correlations(problem: Problem, nested: NestedFit, arrays: Mapping[str,
     return rest
 
 
-def _assemble(
-    problem: Problem, nested: NestedFit, rest: Mapping[str, FloatArray], ceiling: npt.ArrayLike | None
-) -> ProbeResult:
-    """Score every model and put all arrays on the full set of voxels."""
+def _assemble(problem: Problem, nested: NestedFit, rest: Mapping[str, FloatArray]) -> ProbeResult:
+    """Score every model and put all arrays on the full set of voxels of all subjects."""
     targets, score_groups = problem.targets, problem.rows.score_groups
     joint = model_name(nested.n_columns)
     predicted = {model: nested.predictions(model) for model in nested.parts}
@@ -152,11 +194,42 @@ def _assemble(
         predictions={model: spread(p.astype(np.float32)) for model, p in kept.items()},
         observed=spread(targets.score),
         score_groups=score_groups,
-        ceiling=_checked_ceiling(ceiling, targets.good.size),
-        alpha_at_edge={model: _at_edge(choice, len(problem.alphas)) for model, choice in nested.choices.items()},
+        ceiling=None,
+        alpha_at_edge={},
         n_dropped=int((~targets.good).sum()),
         used=targets.good,
         meta=_describe(problem, nested, joint),
+    )
+
+
+def _own_part(whole: ProbeResult, nested: NestedFit, voxels: slice, ceiling: npt.ArrayLike | None) -> ProbeResult:
+    """One subject's voxels out of the result of all, with how often they chose the grid's ends."""
+    used = whole.used[voxels]
+    chosen = np.cumsum(whole.used)[voxels][used] - 1
+    alphas = {model: choice.alpha_index[chosen] for model, choice in nested.choices.items()}
+    top = len(whole.meta["alphas"]) - 1
+    low, high = ({model: _share(index == edge) for model, index in alphas.items()} for edge in (0, top))
+
+    def cut(table: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: values[..., voxels] for key, values in table.items()}
+
+    return ProbeResult(
+        r=whole.r[voxels],
+        r2=whole.r2[voxels],
+        r_by_model=cut(whole.r_by_model),
+        r2_by_model=cut(whole.r2_by_model),
+        split=cut(whole.split),
+        partition=cut(whole.partition),
+        impact=cut(whole.impact),
+        r_rest=cut(whole.r_rest),
+        predictions=cut(whole.predictions),
+        observed=whole.observed[:, voxels],
+        score_groups=whole.score_groups,
+        ceiling=_checked_ceiling(ceiling, used.size),
+        alpha_at_edge={model: _share((index == 0) | (index == top)) for model, index in alphas.items()},
+        n_dropped=int((~used).sum()),
+        used=used,
+        meta={**whole.meta, "alpha_at_low_edge": low, "alpha_at_high_edge": high},
     )
 
 
@@ -169,13 +242,13 @@ def _checked_ceiling(ceiling: npt.ArrayLike | None, n_voxels: int) -> FloatArray
     return values
 
 
-def _at_edge(choice: Choice, n_alphas: int) -> float:
-    return float(np.isin(choice.alpha_index, [0, n_alphas - 1]).mean())
+def _share(which: npt.NDArray[np.bool_]) -> float:
+    return float(which.mean()) if which.size else float("nan")
 
 
 def _describe(problem: Problem, nested: NestedFit, joint: str) -> dict[str, Any]:
     """Everything that is needed to say how the numbers came about, as plain values."""
-    settings, rows, top = problem.settings, problem.rows, len(problem.alphas) - 1
+    settings, rows = problem.settings, problem.rows
     return {
         "joint": joint,
         "solver": nested.solver,
@@ -195,6 +268,4 @@ def _describe(problem: Problem, nested: NestedFit, joint: str) -> dict[str, Any]
         "n_score_trs": int(rows.score.sum()),
         "n_fit_groups": int(np.unique(rows.fit_groups).size),
         "n_score_groups": int(np.unique(rows.score_groups).size),
-        "alpha_at_low_edge": {m: float((c.alpha_index == 0).mean()) for m, c in nested.choices.items()},
-        "alpha_at_high_edge": {m: float((c.alpha_index == top).mean()) for m, c in nested.choices.items()},
     }

@@ -1,7 +1,7 @@
 """Tuned against permuted, seed by seed: is it the match between sound and brain that makes a model more semantic?
 
-Runs are paired by seed: `brain` and `permuted` runs of one seed share stories, listeners, starting weights and the probe
-before tuning, so the difference of their alignments after tuning is what the match alone brought.
+Runs are paired by seed: `brain` and `permuted` runs of one seed share stories, listeners, starting weights and the
+probe before tuning, so the difference of their alignments after tuning is what the match alone brought.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def read_summaries(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
     for run in runs:
         path = Path(run) / SUMMARY_FILE
         if not path.is_file():
-            raise FileNotFoundError(f"{run} has no {SUMMARY_FILE}. Let the run finish, or write it: brainlit report {run}")
+            raise FileNotFoundError(
+                f"{run} has no {SUMMARY_FILE}. Let the run finish, or write it: brainlit report {run}"
+            )
         summaries.append(read_json(path))
     return summaries
 
