@@ -67,5 +67,5 @@ def test_unfinished_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "summary.json").write_text(json.dumps(_summary(1, "brain", 0.3)))
     assert read_summaries([tmp_path / "done"])[0]["run"]["seed"] == 1
-    with pytest.raises(FileNotFoundError, match="has no summary.json"):
+    with pytest.raises(FileNotFoundError, match=r"has no summary\.json"):
         read_summaries([tmp_path / "done", tmp_path / "other"])

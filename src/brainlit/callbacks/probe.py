@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +25,7 @@ from brainlit.results.score_table import ScoreTable, curve_rows, probe_rows, reg
 from brainlit.results.tables import write_table
 
 if TYPE_CHECKING:
-    from brainlit.encoding.probe import ProbeConfig
+    from brainlit.encoding.probe import ProbeConfig, ProbeResult
 
 Features = Mapping[int, Any]
 
@@ -219,43 +219,75 @@ class BandedRidgeProbe(pl.Callback):
     ) -> list[ProbeRecord]:
         layers, chosen = self._layers(pl_module)
         spans = [*datamodule.roles.spans("fit"), *datamodule.roles.spans("score")]
-        bar = tqdm(total=1 + len(subjects) * len(layers), desc=f"probe {where['stage']}", unit="model", leave=False)
+        together = self._who_heard_the_same(datamodule, subjects)
+        bar = tqdm(total=1 + len(together) * len(layers), desc=f"probe {where['stage']}", unit="model", leave=False)
         records = []
         with bar:
             features = layer_features(pl_module, datamodule, spans, layers)
             bar.update()
-            for subject in subjects:
-                records.append(self._probe_subject(datamodule, subject, features, chosen, folder, where, bar))
+            for group in together:
+                records += self._probe_subjects(datamodule, group, features, chosen, folder, where, bar)
         return records
 
-    def _probe_subject(
+    def _who_heard_the_same(self, datamodule: Any, subjects: Sequence[str]) -> list[list[str]]:
+        """Subjects whose encoding models have the same rows, and are searched together."""
+        groups: dict[bytes, list[str]] = {}
+        for subject in subjects:
+            groups.setdefault(self._subject_data(datamodule, subject).rows.tobytes(), []).append(subject)
+        return list(groups.values())
+
+    def _probe_subjects(
         self,
         datamodule: Any,
-        subject: str,
+        subjects: Sequence[str],
         features: Features,
         chosen: int,
         folder: Path,
         where: dict[str, Any],
         bar: Any,
-    ) -> ProbeRecord:
-        from brainlit.encoding.probe import run_probe
+    ) -> list[ProbeRecord]:
+        from brainlit.encoding.probe import run_probes
 
         started = time.monotonic()
-        data = self._subject_data(datamodule, subject)
-        roles = (data.responses, data.groups, data.fit, data.score, self.config)
-        bands = {"backbone": features[chosen][data.rows], **data.stimulus}
-        result = run_probe(bands, *roles, ceiling=data.ceiling, cache=self._cache)
+        data = {subject: self._subject_data(datamodule, subject) for subject in subjects}
+        first = data[subjects[0]]
+        roles = ({name: own.responses for name, own in data.items()}, first.groups, first.fit, first.score, self.config)
+        bands = {"backbone": features[chosen][first.rows], **first.stimulus}
+        ceilings = {name: own.ceiling for name, own in data.items()}
+        results = run_probes(bands, *roles, ceilings=ceilings, cache=self._cache)
         bar.update()
+        curve: dict[int, dict[str, ProbeResult]] = {}
+        for layer in (layer for layer in features if layer != chosen):
+            curve[layer] = run_probes({"backbone": features[layer][first.rows]}, *roles)
+            bar.update()
+        records = []
+        for name, result in results.items():
+            alone = {layer: own[name] for layer, own in curve.items()}
+            record = self._record(datamodule, name, result, alone, chosen, where)
+            seconds = (time.monotonic() - started) / len(subjects)
+            record = replace(record, facts=self._facts(result, data[name], where["weights"], seconds))
+            save_record(record, result, folder)
+            records.append(record)
+        return records
+
+    def _record(
+        self,
+        datamodule: Any,
+        subject: str,
+        result: ProbeResult,
+        curve: Mapping[int, ProbeResult],
+        chosen: int,
+        where: dict[str, Any],
+    ) -> ProbeRecord:
+        """Region scores with their intervals; the facts are still missing."""
         person = datamodule.store.subject(subject)
         regions = regions_with_all(person.regions, result.used)
         boot = self.bootstrap
         blocks = block_weights(result.score_groups, boot["block_trs"], boot["n_bootstraps"], boot["seed"])
         rows = probe_rows(result, regions, chosen, blocks)
-        for layer in (layer for layer in features if layer != chosen):
-            alone = run_probe({"backbone": features[layer][data.rows]}, *roles)
+        for layer, alone in curve.items():
             rows += curve_rows(alone, regions, layer, blocks)
-            bar.update()
-        record = ProbeRecord(
+        return ProbeRecord(
             subject=subject,
             stage=where["stage"],
             epoch=where["epoch"],
@@ -264,13 +296,10 @@ class BandedRidgeProbe(pl.Callback):
             fingerprint=self._fingerprint(datamodule, subject),
             table=ScoreTable(rows),
             r=np.asarray(result.r_by_model["backbone"], dtype=np.float64),
-            ceiling=data.ceiling,
+            ceiling=result.ceiling,
             regions=regions,
             vertices=person.vertices,
-            facts=self._facts(result, data, where["weights"], time.monotonic() - started),
         )
-        save_record(record, result, folder)
-        return record
 
     def _facts(self, result: Any, data: ProbeData, weights: str, seconds: float) -> dict[str, Any]:
         """What a reader needs to check the numbers."""
