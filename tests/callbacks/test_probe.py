@@ -120,7 +120,7 @@ def test_a_failing_probe_stops_the_run_and_gives_everything_back(
     module, data, name = ToyModule(), toy_data(toy_store_path), backend()
     module.train()
     module.backbone.frozen.eval()
-    monkeypatch.setattr(encoding_probe, "run_probe", broken)
+    monkeypatch.setattr(encoding_probe, "run_probes", broken)
     torch.manual_seed(0)
     state = torch.get_rng_state()
     with pytest.raises(ArithmeticError, match="singular"):
