@@ -8,20 +8,20 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 
-def cosine_basis(n_trs: int, tr_s: float, high_pass_s: float) -> FloatArray:
-    """Orthonormal constant and cosines with periods of high_pass_s and more, shape (n_trs, n_cosines + 1).
+def drift_basis(n_trs: int, tr_s: float, high_pass_s: float) -> FloatArray:
+    """Orthonormal constant, straight line and cosines with periods of high_pass_s and more, shape (n_trs, n_slow).
 
     Cosine k of the discrete cosine transform has the period 2 n_trs tr_s / k, so k runs to 2 n_trs tr_s / high_pass_s
-    (the set of SPM).
+    (the set of SPM); the line is what is left of a trend in a recording too short for any cosine.
     """
-    n_cosines = min(int(np.floor(2 * n_trs * tr_s / high_pass_s)), n_trs - 1)
+    n_cosines = min(int(np.floor(2 * n_trs * tr_s / high_pass_s)), n_trs - 2)
     t = (2 * np.arange(n_trs) + 1) / (2 * n_trs)
-    basis = np.cos(np.pi * np.outer(t, np.arange(n_cosines + 1)))
-    return np.asarray(basis / np.linalg.norm(basis, axis=0))
+    slow = np.cos(np.pi * np.outer(t, np.arange(n_cosines + 1)))
+    return np.asarray(np.linalg.qr(np.column_stack([slow, t]))[0])
 
 
 def remove_drift(values: FloatArray, tr_s: float, high_pass_s: float | None) -> FloatArray:
-    """Take the mean and everything slower than high_pass_s out of each column; None takes out the mean only.
+    """Take mean, trend and everything slower than high_pass_s out of each column; None takes out the mean only.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def remove_drift(values: FloatArray, tr_s: float, high_pass_s: float | None) -> 
     """
     if high_pass_s is None:
         return np.asarray(values - values.mean(axis=0))
-    basis = cosine_basis(len(values), tr_s, high_pass_s)
+    basis = drift_basis(len(values), tr_s, high_pass_s)
     return np.asarray(values - basis @ (basis.T @ values))
 
 

@@ -113,6 +113,7 @@ def read_manifest(path: Path) -> Manifest:
     keys = _Keys(_loaded(path), f"{path}")
     keys.only(("name", "root", "each_story", "stories", "subjects", "responses", "roles", "word_vectors", "not_words"))
     shared = keys.sub("each_story", required=False)
+    shared.only(tuple(StorySpec.__dataclass_fields__))
     stories = {name: _story(name, spec, shared) for name, spec in keys.sub_mappings("stories").items()}
     return Manifest(
         name=keys.get("name", _text),
