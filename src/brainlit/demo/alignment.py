@@ -43,9 +43,7 @@ def phone_intervals(events: Sequence[PhoneEvent], end_s: float) -> Intervals:
     return Intervals(labels, edges_s[:-1][kept], np.diff(edges_s)[kept])
 
 
-def align_words(
-    text: str, spans: Sequence[tuple[int, int]], events: Sequence[PhoneEvent], end_s: float
-) -> Intervals:
+def align_words(text: str, spans: Sequence[tuple[int, int]], events: Sequence[PhoneEvent], end_s: float) -> Intervals:
     """Start and duration of every word: from its first phone to the end of its last.
 
     Parameters

@@ -25,7 +25,6 @@ import numpy.typing as npt
 
 from brainlit.demo.alignment import PhoneEvent, align_words, phone_intervals
 from brainlit.stories import Intervals
-from brainlit.timebase import SAMPLE_RATE_HZ
 
 ESPEAK_RATE_HZ = 22_050
 VOICES = ("en-us", "en-us+m1", "en-us+m3", "en-us+m4", "en-us+m7", "en-us+f1", "en-us+f2", "en-us+f4")
@@ -38,6 +37,7 @@ _QUIET_ENOUGH = 70
 """Volume in percent at which no voice of the demo reaches full scale, so that resampling never clips."""
 _UTF8_TEXT = 1
 _EVENT_END_OF_LIST, _EVENT_PHONEME = 0, 7
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 _LOCK = threading.Lock()
 
 
@@ -114,7 +114,7 @@ def speak(text: str, voice: str = "en-us", rate_wpm: int = 170, pitch: int = 50,
     for name, value, low, high in limits:
         if not low <= value <= high:
             raise ValueError(f"{name} is {value}; espeak-ng takes {low}..{high}.")
-    spans = [match.span() for match in re.finditer(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text)]
+    spans = [match.span() for match in _WORD.finditer(text)]
     if not spans:
         raise ValueError(f"the text {text[:40]!r} has no words to say; pass letters (numbers are not spelled out).")
     sound = _synthesise(text, voice, {_RATE: rate_wpm, _VOLUME: _QUIET_ENOUGH, _PITCH: pitch, _RANGE: pitch_range})
@@ -130,7 +130,7 @@ def resample_to_16k(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
     """22.05 kHz to 16 kHz by the exact ratio 320/441 with a zero-phase filter, so that times in seconds stay true."""
     from scipy.signal import resample_poly
 
-    resampled = resample_poly(samples.astype(np.float32), 320, 441)
+    resampled: npt.NDArray[np.float32] = resample_poly(samples.astype(np.float32), 320, 441)
     return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
 
 

@@ -74,8 +74,8 @@ def region_vertices() -> MappingProxyType[str, IntArray]:
     side = np.where(np.arange(N_VERTICES) < N_LEFT, -1.0, 1.0)
     reach = np.empty((len(LANDMARKS), N_VERTICES))
     for row, landmark in enumerate(LANDMARKS.values()):
-        centre_mm = np.stack([side * landmark.x_mm, *np.broadcast_arrays(landmark.y_mm, landmark.z_mm, side)[:2]], 1)
-        reach[row] = np.linalg.norm(coordinates_mm - centre_mm, axis=1) / landmark.radius_mm
+        mirrored_mm = coordinates_mm * np.stack([side, np.ones(N_VERTICES), np.ones(N_VERTICES)], axis=1)
+        reach[row] = np.linalg.norm(mirrored_mm - landmark[:3], axis=1) / landmark.radius_mm
     nearest, inside = reach.argmin(axis=0), reach.min(axis=0) <= 1
     return MappingProxyType(
         {name: np.flatnonzero(inside & (nearest == row)).astype(np.int64) for row, name in enumerate(LANDMARKS)}

@@ -125,8 +125,8 @@ def mel_frames(story: Story, n_mels: int) -> tuple[Float32Array, FloatArray]:
     )
     with torch.no_grad():
         blocks = [transform(torch.from_numpy(block)).T.numpy() for block in _blocks(story.audio, n_fft, hop)]
-    frames = np.log1p(np.concatenate(blocks) / np.float32(POWER_FLOOR))
-    return frames, np.arange(len(frames)) * (hop / rate_hz)
+    frames = _float32(np.log1p(np.concatenate(blocks) / np.float32(POWER_FLOOR)))
+    return frames, np.arange(len(frames), dtype=np.float64) * (hop / rate_hz)
 
 
 def envelope_frames(story: Story) -> tuple[FloatArray, FloatArray]:
@@ -138,8 +138,8 @@ def envelope_frames(story: Story) -> tuple[FloatArray, FloatArray]:
         energy = np.concatenate([[0.0], np.cumsum(np.square(block, dtype=np.float64))])
         firsts = np.arange(0, len(block) - window + 1, hop)
         blocks.append(np.sqrt(np.maximum(energy[firsts + window] - energy[firsts], 0) / window))
-    rms = np.concatenate(blocks)
-    return rms, np.arange(len(rms)) * (hop / rate_hz)
+    rms: FloatArray = np.concatenate(blocks)
+    return rms, np.arange(len(rms), dtype=np.float64) * (hop / rate_hz)
 
 
 def _blocks(audio: npt.NDArray[np.int16], window: int, hop: int) -> Iterator[Float32Array]:

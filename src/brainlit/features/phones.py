@@ -28,7 +28,26 @@ _ESPEAK_CONSONANTS = {
 _ARPABET_CLASS = {phone: name for name, phones in _ARPABET.items() for phone in phones.split()}
 _ESPEAK_CLASS = {phone: name for name, phones in _ESPEAK_CONSONANTS.items() for phone in phones.split()}
 _ESPEAK_VOWEL = re.compile(r"[aAeEiIoOuUV03@&]")
-_PAUSES = frozenset({"", "sil", "sp", "spn", "pau", "h#", "epi", "ns", "br", "lg", "ls", "cg", "#", "eps", "sentence_start", "sentence_end"})
+_PAUSES = frozenset(
+    {
+        "",
+        "sil",
+        "sp",
+        "spn",
+        "pau",
+        "h#",
+        "epi",
+        "ns",
+        "br",
+        "lg",
+        "ls",
+        "cg",
+        "#",
+        "eps",
+        "sentence_start",
+        "sentence_end",
+    }
+)
 
 
 def is_pause(label: str) -> bool:
@@ -85,4 +104,4 @@ def _espeak_class(label: str) -> str | None:
         return _ESPEAK_CLASS[bare]
     if _ESPEAK_VOWEL.match(bare):
         return "vowel"
-    return _ESPEAK_CLASS.get(bare.rstrip("#-^2:\"!;"))
+    return _ESPEAK_CLASS.get(bare.rstrip('#-^2:"!;'))

@@ -1,0 +1,219 @@
+"""Simulated listeners: voxels whose answer is known.
+
+What a story sounds like and means is turned into two sets of slow signals, the same for all listeners: eight
+components of the low-level series and the 24 dimensions of word meaning, both through the haemodynamic response.
+Each listener mixes them in voxels of three kinds:
+
+    auditory   L                                    null   nothing
+    semantic   z(sqrt(0.8) S + sqrt(0.2) L)
+
+with S and L random mixtures (own weights per voxel) of the semantic and low-level signals, z-scored per story. A
+response is sqrt(f) signal + sqrt(1 - f) noise, where f is the voxel's signal fraction and the noise is AR(1) plus
+drift. Signal and noise are detrended alike and standardised before they are mixed, so f is exact in the data: the
+best possible correlation with one presentation is sqrt(f), with the mean of R it is sqrt(f / (f + (1 - f) / R)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.demo.haemodynamics import bold_of_events, bold_of_frames, slow_drift_basis
+from brainlit.demo.lexicon import N_DIMENSIONS, word_vectors
+from brainlit.demo.streams import random_stream
+from brainlit.demo.surface import LANDMARKS, N_LEFT, place_voxels, region_vertices, vertex_coordinates_mm
+from brainlit.features.low_level import envelope_frames, mel_frames, phone_class_table
+from brainlit.stories import Story, Subject
+from brainlit.timebase import TimeBase
+
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+Real = TypeVar("Real", np.float32, np.float64)
+
+KINDS = ("null", "auditory", "semantic")
+"""Meaning of the numbers in Subject.truth['kind']."""
+
+N_MELS = 20
+N_COMPONENTS = 8
+LOW_LEVEL_FRACTION = 0.2
+"""Share of low-level signal in semantic voxels."""
+
+SIGNAL_FRACTION = (0.05, 0.45)
+"""Range of the signal fraction at snr 1, uniform over voxels; ceilings of one presentation then average 0.48."""
+
+MAX_SIGNAL_FRACTION = 0.95
+GAIN = (0.85, 1.15)
+"""Range of a listener's own factor on the signal fraction of all voxels."""
+
+NOISE_AR = 0.4
+DRIFT_AMPLITUDE = 0.5
+DRIFT_PERIOD_S = (90.0, 300.0)
+
+_VOXELS_PER_BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """The slow signals of one story before any listener: (n_trs, 29) low-level, (n_trs, 24) semantic, one clock."""
+
+    low_level: FloatArray
+    semantic: FloatArray
+    timebase: TimeBase
+
+
+def stimulus_of(story: Story) -> Stimulus:
+    """Low-level series and word meaning of a story through the haemodynamic response, each z-scored over the story.
+
+    Low-level: 20 log-mel bands, envelope, phones, words, vowels and five manners of consonants. Frames are averaged;
+    words and phones are impulses at their middle.
+    """
+    if story.phones is None:
+        raise ValueError(f"story {story.name!r} has no phones; simulated listeners hear phones.")
+    clock = story.timebase
+    mel, mel_times_s = mel_frames(story, N_MELS)
+    rms, rms_times_s = envelope_frames(story)
+    phones = np.column_stack([np.ones(len(story.phones)), phone_class_table(story)])
+    low_level = np.column_stack(
+        [
+            bold_of_frames(mel, mel_times_s, clock),
+            bold_of_frames(rms[:, None], rms_times_s, clock),
+            bold_of_events(phones, story.phones.middle_s, clock),
+            bold_of_events(np.ones((len(story.words), 1)), story.words.middle_s, clock),
+        ]
+    )
+    meaning, nothing = word_vectors(), np.zeros(N_DIMENSIONS)
+    table = np.stack([meaning.get(word.lower(), nothing) for word in story.words.labels])
+    semantic = bold_of_events(table, story.words.middle_s, clock)
+    return Stimulus(zscore(low_level), zscore(semantic), clock)
+
+
+def principal_components(stimuli: Sequence[Stimulus]) -> FloatArray:
+    """Directions of most variance of the low-level series over some stories: (29, 8), orthonormal columns.
+
+    Signs are fixed (the largest entry of each is positive), so that they do not depend on the linear algebra library.
+    """
+    stacked = np.concatenate([stimulus.low_level for stimulus in stimuli])
+    directions = np.linalg.eigh(stacked.T @ stacked)[1][:, ::-1][:, :N_COMPONENTS]
+    largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
+    return np.asarray(directions * np.sign(largest))
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One simulated subject.
+
+    Parameters
+    ----------
+    name : str
+        Part of the key of the random stream: listeners differ in voxels, weights, gain and noise.
+    shares : (auditory, semantic)
+        Share of voxels of each kind; the rest are null.
+    """
+
+    name: str
+    seed: int
+    n_voxels: int
+    shares: tuple[float, float]
+    snr: float
+
+    @cached_property
+    def subject(self) -> Subject:
+        """Voxels, places and planted answers; voxels are in the order of their vertices."""
+        rng = random_stream(self.seed, "voxels", self.name)
+        n_auditory, n_semantic = (round(share * self.n_voxels) for share in self.shares)
+        n_null = self.n_voxels - n_auditory - n_semantic
+        kind = np.repeat(np.arange(len(KINDS)), [n_null, n_auditory, n_semantic]).astype(np.int64)
+        vertices = place_voxels(kind, KINDS, rng)
+        order = np.argsort(vertices, kind="stable")
+        kind, vertices = kind[order], vertices[order]
+        truth: dict[str, npt.NDArray[np.generic]] = {
+            "kind": kind,
+            "signal_fraction": self._signal_fraction(kind, rng),
+            "low_level_fraction": np.asarray([0.0, 1.0, LOW_LEVEL_FRACTION])[kind],
+            "semantic_fraction": np.asarray([0.0, 0.0, 1 - LOW_LEVEL_FRACTION])[kind],
+        }
+        regions = {region: np.isin(vertices, region_vertices()[region]) for region in LANDMARKS}
+        regions |= {name: kind == number for number, name in enumerate(KINDS)}
+        regions |= {"left_hemisphere": vertices < N_LEFT, "right_hemisphere": vertices >= N_LEFT}
+        coordinates_mm = vertex_coordinates_mm()[vertices]
+        return Subject(self.name, self.n_voxels, regions, vertices, coordinates_mm, truth)
+
+    def signals(self, stimulus: Stimulus, components: FloatArray, part: str = "all") -> Float32Array:
+        """Noise-free responses to a story, detrended like the data and z-scored over it: (n_trs, n_voxels).
+
+        Parameters
+        ----------
+        part : 'all', 'low_level' or 'semantic'
+            'low_level' and 'semantic' are L and S of the module's formula; 0 in voxels without that part.
+        """
+        low_level_weights, semantic_weights = self._weights
+        drifts = slow_drift_basis(stimulus.timebase)
+        low_level = _detrend(stimulus.low_level @ components, drifts)
+        semantic = _detrend(stimulus.semantic, drifts)
+        truth = self.subject.truth
+        signal = np.empty((stimulus.timebase.n_trs, self.n_voxels), dtype=np.float32)
+        for block in _blocks(self.n_voxels):
+            low = zscore(low_level @ low_level_weights[:, block]) * (truth["low_level_fraction"][block] > 0)
+            high = zscore(semantic @ semantic_weights[:, block]) * (truth["semantic_fraction"][block] > 0)
+            mixed = np.sqrt(truth["low_level_fraction"][block]) * low
+            mixed += np.sqrt(truth["semantic_fraction"][block]) * high
+            signal[:, block] = {"all": zscore(mixed), "low_level": low, "semantic": high}[part]
+        return signal
+
+    def presentation(self, signal: Float32Array, timebase: TimeBase, story: str, repeat: int) -> Float32Array:
+        """One presentation of a story: signal plus noise of its own, z-scored over the story, (n_trs, n_voxels)."""
+        rng = random_stream(self.seed, "noise", self.name, story, repeat)
+        fraction = np.asarray(self.subject.truth["signal_fraction"], dtype=np.float32)
+        response = np.empty_like(signal)
+        for block in _blocks(self.n_voxels):
+            noise = _noise(rng, timebase, block.stop - block.start)
+            mixed = np.sqrt(fraction[block]) * signal[:, block] + np.sqrt(1 - fraction[block]) * noise
+            response[:, block] = zscore(mixed)
+        return response
+
+    def _signal_fraction(self, kind: npt.NDArray[np.int64], rng: np.random.Generator) -> FloatArray:
+        gain = rng.uniform(*GAIN)
+        fraction = self.snr * gain * rng.uniform(*SIGNAL_FRACTION, size=self.n_voxels)
+        return np.where(kind == KINDS.index("null"), 0.0, np.clip(fraction, 0, MAX_SIGNAL_FRACTION))
+
+    @cached_property
+    def _weights(self) -> tuple[FloatArray, FloatArray]:
+        rng = random_stream(self.seed, "weights", self.name)
+        low_level = rng.standard_normal((N_COMPONENTS, self.n_voxels))
+        return low_level, rng.standard_normal((N_DIMENSIONS, self.n_voxels))
+
+
+def zscore(values: npt.NDArray[Real]) -> npt.NDArray[Real]:
+    """Each column minus its mean, over its standard deviation; columns that are constant become 0."""
+    centred = values - values.mean(axis=0)
+    scale = centred.std(axis=0)
+    constant = scale <= 1e-6 * np.abs(values).max(axis=0, initial=0) + np.finfo(values.dtype).tiny
+    return np.where(constant, 0, centred / np.where(constant, 1, scale)).astype(values.dtype)
+
+
+def _noise(rng: np.random.Generator, timebase: TimeBase, n_voxels: int) -> Float32Array:
+    """AR(1) noise plus drift (quadratic, and a cosine of random period) of half its size; detrended, unit variance."""
+    noise = rng.standard_normal((timebase.n_trs, n_voxels), dtype=np.float32)
+    noise[1:] *= np.float32(np.sqrt(1 - NOISE_AR**2))
+    for row in range(1, timebase.n_trs):
+        noise[row] += np.float32(NOISE_AR) * noise[row - 1]
+    t = (np.arange(timebase.n_trs) + 0.5) / timebase.n_trs
+    phase = 2 * np.pi * t * timebase.n_trs * timebase.tr_s / rng.uniform(*DRIFT_PERIOD_S)
+    shapes = zscore(np.stack([t, t**2, np.cos(phase), np.sin(phase)], axis=1))
+    drift = zscore(shapes.astype(np.float32) @ rng.standard_normal((4, n_voxels), dtype=np.float32))
+    drifts = slow_drift_basis(timebase).astype(np.float32)
+    return zscore(_detrend(noise + np.float32(DRIFT_AMPLITUDE) * drift, drifts))
+
+
+def _detrend(values: npt.NDArray[Real], basis: npt.NDArray[Real]) -> npt.NDArray[Real]:
+    return values - basis @ (basis.T @ values)
+
+
+def _blocks(n_voxels: int) -> Iterator[slice]:
+    for first in range(0, n_voxels, _VOXELS_PER_BLOCK):
+        yield slice(first, min(first + _VOXELS_PER_BLOCK, n_voxels))

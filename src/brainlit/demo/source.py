@@ -1,0 +1,228 @@
+"""The demo as a data set: nothing to download, and the answer is known."""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from brainlit.demo.corpus import MIN_TRS, tell_story
+from brainlit.demo.lexicon import word_vectors as lexicon_vectors
+from brainlit.demo.listeners import (
+    Float32Array,
+    FloatArray,
+    Listener,
+    Stimulus,
+    principal_components,
+    stimulus_of,
+    zscore,
+)
+from brainlit.demo.streams import random_stream
+from brainlit.features import low_level_spaces, word_vectors
+from brainlit.stories import FeatureSpace, Responses, Story, StorySource, Subject
+
+RECIPE = 1
+"""Raised whenever a change makes the same settings give other numbers; part of the settings of a store."""
+
+N_COMPONENT_STORIES = 10
+"""The low-level components are those of the first ten stories (of all, where there are fewer)."""
+
+_N_STORIES_HELD = 3
+
+
+class DemoSource(StorySource):
+    """Stories from a grammar, spoken by espeak-ng, heard by simulated listeners.
+
+    Stories are named story_001, story_002, ...; the first n_tune are for tuning, the next n_choose for choosing, then
+    n_fit for fitting encoding models and n_score for the score. Listeners are subject_01, subject_02, ...; all hear
+    all stories. Everything depends on the settings only: not on the order of calls, nor on the process.
+
+    Parameters
+    ----------
+    seed : int
+        Decides texts, voices, voxels, weights and noise. The meaning of the words is the same for all seeds.
+    story_minutes : float
+        Length of a story, met within some 10 %.
+    tr_s : float
+        Repetition time; the first volume starts with the sound.
+    n_voxels : int or list of int
+        Voxels per subject: one number for all, or one for each.
+    auditory_share, semantic_share : float
+        Share of voxels that follow low-level features, and meaning; the rest are null.
+    snr : float
+        Factor on the signal fraction of every voxel (uniform over 0.05..0.45 at 1; at most 0.95).
+    n_repeats : int
+        How often stories for choosing and scoring are presented; the others once.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+    """
+
+    name = "demo"
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        n_tune: int = 14,
+        n_choose: int = 1,
+        n_fit: int = 12,
+        n_score: int = 4,
+        story_minutes: float = 3.5,
+        tr_s: float = 2.0,
+        n_subjects: int = 3,
+        n_voxels: int | list[int] = 200,
+        auditory_share: float = 0.32,
+        semantic_share: float = 0.48,
+        snr: float = 1.0,
+        n_repeats: int = 5,
+    ) -> None:
+        self._settings: dict[str, Any] = {
+            "seed": seed,
+            "n_tune": n_tune,
+            "n_choose": n_choose,
+            "n_fit": n_fit,
+            "n_score": n_score,
+            "story_minutes": story_minutes,
+            "tr_s": tr_s,
+            "n_subjects": n_subjects,
+            "n_voxels": list(n_voxels) if isinstance(n_voxels, Sequence) else [n_voxels] * n_subjects,
+            "auditory_share": auditory_share,
+            "semantic_share": semantic_share,
+            "snr": snr,
+            "n_repeats": n_repeats,
+        }
+        _check(self._settings)
+        self._role_sizes = {"tune": n_tune, "choose": n_choose, "fit": n_fit, "score": n_score}
+        self._listeners = {
+            f"subject_{k:02d}": Listener(f"subject_{k:02d}", seed, n, (auditory_share, semantic_share), snr)
+            for k, n in enumerate(self._settings["n_voxels"], start=1)
+        }
+        self._story_names = [f"story_{k:03d}" for k in range(1, sum(self._role_sizes.values()) + 1)]
+        self._held: OrderedDict[str, Story] = OrderedDict()
+        self._stimuli: dict[str, Stimulus] = {}
+        self._components: FloatArray | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """All settings and the version of the recipe."""
+        return {"source": self.name, "recipe": RECIPE, **self._settings}
+
+    def story_names(self) -> list[str]:
+        """story_001 and so on."""
+        return list(self._story_names)
+
+    def subject_names(self) -> list[str]:
+        """subject_01 and so on."""
+        return list(self._listeners)
+
+    def default_roles(self) -> dict[str, list[str]]:
+        """The stories in order: first those for tuning, then choosing, fitting and scoring."""
+        names = iter(self._story_names)
+        return {role: [next(names) for _ in range(size)] for role, size in self._role_sizes.items()}
+
+    def story(self, name: str) -> Story:
+        """A story, spoken now or held from the last few calls."""
+        self._known(name, self._story_names, "story")
+        if name not in self._held:
+            rng = random_stream(self._settings["seed"], "story", name)
+            self._held[name] = tell_story(name, rng, self._settings["story_minutes"], self._settings["tr_s"])
+            if len(self._held) > _N_STORIES_HELD:
+                self._held.popitem(last=False)
+        self._held.move_to_end(name)
+        return self._held[name]
+
+    def feature_spaces(self, story: Story) -> list[FeatureSpace]:
+        """All low-level spaces, and the true vectors of the content words (function words have none)."""
+        source = "the demo's own lexicon: the meaning that semantic voxels follow"
+        return [*low_level_spaces(story), word_vectors(story, lexicon_vectors(), source)]
+
+    def subject(self, name: str) -> Subject:
+        """Voxels of a listener, with the planted answers in `truth`.
+
+        truth['kind'] is 0 null, 1 auditory, 2 semantic; truth['signal_fraction'] the share of signal in the variance
+        of one presentation; truth['low_level_fraction'] and truth['semantic_fraction'] the shares of the signal.
+        """
+        return self._listener(name).subject
+
+    def responses(self, subject: str, story: str) -> Responses:
+        """Simulated now: signal plus the noise of each presentation, and the mean over presentations."""
+        listener, stimulus = self._listener(subject), self._stimulus(story)
+        signal = listener.signals(stimulus, self._low_level_components())
+        n_repeats = self._n_presentations(story)
+        if n_repeats == 1:
+            return Responses(listener.presentation(signal, stimulus.timebase, story, 0))
+        repeats = np.stack(
+            [listener.presentation(signal, stimulus.timebase, story, repeat) for repeat in range(n_repeats)]
+        )
+        return Responses(zscore(repeats.mean(axis=0)).astype(np.float32), repeats)
+
+    def noise_free(self, subject: str, story: str, part: str = "all") -> Float32Array:
+        """What a subject's voxels would show without noise: (n_trs, n_voxels), z-scored over the story.
+
+        It is detrended like the data, so its correlation with a response is the voxel's ceiling. With it the true
+        partition of variance can be found to any precision, by making as many stories as that takes.
+
+        Parameters
+        ----------
+        part : 'all', 'low_level' or 'semantic'
+            The whole signal, or one of the two z-scored parts that it is mixed from.
+        """
+        if part not in ("all", "low_level", "semantic"):
+            raise ValueError(f"part is {part!r}; it is 'all', 'low_level' or 'semantic'.")
+        return self._listener(subject).signals(self._stimulus(story), self._low_level_components(), part)
+
+    def _n_presentations(self, story: str) -> int:
+        roles = self.default_roles()
+        return int(self._settings["n_repeats"]) if story in roles["choose"] + roles["score"] else 1
+
+    def _stimulus(self, story: str) -> Stimulus:
+        if story not in self._stimuli:
+            self._stimuli[story] = stimulus_of(self.story(story))
+        return self._stimuli[story]
+
+    def _low_level_components(self) -> FloatArray:
+        if self._components is None:
+            first = self._story_names[:N_COMPONENT_STORIES]
+            self._components = principal_components([self._stimulus(name) for name in first])
+        return self._components
+
+    def _listener(self, subject: str) -> Listener:
+        self._known(subject, list(self._listeners), "subject")
+        return self._listeners[subject]
+
+    def _known(self, name: str, names: Sequence[str], what: str) -> None:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+            raise ValueError(f"the demo has no {what} {name!r}; nearest: {', '.join(near)} ({len(names)} in all).")
+
+
+def _check(settings: dict[str, Any]) -> None:
+    """Refuse settings that make no experiment, naming value and cure."""
+    for key in ("n_tune", "n_choose", "n_fit", "n_score"):
+        if settings[key] < 0:
+            raise ValueError(f"{key} is {settings[key]}; a number of stories cannot be negative.")
+    if sum(settings[key] for key in ("n_tune", "n_choose", "n_fit", "n_score")) == 0:
+        raise ValueError("n_tune, n_choose, n_fit and n_score are all 0; the demo needs at least one story.")
+    for key in ("n_subjects", "n_repeats"):
+        if settings[key] < 1:
+            raise ValueError(f"{key} is {settings[key]}; it must be at least 1.")
+    if len(settings["n_voxels"]) != settings["n_subjects"] or min(settings["n_voxels"]) < 1:
+        raise ValueError(
+            f"n_voxels is {settings['n_voxels']} for {settings['n_subjects']} subjects; give one positive number, or"
+            " one for each subject."
+        )
+    shares = settings["auditory_share"], settings["semantic_share"]
+    if min(shares) < 0 or sum(shares) > 1 + 1e-9:
+        raise ValueError(f"auditory_share and semantic_share are {shares}; need shares of at least 0 that sum to <= 1.")
+    if not settings["snr"] >= 0:
+        raise ValueError(f"snr is {settings['snr']}; it must be 0 or more.")
+    if not settings["tr_s"] > 0 or settings["story_minutes"] * 60 < MIN_TRS * settings["tr_s"]:
+        raise ValueError(
+            f"story_minutes is {settings['story_minutes']} and tr_s {settings['tr_s']}; a story needs at least"
+            f" {MIN_TRS} volumes."
+        )
