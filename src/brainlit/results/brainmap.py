@@ -1,0 +1,184 @@
+"""Alignment on the cortical surface: fsaverage5, both hemispheres, lateral and medial.
+
+The surface is drawn as flat polygons sorted by depth, which takes a fraction of a second per view where matplotlib's
+3-D axes take many. Vertices without a voxel nearby stay grey: nothing is smoothed or extrapolated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.results.look import FAINT, Figure, house_style, new_figure, render
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+N_VERTICES = 10_242
+MAX_DISTANCE_MM = 4.0
+VIEWS = (("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right", "lateral"))
+
+
+@dataclass(frozen=True)
+class Hemisphere:
+    """One half of fsaverage5.
+
+    Parameters
+    ----------
+    places_mm : array of shape (10242, 3)
+        Pial surface, where distances are those of a brain.
+    shape_mm : array of shape (10242, 3)
+        Inflated surface, which is drawn.
+    faces : int array of shape (n_faces, 3)
+    depth : array of shape (10242,)
+        Sulcal depth, for the grey of the folds.
+    """
+
+    places_mm: FloatArray
+    shape_mm: FloatArray
+    faces: IntArray
+    depth: FloatArray
+
+
+def brain_figure(
+    vertices: IntArray,
+    before: FloatArray,
+    after: FloatArray | None,
+    subject: str,
+    max_distance_mm: float = MAX_DISTANCE_MM,
+) -> Figure:
+    """Maps of r before, after and of their difference for one subject.
+
+    Parameters
+    ----------
+    vertices : int array of shape (n_voxels,)
+        0..10241 left, 10242..20483 right; from `Subject.vertices`.
+    before, after : arrays of shape (n_voxels,)
+        r per voxel, NaN where dropped; one row of maps where `after` is None.
+    max_distance_mm : float
+        A vertex shows the nearest voxel if that lies within this distance on the pial surface, else it stays grey.
+
+    Raises
+    ------
+    ValueError
+        If a vertex number does not exist on fsaverage5.
+    """
+    if len(vertices) and not 0 <= int(np.min(vertices)) <= int(np.max(vertices)) < 2 * N_VERTICES:
+        raise ValueError(f"vertices of {subject} reach {np.max(vertices)}; fsaverage5 has 0..{2 * N_VERTICES - 1}.")
+    top = max(float(np.nanquantile(np.abs(r), 0.99)) for r in (before, after) if r is not None)
+    maps: list[tuple[str, FloatArray, str, float, float]] = [("before", before, "magma", 0.0, top)]
+    if after is not None:
+        change = after - before
+        limit = max(float(np.nanquantile(np.abs(change), 0.99)), 1e-6)
+        maps += [("after", after, "magma", 0.0, top), ("after − before", change, "RdBu_r", -limit, limit)]
+    with house_style():
+        figure = new_figure(11, 1.95 * len(maps) + 0.4)
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0.02)
+        _draw_maps(figure, vertices, maps, max_distance_mm)
+        png = render(figure, "png", dpi=130)
+    means = "; ".join(f"{name}: mean {np.nanmean(values):.3f}" for name, values, *_ in maps)
+    caption = (
+        f"r per voxel of subject {subject} on fsaverage5 (inflated). A vertex shows the nearest of"
+        f" {int(np.isfinite(before).sum())} voxels within {max_distance_mm:g} mm; elsewhere grey. Colours end at the"
+        " 99 % quantile; single voxels carry no interval here."
+    )
+    return Figure(f"brain-{subject}", png, None, f"Cortical maps of alignment of subject {subject}. {means}.", caption)
+
+
+def surface_values(
+    hemisphere: str, vertices: IntArray, values: FloatArray, max_distance_mm: float = MAX_DISTANCE_MM
+) -> FloatArray:
+    """Value of the nearest voxel for each vertex of one hemisphere, shape (10242,); NaN where none is near.
+
+    Voxels that share a vertex are averaged.
+    """
+    from scipy.spatial import cKDTree
+
+    first = 0 if hemisphere == "left" else N_VERTICES
+    mine = (vertices >= first) & (vertices < first + N_VERTICES) & np.isfinite(values)
+    on_surface = np.full(N_VERTICES, np.nan)
+    if not mine.any():
+        return on_surface
+    at, index = np.unique(vertices[mine] - first, return_inverse=True)
+    mean = np.bincount(index, weights=values[mine]) / np.bincount(index)
+    places = fsaverage5(hemisphere).places_mm
+    distance, nearest = cKDTree(places[at]).query(places, distance_upper_bound=max_distance_mm)
+    near = np.isfinite(distance)
+    on_surface[near] = mean[nearest[near]]
+    return on_surface
+
+
+@lru_cache(maxsize=2)
+def fsaverage5(hemisphere: str) -> Hemisphere:
+    """One half of fsaverage5 as nilearn's package carries it; nothing is downloaded."""
+    from nilearn.datasets import fetch_surf_fsaverage
+    from nilearn.surface import load_surf_data, load_surf_mesh
+
+    files = fetch_surf_fsaverage("fsaverage5")
+    pial, inflated = (load_surf_mesh(files[f"{kind}_{hemisphere}"]) for kind in ("pial", "infl"))
+    depth = np.asarray(load_surf_data(files[f"sulc_{hemisphere}"]), dtype=np.float64)
+    return Hemisphere(
+        np.asarray(pial.coordinates, dtype=np.float64),
+        np.asarray(inflated.coordinates, dtype=np.float64),
+        np.asarray(inflated.faces, dtype=np.int64),
+        depth,
+    )
+
+
+def _draw_maps(
+    figure: Any, vertices: IntArray, maps: Sequence[tuple[str, FloatArray, str, float, float]], max_distance_mm: float
+) -> None:
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    panels = figure.subplots(len(maps), len(VIEWS), squeeze=False)
+    for k, (name, values, colours, low, high) in enumerate(maps):
+        row = panels[k]
+        painter = ScalarMappable(Normalize(low, high), colormaps[colours])
+        for axes, (hemisphere, view) in zip(row, VIEWS, strict=True):
+            shown = surface_values(hemisphere, vertices, values, max_distance_mm)
+            _draw_view(axes, fsaverage5(hemisphere), hemisphere, view, shown, painter)
+            if k == 0:
+                axes.set_title(f"{hemisphere} {view}", fontsize=9, color=FAINT, fontweight="normal", loc="center")
+        row[0].text(-0.06, 0.5, name, transform=row[0].transAxes, rotation=90, va="center", ha="center", weight="bold")
+        bar = figure.colorbar(painter, ax=list(row), shrink=0.7, aspect=14, pad=0.01)
+        bar.outline.set_visible(False)
+        bar.set_label("Δr" if low < 0 else "r")
+
+
+def _draw_view(axes: Any, half: Hemisphere, hemisphere: str, view: str, values: FloatArray, painter: Any) -> None:
+    """Project along the left-right axis, keep the faces that look at the viewer, paint from far to near."""
+    from matplotlib.collections import PolyCollection
+
+    outward = (hemisphere == "left") == (view == "lateral")
+    side = -1.0 if outward else 1.0
+    toward = side * half.shape_mm[:, 0]
+    flat = np.column_stack([half.shape_mm[:, 1] * side, half.shape_mm[:, 2]])
+    corners = flat[half.faces]
+    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    seen = np.flatnonzero(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] > 0)
+    seen = seen[np.argsort(toward[half.faces[seen]].mean(axis=1))]
+    faces = half.faces[seen]
+    colours = _face_colours(half, faces, values, painter)
+    axes.add_collection(PolyCollection(corners[seen], facecolors=colours, edgecolors=colours, linewidths=0.25))
+    axes.set_aspect("equal")
+    axes.autoscale_view()
+    axes.set_axis_off()
+
+
+def _face_colours(half: Hemisphere, faces: IntArray, values: FloatArray, painter: Any) -> FloatArray:
+    """Grey by sulcal depth, coloured where most corners of a face carry a value; shape (n_faces, 4)."""
+    folds = 0.80 - 0.10 * (half.depth[faces].mean(axis=1) > 0)
+    colours = np.column_stack([folds, folds, folds, np.ones(len(faces))])
+    corners = values[faces]
+    known = np.isfinite(corners).sum(axis=1) >= 2
+    colours[known] = painter.to_rgba(np.nanmean(corners[known], axis=1))
+    shade = 1 - 0.12 * (half.depth[faces].mean(axis=1) > 0)
+    colours[known, :3] *= shade[known, None]
+    return np.clip(colours, 0, 1)

@@ -1,0 +1,274 @@
+"""The figures of a run, drawn from its summary and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from brainlit.results.look import (
+    BAND_COLOURS,
+    FAINT,
+    STAGE_COLOURS,
+    Figure,
+    house_style,
+    new_figure,
+    part_label,
+    render,
+)
+from brainlit.results.lookup import find_score, regions_of
+
+STAGES = ("before", "after")
+MAX_REGIONS = 13
+MAX_PANELS = 4
+
+
+def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
+    """Alignment by region, before and after, with intervals and the noise ceiling; None without a probe."""
+    rows = [row for region in regions_of(summary) if (row := find_score(summary, region, "r_backbone"))][:MAX_REGIONS]
+    if not rows:
+        return None
+    ceilings = {row["region"]: find_score(summary, row["region"], "ceiling") for row in rows}
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        _grouped_bars(axes, rows)
+        _ceiling_marks(axes, rows, ceilings)
+        axes.set_ylabel("held-out correlation r")
+        axes.set_title(_title(summary, "Alignment by region"))
+        _legend_above(axes)
+
+    said = "; ".join(f"{row['region']}: {_pair(row)}" for row in rows)
+    caption = (
+        f"{summary['formulas']['r_backbone']}; layer {summary['probe']['layer']}, mean over subjects."
+        f" {_stimulus_words(summary)} Dashes: mean noise ceiling."
+    )
+    return _figure("alignment", draw, (max(6.4, 1.3 * len(rows) + 2.4), 3.9), f"Alignment by region. {said}.", caption)
+
+
+def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
+    """Raw r, noise ceiling and their ratio beside each other; None without repeats."""
+    regions = [name for name in regions_of(summary) if find_score(summary, name, "ceiling")][:MAX_REGIONS]
+    if not regions:
+        return None
+    names = {"r_backbone": "r", "ceiling": "ceiling", "r_over_ceiling": "r / ceiling"}
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(1, 3, sharex=True)
+        for axes, (metric, label) in zip(panels, names.items(), strict=True):
+            rows = [find_score(summary, name, metric) or {"region": name} for name in regions]
+            if metric == "ceiling":
+                rows = [{"region": row["region"], "ceiling": row.get("after", row.get("before"))} for row in rows]
+            _grouped_bars(axes, rows)
+            axes.set_title(_title(summary, label) if metric == "r_backbone" else label)
+        _legend_above(panels[0])
+
+    said = "; ".join(f"{name}: {_value(find_score(summary, name, 'ceiling')):.3f}" for name in regions)
+    caption = f"r / ceiling: {summary['formulas']['r_over_ceiling']}. {_stimulus_words(summary)}"
+    return _figure("ceilings", draw, (11, 3.6), f"Raw alignment, mean noise ceiling and ratio. Ceilings: {said}.", caption)
+
+
+def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
+    """Unique and shared explained variance as stacked bars, before beside after; None without other bands."""
+    parts = [part for part in BAND_COLOURS if any(row["metric"] == f"partition_{part}" for row in summary["scores"])]
+    regions = [name for name in regions_of(summary) if parts and find_score(summary, name, f"partition_{parts[0]}")]
+    regions = regions[:MAX_REGIONS]
+    if not regions:
+        return None
+    stages = [stage for stage in STAGES if stage in summary["stages"]]
+    sides = list(zip((-0.2, 0.2) if len(stages) == 2 else (0.0,), stages, strict=True))
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for k, region in enumerate(regions):
+            for side, stage in sides:
+                _stack(axes, k + side, [(part, _stage_value(summary, region, part, stage)) for part in parts])
+        places = [k + side for k in range(len(regions)) for side, _ in sides]
+        axes.set_xticks(places, [stage for _, stage in sides] * len(regions), fontsize=8, color=FAINT)
+        axes.axhline(0, color=FAINT, linewidth=0.8)
+        for k, region in enumerate(regions):
+            axes.annotate(
+                _wrap(region), (k, 0), (0, -20), va="top", xycoords=("data", "axes fraction"), textcoords="offset points", ha="center"
+            )
+        axes.set_ylabel("R² of the joint model")
+        axes.set_title(_title(summary, "What explains the responses"))
+        handles = [_patch(BAND_COLOURS[part], part_label(part)) for part in reversed(parts)]
+        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+    first = regions[min(1, len(regions) - 1)]
+    said = "; ".join(f"{part_label(part)} {_pair(find_score(summary, first, f'partition_{part}'))}" for part in parts)
+    caption = f"{summary['formulas']['partition']}. {_stimulus_words(summary)} Intervals are in the table below."
+    alt = f"Variance partition by region. In {first}: {said}."
+    return _figure("partition", draw, (max(7.4, 1.5 * len(regions) + 3.6), 4.3), alt, caption)
+
+
+def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
+    """Alignment of each layer alone, before and after; None with fewer than two layers."""
+    layers = sorted({row["layer"] for row in summary["scores"] if row["metric"] == "r_backbone"})
+    named = [name for name in regions_of(summary) if find_score(summary, name, "r_backbone")]
+    regions = sorted(named, key=lambda name: name != summary["headline_region"])[:MAX_PANELS]
+    if len(layers) < 2 or not regions:
+        return None
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
+        for axes, region in zip(panels, regions, strict=True):
+            rows = {k: find_score(summary, region, "r_backbone", layer=k) or {} for k in layers}
+            for stage in STAGES:
+                _line(axes, [(k, row[stage]) for k, row in rows.items() if stage in row], STAGE_COLOURS[stage], stage)
+            axes.set_title(region)
+            axes.set_xlabel("layer (0 = input)")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        panels[0].set_ylabel("held-out correlation r")
+        panels[0].legend(loc="best")
+
+    focus = summary["headline_region"]
+    said = "; ".join(f"layer {k} {_pair(find_score(summary, focus, 'r_backbone', layer=k) or {})}" for k in layers)
+    caption = f"Each layer alone: {summary['formulas']['r_backbone']}. Bands: 95 % interval. {_stimulus_words(summary)}"
+    return _figure("layers", draw, (2.7 * len(regions) + 1.2, 3.5), f"Alignment by layer, {focus}: {said}.", caption)
+
+
+def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[tuple[float, float]]]) -> Figure | None:
+    """Training and validation loss by step, and alignment at the probed epochs; None where neither is known."""
+    losses = {name: metrics[name] for name in ("train/loss", "val/loss") if metrics.get(name)}
+    probes = [row for row in summary["learning"] if row["metric"] == "r_backbone"]
+    several = len({row["epoch"] for row in probes}) > 1
+    if not losses and not several:
+        return None
+
+    def draw(figure: Any) -> None:
+        panels = list(figure.subplots(1, bool(losses) + several, squeeze=False)[0])
+        if losses:
+            axes = panels.pop(0)
+            for (name, points), colour in zip(losses.items(), (STAGE_COLOURS["before"], FAINT), strict=False):
+                alone = len(points) < 3
+                axes.plot(*zip(*points, strict=True), color=colour, label=name, marker="o" if alone else None)
+            axes.set(xlabel="optimiser step", ylabel="loss", title=_title(summary, "Loss"))
+            axes.legend()
+        if several:
+            axes, palette = panels.pop(0), list(BAND_COLOURS.values())
+            for region, colour in zip(dict.fromkeys(row["region"] for row in probes), palette, strict=False):
+                _line(axes, [(row["epoch"], row) for row in probes if row["region"] == region], colour, region)
+            axes.set(xlabel="epochs trained", ylabel="held-out correlation r", title="Alignment")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.legend()
+
+    ends = "; ".join(f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in losses.items())
+    caption = f"Losses as logged (metrics.csv). Alignment: as above, at each probed epoch. {_stimulus_words(summary)}"
+    return _figure("learning", draw, (9.6 if losses and several else 6, 3.5), f"Learning curves. {ends}.", caption)
+
+
+def summary_figures(
+    summary: Mapping[str, Any], metrics: Mapping[str, Sequence[tuple[float, float]]]
+) -> list[tuple[str, Callable[[], Figure | None]]]:
+    """Name and drawing function of each figure, so that a failing one can be left out by itself."""
+    return [
+        ("alignment", lambda: alignment_figure(summary)),
+        ("ceilings", lambda: ceiling_figure(summary)),
+        ("partition", lambda: partition_figure(summary)),
+        ("layers", lambda: layer_figure(summary)),
+        ("learning", lambda: learning_figure(summary, metrics)),
+    ]
+
+
+def _figure(name: str, draw: Callable[[Any], None], size_in: tuple[float, float], alt: str, caption: str) -> Figure:
+    with house_style():
+        figure = new_figure(*size_in)
+        draw(figure)
+        return Figure(name, render(figure, "png"), render(figure, "svg"), alt, caption)
+
+
+def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One group per row, one bar per stage that the row has, whiskers where it has an interval."""
+    stages = [name for name in (*STAGES, "ceiling") if any(name in row for row in rows)]
+    width = 0.76 / max(len(stages), 1)
+    for s, stage in enumerate(stages):
+        for k, row in enumerate(rows):
+            score = row.get(stage)
+            if not score or score["value"] is None:
+                continue
+            x = k + (s - (len(stages) - 1) / 2) * width
+            axes.bar(x, score["value"], width * 0.94, color=STAGE_COLOURS.get(stage, "#C9CDD4"))
+            if score["low"] is not None:
+                axes.plot([x, x], [score["low"], score["high"]], color="#1F2733", linewidth=1.3, solid_capstyle="butt")
+    axes.set_xticks(range(len(rows)), [_wrap(row["region"]) for row in rows])
+    axes.axhline(0, color=FAINT, linewidth=0.8)
+    axes.grid(axis="x", visible=False)
+
+
+def _ceiling_marks(axes: Any, rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any]) -> None:
+    for k, row in enumerate(rows):
+        ceiling = _value(ceilings.get(row["region"]))
+        if ceiling == ceiling:
+            axes.plot([k - 0.42, k + 0.42], [ceiling, ceiling], color="#1F2733", linestyle=(0, (4, 2)), linewidth=1.2)
+
+
+def _stack(axes: Any, x: float, parts: Sequence[tuple[str, float | None]]) -> None:
+    """Positive parts upwards from 0, negative ones downwards: no part hides another."""
+    up = down = 0.0
+    for part, value in parts:
+        if value is None:
+            continue
+        axes.bar(x, value, 0.36, bottom=up if value >= 0 else down, color=BAND_COLOURS[part])
+        up, down = up + max(value, 0.0), down + min(value, 0.0)
+
+
+def _line(axes: Any, points: Sequence[tuple[float, Mapping[str, Any]]], colour: str, label: str) -> None:
+    points = [(x, score) for x, score in points if score["value"] is not None]
+    if not points:
+        return
+    axes.plot([x for x, _ in points], [s["value"] for _, s in points], color=colour, marker="o", ms=4, label=label)
+    if all(score["low"] is not None for _, score in points):
+        bounds = [[s[side] for _, s in points] for side in ("low", "high")]
+        axes.fill_between([x for x, _ in points], *bounds, color=colour, alpha=0.18, linewidth=0)
+
+
+def _legend_above(axes: Any) -> None:
+    present = [stage for stage in STAGES if any(bar.get_facecolor() == _rgba(stage) for bar in axes.patches)]
+    handles = [_patch(STAGE_COLOURS[stage], f"{stage} tuning") for stage in present]
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
+
+
+def _rgba(stage: str) -> tuple[float, ...]:
+    from matplotlib.colors import to_rgba
+
+    return tuple(to_rgba(STAGE_COLOURS[stage]))
+
+
+def _patch(colour: str, label: str) -> Any:
+    from matplotlib.patches import Patch
+
+    return Patch(color=colour, label=label)
+
+
+def _stage_value(summary: Mapping[str, Any], region: str, part: str, stage: str) -> float | None:
+    row = find_score(summary, region, f"partition_{part}") or {}
+    value = row.get(stage, {}).get("value")
+    return None if value is None else float(value)
+
+
+def _value(row: Mapping[str, Any] | None) -> float:
+    value = None if row is None else row.get("after", row.get("before", {})).get("value")
+    return float("nan") if value is None else float(value)
+
+
+def _pair(row: Mapping[str, Any] | None) -> str:
+    known = [(stage, (row or {}).get(stage, {}).get("value")) for stage in STAGES]
+    return ", ".join(f"{stage} {value:.3f}" for stage, value in known if value is not None) or "not defined"
+
+
+def _wrap(name: str) -> str:
+    return name.replace(" ", "\n", 1) if len(name) > 12 else name
+
+
+def _title(summary: Mapping[str, Any], text: str) -> str:
+    return f"{text} (permuted control)" if summary["run"].get("control") else text
+
+
+def _stimulus_words(summary: Mapping[str, Any]) -> str:
+    probe = summary["probe"]
+    stories = probe.get("score_stories", [])
+    boot = probe.get("bootstrap", {})
+    return (
+        f"{probe.get('n_score_trs')} TRs of {len(stories)} held-out stories; whiskers: 95 % interval, block bootstrap"
+        f" over {boot.get('block_trs')}-TR blocks within stories, {boot.get('n_bootstraps')} draws."
+    )

@@ -1,0 +1,139 @@
+"""Loggers that need no account, ask no question and survive a resume."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import netrc
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from brainlit.store.atomic import atomic_path
+
+METRICS_FILE = "metrics.csv"
+_log = logging.getLogger(__name__)
+
+
+class _AppendingWriter(ExperimentWriter):  # type: ignore[misc]
+    """Keep the rows that an earlier process of the same run wrote, and write the whole file atomically."""
+
+    def _check_log_dir_exists(self) -> None:
+        path = Path(self.metrics_file_path)
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self._rows: list[dict[str, Any]] = list(csv.DictReader(file))
+        else:
+            self._rows = []
+
+    def save(self) -> None:
+        """Write all rows; columns are sorted, empty where a row lacks them."""
+        if not self.metrics:
+            return
+        self._rows.extend(self.metrics)
+        self.metrics = []
+        columns = sorted(set().union(*self._rows))
+        with atomic_path(Path(self.metrics_file_path)) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+class MetricsLogger(CSVLogger):
+    """Lightning's CSV logger writing <save_dir>/metrics.csv; a resumed run continues the file instead of deleting it.
+
+    Parameters
+    ----------
+    save_dir : path
+        The run directory.
+    flush_logs_every_n_steps : int
+        Rows are on disk after this many steps at the latest.
+    """
+
+    def __init__(self, save_dir: str | os.PathLike[str], flush_logs_every_n_steps: int = 50) -> None:
+        super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=flush_logs_every_n_steps)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """The writer of the rows."""
+        if self._experiment is None:
+            Path(self.save_dir).mkdir(parents=True, exist_ok=True)
+            self._experiment = _AppendingWriter(log_dir=self.log_dir)
+        return self._experiment
+
+
+def wandb_mode(environ: Mapping[str, str] | None = None) -> str:
+    """'online' where the user is logged in, else 'offline'; WANDB_MODE decides where it is set. Asks nothing.
+
+    Logged in means: WANDB_API_KEY is set, or the netrc file names the W&B host (WANDB_BASE_URL, api.wandb.ai).
+    """
+    env = os.environ if environ is None else environ
+    if env.get("WANDB_MODE"):
+        return "offline" if env["WANDB_MODE"] == "dryrun" else env["WANDB_MODE"]
+    if env.get("WANDB_API_KEY") or _netrc_names_wandb(env):
+        return "online"
+    return "offline"
+
+
+def wandb_logger(
+    save_dir: str | os.PathLike[str],
+    project: str = "brainlit",
+    name: str | None = None,
+    run_id: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    tags: list[str] | None = None,
+) -> WandbLogger | None:
+    """A W&B logger that never prompts: offline unless the user is logged in or WANDB_MODE says otherwise.
+
+    Parameters
+    ----------
+    save_dir : path
+        The run directory; the run's files go to <save_dir>/wandb.
+    run_id : str, optional
+        Recorded as the W&B id, so that a resumed run continues the same W&B run where it is online.
+    config : mapping, optional
+        The resolved configuration, recorded with the run (offline too).
+
+    Returns
+    -------
+    WandbLogger, or None where wandb is not installed or WANDB_MODE is 'disabled'.
+    """
+    mode = wandb_mode()
+    if mode == "disabled":
+        return None
+    try:
+        import wandb
+    except ModuleNotFoundError:
+        _log.info("wandb is not installed: figures and metrics go to %s only.", save_dir)
+        return None
+    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        name=name or run_id,
+        save_dir=str(save_dir),
+        project=project,
+        id=run_id,
+        mode=mode,
+        resume="allow" if mode == "online" else None,
+        config={**(config or {}), "run_id": run_id},
+        tags=tags,
+        settings=wandb.Settings(silent=True, console="off", disable_git=True),
+    )
+
+
+def _netrc_names_wandb(env: Mapping[str, str]) -> bool:
+    home = Path(env.get("HOME") or Path.home())
+    host = urlsplit(env.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
+    for path in [Path(env["NETRC"])] if env.get("NETRC") else [home / ".netrc", home / "_netrc"]:
+        if path.is_file():
+            try:
+                return netrc.netrc(str(path)).authenticators(host) is not None
+            except (netrc.NetrcParseError, OSError) as error:
+                _log.warning("cannot read %s (%s); W&B runs offline. Set WANDB_MODE=online to override.", path, error)
+    return False

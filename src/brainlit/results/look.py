@@ -1,0 +1,111 @@
+"""One look for all figures: colours that mean the same thing everywhere, and no global plotting state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+STAGE_COLOURS = {"before": "#A3A9B3", "after": "#C8385A"}
+BAND_COLOURS = {
+    "backbone": "#2F6DB5",
+    "low_level": "#E8A33D",
+    "semantic": "#3E9B6E",
+    "backbone&low_level": "#8E8870",
+    "backbone&semantic": "#33879A",
+    "low_level&semantic": "#A9A545",
+    "backbone&low_level&semantic": "#77688F",
+}
+BAND_LABELS = {"backbone": "speech model", "low_level": "low-level", "semantic": "semantic"}
+INK, FAINT, RULE = "#1F2733", "#667080", "#D9DDE3"
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "DejaVu Sans"],
+    "font.size": 10.5,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": FAINT,
+    "axes.edgecolor": RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#ECEEF2",
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "brainlit",
+    "figure.facecolor": "white",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure: its name, its pictures and the words for who cannot see it.
+
+    Parameters
+    ----------
+    svg : bytes or None
+        None for figures of many thousand polygons.
+    png : bytes
+    alt : str
+        What the figure shows, with its main numbers.
+    caption : str
+        Formula, stories, n and uncertainty.
+    """
+
+    name: str
+    png: bytes
+    svg: bytes | None
+    alt: str
+    caption: str
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Matplotlib settings for the block; what was set before comes back. Imports no pyplot and opens no window."""
+    import logging
+
+    import matplotlib
+
+    fonts = logging.getLogger("matplotlib.font_manager")
+    level = fonts.level
+    fonts.setLevel(logging.ERROR)
+    try:
+        with matplotlib.rc_context(_STYLE):
+            yield
+    finally:
+        fonts.setLevel(level)
+
+
+def new_figure(width_in: float, height_in: float) -> Any:
+    """A figure with an Agg canvas that no global registry knows of; freed with its last reference."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+    figure = MatplotlibFigure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def render(figure: Any, format: str, dpi: int = 160) -> bytes:
+    """The figure as bytes of a PNG or SVG without a date in it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=format, dpi=dpi, metadata={"Date": None} if format == "svg" else None)
+    return buffer.getvalue()
+
+
+def part_label(part: str) -> str:
+    """'only speech model', 'speech model + low-level', …"""
+    bands = part.split("&")
+    words = " + ".join(BAND_LABELS[band] for band in bands)
+    return f"only {words}" if len(bands) == 1 else words

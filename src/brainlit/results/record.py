@@ -1,0 +1,146 @@
+"""What one probe of one subject leaves on disk: runs/<experiment>/<id>/probes/<subject>/epoch-<n>.h5.
+
+The file is that of `encoding.probe.save_probe` (per-voxel arrays and predictions) with one more group, `record`: the
+score table with its bootstrap replicates, where the voxels lie, and the facts that a reader needs to check a number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.results.region_scores import FloatArray, Score
+from brainlit.results.score_table import ScoreRow, ScoreTable
+from brainlit.store.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from brainlit.encoding.probe import ProbeResult
+
+GROUP = "record"
+
+
+@dataclass(frozen=True)
+class ProbeRecord:
+    """One probe of one subject, without the predictions.
+
+    Parameters
+    ----------
+    stage : str
+        'before', 'during' or 'after'.
+    epoch, step : int
+        Epochs and optimiser steps trained before the probe.
+    layer : int
+        The layer that the bands were compared on, fixed before training.
+    fingerprint : str
+        Hash of everything that decides the numbers besides the weights; two records can be compared where it agrees.
+    r : array of shape (n_voxels,)
+        Alignment of `layer`, NaN where dropped.
+    ceiling : array of shape (n_voxels,) or None
+    vertices : int array of shape (n_voxels,) or None
+        On fsaverage5.
+    facts : mapping
+        Plain JSON: stories, rows, delays, alphas, solver, seed, repeats, warnings.
+    """
+
+    subject: str
+    stage: str
+    epoch: int
+    step: int
+    layer: int
+    fingerprint: str
+    table: ScoreTable
+    r: FloatArray
+    ceiling: FloatArray | None = None
+    vertices: npt.NDArray[np.int64] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def record_path(probes: Path, subject: str, epoch: int) -> Path:
+    """Where the record of a subject and an epoch lies."""
+    return probes / subject / f"epoch-{epoch:03d}.h5"
+
+
+def save_record(record: ProbeRecord, result: ProbeResult, probes: Path) -> Path:
+    """Write result and record as one file, atomically."""
+    import h5py
+
+    from brainlit.encoding.probe import save_probe
+
+    path = record_path(probes, record.subject, record.epoch)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        save_probe(result, temporary)
+        with h5py.File(temporary, "a") as file:
+            _write_group(file.create_group(GROUP), record)
+    return path
+
+
+def load_record(path: Path) -> ProbeRecord:
+    """Read what `save_record` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no record.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if GROUP not in file:
+            raise ValueError(f"{path} holds no probe record. It was not written by the probe callback; probe again.")
+        return _read_group(file[GROUP])
+
+
+def find_records(probes: Path) -> list[ProbeRecord]:
+    """All records of a run, by epoch and subject."""
+    records = [load_record(path) for path in sorted(probes.glob("*/epoch-*.h5"))]
+    return sorted(records, key=lambda record: (record.epoch, record.subject))
+
+
+def _write_group(group: Any, record: ProbeRecord) -> None:
+    rows = record.table.rows
+    n_bootstraps = max((len(row.score.replicates) for row in rows if row.score.replicates is not None), default=0)
+    replicates = np.full((len(rows), n_bootstraps), np.nan, dtype=np.float32)
+    for k, row in enumerate(rows):
+        if row.score.replicates is not None:
+            replicates[k] = row.score.replicates
+    group["rows"] = json.dumps([[row.region, row.layer, row.metric, row.n_voxels] for row in rows])
+    group["values"] = np.array([row.score.value for row in rows], dtype=np.float64)
+    group["has_replicates"] = np.array([row.score.replicates is not None for row in rows])
+    group.create_dataset("replicates", data=replicates, compression="gzip" if replicates.size else None)
+    group["r"] = record.r
+    for name in ("ceiling", "vertices"):
+        if getattr(record, name) is not None:
+            group[name] = getattr(record, name)
+    for name in ("subject", "stage", "epoch", "step", "layer", "fingerprint"):
+        group.attrs[name] = getattr(record, name)
+    group["facts"] = json.dumps(dict(record.facts))
+
+
+def _read_group(group: Any) -> ProbeRecord:
+    values, replicates, has = group["values"][:], group["replicates"][:], group["has_replicates"][:]
+    rows = [
+        ScoreRow(region, layer, metric, n_voxels, Score(float(value), rep.astype(np.float64) if known else None))
+        for (region, layer, metric, n_voxels), value, rep, known in zip(
+            json.loads(group["rows"].asstr()[()]), values, replicates, has, strict=True
+        )
+    ]
+    return ProbeRecord(
+        subject=str(group.attrs["subject"]),
+        stage=str(group.attrs["stage"]),
+        epoch=int(group.attrs["epoch"]),
+        step=int(group.attrs["step"]),
+        layer=int(group.attrs["layer"]),
+        fingerprint=str(group.attrs["fingerprint"]),
+        table=ScoreTable(rows),
+        r=group["r"][:],
+        ceiling=group["ceiling"][:] if "ceiling" in group else None,
+        vertices=group["vertices"][:] if "vertices" in group else None,
+        facts=json.loads(group["facts"].asstr()[()]),
+    )

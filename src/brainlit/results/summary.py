@@ -1,0 +1,196 @@
+"""summary.json: every number of the report, each with its region, layer, voxels and interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainlit.results.headline import headline_sentences, limit_sentences
+from brainlit.results.lookup import ALL_SUBJECTS, regions_of
+from brainlit.results.provenance import PROVENANCE_FILE
+from brainlit.results.record import ProbeRecord, find_records
+from brainlit.results.region_scores import Score, mean_score
+from brainlit.results.run_directory import RunDirectory, read_json, write_json_atomic
+from brainlit.results.score_table import ALL_VOXELS, FORMULAS
+
+SUMMARY_FILE = "summary.json"
+RUN_FILE = "run.json"
+SCHEMA = 1
+LEARNING_METRICS = ("r_backbone", "r_over_ceiling", "low_level_share")
+
+Summary = dict[str, Any]
+
+
+def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = None) -> Summary:
+    """Gather the numbers of a run from its probe records.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    records : sequence of ProbeRecord, optional
+        Read from the run where not given.
+
+    Returns
+    -------
+    dict of plain JSON: run, probe, stages, scores, learning, headline, limits, formulas, warnings.
+
+    Raises
+    ------
+    ValueError
+        If records of one subject come from probes with different settings, data or voxels.
+    """
+    records = find_records(run.probes) if records is None else list(records)
+    _check_comparable(records)
+    stages = _stages(records)
+    scores = _score_rows(stages) if stages else []
+    summary: Summary = {
+        "schema": SCHEMA,
+        "run": _run_facts(run),
+        "probe": _probe_facts(records),
+        "stages": {name: _stage_facts(group) for name, group in stages.items()},
+        "scores": scores,
+        "learning": _learning(records),
+        "formulas": FORMULAS,
+    }
+    summary["headline_region"] = headline_region(summary)
+    summary["headline"] = headline_sentences(summary)
+    summary["limits"] = limit_sentences(summary)
+    summary["warnings"] = sorted({text for record in records for text in record.facts.get("warnings", [])})
+    return summary
+
+
+def write_summary(run: RunDirectory, summary: Mapping[str, Any]) -> Path:
+    """Write summary.json."""
+    return write_json_atomic(run.path / SUMMARY_FILE, summary)
+
+
+def headline_region(summary: Mapping[str, Any]) -> str:
+    """The region that the headline is about, by a rule fixed before the numbers: the one asked for, 'semantic', all."""
+    regions = regions_of(summary)
+    for name in (summary["probe"].get("headline_region"), "semantic"):
+        if name in regions:
+            return str(name)
+    return ALL_VOXELS
+
+
+def _stages(records: Sequence[ProbeRecord]) -> dict[str, list[ProbeRecord]]:
+    """'before' and 'after' records; the last epoch stands for 'after' in a run that has not finished."""
+    before = [record for record in records if record.epoch == 0]
+    last = max((record.epoch for record in records), default=0)
+    after = [record for record in records if record.epoch == last and last > 0]
+    return {name: group for name, group in (("before", before), ("after", after)) if group}
+
+
+def _check_comparable(records: Sequence[ProbeRecord]) -> None:
+    by_subject: dict[str, set[str]] = {}
+    for record in records:
+        by_subject.setdefault(record.subject, set()).add(record.fingerprint)
+    mixed = [subject for subject, prints in by_subject.items() if len(prints) > 1]
+    if mixed:
+        raise ValueError(
+            f"the probes of {', '.join(mixed)} were made with different settings or data and cannot be compared."
+            " Move the older files out of probes/ and probe again."
+        )
+
+
+def _score_rows(stages: Mapping[str, Sequence[ProbeRecord]]) -> list[dict[str, Any]]:
+    by_stage = {stage: {record.subject: record for record in group} for stage, group in stages.items()}
+    subjects = list(next(iter(by_stage.values())))
+    rows = []
+    for subject in [ALL_SUBJECTS, *subjects]:
+        members = subjects if subject == ALL_SUBJECTS else [subject]
+        for key in _keys(by_stage, members):
+            row = _score_row(by_stage, members, key)
+            rows.append({"subject": subject, **row})
+    return rows
+
+
+def _keys(
+    by_stage: Mapping[str, Mapping[str, ProbeRecord]], members: Sequence[str]
+) -> Iterable[tuple[str, int, str]]:
+    keys: dict[tuple[str, int, str], None] = {}
+    for group in by_stage.values():
+        for member in members:
+            if member in group:
+                keys.update(dict.fromkeys(group[member].table.keys))
+    return keys
+
+
+def _score_row(
+    by_stage: Mapping[str, Mapping[str, ProbeRecord]], members: Sequence[str], key: tuple[str, int, str]
+) -> dict[str, Any]:
+    """Before, after and paired difference of one number, over the members that have it at every stage."""
+    region, layer, metric = key
+    found = {
+        stage: {m: row for m in members if m in group and (row := group[m].table.get(*key)) is not None}
+        for stage, group in by_stage.items()
+    }
+    everywhere = [m for m in members if all(m in rows for rows in found.values())]
+    scores: dict[str, Score] = {}
+    for stage, rows in found.items():
+        chosen = everywhere or list(rows)
+        if chosen and all(m in rows for m in chosen):
+            scores[stage] = mean_score([rows[m].score for m in chosen])
+    counted = everywhere or [m for m in members if any(m in rows for rows in found.values())]
+    n_voxels = sum(next(rows[m] for rows in found.values() if m in rows).n_voxels for m in counted)
+    row: dict[str, Any] = {"region": region, "layer": layer, "metric": metric, "n_voxels": n_voxels}
+    row["n_subjects"] = len(counted)
+    row |= {stage: score.json() for stage, score in scores.items()}
+    if {"before", "after"} <= set(scores):
+        row["difference"] = (scores["after"] - scores["before"]).json()
+    return row
+
+
+def _learning(records: Sequence[ProbeRecord]) -> list[dict[str, Any]]:
+    """The numbers of the headline kind at every probed epoch, mean over subjects."""
+    rows = []
+    for epoch in sorted({record.epoch for record in records}):
+        group = [record for record in records if record.epoch == epoch]
+        keys = {key: None for record in group for key in record.table.keys if key[2] in LEARNING_METRICS}
+        for region, layer, metric in keys:
+            found = [row.score for record in group if (row := record.table.get(region, layer, metric)) is not None]
+            if layer == group[0].layer:
+                where = {"region": region, "layer": layer, "metric": metric}
+                rows.append({"epoch": epoch, "step": group[0].step, **where, **mean_score(found).json()})
+    return rows
+
+
+def _stage_facts(group: Sequence[ProbeRecord]) -> dict[str, Any]:
+    return {"epoch": group[0].epoch, "step": group[0].step, "subjects": [record.subject for record in group]}
+
+
+def _probe_facts(records: Sequence[ProbeRecord]) -> dict[str, Any]:
+    """What all probes of the run share, and what differs by subject."""
+    if not records:
+        return {"subjects": {}}
+    per_subject = ("n_voxels", "n_used", "n_dropped", "n_repeats", "ceiling_stories", "alpha_at_edge", "has_vertices")
+    last = {record.subject: record for record in records}
+    shared = {k: v for k, v in records[0].facts.items() if k not in (*per_subject, "warnings", "seconds")}
+    return {
+        **shared,
+        "layer": records[0].layer,
+        "subjects": {
+            name: {key: record.facts[key] for key in per_subject if key in record.facts}
+            for name, record in last.items()
+        },
+        "seconds": float(np.sum([record.facts.get("seconds", 0.0) for record in records])),
+    }
+
+
+def _run_facts(run: RunDirectory) -> dict[str, Any]:
+    provenance = _read_if_there(run.path / PROVENANCE_FILE)
+    return {
+        "experiment": run.experiment,
+        "id": run.run_id,
+        "state": run.state,
+        "starts": len(run.status.get("starts", [])),
+        "seed": provenance.get("seed"),
+        **_read_if_there(run.path / RUN_FILE),
+    }
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}

@@ -1,0 +1,73 @@
+"""What a store holds, in a table of a few rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from brainlit.store.reader import StoryStore
+
+
+def describe_store(path: Path | str) -> dict[str, Any]:
+    """Numbers of a store as plain JSON values, in the order in which `description_text` shows them.
+
+    Returns
+    -------
+    dict
+        `name`, `stories`, `minutes` (of sound), `trs`, `tr_s`, `subjects`, `voxels` and `good_voxels` and
+        `stories_heard` and `repeats` by subject, `feature_spaces` (name, kind, n_features, source), `default_roles`,
+        `left_out` (with reasons), `disk_mb`, `settings`, `fingerprint`, `software`.
+    """
+    store = StoryStore.open(path)
+    stories, subjects = store.index.stories, store.index.subjects
+    n_bytes = sum(entry.n_bytes for entry in store.index.files)
+    return {
+        "name": store.name,
+        "stories": len(stories),
+        "minutes": round(sum(entry.n_samples / entry.sample_rate_hz for entry in stories.values()) / 60, 2),
+        "trs": sum(entry.n_trs for entry in stories.values()),
+        "tr_s": store.tr_s,
+        "subjects": len(subjects),
+        "voxels": {name: entry.n_voxels for name, entry in subjects.items()},
+        "good_voxels": {name: entry.n_good_voxels for name, entry in subjects.items()},
+        "stories_heard": {name: len(entry.stories) for name, entry in subjects.items()},
+        "repeats": {name: dict(entry.repeats) for name, entry in subjects.items()},
+        "feature_spaces": [
+            {"name": space.name, "kind": space.kind, "n_features": space.n_features, "source": space.source}
+            for space in store.feature_space_entries
+        ],
+        "default_roles": store.default_roles,
+        "left_out": store.left_out,
+        "disk_mb": round(n_bytes / 1e6, 2),
+        "settings": store.settings,
+        "fingerprint": store.fingerprint,
+        "software": store.index.software,
+    }
+
+
+def description_text(description: dict[str, Any]) -> str:
+    """The description as an aligned two-column table."""
+    rows = [
+        ("store", description["name"]),
+        ("stories", str(description["stories"])),
+        ("minutes", f"{description['minutes']:.1f}"),
+        ("TRs", f"{description['trs']} of {description['tr_s']} s"),
+        ("subjects", str(description["subjects"])),
+        *(_subject_row(description, subject) for subject in description["voxels"]),
+        *(
+            (f"  {space['kind']}", f"{space['name']} ({space['n_features']})")
+            for space in description["feature_spaces"]
+        ),
+        *((f"  {role}", ", ".join(spans)) for role, spans in description["default_roles"].items()),
+        ("disk", f"{description['disk_mb']:.1f} MB"),
+        *((f"left out: {what}", reason) for what, reason in description["left_out"].items()),
+    ]
+    width = max(len(left) for left, _ in rows)
+    return "\n".join(f"{left:<{width}}  {right}" for left, right in rows)
+
+
+def _subject_row(description: dict[str, Any], subject: str) -> tuple[str, str]:
+    n_voxels, n_good = description["voxels"][subject], description["good_voxels"][subject]
+    masked = f" ({n_voxels - n_good} masked)" if n_good < n_voxels else ""
+    repeats = "".join(f", {story} x {n}" for story, n in description["repeats"][subject].items())
+    return f"  {subject}", f"{n_voxels} voxels{masked}, {description['stories_heard'][subject]} stories{repeats}"

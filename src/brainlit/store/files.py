@@ -1,0 +1,260 @@
+"""Write one story or one subject to an HDF5 file, after checking that its parts fit; read back what the index needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.store.atomic import atomic_path, full_disk_explained, require_space
+from brainlit.store.schema import ROWS_PER_CHUNK, SCHEMA_VERSION, StoreError, StoryEntry, SubjectEntry, checked_names
+from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
+from brainlit.timebase import SAMPLE_RATE_HZ
+
+FINGERPRINT = "settings_fingerprint"
+Spaces = list[tuple[str, str, tuple[str, ...], str]]
+"""Name, kind, columns and source of each feature space of a story."""
+
+
+def write_story_file(file: Path, story: Story, spaces: list[FeatureSpace], fingerprint: str) -> None:
+    """Write one story, atomically.
+
+    Raises
+    ------
+    StoreError
+        If the audio is not int16 mono at 16 kHz or ends before the last TR starts, or a feature space has another
+        number of TRs than the story.
+    FullDiskError
+        If the disk has no room for it.
+    """
+    _check_audio(story)
+    _check_spaces(story, spaces)
+    n_bytes = story.audio.nbytes + sum(space.values.nbytes for space in spaces)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    require_space(file, n_bytes)
+    with full_disk_explained(file, n_bytes), atomic_path(file) as temporary, _new_file(temporary, fingerprint) as h5:
+        h5.attrs["name"] = story.name
+        h5.attrs["tr_s"] = float(story.timebase.tr_s)
+        h5.attrs["sample_rate_hz"] = int(story.timebase.sample_rate_hz)
+        h5.attrs["sources"] = json.dumps(dict(story.sources), sort_keys=True)
+        h5.create_dataset("tr_starts_s", data=story.timebase.tr_starts_s)
+        _write_intervals(h5, "words", story.words)
+        if story.phones is not None:
+            _write_intervals(h5, "phones", story.phones)
+        features = h5.create_group("features", track_order=True)
+        for space in spaces:
+            dataset = features.create_dataset(space.name, data=space.values)
+            dataset.attrs["kind"], dataset.attrs["source"] = space.kind, space.source
+            dataset.attrs["columns"] = json.dumps(list(space.columns))
+            dataset.attrs["coverage"] = float(space.coverage)
+        h5.create_dataset("audio", data=story.audio)
+
+
+def write_subject_file(
+    file: Path,
+    subject: Subject,
+    heard: Iterable[tuple[str, Responses | None]],
+    n_trs_of: Mapping[str, int],
+    fingerprint: str,
+) -> None:
+    """Write one subject, atomically, holding one story's responses in memory at a time.
+
+    Parameters
+    ----------
+    heard : pairs of story name and its responses
+        None where the subject did not hear the story; consumed once, in order.
+    n_trs_of : mapping of story to n_trs
+        What the responses' first axis must be.
+
+    Raises
+    ------
+    StoreError
+        If responses or repeats have another shape than (n_trs, n_voxels), or the subject heard no story.
+    FullDiskError
+        If the disk has no room for the next story's responses.
+    """
+    if subject.n_voxels < 1:
+        raise StoreError(
+            f"subject {subject.name!r} has {subject.n_voxels} voxels; leave the subject out of the source."
+        )
+    good = np.ones(subject.n_voxels, dtype=np.bool_)
+    n_bytes, n_heard = 0, 0
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(file) as temporary, _new_file(temporary, fingerprint) as h5:
+        _write_subject_facts(h5, subject)
+        for story, responses in heard:
+            if responses is None:
+                continue
+            n_heard += 1
+            _check_responses(subject, story, responses, n_trs_of[story])
+            n_bytes = responses.values.nbytes + (0 if responses.repeats is None else responses.repeats.nbytes)
+            require_space(file, n_bytes)
+            with full_disk_explained(file, n_bytes):
+                good &= _write_rows(h5, story, responses)
+                h5.flush()
+        if n_heard == 0:
+            raise StoreError(
+                f"subject {subject.name!r} heard none of the stories; leave the subject out of the source."
+            )
+        h5.create_dataset("good_voxels", data=good)
+
+
+def read_story_entry(file: Path) -> StoryEntry:
+    """What the index says of a story file, but for its place, size and hash."""
+    with h5py.File(file, "r", locking=False) as h5:
+        return StoryEntry(
+            file="",
+            n_bytes=0,
+            sha256="",
+            n_trs=len(h5["tr_starts_s"]),
+            tr_s=float(h5.attrs["tr_s"]),
+            n_samples=len(h5["audio"]),
+            sample_rate_hz=int(h5.attrs["sample_rate_hz"]),
+            n_words=len(h5["words/start_s"]),
+            sources=json.loads(h5.attrs["sources"]),
+        )
+
+
+def read_subject_entry(file: Path) -> SubjectEntry:
+    """What the index says of a subject file, but for its place, size and hash."""
+    with h5py.File(file, "r", locking=False) as h5:
+        return SubjectEntry(
+            file="",
+            n_bytes=0,
+            sha256="",
+            n_voxels=int(h5.attrs["n_voxels"]),
+            n_good_voxels=int(h5["good_voxels"][:].sum()),
+            stories=list(h5["responses"]),
+            repeats={story: int(dataset.shape[0]) for story, dataset in h5["repeats"].items()},
+        )
+
+
+def read_spaces(file: Path) -> Spaces:
+    """Name, kind, columns and source of the feature spaces of a story file, in the order of writing."""
+    with h5py.File(file, "r", locking=False) as h5:
+        return [
+            (
+                name,
+                str(dataset.attrs["kind"]),
+                tuple(json.loads(dataset.attrs["columns"])),
+                str(dataset.attrs["source"]),
+            )
+            for name, dataset in h5["features"].items()
+        ]
+
+
+def _new_file(temporary: Path, fingerprint: str) -> Any:
+    h5 = h5py.File(temporary, "w", locking=False)
+    h5.attrs["schema_version"] = SCHEMA_VERSION
+    h5.attrs[FINGERPRINT] = fingerprint
+    return h5
+
+
+def _write_intervals(h5: Any, name: str, intervals: Intervals) -> None:
+    group = h5.create_group(name)
+    labels = [label.encode("utf-8") for label in intervals.labels]
+    width = max((len(label) for label in labels), default=0) or 1
+    group.create_dataset("labels", data=np.array(labels, dtype=f"S{width}"))
+    group.create_dataset("start_s", data=intervals.start_s)
+    group.create_dataset("duration_s", data=intervals.duration_s)
+
+
+def _write_subject_facts(h5: Any, subject: Subject) -> None:
+    h5.attrs["name"], h5.attrs["n_voxels"] = subject.name, subject.n_voxels
+    for name in ("responses", "repeats", "regions", "truth"):
+        h5.create_group(name, track_order=True)
+    if subject.vertices is not None:
+        h5.create_dataset("vertices", data=_per_voxel(subject, "vertices", subject.vertices))
+    if subject.coordinates_mm is not None:
+        h5.create_dataset("coordinates_mm", data=_per_voxel(subject, "coordinates_mm", subject.coordinates_mm))
+    for region, mask in subject.regions.items():
+        h5["regions"].create_dataset(_link_name(subject, region), data=mask)
+    for name, values in subject.truth.items():
+        array = _per_voxel(subject, f"truth {name!r}", values)
+        h5["truth"].create_dataset(
+            _link_name(subject, name), data=np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
+        )
+
+
+def _link_name(subject: Subject, name: str) -> str:
+    if not name or "/" in name or name == ".":
+        raise StoreError(f"{name!r} of subject {subject.name!r} cannot name a region or a truth; use no slash.")
+    return name
+
+
+def _per_voxel(subject: Subject, what: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biufSU" or array.ndim == 0 or len(array) != subject.n_voxels:
+        raise StoreError(
+            f"{what} of subject {subject.name!r} is {array.dtype} of shape {array.shape}; need numbers or text with one"
+            f" entry per voxel ({subject.n_voxels})."
+        )
+    return array
+
+
+def _write_rows(h5: Any, story: str, responses: Responses) -> npt.NDArray[np.bool_]:
+    """Write responses and repeats; return which voxels are finite and not constant."""
+    values = np.asarray(responses.values, dtype=np.float32)
+    n_trs, n_voxels = values.shape
+    chunk = (min(ROWS_PER_CHUNK, n_trs), n_voxels)
+    finite = np.isfinite(values).all(axis=0)
+    varying = values.max(axis=0) > values.min(axis=0)
+    dataset = h5["responses"].create_dataset(story, data=values, chunks=chunk)
+    dataset.attrs["n_not_finite"] = int((~finite).sum())
+    dataset.attrs["n_constant"] = int((finite & ~varying).sum())
+    if responses.repeats is not None:
+        repeats = np.asarray(responses.repeats, dtype=np.float32)
+        h5["repeats"].create_dataset(story, data=repeats, chunks=(1, *chunk))
+    return np.asarray(finite & varying)
+
+
+def _check_audio(story: Story) -> None:
+    if story.audio.dtype != np.int16 or story.audio.ndim != 1:
+        raise StoreError(
+            f"audio of story {story.name!r} is {story.audio.dtype} of shape {story.audio.shape}; need int16, mono,"
+            " shape (n_samples,)."
+        )
+    clock = story.timebase
+    if clock.sample_rate_hz != SAMPLE_RATE_HZ:
+        raise StoreError(
+            f"audio of story {story.name!r} is at {clock.sample_rate_hz} Hz; resample it to {SAMPLE_RATE_HZ} Hz."
+        )
+    audio_s = len(story.audio) / clock.sample_rate_hz
+    n_late = int((clock.tr_starts_s >= audio_s).sum())
+    if n_late:
+        raise StoreError(
+            f"the sound of story {story.name!r} lasts {audio_s:.2f} s, but its {clock.n_trs} TRs of {clock.tr_s} s end"
+            f" at {clock.end_s:.2f} s: {n_late} TRs start after the sound is over. Trim the last {n_late} rows of its"
+            " responses (and TR starts), or correct the TR or the onset of the sound."
+        )
+
+
+def _check_spaces(story: Story, spaces: list[FeatureSpace]) -> None:
+    checked_names("feature space", [space.name for space in spaces])
+    for space in spaces:
+        if len(space.values) != story.timebase.n_trs:
+            raise StoreError(
+                f"feature space {space.name!r} of story {story.name!r} has {len(space.values)} rows for"
+                f" {story.timebase.n_trs} TRs; compute it on the story's own clock."
+            )
+
+
+def _check_responses(subject: Subject, story: str, responses: Responses, n_trs: int) -> None:
+    need = (n_trs, subject.n_voxels)
+    if responses.values.shape != need:
+        raise StoreError(
+            f"responses of subject {subject.name!r} to story {story!r} have shape {responses.values.shape}, but the"
+            f" story has {n_trs} TRs and the subject {subject.n_voxels} voxels: need {need}. Trim rows or TR starts so"
+            " that row k is the volume that starts at tr_starts_s[k]."
+        )
+    repeats = responses.repeats
+    if repeats is not None and (repeats.ndim != 3 or repeats.shape[1:] != need or len(repeats) < 2):
+        raise StoreError(
+            f"repeats of subject {subject.name!r} for story {story!r} have shape {repeats.shape}; need (n_repeats, "
+            f"{n_trs}, {subject.n_voxels}) with at least two repeats, or None."
+        )

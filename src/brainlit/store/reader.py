@@ -1,0 +1,349 @@
+"""Read a store: files open when first asked for, once per process, so that loader workers never share a handle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.store.schema import (
+    INDEX_FILE,
+    SpaceEntry,
+    StoreCorruptError,
+    StoreError,
+    StoreIndex,
+    StoryEntry,
+    SubjectEntry,
+    read_index,
+    unknown_name,
+)
+from brainlit.stories import FeatureKind, FeatureSpace, Intervals, Subject
+from brainlit.timebase import TimeBase
+
+_MAX_OPEN_FILES = 128
+
+
+class StoryStore:
+    """A finished store, opened by `StoryStore.open`; cheap to copy to another process.
+
+    Attributes
+    ----------
+    path : Path
+    index : StoreIndex
+        The content of store.json.
+    """
+
+    def __init__(self, path: Path, index: StoreIndex) -> None:
+        self.path, self.index = path, index
+        self._forget()
+
+    @classmethod
+    def open(cls, path: Path | str) -> StoryStore:
+        """Open a store after comparing the size of each file with the index.
+
+        Raises
+        ------
+        StoreError
+            If the folder holds no finished store, or one of another schema version.
+        StoreCorruptError
+            If a file is missing or has another size than when it was written.
+        """
+        path = Path(path)
+        index = read_index(path)
+        if index is None:
+            raise StoreError(f"there is no finished store at {path} (no {INDEX_FILE}); build it with build_store.")
+        for entry in index.files:
+            _check_size(path / entry.file, entry.n_bytes)
+        return cls(path, index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "index": self.index}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path, self.index = state["path"], state["index"]
+        self._forget()
+
+    def close(self) -> None:
+        """Close all files; they open again when asked for."""
+        while self._open_files:
+            self._open_files.popitem()[1].close()
+
+    # What the index knows
+
+    @property
+    def name(self) -> str:
+        """Name of the source."""
+        return self.index.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings that the store was made with."""
+        return self.index.settings
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of settings and schema version."""
+        return self.index.fingerprint
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file when it was written, by path inside the store."""
+        return {entry.file: entry.sha256 for entry in self.index.files}
+
+    @property
+    def story_names(self) -> list[str]:
+        """All stories, in the source's order."""
+        return list(self.index.stories)
+
+    @property
+    def subject_names(self) -> list[str]:
+        """All subjects."""
+        return list(self.index.subjects)
+
+    @property
+    def feature_space_entries(self) -> list[SpaceEntry]:
+        """Name, kind, size and source of the feature spaces, the same for every story."""
+        return list(self.index.feature_spaces)
+
+    @property
+    def default_roles(self) -> dict[str, list[str]]:
+        """Which stories or spans tune, fit, choose and score if nothing else is said."""
+        return {role: list(spans) for role, spans in self.index.default_roles.items()}
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Subjects or parts that the source refused, with reasons."""
+        return dict(self.index.left_out)
+
+    @property
+    def tr_s(self) -> float:
+        """Nominal repetition time in seconds, the same for every story."""
+        return next(iter(self.index.stories.values())).tr_s
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Sample rate of all audio."""
+        return next(iter(self.index.stories.values())).sample_rate_hz
+
+    def n_trs(self, story: str) -> int:
+        """Number of rows of a story."""
+        return self._story(story).n_trs
+
+    def n_samples(self, story: str) -> int:
+        """Number of audio samples of a story."""
+        return self._story(story).n_samples
+
+    def n_voxels(self, subject: str) -> int:
+        """Number of response columns of a subject."""
+        return self._subject(subject).n_voxels
+
+    def heard(self, subject: str) -> list[str]:
+        """Stories that a subject heard."""
+        return list(self._subject(subject).stories)
+
+    def n_repeats(self, subject: str, story: str) -> int:
+        """How often a subject heard a story, 0 for never; several only where the single presentations are kept."""
+        self._story(story)
+        entry = self._subject(subject)
+        return entry.repeats.get(story, int(story in entry.stories))
+
+    # Stories
+
+    def timebase(self, story: str) -> TimeBase:
+        """The story's clock."""
+        if story not in self._timebases:
+            with self._reading(self._story(story)) as h5:
+                starts_s, tr_s, rate = h5["tr_starts_s"][:], float(h5.attrs["tr_s"]), int(h5.attrs["sample_rate_hz"])
+            self._timebases[story] = TimeBase(starts_s, tr_s, rate)
+        return self._timebases[story]
+
+    def words(self, story: str) -> Intervals:
+        """Words with their times."""
+        with self._reading(self._story(story)) as h5:
+            return _intervals(h5["words"])
+
+    def phones(self, story: str) -> Intervals | None:
+        """Phones with their times; None where the source has none."""
+        with self._reading(self._story(story)) as h5:
+            return _intervals(h5["phones"]) if "phones" in h5 else None
+
+    def audio(self, story: str, start_sample: int, stop_sample: int) -> npt.NDArray[np.int16]:
+        """Samples start .. stop - 1 as int16; zeros before the first and after the last sample of the story."""
+        out = np.zeros(max(stop_sample - start_sample, 0), dtype=np.int16)
+        self.read_audio(story, start_sample, out)
+        return out
+
+    def read_audio(self, story: str, start_sample: int, out: npt.NDArray[np.int16]) -> slice:
+        """Read len(out) samples from start_sample on into a contiguous array; outside the story it stays as it is.
+
+        Returns
+        -------
+        slice
+            The part of `out` that the story covers.
+        """
+        entry = self._story(story)
+        start = min(max(-start_sample, 0), len(out))
+        stop = max(min(len(out), entry.n_samples - start_sample), start)
+        if stop > start:
+            with self._reading(entry) as h5:
+                source = np.s_[start_sample + start : start_sample + stop]
+                h5["audio"].read_direct(out, source_sel=source, dest_sel=np.s_[start:stop])
+        return slice(start, stop)
+
+    def audio_mask(self, story: str, start_sample: int, stop_sample: int) -> npt.NDArray[np.bool_]:
+        """True for the samples of start .. stop - 1 that the story has."""
+        samples = np.arange(start_sample, stop_sample)
+        return (samples >= 0) & (samples < self.n_samples(story))
+
+    def feature_spaces(self, story: str) -> list[FeatureSpace]:
+        """All feature spaces of a story with their values."""
+        with self._reading(self._story(story)) as h5:
+            return [_feature_space(name, dataset) for name, dataset in h5["features"].items()]
+
+    def band(self, story: str, kind: FeatureKind) -> npt.NDArray[np.float32]:
+        """All spaces of one kind side by side, shape (n_trs, n_features); no columns if there is no such space."""
+        names = [entry.name for entry in self.index.feature_spaces if entry.kind == kind]
+        with self._reading(self._story(story)) as h5:
+            parts = [h5["features"][name][:] for name in names]
+        return np.concatenate([np.zeros((self.n_trs(story), 0), dtype=np.float32), *parts], axis=1)
+
+    def band_columns(self, kind: FeatureKind) -> list[str]:
+        """Names of the columns of `band`, as 'space/column'."""
+        first = self.feature_spaces(self.story_names[0])
+        return [f"{space.name}/{column}" for space in first if space.kind == kind for column in space.columns]
+
+    # Subjects
+
+    def subject(self, name: str) -> Subject:
+        """Voxels, regions and places of a subject."""
+        with self._reading(self._subject(name)) as h5:
+            return Subject(
+                name=name,
+                n_voxels=int(h5.attrs["n_voxels"]),
+                regions={region: mask[:] for region, mask in h5["regions"].items()},
+                vertices=h5["vertices"][:] if "vertices" in h5 else None,
+                coordinates_mm=h5["coordinates_mm"][:] if "coordinates_mm" in h5 else None,
+                truth={key: _array(values) for key, values in h5["truth"].items()},
+            )
+
+    def good_voxels(self, subject: str) -> npt.NDArray[np.bool_]:
+        """Voxels that are finite and not constant in every story the subject heard, shape (n_voxels,)."""
+        with self._reading(self._subject(subject)) as h5:
+            return cast("npt.NDArray[np.bool_]", h5["good_voxels"][:])
+
+    def responses(
+        self,
+        subject: str,
+        story: str,
+        start: int = 0,
+        stop: int | None = None,
+        voxels: npt.NDArray[np.int64] | None = None,
+    ) -> npt.NDArray[np.float32] | None:
+        """Rows start .. stop - 1 of a subject's responses, shape (n_rows, n_voxels); None if the story was not heard.
+
+        Parameters
+        ----------
+        start, stop : int
+            Rows of the story; stop None is its end.
+        voxels : int array or None
+            Columns to return, in this order; None returns all.
+
+        Raises
+        ------
+        IndexError
+            If the rows are not all inside the story.
+        """
+        entry, n_trs = self._subject(subject), self.n_trs(story)
+        last = n_trs if stop is None else stop
+        if not 0 <= start <= last <= n_trs:
+            raise IndexError(f"rows {start}..{last} are not inside story {story!r} of {n_trs} TRs.")
+        if story not in entry.stories:
+            return None
+        with self._reading(entry) as h5:
+            rows = cast("npt.NDArray[np.float32]", h5["responses"][story][start:last])
+        return rows if voxels is None else rows[:, voxels]
+
+    def repeats(self, subject: str, story: str) -> npt.NDArray[np.float32] | None:
+        """The single presentations, shape (n_repeats, n_trs, n_voxels); None if the story was not heard repeatedly."""
+        entry = self._subject(subject)
+        self._story(story)
+        if story not in entry.repeats:
+            return None
+        with self._reading(entry) as h5:
+            return cast("npt.NDArray[np.float32]", h5["repeats"][story][:])
+
+    # Files
+
+    def _story(self, name: str) -> StoryEntry:
+        if name not in self.index.stories:
+            raise unknown_name("story", name, self.index.stories)
+        return self.index.stories[name]
+
+    def _subject(self, name: str) -> SubjectEntry:
+        if name not in self.index.subjects:
+            raise unknown_name("subject", name, self.index.subjects)
+        return self.index.subjects[name]
+
+    def _forget(self) -> None:
+        self._open_files: OrderedDict[str, Any] = OrderedDict()
+        self._timebases: dict[str, TimeBase] = {}
+        self._process_id = os.getpid()
+
+    @contextmanager
+    def _reading(self, entry: StoryEntry | SubjectEntry) -> Iterator[Any]:
+        """The open file of an entry; what HDF5 cannot read becomes a StoreCorruptError."""
+        try:
+            yield self._opened(entry.file)
+        except (OSError, KeyError) as error:
+            raise StoreCorruptError(self.path / entry.file, f"cannot be read ({error})") from error
+
+    def _opened(self, file: str) -> Any:
+        if (
+            self._process_id != os.getpid()
+        ):  # forked: the copy of the parent's handles is closed here, the parent's stay
+            self.close()
+            self._process_id = os.getpid()
+        if file not in self._open_files:
+            if len(self._open_files) >= _MAX_OPEN_FILES:
+                self._open_files.popitem(last=False)[1].close()
+            self._open_files[file] = h5py.File(self.path / file, "r", locking=False)
+        self._open_files.move_to_end(file)
+        return self._open_files[file]
+
+
+def _check_size(file: Path, n_bytes: int) -> None:
+    if not file.exists():
+        raise StoreCorruptError(file, "is missing")
+    if file.stat().st_size != n_bytes:
+        raise StoreCorruptError(file, f"has {file.stat().st_size} bytes, it was written with {n_bytes}")
+
+
+def _intervals(group: Any) -> Intervals:
+    labels = tuple(label.decode("utf-8") for label in group["labels"][:].tolist())
+    return Intervals(labels, group["start_s"][:], group["duration_s"][:])
+
+
+def _feature_space(name: str, dataset: Any) -> FeatureSpace:
+    attributes = dataset.attrs
+    return FeatureSpace(
+        name=name,
+        kind=attributes["kind"],
+        columns=tuple(json.loads(attributes["columns"])),
+        source=attributes["source"],
+        values=dataset[:],
+        coverage=float(attributes["coverage"]),
+    )
+
+
+def _array(dataset: Any) -> npt.NDArray[Any]:
+    """An array of a subject file; text was stored as UTF-8 bytes."""
+    values = np.asarray(dataset[:])
+    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values

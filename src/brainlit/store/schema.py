@@ -1,0 +1,248 @@
+"""What a store's files are called and hold, and the errors that say what is wrong with one.
+
+A story file: `audio` (int16, contiguous), `words/` and perhaps `phones/` (`labels` as UTF-8 bytes, `start_s`,
+`duration_s`), `tr_starts_s`, `features/<space>` (float32). A subject file: `responses/<story>` (float32, one row is one
+read), `repeats/<story>`, `good_voxels`, and perhaps `vertices`, `coordinates_mm`, `regions/`, `truth/`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from brainlit.stories import StorySource
+
+SCHEMA_VERSION = 1
+INDEX_FILE = "store.json"
+LOCK_FILE = ".build.lock"
+STORY_FOLDER = "stories"
+SUBJECT_FOLDER = "subjects"
+ROWS_PER_CHUNK = 8
+_NAME = re.compile(r"\w[\w.+\-]*")
+
+
+class StoreError(RuntimeError):
+    """A store cannot be built or read; the message says what to do."""
+
+
+class StoreSettingsError(StoreError):
+    """A store exists and was made with other settings.
+
+    Attributes
+    ----------
+    key : str
+        First setting that differs, dotted where settings are nested.
+    stored, asked : JSON values
+        What the store was made with, and what is asked for now; None where one side lacks the key.
+    """
+
+    def __init__(self, path: Path, key: str, stored: Any, asked: Any) -> None:
+        self.key, self.stored, self.asked = key, stored, asked
+        super().__init__(
+            f"the store {path} was made with {key}={json.dumps(stored)}, but {key}={json.dumps(asked)} is asked for."
+            " Use the old setting, or choose another store folder (or delete this one to make it anew)."
+        )
+
+
+class UnknownNameError(StoreError, LookupError):
+    """A story, subject or feature space that the store does not hold; the message names the nearest one."""
+
+
+class StoreCorruptError(StoreError):
+    """A file of a finished store is missing, cut short, changed or unreadable."""
+
+    def __init__(self, file: Path, problem: str) -> None:
+        self.file = file
+        super().__init__(
+            f"{file} {problem}. Delete this file (if it is there) and build the store again with the same settings:"
+            " only this file is made anew."
+        )
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Place inside the store, size and SHA-256 of one file."""
+
+    file: str
+    n_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StoryEntry(FileEntry):
+    """What the index says about one story file; times in seconds."""
+
+    n_trs: int
+    tr_s: float
+    n_samples: int
+    sample_rate_hz: int
+    n_words: int
+    sources: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SubjectEntry(FileEntry):
+    """What the index says about one subject file.
+
+    Parameters
+    ----------
+    n_good_voxels : int
+        Voxels that are finite and not constant in every story the subject heard.
+    stories : list of str
+        The stories that the subject heard.
+    repeats : mapping of story to number of presentations
+        Only stories that were heard more than once.
+    """
+
+    n_voxels: int
+    n_good_voxels: int
+    stories: list[str]
+    repeats: dict[str, int]
+
+
+@dataclass(frozen=True)
+class SpaceEntry:
+    """One feature space as all stories of the store have it."""
+
+    name: str
+    kind: str
+    n_features: int
+    source: str
+
+
+@dataclass(frozen=True)
+class StoreIndex:
+    """The content of store.json; it is written last, so a folder without it is no store (yet)."""
+
+    schema_version: int
+    name: str
+    settings: dict[str, Any]
+    fingerprint: str
+    stories: dict[str, StoryEntry]
+    subjects: dict[str, SubjectEntry]
+    feature_spaces: list[SpaceEntry]
+    default_roles: dict[str, list[str]]
+    left_out: dict[str, str]
+    software: dict[str, str]
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """The entries of all files, stories first."""
+        return [*self.stories.values(), *self.subjects.values()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> StoreIndex:
+        """The inverse of `to_json`."""
+        parts = dict(content)
+        parts["stories"] = {name: StoryEntry(**entry) for name, entry in parts["stories"].items()}
+        parts["subjects"] = {name: SubjectEntry(**entry) for name, entry in parts["subjects"].items()}
+        parts["feature_spaces"] = [SpaceEntry(**entry) for entry in parts["feature_spaces"]]
+        return cls(**parts)
+
+
+def read_index(path: Path) -> StoreIndex | None:
+    """The index of a store; None if the folder holds no finished store.
+
+    Raises
+    ------
+    StoreCorruptError
+        If store.json is there but is not one.
+    StoreError
+        If it was written by another version of the schema.
+    """
+    file = path / INDEX_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreCorruptError(file, f"is not readable JSON ({error})") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise StoreError(
+            f"{file} has schema version {version}, this software reads {SCHEMA_VERSION}. Build the store again in a new"
+            " folder, or use the software that made it."
+        )
+    try:
+        return StoreIndex.from_json(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreCorruptError(file, f"lacks or exceeds what a store index holds ({error})") from error
+
+
+def settings_of(source: StorySource) -> dict[str, Any]:
+    """The source's name and settings as plain JSON values, keys sorted.
+
+    Raises
+    ------
+    TypeError
+        If a setting is not a JSON value (say, a numpy array or a Path).
+    """
+    settings = {"source": source.name, **source.settings()}
+    try:
+        text = json.dumps(settings, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"settings() of {type(source).__name__} must be plain JSON values: {error}.") from error
+    plain: dict[str, Any] = json.loads(text)
+    return plain
+
+
+def fingerprint_of(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of the settings and the schema version; files with the same fingerprint are interchangeable."""
+    text = json.dumps({"schema_version": SCHEMA_VERSION, "settings": settings}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def refuse_other_settings(path: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Raise StoreSettingsError for the first setting (in sorted order) that differs."""
+    left, right = dict(_flat(stored)), dict(_flat(asked))
+    for key in sorted(left.keys() | right.keys()):
+        if left.get(key) != right.get(key) or (key in left) != (key in right):
+            raise StoreSettingsError(path, key, left.get(key), right.get(key))
+
+
+def checked_names(what: str, names: Iterable[str]) -> list[str]:
+    """The names as a list, after checking that each can be a file name, a data set name and part of a span.
+
+    Raises
+    ------
+    StoreError
+        If a name is repeated or holds anything but letters, digits and _ . + -
+    """
+    listed = list(names)
+    for name in listed:
+        if not _NAME.fullmatch(name):
+            raise StoreError(f"{what} name {name!r}: use letters, digits and _ . + - only, starting with one of _ a 1.")
+    lowered = [name.lower() for name in listed]
+    doubled = sorted({name for name in listed if lowered.count(name.lower()) > 1})
+    if doubled:
+        raise StoreError(
+            f"{what} names {doubled} are one name (upper and lower case are not told apart in file names)."
+        )
+    return listed
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for a name that is not there, with the nearest that is."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return UnknownNameError(f"there is no {what} {name!r} in this store{hint} It holds: {shown or 'none'}.")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,30 @@
+"""Fixtures that the tests of all rooms share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from brainlit.store import StoryStore, build_store
+from tests.toy import ToySource
+
+
+@pytest.fixture(scope="session")
+def toy_source() -> ToySource:
+    """The toy data set with its default settings."""
+    return ToySource()
+
+
+@pytest.fixture(scope="session")
+def toy_store_path(toy_source: ToySource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished store of the toy data set; shared, so never change it."""
+    path = tmp_path_factory.mktemp("toy") / "store"
+    build_store(toy_source, path, progress=False)
+    return path
+
+
+@pytest.fixture
+def toy_store(toy_store_path: Path) -> StoryStore:
+    """The toy store, opened anew for each test."""
+    return StoryStore.open(toy_store_path)
