@@ -1,0 +1,128 @@
+"""Weights of published models: from the hub, from a folder, or random when asked for by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+RANDOM_PREFIX = "random:"
+MAY_BE_MISSING = ("masked_spec_embed",)
+
+
+class WeightsError(ValueError):
+    """Weights that are not there, or are another model's."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A place that `from_pretrained` understands, with the settings found there.
+
+    Parameters
+    ----------
+    location : str
+        Folder or hub id.
+    settings : dict
+        Its config.json.
+    """
+
+    location: str
+    settings: dict[str, Any]
+
+
+def find_checkpoint(location: str, model_type: str) -> Checkpoint:
+    """Read the settings of a folder or hub id, and check that it holds the family that was asked for.
+
+    Parameters
+    ----------
+    location : str
+        A save_pretrained folder, or a hub id.
+    model_type : str
+        What config.json must say: 'wav2vec2' for the wav2vec family.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such folder, the hub has no such model or cannot be reached, or the model is another family's.
+    """
+    from transformers import PretrainedConfig
+
+    folder = Path(location).expanduser()
+    if folder.is_dir():
+        location = str(folder)
+        if not (folder / "config.json").is_file():
+            raise WeightsError(
+                f"{folder} has no config.json, so it is no save_pretrained folder; name the folder in it."
+            )
+    elif folder.exists() or location.startswith(("/", ".", "~")) or location.count("/") > 1:
+        raise WeightsError(f"weights {location!r}: there is no such folder. Give a folder written by save_pretrained.")
+    try:
+        settings, _ = PretrainedConfig.get_config_dict(location)
+    except (OSError, ValueError) as error:
+        raise _unreachable(location, error) from error
+    found = settings.get("model_type")
+    if found != model_type:
+        raise WeightsError(
+            f"weights {location!r} are a {found!r} model, and this family needs {model_type!r}; choose the family that"
+            " fits the weights, or other weights."
+        )
+    return Checkpoint(location, settings)
+
+
+def load_checkpoint(model_class: Any, checkpoint: Checkpoint, config: Any) -> Any:
+    """The model in fp32 and eval mode; nothing in it is left at random values.
+
+    Parameters
+    ----------
+    model_class : class of transformers
+        For instance Wav2Vec2Model.
+    config : its configuration
+        With the switches as they are wanted.
+
+    Raises
+    ------
+    WeightsError
+        If the files are missing or cannot be fetched, or lack parameters of the model.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model, report = model_class.from_pretrained(
+                checkpoint.location, config=config, dtype=torch.float32, output_loading_info=True
+            )
+    except OSError as error:
+        raise _unreachable(checkpoint.location, error) from error
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith(MAY_BE_MISSING))
+    if missing:
+        raise WeightsError(
+            f"weights {checkpoint.location!r} lack {len(missing)} parameters of {model_class.__name__}, for instance"
+            f" {missing[0]!r}; they would start at random. Use a complete checkpoint, or say"
+            f" {RANDOM_PREFIX}{checkpoint.location} if random weights are wanted."
+        )
+    return model.eval()
+
+
+def random_model(model_class: Any, config: Any, seed: int) -> Any:
+    """The architecture with random weights, in eval mode; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model_class(config).eval()
+
+
+def with_switches(settings: Mapping[str, Any], switches: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a checkpoint with ours in place of its own."""
+    return {**settings, **switches}
+
+
+def _unreachable(location: str, error: Exception) -> WeightsError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return WeightsError(
+        f"could not get weights {location!r}: {reason} It is no folder here, so it was looked up on the model hub."
+        f" Without a network: run `hf download {location} --local-dir DIR` on a machine that has one, copy DIR here and"
+        " give DIR as weights; weights 'tiny' need no download at all."
+    )

@@ -1,0 +1,112 @@
+"""What a checkpoint says about itself, and tuned models from checkpoints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from brainlit.tuning.module import BrainTuning
+
+log = logging.getLogger(__name__)
+
+RECORD = "brainlit"
+MUST_AGREE = ("family", "hidden_size", "n_layers", "frame_rate_hz")
+SWITCHES = ("dropout", "layerdrop", "apply_spec_augment")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint of something else than what it is loaded into."""
+
+
+def read_record(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What BrainTuning wrote about itself: backbone, target_sizes, pooling, delays_trs, layer.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint was not written by BrainTuning.
+    """
+    if RECORD not in checkpoint:
+        raise CheckpointError(
+            f"this checkpoint has no {RECORD!r} entry, so it was not written by BrainTuning; give one from a"
+            " brain-tuning run, or name a save_pretrained folder in --model.backbone.weights."
+        )
+    return dict(checkpoint[RECORD])
+
+
+def check_same(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose backbone or head differs from the one it would be loaded into.
+
+    Parameters
+    ----------
+    saved, ours : mappings
+        Records of the checkpoint and of the model; 'target_sizes' is compared where both have them.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the first thing that differs, with both values.
+    """
+    for key in MUST_AGREE:
+        _check("backbone " + key, saved["backbone"][key], ours["backbone"][key])
+    then, now = (_core(record["backbone"]["architecture"]) for record in (saved, ours))
+    for key in sorted(then.keys() | now.keys()):
+        _check(f"backbone architecture {key}", then.get(key), now.get(key))
+    for key in ("layer", "pooling", "delays_trs"):
+        _check(key, saved[key], ours[key])
+    if saved["target_sizes"] and ours["target_sizes"]:
+        _check("target voxels per subject", saved["target_sizes"], ours["target_sizes"])
+    if saved["backbone"]["weights"] != ours["backbone"]["weights"]:
+        log.warning(
+            "the checkpoint started from weights %r and this model from %r; the checkpoint's are taken",
+            saved["backbone"]["weights"],
+            ours["backbone"]["weights"],
+        )
+
+
+def load_tuned(path: str | Path) -> BrainTuning:
+    """A tuned model from its checkpoint alone, on the CPU and in eval mode.
+
+    Needs neither the weights that tuning started from, nor a network, nor the data.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint was not written by BrainTuning.
+    """
+    from brainlit.tuning.module import BrainTuning
+
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    record = read_record(checkpoint)
+    settings = dict(checkpoint["hyper_parameters"])
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(record["backbone"]["architecture"]))
+        asked = BrainTuning.backbone_config(settings.pop("backbone"))
+        module = BrainTuning(backbone=replace(asked, weights=f"random:{folder}"), **settings)
+    module.adopt(asked, record)
+    module.load_state_dict(checkpoint["state_dict"])
+    return module.eval()
+
+
+def _core(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in architecture.items() if key not in SWITCHES and "dropout" not in key}
+
+
+def _check(what: str, saved: Any, ours: Any) -> None:
+    if _plain(saved) != _plain(ours):
+        raise CheckpointError(
+            f"the checkpoint is of another model: its {what} is {saved!r}, here it is {ours!r}. Load it with the"
+            " settings it was trained with, or load_tuned(path), which takes them from the checkpoint."
+        )
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
