@@ -30,7 +30,8 @@ RECIPE = 1
 N_COMPONENT_STORIES = 10
 """The low-level components are those of the first ten stories (of all, where there are fewer)."""
 
-_N_STORIES_HELD = 3
+_SAMPLES_HELD = 50_000_000
+"""Sound kept for the next call: 52 minutes, 100 MB; at least the last story."""
 
 
 class DemoSource(StorySource):
@@ -131,7 +132,7 @@ class DemoSource(StorySource):
         if name not in self._held:
             rng = random_stream(self._settings["seed"], "story", name)
             self._held[name] = tell_story(name, rng, self._settings["story_minutes"], self._settings["tr_s"])
-            if len(self._held) > _N_STORIES_HELD:
+            while len(self._held) > 1 and sum(len(story.audio) for story in self._held.values()) > _SAMPLES_HELD:
                 self._held.popitem(last=False)
         self._held.move_to_end(name)
         return self._held[name]

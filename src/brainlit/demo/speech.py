@@ -27,8 +27,12 @@ from brainlit.demo.alignment import PhoneEvent, align_words, phone_intervals
 from brainlit.stories import Intervals
 
 ESPEAK_RATE_HZ = 22_050
-VOICES = ("en-us", "en-us+m1", "en-us+m3", "en-us+m4", "en-us+m7", "en-us+f1", "en-us+f2", "en-us+f4")
-"""American English plain and in seven variants; the name is language+variant."""
+VOICES = ("en-us", "en-us+m1", "en-us+m3", "en-us+m4", "en-us+m7", "en-us+f1", "en-us+f4", "en-us+Annie")
+"""American English plain and in seven variants; the name is language+variant.
+
+Variants with breath (f2, f3, f5) work but are left out here: they draw on the C library's random numbers, which are
+seeded for every call, but which another thread could disturb.
+"""
 
 _RETRIEVE_SYNCHRONOUSLY = 2
 _PHONEME_EVENTS, _DO_NOT_EXIT = 0x0001, 0x8000
@@ -151,6 +155,7 @@ def _synthesise(text: str, voice: str, parameters: dict[int, int]) -> _Sound:
 
     callback = _Callback(collect)
     with _LOCK, _fresh_espeak() as library:
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         library.espeak_SetSynthCallback(callback)
         if library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise ValueError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.results.region_scores import FloatArray, Score
+from brainlit.results.region_scores import BoolArray, FloatArray, Score
 from brainlit.results.score_table import ScoreRow, ScoreTable
 from brainlit.store.atomic import atomic_path
 
@@ -42,6 +42,8 @@ class ProbeRecord:
     r : array of shape (n_voxels,)
         Alignment of `layer`, NaN where dropped.
     ceiling : array of shape (n_voxels,) or None
+    regions : mapping of name to bool array of shape (n_voxels,)
+        As scored: without dropped voxels, with all voxels.
     vertices : int array of shape (n_voxels,) or None
         On fsaverage5.
     facts : mapping
@@ -57,6 +59,7 @@ class ProbeRecord:
     table: ScoreTable
     r: FloatArray
     ceiling: FloatArray | None = None
+    regions: Mapping[str, BoolArray] = field(default_factory=dict)
     vertices: npt.NDArray[np.int64] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -118,6 +121,8 @@ def _write_group(group: Any, record: ProbeRecord) -> None:
     for name in ("ceiling", "vertices"):
         if getattr(record, name) is not None:
             group[name] = getattr(record, name)
+    group["region_names"] = json.dumps(list(record.regions))
+    group["regions"] = np.array(list(record.regions.values()), dtype=np.bool_).reshape(-1, len(record.r))
     for name in ("subject", "stage", "epoch", "step", "layer", "fingerprint"):
         group.attrs[name] = getattr(record, name)
     group["facts"] = json.dumps(dict(record.facts))
@@ -141,6 +146,7 @@ def _read_group(group: Any) -> ProbeRecord:
         table=ScoreTable(rows),
         r=group["r"][:],
         ceiling=group["ceiling"][:] if "ceiling" in group else None,
+        regions=dict(zip(json.loads(group["region_names"].asstr()[()]), group["regions"][:], strict=True)),
         vertices=group["vertices"][:] if "vertices" in group else None,
         facts=json.loads(group["facts"].asstr()[()]),
     )

@@ -32,13 +32,15 @@ IMPACTS = {
 _log = logging.getLogger(__name__)
 
 
-def write_report(run_dir: RunDirectory | Path | str) -> Path:
+def write_report(run_dir: RunDirectory | Path | str, state: str | None = None) -> Path:
     """Write summary.json, figures/ and report.html of a run; also of one that has not finished.
 
     Parameters
     ----------
     run_dir : RunDirectory or path
         Only what lies in the folder is read.
+    state : str, optional
+        What to call the run's state; read from status.json where not given.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def write_report(run_dir: RunDirectory | Path | str) -> Path:
     """
     run = run_dir if isinstance(run_dir, RunDirectory) else RunDirectory.open(run_dir)
     records = find_records(run.probes)
-    summary = build_summary(run, records)
+    summary = build_summary(run, records, state)
     figures, sentences = draw_figures(run, summary, records)
     save_figures(run, figures)
     write_summary(run, summary)

@@ -139,6 +139,23 @@ class RunDirectory:
         return cls(Path(path))
 
     @classmethod
+    def adopt(cls, path: Path | str) -> RunDirectory:
+        """A folder that somebody else chose (a trainer's default_root_dir), marked as running; takes no lock.
+
+        Raises
+        ------
+        RunFinishedError
+            If it holds a finished run.
+        """
+        run = cls(Path(path))
+        run._refuse_finished()
+        for name in SUBFOLDERS:
+            (run.path / name).mkdir(parents=True, exist_ok=True)
+        if not run.status:
+            run._write_status(state="running", starts=[_now()])
+        return run
+
+    @classmethod
     def _start(cls, path: Path, resumed: bool) -> RunDirectory:
         for name in SUBFOLDERS:
             (path / name).mkdir(parents=True, exist_ok=True)
@@ -148,15 +165,21 @@ class RunDirectory:
         except Timeout as error:
             raise RunBusyError(f"another process is writing {path}. Wait for it, or start under another id.") from error
         run = cls(path, resumed=resumed, lock=lock)
-        earlier = run.status
-        if earlier.get("state") == "finished":
+        try:
+            run._refuse_finished()
+        except RunFinishedError:
             lock.release()
+            raise
+        run._write_status(state="running", starts=[*run.status.get("starts", []), _now()])
+        return run
+
+    def _refuse_finished(self) -> None:
+        status = self.status
+        if status.get("state") == "finished":
             raise RunFinishedError(
-                f"the run {path} finished at {earlier.get('finished')}; its folder is not written again."
+                f"the run {self.path} finished at {status.get('finished')}; its folder is not written again."
                 " Start under another id, or read its report.html."
             )
-        run._write_status(state="running", starts=[*earlier.get("starts", []), _now()])
-        return run
 
     @property
     def experiment(self) -> str:

@@ -14,9 +14,10 @@ from brainlit.results.region_scores import BoolArray, FloatArray, IntArray, Scor
 if TYPE_CHECKING:
     from brainlit.encoding.probe import ProbeResult
 
-BANDS = ("backbone", "low_level", "semantic")
 MIN_CEILING = 0.1
+MIN_SHARE_WITH_CEILING = 0.75
 ALL_VOXELS = "all voxels"
+KINDS = ("semantic", "auditory", "null")
 
 FORMULAS = {
     "r_backbone": "mean over voxels of Pearson r between measured and predicted response on the scored rows;"
@@ -24,14 +25,14 @@ FORMULAS = {
     "r_low_level": "as alignment, low-level features alone",
     "r_semantic": "as alignment, semantic features alone",
     "r_joint": "as alignment, banded ridge on all bands together",
-    "ceiling": "mean over voxels of the noise-ceiling correlation, from the repeats of the scored stories;"
-    " used for dividing only",
-    "r_over_ceiling": "sum of r over sum of ceiling (voxels with a ceiling); never clipped; the ceiling is held fixed"
-    f" in the interval; left out where the mean ceiling is below {MIN_CEILING}",
+    "ceiling": "mean noise-ceiling correlation of the voxels that have one (positive signal power), from the repeats"
+    f" of the scored stories; left out where fewer than {MIN_SHARE_WITH_CEILING:.0%} of the voxels have one",
+    "r_over_ceiling": "sum of r over sum of ceiling, over the voxels with a ceiling; never clipped; the ceiling is"
+    f" held fixed in the interval; left out where the mean ceiling is below {MIN_CEILING}",
     "r2_backbone": "mean over voxels of 1 - SSE / SST on the scored rows, backbone alone",
     "low_level_share": "(R2_B + R2_L - R2_BL) / R2_B, each R2 summed over the voxels; left out where the 95 %"
     " interval of R2_B reaches 0",
-    "impact_residual_lag0": "100 (r_B - r_B|L) / r_B, r summed over voxels; low-level features regressed out of the"
+    "impact_residual_lag0": "100 (r_B - r_B|L) / r_B, each r a mean over voxels; low-level features regressed out of the"
     " backbone's features at lag 0 (as published)",
     "impact_residual_lags": "as before, regressed out over lags -k..k",
     "impact_banded_ridge": "as before, r_B|L from the backbone's part of a banded ridge with the low-level band",
@@ -77,8 +78,9 @@ class ScoreTable:
 
 
 def regions_with_all(regions: Mapping[str, BoolArray], used: BoolArray) -> dict[str, BoolArray]:
-    """The named regions without dropped voxels, headed by all used voxels; empty ones are left out."""
-    named = {ALL_VOXELS: used, **{name: mask & used for name, mask in regions.items()}}
+    """The named regions without dropped voxels; first all used voxels, then kinds, then places. No empty ones."""
+    order = [*(name for name in KINDS if name in regions), *(name for name in regions if name not in KINDS)]
+    named = {ALL_VOXELS: used, **{name: regions[name] & used for name in order}}
     return {name: mask for name, mask in named.items() if mask.any()}
 
 
@@ -106,7 +108,7 @@ def probe_rows(
         scores = {f"r_{_short(model, r)}": score for model, score in r.items()}
         scores |= {f"r2_{_short(model, r2)}": score for model, score in r2.items()}
         scores |= {f"partition_{part}": score for part, score in partition_scores(r2).items()}
-        scores |= _low_level(result, r, r2, mask) | _ceiling(result, r, mask)
+        scores |= _low_level(result, r2, mask) | _ceiling(result, mask, blocks)
         rows += [ScoreRow(region, layer, name, int(mask.sum()), score) for name, score in scores.items()]
     return rows
 
@@ -136,20 +138,16 @@ def partition_scores(r2: Mapping[str, Score]) -> dict[str, Score]:
     -------
     mapping of part to Score: 'backbone' (unique), 'backbone&low_level' (shared by two), …; empty with one band.
     """
+    from brainlit.encoding.partition import BANDS, model_name, partition_variance, subsets
+
     bands = [band for band in BANDS if band in r2]
-    if len(bands) < 2 or any(_model(subset) not in r2 for subset in _subsets(bands)):
+    models = [model_name(members) for members in subsets(bands)] if len(bands) > 1 else []
+    if not models or any(model not in r2 for model in models):
         return {}
-    parts = {}
-    for part in _subsets(bands):
-        rest = [band for band in bands if band not in part]
-        total = r2[_model(bands)] - r2[_model(bands)]
-        for subset in [[], *_subsets(list(part))]:
-            if not subset and not rest:
-                continue
-            sign = np.subtract if len(subset) % 2 == 0 else np.add
-            total = total.combine(r2[_model([*rest, *subset])], sign)
-        parts["&".join(part)] = total
-    return parts
+    values = partition_variance({model: np.array([r2[model].value]) for model in models}, bands)
+    drawn = {model: draws for model in models if (draws := r2[model].replicates) is not None}
+    replicates = partition_variance(drawn, bands) if len(drawn) == len(models) else {}
+    return {part: Score(float(value[0]), replicates.get(part)) for part, value in values.items()}
 
 
 def _region_scores(
@@ -168,38 +166,36 @@ def _region_scores(
     }
 
 
-def _low_level(
-    result: ProbeResult, r: Mapping[str, Score], r2: Mapping[str, Score], mask: BoolArray
-) -> dict[str, Score]:
+def _low_level(result: ProbeResult, r2: Mapping[str, Score], mask: BoolArray) -> dict[str, Score]:
     """Share and impacts, where the backbone explains anything at all."""
     if "backbone+low_level" not in r2 or not _above_zero(r2["backbone"]):
         return {}
     shared = r2["backbone"] + r2["low_level"] - r2["backbone+low_level"]
     scores = {"low_level_share": shared.over(r2["backbone"])}
-    r_backbone = np.asarray(result.r_by_model["backbone"], dtype=np.float64)[mask]
-    for kind, percent in result.impact.items():
-        lost = np.asarray(percent, dtype=np.float64)[mask] * r_backbone
-        defined = np.isfinite(lost)
-        if defined.any() and r_backbone[defined].sum() > 0:
-            scores[f"impact_{kind}"] = Score(float(lost[defined].sum() / r_backbone[defined].sum()))
+    r_backbone = float(np.asarray(result.r_by_model["backbone"], dtype=np.float64)[mask].mean())
+    for kind, rest in result.r_rest.items():
+        left = float(np.asarray(rest, dtype=np.float64)[mask].mean())
+        if np.isfinite(left) and r_backbone > 0:
+            scores[f"impact_{kind}"] = Score(100 * (r_backbone - left) / r_backbone)
     return scores
 
 
-def _ceiling(result: ProbeResult, r: Mapping[str, Score], mask: BoolArray) -> dict[str, Score]:
+def _ceiling(result: ProbeResult, mask: BoolArray, blocks: tuple[IntArray, FloatArray]) -> dict[str, Score]:
+    """Ceiling and normalised alignment over the voxels that have a ceiling."""
     if result.ceiling is None:
         return {}
     ceiling = np.asarray(result.ceiling, dtype=np.float64)
     defined = mask & np.isfinite(ceiling)
-    if not defined.any():
+    if defined.sum() < MIN_SHARE_WITH_CEILING * mask.sum():
         return {}
-    scores = {"ceiling": Score(float(ceiling[defined].mean()))}
-    if scores["ceiling"].value >= MIN_CEILING:
-        value = float(np.asarray(result.r_by_model["backbone"], dtype=np.float64)[defined].mean())
-        mean, replicates = scores["ceiling"].value, r["backbone"].replicates
-        whole = bool((defined == mask).all())
-        scores["r_over_ceiling"] = Score(
-            value / mean, replicates / mean if replicates is not None and whole else None
+    mean = float(ceiling[defined].mean())
+    scores = {"ceiling": Score(mean)}
+    if mean >= MIN_CEILING:
+        r = float(np.asarray(result.r_by_model["backbone"], dtype=np.float64)[defined].mean())
+        drawn = region_replicates(
+            result.observed, result.predictions["backbone"], result.score_groups, {"defined": defined}, blocks
         )
+        scores["r_over_ceiling"] = Score(r / mean, drawn["defined"][0] / mean)
     return scores
 
 
@@ -212,14 +208,3 @@ def _short(model: str, models: Mapping[str, Score]) -> str:
     """'joint' for the model with all bands (where there are several)."""
     largest = max(models, key=lambda name: name.count("+"))
     return "joint" if "+" in largest and model == largest else model
-
-
-def _model(bands: Iterable[str]) -> str:
-    chosen = set(bands)
-    return "+".join(band for band in BANDS if band in chosen)
-
-
-def _subsets(bands: list[str]) -> list[tuple[str, ...]]:
-    """Non-empty subsets, small ones first."""
-    masks = sorted(range(1, 2 ** len(bands)), key=lambda m: (m.bit_count(), m))
-    return [tuple(band for k, band in enumerate(bands) if m >> k & 1) for m in masks]

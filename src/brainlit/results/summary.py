@@ -24,7 +24,9 @@ LEARNING_METRICS = ("r_backbone", "r_over_ceiling", "low_level_share")
 Summary = dict[str, Any]
 
 
-def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = None) -> Summary:
+def build_summary(
+    run: RunDirectory, records: Sequence[ProbeRecord] | None = None, state: str | None = None
+) -> Summary:
     """Gather the numbers of a run from its probe records.
 
     Parameters
@@ -32,6 +34,8 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
     run : RunDirectory
     records : sequence of ProbeRecord, optional
         Read from the run where not given.
+    state : str, optional
+        What to call the run's state; read from status.json where not given.
 
     Returns
     -------
@@ -48,7 +52,7 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
     scores = _score_rows(stages) if stages else []
     summary: Summary = {
         "schema": SCHEMA,
-        "run": _run_facts(run),
+        "run": {**_run_facts(run), "state": state or run.state},
         "probe": _probe_facts(records),
         "stages": {name: _stage_facts(group) for name, group in stages.items()},
         "scores": scores,
@@ -141,7 +145,16 @@ def _score_row(
     row |= {stage: score.json() for stage, score in scores.items()}
     if {"before", "after"} <= set(scores):
         row["difference"] = (scores["after"] - scores["before"]).json()
+        if metric == "r_backbone" and all(by_stage["after"][m].layer == layer for m in everywhere):
+            row["voxels_up"] = _share_up(by_stage, everywhere, region)
     return row
+
+
+def _share_up(by_stage: Mapping[str, Mapping[str, ProbeRecord]], members: Sequence[str], region: str) -> float:
+    """Share of the region's voxels, over all members, whose r is higher after than before."""
+    before, after = by_stage["before"], by_stage["after"]
+    higher = [(after[m].r > before[m].r)[before[m].regions[region]] for m in members]
+    return float(np.concatenate(higher).mean())
 
 
 def _learning(records: Sequence[ProbeRecord]) -> list[dict[str, Any]]:
@@ -185,7 +198,6 @@ def _run_facts(run: RunDirectory) -> dict[str, Any]:
     return {
         "experiment": run.experiment,
         "id": run.run_id,
-        "state": run.state,
         "starts": len(run.status.get("starts", [])),
         "seed": provenance.get("seed"),
         **_read_if_there(run.path / RUN_FILE),

@@ -212,7 +212,7 @@ def _require_same_spaces(first: str, reference: Spaces, other: str, spaces: Spac
     if names != other_names:
         raise StoreError(
             f"story {first!r} has feature spaces {names}, story {other!r} has {other_names}; all stories of a store"
-            " need the same. Leave the odd story or the odd space out (a story without phone times has no phone spaces)."
+            " need the same. Leave the odd story or the odd space out (without phone times there are no phone spaces)."
         )
     for left, right in zip(reference, spaces, strict=True):
         if left[1:3] != right[1:3]:

@@ -1,0 +1,338 @@
+"""Banded-ridge probes of the backbone before, during and after training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from tqdm.auto import tqdm
+
+from brainlit.callbacks.layer_features import layer_features
+from brainlit.callbacks.probe_data import ProbeData, fingerprint, probe_data
+from brainlit.callbacks.probe_log import log_figures, log_scores, summary_line
+from brainlit.callbacks.state import borrowed_state
+from brainlit.results.record import ProbeRecord, load_record, record_path, save_record
+from brainlit.results.region_scores import block_weights
+from brainlit.results.score_table import ScoreTable, curve_rows, probe_rows, regions_with_all
+from brainlit.results.tables import write_table
+
+if TYPE_CHECKING:
+    from brainlit.encoding.probe import ProbeConfig
+
+Features = Mapping[int, Any]
+
+
+class BandedRidgeProbe(pl.Callback):
+    """Ask, with voxelwise encoding models, what the backbone says about the brain, and whether it is low-level.
+
+    For every subject, encoding models are fitted on the stories of the role `fit` and scored on those of `score`; none
+    of them is used for tuning. One layer (fixed beforehand) is compared with the low-level and semantic features of
+    the store; every layer by itself gives the layer curve. Each probe leaves one HDF5 file per subject and one table
+    in <run>/probes, and scalars probe/<region>/layer-<k>/<metric> (mean over subjects) in every logger.
+
+    Model modes, random states and himalaya's backend are given back, also when a probe fails. A failing probe stops
+    the run; a failing picture is logged. Only the first process of several probes, while the others wait at their next
+    collective: give the strategy a timeout longer than a probe (`DDPStrategy(timeout=…)`).
+
+    Parameters
+    ----------
+    every_n_epochs : int
+        Also probe after every so many epochs; 0 probes only before and after training.
+    layers : 'all' or list of int
+        Hidden states of the layer curve; 0 is the input of the first layer, negative ones count from the end.
+    partition_layer : int
+        Hidden state that is compared with the other bands.
+    delays_trs : tuple of int
+        Delays of the encoding models, in TRs.
+    n_gammas : dict of int to int, optional
+        Mixtures tried per number of bands; the default of `encoding.ProbeConfig`.
+    n_folds : int
+        Folds of the ridge's cross-validation over the fit stories.
+    skip_trs : int
+        First rows of each span, neither fitted nor scored.
+    solver : str
+        'auto', 'primal' or 'himalaya' (the reference).
+    max_seconds : float, optional
+        Time for the probes between before and after; once it is spent they are left out. Before and after always run.
+    seed : int
+        Of the mixtures and of the bootstrap.
+    block_trs, n_bootstraps : int
+        Block bootstrap of the intervals.
+    figures : bool
+        Draw the figures after each probe, into <run>/figures and W&B.
+    headline_region : str, optional
+        Region that the headline is about; by default 'semantic' where there is one, else all voxels.
+    run_dir : str, optional
+        The run directory; the trainer's default_root_dir where not given.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 0,
+        layers: Literal["all"] | list[int] = "all",
+        partition_layer: int = -1,
+        delays_trs: tuple[int, ...] = (1, 2, 3, 4),
+        n_gammas: dict[int, int] | None = None,
+        n_folds: int = 4,
+        skip_trs: int = 5,
+        solver: Literal["auto", "primal", "himalaya"] = "auto",
+        max_seconds: float | None = None,
+        seed: int = 0,
+        block_trs: int = 10,
+        n_bootstraps: int = 1000,
+        figures: bool = True,
+        headline_region: str | None = None,
+        run_dir: str | None = None,
+    ) -> None:
+        from brainlit.encoding.cache import ProbeCache
+        from brainlit.encoding.probe import ProbeConfig
+
+        super().__init__()
+        if every_n_epochs < 0:
+            raise ValueError(f"every_n_epochs is {every_n_epochs}; give 0 (before and after only) or more.")
+        mixtures = {} if n_gammas is None else {"n_gammas": dict(n_gammas)}
+        self.config: ProbeConfig = ProbeConfig(
+            delays_trs=tuple(delays_trs), n_folds=n_folds, skip_trs=skip_trs, solver=solver, seed=seed, **mixtures
+        )
+        self.every_n_epochs, self.layers, self.partition_layer = every_n_epochs, layers, partition_layer
+        self.max_seconds, self.figures, self.headline_region = max_seconds, figures, headline_region
+        self.bootstrap = {"block_trs": block_trs, "n_bootstraps": n_bootstraps, "seed": seed}
+        self.run_dir = run_dir
+        self._cache = ProbeCache()
+        self._data: dict[str, ProbeData] = {}
+        self._seconds_between = 0.0
+        self._probed_after = False
+
+    # --- Lightning hooks ---
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Probe before training; a resumed run reads what it found then."""
+        self._data, self._seconds_between, self._probed_after = {}, 0.0, False
+        if trainer.is_global_zero:
+            self.probe(trainer, pl_module, stage="before", epoch=0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Probe every so many epochs, the last one excepted (that is `after`)."""
+        epoch = trainer.current_epoch + 1
+        last = epoch == trainer.max_epochs or trainer.should_stop
+        if not trainer.is_global_zero or not self.every_n_epochs or epoch % self.every_n_epochs or last:
+            return
+        if self.max_seconds is not None and self._seconds_between > self.max_seconds:
+            rank_zero_info(f"probe after epoch {epoch} left out: max_seconds ({self.max_seconds:g}) is spent.")
+            return
+        started = time.monotonic()
+        self.probe(trainer, pl_module, stage="during", epoch=epoch)
+        self._seconds_between += time.monotonic() - started
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Probe after training."""
+        if trainer.is_global_zero and trainer.global_step > 0:
+            self.probe(trainer, pl_module, stage="after", epoch=max(trainer.current_epoch, 1))
+            self._probed_after = True
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Probe after training in a run that was killed between its last epoch and its last probe."""
+        if trainer.is_global_zero and trainer.global_step > 0 and not self._probed_after:
+            device = pl_module.device
+            pl_module.to(trainer.strategy.root_device)
+            try:
+                self.on_train_end(trainer, pl_module)
+            finally:
+                pl_module.to(device)
+
+    # --- The probe ---
+
+    def probe(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, epoch: int) -> list[ProbeRecord]:
+        """Probe all subjects now: read or compute their records, write the table, log.
+
+        Raises
+        ------
+        RuntimeError
+            If a resumed run lacks its probe from before training.
+        ValueError
+            If there is nothing to fit or score on.
+        """
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        folder = self._probes_folder(trainer)
+        weights = weights_hash(pl_module)
+        subjects = list(datamodule.subjects)
+        found = {name: self._earlier(datamodule, folder, name, epoch, weights, trainer.ckpt_path) for name in subjects}
+        missing = [name for name in subjects if found[name] is None]
+        if missing:
+            with borrowed_state(pl_module):
+                where = {"stage": stage, "epoch": epoch, "step": trainer.global_step, "weights": weights}
+                for record in self._compute(pl_module, datamodule, missing, folder, where):
+                    found[record.subject] = record
+        records = [record for record in found.values() if record is not None]
+        write_table(records, folder / f"epoch-{epoch:03d}.csv")
+        log_scores(trainer, records)
+        rank_zero_info(summary_line(records, self.headline_region, reread=not missing))
+        if self.figures:
+            log_figures(trainer, folder.parent)
+        return records
+
+    def _earlier(
+        self, datamodule: Any, folder: Path, subject: str, epoch: int, weights: str, resumed_from: Any
+    ) -> ProbeRecord | None:
+        """The record from before training, if an earlier process of this run left it; None if it must be computed."""
+        if epoch > 0:
+            return None
+        path = record_path(folder, subject, epoch)
+        if not path.exists():
+            if resumed_from is None:
+                return None
+            raise RuntimeError(
+                f"the run is resumed from {resumed_from}, but its probe from before training, {path}, is missing, and"
+                " the weights of that time are gone. Start a new run, or put the file back."
+            )
+        record = load_record(path)
+        expected = self._fingerprint(datamodule, subject)
+        if record.fingerprint == expected and (resumed_from is not None or record.facts.get("weights") == weights):
+            return record
+        if resumed_from is None:
+            return None
+        raise RuntimeError(
+            f"{path} was made with other probe settings or data (fingerprint {record.fingerprint}, now {expected}), so"
+            " before and after would not compare. Resume with the settings that the run began with."
+        )
+
+    def _compute(
+        self,
+        pl_module: pl.LightningModule,
+        datamodule: Any,
+        subjects: Sequence[str],
+        folder: Path,
+        where: dict[str, Any],
+    ) -> list[ProbeRecord]:
+        layers, chosen = self._layers(pl_module)
+        spans = [*datamodule.roles.spans("fit"), *datamodule.roles.spans("score")]
+        bar = tqdm(total=1 + len(subjects) * len(layers), desc=f"probe {where['stage']}", unit="model", leave=False)
+        records = []
+        with bar:
+            features = layer_features(pl_module, datamodule, spans, layers)
+            bar.update()
+            for subject in subjects:
+                records.append(self._probe_subject(datamodule, subject, features, chosen, folder, where, bar))
+        return records
+
+    def _probe_subject(
+        self,
+        datamodule: Any,
+        subject: str,
+        features: Features,
+        chosen: int,
+        folder: Path,
+        where: dict[str, Any],
+        bar: Any,
+    ) -> ProbeRecord:
+        from brainlit.encoding.probe import run_probe
+
+        started = time.monotonic()
+        data = self._subject_data(datamodule, subject)
+        roles = (data.responses, data.groups, data.fit, data.score, self.config)
+        bands = {"backbone": features[chosen][data.rows], **data.stimulus}
+        result = run_probe(bands, *roles, ceiling=data.ceiling, cache=self._cache)
+        bar.update()
+        person = datamodule.store.subject(subject)
+        regions = regions_with_all(person.regions, result.used)
+        boot = self.bootstrap
+        blocks = block_weights(result.score_groups, boot["block_trs"], boot["n_bootstraps"], boot["seed"])
+        rows = probe_rows(result, regions, chosen, blocks)
+        for layer in (layer for layer in features if layer != chosen):
+            alone = run_probe({"backbone": features[layer][data.rows]}, *roles)
+            rows += curve_rows(alone, regions, layer, blocks)
+            bar.update()
+        record = ProbeRecord(
+            subject=subject,
+            stage=where["stage"],
+            epoch=where["epoch"],
+            step=where["step"],
+            layer=chosen,
+            fingerprint=self._fingerprint(datamodule, subject),
+            table=ScoreTable(rows),
+            r=np.asarray(result.r_by_model["backbone"], dtype=np.float64),
+            ceiling=data.ceiling,
+            regions=regions,
+            vertices=person.vertices,
+            facts=self._facts(result, data, where["weights"], time.monotonic() - started),
+        )
+        save_record(record, result, folder)
+        return record
+
+    def _facts(self, result: Any, data: ProbeData, weights: str, seconds: float) -> dict[str, Any]:
+        """What a reader needs to check the numbers."""
+        config, grid = self.config, self.config.alphas
+        edge = {model: round(float(share), 4) for model, share in result.alpha_at_edge.items()}
+        n_voxels = len(result.used)
+        return {
+            **data.facts,
+            "n_fit_trs": int(result.meta.get("n_fit_trs", int(data.fit.sum()))),
+            "n_score_trs": len(result.score_groups),
+            "n_voxels": n_voxels,
+            "n_used": int(result.used.sum()),
+            "n_dropped": int(result.n_dropped),
+            "delays_trs": list(config.delays_trs),
+            "ridge": f"{len(grid)} alphas from {min(grid):.3g} to {max(grid):.3g}, {config.n_folds} folds over stories,"
+            f" mixtures per number of bands {dict(config.n_gammas)}, solver {result.meta.get('solver', config.solver)},"
+            f" seed {config.seed}",
+            "alpha_at_edge": edge,
+            "warnings": [
+                f"{100 * share:.0f} % of the voxels chose the smallest or largest alpha in the model {model}."
+                for model, share in edge.items()
+                if model == "backbone" and share > 0.5
+            ],
+            "bootstrap": self.bootstrap,
+            "headline_region": self.headline_region,
+            "weights": weights,
+            "seconds": round(seconds, 1),
+        }
+
+    # --- Small things ---
+
+    def _subject_data(self, datamodule: Any, subject: str) -> ProbeData:
+        if subject not in self._data:
+            roles = datamodule.roles
+            self._data[subject] = probe_data(
+                datamodule.store, subject, roles.spans("fit"), roles.spans("score"), self.config.skip_trs
+            )
+        return self._data[subject]
+
+    def _layers(self, pl_module: Any) -> tuple[list[int], int]:
+        """Layers of the curve (with the compared one), and the compared one, counted from 0."""
+        n_states = int(pl_module.backbone.n_layers) + 1
+        asked = range(n_states) if self.layers == "all" else self.layers
+        chosen = _from_start(self.partition_layer, n_states)
+        return sorted({chosen, *(_from_start(int(layer), n_states) for layer in asked)}), chosen
+
+    def _fingerprint(self, datamodule: Any, subject: str) -> str:
+        roles = datamodule.roles
+        spans = [[str(span) for span in roles.spans(role)] for role in ("fit", "score")]
+        settings = [asdict(self.config), self.bootstrap, self.layers, self.partition_layer]
+        return fingerprint(datamodule.store.fingerprint, subject, spans, settings)
+
+    def _probes_folder(self, trainer: pl.Trainer) -> Path:
+        return Path(self.run_dir or trainer.default_root_dir) / "probes"
+
+
+def weights_hash(module: pl.LightningModule) -> str:
+    """Short hash of the backbone's weights (of all weights, where there is no backbone)."""
+    digest = blake2b(digest_size=10)
+    part: Any = getattr(module, "backbone", module)
+    for name, value in part.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _from_start(layer: int, n_states: int) -> int:
+    if not -n_states <= layer < n_states:
+        raise ValueError(f"layer {layer} does not exist: the backbone has hidden states 0..{n_states - 1}.")
+    return layer % n_states

@@ -1,0 +1,130 @@
+"""The run's own account of itself, written when training ends."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+from brainlit.results.provenance import collect, write_provenance
+from brainlit.results.report import write_report
+from brainlit.results.run_directory import RunDirectory, read_json, write_json_atomic
+from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
+
+REGIMES = {
+    "brain": "brain: tuned to predict the voxels' responses",
+    "permuted": "permuted control: as brain, but the responses' blocks were shuffled in time",
+    "pretrained": "pretrained: not tuned",
+}
+
+
+class RunReport(pl.Callback):
+    """Write run.json and provenance.json when training starts, summary.json and report.html when it has ended.
+
+    Put it after the probe in the list of callbacks. The last lines that it logs are the headline and the report's path.
+
+    Parameters
+    ----------
+    run_dir : str, optional
+        The run directory; the trainer's default_root_dir where not given.
+    regime : str, optional
+        What to call the regime; by default the data module's, or 'pretrained' without epochs.
+    """
+
+    def __init__(self, run_dir: str | None = None, regime: str | None = None) -> None:
+        super().__init__()
+        self.run_dir, self.regime = run_dir, regime
+        self._started = 0.0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a finished run before anything is trained.
+
+        Raises
+        ------
+        RunFinishedError
+            If the folder holds a finished run.
+        """
+        if stage == "fit" and trainer.is_global_zero:
+            RunDirectory.adopt(self._path(trainer))
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what is known beforehand, so that a killed run can be reported too."""
+        if not trainer.is_global_zero:
+            return
+        self._started = time.monotonic()
+        path, datamodule = self._path(trainer), trainer.datamodule  # type: ignore[attr-defined]
+        write_json_atomic(path / RUN_FILE, run_facts(trainer, pl_module, self.regime))
+        seed = pl_module.hparams.get("seed", getattr(datamodule, "seed", None))
+        write_provenance(path, collect(seed=seed, store_path=getattr(datamodule.store, "path", None)))
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the report, mark the run as finished and say where it is."""
+        if not trainer.is_global_zero:
+            return
+        path = self._path(trainer)
+        for logger in trainer.loggers:
+            logger.save()
+        trained = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+        seconds = round(time.monotonic() - self._started, 1)
+        facts = read_json(path / RUN_FILE)
+        earlier = float(facts.get("seconds", 0.0))
+        write_json_atomic(path / RUN_FILE, {**facts, **trained, "seconds": earlier + seconds})
+        run = RunDirectory.open(path)
+        report = write_report(run, state="finished")
+        run.finish()
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.save(str(report), base_path=str(path), policy="now")
+        for sentence in read_json(path / SUMMARY_FILE)["headline"]:
+            rank_zero_info(sentence)
+        rank_zero_info(f"Report: {report}")
+
+    def _path(self, trainer: pl.Trainer) -> Path:
+        return Path(self.run_dir or trainer.default_root_dir)
+
+
+def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) -> dict[str, Any]:
+    """What was run, in plain JSON and in words."""
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    name = regime or ("pretrained" if trainer.max_epochs == 0 else str(getattr(datamodule, "regime", "brain")))
+    description = datamodule.describe()
+    truth = [bool(datamodule.store.subject(subject).truth) for subject in datamodule.subjects]
+    return {
+        "regime": name,
+        "regime_words": REGIMES.get(name, name),
+        "control": name == "permuted",
+        "simulated": all(truth),
+        "model": _model_words(pl_module),
+        "data": f"{datamodule.store.name}, TR {datamodule.tr_s:g} s, "
+        + ", ".join(f"{hours * 60:.0f} min {role}" for role, hours in description["hours"].items()),
+        "training": _training_words(trainer, pl_module, datamodule, description),
+        "tune": ", ".join(description["roles"].get("tune", [])),
+        "data_module": description,
+        "backbone": pl_module.backbone.describe(),
+    }
+
+
+def _model_words(pl_module: Any) -> str:
+    backbone = pl_module.backbone
+    about = backbone.describe()
+    n_all = sum(parameter.numel() for parameter in backbone.parameters())
+    n_trained = sum(parameter.numel() for parameter in backbone.parameters() if parameter.requires_grad)
+    return (
+        f"{about.get('family')} ({about.get('weights')}), {backbone.n_layers} layers of {backbone.hidden_size},"
+        f" {n_all / 1e6:.2f} M parameters, {n_trained / 1e6:.2f} M trained"
+    )
+
+
+def _training_words(trainer: pl.Trainer, pl_module: Any, datamodule: Any, description: dict[str, Any]) -> str:
+    precision, threads = trainer.precision, torch.get_num_threads()
+    settings = {key: pl_module.hparams.get(key) for key in ("layer", "pooling", "backbone_lr", "head_lr", "backbone_mode")}
+    named = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
+    return (
+        f"{trainer.max_epochs} epochs, batches of {datamodule.batch_size} windows of {description['window_s']:g} s,"
+        f" {named}, precision {precision}, {threads} threads"
+    )

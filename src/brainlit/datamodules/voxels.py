@@ -1,0 +1,97 @@
+"""Which voxels of a subject are tuned on, decided without looking at scored data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.encoding.ceiling import noise_ceiling
+from brainlit.encoding.roles import Span
+from brainlit.store import StoryStore
+
+logger = logging.getLogger(__name__)
+
+IntArray = npt.NDArray[np.int64]
+VOXELS_AT_ONCE = 8192
+
+
+def heard_any(store: StoryStore, subject: str, stories: Iterable[str]) -> bool:
+    """Whether a subject heard at least one of some stories."""
+    return not set(stories).isdisjoint(store.heard(subject))
+
+
+def select_voxels(store: StoryStore, subject: str, choose: Sequence[Span], min_ceiling: float | None) -> IntArray:
+    """Columns to tune on: finite and varying in every story and, if asked, with a reliable ceiling above min_ceiling.
+
+    Parameters
+    ----------
+    choose : sequence of Span
+        The ceiling is measured on the repeats of these rows and of no others.
+    min_ceiling : float or None
+        Correlation that a perfect model would reach with the mean of the repeats; None asks for no ceiling.
+
+    Raises
+    ------
+    ValueError
+        If min_ceiling is not in 0..1, the subject heard none of `choose` repeatedly, or no voxel is left.
+    """
+    good = store.good_voxels(subject)
+    if not good.any():
+        raise ValueError(f"subject {subject!r} has no voxel that is finite and varies in all stories; leave it out.")
+    if min_ceiling is None:
+        return np.flatnonzero(good).astype(np.int64)
+    if not 0 <= min_ceiling < 1:
+        raise ValueError(f"min_ceiling is {min_ceiling}; a ceiling is a correlation between 0 and 1.")
+    reliable = good & _reliable(store, subject, choose, min_ceiling)
+    logger.info("%s: %d of %d voxels have a ceiling above %s", subject, reliable.sum(), good.sum(), min_ceiling)
+    if not reliable.any():
+        raise ValueError(
+            f"no voxel of subject {subject!r} has a reliable noise ceiling above {min_ceiling} on"
+            f" {', '.join(map(str, choose))}; lower min_ceiling."
+        )
+    return np.flatnonzero(reliable).astype(np.int64)
+
+
+def _reliable(store: StoryStore, subject: str, choose: Sequence[Span], min_ceiling: float) -> npt.NDArray[np.bool_]:
+    repeats, groups = choose_repeats(store, subject, choose)
+    reliable = np.zeros(repeats.shape[2], dtype=np.bool_)
+    for start in range(0, len(reliable), VOXELS_AT_ONCE):
+        part = slice(start, start + VOXELS_AT_ONCE)
+        reliable[part] = noise_ceiling(repeats[:, :, part], groups).reliable(min_ceiling)
+    return reliable
+
+
+def choose_repeats(store: StoryStore, subject: str, choose: Sequence[Span]) -> tuple[npt.NDArray[np.float32], IntArray]:
+    """The presentations of all spans that were heard repeatedly, end to end, and which span each row is of.
+
+    Returns
+    -------
+    repeats : array of shape (n_repeats, n_rows, n_voxels)
+        As many presentations as the least repeated span has.
+    groups : int array of shape (n_rows,)
+
+    Raises
+    ------
+    ValueError
+        If the subject heard none of the spans repeatedly.
+    """
+    spans = [span for span in choose if store.n_repeats(subject, span.story) > 1]
+    if not spans:
+        named = ", ".join(map(str, choose)) or "none"
+        elsewhere = [story for story in store.story_names if store.n_repeats(subject, story) > 1]
+        raise ValueError(
+            f"min_ceiling needs repeats, and subject {subject!r} heard no 'choose' span ({named}) repeatedly; repeated"
+            f" are {', '.join(elsewhere) or 'none'}. Give 'choose' such a story (never one that is scored), or set"
+            " min_ceiling to null."
+        )
+    n_repeats = min(store.n_repeats(subject, span.story) for span in spans)
+    parts = []
+    for span in spans:
+        repeats = store.repeats(subject, span.story)
+        assert repeats is not None
+        parts.append(repeats[:n_repeats, span.start_tr : span.stop_tr])
+    groups = np.repeat(np.arange(len(spans)), [span.n_trs for span in spans])
+    return np.concatenate(parts, axis=1), groups
