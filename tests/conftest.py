@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from brainlit.store import StoryStore, build_store
 from tests.toy import ToySource
+
+settings.register_profile("brainlit", max_examples=50, deadline=None, derandomize=True)
+settings.load_profile("brainlit")
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,8 @@ class TimeBase:
             k = int(odd[0])
             raise ValueError(
                 f"TR {k} starts at {starts_s[k]:.4f} s and TR {k + 1} at {starts_s[k + 1]:.4f} s, but tr_s is"
-                f" {self.tr_s} s: a trigger is missing, doubled or out of order. Repair the scanner log or set tr_s."
+                f" {self.tr_s} s: a trigger is missing, doubled or out of order. Repair the scanner log"
+                " (fill_missed_triggers puts missing ones in) or set tr_s."
             )
         starts_s.setflags(write=False)
         object.__setattr__(self, "tr_starts_s", starts_s)
@@ -168,3 +169,34 @@ class TimeBase:
         totals = np.zeros((self.n_trs, array.shape[1]))
         np.add.at(totals, rows[rows >= 0], array[rows >= 0])
         return totals
+
+
+def fill_missed_triggers(triggers_s: npt.ArrayLike, tr_s: float) -> tuple[FloatArray, IntArray]:
+    """Put evenly spaced triggers into the gaps of a scanner log that are whole numbers of TRs long.
+
+    A scanner log can lack a trigger of a volume that was acquired (the log of `naked` in LeBel et al. 2023 lacks one).
+
+    Parameters
+    ----------
+    triggers_s : array of shape (n_triggers,)
+        Times of the triggers in seconds, increasing.
+    tr_s : float
+        Repetition time; an interval within a quarter of it of m x tr_s, m >= 2, is a gap of m - 1 triggers.
+
+    Returns
+    -------
+    filled_s : array of shape (n_triggers + n_missed,)
+    missed : int array of shape (n_missed,)
+        Rows of filled_s that were put in; report them.
+
+    >>> filled_s, missed = fill_missed_triggers([0.0, 2.0, 6.0, 8.0], tr_s=2.0)
+    >>> filled_s.tolist(), missed.tolist()
+    ([0.0, 2.0, 4.0, 6.0, 8.0], [2])
+    """
+    times_s = np.asarray(triggers_s, dtype=np.float64)
+    intervals_s = np.diff(times_s)
+    n_steps = np.maximum(np.rint(intervals_s / tr_s), 1).astype(np.int64)
+    n_steps[np.abs(intervals_s - n_steps * tr_s) > 0.25 * tr_s] = 1
+    places = np.concatenate([[0], np.cumsum(n_steps)])
+    rows = np.arange(places[-1] + 1)
+    return np.interp(rows, places, times_s), np.setdiff1d(rows, places).astype(np.int64)

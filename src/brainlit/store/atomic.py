@@ -104,6 +104,27 @@ def require_space(path: Path, needed_bytes: int) -> None:
         raise FullDiskError(path, needed_bytes, free_bytes)
 
 
+def reserve(path: Path, n_bytes: int) -> None:
+    """Give an existing file that many bytes of disk now, so that writing into it later cannot meet a full disk.
+
+    The file may grow; its writer cuts it. Does nothing where the system or the file system cannot reserve.
+
+    Raises
+    ------
+    OSError
+        With errno ENOSPC where the disk has no room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("rb+") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, n_bytes + _SPARE_BYTES)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            logger.debug("%s: cannot reserve space (%s)", path, error)
+
+
 @contextmanager
 def full_disk_explained(path: Path, needed_bytes: int) -> Iterator[None]:
     """Turn 'no space left on device', however deep in the HDF5 library it arose, into a FullDiskError."""

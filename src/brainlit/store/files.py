@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.store.atomic import atomic_path, full_disk_explained, require_space
+from brainlit.store.atomic import atomic_path, full_disk_explained, require_space, reserve
 from brainlit.store.schema import ROWS_PER_CHUNK, SCHEMA_VERSION, StoreError, StoryEntry, SubjectEntry, checked_names
 from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
 from brainlit.timebase import SAMPLE_RATE_HZ
@@ -36,8 +38,8 @@ def write_story_file(file: Path, story: Story, spaces: list[FeatureSpace], finge
     _check_spaces(story, spaces)
     n_bytes = story.audio.nbytes + sum(space.values.nbytes for space in spaces)
     file.parent.mkdir(parents=True, exist_ok=True)
-    require_space(file, n_bytes)
     with full_disk_explained(file, n_bytes), atomic_path(file) as temporary, _new_file(temporary, fingerprint) as h5:
+        _make_room(file, temporary, h5, n_bytes)
         h5.attrs["name"] = story.name
         h5.attrs["tr_s"] = float(story.timebase.tr_s)
         h5.attrs["sample_rate_hz"] = int(story.timebase.sample_rate_hz)
@@ -83,20 +85,23 @@ def write_subject_file(
             f"subject {subject.name!r} has {subject.n_voxels} voxels; leave the subject out of the source."
         )
     good = np.ones(subject.n_voxels, dtype=np.bool_)
-    n_bytes, n_heard = 0, 0
+    n_heard = 0
+    at_most_bytes = 4 * subject.n_voxels * sum(n_trs_of.values())
     file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(file) as temporary, _new_file(temporary, fingerprint) as h5:
+    with (
+        full_disk_explained(file, at_most_bytes),
+        atomic_path(file) as temporary,
+        _new_file(temporary, fingerprint) as h5,
+    ):
         _write_subject_facts(h5, subject)
         for story, responses in heard:
             if responses is None:
                 continue
             n_heard += 1
             _check_responses(subject, story, responses, n_trs_of[story])
-            n_bytes = responses.values.nbytes + (0 if responses.repeats is None else responses.repeats.nbytes)
-            require_space(file, n_bytes)
-            with full_disk_explained(file, n_bytes):
-                good &= _write_rows(h5, story, responses)
-                h5.flush()
+            _make_room(file, temporary, h5, _float32_bytes(responses))
+            good &= _write_rows(h5, story, responses)
+            h5.flush()
         if n_heard == 0:
             raise StoreError(
                 f"subject {subject.name!r} heard none of the stories; leave the subject out of the source."
@@ -148,11 +153,22 @@ def read_spaces(file: Path) -> Spaces:
         ]
 
 
-def _new_file(temporary: Path, fingerprint: str) -> Any:
-    h5 = h5py.File(temporary, "w", locking=False)
-    h5.attrs["schema_version"] = SCHEMA_VERSION
-    h5.attrs[FINGERPRINT] = fingerprint
-    return h5
+@contextmanager
+def _new_file(temporary: Path, fingerprint: str) -> Iterator[Any]:
+    """A new HDF5 file; cut to what HDF5 used of it when the block ends, because space is reserved ahead."""
+    with h5py.File(temporary, "w", locking=False) as h5:
+        h5.attrs["schema_version"] = SCHEMA_VERSION
+        h5.attrs[FINGERPRINT] = fingerprint
+        yield h5
+        h5.flush()
+        n_bytes = h5.id.get_filesize()
+    os.truncate(temporary, n_bytes)
+
+
+def _make_room(file: Path, temporary: Path, h5: Any, n_bytes: int) -> None:
+    """See that n_bytes more can be written: HDF5 itself does not survive a full disk unharmed."""
+    require_space(file, n_bytes)
+    reserve(temporary, h5.id.get_filesize() + n_bytes)
 
 
 def _write_intervals(h5: Any, name: str, intervals: Intervals) -> None:
@@ -195,6 +211,10 @@ def _per_voxel(subject: Subject, what: str, values: npt.ArrayLike) -> npt.NDArra
             f" entry per voxel ({subject.n_voxels})."
         )
     return array
+
+
+def _float32_bytes(responses: Responses) -> int:
+    return 4 * (responses.values.size + (0 if responses.repeats is None else responses.repeats.size))
 
 
 def _write_rows(h5: Any, story: str, responses: Responses) -> npt.NDArray[np.bool_]:
