@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from brainlit.backbones import strided
 from brainlit.backbones.base import Encoded, SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import FrameGrid, normalise_clips
@@ -52,6 +53,7 @@ class Wav2vecBackbone(SpeechBackbone):
         self.hidden_size = int(model.config.hidden_size)
         self.n_layers = int(model.config.num_hidden_layers)
         self.uses_attention_mask = model.config.feat_extract_norm == "layer"
+        self.strided = strided.can_run(model.config)
         self.feature_encoder_frozen = False
         if hasattr(model, "masked_spec_embed"):
             model.masked_spec_embed.requires_grad_(config.spec_augment)
@@ -96,8 +98,11 @@ class Wav2vecBackbone(SpeechBackbone):
 
         Without gradients once frozen, so that nothing of the waveform's length is kept for the backward pass.
         """
+        extractor = self.model.feature_extractor
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.feature_encoder_frozen):
-            features: Tensor = self.model.feature_extractor(sound).transpose(1, 2)
+            if self.strided and sound.device.type == "cpu":
+                return strided.conv_features(extractor, sound)
+            features: Tensor = extractor(sound).transpose(1, 2)
         return features
 
     def transform(self, features: Tensor, frame_mask: Tensor) -> tuple[Tensor, ...]:
