@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 import lightning.pytorch as pl
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from brainlit.cli.errors import UsageError
@@ -28,7 +29,20 @@ from brainlit.tuning import BrainTuning
 
 log = logging.getLogger(__name__)
 
-WANDB_MODES = {"offline": "offline", "online": "online", "off": "disabled"}
+NOT_NEWS = (
+    # Reading a window takes a thousandth of what encoding it takes; workers would only cost memory.
+    ".*does not have many workers.*",
+    # The run directory is ours from the start, and what it holds is meant to be there when a run is resumed.
+    ".*Checkpoint directory .* exists and is not empty.*",
+    # BrainTuning puts the backbone into the mode that was asked for, and says which one that is.
+    ".*module.s. in eval mode at the start of training.*",
+    # Short epochs are usual here; the epoch's means are logged all the same.
+    ".*smaller than the logging interval.*",
+    # What only computes needs none of the callbacks of fit.
+    ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*treespec, LeafSpec.*",
+)
+"""Warnings of Lightning's that do not apply here."""
 
 
 class BrainlitCLI(LightningCLI):
@@ -83,10 +97,13 @@ class BrainlitCLI(LightningCLI):
         return dict(yaml.safe_load(self.parser.dump(self.config, skip_validation=True)))
 
     def before_instantiate_classes(self) -> None:
-        """Open the run before anything is built, so that what fails is recorded too."""
-        if self.verb == "fit":
+        """Open the run, or see that the checkpoint is there, before anything is built."""
+        if self.verb != "fit":
+            _require_checkpoint(self.verb, self.config.ckpt_path)
+        else:
             self.run = open_run(RunOptions(**self.config.run.as_dict()), self.resolved)
-            self.trainer_defaults["callbacks"] = checkpoints(self.run)
+            bar = [] if self.config.trainer.enable_progress_bar is False else [TQDMProgressBar()]
+            self.trainer_defaults["callbacks"] = [*checkpoints(self.run), *bar]
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, which logs and saves into the run directory; the other verbs only compute."""
@@ -120,7 +137,7 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def checkpoints(run: RunDirectory) -> list[ModelCheckpoint]:
+def checkpoints(run: RunDirectory) -> list[Callback]:
     """last.ckpt after every epoch, best.ckpt where the validation loss is lowest."""
     shared: dict[str, Any] = {"dirpath": str(run.checkpoints), "enable_version_counter": False}
     return [
@@ -131,10 +148,26 @@ def checkpoints(run: RunDirectory) -> list[ModelCheckpoint]:
 
 def loggers(run: RunDirectory, options: RunOptions, config: dict[str, Any]) -> list[Any]:
     """metrics.csv always; W&B unless it is off or not installed."""
-    if options.wandb != "auto":
-        os.environ["WANDB_MODE"] = WANDB_MODES[options.wandb]
-    wandb = wandb_logger(run.path, run_id=run.run_id, config=config, tags=[run.experiment])
-    return [MetricsLogger(run.path), *([wandb] if wandb is not None else [])]
+    metrics = MetricsLogger(run.path)
+    if options.wandb == "off":
+        return [metrics]
+    with _wandb_mode(options.wandb):
+        wandb = wandb_logger(run.path, run_id=run.run_id, config=config, tags=[run.experiment])
+    return [metrics, wandb] if wandb is not None else [metrics]
+
+
+@contextmanager
+def _wandb_mode(mode: str) -> Iterator[None]:
+    """W&B's own variable for its mode, given back afterwards; auto leaves it as it is."""
+    before = os.environ.get("WANDB_MODE")
+    if mode != "auto":
+        os.environ["WANDB_MODE"] = mode
+    try:
+        yield
+    finally:
+        os.environ.pop("WANDB_MODE", None)
+        if before is not None:
+            os.environ["WANDB_MODE"] = before
 
 
 def _fit(cli: BrainlitCLI, run: RunDirectory) -> int:
@@ -152,6 +185,15 @@ def _fit(cli: BrainlitCLI, run: RunDirectory) -> int:
     finally:
         run.release()
     return 0
+
+
+def _require_checkpoint(verb: str, path: str | None) -> None:
+    if path is None:
+        raise UsageError(
+            f"brainlit {verb} needs a tuned model: brainlit {verb} runs/<experiment>/<id>, or --ckpt_path."
+        )
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}. Look into the run's folder checkpoints/.")
 
 
 def _expanded(verb: str, arguments: list[str]) -> list[str]:
@@ -176,22 +218,9 @@ def _quieten() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in ("httpx", "matplotlib", "fontTools", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Reading a window takes a thousandth of what encoding it takes; workers would only cost memory.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # The run directory is ours from the start, and what it holds is meant to be there when a run is resumed.
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-
-
-def parsed_datamodule(arguments: Sequence[str]) -> StoryDataModule:
-    """The data module that the options of `brainlit fit` describe; no model is built, no run directory made."""
-    from jsonargparse import ArgumentParser
-
-    cli = _Parsed("fit", arguments)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(StoryDataModule, "data")
-    built = parser.instantiate_classes(parser.parse_object({"data": cli.resolved["data"]}))
-    datamodule: StoryDataModule = built.data
-    return datamodule
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
+    for message in NOT_NEWS:
+        warnings.filterwarnings("ignore", message=message)
 
 
 class _Parsed(BrainlitCLI):
@@ -205,3 +234,19 @@ class _Parsed(BrainlitCLI):
 
     def instantiate_classes(self) -> None:
         """Nothing is built."""
+
+
+def parsed(verb: str, arguments: Sequence[str]) -> BrainlitCLI:
+    """The configuration that the arguments describe, in `config` and `resolved`; nothing is built or written."""
+    return _Parsed(verb, arguments)
+
+
+def parsed_datamodule(arguments: Sequence[str]) -> StoryDataModule:
+    """The data module that the options of `brainlit fit` describe; no model is built, no run directory made."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(StoryDataModule, "data")
+    built = parser.instantiate_classes(parser.parse_object({"data": parsed("fit", arguments).resolved["data"]}))
+    datamodule: StoryDataModule = built.data
+    return datamodule
