@@ -62,6 +62,6 @@ def write(folder: Path) -> Callable[..., str]:
 def alice(monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder of the real recordings, which are not part of the project."""
     if not (ALICE / "alice.flac").is_file():
-        pytest.skip(f"the Alice recordings are not here ({ALICE.name}); set BRAINLIT_ALICE to their folder")
+        pytest.skip("the Alice recordings are not part of the project; set BRAINLIT_ALICE to their folder")
     monkeypatch.setenv("BRAINLIT_ALICE", str(ALICE))
     return ALICE
