@@ -94,6 +94,8 @@ class TimeBase:
         Rows outside the recording (negative, or past the end) are extrapolated by tr_s, so a window may reach back
         before the first volume.
         """
+        if first_tr >= 0 and first_tr + n_trs < self.n_trs:
+            return self.tr_starts_s[first_tr : first_tr + n_trs + 1]
         k = np.arange(first_tr, first_tr + n_trs + 1)
         inside = np.clip(k, 0, self.n_trs - 1)
         return np.asarray(self.tr_starts_s[inside] + (k - inside) * self.tr_s)

@@ -73,7 +73,13 @@ def test_missing_parameters_are_refused_not_made_up(mini_folder):
 
 def test_missing_weights_file_is_reported(mini_folder):
     (mini_folder / "model.safetensors").unlink()
-    with pytest.raises(WeightsError, match="could not get weights"):
+    with pytest.raises(WeightsError, match=r"could not read the weights in .*mini"):
+        load(mini_folder)
+
+
+def test_unreadable_settings_are_reported(mini_folder):
+    (mini_folder / "config.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"could not read the weights in .*mini"):
         load(mini_folder)
 
 

@@ -14,6 +14,7 @@ from brainlit.backbones import BackboneConfig
 from brainlit.tuning import BrainTuning
 
 TR_S = 0.25
+PLANTED_DELAY_TRS = 3
 MINI = {
     "conv_dim": [12, 16],
     "conv_stride": [20, 16],
@@ -30,7 +31,7 @@ MINI = {
 
 
 class FakeData(pl.LightningDataModule):
-    """Windows of noise bursts whose loudness decides the responses 2 rows later; batches as the story data module's."""
+    """Windows of high and low tones that decide the responses some rows later; batches as the story data module's."""
 
     def __init__(self, n_windows: int = 16, n_trs: int = 6, context_trs: int = 4, batch_size: int = 4) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class FakeData(pl.LightningDataModule):
         mask = torch.ones(len(sound), dtype=torch.bool)
         if index % 4 == 0:
             mask[: 2 * length] = False
-        delayed = tone[self.context_trs - 2 : n_bins - 2, None] * 2 - 1
+        delayed = self._delayed(tone)[:, None] * 2 - 1
         return {
             "audio": ((sound + noise) * mask * 8000).to(torch.int16),
             "audio_mask": mask,
@@ -61,6 +62,10 @@ class FakeData(pl.LightningDataModule):
             "story": torch.tensor(index % 3),
             "first_tr": torch.tensor(index * self.n_trs),
         }
+
+    def _delayed(self, tone: torch.Tensor) -> torch.Tensor:
+        """The tone PLANTED_DELAY_TRS rows before each target row; wraps round where the context is too short."""
+        return tone.roll(PLANTED_DELAY_TRS)[self.context_trs :]
 
     def train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.items, batch_size=self.batch_size, shuffle=True)

@@ -85,7 +85,8 @@ class PhoneListener(nn.Module):
     def __init__(self, backbone: SpeechBackbone, n_phones: int, seed: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.readout = nn.Linear(backbone.hidden_size, n_phones + N_MELS)
+        n_outputs = n_phones + N_MELS
+        self.readout = nn.utils.skip_init(nn.Linear, backbone.hidden_size, n_outputs)  # type: ignore[no-untyped-call]
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.readout.weight, std=backbone.hidden_size**-0.5, generator=generator)
         nn.init.zeros_(self.readout.bias)
@@ -116,7 +117,10 @@ class PhoneListener(nn.Module):
 
     @torch.no_grad()
     def accuracy(self, lesson: Lesson, piece_s: float) -> dict[str, float]:
-        """Share of frames whose phone is right, in all frames and in those with a phone, in pieces of a story."""
+        """Share of frames whose phone is right, in all frames and in those with a phone, in pieces of a story.
+
+        Phones outside the inventory count as wrong.
+        """
         n_samples = int(piece_s * self.backbone.sample_rate_hz)
         frames_s = self.backbone.frame_times_s(n_samples).double().numpy()
         right, truth = [], []

@@ -7,11 +7,13 @@ never heard.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,9 @@ log = logging.getLogger(__name__)
 
 RECORD_FILE = "phones.json"
 RECIPE_VERSION = 1
-"""Part of the cache's key: another number wherever the training below, or the speech of the corpus, changes."""
+"""Part of the cache's key: another number wherever the training below changes."""
+
+CORPUS_FILES = ("corpus.py", "grammar.py", "lexicon.py", "speech.py", "streams.py")
 
 TINY_ARCHITECTURE: dict[str, Any] = {
     "model_type": "wav2vec2",
@@ -88,8 +92,15 @@ def recipe_folder(recipe: TinyRecipe) -> Path:
         "recipe": asdict(recipe),
         "recipe_version": RECIPE_VERSION,
         "architecture": TINY_ARCHITECTURE,
+        "corpus_version": corpus_version(),
     }
     return cached_folder("tiny-wav2vec", settings, lambda folder: _teach(recipe, folder))
+
+
+def corpus_version() -> str:
+    """Changes whenever the code that writes and speaks the corpus does; the first 16 hex digits of its SHA-256."""
+    folder = resources.files("brainlit.demo")
+    return hashlib.sha256(b"".join(folder.joinpath(name).read_bytes() for name in CORPUS_FILES)).hexdigest()[:16]
 
 
 def tiny_record(folder: str | Path) -> dict[str, Any]:

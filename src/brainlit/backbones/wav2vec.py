@@ -83,6 +83,8 @@ class Wav2vecBackbone(SpeechBackbone):
             location = str(tiny_folder(config.seed))
             origin = {"kind": "tiny", "seed": config.seed, **tiny_record(location)}
         checkpoint = find_checkpoint(location, MODEL_TYPE)
+        if "_commit_hash" in checkpoint.settings:
+            origin["commit"] = checkpoint.settings["_commit_hash"]
         model_config = Wav2Vec2Config(**with_switches(checkpoint.settings, switches))
         return cls(load_checkpoint(Wav2Vec2Model, checkpoint, model_config), config, origin)
 
@@ -167,7 +169,7 @@ class Wav2vecBackbone(SpeechBackbone):
     def architecture(self) -> dict[str, Any]:
         """Settings of the model as its config.json would hold them; enough to build it again."""
         settings = json.loads(self.model.config.to_json_string(use_diff=True))
-        return {key: value for key, value in settings.items() if key not in _NOT_ARCHITECTURE}
+        return {key: value for key, value in settings.items() if key not in _NOT_ARCHITECTURE and key[0] != "_"}
 
     def _attended(self, frame_mask: Tensor) -> Tensor | None:
         """Frames that may be attended to; a clip of nothing but padding attends to itself rather than to nothing."""
@@ -176,7 +178,7 @@ class Wav2vecBackbone(SpeechBackbone):
         return frame_mask | ~frame_mask.any(1, keepdim=True)
 
 
-_NOT_ARCHITECTURE = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures")
+_NOT_ARCHITECTURE = ("transformers_version", "dtype", "torch_dtype", "architectures")
 
 
 def _switches(config: BackboneConfig) -> dict[str, Any]:

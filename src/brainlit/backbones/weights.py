@@ -121,6 +121,8 @@ def with_switches(settings: Mapping[str, Any], switches: Mapping[str, Any]) -> d
 
 def _unreachable(location: str, error: Exception) -> WeightsError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if Path(location).is_dir():
+        return WeightsError(f"could not read the weights in {location}: {reason} Save them again with save_pretrained.")
     return WeightsError(
         f"could not get weights {location!r}: {reason} It is no folder here, so it was looked up on the model hub."
         f" Without a network: run `hf download {location} --local-dir DIR` on a machine that has one, copy DIR here and"

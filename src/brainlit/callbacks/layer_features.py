@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from brainlit.callbacks.state import borrowed_state
 from brainlit.encoding.roles import Span

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from tqdm.auto import tqdm
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from brainlit.callbacks.layer_features import layer_features
 from brainlit.callbacks.probe_data import ProbeData, fingerprint, probe_data
@@ -98,9 +98,14 @@ class BandedRidgeProbe(pl.Callback):
         super().__init__()
         if every_n_epochs < 0:
             raise ValueError(f"every_n_epochs is {every_n_epochs}; give 0 (before and after only) or more.")
-        mixtures = {} if n_gammas is None else {"n_gammas": dict(n_gammas)}
+        mixtures = ProbeConfig().n_gammas if n_gammas is None else dict(n_gammas)
         self.config: ProbeConfig = ProbeConfig(
-            delays_trs=tuple(delays_trs), n_folds=n_folds, skip_trs=skip_trs, solver=solver, seed=seed, **mixtures
+            delays_trs=tuple(delays_trs),
+            n_folds=n_folds,
+            skip_trs=skip_trs,
+            solver=solver,
+            seed=seed,
+            n_gammas=mixtures,
         )
         self.every_n_epochs, self.layers, self.partition_layer = every_n_epochs, layers, partition_layer
         self.max_seconds, self.figures, self.headline_region = max_seconds, figures, headline_region

@@ -21,13 +21,14 @@ from brainlit.results.score_table import ALL_VOXELS
 from brainlit.results.summary import build_summary
 from brainlit.results.tables import COLUMNS, table_rows
 
+LOGGED = ("r_backbone", "r_joint", "r2_backbone", "r_over_ceiling", "ceiling", "low_level_share")
 _log = logging.getLogger(__name__)
 
 
 def scalars(records: Sequence[ProbeRecord]) -> dict[str, float]:
-    """probe/<region>/layer-<k>/<metric> and its value, mean over the subjects that have it; only finite values."""
+    """probe/<region>/layer-<k>/<metric>: finite values of the main metrics, mean over the subjects that have them."""
     values: dict[str, float] = {}
-    keys = {key: None for record in records for key in record.table.keys}  # noqa: SIM118 - not a dict
+    keys = {key: None for record in records for key in record.table.keys if key[2] in LOGGED}
     for region, layer, metric in keys:
         rows = [row for record in records if (row := record.table.get(region, layer, metric)) is not None]
         value = mean_score([row.score for row in rows]).value
@@ -52,7 +53,7 @@ def log_figures(trainer: pl.Trainer, run_path: Path) -> None:
     try:
         run = RunDirectory(run_path)
         records = find_records(run.probes)
-        figures, _ = draw_figures(run, build_summary(run, records), records)
+        figures, _ = draw_figures(run, build_summary(run, records), records, brains=False)
         save_figures(run, figures)
         for logger in _wandb_loggers(trainer):
             _send(logger, figures)
@@ -63,7 +64,7 @@ def log_figures(trainer: pl.Trainer, run_path: Path) -> None:
 def summary_line(records: Sequence[ProbeRecord], headline_region: str | None, reread: bool = False) -> str:
     """One line: alignment of the region of interest with its interval, and the low-level share."""
     first = records[0]
-    regions = dict.fromkeys(region for record in records for region, _, _ in record.table.keys)  # noqa: SIM118
+    regions = dict.fromkeys(region for record in records for region, _, _ in record.table.keys)
     region = next((name for name in (headline_region, "semantic") if name in regions), ALL_VOXELS)
     parts = []
     for metric, label in (("r_backbone", "r"), ("r_over_ceiling", "r/ceiling"), ("low_level_share", "low-level share")):

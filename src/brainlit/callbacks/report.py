@@ -79,7 +79,7 @@ class RunReport(pl.Callback):
         run.finish()
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.experiment.save(str(report), base_path=str(path), policy="now")
+                logger.experiment.log_artifact(str(report), name=f"report-{run.run_id}", type="report")
         for sentence in read_json(path / SUMMARY_FILE)["headline"]:
             rank_zero_info(sentence)
         rank_zero_info(f"Report: {report}")
@@ -122,7 +122,9 @@ def _model_words(pl_module: Any) -> str:
 
 def _training_words(trainer: pl.Trainer, pl_module: Any, datamodule: Any, description: dict[str, Any]) -> str:
     precision, threads = trainer.precision, torch.get_num_threads()
-    settings = {key: pl_module.hparams.get(key) for key in ("layer", "pooling", "backbone_lr", "head_lr", "backbone_mode")}
+    settings = {
+        key: pl_module.hparams.get(key) for key in ("layer", "pooling", "backbone_lr", "head_lr", "backbone_mode")
+    }
     named = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
     return (
         f"{trainer.max_epochs} epochs, batches of {datamodule.batch_size} windows of {description['window_s']:g} s,"

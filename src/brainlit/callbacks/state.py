@@ -20,7 +20,7 @@ def borrowed_state(module: nn.Module) -> Iterator[None]:
     drawn without the block.
     """
     modes = {part: part.training for part in module.modules()}
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - the global state is what is borrowed
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     n_threads = torch.get_num_threads()
     try:
@@ -29,7 +29,7 @@ def borrowed_state(module: nn.Module) -> Iterator[None]:
         for part, training in modes.items():
             part.training = training
         random.setstate(python_state)
-        np.random.set_state(numpy_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
         torch.set_rng_state(torch_state)
         if cuda_states:
             torch.cuda.set_rng_state_all(cuda_states)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -180,11 +181,17 @@ class WindowDataset(Dataset[Window]):
         """The batch of some windows."""
         row_mask = self._row_mask(windows)
         targets, target_mask = self._read_targets(windows, row_mask)
-        audio, audio_mask = self._read_audio(windows)
+        config = self.config
+        n_samples = self.store.timebase(windows[0].story).window_length(config.n_trs, config.context_s)
+        audio = np.empty((len(windows), n_samples), dtype=np.int16)
+        audio_mask = np.empty((len(windows), n_samples), dtype=np.bool_)
+        edges_s = np.empty((len(windows), self.n_bins + 1), dtype=np.float32)
+        for k, window in enumerate(windows):
+            self._read_window(window, audio[k], audio_mask[k], edges_s[k])
         return {
-            "audio": audio,
-            "audio_mask": audio_mask,
-            "bin_edges_s": torch.from_numpy(np.stack([self._bin_edges_s(window) for window in windows])),
+            "audio": torch.from_numpy(audio),
+            "audio_mask": torch.from_numpy(audio_mask),
+            "bin_edges_s": torch.from_numpy(edges_s),
             "targets": targets,
             "target_mask": target_mask,
             "row_mask": torch.from_numpy(row_mask),
@@ -192,39 +199,34 @@ class WindowDataset(Dataset[Window]):
             "first_tr": torch.tensor([window.first_tr for window in windows]),
         }
 
-    def _sample_range(self, window: Window) -> tuple[int, int]:
+    def _read_window(
+        self,
+        window: Window,
+        audio: npt.NDArray[np.int16],
+        mask: npt.NDArray[np.bool_],
+        edges_s: npt.NDArray[np.float32],
+    ) -> None:
+        """Fill one row of a batch with sound, its mask and the edges of its bins."""
         clock, config = self.store.timebase(window.story), self.config
-        return clock.window_samples(window.first_tr, config.n_trs, config.context_s, config.shift_s)
+        start, stop = clock.window_samples(window.first_tr, config.n_trs, config.context_s, config.shift_s)
+        if (
+            window.stop_tr < window.first_tr + config.n_trs
+        ):  # the last rows are padding: nothing after the span is heard
+            stop = int(clock.samples_at(clock.tr_edges_s(window.stop_tr, 0)[0] + config.shift_s))
+        covered = self.store.read_audio(window.story, start, audio[: stop - start])
+        mask[covered] = True
+        for outside in (slice(0, covered.start), slice(covered.stop, None)):
+            audio[outside], mask[outside] = 0, False
+        row_edges_s = clock.tr_edges_s(window.first_tr - self.context_trs, self.n_bins)
+        edges_s[:] = row_edges_s + (config.shift_s - start / clock.sample_rate_hz)
 
-    def _read_audio(self, windows: Sequence[Window]) -> tuple[Tensor, Tensor]:
-        n_samples = self.store.timebase(windows[0].story).window_length(self.config.n_trs, self.config.context_s)
-        audio = np.zeros((len(windows), n_samples), dtype=np.int16)
-        mask = np.zeros((len(windows), n_samples), dtype=np.bool_)
-        for k, window in enumerate(windows):
-            start, _ = self._sample_range(window)
-            n_wanted = min(n_samples, self._last_sample(window) - start)
-            mask[k, self.store.read_audio(window.story, start, audio[k, :n_wanted])] = True
-        return torch.from_numpy(audio), torch.from_numpy(mask)
-
-    def _last_sample(self, window: Window) -> int:
-        """One past the last sample that a window may hear: the end of its last row that counts, if rows are padding."""
-        clock = self.store.timebase(window.story)
-        end_s = clock.tr_edges_s(window.stop_tr, 0)[0] if window.stop_tr < window.first_tr + self.config.n_trs else None
-        return self._sample_range(window)[1] if end_s is None else int(clock.samples_at(end_s + self.config.shift_s))
-
-    def _bin_edges_s(self, window: Window) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        clock = self.store.timebase(window.story)
-        edges_s = clock.tr_edges_s(window.first_tr - self.context_trs, self.n_bins) + self.config.shift_s
-        start_s = clock.times_of_samples_s(self._sample_range(window)[0])
-        return np.asarray(edges_s - start_s, dtype=np.float32)
-
-    def _row_mask(self, windows: Sequence[Window]) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    def _row_mask(self, windows: Sequence[Window]) -> npt.NDArray[np.bool_]:
         rows = np.array([window.first_tr for window in windows])[:, None] + np.arange(self.config.n_trs)
         bounds = np.array([(window.start_tr, window.stop_tr) for window in windows])
         return np.asarray((rows >= bounds[:, :1]) & (rows < bounds[:, 1:]))
 
     def _read_targets(
-        self, windows: Sequence[Window], row_mask: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+        self, windows: Sequence[Window], row_mask: npt.NDArray[np.bool_]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         targets, masks = {}, {}
         for subject, n_targets in self.targets.sizes.items():

@@ -2,6 +2,9 @@
 
 Sampling convention: row k of a response is the signal at the moment tr_ends_s[k] at which its volume is complete. So
 an event in the middle of row j peaks, 5 s later, in row j + 2 for a repetition time of 2 s.
+
+Baseline convention: what precedes the story counts as its mean, so there is no response to the onset of the sound
+(otherwise most of the variance of loudness would be the rise in the first 15 s; recordings have those rows cut).
 """
 
 from __future__ import annotations
@@ -63,6 +66,6 @@ def _sample(series: FloatArray, grid: TimeBase, timebase: TimeBase) -> FloatArra
     from scipy.signal import fftconvolve
 
     kernel = haemodynamic_response(np.arange(0, HRF_S, GRID_S))
-    bold = fftconvolve(series, kernel[:, None], axes=0)[: grid.n_trs] * GRID_S
+    bold = fftconvolve(series - series.mean(axis=0), kernel[:, None], axes=0)[: grid.n_trs] * GRID_S
     middles_s = grid.tr_starts_s + GRID_S / 2
     return np.stack([np.interp(timebase.tr_ends_s, middles_s, column) for column in bold.T], axis=1)

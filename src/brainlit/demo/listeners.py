@@ -43,8 +43,8 @@ N_COMPONENTS = 8
 LOW_LEVEL_FRACTION = 0.2
 """Share of low-level signal in semantic voxels."""
 
-SIGNAL_FRACTION = (0.05, 0.45)
-"""Range of the signal fraction at snr 1, uniform over voxels; ceilings of one presentation then average 0.48."""
+SIGNAL_FRACTION = (0.08, 0.55)
+"""Range of the signal fraction at snr 1, uniform over voxels; ceilings of one presentation then average 0.55."""
 
 MAX_SIGNAL_FRACTION = 0.95
 GAIN = (0.85, 1.15)

@@ -54,7 +54,7 @@ class DemoSource(StorySource):
     auditory_share, semantic_share : float
         Share of voxels that follow low-level features, and meaning; the rest are null.
     snr : float
-        Factor on the signal fraction of every voxel (uniform over 0.05..0.45 at 1; at most 0.95).
+        Factor on the signal fraction of every voxel (uniform over 0.08..0.55 at 1; at most 0.95).
     n_repeats : int
         How often stories for choosing and scoring are presented; the others once.
 
@@ -204,9 +204,9 @@ class DemoSource(StorySource):
 
 def _check(settings: dict[str, Any]) -> None:
     """Refuse settings that make no experiment, naming value and cure."""
-    for key in ("n_tune", "n_choose", "n_fit", "n_score"):
+    for key in ("seed", "n_tune", "n_choose", "n_fit", "n_score"):
         if settings[key] < 0:
-            raise ValueError(f"{key} is {settings[key]}; a number of stories cannot be negative.")
+            raise ValueError(f"{key} is {settings[key]}; it cannot be negative.")
     if sum(settings[key] for key in ("n_tune", "n_choose", "n_fit", "n_score")) == 0:
         raise ValueError("n_tune, n_choose, n_fit and n_score are all 0; the demo needs at least one story.")
     for key in ("n_subjects", "n_repeats"):

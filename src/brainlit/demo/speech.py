@@ -157,17 +157,25 @@ def _synthesise(text: str, voice: str, parameters: dict[int, int]) -> _Sound:
     with _LOCK, _fresh_espeak() as library:
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         library.espeak_SetSynthCallback(callback)
-        if library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise ValueError(
-                f"espeak-ng does not know the voice {voice!r}; use a name such as {', '.join(VOICES[:6:5])}"
-                " (language+variant; 'en-gb' is not accepted here)."
-            )
+        _choose_voice(library, voice)
         for parameter, value in parameters.items():
             library.espeak_SetParameter(parameter, value, 0)
         encoded = text.encode() + b"\0"
         if library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, _UTF8_TEXT, None, None) != 0:
             raise RuntimeError(f"espeak-ng could not say a text of {len(text)} characters that begins {text[:40]!r}.")
     return _Sound(np.frombuffer(b"".join(chunks), dtype=np.int16), events)
+
+
+def _choose_voice(library: ctypes.CDLL, voice: str) -> None:
+    """Set the voice; espeak-ng itself ignores a variant that it does not have, so that is checked here."""
+    _, plus, variant = voice.partition("+")
+    variants = Path(_import_loader().get_data_path()) / "voices" / "!v"
+    known = not plus or (variant != "" and (variants / variant).is_file())
+    if not known or library.espeak_SetVoiceByName(voice.encode()) != 0:
+        raise ValueError(
+            f"espeak-ng does not know the voice {voice!r}; use a name such as {' or '.join(VOICES[:2])}"
+            f" (language+variant; the variants are the files in {variants}; 'en-gb' is not accepted here)."
+        )
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from brainlit.encoding.delays import delay_within
 from brainlit.encoding.groups import BoolArray, Float32Array, demean_within
@@ -68,6 +67,8 @@ def rotate_band(X: Float32Array, fit_rows: BoolArray, keep_variance: float, devi
     """
     if keep_variance >= 1.0 or not X.any():
         return X
+    import torch
+
     data = torch.as_tensor(X, device=device)
     fitted = data[torch.from_numpy(fit_rows).to(device)]
     eigenvalues, vectors = torch.linalg.eigh(fitted.T @ fitted)

@@ -7,8 +7,8 @@ for alpha are Q diag(1 / (lam + alpha)) Z, and
 
     SSE = |y|^2 - 2 sum_r (Q'y)_r z_r / (lam_r + alpha) + |prediction|^2,
 
-whose middle term is one product of matrices for all alphas. Directions with lam < 0.01 alpha are left out of the
-search (not of the final weights). The answer is himalaya's for the same gammas, folds and alphas, to rounding.
+whose middle term is one product of matrices for all alphas. No weights are formed before the last fit. The answer is
+himalaya's for the same gammas, folds and alphas, to rounding.
 
 Memory: n_folds x n_features x n_targets numbers are held; n_targets_batch bounds what comes on top.
 """
@@ -23,9 +23,6 @@ import torch
 from brainlit.encoding.folds import Fold
 from brainlit.encoding.groups import Array, FloatArray, IntArray
 from brainlit.encoding.search import Precision, best_alphas, check_alphas
-
-NEGLIGIBLE = 0.01
-"""Eigenvalues below this share of alpha are left out of the predictions that are scored for it."""
 
 
 class _FoldProducts:
@@ -112,7 +109,6 @@ class PrimalSearch:
         Q = (fold.F[:, columns] * scale) @ U
         alphas = torch.as_tensor(self.alphas, dtype=Q.dtype, device=Q.device)
         shrink = 1.0 / (eigenvalues + alphas[:, None])
-        shrink[eigenvalues < NEGLIGIBLE * alphas[:, None]] = 0.0
         projection = U.T * scale
         losses = []
         for batch in self._batches(fold.Y.shape[1]):
@@ -136,8 +132,6 @@ def _decompose(gram: torch.Tensor, columns: torch.Tensor, scale: torch.Tensor) -
 def _sse(Q: torch.Tensor, Y: torch.Tensor, Z: torch.Tensor, shrink: torch.Tensor) -> torch.Tensor:
     """Sum of squared errors of the predictions Q diag(shrink) Z for every row of shrink: (n_alphas, n_targets)."""
     sse = Y.square().sum(dim=0) - 2.0 * shrink @ ((Q.T @ Y) * Z)
-    first_kept = (shrink == 0).sum(dim=1).tolist()
-    for k, first in enumerate(first_kept):
-        predictions = Q[:, first:] @ (shrink[k, first:, None] * Z[first:])
-        sse[k] += predictions.square().sum(dim=0)
+    for k, weights in enumerate(shrink):
+        sse[k] += (Q @ (weights[:, None] * Z)).square().sum(dim=0)
     return sse

@@ -90,7 +90,7 @@ def score_single_band(
     settings = config or ProbeConfig()
     rows = prepare_rows(groups, fit, score, settings.skip_trs, len(Y))
     targets = prepare_targets(np.asarray(Y), rows)
-    return targets.spread(Problem(rows, targets, settings).score_features(_checked("X", X, len(Y))))
+    return np.asarray(targets.spread(Problem(rows, targets, settings).score_features(_checked("X", X, len(Y)))))
 
 
 def _checked(name: str, X: npt.ArrayLike, n_trs: int) -> Array:

@@ -12,7 +12,6 @@ from brainlit.encoding.groups import (
     Array,
     BoolArray,
     Float32Array,
-    FloatArray,
     IntArray,
     demean_within,
     position_in_group,

@@ -33,7 +33,7 @@ class HimalayaSearch:
         n_targets_batch: int | None = None,
     ) -> None:
         self.alphas = check_alphas(alphas)
-        self._backend = _backend_name(precision, device)
+        self._backend = backend_name(precision, device)
         self._Xs = [np.asarray(X, dtype=precision) for X in Xs]
         self._Y = np.asarray(Y, dtype=precision)
         self._cv = [(fold.train, fold.held_out) for fold in folds]
@@ -79,7 +79,8 @@ class HimalayaSearch:
         return [(X.T @ dual) * X.dtype.type(share) for share, X in zip(gamma, self._Xs, strict=True)]
 
 
-def _backend_name(precision: Precision, device: str) -> str:
+def backend_name(precision: Precision, device: str) -> str:
+    """himalaya's backend for a precision and a torch device."""
     if device.startswith("cuda"):
         return "torch_cuda"
     return "torch" if precision == "float32" else "numpy"

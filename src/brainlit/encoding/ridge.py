@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from brainlit.encoding.backend import himalaya_backend
 from brainlit.encoding.banded import DEFAULT_ALPHAS, BandedRidge, banded_ridge_cv
-from brainlit.encoding.folds import make_folds
+from brainlit.encoding.folds import Fold, make_folds
 from brainlit.encoding.groups import Array
+from brainlit.encoding.reference import backend_name
 from brainlit.encoding.search import Precision, SolverName, check_alphas
 
 BAND = "X"
@@ -51,7 +52,9 @@ def ridge_cv(
     n_rows, n_features = np.shape(X)
     few_features = n_features < n_rows
     if solver == "himalaya":
-        return _himalaya_ridge(X, Y, groups, alphas, n_folds, purge_trs, few_features, n_targets_batch, precision)
+        backend = backend_name(precision, device)
+        folds = make_folds(groups, n_folds, purge_trs)
+        return _himalaya_ridge(X, Y, folds, alphas, backend, few_features, n_targets_batch, precision)
     return banded_ridge_cv(
         {BAND: X},
         Y,
@@ -69,10 +72,9 @@ def ridge_cv(
 def _himalaya_ridge(
     X: Array,
     Y: Array,
-    groups: npt.ArrayLike,
+    folds: Sequence[Fold],
     alphas: Sequence[float],
-    n_folds: int,
-    purge_trs: int,
+    backend_to_use: str,
     few_features: bool,
     n_targets_batch: int | None,
     precision: Precision,
@@ -83,8 +85,8 @@ def _himalaya_ridge(
 
     check_alphas(alphas)
     features = np.asarray(X, dtype=precision)
-    cv = [(fold.train, fold.held_out) for fold in make_folds(groups, n_folds, purge_trs)]
-    with himalaya_backend("torch" if precision == "float32" else "numpy") as backend:
+    cv = [(fold.train, fold.held_out) for fold in folds]
+    with himalaya_backend(backend_to_use) as backend:
         grid = backend.asarray(np.asarray(alphas, dtype=precision))
         data, targets = backend.asarray(features), backend.asarray(np.asarray(Y, dtype=precision))
         if few_features:

@@ -58,7 +58,8 @@ def word_vectors(
 def read_word_vectors(path: Path | str) -> dict[str, npt.NDArray[np.float32]]:
     """Word vectors in the text form of word2vec and GloVe: a word and its numbers per line, separated by spaces.
 
-    word2vec's first line ('400000 300') is recognised and skipped. Of a word that occurs twice the first is kept.
+    word2vec's first line ('400000 300') is recognised and skipped. Of a word that occurs twice the first is kept. A
+    few entries of GloVe contain spaces ('. . .'); they are read as such.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def read_word_vectors(path: Path | str) -> dict[str, npt.NDArray[np.float32]]:
                 continue
             n_dimensions = n_dimensions or len(parts) - 1
             word, values = " ".join(parts[:-n_dimensions]), parts[-n_dimensions:]
-            if not word or " " in word:
+            if not word or any(_is_number(part) for part in word.split(" ")[1:]):
                 raise ValueError(
                     f"{path}, line {number}: {len(parts) - 1} values, but the first vector has {n_dimensions};"
                     " the file is cut off or not in word2vec/GloVe text form."
@@ -87,6 +88,14 @@ def read_word_vectors(path: Path | str) -> dict[str, npt.NDArray[np.float32]]:
     if not vectors:
         raise ValueError(f"{path} holds no word vectors.")
     return vectors
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _checked(vector: npt.ArrayLike, n_dimensions: int, word: str, name: str) -> npt.NDArray[np.float64]:

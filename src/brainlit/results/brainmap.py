@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,10 +77,9 @@ def brain_figure(
     if after is not None:
         change = after - before
         limit = max(float(np.nanquantile(np.abs(change), 0.99)), 1e-6)
-        maps += [("after", after, "magma", 0.0, top), ("after − before", change, "RdBu_r", -limit, limit)]
+        maps += [("after", after, "magma", 0.0, top), ("after - before", change, "RdBu_r", -limit, limit)]
     with house_style():
-        figure = new_figure(11, 1.95 * len(maps) + 0.4)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0.02)
+        figure = new_figure(11, 1.95 * len(maps) + 0.3, layout=None)
         _draw_maps(figure, vertices, maps, max_distance_mm)
         png = render(figure, "png", dpi=130)
     means = "; ".join(f"{name}: mean {np.nanmean(values):.3f}" for name, values, *_ in maps)
@@ -93,40 +94,59 @@ def brain_figure(
 def surface_values(
     hemisphere: str, vertices: IntArray, values: FloatArray, max_distance_mm: float = MAX_DISTANCE_MM
 ) -> FloatArray:
-    """Value of the nearest voxel for each vertex of one hemisphere, shape (10242,); NaN where none is near.
+    """Values of the nearest voxel for each vertex of one hemisphere; NaN where none is near.
 
-    Voxels that share a vertex are averaged.
+    Parameters
+    ----------
+    values : array of shape (n_maps, n_voxels)
+        Voxels that are NaN in any map are left out of all. Voxels that share a vertex are averaged.
+
+    Returns
+    -------
+    array of shape (n_maps, 10242)
     """
     from scipy.spatial import cKDTree
 
     first = 0 if hemisphere == "left" else N_VERTICES
-    mine = (vertices >= first) & (vertices < first + N_VERTICES) & np.isfinite(values)
-    on_surface = np.full(N_VERTICES, np.nan)
+    mine = (vertices >= first) & (vertices < first + N_VERTICES) & np.isfinite(values).all(axis=0)
+    on_surface = np.full((len(values), N_VERTICES), np.nan)
     if not mine.any():
         return on_surface
     at, index = np.unique(vertices[mine] - first, return_inverse=True)
-    mean = np.bincount(index, weights=values[mine]) / np.bincount(index)
+    mean = np.stack([np.bincount(index, weights=row[mine]) / np.bincount(index) for row in values])
     places = fsaverage5(hemisphere).places_mm
     distance, nearest = cKDTree(places[at]).query(places, distance_upper_bound=max_distance_mm)
     near = np.isfinite(distance)
-    on_surface[near] = mean[nearest[near]]
+    on_surface[:, near] = mean[:, nearest[near]]
     return on_surface
 
 
 @lru_cache(maxsize=2)
 def fsaverage5(hemisphere: str) -> Hemisphere:
-    """One half of fsaverage5 as nilearn's package carries it; nothing is downloaded."""
-    from nilearn.datasets import fetch_surf_fsaverage
-    from nilearn.surface import load_surf_data, load_surf_mesh
+    """One half of fsaverage5, from the files that nilearn's package carries; nothing is downloaded.
 
-    files = fetch_surf_fsaverage("fsaverage5")
-    pial, inflated = (load_surf_mesh(files[f"{kind}_{hemisphere}"]) for kind in ("pial", "infl"))
-    depth = np.asarray(load_surf_data(files[f"sulc_{hemisphere}"]), dtype=np.float64)
+    The files are read without importing nilearn, which takes seconds.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nilearn is not installed, or carries the surface elsewhere.
+    """
+    import nibabel
+
+    load: Any = nibabel.load
+
+    spec = find_spec("nilearn")
+    folders = list(spec.submodule_search_locations or []) if spec is not None else []
+    if not folders:
+        raise FileNotFoundError("nilearn is not installed, and carries the surface that maps are drawn on: install it.")
+    folder = Path(folders[0]) / "datasets" / "data" / "fsaverage5"
+    pial, inflated, depth = (load(folder / f"{kind}_{hemisphere}.gii.gz").darrays for kind in ("pial", "infl", "sulc"))
     return Hemisphere(
-        np.asarray(pial.coordinates, dtype=np.float64),
-        np.asarray(inflated.coordinates, dtype=np.float64),
-        np.asarray(inflated.faces, dtype=np.int64),
-        depth,
+        np.asarray(pial[0].data, dtype=np.float64),
+        np.asarray(inflated[0].data, dtype=np.float64),
+        np.asarray(inflated[1].data, dtype=np.int64),
+        np.asarray(depth[0].data, dtype=np.float64),
     )
 
 
@@ -137,17 +157,19 @@ def _draw_maps(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    panels = figure.subplots(len(maps), len(VIEWS), squeeze=False)
-    for k, (name, values, colours, low, high) in enumerate(maps):
-        row = panels[k]
+    stacked = np.stack([values for _, values, *_ in maps])
+    shown = {side: surface_values(side, vertices, stacked, max_distance_mm) for side in ("left", "right")}
+    height, width = 0.93 / len(maps), 0.225
+    for k, (name, _, colours, low, high) in enumerate(maps):
         painter = ScalarMappable(Normalize(low, high), colormaps[colours])
-        for axes, (hemisphere, view) in zip(row, VIEWS, strict=True):
-            shown = surface_values(hemisphere, vertices, values, max_distance_mm)
-            _draw_view(axes, fsaverage5(hemisphere), hemisphere, view, shown, painter)
+        bottom = 0.94 - (k + 1) * height
+        for v, (hemisphere, view) in enumerate(VIEWS):
+            axes = figure.add_axes((0.03 + v * width, bottom, width * 0.97, height * 0.97))
+            _draw_view(axes, fsaverage5(hemisphere), hemisphere, view, shown[hemisphere][k], painter)
             if k == 0:
                 axes.set_title(f"{hemisphere} {view}", fontsize=9, color=FAINT, fontweight="normal", loc="center")
-        row[0].text(-0.06, 0.5, name, transform=row[0].transAxes, rotation=90, va="center", ha="center", weight="bold")
-        bar = figure.colorbar(painter, ax=list(row), shrink=0.7, aspect=14, pad=0.01)
+        figure.text(0.012, bottom + height / 2, name, rotation=90, va="center", ha="center", weight="bold")
+        bar = figure.colorbar(painter, cax=figure.add_axes((0.938, bottom + 0.14 * height, 0.011, 0.7 * height)))
         bar.outline.set_visible(False)
         bar.set_label("Δr" if low < 0 else "r")
 
@@ -166,7 +188,7 @@ def _draw_view(axes: Any, half: Hemisphere, hemisphere: str, view: str, values: 
     seen = seen[np.argsort(toward[half.faces[seen]].mean(axis=1))]
     faces = half.faces[seen]
     colours = _face_colours(half, faces, values, painter)
-    axes.add_collection(PolyCollection(corners[seen], facecolors=colours, edgecolors=colours, linewidths=0.25))
+    axes.add_collection(PolyCollection(list(corners[seen]), facecolors=colours, edgecolors=colours, linewidths=0.25))
     axes.set_aspect("equal")
     axes.autoscale_view()
     axes.set_axis_off()
@@ -181,4 +203,4 @@ def _face_colours(half: Hemisphere, faces: IntArray, values: FloatArray, painter
     colours[known] = painter.to_rgba(np.nanmean(corners[known], axis=1))
     shade = 1 - 0.12 * (half.depth[faces].mean(axis=1) > 0)
     colours[known, :3] *= shade[known, None]
-    return np.clip(colours, 0, 1)
+    return np.asarray(np.clip(colours, 0, 1))

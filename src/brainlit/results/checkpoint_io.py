@@ -6,7 +6,6 @@ move is a copy, and a process killed during the copy leaves half a file under th
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Lightning.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write the checkpoint; on any error the file that was there before stays as it was.
 
         Parameters

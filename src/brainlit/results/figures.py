@@ -8,6 +8,9 @@ from typing import Any
 from brainlit.results.look import (
     BAND_COLOURS,
     FAINT,
+    INK,
+    OTHER_COLOURS,
+    REGION_COLOURS,
     STAGE_COLOURS,
     Figure,
     house_style,
@@ -19,7 +22,9 @@ from brainlit.results.lookup import find_score, regions_of
 
 STAGES = ("before", "after")
 MAX_REGIONS = 13
+MAX_STACKS = 8
 MAX_PANELS = 4
+LOSSES = ("train/loss", "train/loss_step", "val/loss")
 
 
 def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -42,7 +47,7 @@ def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
         f"{summary['formulas']['r_backbone']}; layer {summary['probe']['layer']}, mean over subjects."
         f" {_stimulus_words(summary)} Dashes: mean noise ceiling."
     )
-    return _figure("alignment", draw, (max(6.4, 1.3 * len(rows) + 2.4), 3.9), f"Alignment by region. {said}.", caption)
+    return _figure("alignment", draw, (_width_in(len(rows)), 3.9), f"Alignment by region. {said}.", caption)
 
 
 def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -64,14 +69,16 @@ def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
 
     said = "; ".join(f"{name}: {_value(find_score(summary, name, 'ceiling')):.3f}" for name in regions)
     caption = f"r / ceiling: {summary['formulas']['r_over_ceiling']}. {_stimulus_words(summary)}"
-    return _figure("ceilings", draw, (11, 3.6), f"Raw alignment, mean noise ceiling and ratio. Ceilings: {said}.", caption)
+    return _figure(
+        "ceilings", draw, (11, 3.6), f"Raw alignment, mean noise ceiling and ratio. Ceilings: {said}.", caption
+    )
 
 
 def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
     """Unique and shared explained variance as stacked bars, before beside after; None without other bands."""
     parts = [part for part in BAND_COLOURS if any(row["metric"] == f"partition_{part}" for row in summary["scores"])]
     regions = [name for name in regions_of(summary) if parts and find_score(summary, name, f"partition_{parts[0]}")]
-    regions = regions[:MAX_REGIONS]
+    regions = regions[:MAX_STACKS]
     if not regions:
         return None
     stages = [stage for stage in STAGES if stage in summary["stages"]]
@@ -83,11 +90,17 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
             for side, stage in sides:
                 _stack(axes, k + side, [(part, _stage_value(summary, region, part, stage)) for part in parts])
         places = [k + side for k in range(len(regions)) for side, _ in sides]
-        axes.set_xticks(places, [stage for _, stage in sides] * len(regions), fontsize=8, color=FAINT)
+        axes.set_xticks(places, [stage for _, stage in sides] * len(regions), fontsize=7.5, color=FAINT)
         axes.axhline(0, color=FAINT, linewidth=0.8)
         for k, region in enumerate(regions):
             axes.annotate(
-                _wrap(region), (k, 0), (0, -20), va="top", xycoords=("data", "axes fraction"), textcoords="offset points", ha="center"
+                _wrap(region),
+                (k, 0),
+                (0, -20),
+                va="top",
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                ha="center",
             )
         axes.set_ylabel("R² of the joint model")
         axes.set_title(_title(summary, "What explains the responses"))
@@ -96,16 +109,19 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
 
     first = regions[min(1, len(regions) - 1)]
     said = "; ".join(f"{part_label(part)} {_pair(find_score(summary, first, f'partition_{part}'))}" for part in parts)
-    caption = f"{summary['formulas']['partition']}. {_stimulus_words(summary)} Intervals are in the table below."
+    known = any(
+        (row.get("before") or {}).get("low") is not None for row in map(_first_part(summary, parts[0]), regions)
+    )
+    sure = "Intervals are in the table below." if known else "The parts are point values without intervals."
+    caption = f"{summary['formulas']['partition']}. {_stimulus_words(summary)} {sure}"
     alt = f"Variance partition by region. In {first}: {said}."
-    return _figure("partition", draw, (max(7.4, 1.5 * len(regions) + 3.6), 4.3), alt, caption)
+    return _figure("partition", draw, (_width_in(len(regions)) + 1.6, 4.3), alt, caption)
 
 
 def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
     """Alignment of each layer alone, before and after; None with fewer than two layers."""
     layers = sorted({row["layer"] for row in summary["scores"] if row["metric"] == "r_backbone"})
-    named = [name for name in regions_of(summary) if find_score(summary, name, "r_backbone")]
-    regions = sorted(named, key=lambda name: name != summary["headline_region"])[:MAX_PANELS]
+    regions = _panel_regions(summary)
     if len(layers) < 2 or not regions:
         return None
 
@@ -115,7 +131,7 @@ def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
             rows = {k: find_score(summary, region, "r_backbone", layer=k) or {} for k in layers}
             for stage in STAGES:
                 _line(axes, [(k, row[stage]) for k, row in rows.items() if stage in row], STAGE_COLOURS[stage], stage)
-            axes.set_title(region)
+            axes.set_title(region.replace("_", " "))
             axes.set_xlabel("layer (0 = input)")
             axes.xaxis.get_major_locator().set_params(integer=True)
         panels[0].set_ylabel("held-out correlation r")
@@ -129,7 +145,7 @@ def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
 
 def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[tuple[float, float]]]) -> Figure | None:
     """Training and validation loss by step, and alignment at the probed epochs; None where neither is known."""
-    losses = {name: metrics[name] for name in ("train/loss", "val/loss") if metrics.get(name)}
+    losses = {name: metrics[name] for name in LOSSES if metrics.get(name)}
     probes = [row for row in summary["learning"] if row["metric"] == "r_backbone"]
     several = len({row["epoch"] for row in probes}) > 1
     if not losses and not several:
@@ -139,18 +155,24 @@ def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[t
         panels = list(figure.subplots(1, bool(losses) + several, squeeze=False)[0])
         if losses:
             axes = panels.pop(0)
-            for (name, points), colour in zip(losses.items(), (STAGE_COLOURS["before"], FAINT), strict=False):
+            for name, points in losses.items():
                 alone = len(points) < 3
-                axes.plot(*zip(*points, strict=True), color=colour, label=name, marker="o" if alone else None)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=INK if name == "val/loss" else STAGE_COLOURS["before"],
+                    label=name,
+                    marker="o" if alone else None,
+                )
             axes.set(xlabel="optimiser step", ylabel="loss", title=_title(summary, "Loss"))
             axes.legend()
         if several:
-            axes, palette = panels.pop(0), list(BAND_COLOURS.values())
-            for region, colour in zip(dict.fromkeys(row["region"] for row in probes), palette, strict=False):
+            axes, others = panels.pop(0), iter(OTHER_COLOURS)
+            for region in _panel_regions(summary):
+                colour = REGION_COLOURS.get(region) or next(others)
                 _line(axes, [(row["epoch"], row) for row in probes if row["region"] == region], colour, region)
             axes.set(xlabel="epochs trained", ylabel="held-out correlation r", title="Alignment")
             axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.legend()
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
     ends = "; ".join(f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in losses.items())
     caption = f"Losses as logged (metrics.csv). Alignment: as above, at each probed epoch. {_stimulus_words(summary)}"
@@ -168,6 +190,12 @@ def summary_figures(
         ("layers", lambda: layer_figure(summary)),
         ("learning", lambda: learning_figure(summary, metrics)),
     ]
+
+
+def _panel_regions(summary: Mapping[str, Any]) -> list[str]:
+    """The few regions that curves are drawn for: the headline's first."""
+    named = [name for name in regions_of(summary) if find_score(summary, name, "r_backbone")]
+    return sorted(named, key=lambda name: name != summary["headline_region"])[:MAX_PANELS]
 
 
 def _figure(name: str, draw: Callable[[Any], None], size_in: tuple[float, float], alt: str, caption: str) -> Figure:
@@ -189,7 +217,7 @@ def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
             x = k + (s - (len(stages) - 1) / 2) * width
             axes.bar(x, score["value"], width * 0.94, color=STAGE_COLOURS.get(stage, "#C9CDD4"))
             if score["low"] is not None:
-                axes.plot([x, x], [score["low"], score["high"]], color="#1F2733", linewidth=1.3, solid_capstyle="butt")
+                axes.plot([x, x], [score["low"], score["high"]], color=INK, linewidth=1.3, solid_capstyle="butt")
     axes.set_xticks(range(len(rows)), [_wrap(row["region"]) for row in rows])
     axes.axhline(0, color=FAINT, linewidth=0.8)
     axes.grid(axis="x", visible=False)
@@ -199,7 +227,7 @@ def _ceiling_marks(axes: Any, rows: Sequence[Mapping[str, Any]], ceilings: Mappi
     for k, row in enumerate(rows):
         ceiling = _value(ceilings.get(row["region"]))
         if ceiling == ceiling:
-            axes.plot([k - 0.42, k + 0.42], [ceiling, ceiling], color="#1F2733", linestyle=(0, (4, 2)), linewidth=1.2)
+            axes.plot([k - 0.42, k + 0.42], [ceiling, ceiling], color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
 
 
 def _stack(axes: Any, x: float, parts: Sequence[tuple[str, float | None]]) -> None:
@@ -246,6 +274,10 @@ def _stage_value(summary: Mapping[str, Any], region: str, part: str, stage: str)
     return None if value is None else float(value)
 
 
+def _first_part(summary: Mapping[str, Any], part: str) -> Callable[[str], Mapping[str, Any]]:
+    return lambda region: find_score(summary, region, f"partition_{part}") or {}
+
+
 def _value(row: Mapping[str, Any] | None) -> float:
     value = None if row is None else row.get("after", row.get("before", {})).get("value")
     return float("nan") if value is None else float(value)
@@ -256,8 +288,14 @@ def _pair(row: Mapping[str, Any] | None) -> str:
     return ", ".join(f"{stage} {value:.3f}" for stage, value in known if value is not None) or "not defined"
 
 
+def _width_in(n_regions: int) -> float:
+    """Wide enough for the names, narrow enough for a page."""
+    return min(max(6.4, 1.1 * n_regions + 2.0), 11.0)
+
+
 def _wrap(name: str) -> str:
-    return name.replace(" ", "\n", 1) if len(name) > 12 else name
+    words = name.replace("_", " ")
+    return words.replace(" ", "\n", 1) if len(words) > 10 else words
 
 
 def _title(summary: Mapping[str, Any], text: str) -> str:

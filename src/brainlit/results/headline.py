@@ -42,9 +42,7 @@ def alignment_sentence(summary: Mapping[str, Any], row: Mapping[str, Any]) -> st
 
 def share_sentence(row: Mapping[str, Any], place: str) -> str:
     """What happened to the low-level share of the explained variance."""
-    return (
-        f"The share of what the model explains in {place} that low-level features explain too {change_words(row)}."
-    )
+    return f"The share of what the model explains in {place} that low-level features explain too {change_words(row)}."
 
 
 def change_words(row: Mapping[str, Any]) -> str:
@@ -58,15 +56,15 @@ def change_words(row: Mapping[str, Any]) -> str:
     if "difference" not in row or row["difference"]["value"] is None:
         return _single_words(row)
     before, after, change = row["before"]["value"], row["after"]["value"], row["difference"]
-    numbers = f"{before:.3f} to {after:.3f} (difference {change['value']:+.3f}"
+    numbers, difference = f"{before:.3f} to {after:.3f}", f"difference {change['value']:+.3f}"
     if change["low"] is None:
-        return f"went from {numbers}; no interval is available, so no claim is made)"
-    interval = f"95 % interval {change['low']:+.3f} to {change['high']:+.3f}"
+        return f"went from {numbers} ({difference}; no interval is available, so no claim is made)"
+    interval = f"{difference}, 95 % interval {change['low']:+.3f} to {change['high']:+.3f}"
     if change["low"] > 0:
-        return f"rose from {numbers}, {interval})"
+        return f"rose from {numbers} ({interval})"
     if change["high"] < 0:
-        return f"fell from {numbers}, {interval})"
-    return f"did not change beyond its uncertainty: {numbers}, {interval} includes 0)"
+        return f"fell from {numbers} ({interval})"
+    return f"did not change beyond its uncertainty, {numbers} ({interval} includes 0)"
 
 
 def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
@@ -97,10 +95,14 @@ def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
         )
     n_regions = len({row["region"] for row in summary["scores"]}) - 1
     if n_regions < 3:
-        limits.append(f"{_count(n_regions, 'named region')} only: nothing is shown about where in the brain this holds.")
+        limits.append(
+            f"{_count(n_regions, 'named region')} only: nothing is shown about where in the brain this holds."
+        )
     limits.append("Regions were fixed beforehand; intervals are not corrected for the number of regions and layers.")
     if not any(facts.get("n_repeats") for facts in probe["subjects"].values()):
-        limits.append("The scored stories were heard once, so there is no noise ceiling: r cannot be judged against one.")
+        limits.append(
+            "The scored stories were heard once, so there is no noise ceiling: r cannot be judged against one."
+        )
     if run.get("simulated"):
         limits.append("The listeners are simulated: this shows that the method recovers what was planted, not a brain.")
     return limits
@@ -134,7 +136,8 @@ def _when(stage: str) -> str:
 
 
 def _place(region: str) -> str:
-    return region if region.endswith("voxels") else f"{region} voxels"
+    words = region.replace("_", " ")
+    return words if words.endswith("voxels") else f"{words} voxels"
 
 
 def _stimulus(summary: Mapping[str, Any]) -> str:

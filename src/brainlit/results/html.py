@@ -9,6 +9,7 @@ from typing import Any
 
 from brainlit.results.look import Figure
 
+DASH = "\N{EN DASH}"
 CSS = """
 :root{--ink:#1F2733;--faint:#667080;--rule:#E3E6EB;--paper:#fff;--ground:#F5F6F8;--after:#C8385A;--before:#A3A9B3}
 *{box-sizing:border-box}
@@ -103,7 +104,7 @@ def table(heads: Sequence[str], rows: Iterable[tuple[Sequence[str], bool]], n_te
 def number(score: Mapping[str, Any] | None, signed: bool = False, digits: int = 3) -> str:
     """A value with its interval in small type; a dash where it is not defined."""
     if not score or score.get("value") is None:
-        return "–"
+        return DASH
     sign = "+" if signed else ""
     text = f"{score['value']:{sign}.{digits}f}"
     if score.get("low") is None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from brainlit.store.atomic import atomic_path
 
@@ -21,7 +21,7 @@ METRICS_FILE = "metrics.csv"
 _log = logging.getLogger(__name__)
 
 
-class _AppendingWriter(ExperimentWriter):  # type: ignore[misc]
+class _AppendingWriter(ExperimentWriter):
     """Keep the rows that an earlier process of the same run wrote, and write the whole file atomically."""
 
     def _check_log_dir_exists(self) -> None:
@@ -56,7 +56,7 @@ class MetricsLogger(CSVLogger):
         Rows are on disk after this many steps at the latest.
     """
 
-    def __init__(self, save_dir: str | os.PathLike[str], flush_logs_every_n_steps: int = 50) -> None:
+    def __init__(self, save_dir: str | Path, flush_logs_every_n_steps: int = 50) -> None:
         super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=flush_logs_every_n_steps)
 
     @property
@@ -66,7 +66,8 @@ class MetricsLogger(CSVLogger):
         if self._experiment is None:
             Path(self.save_dir).mkdir(parents=True, exist_ok=True)
             self._experiment = _AppendingWriter(log_dir=self.log_dir)
-        return self._experiment
+        writer: ExperimentWriter = self._experiment  # type: ignore[assignment]
+        return writer
 
 
 def wandb_mode(environ: Mapping[str, str] | None = None) -> str:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 STAGE_COLOURS = {"before": "#A3A9B3", "after": "#C8385A"}
 BAND_COLOURS = {
@@ -18,10 +18,12 @@ BAND_COLOURS = {
     "low_level&semantic": "#A9A545",
     "backbone&low_level&semantic": "#77688F",
 }
+REGION_COLOURS = {"semantic": "#3E9B6E", "auditory": "#E8A33D", "null": "#A3A9B3", "all voxels": "#1F2733"}
+OTHER_COLOURS = ("#2F6DB5", "#77688F", "#33879A", "#C8385A", "#8E8870")
 BAND_LABELS = {"backbone": "speech model", "low_level": "low-level", "semantic": "semantic"}
 INK, FAINT, RULE = "#1F2733", "#667080", "#D9DDE3"
 
-_STYLE = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "DejaVu Sans"],
     "font.size": 10.5,
@@ -87,12 +89,12 @@ def house_style() -> Iterator[None]:
         fonts.setLevel(level)
 
 
-def new_figure(width_in: float, height_in: float) -> Any:
+def new_figure(width_in: float, height_in: float, layout: Literal["constrained"] | None = "constrained") -> Any:
     """A figure with an Agg canvas that no global registry knows of; freed with its last reference."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MatplotlibFigure
 
-    figure = MatplotlibFigure(figsize=(width_in, height_in), layout="constrained")
+    figure = MatplotlibFigure(figsize=(width_in, height_in), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

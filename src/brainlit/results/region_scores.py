@@ -138,7 +138,9 @@ def region_replicates(
         keep = np.any(list(inside.values()), axis=0)
         if not keep.any():
             continue
-        r, r2 = _voxel_replicates(observed[:, part][:, keep], predicted[:, part][:, keep], groups, block_of_row, weights)
+        r, r2 = _voxel_replicates(
+            observed[:, part][:, keep], predicted[:, part][:, keep], groups, block_of_row, weights
+        )
         for name, mask in inside.items():
             totals[name] += np.stack([r @ mask[keep], r2 @ mask[keep]])
     counts = {name: max(int(mask.sum()), 1) for name, mask in regions.items()}

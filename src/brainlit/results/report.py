@@ -26,7 +26,7 @@ REPORT_FILE = "report.html"
 MAX_BRAINS = 3
 IMPACTS = {
     "impact_residual_lag0": "residual, lag 0",
-    "impact_residual_lags": "residual, lags −k..k",
+    "impact_residual_lags": "residual, lags -k..k",
     "impact_banded_ridge": "banded ridge",
 }
 _log = logging.getLogger(__name__)
@@ -63,12 +63,12 @@ def write_report(run_dir: RunDirectory | Path | str, state: str | None = None) -
 
 
 def draw_figures(
-    run: RunDirectory, summary: Mapping[str, Any], records: Sequence[ProbeRecord]
+    run: RunDirectory, summary: Mapping[str, Any], records: Sequence[ProbeRecord], brains: bool = True
 ) -> tuple[dict[str, Figure], dict[str, str]]:
     """Figures by name, and a sentence for each that there is not."""
     jobs = [*summary_figures(summary, read_metrics(run.path / "metrics.csv"))]
     sentences: dict[str, str] = {}
-    for subject in list(summary["probe"]["subjects"])[:MAX_BRAINS]:
+    for subject in list(summary["probe"]["subjects"])[: MAX_BRAINS if brains else 0]:
         pair = [record for record in records if record.subject == subject]
         if pair[0].vertices is None:
             sentences[f"brain-{subject}"] = f"No map for {subject}: its voxels have no places on fsaverage5."
@@ -213,8 +213,8 @@ def _alignment_table(summary: Mapping[str, Any]) -> str:
         row = find_score(summary, region, "r_backbone")
         if row is not None:
             up = row.get("voxels_up")
-            cells = [str(row["n_voxels"]), *_three(row), "–" if up is None else f"{100 * up:.0f} %"]
-            rows.append(([escape(region), *cells], region == summary["headline_region"]))
+            cells = [str(row["n_voxels"]), *_three(row), html.DASH if up is None else f"{100 * up:.0f} %"]
+            rows.append(([escape(region.replace("_", " ")), *cells], region == summary["headline_region"]))
     return html.table(heads, rows) + html.paragraph(
         f"{summary['formulas']['r_backbone']}. In brackets: 95 % interval. voxels up: share of voxels whose r is higher"
         " after than before (0.5 is chance).",
@@ -241,7 +241,10 @@ def _low_level_section(summary: Mapping[str, Any]) -> str:
         return ""
     heads = ["region", "low-level share, before", "after", "difference"]
     share = [
-        ([escape(name), *_three(find_score(summary, name, "low_level_share") or {})], name == summary["headline_region"])
+        (
+            [escape(name), *_three(find_score(summary, name, "low_level_share") or {})],
+            name == summary["headline_region"],
+        )
         for name in regions
     ]
     impact = [
@@ -305,4 +308,4 @@ def _three(row: Mapping[str, Any], digits: int = 3) -> list[str]:
 
 def _arrow(row: Mapping[str, Any] | None, digits: int = 1) -> str:
     known = [(row or {}).get(stage, {}).get("value") for stage in ("before", "after")]
-    return " → ".join(f"{value:.{digits}f}" for value in known if value is not None) or "–"
+    return " → ".join(f"{value:.{digits}f}" for value in known if value is not None) or html.DASH

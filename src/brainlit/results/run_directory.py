@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import secrets
 from collections.abc import Mapping
@@ -135,7 +134,9 @@ class RunDirectory:
             If the folder is not a run directory.
         """
         if not (Path(path) / STATUS_FILE).exists():
-            raise FileNotFoundError(f"{path} holds no {STATUS_FILE}: not a run directory. Look under runs/<experiment>/.")
+            raise FileNotFoundError(
+                f"{path} holds no {STATUS_FILE}: not a run directory. Look under runs/<experiment>/."
+            )
         return cls(Path(path))
 
     @classmethod
@@ -243,7 +244,7 @@ class RunDirectory:
 
     def _write_status(self, **changes: Any) -> None:
         status = {**self.status, "experiment": self.experiment, "id": self.run_id, **changes}
-        status.update(host=platform.node(), pid=os.getpid())
+        status["pid"] = os.getpid()
         write_json_atomic(self.path / STATUS_FILE, status)
 
 

@@ -32,8 +32,8 @@ FORMULAS = {
     "r2_backbone": "mean over voxels of 1 - SSE / SST on the scored rows, backbone alone",
     "low_level_share": "(R2_B + R2_L - R2_BL) / R2_B, each R2 summed over the voxels; left out where the 95 %"
     " interval of R2_B reaches 0",
-    "impact_residual_lag0": "100 (r_B - r_B|L) / r_B, each r a mean over voxels; low-level features regressed out of the"
-    " backbone's features at lag 0 (as published)",
+    "impact_residual_lag0": "100 (r_B - r_B|L) / r_B, each r a mean over voxels; low-level features regressed out of"
+    " the backbone's features at lag 0 (as published)",
     "impact_residual_lags": "as before, regressed out over lags -k..k",
     "impact_banded_ridge": "as before, r_B|L from the backbone's part of a banded ridge with the low-level band",
     "partition": "unique and shared R2 from the seven nested models, mean over voxels; the parts add up to R2 of the"

@@ -24,9 +24,7 @@ LEARNING_METRICS = ("r_backbone", "r_over_ceiling", "low_level_share")
 Summary = dict[str, Any]
 
 
-def build_summary(
-    run: RunDirectory, records: Sequence[ProbeRecord] | None = None, state: str | None = None
-) -> Summary:
+def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = None, state: str | None = None) -> Summary:
     """Gather the numbers of a run from its probe records.
 
     Parameters
@@ -112,9 +110,7 @@ def _score_rows(stages: Mapping[str, Sequence[ProbeRecord]]) -> list[dict[str, A
     return rows
 
 
-def _keys(
-    by_stage: Mapping[str, Mapping[str, ProbeRecord]], members: Sequence[str]
-) -> Iterable[tuple[str, int, str]]:
+def _keys(by_stage: Mapping[str, Mapping[str, ProbeRecord]], members: Sequence[str]) -> Iterable[tuple[str, int, str]]:
     keys: dict[tuple[str, int, str], None] = {}
     for group in by_stage.values():
         for member in members:
@@ -129,7 +125,7 @@ def _score_row(
     """Before, after and paired difference of one number, over the members that have it at every stage."""
     region, layer, metric = key
     found = {
-        stage: {m: row for m in members if m in group and (row := group[m].table.get(*key)) is not None}
+        stage: {m: own for m in members if m in group and (own := group[m].table.get(*key)) is not None}
         for stage, group in by_stage.items()
     }
     everywhere = [m for m in members if all(m in rows for rows in found.values())]

@@ -54,7 +54,8 @@ class VoxelHead(nn.Module):
         self.delays_trs = None if delays_trs is None else check_delays(delays_trs)
         self.dropout = nn.Dropout(dropout)
         generator = torch.Generator().manual_seed(seed)
-        self.linear = nn.Linear(hidden_size, sum(self.target_sizes.values()))
+        n_targets = sum(self.target_sizes.values())
+        self.linear = nn.utils.skip_init(nn.Linear, hidden_size, n_targets)  # type: ignore[no-untyped-call]
         bound = 1 / math.sqrt(hidden_size)
         nn.init.uniform_(self.linear.weight, -bound, bound, generator=generator)
         nn.init.zeros_(self.linear.bias)

@@ -10,14 +10,12 @@ from typing import Any, Literal, get_args
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from brainlit.backbones import BackboneConfig, load_backbone
 from brainlit.tuning.checkpoint import RECORD, check_same, read_record
 from brainlit.tuning.heads import VoxelHead, check_delays, masked_mse
 from brainlit.tuning.pooling import pool_per_tr, pool_window
-from brainlit.tuning.schedule import warmup_linear_decay
+from brainlit.tuning.schedule import adamw_with_schedule
 from brainlit.tuning.scores import RunningCorrelation
 from brainlit.tuning.standardise import pool_statistics
 
@@ -238,7 +236,8 @@ class BrainTuning(pl.LightningModule):
         """Say how the backbone trains; measure the pooled states unless a checkpoint brought their mean and sd."""
         description = self.backbone.describe()
         log.info(
-            "backbone %s (%s) trains in %s mode: dropout %s, layerdrop %s, SpecAugment %s; convolutions frozen",
+            "backbone %s (%s) trains in %s mode: dropout %s, layerdrop %s, SpecAugment %s; convolutions frozen"
+            " (Lightning's warning about modules in eval mode refers to this)",
             description["family"],
             description["weights"],
             self.hparams["backbone_mode"],
@@ -265,16 +264,14 @@ class BrainTuning(pl.LightningModule):
         n_steps = self.trainer.estimated_stepping_batches
         if n_steps == float("inf"):
             raise ValueError("the learning rate needs the length of the run: give --trainer.max_epochs or max_steps.")
-        trunk = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
-        groups = [
-            {"name": "backbone", "params": trunk, "lr": self.hparams["backbone_lr"]},
-            {"name": "head", "params": list(self._built_head().parameters()), "lr": self.hparams["head_lr"]},
-        ]
-        fused = self.trainer.precision != "16-mixed"  # the gradient scaler cannot clip with a fused optimiser
-        optimizer = AdamW(groups, weight_decay=self.hparams["weight_decay"], fused=fused)
-        fraction = self.hparams["warmup_fraction"]
-        schedule = LambdaLR(optimizer, lambda step: warmup_linear_decay(step, int(n_steps), fraction))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return adamw_with_schedule(
+            {"backbone": self.backbone.parameters(), "head": self._built_head().parameters()},
+            {"backbone": self.hparams["backbone_lr"], "head": self.hparams["head_lr"]},
+            self.hparams["weight_decay"],
+            int(n_steps),
+            self.hparams["warmup_fraction"],
+            fused=self.trainer.precision != "16-mixed",  # the gradient scaler cannot clip with a fused optimiser
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the model says about itself."""

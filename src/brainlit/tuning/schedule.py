@@ -1,6 +1,41 @@
-"""Learning rate by optimiser step: warm up, then fall in a straight line to zero."""
+"""AdamW for backbone and head, and its learning rate by optimiser step: warm up, then fall to zero."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def adamw_with_schedule(
+    parameters: dict[str, Iterable[nn.Parameter]],
+    learning_rates: dict[str, float],
+    weight_decay: float,
+    n_steps: int,
+    warmup_fraction: float,
+    fused: bool,
+) -> Any:
+    """What configure_optimizers returns: one group for each name, leaving out frozen parameters.
+
+    Parameters
+    ----------
+    parameters, learning_rates : dicts by name of the group
+        Peak learning rates.
+    n_steps : int
+        Optimiser steps of the whole run.
+    fused : bool
+        Update all parameters in one kernel: the same numbers, sooner.
+    """
+    groups = [
+        {"name": name, "params": [p for p in group if p.requires_grad], "lr": learning_rates[name]}
+        for name, group in parameters.items()
+    ]
+    optimizer = AdamW(groups, weight_decay=weight_decay, fused=fused)
+    schedule = LambdaLR(optimizer, lambda step: warmup_linear_decay(step, n_steps, warmup_fraction))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def warmup_linear_decay(step: int, n_steps: int, warmup_fraction: float) -> float:

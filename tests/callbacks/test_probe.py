@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from brainlit.callbacks import BandedRidgeProbe, RunReport, probe_log
+from brainlit.callbacks.probe import weights_hash
+from brainlit.encoding.probe_files import load_probe
+from brainlit.results import report as report_module
+from brainlit.results.record import find_records, load_record, record_path
+from brainlit.results.run_directory import RunDirectory, RunFinishedError
+from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
+
+BACKEND = "numpy"
+
+
+def backend() -> str:
+    from himalaya.backend import get_backend
+
+    return str(get_backend().name)
+
+
+@pytest.fixture(scope="module")
+def fitted(toy_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ToyModule]:
+    """A finished run of three epochs with a probe after the first and second, and a report."""
+    path = tmp_path_factory.mktemp("runs") / "toy" / "one"
+    torch.manual_seed(3)
+    module = ToyModule()
+    trainer = toy_trainer(path, toy_probe(every_n_epochs=1), RunReport(), epochs=3)
+    trainer.fit(module, toy_data(toy_store_path))
+    return path, module
+
+
+def test_each_probe_leaves_files_tables_and_scalars(fitted: tuple[Path, ToyModule]) -> None:
+    path, _ = fitted
+    records = find_records(path / "probes")
+    assert [(r.stage, r.epoch, r.step) for r in records if r.subject == "sub-A"] == [
+        ("before", 0, 0),
+        ("during", 1, 2),
+        ("during", 2, 4),
+        ("after", 3, 6),
+    ]
+    assert {record.subject for record in records} == {"sub-A", "sub-B"}
+    assert sorted(p.name for p in (path / "probes").glob("*.csv")) == [f"epoch-00{k}.csv" for k in range(4)]
+    with (path / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("probe/semantic/layer-2/r_backbone")]
+    assert [row["step"] for row in rows] == ["0", "2", "4", "6"]
+    both = [r.table.get("low_level", 2, "r_backbone") for r in records if r.epoch == 3]
+    mean = np.mean([row.score.value for row in both if row is not None])
+    assert float(rows[-1]["probe/low_level/layer-2/r_backbone"]) == pytest.approx(mean)
+
+
+def test_the_planted_answer_comes_out(fitted: tuple[Path, ToyModule]) -> None:
+    record = load_record(record_path(fitted[0] / "probes", "sub-A", 0))
+    r = {name: record.table.get(name, 2, "r_backbone") for name in ("low_level", "semantic")}
+    assert r["low_level"] is not None
+    assert r["semantic"] is not None
+    assert r["low_level"].score.value > 0.7
+    assert abs(r["semantic"].score.value) < 0.4
+    share = record.table.get("low_level", 2, "low_level_share")
+    assert share is not None
+    assert share.score.value > 0.8
+    assert record.facts["n_repeats"] == 3
+    assert record.facts["n_score_trs"] == 35
+
+
+def test_files_hold_the_probe_and_curves_cover_all_layers(fitted: tuple[Path, ToyModule]) -> None:
+    path = record_path(fitted[0] / "probes", "sub-A", 3)
+    np.testing.assert_array_equal(load_probe(path).r_by_model["backbone"], load_record(path).r)
+    layers = {layer for _, layer, metric in load_record(path).table.keys if metric == "r_backbone"}
+    assert layers == {0, 1, 2}
+
+
+def test_training_draws_what_it_would_draw_without_probes(
+    fitted: tuple[Path, ToyModule], toy_store_path: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    alone = ToyModule()
+    toy_trainer(tmp_path, epochs=3).fit(alone, toy_data(toy_store_path))
+    assert alone.drawn == fitted[1].drawn
+    assert torch.equal(alone.backbone.gain, fitted[1].backbone.gain)
+
+
+def test_report_summary_and_provenance_are_written_and_the_run_is_finished(fitted: tuple[Path, ToyModule]) -> None:
+    path, _ = fitted
+    assert RunDirectory.open(path).state == "finished"
+    facts = json.loads((path / "run.json").read_text())
+    assert (facts["regime"], facts["control"], facts["epochs"], facts["steps"]) == ("brain", False, 3, 6)
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["run"]["state"] == "finished"
+    assert summary["headline_region"] == "semantic"
+    assert json.loads((path / "provenance.json").read_text())["seed"] == 5
+    assert summary["headline"][0] in " ".join((path / "report.html").read_text().split())
+
+
+def test_a_finished_run_is_not_trained_again(fitted: tuple[Path, ToyModule], toy_store_path: Path) -> None:
+    with pytest.raises(RunFinishedError, match="not written again"):
+        toy_trainer(fitted[0], RunReport()).fit(ToyModule(), toy_data(toy_store_path))
+
+
+def test_a_failing_probe_stops_the_run_and_gives_everything_back(
+    toy_store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brainlit.encoding import probe as encoding_probe
+
+    def broken(*_: Any, **__: Any) -> None:
+        torch.rand(3)
+        module.eval()
+        raise ArithmeticError("singular")
+
+    module, data, name = ToyModule(), toy_data(toy_store_path), backend()
+    module.train()
+    module.backbone.frozen.eval()
+    monkeypatch.setattr(encoding_probe, "run_probe", broken)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    with pytest.raises(ArithmeticError, match="singular"):
+        toy_trainer(tmp_path, toy_probe()).fit(module, data)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert module.head.training
+    assert not module.backbone.frozen.training
+    assert backend() == name
+    assert not list((tmp_path / "probes").rglob("*.h5"))
+
+
+@pytest.mark.parametrize("solver", ["primal", "himalaya"])
+def test_the_himalaya_backend_comes_back(solver: str, toy_store_path: Path, tmp_path: Path) -> None:
+    from himalaya.backend import set_backend
+
+    before = backend()
+    set_backend(BACKEND)
+    try:
+        toy_trainer(tmp_path, toy_probe(solver=solver, layers=[2]), epochs=1).fit(ToyModule(), toy_data(toy_store_path))
+        assert backend() == BACKEND
+    finally:
+        set_backend(before)
+
+
+def test_a_figure_that_fails_does_not_stop_the_run(
+    toy_store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(probe_log, "build_summary", broken)
+    with caplog.at_level(logging.WARNING):
+        toy_trainer(tmp_path, toy_probe(figures=True, layers=[2]), epochs=1).fit(ToyModule(), toy_data(toy_store_path))
+    assert "Traceback" in caplog.text
+    assert "no ink" in caplog.text
+    assert len(find_records(tmp_path / "probes")) == 4
+
+
+class Stop(pl.Callback):
+    """Ends the process's work, as a kill would, at the start of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise ConnectionAbortedError
+
+
+def stopped_run(store: Path, path: Path) -> bytes:
+    """A run that ended after its first epoch; returns its first probe file."""
+    saving = ModelCheckpoint(path / "checkpoints", save_last=True)
+    trainer = toy_trainer(path, toy_probe(), Stop(1), saving, epochs=2, enable_checkpointing=True)
+    with pytest.raises(ConnectionAbortedError):
+        trainer.fit(ToyModule(), toy_data(store))
+    return record_path(path / "probes", "sub-A", 0).read_bytes()
+
+
+def resume(store: Path, path: Path, **changes: Any) -> None:
+    trainer = toy_trainer(path, toy_probe(**changes), epochs=2)
+    trainer.fit(ToyModule(), toy_data(store), ckpt_path=path / "checkpoints" / "last.ckpt", weights_only=False)
+
+
+def test_a_resumed_run_reads_its_first_probe(toy_store_path: Path, tmp_path: Path) -> None:
+    before = stopped_run(toy_store_path, tmp_path)
+    resume(toy_store_path, tmp_path)
+    assert record_path(tmp_path / "probes", "sub-A", 0).read_bytes() == before
+    assert [r.epoch for r in find_records(tmp_path / "probes")] == [0, 0, 2, 2]
+
+
+def test_a_resumed_run_with_other_settings_or_without_its_first_probe_is_refused(
+    toy_store_path: Path, tmp_path: Path
+) -> None:
+    stopped_run(toy_store_path, tmp_path)
+    with pytest.raises(RuntimeError, match="other probe settings or data"):
+        resume(toy_store_path, tmp_path, delays_trs=(1, 2))
+    record_path(tmp_path / "probes", "sub-B", 0).unlink()
+    with pytest.raises(RuntimeError, match="weights of that time are gone"):
+        resume(toy_store_path, tmp_path)
+
+
+def test_a_fresh_start_does_not_trust_a_file_of_other_weights(toy_store_path: Path, tmp_path: Path) -> None:
+    first = ToyModule()
+    toy_trainer(tmp_path, toy_probe(layers=[2]), epochs=0).fit(first, toy_data(toy_store_path))
+    path = record_path(tmp_path / "probes", "sub-A", 0)
+    assert load_record(path).facts["weights"] == weights_hash(ToyModule())
+    second = ToyModule()
+    with torch.no_grad():
+        second.backbone.gain[0] = 0.0
+    toy_trainer(tmp_path, toy_probe(layers=[2]), epochs=0).fit(second, toy_data(toy_store_path))
+    assert load_record(path).facts["weights"] == weights_hash(second) != weights_hash(first)
+
+
+def test_without_epochs_there_is_one_probe_and_the_regime_is_pretrained(
+    toy_store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_module, "draw_figures", lambda *_, **__: ({}, {}))
+    path = tmp_path / "toy" / "one"
+    toy_trainer(path, toy_probe(layers=[2]), RunReport(), epochs=0).fit(ToyModule(), toy_data(toy_store_path))
+    assert {record.stage for record in find_records(path / "probes")} == {"before"}
+    assert json.loads((path / "run.json").read_text())["regime"] == "pretrained"
+
+
+def test_the_time_between_is_limited_but_the_ends_are_not(toy_store_path: Path, tmp_path: Path) -> None:
+    probe = toy_probe(every_n_epochs=1, max_seconds=0.0, layers=[2])
+    toy_trainer(tmp_path, probe, epochs=4).fit(ToyModule(), toy_data(toy_store_path))
+    assert [r.epoch for r in find_records(tmp_path / "probes") if r.subject == "sub-A"] == [0, 1, 4]
+
+
+def test_scores_and_responses_of_the_scored_story_do_not_reach_the_fit(toy_store_path: Path, tmp_path: Path) -> None:
+    toy_trainer(tmp_path, toy_probe(layers=[2]), epochs=0).fit(ToyModule(), toy_data(toy_store_path))
+    facts = load_record(record_path(tmp_path / "probes", "sub-A", 0)).facts
+    assert facts["fit_spans"] == ["toy2[0:40]", "toy3[0:40]"]
+    assert facts["score_spans"] == ["toy5[0:40]"]
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"layers": [7]}, "layer 7"), ({"partition_layer": -4}, "layer -4")])
+def test_layers_that_do_not_exist_are_refused(
+    settings: dict[str, Any], message: str, toy_store_path: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        toy_trainer(tmp_path, toy_probe(**settings), epochs=0).fit(ToyModule(), toy_data(toy_store_path))
+
+
+def test_settings_are_checked_at_once() -> None:
+    with pytest.raises(ValueError, match="every_n_epochs"):
+        BandedRidgeProbe(every_n_epochs=-1)
+    with pytest.raises(ValueError, match="delays_trs"):
+        BandedRidgeProbe(delays_trs=())

@@ -1,0 +1,127 @@
+"""Voxels are chosen on the 'choose' repeats and on nothing that is scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainlit.datamodules.voxels import choose_repeats, heard_any, select_voxels
+from brainlit.encoding.roles import Span
+from brainlit.store import StoryStore, build_store
+from brainlit.stories import Responses, Subject
+from tests.toy import DRIVEN_BY, ToySource
+
+N_NOISE = 600
+CHOOSE = [Span("toy4", 0, 120)]
+DRIVEN = [k for k, driver in enumerate(DRIVEN_BY) if driver != "noise"]
+
+
+class Long(ToySource):
+    """Enough rows for a ceiling; with `scramble`, another answer in all that is scored."""
+
+    def __init__(self, scramble: bool = False) -> None:
+        super().__init__(n_trs=120, n_repeats=4)
+        self.scramble = scramble
+
+    def responses(self, subject: str, story: str) -> Responses | None:
+        given = super().responses(subject, story)
+        if self.scramble and story == "toy5" and given is not None:
+            assert given.repeats is not None
+            return Responses(given.values[:, ::-1].copy(), given.repeats[:, :, ::-1].copy())
+        return given
+
+
+class Broken(Long):
+    def responses(self, subject: str, story: str) -> Responses | None:
+        given = super().responses(subject, story)
+        if given is not None:
+            given.values[0, [1, 9] if subject == "sub-A" else slice(None)] = np.nan
+        return given
+
+
+class Noisy(Long):
+    """N_NOISE more voxels of noise."""
+
+    def story_names(self) -> list[str]:
+        return ["toy4"]
+
+    def subject(self, name: str) -> Subject:
+        return Subject(name, 12 + N_NOISE)
+
+    def responses(self, subject: str, story: str) -> Responses | None:
+        given = super().responses(subject, story)
+        assert given is not None
+        assert given.repeats is not None
+        noise = self._rng(story, 8, subject).standard_normal((self.n_repeats, self.n_trs, N_NOISE), dtype=np.float32)
+        repeats = np.concatenate([given.repeats, noise], axis=2)
+        return Responses(repeats.mean(axis=0), repeats)
+
+
+@pytest.fixture(scope="module")
+def long_store(tmp_path_factory: pytest.TempPathFactory) -> StoryStore:
+    return build_store(Long(), tmp_path_factory.mktemp("long"), progress=False)
+
+
+def test_all_driven_voxels_and_hardly_any_noise_are_chosen(tmp_path: Path) -> None:
+    """The choice promises a rate: at most one in two hundred noise voxels passes, not none."""
+    store = build_store(Noisy(), tmp_path, progress=False)
+    chosen = select_voxels(store, "sub-A", CHOOSE, 0.4)
+    assert set(DRIVEN) <= set(chosen.tolist())
+    assert (len(chosen) - len(DRIVEN)) / (N_NOISE + 4) < 0.015
+    assert select_voxels(store, "sub-A", CHOOSE, None).tolist() == list(range(12 + N_NOISE))
+
+
+def test_scored_data_changes_nothing(long_store: StoryStore, tmp_path: Path) -> None:
+    scrambled = build_store(Long(scramble=True), tmp_path, progress=False)
+    before, after = (store.responses("sub-A", "toy5") for store in (long_store, scrambled))
+    assert before is not None
+    assert after is not None
+    assert (before != after).any()
+    for subject in ("sub-A", "sub-B"):
+        np.testing.assert_array_equal(
+            select_voxels(long_store, subject, CHOOSE, 0.4), select_voxels(scrambled, subject, CHOOSE, 0.4)
+        )
+
+
+def test_the_ceiling_uses_the_rows_of_the_spans(long_store: StoryStore) -> None:
+    whole = long_store.repeats("sub-A", "toy4")
+    assert whole is not None
+    repeats, groups = choose_repeats(
+        long_store, "sub-A", [Span("toy0", 0, 9), Span("toy4", 5, 20), Span("toy4", 30, 60)]
+    )
+    np.testing.assert_array_equal(repeats, np.concatenate([whole[:, 5:20], whole[:, 30:60]], axis=1))
+    assert groups.tolist() == [0] * 15 + [1] * 30
+
+
+def test_batches_of_voxels_change_nothing(long_store: StoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = select_voxels(long_store, "sub-A", CHOOSE, 0.4)
+    assert 0 < len(at_once) < 12
+    monkeypatch.setattr("brainlit.datamodules.voxels.VOXELS_AT_ONCE", 5)
+    np.testing.assert_array_equal(select_voxels(long_store, "sub-A", CHOOSE, 0.4), at_once)
+
+
+def test_voxels_with_holes_are_never_chosen(tmp_path: Path) -> None:
+    store = build_store(Broken(), tmp_path, progress=False)
+    assert select_voxels(store, "sub-A", CHOOSE, None).tolist() == [k for k in range(12) if k not in (1, 9)]
+    with pytest.raises(ValueError, match="'sub-B' has no voxel that is finite"):
+        select_voxels(store, "sub-B", CHOOSE, None)
+
+
+@pytest.mark.parametrize("choose", [[], [Span("toy0", 0, 120)]])
+def test_without_repeats_there_is_no_ceiling(long_store: StoryStore, choose: list[Span]) -> None:
+    with pytest.raises(ValueError, match=r"min_ceiling needs repeats, .* repeated are toy4, toy5"):
+        select_voxels(long_store, "sub-A", choose, 0.4)
+
+
+def test_impossible_ceilings_are_refused(long_store: StoryStore) -> None:
+    with pytest.raises(ValueError, match=r"min_ceiling is 1\.5"):
+        select_voxels(long_store, "sub-A", CHOOSE, 1.5)
+    with pytest.raises(ValueError, match=r"no voxel of subject 'sub-A' .* toy4\[0:120\]; lower min_ceiling"):
+        select_voxels(long_store, "sub-A", CHOOSE, 0.999)
+
+
+def test_who_heard_what(toy_store: StoryStore) -> None:
+    assert heard_any(toy_store, "sub-B", ["toy1", "toy0"])
+    assert not heard_any(toy_store, "sub-B", ["toy1"])

@@ -1,0 +1,268 @@
+"""Windows hold the sound and rows that a sample-by-sample loop says they should."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brainlit.datamodules.targets import VoxelTargets
+from brainlit.datamodules.windows import (
+    EpochWindows,
+    Window,
+    WindowBatch,
+    WindowConfig,
+    WindowDataset,
+    evaluation_windows,
+    training_windows,
+)
+from brainlit.encoding.roles import Span
+from brainlit.store import StoryStore, build_store
+from brainlit.stories import Story
+from brainlit.timebase import TimeBase
+from tests.toy import ToySource
+
+ALL = np.arange(12)
+
+
+class Logged(ToySource):
+    """The toy data set on an irregular clock that begins 3.1 s before the sound."""
+
+    def story(self, name: str) -> Story:
+        story = super().story(name)
+        steps_s = 2.0045 + self._rng(name, 9).uniform(-0.01, 0.01, self.n_trs - 1)
+        return replace(story, timebase=TimeBase(np.concatenate([[0.0], np.cumsum(steps_s)]) - 3.1, 2.0))
+
+
+@pytest.fixture(scope="module")
+def logged_store(tmp_path_factory: pytest.TempPathFactory) -> StoryStore:
+    return build_store(Logged(n_trs=20), tmp_path_factory.mktemp("logged"), progress=False)
+
+
+def dataset(store: StoryStore, config: WindowConfig) -> WindowDataset:
+    return WindowDataset(store, config, [], VoxelTargets(store, {"sub-A": ALL, "sub-B": ALL[:3]}))
+
+
+def read_one(store: StoryStore, config: WindowConfig, window: Window) -> WindowBatch:
+    return dataset(store, config).read([window])
+
+
+@pytest.mark.parametrize("first_tr", [0, 1, 7, 16])
+@pytest.mark.parametrize(
+    "config",
+    [WindowConfig(n_trs=4, context_s=3.0), WindowConfig(n_trs=1, context_s=8.0), WindowConfig(4, 0.0, shift_s=-1.3)],
+)
+def test_sound_equals_a_loop_over_samples(logged_store: StoryStore, config: WindowConfig, first_tr: int) -> None:
+    batch = read_one(logged_store, config, Window("toy1", first_tr, first_tr, first_tr + config.n_trs))
+    clock = logged_store.timebase("toy1")
+    whole = logged_store.audio("toy1", 0, logged_store.n_samples("toy1"))
+    end = round((clock.tr_edges_s(first_tr, config.n_trs)[-1] + config.shift_s) * 16_000)
+    length = round((config.n_trs * 2.0 + config.context_s) * 16_000)
+    samples = range(end - length, end)
+    inside = [0 <= k < len(whole) for k in samples]
+    assert batch["audio"][0].tolist() == [int(whole[k]) if ok else 0 for k, ok in zip(samples, inside, strict=True)]
+    assert batch["audio_mask"][0].tolist() == inside
+
+
+def test_a_window_is_the_delayed_segments_put_together(toy_store: StoryStore) -> None:
+    """At a TR of 2 s the paper's window is TRs k-4 .. k, one after the other."""
+    batch = read_one(toy_store, WindowConfig(n_trs=1, context_s=8.0), Window("toy0", 20, 20, 21))
+    segments = [toy_store.audio("toy0", 32_000 * k, 32_000 * (k + 1)) for k in range(16, 21)]
+    np.testing.assert_array_equal(batch["audio"][0].numpy(), np.concatenate(segments))
+
+
+@pytest.mark.parametrize("shift_s", [0.0, -1.5, 2.0])
+def test_bin_edges_point_at_the_sound_of_their_rows(logged_store: StoryStore, shift_s: float) -> None:
+    config = WindowConfig(n_trs=4, context_s=5.0, shift_s=shift_s)
+    batch = read_one(logged_store, config, Window("toy2", 9, 9, 13))
+    clock = logged_store.timebase("toy2")
+    start, _ = clock.window_samples(9, 4, 5.0, shift_s)
+    edges_s = batch["bin_edges_s"][0].numpy() + start / 16_000
+    assert len(edges_s) == 2 + 4 + 1  # two whole TRs fit into 5 s of context
+    np.testing.assert_allclose(edges_s, clock.tr_starts_s[7:14] + shift_s, atol=1e-4)
+    assert batch["bin_edges_s"][0, -1] == pytest.approx(13.0, abs=1e-4)
+
+
+def test_batches_have_the_promised_keys_shapes_and_types(toy_store: StoryStore) -> None:
+    windows = [Window("toy0", 0, 0, 5), Window("toy1", 3, 3, 8), Window("toy5", 35, 35, 40)]
+    batch = dataset(toy_store, WindowConfig(n_trs=5, context_s=4.0)).read(windows)
+    described = {
+        key: {name: (value.dtype, tuple(value.shape)) for name, value in part.items()}
+        if isinstance(part, dict)
+        else (part.dtype, tuple(part.shape))
+        for key, part in batch.items()
+    }
+    assert described == {
+        "audio": (torch.int16, (3, 224_000)),
+        "audio_mask": (torch.bool, (3, 224_000)),
+        "bin_edges_s": (torch.float32, (3, 8)),
+        "targets": {"sub-A": (torch.float32, (3, 5, 12)), "sub-B": (torch.float32, (3, 5, 3))},
+        "target_mask": {"sub-A": (torch.bool, (3, 5)), "sub-B": (torch.bool, (3, 5))},
+        "row_mask": (torch.bool, (3, 5)),
+        "story": (torch.int64, (3,)),
+        "first_tr": (torch.int64, (3,)),
+    }
+    assert batch["story"].tolist() == [0, 1, 5]
+    assert batch["first_tr"].tolist() == [0, 3, 35]
+
+
+def test_targets_are_the_rows_of_those_who_heard_the_story(toy_store: StoryStore) -> None:
+    batch = dataset(toy_store, WindowConfig(n_trs=5)).read([Window("toy1", 3, 3, 8), Window("toy2", 10, 10, 15)])
+    for k, (story, rows) in enumerate([("toy1", slice(3, 8)), ("toy2", slice(10, 15))]):
+        responses = toy_store.responses("sub-A", story)
+        assert responses is not None
+        np.testing.assert_array_equal(batch["targets"]["sub-A"][k].numpy(), responses[rows])
+    assert batch["target_mask"]["sub-A"].all()
+    assert batch["target_mask"]["sub-B"].any(dim=1).tolist() == [False, True]
+    assert not batch["targets"]["sub-B"][0].any()
+    assert batch["row_mask"].all()
+
+
+def test_a_span_shorter_than_a_window_is_padded_and_nothing_after_it_is_heard(logged_store: StoryStore) -> None:
+    config = WindowConfig(n_trs=8, context_s=4.0)
+    window = Window("toy0", 9, 9, 12)
+    batch = read_one(logged_store, config, window)
+    assert batch["row_mask"][0].tolist() == [True] * 3 + [False] * 5
+    assert batch["target_mask"]["sub-A"][0].tolist() == [True] * 3 + [False] * 5
+    assert not batch["targets"]["sub-A"][0, 3:].any()
+    last_edge_s = float(batch["bin_edges_s"][0, 2 + 3])
+    heard_s = torch.nonzero(batch["audio_mask"][0]).max().item() / 16_000
+    assert heard_s == pytest.approx(last_edge_s, abs=1e-3)
+    assert not batch["audio"][0][~batch["audio_mask"][0]].any()
+
+
+spans = st.builds(lambda start, n: Span("toy0", start, start + n), st.integers(0, 50), st.integers(1, 120))
+
+
+@given(span=spans, n_trs=st.integers(1, 40))
+def test_evaluation_counts_each_row_once(span: Span, n_trs: int) -> None:
+    windows = evaluation_windows([span], n_trs)
+    rows = [row for window in windows for row in range(window.start_tr, window.stop_tr)]
+    assert rows == list(range(span.start_tr, span.stop_tr))
+    for window in windows:
+        assert window.first_tr >= span.start_tr
+        assert window.first_tr <= window.start_tr < window.stop_tr <= window.first_tr + n_trs
+        if span.n_trs >= n_trs:
+            assert window.first_tr + n_trs <= span.stop_tr
+
+
+@given(
+    span=spans,
+    n_trs=st.integers(1, 40),
+    stride=st.one_of(st.none(), st.integers(1, 50)),
+    seed=st.one_of(st.none(), st.integers(0, 99)),
+)
+def test_training_windows_stay_inside_and_their_number_is_fixed(
+    span: Span, n_trs: int, stride: int | None, seed: int | None
+) -> None:
+    config = WindowConfig(n_trs=n_trs, stride_trs=stride)
+    windows = training_windows([span], config, None if seed is None else np.random.default_rng(seed))
+    assert len(windows) == len(training_windows([span], config, None))
+    for window in windows:
+        assert window.first_tr == window.start_tr >= span.start_tr
+        assert window.stop_tr <= span.stop_tr
+        assert window.stop_tr - window.start_tr == min(n_trs, span.n_trs)
+    if seed is None and (stride or n_trs) <= n_trs:
+        covered = {row for window in windows for row in range(window.start_tr, window.stop_tr)}
+        assert covered == set(range(span.start_tr, span.stop_tr))
+
+
+def test_over_epochs_each_row_is_met_in_every_place_of_a_window() -> None:
+    config = WindowConfig(n_trs=8)
+    sampler = EpochWindows([Span("toy0", 0, 50)], config, seed=0)
+    met: Counter[int] = Counter()
+    places = set()
+    for epoch in range(200):
+        sampler.set_epoch(epoch)
+        for window in sampler:
+            met.update(range(window.start_tr, window.stop_tr))
+            places.add(25 - window.first_tr)
+    assert places >= set(range(8))
+    counts = np.array([met[row] for row in range(50)])
+    assert counts[8:42].min() > 180
+    assert counts.min() > 80
+
+
+def test_an_epoch_depends_on_seed_and_number_only() -> None:
+    span_list, config = [Span("toy0", 0, 100), Span("toy1", 20, 90)], WindowConfig(n_trs=8)
+
+    def epoch(seed: int, number: int, config: WindowConfig = config) -> list[Window]:
+        sampler = EpochWindows(span_list, config, seed)
+        for earlier in range(number):  # what was iterated before leaves no trace
+            sampler.set_epoch(earlier)
+            list(sampler)
+        sampler.set_epoch(number)
+        assert len(list(sampler)) == len(sampler)
+        return list(sampler)
+
+    resumed = EpochWindows(span_list, config, 3)
+    resumed.set_epoch(5)
+    assert list(resumed) == epoch(3, 5)
+    assert sorted(epoch(3, 5)) != sorted(epoch(3, 6))
+    assert sorted(epoch(3, 5)) != sorted(epoch(4, 5))
+    fixed = replace(config, random_phase=False)
+    assert sorted(epoch(3, 5, fixed)) == sorted(epoch(4, 6, fixed))
+    assert epoch(3, 5, fixed) != epoch(3, 6, fixed)
+
+
+def test_a_draw_leaves_the_global_generators_alone() -> None:
+    np.random.seed(0)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]  # noqa: NPY002
+    torch_before = torch.get_rng_state()
+    list(EpochWindows([Span("toy0", 0, 100)], WindowConfig(), seed=1))
+    np.testing.assert_array_equal(before, np.random.get_state()[1])  # type: ignore[index]  # noqa: NPY002
+    assert torch.equal(torch_before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_trs": 0}, "n_trs is 0"),
+        ({"context_s": -1.0}, "context_s is -1"),
+        ({"context_s": float("nan")}, "context_s is nan"),
+        ({"stride_trs": 0}, "stride_trs is 0"),
+        ({"shift_s": float("inf")}, "shift_s is inf"),
+    ],
+)
+def test_impossible_windows_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WindowConfig(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("tr_s", "n"), [(1.5, 5), (2.0, 4), (2.0045, 3), (8.0, 1), (9.0, 0)])
+def test_context_rows_are_the_whole_ones(tr_s: float, n: int) -> None:
+    assert WindowConfig(context_s=8.0).context_trs(tr_s) == n
+
+
+@given(
+    context_s=st.floats(0, 20),
+    shift_s=st.floats(-4, 4),
+    tr_s=st.sampled_from([1.5, 2.0, 2.0045]),
+    n_trs=st.integers(1, 20),
+    delay=st.integers(0, 6),
+)
+def test_the_purge_keeps_the_sound_of_two_roles_apart(
+    context_s: float, shift_s: float, tr_s: float, n_trs: int, delay: int
+) -> None:
+    """What a later span hears, delays included, begins after the earlier span's rows and after what they hear."""
+    config = WindowConfig(n_trs=n_trs, context_s=context_s, shift_s=shift_s)
+    clock, stop = TimeBase.regular(300, tr_s), 100
+    later = stop + config.purge_trs(tr_s, delay)
+    first_heard, _ = clock.window_samples(later - delay, n_trs, context_s, shift_s)
+    earlier_end_s = clock.tr_edges_s(stop, 0)[0] + max(shift_s, 0.0)
+    assert first_heard / 16_000 >= earlier_end_s - 1 / 16_000
+
+
+def test_store_path_is_all_a_dataset_needs(toy_store_path: Path) -> None:
+    windows = evaluation_windows([Span("toy0", 0, 40)], 16)
+    store = StoryStore.open(toy_store_path)
+    data = WindowDataset(store, WindowConfig(), windows, VoxelTargets(store, {"sub-A": ALL}))
+    assert len(data) == 3
+    assert data[1] == windows[1]
+    assert torch.equal(data.__getitems__([1])["audio"], data.__getitems__([windows[1]])["audio"])

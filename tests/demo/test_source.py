@@ -1,0 +1,207 @@
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from brainlit.demo import DemoSource
+from brainlit.demo.lexicon import category_of
+from brainlit.stories import ROLES
+
+NUMBERS = """
+import hashlib
+from brainlit.demo import DemoSource
+source = DemoSource(**{settings})
+story = source.story("story_004")
+responses = source.responses("subject_02", "story_004")
+for array in (story.audio, story.words.start_s, responses.values, source.subject("subject_02").vertices):
+    print(hashlib.sha256(array.tobytes()).hexdigest())
+"""
+
+
+def test_constructing_reads_and_speaks_nothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    monkeypatch.setitem(sys.modules, "nilearn.datasets", None)
+    source = DemoSource(n_voxels=95_556)
+    assert len(source.story_names()) == 31
+    assert source.subject_names() == ["subject_01", "subject_02", "subject_03"]
+
+
+def test_settings_are_json_and_tell_sources_apart(source, settings):
+    assert json.loads(json.dumps(source.settings())) == source.settings()
+    assert DemoSource(**settings).settings() == source.settings()
+    assert DemoSource(**settings | {"snr": 0.9}).settings() != source.settings()
+    assert DemoSource(**settings | {"n_voxels": [50, 50]}).settings() == source.settings()
+
+
+def test_it_can_be_sent_to_a_worker_process(source):
+    there = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(there.story("story_002").audio, source.story("story_002").audio)
+
+
+def test_roles_share_out_all_stories_once():
+    source = DemoSource()
+    roles = source.default_roles()
+    assert {role: len(names) for role, names in roles.items()} == {"tune": 14, "choose": 1, "fit": 12, "score": 4}
+    assert sorted(name for names in roles.values() for name in names) == sorted(source.story_names())
+    assert set(roles) == set(ROLES)
+
+
+def test_responses_have_one_row_per_volume_and_repeats_where_promised(source):
+    roles = source.default_roles()
+    for role, names in roles.items():
+        n_trs = source.story(names[0]).timebase.n_trs
+        responses = source.responses("subject_01", names[0])
+        assert responses.values.shape == (n_trs, 50)
+        assert responses.values.dtype == np.float32
+        if role in ("choose", "score"):
+            assert responses.repeats.shape == (3, n_trs, 50)
+            np.testing.assert_allclose(responses.repeats.std(axis=1), 1, atol=1e-3)
+            mean = responses.repeats.mean(axis=0)
+            np.testing.assert_allclose(responses.values, mean / mean.std(axis=0), atol=1e-4)
+        else:
+            assert responses.repeats is None
+        np.testing.assert_allclose(responses.values.std(axis=0), 1, atol=1e-3)
+
+
+def test_a_single_presentation_has_no_repeats(settings):
+    source = DemoSource(**settings | {"n_repeats": 1})
+    assert source.responses("subject_01", "story_005").repeats is None
+
+
+def test_noise_free_signals_are_what_the_voxels_follow(source):
+    truth = source.subject("subject_01").truth
+    story = source.default_roles()["score"][0]
+    signal, responses = source.noise_free("subject_01", story), source.responses("subject_01", story)
+    hears = truth["kind"] > 0
+    ceiling = (signal * responses.values).mean(axis=0)
+    assert ceiling[hears].mean() == pytest.approx(np.sqrt(expected_fraction(truth, 3))[hears].mean(), abs=0.08)
+    assert not ceiling[~hears].any()
+    with pytest.raises(ValueError, match="part is 'visual'"):
+        source.noise_free("subject_01", story, "visual")
+
+
+def expected_fraction(truth, n_repeats):
+    fraction = truth["signal_fraction"]
+    return fraction / (fraction + (1 - fraction) / n_repeats)
+
+
+def test_kinds_and_regions_agree(source):
+    for name in source.subject_names():
+        subject = source.subject(name)
+        kind = subject.truth["kind"]
+        assert np.bincount(kind).tolist() == [10, 16, 24]
+        assert (subject.regions["semantic"] == (kind == 2)).all()
+        assert (kind[subject.regions["auditory_cortex"]] == 1).all()
+        assert (kind[subject.regions["angular_gyrus"]] == 2).all()
+        assert (kind[subject.regions["visual_cortex"]] == 0).all()
+        assert all(mask.any() for mask in subject.regions.values())
+        assert ((subject.coordinates_mm[:, 0] < 0) == subject.regions["left_hemisphere"]).mean() > 0.95
+        assert subject.vertices.min() >= 0
+        assert subject.vertices.max() < 20_484
+
+
+def test_feature_spaces_cover_the_content_words(source):
+    story = source.story("story_001")
+    spaces = source.feature_spaces(story)
+    assert [space.name for space in spaces if space.kind == "semantic"] == ["word_vectors"]
+    assert len([space for space in spaces if space.kind == "low_level"]) == 6
+    content = np.mean([word.lower() in category_of() for word in story.words.labels])
+    assert spaces[-1].coverage == pytest.approx(content)
+    assert all(len(space.values) == story.timebase.n_trs for space in spaces)
+
+
+def test_meaning_moves_semantic_voxels_and_not_auditory_ones():
+    """Word vectors, delayed, predict the signal of semantic voxels in another story, and little of auditory ones."""
+    source = DemoSource(n_tune=1, n_choose=0, n_fit=0, n_score=1, story_minutes=6.0, n_subjects=1, n_voxels=60)
+    lagged, signal = [], []
+    for name in source.story_names():
+        vectors = source.feature_spaces(source.story(name))[-1].values
+        lagged.append(np.hstack([np.roll(vectors, lag, axis=0) for lag in (2, 3)])[5:])
+        signal.append(source.noise_free("subject_01", name)[5:])
+    gram = lagged[0].T @ lagged[0] + 300 * np.eye(lagged[0].shape[1])
+    predicted = lagged[1] @ np.linalg.solve(gram, lagged[0].T @ signal[0])
+    kind = source.subject("subject_01").truth["kind"]
+    r = [np.corrcoef(predicted[:, v], signal[1][:, v])[0, 1] if kind[v] else 0.0 for v in range(60)]
+    r_auditory, r_semantic = (np.mean(np.asarray(r)[kind == number]) for number in (1, 2))
+    assert r_semantic > 0.4
+    assert r_auditory < r_semantic - 0.2
+
+
+def test_the_order_of_calls_does_not_matter(source, settings):
+    for name in source.story_names():
+        source.responses("subject_01", name)
+    fresh = DemoSource(**settings).responses("subject_02", "story_005")
+    np.testing.assert_array_equal(fresh.repeats, source.responses("subject_02", "story_005").repeats)
+
+
+def test_another_process_finds_the_same_numbers(source, settings):
+    code = NUMBERS.format(settings=settings)
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    story, responses = source.story("story_004"), source.responses("subject_02", "story_004")
+    arrays = (story.audio, story.words.start_s, responses.values, source.subject("subject_02").vertices)
+    assert output.split() == [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
+
+
+def test_another_seed_is_another_experiment(source, settings):
+    other = DemoSource(**settings | {"seed": 1})
+    assert other.story("story_001").words.labels != source.story("story_001").words.labels
+    assert not np.array_equal(other.subject("subject_01").vertices, source.subject("subject_01").vertices)
+
+
+@pytest.mark.parametrize("tr_s", [1.5, 2.0045])
+def test_other_repetition_times(settings, tr_s):
+    source = DemoSource(**settings | {"tr_s": tr_s, "n_tune": 1, "n_fit": 0, "n_choose": 0, "n_score": 0})
+    story = source.story("story_001")
+    assert story.timebase.tr_s == tr_s
+    assert len(source.responses("subject_01", "story_001").values) == story.timebase.n_trs
+
+
+def test_subjects_may_have_different_numbers_of_voxels(settings):
+    source = DemoSource(**settings | {"n_voxels": [7, 30]})
+    assert [source.subject(name).n_voxels for name in source.subject_names()] == [7, 30]
+    assert source.responses("subject_01", "story_001").values.shape[1] == 7
+
+
+def test_only_some_sound_is_held(settings, monkeypatch):
+    monkeypatch.setattr("brainlit.demo.source._SAMPLES_HELD", 1_500_000)
+    source = DemoSource(**settings)
+    for name in source.story_names():
+        source.story(name)
+    assert 1 <= len(source._held) <= 2
+    assert source.story("story_005") is source.story("story_005")
+
+
+def test_unknown_names_are_refused_with_the_nearest(source):
+    with pytest.raises(ValueError, match="no story 'story_01'; nearest: story_001"):
+        source.story("story_01")
+    with pytest.raises(ValueError, match="no story 'x'"):
+        source.responses("subject_01", "x")
+    with pytest.raises(ValueError, match=r"no subject 'subject_1'.*\(2 in all\)"):
+        source.subject("subject_1")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_tune": -1}, "n_tune is -1"),
+        ({"seed": -3}, "seed is -3"),
+        ({"n_tune": 0, "n_choose": 0, "n_fit": 0, "n_score": 0}, "at least one story"),
+        ({"n_subjects": 0}, "n_subjects is 0"),
+        ({"n_repeats": 0}, "n_repeats is 0"),
+        ({"n_voxels": [10]}, r"n_voxels is \[10\] for 2 subjects"),
+        ({"n_voxels": 0}, "n_voxels"),
+        ({"semantic_share": 0.8}, "sum to <= 1"),
+        ({"auditory_share": -0.1}, "shares of at least 0"),
+        ({"snr": -1.0}, "snr is -1"),
+        ({"snr": float("nan")}, "snr is nan"),
+        ({"tr_s": 0.0}, "tr_s 0.0"),
+        ({"story_minutes": 0.1}, "at least 8 volumes"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, change, message):
+    with pytest.raises(ValueError, match=message):
+        DemoSource(**settings | change)

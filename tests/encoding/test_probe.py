@@ -1,0 +1,287 @@
+"""The whole probe: identities, anchors, leaks, what may be missing, and its file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from brainlit.encoding import (
+    LeakError,
+    ProbeCache,
+    ProbeConfig,
+    ProbeResult,
+    load_probe,
+    noise_ceiling,
+    run_probe,
+    save_probe,
+    score_single_band,
+)
+
+from .conftest import Planted, make_planted
+
+QUICK = ProbeConfig(low_level_impact=False)
+
+
+@pytest.fixture(scope="module")
+def result(planted: Planted) -> ProbeResult:
+    Y = planted.Y.copy()
+    Y[:, 0] = 3.0
+    Y[5, 1] = np.nan
+    Y[104, 2] = np.nan
+    ceiling = np.full(Y.shape[1], 0.7)
+    return run_probe(planted.bands, Y, planted.groups, planted.fit, planted.score, ceiling=ceiling)
+
+
+def test_shapes_and_dropped_voxels(planted: Planted, result: ProbeResult) -> None:
+    n_voxels, n_score = planted.Y.shape[1], int(planted.score.sum()) - 2 * 5
+    assert result.n_dropped == 2
+    assert result.used.sum() == n_voxels - result.n_dropped
+    assert result.observed.shape == result.predictions["backbone"].shape == (n_score, n_voxels)
+    assert result.observed.dtype == result.predictions[result.joint].dtype == np.float32
+    assert set(result.predictions) == {"backbone", "low_level", "backbone+low_level", result.joint}
+    assert result.score_groups.tolist() == [6] * 95 + [7] * 95
+    assert len(result.r_by_model) == len(result.r2_by_model) == len(result.partition) == 7
+    for table in (result.r_by_model, result.r2_by_model, result.split, result.partition, result.impact):
+        for values in table.values():
+            assert np.isnan(values[:2]).all()
+            assert np.isfinite(values[2])
+            assert values.shape == (n_voxels,)
+
+
+def test_split_and_partition_add_up_to_the_joint_score(result: ProbeResult) -> None:
+    np.testing.assert_allclose(sum(result.split.values()), result.r2, atol=1e-6)
+    np.testing.assert_allclose(sum(result.partition.values()), result.r2, atol=1e-12)
+    np.testing.assert_array_equal(result.r, result.r_by_model["backbone+low_level+semantic"])
+
+
+def test_stored_predictions_give_the_stored_scores(result: ProbeResult) -> None:
+    for model, predicted in result.predictions.items():
+        for voxel in (2, 30):
+            y, p = result.observed[:, voxel].astype(float), predicted[:, voxel].astype(float)
+            assert np.corrcoef(y, p)[0, 1] == pytest.approx(result.r_by_model[model][voxel], abs=1e-4)
+            assert 1 - np.sum((y - p) ** 2) / np.sum(y**2) == pytest.approx(result.r2_by_model[model][voxel], abs=1e-5)
+
+
+def test_a_region_is_a_ratio_of_means(result: ProbeResult) -> None:
+    region = np.arange(result.r.size) % 2 == 0
+    summary, inside = result.region(region), region & result.used
+    r_b = result.r_by_model["backbone"][inside].mean()
+    assert summary["n_voxels"] == inside.sum()
+    assert summary["r/backbone"] == pytest.approx(r_b)
+    assert summary["impact/residual_lags"] == pytest.approx(
+        100 * (r_b - result.r_rest["residual_lags"][inside].mean()) / r_b
+    )
+    r2 = {model: values[inside].mean() for model, values in result.r2_by_model.items()}
+    share = (r2["backbone"] + r2["low_level"] - r2["backbone+low_level"]) / r2["backbone"]
+    assert summary["low_level_share"] == pytest.approx(share)
+    assert summary["r_over_ceiling"] == pytest.approx(result.r[inside].mean() / 0.7)
+    np.testing.assert_allclose(result.r_over_ceiling, result.r / 0.7)
+    assert np.isnan(result.region(np.zeros(result.r.size, dtype=bool))["r"])
+    with pytest.raises(ValueError, match="region mask has shape"):
+        result.region(region[:-1])
+
+
+def test_noise_scores_nothing_and_responses_predict_themselves(planted: Planted) -> None:
+    rng = np.random.default_rng(3)
+    noise = run_probe(
+        planted.bands, rng.standard_normal(planted.Y.shape), planted.groups, planted.fit, planted.score, QUICK
+    )
+    assert abs(np.mean(noise.r)) < 0.03
+    assert abs(np.mean(noise.r2)) < 0.02
+    Y = planted.Y[:, :8]
+    own = ProbeConfig(delays_trs=(0,), keep_variance=1.0, low_level_impact=False)
+    perfect = run_probe({"backbone": Y}, Y, planted.groups, planted.fit, planted.score, own)
+    assert perfect.r.min() > 0.99
+    assert perfect.r2.min() > 0.99
+
+
+def test_larger_models_have_cv_scores_at_least_as_high(planted: Planted) -> None:
+    from brainlit.encoding.probe_rows import prepare_rows, prepare_targets
+    from brainlit.encoding.problem import Problem
+
+    rows = prepare_rows(planted.groups, planted.fit, planted.score, 5, len(planted.Y))
+    nested = Problem(rows, prepare_targets(planted.Y, rows), QUICK).fit_nested(planted.bands)
+    for model, choice in nested.choices.items():
+        for larger, other in nested.choices.items():
+            if set(model.split("+")) < set(larger.split("+")):
+                assert (other.cv_scores >= choice.cv_scores).all()
+
+
+def test_scored_rows_change_no_prediction(planted: Planted) -> None:
+    """Responses of scored stories, and features of other scored stories, reach no prediction."""
+    first = run_probe(planted.bands, planted.Y, planted.groups, planted.fit, planted.score, QUICK)
+    Y = planted.Y.copy()
+    Y[planted.score] = np.random.default_rng(5).standard_normal(Y[planted.score].shape) * 50
+    bands = {band: X.copy() for band, X in planted.bands.items()}
+    last = planted.groups == planted.groups.max()
+    bands["backbone"][last] *= 9
+    other = run_probe(bands, Y, planted.groups, planted.fit, planted.score, QUICK)
+    rows = first.score_groups != planted.groups.max()
+    np.testing.assert_array_equal(first.predictions[first.joint][rows], other.predictions[first.joint][rows])
+
+
+def test_solvers_agree_on_the_whole_probe() -> None:
+    data = make_planted(seed=11, n_stories=6, n_trs=60, n_voxels=40, noise=2.0)
+    arguments = (data.bands, data.Y, data.groups, data.fit, data.score)
+    primal, reference = (
+        run_probe(*arguments, ProbeConfig(solver=solver, n_gammas={1: 1, 2: 2, 3: 3}, keep_variance=1.0))
+        for solver in ("primal", "himalaya")
+    )
+    assert (primal.meta["solver"], reference.meta["solver"]) == ("primal", "himalaya")
+    for model in primal.r_by_model:
+        difference = primal.r_by_model[model] - reference.r_by_model[model]
+        assert abs(difference.mean()) < 3e-4
+        assert (np.abs(difference) < 0.01).mean() >= 0.97
+    for way in primal.r_rest:
+        np.testing.assert_allclose(primal.r_rest[way], reference.r_rest[way], atol=0.01)
+    unique = primal.partition["semantic"], reference.partition["semantic"]
+    assert np.corrcoef(*unique)[0, 1] > 0.98
+
+
+def test_the_default_rank_changes_little(planted: Planted) -> None:
+    arguments = (planted.bands, planted.Y, planted.groups, planted.fit, planted.score)
+    less, full = (run_probe(*arguments, replace(QUICK, keep_variance=keep)) for keep in (0.999, 1.0))
+    assert abs((less.r - full.r).mean()) < 3e-4
+    assert np.quantile(np.abs(less.r - full.r), 0.99) < 0.01
+
+
+def test_missing_bands_leave_out_what_needs_them(planted: Planted) -> None:
+    rest = (planted.Y[:, :10], planted.groups, planted.fit, planted.score)
+    two = run_probe({k: planted.bands[k] for k in ("low_level", "backbone")}, *rest)
+    assert set(two.partition) == {"backbone", "low_level", "backbone&low_level"}
+    assert two.joint == "backbone+low_level"
+    assert set(two.impact) == {"residual_lag0", "residual_lags", "banded_ridge"}
+    one = run_probe({"backbone": planted.bands["backbone"]}, *rest)
+    assert set(one.partition) == {"backbone"}
+    assert one.impact == {}
+    assert one.low_level_share is None
+    assert "low_level_share" not in one.region()
+    np.testing.assert_allclose(one.r, score_single_band(planted.bands["backbone"], *rest), atol=1e-6)
+
+
+def test_same_seed_same_numbers_other_seed_others(planted: Planted) -> None:
+    arguments = (planted.bands, planted.Y, planted.groups, planted.fit, planted.score)
+    first, again, other = (run_probe(*arguments, replace(QUICK, seed=seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.r, again.r)
+    assert not np.array_equal(first.r, other.r)
+
+
+def test_the_cache_changes_nothing_and_forgets_nothing_wrongly(planted: Planted) -> None:
+    cache = ProbeCache()
+    arguments = (planted.groups, planted.fit, planted.score, QUICK)
+    run_probe(planted.bands, planted.Y, *arguments, cache=cache)
+    assert cache.hits == 0
+    bands = {**planted.bands, "backbone": planted.bands["backbone"][::-1].copy()}
+    cached = run_probe(bands, planted.Y, *arguments, cache=cache)
+    assert cache.hits == 2 + 2 + 4
+    np.testing.assert_array_equal(cached.r, run_probe(bands, planted.Y, *arguments).r)
+    hits = cache.hits
+    run_probe(planted.bands, planted.Y + 1e-3 * planted.Y**2, *arguments, cache=cache)
+    assert cache.hits == hits + 3
+    small = ProbeCache(max_bytes=1)
+    run_probe(planted.bands, planted.Y, *arguments, cache=small)
+    assert len(small) == 1
+
+
+def test_a_single_long_span_is_fitted_on_purged_blocks(planted: Planted) -> None:
+    groups = planted.score.astype(int)
+    result = run_probe(planted.bands, planted.Y, groups, planted.fit, planted.score, QUICK)
+    assert result.meta["n_fit_groups"] == 1
+    assert result.meta["purge_trs"] == 8
+    assert result.r.mean() > 0.4
+
+
+def test_the_file_gives_everything_back(result: ProbeResult, tmp_path: Path) -> None:
+    path = save_probe(result, tmp_path / "new" / "probe.h5")
+    again = load_probe(path)
+    for name in ("r", "r2", "observed", "score_groups", "used", "ceiling"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
+    for name in ("r_by_model", "split", "partition", "impact", "r_rest", "predictions"):
+        assert list(getattr(again, name)) == list(getattr(result, name))
+        for key, values in getattr(result, name).items():
+            np.testing.assert_array_equal(getattr(again, name)[key], values)
+    assert again.meta == result.meta
+    assert again.alpha_at_edge == result.alpha_at_edge
+    assert again.region() == result.region()
+    assert load_probe(save_probe(replace(result, ceiling=None), path)).ceiling is None
+    assert [p.name for p in path.parent.iterdir()] == ["probe.h5"]
+
+
+def test_a_failed_write_leaves_the_old_file(result: ProbeResult, tmp_path: Path) -> None:
+    path = save_probe(result, tmp_path / "probe.h5")
+    with pytest.raises(TypeError):
+        save_probe(replace(result, meta={"joint": object()}), path)
+    assert load_probe(path).joint == result.joint
+    assert [p.name for p in tmp_path.iterdir()] == ["probe.h5"]
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no probe at"):
+        load_probe(tmp_path / "none.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file.attrs["format"] = "recipe"
+    with pytest.raises(ValueError, match="is 'recipe' version 0"):
+        load_probe(tmp_path / "other.h5")
+
+
+def test_groups_that_are_fitted_and_scored_are_refused(planted: Planted) -> None:
+    score = planted.score.copy()
+    score[10] = True
+    with pytest.raises(LeakError, match="group 0 is both fitted and scored"):
+        run_probe(planted.bands, planted.Y, planted.groups, planted.fit, score)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bands": {"syntax": np.ones((800, 1))}}, "no other"),
+        ({"bands": {"backbone": np.ones((799, 1))}}, r"\(800, n_features\)"),
+        ({"bands": {"backbone": np.full((800, 1), np.inf)}}, "is inf at row 0"),
+        ({"fit": np.zeros(800, dtype=bool)}, "0 fitted rows"),
+        ({"score": np.zeros(799, dtype=bool)}, "one entry for"),
+        ({"Y": np.ones((800, 4))}, "none of 4 voxels"),
+        ({"ceiling": np.ones(3)}, "ceiling has shape"),
+    ],
+)
+def test_senseless_input_is_named(planted: Planted, change: dict[str, object], message: str) -> None:
+    arguments = {
+        "bands": {"low_level": planted.bands["low_level"]},
+        "Y": planted.Y[:, :4],
+        "groups": planted.groups,
+        "fit": planted.fit,
+        "score": planted.score,
+    }
+    with pytest.raises(ValueError, match=message):
+        run_probe(**{**arguments, **change})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"delays_trs": ()}, "at least one delay"),
+        ({"solver": "sgd"}, "unknown solver 'sgd'"),
+        ({"n_folds": 1}, "at least 2"),
+        ({"skip_trs": -1}, "not negative"),
+        ({"keep_variance": 0.0}, "share in"),
+        ({"alphas": (1.0, 1.0)}, "increasing"),
+    ],
+)
+def test_senseless_settings_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ProbeConfig(**settings)
+
+
+def test_ceiling_and_probe_fit_together(planted: Planted) -> None:
+    """The mean of three repeats of a planted signal is predicted up to its ceiling."""
+    rng = np.random.default_rng(8)
+    clean = make_planted(seed=4, noise=0.0)
+    repeats = clean.Y[clean.score] + rng.standard_normal((3, int(clean.score.sum()), clean.Y.shape[1]))
+    Y = clean.Y + 0.5 * rng.standard_normal(clean.Y.shape)
+    Y[clean.score] = repeats.mean(axis=0)
+    ceiling = noise_ceiling(repeats, clean.groups[clean.score])
+    probe = run_probe(clean.bands, Y, clean.groups, clean.fit, clean.score, QUICK, ceiling=ceiling.ceiling_r)
+    assert probe.region()["r_over_ceiling"] == pytest.approx(1.0, abs=0.06)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainlit.results.brainmap import N_VERTICES, brain_figure, fsaverage5, surface_values
+from brainlit.results.figures import alignment_figure, learning_figure, partition_figure, summary_figures
+from brainlit.results.look import BAND_COLOURS, STAGE_COLOURS, Figure, house_style
+from brainlit.results.lookup import find_score
+from brainlit.results.run_directory import RunDirectory
+from brainlit.results.summary import build_summary
+from brainlit.results.tables import read_metrics
+
+
+@pytest.fixture(scope="module")
+def summary(run: RunDirectory) -> dict[str, Any]:
+    return build_summary(run)
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(figure.png)).convert("RGB"))
+
+
+def count(figure: Figure, colour: str) -> int:
+    rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
+    return int((np.abs(pixels(figure).astype(int) - rgb) <= 2).all(axis=2).sum())
+
+
+def test_every_figure_is_drawn_with_words(summary: dict[str, Any], run: RunDirectory) -> None:
+    for name, job in summary_figures(summary, read_metrics(run.path / "metrics.csv")):
+        figure = job()
+        assert figure is not None, name
+        assert figure.name == name
+        assert figure.svg is not None
+        assert figure.svg.lstrip().startswith(b"<?xml")
+        assert pixels(figure).std() > 5
+        assert figure.alt
+        assert figure.caption
+
+
+def test_bars_have_the_colours_of_their_stage(summary: dict[str, Any]) -> None:
+    figure = alignment_figure(summary)
+    assert figure is not None
+    assert min(count(figure, colour) for colour in STAGE_COLOURS.values()) > 2000
+    row = find_score(summary, "semantic", "r_backbone")
+    assert row is not None
+    assert f"semantic: before {row['before']['value']:.3f}, after {row['after']['value']:.3f}" in figure.alt
+
+
+def test_the_area_of_a_part_follows_its_value(summary: dict[str, Any]) -> None:
+    figure = partition_figure(summary)
+    assert figure is not None
+    assert count(figure, BAND_COLOURS["backbone&low_level"]) > 2 * count(figure, BAND_COLOURS["backbone"])
+
+
+def test_nothing_to_show_is_no_figure(summary: dict[str, Any]) -> None:
+    bare = {**summary, "scores": [], "learning": []}
+    assert [job() for _, job in summary_figures(bare, {})] == [None] * 5
+    only_loss = learning_figure(bare, {"train/loss_step": [(0.0, 1.0), (1.0, 0.5)]})
+    assert only_loss is not None
+    assert "from 1 to 0.5" in only_loss.alt
+
+
+def test_plotting_leaves_no_global_state(summary: dict[str, Any]) -> None:
+    before = dict(mpl.rcParams)
+    alignment_figure(summary)
+    assert dict(mpl.rcParams) == before
+    with pytest.raises(RuntimeError), house_style():
+        raise RuntimeError
+    assert dict(mpl.rcParams) == before
+    if "matplotlib.pyplot" in sys.modules:
+        assert not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_the_same_summary_gives_the_same_bytes(summary: dict[str, Any]) -> None:
+    one, two = alignment_figure(summary), alignment_figure(summary)
+    assert one == two
+
+
+def test_vertices_show_the_nearest_voxel_on_their_own_side_and_nothing_far_away() -> None:
+    places = fsaverage5("left").places_mm
+    near = int(np.argsort(np.linalg.norm(places - places[100], axis=1))[1])
+    vertices = np.array([100, N_VERTICES + 100, 100, 5000])
+    values = np.array([[1.0, 9.0, 3.0, np.nan]])
+    left = surface_values("left", vertices, values, max_distance_mm=3.0)[0]
+    assert left[100] == 2.0
+    assert left[near] == 2.0
+    assert np.isnan(left[5000])
+    distance = np.linalg.norm(places - places[100], axis=1)
+    assert np.array_equal(np.isfinite(left), distance < 3.0)
+    assert surface_values("right", vertices, values)[0, 100] == 9.0
+
+
+def test_brain_map_colours_where_the_voxels_are() -> None:
+    rng = np.random.default_rng(0)
+    vertices = rng.choice(2 * N_VERTICES, 300, replace=False)
+    r = np.full(300, 0.4)
+    with_change = brain_figure(vertices, r, r + 0.1, "sub-1")
+    without = brain_figure(vertices, r, None, "sub-1")
+    coloured = [float((np.ptp(pixels(figure).astype(int), axis=2) > 40).mean()) for figure in (with_change, without)]
+    assert all(share > 0.01 for share in coloured)
+    assert pixels(with_change).shape[0] > 2 * pixels(without).shape[0]
+    assert "mean 0.400" in with_change.alt
+    assert with_change.svg is None
+
+
+def test_a_vertex_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"fsaverage5 has 0\.\.20483"):
+        brain_figure(np.array([20_484]), np.array([0.1]), None, "sub-1")

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brainlit.results import report as report_module
+from brainlit.results.look import Figure
+from brainlit.results.report import write_report
+from brainlit.results.run_directory import RunDirectory
+from tests.results.fake_run import fake_run
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, Page, dict[str, Any]]:
+    run = fake_run(tmp_path_factory.mktemp("runs"), subjects=("sub-1",), epochs=(0, 4))
+    page = Page(write_report(run, state="finished").read_text())
+    return run, page, json.loads((run.path / "summary.json").read_text())
+
+
+def test_it_needs_nothing_from_outside(written: tuple[RunDirectory, Page, dict[str, Any]]) -> None:
+    run, page, _ = written
+    addresses = [value or "" for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href")]
+    assert len(addresses) >= 6
+    assert all(address.startswith("data:image/") for address in addresses)
+    text = (run.path / "report.html").read_text()
+    assert not re.search(r"https?://|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+
+
+def test_pictures_are_whole_and_have_words(written: tuple[RunDirectory, Page, dict[str, Any]]) -> None:
+    _, page, _ = written
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
+    for attrs in images:
+        data = base64.b64decode(str(attrs["src"]).split(",", 1)[1])
+        assert data.startswith(b"\x89PNG") or b"</svg>" in data
+        assert len(str(attrs["alt"])) > 20
+
+
+def test_numbers_of_the_page_are_those_of_the_summary(written: tuple[RunDirectory, Page, dict[str, Any]]) -> None:
+    _, page, summary = written
+    text = " ".join(page.text.split())
+    for row in summary["scores"]:
+        if row["subject"] == "all" and row["metric"] in ("r_backbone", "low_level_share") and row["layer"] == 2:
+            for stage in ("before", "after"):
+                score = row[stage]
+                assert f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" in text
+            change = row["difference"]
+            assert f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]" in text
+    for sentence in summary["headline"] + summary["limits"]:
+        assert " ".join(sentence.split()) in text
+
+
+def test_every_section_is_there(written: tuple[RunDirectory, Page, dict[str, Any]]) -> None:
+    run, page, summary = written
+    for title in (
+        "What was run",
+        "Alignment with the brain",
+        "What explains the responses",
+        "How much of it is low-level",
+        "Noise ceiling",
+        "Layers",
+        "Learning",
+        "On the cortex",
+        "What this run does not show",
+        "Provenance",
+    ):
+        assert title in page.text
+    assert "1 - SSE / SST" in page.text or "(R2_B + R2_L - R2_BL) / R2_B" in page.text
+    assert "110 TRs" in page.text
+    assert summary["probe"]["score_stories"] == ["story4", "story5"]
+    assert "not finished" not in page.text
+    assert {path.name for path in run.figures.iterdir()} >= {"alignment.png", "alignment.svg", "brain-sub-1.png"}
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No chart is drawn: for tests that only look at the words."""
+    monkeypatch.setattr(report_module, "summary_figures", lambda *_: [])
+
+
+def test_a_figure_that_fails_costs_only_itself(
+    small_run: RunDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("no ink")
+
+    drawn = Figure("alignment", b"\x89PNG", b"<svg></svg>", "bars of alignment", "caption")
+    jobs = [("partition", broken), ("alignment", lambda: drawn)]
+    monkeypatch.setattr(report_module, "summary_figures", lambda *_: jobs)
+    with caplog.at_level(logging.WARNING):
+        page = Page(write_report(small_run).read_text())
+    assert "The figure 'partition' could not be drawn" in page.text
+    assert "no ink" in caplog.text
+    assert "Traceback" in caplog.text
+    assert [attrs["alt"] for tag, attrs in page.tags if tag == "img"] == ["bars of alignment"]
+
+
+def test_subjects_without_places_are_named(small_run: RunDirectory, undrawn: None) -> None:
+    page = Page(write_report(small_run).read_text())
+    assert "No map for sub-1: its voxels have no places on fsaverage5." in page.text
+    assert "running, not finished" in page.text
+
+
+def test_the_permuted_control_is_marked(tmp_path: Path, undrawn: None) -> None:
+    run = fake_run(tmp_path, subjects=("sub-1",), learns=0.0, epochs=(0, 4), control=True, places=False)
+    page = Page(write_report(run, state="finished").read_text())
+    assert "permuted control: responses shuffled in time" in page.text
+    assert "Permuted control: Alignment" in page.text
+
+
+def test_a_run_without_probes_has_a_report(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "e", "empty")
+    text = write_report(run).read_text()
+    assert "No probe has been run yet" in text
+    assert "provenance.json is missing" in text
+
+
+def test_names_are_escaped(small_run: RunDirectory, undrawn: None) -> None:
+    facts = json.loads((small_run.path / "run.json").read_text())
+    (small_run.path / "run.json").write_text(json.dumps({**facts, "model": "<script>alert(1)</script>"}))
+    assert "<script>" not in write_report(small_run).read_text()
+
+
+def test_only_run_directories_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="not a run directory"):
+        write_report(tmp_path)
