@@ -92,18 +92,22 @@ def test_threads_do_not_disturb_each_other():
 
 
 def test_a_library_that_someone_else_holds_does_not_share_its_state(spoken):
+    import _ctypes
     import ctypes
 
     import espeakng_loader
 
     held = ctypes.CDLL(espeakng_loader.get_library_path())
-    assert held.espeak_Initialize(2, 0, str(espeakng_loader.get_data_path()).encode(), 0) == 22050
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(lambda *_: 0)
     try:
+        assert held.espeak_Initialize(2, 0, str(espeakng_loader.get_data_path()).encode(), 0) == 22050
+        held.espeak_SetSynthCallback(callback)
+        held.espeak_SetVoiceByName(b"en-us+m7")
+        said = b"Six sheep sang while she shut the shop.\0"
+        assert held.espeak_Synth(said, ctypes.c_size_t(len(said)), 0, 1, 0, 1, None, None) == 0
         assert digest(speak(TEXT, "en-us+f1", 170, 45, 55)) == digest(spoken)
-    finally:
         held.espeak_Terminate()
-        import _ctypes
-
+    finally:
         _ctypes.dlclose(held._handle)
 
 
