@@ -1,0 +1,67 @@
+# Everything a user does from a fresh clone. Every target makes the virtual environment in .venv first.
+MODEL ?= wav2vec
+DATA ?= demo
+SUBJECT ?=
+REGIME ?=
+SEED ?=
+ARGS ?=
+RUN ?=
+SEEDS ?= 1 2 3
+PYTHON ?= python3
+PYTEST_ARGS ?= -n 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
+CONFIGS = -c experiments/brain_tune.yaml -c experiments/model/$(MODEL).yaml -c experiments/data/$(DATA).yaml
+CHOICES = $(if $(SEED),--seed_everything $(SEED)) $(if $(REGIME),--data.regime $(REGIME)) \
+	$(if $(SUBJECT),--data.subjects [$(SUBJECT)])
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help train test lint data report doctor reproduce clean
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables:       MODEL=$(MODEL) DATA=$(DATA) SUBJECT=... REGIME=brain|permuted SEED=... ARGS=\"--trainer.max_epochs 3\""
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "brainlit needs Python 3.11 or newer; '$(PYTHON)' is `$(PYTHON) --version 2>&1`. Say make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/python -m brainlit.doctor --fix
+	@touch $@
+
+train: $(READY) ## tune MODEL on DATA, probe before and after, write the report
+	$(BIN)/brainlit fit $(CONFIGS) $(CHOICES) $(ARGS)
+
+data: $(READY) ## prepare, check and describe the story store of DATA
+	$(BIN)/brainlit data prepare $(CONFIGS) $(CHOICES) $(ARGS)
+	$(BIN)/brainlit data check $(CONFIGS) $(CHOICES) $(ARGS)
+	$(BIN)/brainlit data info $(CONFIGS) $(CHOICES) $(ARGS)
+
+report: $(READY) ## write the report of RUN (a run directory; the latest run by default) again
+	$(BIN)/brainlit report $(RUN)
+
+reproduce: $(READY) ## the headline result: brain and permuted regimes over SEEDS="1 2 3" of the demo
+	@for seed in $(SEEDS); do for regime in brain permuted; do \
+		$(MAKE) --no-print-directory train SEED=$$seed REGIME=$$regime || exit 1; done; done
+
+doctor: $(READY) ## look at this machine and say what is missing
+	$(BIN)/brainlit doctor
+
+lint: $(READY) ## ruff, mypy, import contracts, spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell src tests docs experiments data README.md CONTRIBUTING.md CHANGELOG.md
+
+test: lint ## lint and all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+clean: ## remove the virtual environment and caches, never runs or data
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

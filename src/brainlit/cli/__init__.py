@@ -1,0 +1,75 @@
+"""The command `brainlit`: a verb, then what belongs to it. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from brainlit import __version__
+from brainlit.cli.errors import UsageError, explained
+from brainlit.hints import did_you_mean
+
+HELP = """\
+usage: brainlit VERB [options]
+
+Fine-tune speech models on fMRI of people who listen to stories, and check what they learned.
+
+training (config files are merged from left to right, then come the options):
+  fit        tune a speech model, probe it before and after, write the report
+               brainlit fit -c experiments/brain_tune.yaml -c experiments/model/wav2vec.yaml \\
+                            -c experiments/data/demo.yaml --trainer.max_epochs 3
+  validate   loss of a tuned model on the stories that choose:   brainlit validate runs/brain_tune/ID
+  test       correlation on the stories that are only scored:    brainlit test runs/brain_tune/ID
+  predict    write its predictions for those stories (HDF5):     brainlit predict runs/brain_tune/ID
+
+data and results:
+  data       prepare, check or describe a story store:           brainlit data info experiments/data/demo.yaml
+  report     write the report of a run again:                    brainlit report runs/brain_tune/ID
+  doctor     look at this machine and say what is missing:       brainlit doctor [--fix]
+
+brainlit VERB --help says more; --print_config shows what the merged config files say; --debug shows where an error
+arose; --version.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status (0 done, 1 a check failed, 2 wrong use or wrong data, 130 interrupted).
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Without the program's name; sys.argv by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "--debug" in arguments:
+        arguments.remove("--debug")
+        os.environ["BRAINLIT_DEBUG"] = "1"
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"brainlit {__version__}")
+        return 0
+    return explained(lambda: _verb(arguments[0])(arguments[1:]))
+
+
+def _verb(name: str) -> Callable[[Sequence[str]], int]:
+    if name in ("fit", "validate", "test", "predict"):
+        from brainlit.cli.training import run_verb
+
+        return lambda arguments: run_verb(name, arguments)
+    if name == "data":
+        from brainlit.cli.data import main as data
+
+        return data
+    if name == "report":
+        from brainlit.cli.report import main as report
+
+        return report
+    if name == "doctor":
+        from brainlit.doctor import main as doctor
+
+        return doctor
+    known = ("fit", "validate", "test", "predict", "data", "report", "doctor")
+    raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, known)}")

@@ -1,0 +1,63 @@
+"""What is said when something goes wrong: one message for what the user can mend, a traceback for what is our fault."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from types import TracebackType
+
+INTERRUPTED = 130
+
+
+class UsageError(ValueError):
+    """A command that cannot be understood; the message says what was probably meant."""
+
+
+def explained(action: Callable[[], int]) -> int:
+    """Run the action; turn errors that the user can mend into one message on stderr and the status 2.
+
+    Everything else is raised as it is, and so is every error where BRAINLIT_DEBUG is set.
+    """
+    try:
+        return action()
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from the last checkpoint, if there is one.", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if os.environ.get("BRAINLIT_DEBUG") or not is_for_the_user(error):
+            raise
+        print(f"error: {message_of(error)}", file=sys.stderr)
+        return 2
+
+
+def is_for_the_user(error: BaseException) -> bool:
+    """Whether the error speaks to the user: about files and disks, one of brainlit's own, or a value it refused.
+
+    A ValueError counts only where brainlit's own code raised it: one from inside a library is a bug of ours.
+    """
+    module = type(error).__module__
+    if isinstance(error, OSError) or module.partition(".")[0] in ("brainlit", "omegaconf"):
+        return True
+    if type(error).__name__ == "MisconfigurationException":
+        return True
+    return isinstance(error, ValueError) and _raised_in(error.__traceback__).partition(".")[0] == "brainlit"
+
+
+def message_of(error: BaseException) -> str:
+    """The error's own words; for config interpolations with the cure."""
+    text = str(error) or type(error).__name__
+    if type(error).__module__.startswith("omegaconf"):
+        key = getattr(error, "full_key", None)
+        where = f" (in {key})" if key else ""
+        cure = "Set the variable or write the key that is meant; ${oc.env:NAME,default} gives a default."
+        return f"{text.splitlines()[0]}{where}. {cure}"
+    return text
+
+
+def _raised_in(traceback: TracebackType | None) -> str:
+    module = ""
+    while traceback is not None:
+        module = str(traceback.tb_frame.f_globals.get("__name__", ""))
+        traceback = traceback.tb_next
+    return module

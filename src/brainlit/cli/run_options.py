@@ -1,0 +1,124 @@
+"""The `run` group of the configuration: where a run is recorded, and which one an interrupted command goes on with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from brainlit.results.run_directory import STATUS_FILE, RunBusyError, RunDirectory, RunError, write_text_atomic
+
+log = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run is recorded: <root>/<experiment>/<id>/.
+
+    Parameters
+    ----------
+    root : str
+        Folder of all runs.
+    experiment : str
+        Name of the experiment: a folder, and the W&B group.
+    id : str
+        Name of the run; auto makes a new one from the time, or takes that of an interrupted run (see resume).
+    resume : str
+        auto goes on with the latest interrupted run that had the same settings; never starts a new run.
+    wandb : str
+        auto logs online where the user is logged in and else offline; offline, online and off say which.
+    """
+
+    root: str = "runs"
+    experiment: str = "brain_tune"
+    id: str = "auto"
+    resume: Literal["auto", "never"] = "auto"
+    wandb: Literal["auto", "offline", "online", "off"] = "auto"
+
+
+def open_run(options: RunOptions, config: Mapping[str, Any]) -> RunDirectory:
+    """The folder of this run, locked, with the configuration in it.
+
+    Parameters
+    ----------
+    config : mapping
+        The resolved configuration as plain values.
+
+    Raises
+    ------
+    RunError
+        If the named run exists and may not be resumed, or was started with other settings.
+    RunBusyError
+        If another process is writing the named run.
+    RunFinishedError
+        If the named run has finished.
+    """
+    run = _named(options, config) if options.id != "auto" else _interrupted(options, config)
+    run = run or RunDirectory.create(options.root, options.experiment)
+    write_text_atomic(run.path / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False))
+    if run.resumed:
+        start = run.last_checkpoint
+        log.info("going on with %s from %s", run.path, start.name if start else "the beginning (no checkpoint yet)")
+    return run
+
+
+def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> str | None:
+    """The first key in which two configurations differ, with both values; None if they are the same run.
+
+    >>> difference({"a": {"b": 1}, "run": {"id": "x"}}, {"a": {"b": 2}, "run": {"id": "y"}})
+    'a.b is 1, was 2'
+    """
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
+        if not prefix and key == "run":
+            continue
+        new, old = ours.get(key), theirs.get(key)
+        if isinstance(new, Mapping) and isinstance(old, Mapping):
+            found = difference(new, old, f"{prefix}{key}.")
+            if found:
+                return found
+        elif new != old:
+            return f"{prefix}{key} is {new!r}, was {old!r}"
+    return None
+
+
+def _named(options: RunOptions, config: Mapping[str, Any]) -> RunDirectory:
+    path = Path(options.root) / options.experiment / options.id
+    if options.resume == "never":
+        return RunDirectory.create(options.root, options.experiment, options.id)
+    if (path / STATUS_FILE).exists() and RunDirectory.open(path).state == "killed":
+        changed = difference(config, _config_of(path))
+        if changed:
+            raise RunError(
+                f"{path} was started with other settings: {changed}. Use the same to go on with it, or give another"
+                " --run.id."
+            )
+    return RunDirectory.claim(options.root, options.experiment, options.id)
+
+
+def _interrupted(options: RunOptions, config: Mapping[str, Any]) -> RunDirectory | None:
+    if options.resume == "never":
+        return None
+    for path in _newest_first(Path(options.root) / options.experiment):
+        if RunDirectory.open(path).state == "killed" and difference(config, _config_of(path)) is None:
+            try:
+                return RunDirectory.claim(options.root, options.experiment, path.name)
+            except RunBusyError:
+                log.info("%s was taken by another process in this moment", path)
+    return None
+
+
+def _newest_first(folder: Path) -> Iterator[Path]:
+    found = [status.parent for status in folder.glob(f"*/{STATUS_FILE}")]
+    yield from sorted(found, key=lambda path: (path / STATUS_FILE).stat().st_mtime_ns, reverse=True)
+
+
+def _config_of(path: Path) -> dict[str, Any]:
+    """What a run was started with; nothing where it was killed before that was written."""
+    file = path / CONFIG_FILE
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}

@@ -1,0 +1,66 @@
+"""Sound files of any rate and any number of channels, as the mono 16 kHz int16 that stories hold."""
+
+from __future__ import annotations
+
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.timebase import SAMPLE_RATE_HZ
+
+_FULL_SCALE = 32768
+
+
+class AudioError(ValueError):
+    """A sound file that cannot be used; the message names file, cause and cure."""
+
+
+def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> npt.NDArray[np.int16]:
+    """Read a sound file: channels averaged, resampled (polyphase, Kaiser window), rounded to int16.
+
+    A mono file that already has this rate comes back bit by bit if it holds 16-bit samples.
+
+    Returns
+    -------
+    int16 array of shape (n_samples,)
+        n_in x sample_rate_hz / rate_in samples, rounded up; the first sample keeps its time.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    AudioError
+        If libsndfile cannot read it, or it holds no or non-finite samples.
+    """
+    import soundfile
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. Check the path in the manifest, and its root.")
+    try:
+        channels, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{path} is not a readable sound file: {error} Convert it to WAV or FLAC.") from error
+    sound = channels.mean(axis=1, dtype=np.float32)
+    if not len(sound) or not np.isfinite(sound).all():
+        raise AudioError(f"{path} holds {len(sound)} samples, or some that are not finite. Export it again.")
+    return to_int16(resample(sound, int(rate_hz), sample_rate_hz))
+
+
+def resample(
+    sound: npt.NDArray[np.float32], rate_hz: int, new_rate_hz: int = SAMPLE_RATE_HZ
+) -> npt.NDArray[np.float32]:
+    """Change the sampling rate of a mono sound; sample 0 stays at time 0."""
+    if rate_hz == new_rate_hz:
+        return sound
+    from scipy.signal import resample_poly
+
+    shared = gcd(rate_hz, new_rate_hz)
+    return np.asarray(resample_poly(sound, new_rate_hz // shared, rate_hz // shared), dtype=np.float32)
+
+
+def to_int16(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    """Samples in [-1, 1) as int16; what resampling overshoots is clipped."""
+    scaled = np.rint(sound * _FULL_SCALE)
+    return np.asarray(np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1), dtype=np.int16)

@@ -1,0 +1,58 @@
+"""A small run of the whole chain, shared by the tests of the command line."""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+Command = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The options of a small fit: the toy data set, a random tiny backbone, one epoch, no W&B."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def options(*more: str) -> list[str]:
+        return [
+            *("-c", str(EXPERIMENTS / "brain_tune.yaml")),
+            *("--data.source", "tests.toy.ToySource", "--data.store_dir", str(folder / "store")),
+            *("--model.backbone.weights", "random:tiny", "--data.window.n_trs", "8"),
+            *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"),
+            *("--run.root", str(folder / "runs"), "--run.wandb", "off"),
+            *more,
+        ]
+
+    return options
+
+
+@pytest.fixture(autouse=True)
+def global_state() -> Iterator[None]:
+    """The command line owns its process; a test gives back what it changed."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    level, handlers = logging.root.level, list(logging.root.handlers)
+    with warnings.catch_warnings():
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.set_rng_state(states[2])
+    logging.root.setLevel(level)
+    logging.root.handlers[:] = handlers
+
+
+@pytest.fixture(scope="session")
+def finished_run(small: Command) -> Path:
+    """Folder of a small run that has finished."""
+    from brainlit.cli import main
+
+    arguments = small("--run.id", "finished")
+    assert main(["fit", *arguments]) == 0
+    return Path(arguments[arguments.index("--run.root") + 1]) / "brain_tune" / "finished"

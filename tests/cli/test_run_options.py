@@ -1,0 +1,60 @@
+"""Which run a command opens: a new one, the interrupted one, or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from brainlit.cli.run_options import CONFIG_FILE, RunOptions, open_run
+from brainlit.results.run_directory import RunBusyError, RunError, RunFinishedError
+
+CONFIG: dict[str, Any] = {"model": {"head_lr": 0.1}, "run": {"id": "auto"}}
+
+
+def test_a_new_run_holds_its_config(tmp_path: Path) -> None:
+    run = open_run(RunOptions(str(tmp_path)), CONFIG)
+    assert run.path.parent == tmp_path / "brain_tune"
+    assert yaml.safe_load((run.path / CONFIG_FILE).read_text()) == CONFIG
+    assert not run.resumed
+    run.release()
+
+
+def test_an_interrupted_run_is_taken_up_by_the_same_command_only(tmp_path: Path) -> None:
+    options = RunOptions(str(tmp_path))
+    run = open_run(options, CONFIG)
+    run.release()  # as the kernel does when a process is killed
+    other = open_run(options, CONFIG | {"model": {"head_lr": 0.2}})
+    assert other.path != run.path
+    other.finish()
+    again = open_run(options, CONFIG | {"run": {"id": "auto", "wandb": "off"}})
+    assert (again.path, again.resumed) == (run.path, True)
+    busy = open_run(options, CONFIG)
+    assert busy.path != run.path, "a run that another process writes is left alone"
+    again.finish()
+    busy.finish()
+    assert open_run(options, CONFIG).path not in (run.path, busy.path), "finished runs are left alone"
+
+
+def test_never_starts_anew(tmp_path: Path) -> None:
+    run = open_run(RunOptions(str(tmp_path)), CONFIG)
+    run.release()
+    assert open_run(RunOptions(str(tmp_path), resume="never"), CONFIG).path != run.path
+
+
+def test_a_named_run_is_resumed_with_the_same_settings_only(tmp_path: Path) -> None:
+    named = RunOptions(str(tmp_path), id="mine")
+    open_run(named, CONFIG).release()
+    with pytest.raises(RunError, match=r"other settings: model\.head_lr is 0\.2, was 0\.1.*another.*--run\.id"):
+        open_run(named, CONFIG | {"model": {"head_lr": 0.2}})
+    with pytest.raises(RunError, match="never overwritten"):
+        open_run(RunOptions(str(tmp_path), id="mine", resume="never"), CONFIG)
+    run = open_run(named, CONFIG)
+    assert run.resumed
+    with pytest.raises(RunBusyError):
+        open_run(named, CONFIG)
+    run.finish()
+    with pytest.raises(RunFinishedError):
+        open_run(named, CONFIG)

@@ -1,0 +1,78 @@
+"""Ten real listeners: what is known about the recordings comes back through brainlit's own functions."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from brainlit.encoding.delays import delay_within
+from brainlit.encoding.folds import make_folds
+from brainlit.encoding.ridge import ridge_cv
+from brainlit.encoding.statistics import correlation
+from brainlit.features import word_rate
+from brainlit.stories import ManifestSource
+
+MANIFEST = Path(__file__).parents[2] / "data" / "alice" / "manifest.yaml"
+REGIONS = ["LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG"]
+Array = npt.NDArray[np.float64]
+
+pytestmark = pytest.mark.usefixtures("alice")
+
+
+@cache
+def _word_rate_and_mean_response() -> tuple[Array, Array]:
+    """Words per TR (362, 1) and the mean over the ten listeners (362, 6)."""
+    source = ManifestSource(str(MANIFEST))
+    responses = [source.responses(name, "alice") for name in source.subject_names()]
+    mean = np.mean([one.values for one in responses if one is not None], axis=0, dtype=np.float64)
+    return word_rate(source.story("alice")).values.astype(np.float64), mean
+
+
+def _held_out_r(rate: Array, response: Array) -> dict[str, float]:
+    """Word rate at FIR delays 1-4, ridge, five contiguous folds with a gap of six TRs: r over held-out time."""
+    groups = np.zeros(len(rate), dtype=np.int64)
+    delayed = delay_within(rate, groups, (1, 2, 3, 4)).astype(np.float64)
+    predicted = np.full_like(response, np.nan)
+    for fold in make_folds(groups, 5, purge_trs=6):
+        mean_x, mean_y = delayed[fold.train].mean(axis=0), response[fold.train].mean(axis=0)
+        fit = ridge_cv(delayed[fold.train] - mean_x, response[fold.train] - mean_y, groups[fold.train], purge_trs=6)
+        predicted[fold.held_out] = (delayed[fold.held_out] - mean_x) @ fit.weights["X"] + mean_y
+    return dict(zip(REGIONS, correlation(predicted, response).tolist(), strict=True))
+
+
+def test_the_damaged_listener_is_left_out_and_ten_remain() -> None:
+    source = ManifestSource(str(MANIFEST))
+    assert len(source.subject_names()) == 10
+    assert source.left_out() == {"s33": "every column is constant or holds NaN (see s33.txt)"}
+    assert list(source.subject("s18").regions) == REGIONS
+    responses = source.responses("s18", "alice")
+    assert responses is not None
+    assert responses.values.shape == (362, 6)
+    assert np.isfinite(responses.values).all()
+
+
+def test_the_clock_and_the_words() -> None:
+    story = ManifestSource(str(MANIFEST)).story("alice")
+    assert story.timebase.tr_starts_s[0] == 20.0
+    assert story.timebase.end_s == 744.0
+    assert story.words.labels[:4] == ("Alice", "was", "beginning", "to")
+    assert story.words.start_s[0] == pytest.approx(20.0589, abs=1e-4)
+    assert "sp" not in story.words.labels
+    assert story.phones is None
+
+
+def test_word_rate_predicts_the_mean_listener_and_only_on_time() -> None:
+    rate, response = _word_rate_and_mean_response()
+    on_time = _held_out_r(rate, response)
+    assert on_time["LPTL"] >= 0.2
+    assert on_time["LIPL"] >= 0.2
+    for shift in (-3, 3):
+        rows = slice(max(shift, 0), len(rate) + min(shift, 0))
+        moved = slice(max(-shift, 0), len(rate) + min(-shift, 0))
+        shifted = _held_out_r(rate[rows], response[moved])
+        assert shifted["LPTL"] < on_time["LPTL"]
+        assert shifted["LIPL"] < on_time["LIPL"]

@@ -1,0 +1,83 @@
+"""The same table from every format, and what is said of broken ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from brainlit.stories.tables import TableError, read_table
+
+VALUES = np.array([[1.5, -2.0, 3e2], [0.25, np.nan, 5.0]])
+
+
+def _write(path: Path) -> Path:
+    if path.suffix == ".npy":
+        np.save(path, VALUES)
+    elif path.suffix == ".hf5":
+        with h5py.File(path, "w") as file:
+            file["group/data"] = VALUES
+    else:
+        separator = {".txt": "   ", ".csv": ",", ".tsv": "\t"}[path.suffix]
+        path.write_text("\n".join(separator.join("n/a" if np.isnan(v) else str(v) for v in row) for row in VALUES))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".tsv", ".npy", ".hf5"])
+def test_every_format_gives_the_same_table(tmp_path: Path, suffix: str) -> None:
+    table = read_table(_write(tmp_path / f"a{suffix}"))
+    assert np.array_equal(table.values, VALUES, equal_nan=True)
+    assert table.columns is None
+
+
+def test_a_header_names_the_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('"left IFG",right\n1,2\n\n3,\n')
+    table = read_table(path)
+    assert table.columns == ("left IFG", "right")
+    assert np.array_equal(table.values, [[1, 2], [3, np.nan]], equal_nan=True)
+
+
+def test_one_column_is_a_table(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(4))
+    assert read_table(tmp_path / "a.npy").values.shape == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "1 2\n3\n", r"line 2: 1 columns, but 2"),
+        ("a.csv", "1,2\n3,x\n", r"line 2: 'x' is no number"),
+        ("a.csv", "", r"has shape \(0, 1\)"),
+        ("a.xlsx", "", r"of type '\.xlsx' are not read; known: \.txt"),
+        ("a.npy", "", r"not a readable \.npy"),
+        ("a.h5", "broken", "not a readable HDF5 file: .* Was it cut off"),
+    ],
+)
+def test_a_broken_table_is_refused_with_its_place(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(TableError, match=message):
+        read_table(tmp_path / name)
+
+
+def test_a_dataset_is_named_where_there_are_several(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"], file["mask"] = VALUES, np.zeros(3)
+    with pytest.raises(TableError, match=r"holds 2 datasets \(data, mask\); name one"):
+        read_table(tmp_path / "a.h5")
+    with pytest.raises(TableError, match=r"no dataset 'dota'\. Did you mean 'data'"):
+        read_table(tmp_path / "a.h5", "dota")
+    assert read_table(tmp_path / "a.h5", "data").values.shape == (2, 3)
+
+
+def test_no_pickle_is_ever_opened(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(TableError, match="allow_pickle=False"):
+        read_table(tmp_path / "a.npy")
+
+
+def test_no_file_has_a_cure(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="Check the path in the manifest"):
+        read_table(tmp_path / "none.csv")
