@@ -26,6 +26,7 @@ training (config files are merged from left to right, then come the options):
 data and results:
   data       prepare, check or describe a story store:           brainlit data info experiments/data/demo.yaml
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
+  compare    tuned against permuted runs, seed by seed:          brainlit compare runs/reproduce/*
   doctor     look at this machine and say what is missing:       brainlit doctor [--fix]
 
 brainlit VERB --help says more; --print_config shows what the merged config files say; --debug shows where an error
@@ -67,9 +68,13 @@ def _verb(name: str) -> Callable[[Sequence[str]], int]:
         from brainlit.cli.report import main as report
 
         return report
+    if name == "compare":
+        from brainlit.cli.compare import main as compare
+
+        return compare
     if name == "doctor":
         from brainlit.doctor import main as doctor
 
         return doctor
-    known = ("fit", "validate", "test", "predict", "data", "report", "doctor")
+    known = ("fit", "validate", "test", "predict", "data", "report", "compare", "doctor")
     raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, known)}")

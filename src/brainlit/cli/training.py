@@ -17,6 +17,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from brainlit.cli.allocator import keep_freed_memory
 from brainlit.cli.errors import UsageError
 from brainlit.cli.parser import HintingParser
 from brainlit.cli.predictions import write_predictions
@@ -121,6 +122,7 @@ class BrainlitCLI(LightningCLI):
 def run_verb(verb: str, arguments: Sequence[str]) -> int:
     """Run fit, validate, test or predict; returns the exit status."""
     _quieten()
+    keep_freed_memory()
     cli = BrainlitCLI(verb, _expanded(verb, list(arguments)))
     if cli.run is not None:
         return _fit(cli, cli.run)
