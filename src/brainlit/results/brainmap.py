@@ -169,7 +169,7 @@ def _draw_maps(
             if k == 0:
                 axes.set_title(f"{hemisphere} {view}", fontsize=9, color=FAINT, fontweight="normal", loc="center")
         figure.text(0.012, bottom + height / 2, name, rotation=90, va="center", ha="center", weight="bold")
-        bar = figure.colorbar(painter, cax=figure.add_axes((0.938, bottom + 0.14 * height, 0.011, 0.7 * height)))
+        bar = figure.colorbar(painter, cax=figure.add_axes((0.928, bottom + 0.14 * height, 0.011, 0.7 * height)))
         bar.outline.set_visible(False)
         bar.set_label("Δr" if low < 0 else "r")
 

@@ -65,12 +65,13 @@ def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
                 rows = [{"region": row["region"], "ceiling": row.get("after", row.get("before"))} for row in rows]
             _grouped_bars(axes, rows)
             axes.set_title(_title(summary, label) if metric == "r_backbone" else label)
+            axes.set_xticks(range(len(regions)), [name.replace("_", " ") for name in regions], rotation=90)
         _legend_above(panels[0])
 
     said = "; ".join(f"{name}: {_value(find_score(summary, name, 'ceiling')):.3f}" for name in regions)
     caption = f"r / ceiling: {summary['formulas']['r_over_ceiling']}. {_stimulus_words(summary)}"
     return _figure(
-        "ceilings", draw, (11, 3.6), f"Raw alignment, mean noise ceiling and ratio. Ceilings: {said}.", caption
+        "ceilings", draw, (11, 4.2), f"Raw alignment, mean noise ceiling and ratio. Ceilings: {said}.", caption
     )
 
 
