@@ -8,10 +8,19 @@ from typing import Any
 import pytest
 import yaml
 
-from brainlit.cli.run_options import CONFIG_FILE, RunOptions, open_run
+from brainlit.cli.run_options import CONFIG_FILE, RUN_VARIABLE, RunOptions, follow_run, open_run
 from brainlit.results.run_directory import RunBusyError, RunError, RunFinishedError
 
+pytestmark = pytest.mark.usefixtures("no_run")
+
 CONFIG: dict[str, Any] = {"model": {"head_lr": 0.1}, "run": {"id": "auto"}}
+
+
+@pytest.fixture
+def no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run that another process has opened; what a test sets is forgotten."""
+    monkeypatch.setenv(RUN_VARIABLE, "")
+    monkeypatch.delenv(RUN_VARIABLE)
 
 
 def test_a_new_run_holds_its_config(tmp_path: Path) -> None:
@@ -58,3 +67,13 @@ def test_a_named_run_is_resumed_with_the_same_settings_only(tmp_path: Path) -> N
     run.finish()
     with pytest.raises(RunFinishedError):
         open_run(named, CONFIG)
+
+
+def test_further_processes_follow_the_first_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = RunOptions(str(tmp_path))
+    with pytest.raises(RunError, match=r"Give --run\.id"):
+        follow_run(options)
+    assert follow_run(RunOptions(str(tmp_path), id="mine")).path == tmp_path / "brain_tune" / "mine"
+    first = open_run(options, CONFIG)
+    assert follow_run(options).path == first.path.resolve()
+    first.release()

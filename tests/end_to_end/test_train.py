@@ -20,12 +20,15 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
     """A small fit with all the parts of a big one: three epochs, probes, report."""
+    probe = {"class_path": "brainlit.callbacks.BandedRidgeProbe", "init_args": {"figures": False, "n_bootstraps": 50}}
+    callbacks = json.dumps([probe, {"class_path": "brainlit.callbacks.RunReport"}])
     return [
         *(sys.executable, "-m", "brainlit.cli", "fit", "-c", "experiments/brain_tune.yaml"),
         *("--data.source", "tests.toy.ToySource", "--data.source.init_args.n_trs", "30"),
         *("--data.store_dir", str(tmp_path / "store"), "--data.window.n_trs", "8"),
         *("--model.backbone.weights", "random:tiny", "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu"),
         *("--run.root", str(tmp_path / "runs"), "--run.wandb", "off"),
+        *("--trainer.callbacks", callbacks),
     ]
 
 

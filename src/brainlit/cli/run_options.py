@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from brainlit.results.run_directory import STATUS_FILE, RunBusyError, RunDirecto
 log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
+RUN_VARIABLE = "BRAINLIT_RUN"
+"""Tells the processes that Lightning starts beside the first one where the run is recorded."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,27 @@ def open_run(options: RunOptions, config: Mapping[str, Any]) -> RunDirectory:
     """
     run = _named(options, config) if options.id != "auto" else _interrupted(options, config)
     run = run or RunDirectory.create(options.root, options.experiment)
+    os.environ[RUN_VARIABLE] = str(run.path.resolve())
     write_text_atomic(run.path / CONFIG_FILE, yaml.safe_dump(dict(config), sort_keys=False))
     if run.resumed:
         start = run.last_checkpoint
         log.info("going on with %s from %s", run.path, start.name if start else "the beginning (no checkpoint yet)")
     return run
+
+
+def follow_run(options: RunOptions) -> RunDirectory:
+    """The folder that the first process of a distributed run has opened; the others take no lock and write nothing.
+
+    Raises
+    ------
+    RunError
+        If it cannot be known: the processes were not started by the first one, and the run has no name.
+    """
+    if RUN_VARIABLE in os.environ:
+        return RunDirectory(Path(os.environ[RUN_VARIABLE]))
+    if options.id == "auto":
+        raise RunError("processes that a scheduler starts cannot agree on a new run by themselves. Give --run.id NAME.")
+    return RunDirectory(Path(options.root) / options.experiment / options.id)
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> str | None:

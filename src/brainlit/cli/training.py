@@ -16,12 +16,13 @@ import lightning.pytorch as pl
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 
 from brainlit.cli.allocator import keep_freed_memory
 from brainlit.cli.errors import UsageError
 from brainlit.cli.parser import HintingParser
 from brainlit.cli.predictions import write_predictions
-from brainlit.cli.run_options import CONFIG_FILE, RunOptions, open_run
+from brainlit.cli.run_options import CONFIG_FILE, RunOptions, follow_run, open_run
 from brainlit.datamodules import StoryDataModule
 from brainlit.results.checkpoint_io import AtomicCheckpointIO
 from brainlit.results.loggers import MetricsLogger, wandb_logger
@@ -102,7 +103,8 @@ class BrainlitCLI(LightningCLI):
         if self.verb != "fit":
             _require_checkpoint(self.verb, self.config.ckpt_path)
         else:
-            self.run = open_run(RunOptions(**self.config.run.as_dict()), self.resolved)
+            options = RunOptions(**self.config.run.as_dict())
+            self.run = open_run(options, self.resolved) if _is_first_process() else follow_run(options)
             bar = [] if self.config.trainer.enable_progress_bar is False else [TQDMProgressBar()]
             self.trainer_defaults["callbacks"] = [*checkpoints(self.run), *bar]
 
@@ -178,7 +180,7 @@ def _fit(cli: BrainlitCLI, run: RunDirectory) -> int:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(start) if start else None)
         if cli.trainer.interrupted:
             raise KeyboardInterrupt
-        if run.state != "finished":
+        if _is_first_process() and run.state != "finished":
             run.finish()
     except SystemExit as exit_:  # Lightning's way of ending after Ctrl-C
         if cli.trainer.interrupted:
@@ -187,6 +189,11 @@ def _fit(cli: BrainlitCLI, run: RunDirectory) -> int:
     finally:
         run.release()
     return 0
+
+
+def _is_first_process() -> bool:
+    """Whether this process records the run: the only one, or the first of a distributed run."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 def _require_checkpoint(verb: str, path: str | None) -> None:
