@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
 import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -15,64 +15,79 @@ import pytest
 from brainlit.results.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 300
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> list[str]:
+def arguments(tmp_path: Path) -> list[str]:
     """A small fit with all the parts of a big one: three epochs, probes, report."""
     probe = {"class_path": "brainlit.callbacks.BandedRidgeProbe", "init_args": {"figures": False, "n_bootstraps": 50}}
     callbacks = json.dumps([probe, {"class_path": "brainlit.callbacks.RunReport"}])
     return [
-        *(sys.executable, "-m", "brainlit.cli", "fit", "-c", "experiments/brain_tune.yaml"),
+        *("fit", "-c", "experiments/brain_tune.yaml", "--trainer.callbacks", callbacks),
         *("--data.source", "tests.toy.ToySource", "--data.source.init_args.n_trs", "30"),
         *("--data.store_dir", str(tmp_path / "store"), "--data.window.n_trs", "8"),
         *("--model.backbone.weights", "random:tiny", "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu"),
         *("--run.root", str(tmp_path / "runs"), "--run.wandb", "off"),
-        *("--trainer.callbacks", callbacks),
     ]
 
 
-def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def _command(arguments: list[str], log: Path) -> None:
+    """What a new process does: the command line, with its output in a file."""
+    from brainlit.cli import main
+
+    os.chdir(ROOT)
     with log.open("ab") as file:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=environment, start_new_session=True)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(main(arguments))
 
 
-def _kill_once(command: list[str], folder: Path, sign: str, log: Path) -> None:
+def _start(arguments: list[str], log: Path) -> ForkServerProcess:
+    """Start the command in a process of its own, forked from one that has only imported what it needs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["brainlit.cli.training", "brainlit.callbacks", "tests.toy"])
+    process = context.Process(target=_command, args=(arguments, log))
+    process.start()
+    return process
+
+
+def _kill_once(arguments: list[str], folder: Path, sign: str, log: Path) -> None:
     """Start the command and kill it, without a warning, as soon as a file of this pattern is there."""
-    process = _start(command, log)
-    deadline = time.monotonic() + 240
+    process = _start(arguments, log)
+    deadline = time.monotonic() + PATIENCE_S
     try:
         while not any(folder.glob(sign)):
-            assert process.poll() is None, f"ended before {sign} was there:\n{log.read_text()[-3000:]}"
+            assert process.is_alive(), f"ended before {sign} was there:\n{log.read_text()[-3000:]}"
             assert time.monotonic() < deadline, f"{sign} never came:\n{log.read_text()[-3000:]}"
             time.sleep(0.005)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
 
 
 @pytest.mark.slow
-def test_killed_while_preparing_probing_and_training_it_ends_with_a_report(tmp_path: Path, command: list[str]) -> None:
+def test_killed_while_preparing_probing_and_training_it_ends_with_a_report(
+    tmp_path: Path, arguments: list[str]
+) -> None:
     log = tmp_path / "log.txt"
-    _kill_once(command, tmp_path, "store/stories/*.h5", log)
+    _kill_once(arguments, tmp_path, "store/stories/*.h5", log)
     assert not (tmp_path / "store" / "store.json").exists(), "half a store is no store"
-    _kill_once(command, tmp_path, "runs/brain_tune/*/probes/*/epoch-000.h5", log)
-    _kill_once(command, tmp_path, "runs/brain_tune/*/checkpoints/last.ckpt", log)
-    finished = _start(command, log)
-    assert finished.wait(timeout=240) == 0, log.read_text()[-3000:]
+    _kill_once(arguments, tmp_path, "runs/brain_tune/*/probes/*/epoch-000.h5", log)
+    _kill_once(arguments, tmp_path, "runs/brain_tune/*/checkpoints/last.ckpt", log)
+    last = _start(arguments, log)
+    last.join(PATIENCE_S)
+    assert last.exitcode == 0, log.read_text()[-3000:]
 
     (path,) = (tmp_path / "runs" / "brain_tune").iterdir()
     run = RunDirectory.open(path)
     assert run.state == "finished"
     assert len(run.status["starts"]) == 4, "one run, started four times"
     assert "Traceback" not in log.read_text()
+    assert "going on with" in log.read_text()
     assert log.read_text().rstrip().splitlines()[-1] == f"Report: {path / 'report.html'}"
 
     assert (path / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
-    summary = json.loads((path / "summary.json").read_text())
-    assert summary["headline"]
+    assert json.loads((path / "summary.json").read_text())["headline"]
     probed = sorted(file.name for file in (path / "probes" / "sub-A").iterdir() if not file.name.startswith("."))
     assert probed == ["epoch-000.h5", "epoch-003.h5"]
-    assert "going on with" in log.read_text()
