@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Protocol
@@ -55,8 +54,9 @@ class PermutedTargets:
     """Responses whose blocks of time have changed places over all tuning rows: the matched control.
 
     The rows of the tuning spans that a subject heard are laid end to end, cut into blocks of about block_trs rows, and
-    the blocks change places so that none stays where it was. One permutation holds for the whole run; every row is
-    used once. Each subject has its own, which does not depend on who else is in the run.
+    the blocks change places so that none stays where it was. One permutation holds for the whole run; every row is used
+    once. Subjects who heard the same rows share the permutation, so that what they have in common stays in common, as
+    in the real responses: only the match with the sound is lost. It does not depend on who else is in the run.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class PermutedTargets:
 
     def _arrange(self, subject: str, spans: Sequence[Span]) -> None:
         sources = [(span.story, row) for span in spans for row in range(span.start_tr, span.stop_tr)]
-        rng = np.random.default_rng([self.seed, zlib.crc32(subject.encode())])
+        rng = np.random.default_rng(self.seed)
         order = permute_blocks(len(sources), self.block_trs, rng)
         self._order[subject], self._source[subject] = order, sources
         places: dict[str, IntArray] = {}
