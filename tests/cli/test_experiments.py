@@ -34,7 +34,7 @@ def test_it_builds(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     cli.run.release()
     assert cli.model.backbone.family == "wav2vec"
     assert cli.datamodule.source.default_roles()["tune"]
-    assert cli.trainer.max_epochs == 12
+    assert cli.trainer.max_epochs == 8
     assert (cli.run.path / "config.yaml").is_file()
 
 
