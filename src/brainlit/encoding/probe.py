@@ -36,9 +36,6 @@ __all__ = [
     "score_single_band",
 ]
 
-KEPT_PREDICTIONS = ("backbone", "low_level", "backbone+low_level")
-"""Models whose predictions a result keeps besides the joint one: those that bootstraps of the share need."""
-
 
 def run_probe(
     bands: Mapping[str, Array],
@@ -180,7 +177,6 @@ def _assemble(problem: Problem, nested: NestedFit, rest: Mapping[str, FloatArray
     r = {model: problem.correlate(p) for model, p in predicted.items()}
     r2 = {model: r2_within(targets.score, p, score_groups) for model, p in predicted.items()}
     impact = {way: low_level_impact(r["backbone"], left) for way, left in rest.items()}
-    kept = {model: p for model, p in predicted.items() if model in KEPT_PREDICTIONS or model == joint}
     spread = targets.spread
     return ProbeResult(
         r=spread(r[joint]),
@@ -191,7 +187,7 @@ def _assemble(problem: Problem, nested: NestedFit, rest: Mapping[str, FloatArray
         partition={part: spread(v) for part, v in partition_variance(r2, tuple(nested.n_columns)).items()},
         impact={way: spread(values) for way, values in impact.items()},
         r_rest={way: spread(values) for way, values in rest.items()},
-        predictions={model: spread(p.astype(np.float32)) for model, p in kept.items()},
+        predictions={model: spread(p.astype(np.float32)) for model, p in predicted.items()},
         observed=spread(targets.score),
         score_groups=score_groups,
         ceiling=None,

@@ -15,6 +15,8 @@ from brainlit.encoding.result import ProbeResult
 FORMAT = "brainlit-probe"
 VERSION = 1
 _ARRAYS = ("r", "r2", "observed", "score_groups", "used")
+_SAVED_PREDICTIONS = ("backbone", "low_level", "backbone+low_level")
+"""Models whose predictions are saved besides the joint one: those that bootstraps of the low-level share need."""
 _TABLES = ("r_by_model", "r2_by_model", "split", "partition", "impact", "r_rest", "predictions")
 
 
@@ -78,7 +80,8 @@ def _write(result: ProbeResult, file: Any) -> None:
     for name in _TABLES:
         table = file.create_group(name, track_order=True)
         for key, values in getattr(result, name).items():
-            table.create_dataset(key, data=values)
+            if name != "predictions" or key in (*_SAVED_PREDICTIONS, result.joint):
+                table.create_dataset(key, data=values)
 
 
 def _read(file: Any) -> ProbeResult:

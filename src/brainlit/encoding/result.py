@@ -31,7 +31,7 @@ class ProbeResult:
     r_rest : mapping of the same keys to array
         The correlation that is left; regions average it and r of the backbone before dividing.
     predictions : mapping of model to float32 array of shape (n_score_trs, n_voxels)
-        Of the backbone, the low-level features, both together, and the joint model.
+        Of every model; a file keeps those of the backbone, the low-level features, both together, and the joint model.
     observed : float32 array of shape (n_score_trs, n_voxels)
         Responses scored against: demeaned per group, in units of their sd on the fitted rows.
     score_groups : int array of shape (n_score_trs,)
