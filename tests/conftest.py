@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import settings
 
 from brainlit.store import StoryStore, build_store
 from tests.toy import ToySource
+
+ALICE = Path(os.environ.get("BRAINLIT_ALICE") or Path(__file__).parents[2] / "shared" / "real" / "alice")
 
 settings.register_profile("brainlit", max_examples=50, deadline=None, derandomize=True)
 settings.load_profile("brainlit")
@@ -32,3 +35,12 @@ def toy_store_path(toy_source: ToySource, tmp_path_factory: pytest.TempPathFacto
 def toy_store(toy_store_path: Path) -> StoryStore:
     """The toy store, opened anew for each test."""
     return StoryStore.open(toy_store_path)
+
+
+@pytest.fixture
+def alice(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of the real recordings, which are not part of the project."""
+    if not (ALICE / "alice.flac").is_file():
+        pytest.skip("the Alice recordings are not part of the project; set BRAINLIT_ALICE to their folder")
+    monkeypatch.setenv("BRAINLIT_ALICE", str(ALICE))
+    return ALICE

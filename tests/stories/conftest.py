@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,6 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-
-ALICE = Path(os.environ.get("BRAINLIT_ALICE") or Path(__file__).parents[3] / "shared" / "real" / "alice")
 
 N_TRS, TR_S, ONSET_S = 40, 1.5, 2.0
 
@@ -56,12 +53,3 @@ def write(folder: Path) -> Callable[..., str]:
         return str(path)
 
     return write_manifest
-
-
-@pytest.fixture
-def alice(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder of the real recordings, which are not part of the project."""
-    if not (ALICE / "alice.flac").is_file():
-        pytest.skip("the Alice recordings are not part of the project; set BRAINLIT_ALICE to their folder")
-    monkeypatch.setenv("BRAINLIT_ALICE", str(ALICE))
-    return ALICE

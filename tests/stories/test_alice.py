@@ -14,6 +14,7 @@ from brainlit.encoding.folds import make_folds
 from brainlit.encoding.ridge import ridge_cv
 from brainlit.encoding.statistics import correlation
 from brainlit.features import word_rate
+from brainlit.store import build_store, check_store
 from brainlit.stories import ManifestSource
 
 MANIFEST = Path(__file__).parents[2] / "data" / "alice" / "manifest.yaml"
@@ -53,6 +54,16 @@ def test_the_damaged_listener_is_left_out_and_ten_remain() -> None:
     assert responses is not None
     assert responses.values.shape == (362, 6)
     assert np.isfinite(responses.values).all()
+
+
+def test_the_store_holds_ten_listeners_and_says_who_is_missing(tmp_path: Path) -> None:
+    store = build_store(ManifestSource(str(MANIFEST)), tmp_path, progress=False)
+    assert len(store.subject_names) == 10
+    assert "s33" not in store.subject_names
+    assert store.left_out == {"s33": "every column is constant or holds NaN (see s33.txt)"}
+    assert all(store.good_voxels(name).all() for name in store.subject_names)
+    assert store.n_trs("alice") == 362
+    assert [finding for finding in check_store(tmp_path) if finding.level == "error"] == []
 
 
 def test_the_clock_and_the_words() -> None:

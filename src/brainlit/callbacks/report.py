@@ -100,8 +100,7 @@ def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) ->
         "control": name == "permuted",
         "simulated": all(truth),
         "model": _model_words(pl_module),
-        "data": f"{datamodule.store.name}, TR {datamodule.tr_s:g} s, "
-        + ", ".join(f"{hours * 60:.0f} min {role}" for role, hours in description["hours"].items()),
+        "data": _data_words(datamodule, description),
         "training": _training_words(trainer, pl_module, datamodule, description),
         "tune": ", ".join(description["roles"].get("tune", [])),
         "data_module": description,
@@ -118,6 +117,14 @@ def _model_words(pl_module: Any) -> str:
         f"{about.get('family')} ({about.get('weights')}), {backbone.n_layers} layers of {backbone.hidden_size},"
         f" {n_all / 1e6:.2f} M parameters, {n_trained / 1e6:.2f} M trained"
     )
+
+
+def _data_words(datamodule: Any, description: dict[str, Any]) -> str:
+    minutes = ", ".join(f"{hours * 60:.0f} min {role}" for role, hours in description["hours"].items())
+    masked = {name: n for name, n in description["n_masked_voxels"].items() if n}
+    missing = [f"{name} left out ({reason})" for name, reason in datamodule.store.left_out.items()]
+    missing += [f"{n} voxels of {name} masked (no data)" for name, n in masked.items()]
+    return "; ".join([f"{datamodule.store.name}, TR {datamodule.tr_s:g} s, {minutes}", *missing])
 
 
 def _training_words(trainer: pl.Trainer, pl_module: Any, datamodule: Any, description: dict[str, Any]) -> str:
