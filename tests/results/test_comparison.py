@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from brainlit.cli import main
 from brainlit.results.comparison import comparison_table, pair_by_seed, read_summaries
 
 
@@ -69,3 +70,13 @@ def test_unfinished_run_is_named(tmp_path: Path) -> None:
     assert read_summaries([tmp_path / "done"])[0]["run"]["seed"] == 1
     with pytest.raises(FileNotFoundError, match=r"has no summary\.json"):
         read_summaries([tmp_path / "done", tmp_path / "other"])
+
+
+def test_the_command_prints_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for regime, after in (("brain", 0.3), ("permuted", 0.21)):
+        (tmp_path / regime).mkdir()
+        (tmp_path / regime / "summary.json").write_text(json.dumps(_summary(5, regime, after)))
+    assert main(["compare", str(tmp_path / "brain"), str(tmp_path / "permuted")]) == 0
+    assert "| 5 | 0.200 | 0.300 | +50 % | 0.210 | +0.090 |" in capsys.readouterr().out
+    assert main(["compare", str(tmp_path / "nothing")]) == 2
+    assert "has no summary.json" in capsys.readouterr().err
