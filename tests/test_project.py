@@ -119,7 +119,9 @@ def test_make_help_lists_every_target() -> None:
 
 def test_make_train_passes_on_what_was_chosen() -> None:
     chosen = ["MODEL=wav2vec", "DATA=alice", "SEED=3", "REGIME=permuted", "SUBJECT=s18", "ARGS=--trainer.max_epochs 2"]
-    done = subprocess.run(["make", "-n", "train", *chosen], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "train", *chosen], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     command = " ".join(done.stdout.split())
     assert command.endswith(
         "brainlit fit -c experiments/brain_tune.yaml -c experiments/model/wav2vec.yaml -c experiments/data/alice.yaml"
