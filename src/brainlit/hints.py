@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_LISTED = 20
+
 
 def nearest(value: str, known: Iterable[str]) -> str | None:
     """The known name that is most like the value, or None if none is like it.
@@ -20,7 +22,7 @@ def nearest(value: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:
-    """The end of an error message: the nearest known name if there is one, and all of them if they are few.
+    """The end of an error message: the nearest known name if there is one, and the known ones (twenty at most).
 
     >>> did_you_mean("wavvec", ["hubert", "wav2vec"])
     "Did you mean 'wav2vec'? Known: hubert, wav2vec."
@@ -28,5 +30,6 @@ def did_you_mean(value: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = nearest(value, names)
     question = f"Did you mean '{near}'?" if near else ""
-    listing = f"Known: {', '.join(names)}." if 0 < len(names) <= 20 else ""
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    listing = f"Known: {', '.join(names[:MOST_LISTED]) or 'none'}{more}."
     return " ".join(part for part in (question, listing) if part)

@@ -26,7 +26,7 @@ def rewrite_weights(folder, change):
 
 
 def test_unknown_family_names_the_nearest():
-    with pytest.raises(ValueError, match="did you mean 'wav2vec'"):
+    with pytest.raises(ValueError, match="Did you mean 'wav2vec'"):
         load_backbone(BackboneConfig(family="wav2vec2"))
 
 

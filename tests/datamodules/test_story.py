@@ -138,7 +138,7 @@ def test_roles_may_be_spans_and_are_guarded(toy_store_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"subjects": ["sub_A"]}, UnknownNameError, "did you mean 'sub-A'"),
+        ({"subjects": ["sub_A"]}, UnknownNameError, "Did you mean 'sub-A'"),
         ({"subjects": []}, ValueError, "at least one"),
         ({"subjects": ["sub-A", "sub-A"]}, ValueError, "each subject once"),
         ({"roles": {"tune": ["toyO"]}}, ValueError, "unknown story 'toyO'"),

@@ -82,10 +82,10 @@ def test_rows_outside_a_story_are_refused(toy_store: StoryStore, start: int, sto
 def test_one_row_is_one_read(toy_store_path: Path) -> None:
     import h5py
 
-    with h5py.File(toy_store_path / "subjects" / "sub-A.h5") as h5:
+    with h5py.File(toy_store_path / "subjects" / "sub-A.h5", "r", locking=False) as h5:
         assert h5["responses/toy0"].chunks == (8, 12)
         assert h5["repeats/toy4"].chunks == (1, 8, 12)
-    with h5py.File(toy_store_path / "stories" / "toy0.h5") as h5:
+    with h5py.File(toy_store_path / "stories" / "toy0.h5", "r", locking=False) as h5:
         assert h5["audio"].chunks is None
         assert h5["audio"].dtype == np.int16
         assert h5["words/labels"].dtype.kind == "S"
@@ -114,13 +114,13 @@ def test_voxels_with_holes_are_masked_and_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["n_trs", "timebase", "words", "feature_spaces"])
 def test_unknown_stories_name_the_nearest(toy_store: StoryStore, method: str) -> None:
-    with pytest.raises(UnknownNameError, match="did you mean 'toy0'"):
+    with pytest.raises(UnknownNameError, match="Did you mean 'toy0'"):
         getattr(toy_store, method)("tpy0")
 
 
 def test_unknown_subjects_name_the_nearest(toy_store: StoryStore) -> None:
     for ask in (toy_store.subject, toy_store.good_voxels, toy_store.heard):
-        with pytest.raises(UnknownNameError, match="did you mean 'sub-B'"):
+        with pytest.raises(UnknownNameError, match="Did you mean 'sub-B'"):
             ask("subB")
     with pytest.raises(UnknownNameError):
         toy_store.responses("sub-A", "toy77")

@@ -75,7 +75,7 @@ def test_names_that_differ_in_case_only_are_refused() -> None:
 
 
 def test_unknown_names_come_with_the_nearest() -> None:
-    assert "did you mean 'alice'" in str(unknown_name("story", "alise", ["bob", "alice"]))
+    assert "Did you mean 'alice'" in str(unknown_name("story", "alise", ["bob", "alice"]))
     assert "none" in str(unknown_name("story", "alise", []))
 
 

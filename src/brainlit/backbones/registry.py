@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-
 from brainlit.backbones.base import SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.wav2vec import Wav2vecBackbone
+from brainlit.hints import did_you_mean
 
 BACKBONES: dict[str, type[SpeechBackbone]] = {Wav2vecBackbone.family: Wav2vecBackbone}
 
@@ -22,9 +21,5 @@ def load_backbone(config: BackboneConfig) -> SpeechBackbone:
         If its weights cannot be had.
     """
     if config.family not in BACKBONES:
-        near = difflib.get_close_matches(config.family, BACKBONES, n=1)
-        hint = f" did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"backbone family {config.family!r} is not known;{hint} known: {', '.join(sorted(BACKBONES))}."
-        )
+        raise ValueError(f"backbone family {config.family!r} is not known. {did_you_mean(config.family, BACKBONES)}")
     return BACKBONES[config.family].load(config)

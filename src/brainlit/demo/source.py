@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from brainlit.demo.listeners import (
 )
 from brainlit.demo.streams import random_stream
 from brainlit.features import low_level_spaces, word_vectors
+from brainlit.hints import did_you_mean
 from brainlit.stories import FeatureSpace, Responses, Story, StorySource, Subject
 
 RECIPE = 1
@@ -198,8 +198,7 @@ class DemoSource(StorySource):
 
     def _known(self, name: str, names: Sequence[str], what: str) -> None:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
-            raise ValueError(f"the demo has no {what} {name!r}; nearest: {', '.join(near)} ({len(names)} in all).")
+            raise ValueError(f"the demo has no {what} {name!r}. {did_you_mean(name, names)}")
 
 
 def _check(settings: dict[str, Any]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import combinations
 
+from brainlit.hints import did_you_mean
 from brainlit.stories.base import ROLES
 
 _SPAN = re.compile(r"^(?P<story>[^\[\]]+)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
@@ -63,7 +63,7 @@ def parse_span(text: str, n_trs_of: Mapping[str, int]) -> Span:
         raise ValueError(f"{text!r} is not a span; write a story's name, or name[start:stop] in TRs.")
     story = match["story"]
     if story not in n_trs_of:
-        raise ValueError(f"unknown story {story!r}; {_nearest(story, n_trs_of)}")
+        raise ValueError(f"unknown story {story!r}. {did_you_mean(story, n_trs_of)}")
     n_trs = n_trs_of[story]
     start_tr, stop_tr = int(match["start"] or 0), int(match["stop"] or n_trs)
     if start_tr >= stop_tr:
@@ -99,7 +99,7 @@ class Roles:
             If there is no such role.
         """
         if role not in ROLES:
-            raise ValueError(f"unknown role {role!r}; {_nearest(role, ROLES)}")
+            raise ValueError(f"unknown role {role!r}. {did_you_mean(role, ROLES)}")
         return self.by_role.get(role, ())
 
     def stories(self, role: str) -> tuple[str, ...]:
@@ -141,7 +141,7 @@ def make_roles(
         raise ValueError(f"purge_trs is {purge_trs}; a gap is not negative.")
     for role in roles:
         if role not in ROLES:
-            raise ValueError(f"unknown role {role!r}; {_nearest(role, ROLES)}")
+            raise ValueError(f"unknown role {role!r}. {did_you_mean(role, ROLES)}")
     by_role = {role: tuple(parse_span(text, n_trs_of) for text in roles[role]) for role in ROLES if roles.get(role)}
     allowed = {_allowed_pair(words) for words in allow}
     for role, spans in by_role.items():
@@ -179,9 +179,3 @@ def _allowed_pair(words: str) -> frozenset[str]:
     if len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(ROLES):
         raise ValueError(f"allow: {words!r} is not understood; write two roles of {ROLES}, as in 'fit and choose'.")
     return frozenset(pair)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    names = list(known)
-    close = get_close_matches(word, names, n=1, cutoff=0.4)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names[:10]) or 'none'}."

@@ -7,7 +7,6 @@ read), `repeats/<story>`, `good_voxels`, and perhaps `vertices`, `coordinates_mm
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from brainlit.hints import did_you_mean
 from brainlit.stories import StorySource
 
 SCHEMA_VERSION = 1
@@ -233,11 +233,7 @@ def checked_names(what: str, names: Iterable[str]) -> list[str]:
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """The error for a name that is not there, with the nearest that is."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    return UnknownNameError(f"there is no {what} {name!r} in this store{hint} It holds: {shown or 'none'}.")
+    return UnknownNameError(f"there is no {what} {name!r} in this store. {did_you_mean(name, known)}")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
