@@ -61,7 +61,8 @@ def check_store(path: Path | str) -> list[Finding]:
     store = StoryStore.open(path)
     try:
         checks = (_check_stories(store), _check_spaces(store), _check_subjects(store), _check_twins(store))
-        findings = list(itertools.chain.from_iterable(checks))
+        left_out = (_left_out(name, reason) for name, reason in store.left_out.items())
+        findings = list(itertools.chain(*checks, left_out))
     finally:
         store.close()
     return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.level))
@@ -82,6 +83,11 @@ def findings_json(findings: Sequence[Finding]) -> str:
 def exit_code(findings: Iterable[Finding]) -> int:
     """1 if there is an error among the findings, else 0."""
     return int(any(finding.level == "error" for finding in findings))
+
+
+def _left_out(name: str, reason: str) -> Finding:
+    cure = "It is in no result. If that was not meant, mend its files and build another store."
+    return Finding("info", name, f"was left out: {reason}", cure)
 
 
 def _check_bytes(path: Path) -> Iterator[Finding]:
