@@ -291,6 +291,15 @@ def test_ceiling_and_probe_fit_together(planted: Planted) -> None:
     assert probe.region()["r_over_ceiling"] == pytest.approx(1.0, abs=0.06)
 
 
+def test_a_subject_without_a_usable_voxel_is_named(planted: Planted) -> None:
+    masks = planted.groups, planted.fit, planted.score
+    flat = np.ones_like(planted.Y[:, :3])
+    with pytest.raises(ValueError, match="no voxel of flat is finite and changing"):
+        run_probes(planted.bands, {"fine": planted.Y, "flat": flat}, *masks, QUICK)
+    with pytest.raises(ValueError, match="Y of short has shape"):
+        run_probes(planted.bands, {"fine": planted.Y, "short": planted.Y[:-1]}, *masks, QUICK)
+
+
 def test_subjects_probed_together_get_what_each_gets_alone(planted: Planted) -> None:
     ours, theirs = planted.Y[:, :7].copy(), planted.Y[:, 7:].copy()
     ours[:, 2] = 1.0

@@ -12,22 +12,10 @@ from torch.utils.data import DataLoader
 
 from brainlit.backbones import BackboneConfig
 from brainlit.tuning import BrainTuning
+from tests.backbones.conftest import MINI
 
 TR_S = 0.25
 PLANTED_DELAY_TRS = 3
-MINI = {
-    "conv_dim": [12, 16],
-    "conv_stride": [20, 16],
-    "conv_kernel": [40, 16],
-    "num_feat_extract_layers": 2,
-    "feat_extract_norm": "layer",
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "num_conv_pos_embeddings": 4,
-    "num_conv_pos_embedding_groups": 2,
-}
 
 
 class FakeData(pl.LightningDataModule):

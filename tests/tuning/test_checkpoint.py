@@ -7,7 +7,8 @@ import torch
 
 from brainlit.backbones import BackboneConfig
 from brainlit.tuning import BrainTuning, CheckpointError, load_tuned
-from tests.tuning.conftest import MINI, FakeData
+from tests.backbones.conftest import MINI
+from tests.tuning.conftest import FakeData
 
 
 @pytest.fixture

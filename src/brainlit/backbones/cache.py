@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from brainlit.store.atomic import sha256_of, to_disk
+
 log = logging.getLogger(__name__)
 
 CONTENTS = "contents.json"
@@ -69,7 +71,7 @@ def find_damage(folder: Path) -> str | None:
     for name, digest in files.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
-        if _sha256(folder / name) != digest:
+        if sha256_of(folder / name) != digest:
             return f"{name} has changed"
     return None
 
@@ -79,26 +81,13 @@ def _build_aside(folder: Path, settings: Mapping[str, Any], build: Callable[[Pat
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         build(aside)
-        files = {str(path.relative_to(aside)): _sha256(path) for path in sorted(aside.rglob("*")) if path.is_file()}
+        files = {str(path.relative_to(aside)): sha256_of(path) for path in sorted(aside.rglob("*")) if path.is_file()}
         contents = {"settings": dict(settings), "files": files}
         (aside / CONTENTS).write_text(json.dumps(contents, indent=2) + "\n")
         for path in aside.rglob("*"):
-            _to_disk(path)
+            to_disk(path)
         aside.chmod(0o755)
         aside.replace(folder)
-        _to_disk(folder.parent)
+        to_disk(folder.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -100,15 +100,22 @@ def run_probes(
     Other parameters, and errors, are those of `run_probe`.
     """
     settings = config or ProbeConfig()
-    responses = [np.asarray(Y) for Y in Ys.values()]
+    responses = [_checked_responses(name, Y, len(np.asarray(groups))) for name, Y in Ys.items()]
     Y = np.concatenate(responses, axis=1)
     arrays = {band: _checked(band, bands[band], len(Y)) for band in order_bands(bands)}
     rows = prepare_rows(groups, fit, score, settings.skip_trs, len(Y))
-    problem = Problem(rows, prepare_targets(Y, rows), settings, cache)
-    nested = problem.fit_nested(arrays)
-    rest = _rest_correlations(problem, nested, arrays) if settings.low_level_impact else {}
+    targets = prepare_targets(Y, rows)
     edges = np.cumsum([0, *(own.shape[1] for own in responses)])
     voxels = [slice(int(start), int(stop)) for start, stop in pairwise(edges)]
+    unusable = [name for name, part in zip(Ys, voxels, strict=True) if not targets.good[part].any()]
+    if unusable:
+        raise ValueError(
+            f"no voxel of {', '.join(unusable)} is finite and changing on the used rows; check the responses, or leave"
+            " the subject out."
+        )
+    problem = Problem(rows, targets, settings, cache)
+    nested = problem.fit_nested(arrays)
+    rest = _rest_correlations(problem, nested, arrays) if settings.low_level_impact else {}
     whole = _assemble(problem, nested, rest)
     return {
         subject: _own_part(whole, nested, part, (ceilings or {}).get(subject))
@@ -132,6 +139,13 @@ def score_single_band(
     rows = prepare_rows(groups, fit, score, settings.skip_trs, len(Y))
     targets = prepare_targets(np.asarray(Y), rows)
     return np.asarray(targets.spread(Problem(rows, targets, settings).score_features(_checked("X", X, len(Y)))))
+
+
+def _checked_responses(name: str, Y: npt.ArrayLike, n_trs: int) -> Array:
+    values = np.asarray(Y)
+    if values.ndim != 2 or len(values) != n_trs:
+        raise ValueError(f"Y{f' of {name}' if name else ''} has shape {values.shape}; need ({n_trs}, n_voxels).")
+    return values
 
 
 def _checked(name: str, X: npt.ArrayLike, n_trs: int) -> Array:

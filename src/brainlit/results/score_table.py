@@ -101,6 +101,10 @@ def probe_rows(
         model: region_replicates(result.observed, predicted, result.score_groups, regions, blocks)
         for model, predicted in result.predictions.items()
     }
+    with_ceiling = _with_ceiling(result, regions)
+    drawn = region_replicates(
+        result.observed, result.predictions["backbone"], result.score_groups, with_ceiling, blocks
+    )
     rows = []
     for region, mask in regions.items():
         r = _region_scores(result.r_by_model, replicates, region, mask, which=0)
@@ -108,7 +112,9 @@ def probe_rows(
         scores = {f"r_{_short(model, r)}": score for model, score in r.items()}
         scores |= {f"r2_{_short(model, r2)}": score for model, score in r2.items()}
         scores |= {f"partition_{part}": score for part, score in partition_scores(r2).items()}
-        scores |= _low_level(result, r2, mask) | _ceiling(result, mask, blocks)
+        scores |= _low_level(result, r2, mask)
+        if region in with_ceiling:
+            scores |= _ceiling(result, with_ceiling[region], drawn[region][0])
         rows += [ScoreRow(region, layer, name, int(mask.sum()), score) for name, score in scores.items()]
     return rows
 
@@ -180,22 +186,22 @@ def _low_level(result: ProbeResult, r2: Mapping[str, Score], mask: BoolArray) ->
     return scores
 
 
-def _ceiling(result: ProbeResult, mask: BoolArray, blocks: tuple[IntArray, FloatArray]) -> dict[str, Score]:
-    """Ceiling and normalised alignment over the voxels that have a ceiling."""
+def _with_ceiling(result: ProbeResult, regions: Mapping[str, BoolArray]) -> dict[str, BoolArray]:
+    """The voxels with a ceiling of each region, where they are enough of it."""
     if result.ceiling is None:
         return {}
-    ceiling = np.asarray(result.ceiling, dtype=np.float64)
-    defined = mask & np.isfinite(ceiling)
-    if defined.sum() < MIN_SHARE_WITH_CEILING * mask.sum():
-        return {}
-    mean = float(ceiling[defined].mean())
+    known = np.isfinite(np.asarray(result.ceiling, dtype=np.float64))
+    enough = {name: (mask & known).sum() >= MIN_SHARE_WITH_CEILING * mask.sum() for name, mask in regions.items()}
+    return {name: mask & known for name, mask in regions.items() if enough[name]}
+
+
+def _ceiling(result: ProbeResult, defined: BoolArray, r_drawn: FloatArray) -> dict[str, Score]:
+    """Ceiling and normalised alignment over the voxels that have a ceiling; r_drawn are replicates of their mean r."""
+    mean = float(np.asarray(result.ceiling, dtype=np.float64)[defined].mean())
     scores = {"ceiling": Score(mean)}
     if mean >= MIN_CEILING:
         r = float(np.asarray(result.r_by_model["backbone"], dtype=np.float64)[defined].mean())
-        drawn = region_replicates(
-            result.observed, result.predictions["backbone"], result.score_groups, {"defined": defined}, blocks
-        )
-        scores["r_over_ceiling"] = Score(r / mean, drawn["defined"][0] / mean)
+        scores["r_over_ceiling"] = Score(r / mean, r_drawn / mean)
     return scores
 
 
