@@ -9,10 +9,13 @@ from brainlit.stories.base import (
     FeatureKind,
     FeatureSpace,
     Intervals,
+    Remote,
     Responses,
+    SourceError,
     Story,
     StorySource,
     Subject,
+    SubjectLeftOut,
 )
 
 if TYPE_CHECKING:
@@ -24,10 +27,13 @@ __all__ = [
     "FeatureSpace",
     "Intervals",
     "ManifestSource",
+    "Remote",
     "Responses",
+    "SourceError",
     "Story",
     "StorySource",
     "Subject",
+    "SubjectLeftOut",
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -71,8 +72,6 @@ class Story:
         Mono, at timebase.sample_rate_hz.
     phones : Intervals or None
         None where the data set has no phone times.
-    sources : mapping of file name to SHA-256
-        What the story was made from; empty where nothing was read from disk.
     """
 
     name: str
@@ -80,7 +79,6 @@ class Story:
     words: Intervals
     phones: Intervals | None
     timebase: TimeBase
-    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,12 +123,14 @@ class Responses:
     ----------
     values : float32 array of shape (n_trs, n_voxels)
         Mean over repeats where there are several; z-scored per story over time. NaN marks voxels without data.
-    repeats : float32 array of shape (n_repeats, n_trs, n_voxels) or None
-        The single presentations, each z-scored over time, where the story was heard more than once.
+    repeats : sequence of float32 arrays of shape (n_trs, n_voxels), or None
+        The single presentations, each z-scored over time, where the story was heard more than once: an array of shape
+        (n_repeats, n_trs, n_voxels), or anything with a length that reads repeat k when asked for it (ten repeats of
+        a whole brain do not fit into memory).
     """
 
     values: Float32Array
-    repeats: Float32Array | None = None
+    repeats: Sequence[Float32Array] | Float32Array | None = None
 
 
 @dataclass(frozen=True)
@@ -166,17 +166,54 @@ class Subject:
                 )
 
 
+class SourceError(ValueError):
+    """Files of a data set that are missing, damaged or do not fit; the message names file, place, cause and cure."""
+
+
+class SubjectLeftOut(SourceError):
+    """A subject of whom nothing can be used; the message is the reason, which every report repeats."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where the files that a source asks for are published, for `brainlit data download`.
+
+    Parameters
+    ----------
+    url : str
+        's3://bucket/prefix' for a bucket that anyone may read, or 'https://host/folder'.
+    root : Path
+        Local folder that mirrors it.
+    paths : tuple of str
+        Files below url that the asked stories and subjects need, with forward slashes. '*', '?' and '[..]' match
+        within one folder (S3 only, where folders can be listed).
+    licence : str
+        What the publisher allows, in a few words.
+    """
+
+    url: str
+    root: Path
+    paths: tuple[str, ...]
+    licence: str
+
+
 class StorySource(ABC):
-    """A data set: stories, subjects, responses and feature spaces, loaded one at a time.
+    """A data set: stories, subjects and responses, loaded one at a time.
 
     Cheap to construct (nothing is read or downloaded before a method is called), so that it can sit in a config.
+    `settings`, `story_names`, `subject_names`, `story_files`, `subject_files`, `default_roles` and `facts` read no
+    story and no response: they are asked each time a store is reopened.
     """
 
     name: str
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Everything that decides what the store holds, as plain JSON values; compared when a store is reopened."""
+        """Everything that decides what a story or a subject looks like in the store, as plain JSON values.
+
+        Compared when a store is reopened. Which subjects are asked for is no part of it, so that a store can grow;
+        neither are folders, so that it can move.
+        """
 
     @abstractmethod
     def story_names(self) -> Sequence[str]:
@@ -191,12 +228,14 @@ class StorySource(ABC):
         """One story with its audio."""
 
     @abstractmethod
-    def feature_spaces(self, story: Story) -> list[FeatureSpace]:
-        """The feature spaces of a story that `story` returned."""
-
-    @abstractmethod
     def subject(self, name: str) -> Subject:
-        """Voxels, regions and places of one subject."""
+        """Voxels, regions and places of one subject.
+
+        Raises
+        ------
+        SubjectLeftOut
+            If nothing of the subject can be used; the store is then built without, and says so.
+        """
 
     @abstractmethod
     def responses(self, subject: str, story: str) -> Responses | None:
@@ -206,6 +245,30 @@ class StorySource(ABC):
     def default_roles(self) -> dict[str, list[str]]:
         """Which stories (or spans, as 'story[start:stop]' in TRs) tune, fit, choose and score by default."""
 
+    def phones(self, story: str) -> Intervals | None:
+        """Phones of one story; override where that is cheaper than reading the whole story."""
+        return self.story(story).phones
+
+    def feature_spaces(self, story: Story) -> list[FeatureSpace]:
+        """Spaces that only this source can give, besides those of `brainlit.features` (the demo's true meanings)."""
+        return []
+
+    def story_files(self, name: str) -> Sequence[Path]:
+        """Files that a story is made from; the store remembers their hashes and refuses changed ones."""
+        return ()
+
+    def subject_files(self, name: str) -> Sequence[Path]:
+        """Files that a subject's part of the store is made from."""
+        return ()
+
     def left_out(self) -> dict[str, str]:
-        """Subjects (or parts) that the source refuses, each with its reason; shown by `brainlit data info`."""
+        """Parts that the source is known to lack or refuses, each with its reason; repeated by every report."""
         return {}
+
+    def facts(self) -> dict[str, str]:
+        """What every report says of the data, by key: 'clock', 'licence', 'citation', 'preprocessing', ..."""
+        return {}
+
+    def remote(self) -> Remote | None:
+        """Where the files can be downloaded; None where they are not published or nothing is read from disk."""
+        return None
