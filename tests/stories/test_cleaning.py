@@ -103,9 +103,9 @@ def test_confounds_are_chosen_by_name_and_pattern(tmp_path: Path) -> None:
         ("csf", "cfs", r"confounds\.tsv has no column 'csf'\. Did you mean 'cfs'"),
         ("\t6\n", "\tn/a\n", r"line 3: csf is 'n/a'; need a number"),
         ("\t6\n", "\tsix\n", r"line 3: csf is 'six'"),
-        ("\t6\n", "\n", r"line 3: 3 columns, but 4 in the header"),
+        ("\t6\n", "\n", r"line 3: 3 columns, but 4 in the lines before"),
         (CONFOUNDS, "", "no table with a header"),
-        ("trans_x\t", "tr\udce4ns_x\t", r"no UTF-8 text at byte 2"),
+        ("trans_x\t", "tr\udce4ns_x\t", r"is not UTF-8 at byte 2"),
     ],
 )
 def test_a_wrong_table_of_confounds_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
