@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.hints import did_you_mean
-from brainlit.stories.base import SourceError
+from brainlit.stories.base import Float32Array, SourceError
 from brainlit.stories.text_files import read_cells, read_lines, require_file
 
 FloatArray = npt.NDArray[np.float64]
@@ -35,7 +35,7 @@ class TableError(SourceError):
 class Table:
     """Values (n_rows, n_columns), NaN where a cell is empty, and the names of the columns if the file has them."""
 
-    values: FloatArray
+    values: FloatArray | Float32Array
     columns: tuple[str, ...] | None
 
 
