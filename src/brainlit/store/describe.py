@@ -16,7 +16,8 @@ def describe_store(path: Path | str) -> dict[str, Any]:
     dict
         `name`, `stories`, `minutes` (of sound), `trs`, `tr_s`, `subjects`, `voxels` and `good_voxels` and
         `stories_heard` and `repeats` by subject, `feature_spaces` (name, kind, n_features, source), `default_roles`,
-        `left_out` (with reasons), `facts` (clock, preprocessing, licence), `disk_mb`, `settings`, `fingerprint`, `software`.
+        `left_out` (with reasons), `facts` (clock, preprocessing, licence), `disk_mb`, `settings`, `fingerprint`,
+        `software`.
     """
     store = StoryStore.open(path)
     stories, subjects = store.index.stories, store.index.subjects
