@@ -68,15 +68,14 @@ def _memory(arguments: Sequence[str]) -> Path:
 
 
 def _watched(datamodule: StoryDataModule) -> set[Path]:
-    """All files that the source reads, and their folders, where new ones would appear."""
+    """All files that the source reads and their folders, where new ones would appear; files that settings name."""
     source = datamodule.source
-    files = [path for name in source.story_names() for path in source.story_files(name)]
-    files += [path for name in source.subject_names() for path in source.subject_files(name)]
-    files += _files_named_in([vars(source), vars(datamodule.features)])
-    paths = {path.absolute() for path in files}
-    top = Path(os.path.commonpath([path.parent for path in paths])) if paths else None
-    folders = {folder for path in paths for folder in path.parents if top is not None and folder.is_relative_to(top)}
-    return paths | folders
+    files = [path.absolute() for name in source.story_names() for path in source.story_files(name)]
+    files += [path.absolute() for name in source.subject_names() for path in source.subject_files(name)]
+    top = Path(os.path.commonpath([path.parent for path in files])) if files else None
+    folders = {folder for path in files for folder in path.parents if top is not None and folder.is_relative_to(top)}
+    named = _files_named_in([vars(source), vars(datamodule.features)])
+    return {*files, *folders, *(path.absolute() for path in named)}
 
 
 def _files_named_in(values: Iterable[Any]) -> list[Path]:
