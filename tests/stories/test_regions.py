@@ -71,8 +71,9 @@ def dlabel(root: Path) -> RegionConfig:
 
 def npz(root: Path) -> RegionConfig:
     left, right = np.r_[LEFT, 0 * RIGHT], np.r_[0 * LEFT, RIGHT]
-    np.savez(root / "a.npz", lh_A1=left == 1, rh_A1=(right == 1).astype(np.int8), **{"L_44_ROI": np.flatnonzero(left == 2),
-             "44_R": np.flatnonzero(right == 2)})  # fmt: skip
+    as_masks = {"lh_A1": left == 1, "rh_A1": (right == 1).astype(np.int8)}
+    as_columns = {"L_44_ROI": np.flatnonzero(left == 2), "44_R": np.flatnonzero(right == 2)}
+    np.savez(root / "a.npz", **as_masks, **as_columns)
     return RegionConfig(file="a.npz")
 
 
@@ -85,9 +86,13 @@ def long_table(root: Path) -> RegionConfig:
 
 def wide_table(root: Path) -> RegionConfig:
     is_left = np.arange(N) < len(LEFT)
-    columns = {f"{h}.{name}": (BOTH == k) & (is_left == (h == "lh")) for k, name in ((1, "A1"), (2, "44")) for h in ("lh", "rh")}  # fmt: skip
-    rows = ["\t".join([str(k), *(str(int(mask[k])) for mask in columns.values())]) for k in range(N)]
-    (root / "a.tsv").write_text("\n".join(["voxel\t" + "\t".join(columns), *rows]) + "\n")
+    header, cells = ["voxel"], [np.arange(N)]
+    for key, name in ((1, "A1"), (2, "44")):
+        for hemi in ("lh", "rh"):
+            header.append(f"{hemi}.{name}")
+            cells.append((key == BOTH) & (is_left == (hemi == "lh")))
+    rows = ["\t".join(map(str, row)) for row in np.array(cells, dtype=int).T]
+    (root / "a.tsv").write_text("\n".join(["\t".join(header), *rows]) + "\n")
     return RegionConfig(file="a.tsv")
 
 
@@ -140,9 +145,9 @@ def test_every_kind_of_file_gives_the_same_regions(tmp_path: Path, write: Callab
     assert set(found) == {"A1", "44", "A1 left", "44 left", "A1 right", "44 right"}
     is_left = np.arange(N) < len(LEFT)
     for key, name in ((1, "A1"), (2, "44")):
-        np.testing.assert_array_equal(found[name], BOTH == key)
-        np.testing.assert_array_equal(found[f"{name} left"], (BOTH == key) & is_left)
-        np.testing.assert_array_equal(found[f"{name} right"], (BOTH == key) & ~is_left)
+        np.testing.assert_array_equal(found[name], key == BOTH)
+        np.testing.assert_array_equal(found[f"{name} left"], (key == BOTH) & is_left)
+        np.testing.assert_array_equal(found[f"{name} right"], (key == BOTH) & ~is_left)
         assert found[name].dtype == np.bool_
     for path in region_files(config, "sub-1", tmp_path):
         assert path.is_file()
@@ -188,8 +193,8 @@ def test_labels_of_another_mesh_are_refused_or_thinned_out(tmp_path: Path) -> No
     labels = mesh_labels(tmp_path, 163842)
     with pytest.raises(
         SourceError,
-        match=r"lh.annot: the labels are on fsaverage \(163842 \+ 163842 vertices\), the responses on fsaverage5 \(20484"
-        r" columns\): give labels of that mesh, or set regions.downsample: true",
+        match=r"lh.annot: the labels are on fsaverage \(163842 \+ 163842 vertices\), the responses on fsaverage5"
+        r" \(20484 columns\): give labels of that mesh, or set regions.downsample: true",
     ):
         read_subject_regions(RegionConfig(file="{hemi}.annot"), "s", 20484, tmp_path)
     found = read_subject_regions(RegionConfig(file="{hemi}.annot", downsample=True), "s", 20484, tmp_path)
@@ -282,7 +287,8 @@ def test_settings_that_contradict_themselves_are_refused() -> None:
     ("raw", "clean"),
     [("L_A1_ROI", ("A1", "left")), ("R_7PL_ROI", ("7PL", "right")), ("ctx-lh-insula", ("insula", "left")),
      ("R_OP2-3_ROI", ("OP2-3", "right")), ("lh.V1", ("V1", "left")), ("V1_R", ("V1", "right")), ("FFA", ("FFA", None)),
-     ("LBelt", ("LBelt", None)), ("L_R_ROI", ("R", "left")), ("A/B ", ("A-B", None)), ("Right-Putamen", ("Putamen", "right"))],
+     ("LBelt", ("LBelt", None)), ("L_R_ROI", ("R", "left")), ("A/B ", ("A-B", None)),
+     ("Right-Putamen", ("Putamen", "right"))],
 )  # fmt: skip
 def test_names_lose_their_side(raw: str, clean: tuple[str, str | None]) -> None:
     assert clean_name(raw) == clean
@@ -342,3 +348,20 @@ def test_missing_areas_are_named_with_the_nearest_ones(tmp_path: Path) -> None:
         read_subject_regions(RegionConfig(file="{hemi}.annot", groups="paper"), "s", 1800, tmp_path)
     with pytest.raises(SourceError, match="there are no region groups 'text'"):
         grouped({}, "text")
+
+
+def test_the_documentation_has_the_groups_of_the_code() -> None:
+    rows = [line.strip("| \n").split(" | ") for line in DOCS.read_text(encoding="utf-8").splitlines()]
+    table = [(row[0], row[1], tuple(row[2].split(", "))) for row in rows if len(row) == 3 and row[0] in HCP_GROUPS]
+    assert table == [
+        (variant, group, areas) for variant, groups in HCP_GROUPS.items() for group, areas in groups.items()
+    ]
+
+
+def test_the_documented_settings_are_settings() -> None:
+    import yaml
+
+    text = DOCS.read_text(encoding="utf-8")
+    blocks = [yaml.safe_load(block.split("```")[0]) for block in text.split("```yaml\n")[1:]]
+    configs = [RegionConfig(**block.get("init_args", block)["regions"]) for block in blocks]
+    assert [config.groups for config in configs] == ["paper", None]
