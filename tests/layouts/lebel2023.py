@@ -29,15 +29,39 @@ VOLUMES = {
     "stagefright": 313, "tildeath": 343, "sloth": 457, "fromboyhoodtofatherhood": 368, "inamoment": 225,
     "adollshouse": 261, "sweetaspie": 177, "wheretheressmoke": 311,
 }  # fmt: skip
-LOGGED = ("alternateithicatom avatar fromboyhoodtofatherhood howtodraw legacy life myfirstdaywiththeyankees naked"
-          " odetostepfather sloth souls undertheinfluence wheretheressmoke").split()  # fmt: skip
+LOGGED = ["alternateithicatom", "avatar", "fromboyhoodtofatherhood", "howtodraw", "legacy", "life", "myfirstdaywiththeyankees", "naked", "odetostepfather", "sloth", "souls", "undertheinfluence", "wheretheressmoke"]  # fmt: skip
 STORIES = ("alternateithicatom", "souls", "avatar", "naked", "life", "stagefright", "wheretheressmoke")
 TEST_STORY = "wheretheressmoke"
 TR_S, SOUND_START_S, DELAY_S = 2.0045, 10.023, 5.0
 
 MARKS = ("sp", "{BR}", "{LG}", "{NS}", "ls", "SENTENCE_START", "")
-PHONES = "AA1 AE0 AH0 EH2 IY1 OW1 B CH D F K L M N P R S SH T V W Z".split()
-WORDS = tuple(f"{head}{tail}" for head in ("bo", "ka", "ri", "su", "te", "mi") for tail in "bell dren fun gar".split())
+PHONES = [
+    "AA1",
+    "AE0",
+    "AH0",
+    "EH2",
+    "IY1",
+    "OW1",
+    "B",
+    "CH",
+    "D",
+    "F",
+    "K",
+    "L",
+    "M",
+    "N",
+    "P",
+    "R",
+    "S",
+    "SH",
+    "T",
+    "V",
+    "W",
+    "Z",
+]
+WORDS = tuple(
+    f"{head}{tail}" for head in ("bo", "ka", "ri", "su", "te", "mi") for tail in ["bell", "dren", "fun", "gar"]
+)
 MARKER = "lighthouse"
 """A word that is said a few times per story; voxel 'marker' rises for a moment DELAY_S after each."""
 

@@ -37,7 +37,8 @@ def test_real_logs_have_a_trigger_per_volume_and_one_mean_tr(story: str) -> None
     assert (filled_s[-1] - filled_s[0]) / (len(filled_s) - 1) == pytest.approx(2.0045, abs=2e-4)
     assert log.sound_start_s == pytest.approx(10.023, abs=1e-3)
     assert log.sound_stop_s - log.sound_start_s > 590
-    assert log.labels[0] == "init-trigger" and log.labels[-1] == "sound-stop"
+    assert log.labels[0] == "init-trigger"
+    assert log.labels[-1] == "sound-stop"
     assert log.labels.count("trigger") == len(log.triggers_s) - 1
 
 
@@ -68,7 +69,11 @@ def test_reads_what_is_written(report: Path) -> None:
         (GOOD + "7.0 sound-start\n" + STOP, 6, "second time; the first is in line 4"),
         (GOOD + "1.0 sound-stop\n", 4, "it must begin among them"),
         (GOOD + "8.000000 trigg\xe9r\n" + STOP, 6, "0xe9 is no text"),
-        ("0.0 trigger\n" + GOOD.replace("0.000000", "0.500000") + STOP, 2, "init-trigger comes after the trigger of line 1"),
+        (
+            "0.0 trigger\n" + GOOD.replace("0.000000", "0.500000") + STOP,
+            2,
+            "init-trigger comes after the trigger of line 1",
+        ),
     ],
 )
 def test_what_is_not_understood_is_an_error_with_file_and_line(report: Path, text: str, line: int, words: str) -> None:

@@ -45,18 +45,6 @@ def read_shape(path: Path, dataset: str) -> tuple[int, ...]:
         return tuple(int(n) for n in values.shape)
 
 
-def has_dataset(path: Path, dataset: str) -> bool:
-    """Whether a file holds a dataset of this name.
-
-    Raises
-    ------
-    FileNotFoundError, ResponseFileError
-        If the file is missing or is no HDF5 file.
-    """
-    with _file(path) as file:
-        return dataset in file
-
-
 def read_rows(path: Path, dataset: str) -> Float32Array:
     """A matrix (n_trs, n_voxels) as published; columns that are not z-scored over time yet are z-scored.
 

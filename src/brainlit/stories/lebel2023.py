@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -235,7 +234,9 @@ class LebelSource(StorySource):
         """Clock, preprocessing, subjects, roles, licence and citation, in words."""
         remarks = [f"{name}: {known.REMARKS[name]}" for name in self._subjects if name in known.REMARKS]
         return {
-            "clock": clock_in_words(self._stories, [s for s in self._stories if self._log_file(s)], self.clock, self.tr_s),
+            "clock": clock_in_words(
+                self._stories, [s for s in self._stories if self._log_file(s)], self.clock, self.tr_s
+            ),
             "preprocessing": "by the authors: motion-corrected, aligned, detrended, z-scored per story, cut to volumes"
             " 10 to n - 5 (LeBel et al. 2023); nothing is removed here",
             "sound": f"zero of the transcripts is {self.sound_lead_s:g} s after the start of the files",

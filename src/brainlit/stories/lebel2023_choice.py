@@ -95,14 +95,17 @@ def roles_of(stories: Sequence[str], split: Split, subjects: Sequence[str]) -> d
 
 def _require_all(roles: dict[str, list[str]], split: Split, subjects: Sequence[str]) -> None:
     needs = {"choose": " or ".join(CHOOSE_STORIES), "score": TEST_STORY}
+    cures = {role: f"Add {needs.get(role, 'more stories')} to stories, or take '27'." for role in roles}
     for role, spans in roles.items():
-        cure = f"Add {needs.get(role, 'more stories')} to stories, or take '27'."
         if not spans:
-            raise SourceError(f"the stories asked for leave no story to {role} under split {split!r}. {cure}")
-        heard_by = {subject: HEARD[subject] for subject in subjects}
-        for subject, heard in heard_by.items():
+            raise SourceError(f"the stories asked for leave no story to {role} under split {split!r}. {cures[role]}")
+    for subject in subjects:
+        heard = HEARD[subject]
+        for role, spans in roles.items():
             if heard is not None and not any(span.partition("[")[0] in heard for span in spans):
-                raise SourceError(f"{subject} heard none of the stories that {role} ({', '.join(spans)}). {cure}")
+                raise SourceError(
+                    f"{subject} heard none of the stories that {role} ({', '.join(spans)}). {cures[role]}"
+                )
 
 
 def _chosen(what: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -85,6 +85,8 @@ def check_clock(tr_s: float, sound_lead_s: float) -> None:
         If tr_s is more than 0.1 s off the scanner's, or sound_lead_s is negative or beyond a minute.
     """
     if not abs(tr_s - NOMINAL_TR_S) <= 0.1:
-        raise SourceError(f"tr_s is {tr_s}; volumes took {NOMINAL_TR_S} s by the logs, {SIDECAR_TR_S} s by the side-cars.")
+        raise SourceError(
+            f"tr_s is {tr_s}; volumes took {NOMINAL_TR_S} s by the logs, {SIDECAR_TR_S} s by the side-cars."
+        )
     if not 0 <= sound_lead_s < 60:
         raise SourceError(f"sound_lead_s is {sound_lead_s}; it is a number of seconds from 0 on, usually 0.")
