@@ -29,39 +29,20 @@ VOLUMES = {
     "stagefright": 313, "tildeath": 343, "sloth": 457, "fromboyhoodtofatherhood": 368, "inamoment": 225,
     "adollshouse": 261, "sweetaspie": 177, "wheretheressmoke": 311,
 }  # fmt: skip
-LOGGED = ["alternateithicatom", "avatar", "fromboyhoodtofatherhood", "howtodraw", "legacy", "life", "myfirstdaywiththeyankees", "naked", "odetostepfather", "sloth", "souls", "undertheinfluence", "wheretheressmoke"]  # fmt: skip
+_LOGGED = """
+    alternateithicatom avatar fromboyhoodtofatherhood howtodraw legacy life myfirstdaywiththeyankees naked
+    odetostepfather sloth souls undertheinfluence wheretheressmoke
+"""
+LOGGED = _LOGGED.split()
 STORIES = ("alternateithicatom", "souls", "avatar", "naked", "life", "stagefright", "wheretheressmoke")
 TEST_STORY = "wheretheressmoke"
 TR_S, SOUND_START_S, DELAY_S = 2.0045, 10.023, 5.0
 
 MARKS = ("sp", "{BR}", "{LG}", "{NS}", "ls", "SENTENCE_START", "")
-PHONES = [
-    "AA1",
-    "AE0",
-    "AH0",
-    "EH2",
-    "IY1",
-    "OW1",
-    "B",
-    "CH",
-    "D",
-    "F",
-    "K",
-    "L",
-    "M",
-    "N",
-    "P",
-    "R",
-    "S",
-    "SH",
-    "T",
-    "V",
-    "W",
-    "Z",
-]
-WORDS = tuple(
-    f"{head}{tail}" for head in ("bo", "ka", "ri", "su", "te", "mi") for tail in ["bell", "dren", "fun", "gar"]
-)
+_PHONES = "AA1 AE0 AH0 EH2 IY1 OW1 B CH D F K L M N P R S SH T V W Z"
+PHONES = _PHONES.split()
+_HEADS, _TAILS = ("bo", "ka", "ri", "su", "tu", "mi"), ("bell", "dren", "fun", "gar")
+WORDS = tuple(head + tail for head in _HEADS for tail in _TAILS)
 MARKER = "lighthouse"
 """A word that is said a few times per story; voxel 'marker' rises for a moment DELAY_S after each."""
 
@@ -244,7 +225,7 @@ def _write_textgrid(path: Path, told: _Told, rng: np.random.Generator, k: int) -
 def _signal(
     told: _Told, starts_s: FloatArray, kinds: npt.NDArray[np.str_], weights: FloatArray, vectors: FloatArray
 ) -> FloatArray:
-    """Noise-free responses (n_trs, n_voxels): each word adds a bump of 1.5 s, DELAY_S after it, where the row's middle is."""
+    """Noise-free responses (n_trs, n_voxels) at the middle of each row: each word adds a bump, DELAY_S after it."""
     middles_s = starts_s + TR_S / 2
     spoken = np.flatnonzero(~told.is_mark)
     onset_s = told.edges_s[:-1][spoken]

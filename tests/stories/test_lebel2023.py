@@ -39,6 +39,13 @@ from tests.layouts.lebel2023 import (
 
 ROOT = Path(__file__).parents[2]
 SHORT = "sweetaspie"  # 157 rows
+# train_stories_25 of the released code, which has 24 names
+TUNED_IN_THE_PAPER = """
+    souls howtodraw alternateithicatom hangtime swimmingwithastronauts eyespy itsabox myfirstdaywiththeyankees legacy
+    theclosetthatateeverything haveyoumethimyet thatthingonmyarm undertheinfluence avatar tildeath naked
+    fromboyhoodtofatherhood adollshouse odetostepfather adventuresinsayingyes sloth exorcism buck inamoment
+"""
+SPOKEN_BY_NOBODY = "sp {SP} {NS} {LG} {BR} {LS} br lg ls ns SP BR sentence_start sentence_end SENTENCE_END"
 real_facts = pytest.mark.skipif(not REAL_LOGS.is_dir(), reason="the real logs are not here (BRAINLIT_FACTS)")
 
 
@@ -161,7 +168,7 @@ def test_a_log_of_another_story_is_refused(small: Path) -> None:
 
 def test_logs_may_lie_elsewhere_but_must_lie_there(small: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "logs"
-    with pytest.raises(FileNotFoundError, match="logs does not exist. Correct tr_reports"):
+    with pytest.raises(FileNotFoundError, match=r"logs does not exist\. Correct tr_reports"):
         small_source(small, tr_reports=str(elsewhere)).timebase(SHORT)
     (small / "derivative" / "tr_reports").rename(elsewhere)
     moved = small_source(small, tr_reports=str(elsewhere))
@@ -214,23 +221,7 @@ def _textgrid(path: Path, phone: list[str], word: list[str], names: tuple[str, s
 
 
 def test_every_mark_of_the_card_is_dropped_and_the_word_empty_is_kept(tmp_path: Path) -> None:
-    marks = [
-        "sp",
-        "{SP}",
-        "{NS}",
-        "{LG}",
-        "{BR}",
-        "{LS}",
-        "br",
-        "lg",
-        "ls",
-        "ns",
-        "SP",
-        "BR",
-        "sentence_start",
-        "sentence_end",
-        "SENTENCE_END",
-    ]
+    marks = SPOKEN_BY_NOBODY.split()
     path = _textgrid(tmp_path / "x.TextGrid", ["AH0", "sp", "", "HH", "{BR}"], ["empty", *marks, "", " ", "A"])
     words, phones = read_words_and_phones(path)
     assert words.labels == ("empty", "A")
@@ -413,33 +404,7 @@ def test_27_stories_for_everyone_and_the_24_of_the_paper() -> None:
     assert set(source.story_names()) == {*known.STORIES_84[:25], "wheretheressmoke", "fromboyhoodtofatherhood"}
     assert source.subject_names() == [f"UTS0{k}" for k in range(1, 9)]
     roles = source.default_roles()
-    # train_stories_25 of the released code (which has 24 names)
-    assert set(roles["tune"]) == {
-        "souls",
-        "howtodraw",
-        "alternateithicatom",
-        "hangtime",
-        "swimmingwithastronauts",
-        "eyespy",
-        "itsabox",
-        "myfirstdaywiththeyankees",
-        "legacy",
-        "theclosetthatateeverything",
-        "haveyoumethimyet",
-        "thatthingonmyarm",
-        "undertheinfluence",
-        "avatar",
-        "tildeath",
-        "naked",
-        "fromboyhoodtofatherhood",
-        "adollshouse",
-        "odetostepfather",
-        "adventuresinsayingyes",
-        "sloth",
-        "exorcism",
-        "buck",
-        "inamoment",
-    }
+    assert sorted(roles["tune"]) == sorted(TUNED_IN_THE_PAPER.split())
     assert roles["fit"] == roles["tune"]
     assert len(roles["tune"]) == 24
     assert roles["choose"] == ["stagefright", "life"]
@@ -475,7 +440,7 @@ def test_splits_pass_the_guard_against_leaks_as_they_say() -> None:
         ({"stories": ["life", "wheretheressmoke"]}, "no story to tune"),
         ({"stories": ["souls", "life", "wheretheressmoke"], "split": "disjoint"}, "no story to fit"),
         ({"stories": ["souls", "life", "wheretheressmoke"], "subjects": ["UTS04"]}, "UTS04 heard none .*choose"),
-        ({"stories": ["sould", "life", "wheretheressmoke"]}, "unknown story 'sould'. Did you mean 'souls'"),
+        ({"stories": ["soulz", "life", "wheretheressmoke"]}, "unknown story 'soulz'. Did you mean 'souls'"),
         ({"stories": ["souls", "souls"]}, "'souls' is asked for twice"),
         ({"stories": ["auditory_localizer"]}, "localiser and no story"),
         ({"stories": "26"}, "say '27', '84' or a list"),

@@ -111,7 +111,11 @@ def test_damage_gives_the_right_times_or_one_error_with_file_and_line(data: st.D
     try:
         log = read_scanner_log(report)
     except SourceError as error:
-        assert re.match(rf"{re.escape(str(report))}, line \d+: ", str(error))
+        problem = str(error)
+    else:
+        problem = None
+    if problem is not None:
+        assert re.match(rf"{re.escape(str(report))}, line \d+: ", problem)
         return
     filled_s, _ = fill_missed_triggers(log.triggers_s, tr_s=2.0045)
     true_s, _ = fill_missed_triggers(truth.triggers_s, tr_s=2.0045)

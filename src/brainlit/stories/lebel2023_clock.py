@@ -1,4 +1,4 @@
-"""When each row of LeBel et al.'s responses happened: by the scanner's log, or by a nominal clock that agrees with it."""
+"""When each row of LeBel et al.'s responses happened: by the scanner's log, or by a nominal clock that meets it."""
 
 from __future__ import annotations
 
