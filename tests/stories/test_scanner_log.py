@@ -61,7 +61,7 @@ def test_reads_what_is_written(report: Path) -> None:
         (GOOD + "7.900000 trigger\n" + GOOD.splitlines()[1] + "\n" + STOP, 7, "1.99 s follows 7.9 s of line 6"),
         (GOOD + "6.002000 trigger\n" + STOP, 6, "6.002 s follows 6.002 s of line 5"),
         (GOOD + "9.200000 trigger\n" + STOP, 6, "3.198 s after the trigger of line 5.*no whole number"),
-        (GOOD + "8.000000 triger\n" + STOP, 6, "Did you mean 'trigger'"),
+        (GOOD + "8.000000 trigge\n" + STOP, 6, "Did you mean 'trigger'"),
         (GOOD + "8,000000 trigger\n" + STOP, 6, "is not 'seconds label'"),
         (GOOD + "-8.0 trigger\n" + STOP, 6, "is not 'seconds label'"),
         (GOOD + "nan trigger\n" + STOP, 6, "is not 'seconds label'"),
