@@ -1,7 +1,12 @@
 """Alice in Wonderland, whole brains: OpenNeuro ds002322, Bhattasali et al. (2020), LREC; Brennan et al. (2016).
 
 People hear the first chapter once, in one run of twelve minutes. The same recordings as the plain files of six regions
-(data/alice.md), here as the volumes that the authors preprocessed. data/alice_bids.md tells what was verified where.
+(data/alice.md), here as the volumes that the authors preprocessed.
+
+Verified in a public mirror of the data set: the names of runs, events and sound, the onsets in the events, TR 2 s. In
+public code that reads the files: 372 volumes, and the place and the columns of the table of words. Assumed: row 0
+starts with the sound file. The plain files have 362 rows, their first ten volumes were discarded, and their row 0 is
+known to start 20 s into the sound, which fits 372 rows from 0 s on; raw runs have 374. data/alice_bids.md says more.
 """
 
 from __future__ import annotations
@@ -145,8 +150,8 @@ class AliceSource(StorySource):
         sound_s = len(audio) / self._timebase.sample_rate_hz
         if sound_s < self._timebase.end_s - _SOUND_TOLERANCE_S:
             raise SourceError(
-                f"{path} lasts {sound_s:.1f} s, but the {self._timebase.n_trs} rows end at {self._timebase.end_s:.1f} s."
-                f" Is it cut off? If it is whole, check onset_s ({self._onset_s}) and n_trs ({self._timebase.n_trs})."
+                f"{path} lasts {sound_s:.1f} s, but the rows end at {self._timebase.end_s:.1f} s. Is it cut off? If it"
+                f" is whole, check onset_s ({self._onset_s}) and n_trs ({self._timebase.n_trs})."
             )
         words = self._read_words()
         if words.end_s.max() > sound_s + _SOUND_TOLERANCE_S:
@@ -204,7 +209,7 @@ class AliceSource(StorySource):
         """Listeners of whom the authors published no preprocessed run."""
         if self._run_pattern != RUN:
             return {}
-        return {name: "published raw only, without a preprocessed run" for name in NOT_PREPROCESSED}
+        return dict.fromkeys(NOT_PREPROCESSED, "published raw only, without a preprocessed run")
 
     def facts(self) -> dict[str, str]:
         """What reports say of the data."""
@@ -212,7 +217,9 @@ class AliceSource(StorySource):
             "clock": f"TR {TR_S} s; row 0 starts at {self._onset_s:g} s of the sound for everyone; the sound started"
             " 0.005 to 0.66 s into the scan, which is not corrected (less than half a TR)",
             "noise ceiling": "none: the story was heard once, so scores are not relative to a ceiling",
-            "preprocessing": "published: SPM, MNI space" if self._run_pattern == RUN else self._run_pattern,
+            "preprocessing": "published by the authors, normalised to MNI space"
+            if self._run_pattern == RUN
+            else self._run_pattern,
             **self._reader.facts(),
             "roles": "one story, so roles are stretches of it; rows 0-9 were discarded by the authors and are not used",
             "phones": "none published, so no phone features",

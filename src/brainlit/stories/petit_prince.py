@@ -1,11 +1,13 @@
 """Le Petit Prince, English listeners: OpenNeuro ds003643, Li et al. (2022), doi:10.1038/s41597-022-01625-7.
 
-Forty-nine people hear *The Little Prince* once, in nine runs of about ten minutes. What the data set says of itself
-(its README from version 2.0.6 on) is kept here as constants: volumes per run before and after preprocessing, duration
-of each section, and that a run starts 8 s before the sound. data/petit_prince.md tells what was verified where.
+Forty-nine people hear *The Little Prince* once, in nine runs of about ten minutes.
 
-A trap: run numbers in file names differ from subject to subject (sub-EN057 has runs 15 to 23). Which section a run
-holds is read off its number of volumes, which is different for each of the nine.
+Verified in the data set's README (2.0.6): volumes per run before and after preprocessing, duration of each section, raw
+runs start 8 s before the sound, and the preprocessed ones with it. In a public table of the raw files' headers: the
+same volumes in every subject. In public code that reads the files: their names, the columns of the word table, and the
+trap that run numbers differ from subject to subject (sub-EN057 has runs 15 to 23). Which section a run holds is
+therefore read off its number of volumes, which is different for each of the nine. Assumed: word times count from the
+start of each section's sound file. data/petit_prince.md says more.
 """
 
 from __future__ import annotations
@@ -25,13 +27,13 @@ from brainlit.timebase import TimeBase
 
 TR_S = 2.0
 RAW_VOLUMES = (286, 302, 344, 307, 269, 347, 329, 296, 372)
-"""Volumes of the raw runs of sections 1 to 9; the README's table, and the same in all 49 subjects."""
+"""Volumes of the raw runs of sections 1 to 9, in every subject."""
 DROPPED_VOLUMES = 4
 """Volumes that the published preprocessing dropped from the start of each run: the 8 s before the sound."""
 LEAD_IN_S = 8.0
 """Seconds from the start of a raw run to the start of its sound."""
 SOUND_S = (554.7, 587.8, 671.4, 598.2, 522.2, 678.1, 642.0, 575.8, 727.1)
-"""Duration of the sound of each section; the README's table."""
+"""Duration of the sound of each section."""
 SUBJECTS = tuple(
     f"sub-EN{n:03d}" for n in range(57, 116) if n not in {60, 66, 71, 80, 85, 90, 102, 107, 111, 112}
 )  # fmt: skip
@@ -185,7 +187,7 @@ class PetitPrinceSource(StorySource):
         """What reports say of the data."""
         published = self._runs_pattern == PUBLISHED_RUNS
         return {
-            "clock": f"TR {TR_S:g} s; row 0 starts at {self._onset_s:g} s of each section's sound, and the rows go on for"
+            "clock": f"TR {TR_S:g} s; row 0 starts at {self._onset_s:g} s of each section's sound, and rows go on for"
             " about 8 s after it (README of ds003643)",
             "noise ceiling": "none: every section was heard once, so scores are not relative to a ceiling",
             "preprocessing": "published: AFNI, ME-ICA, MNI (Colin 27) at 2 mm" if published else self._runs_pattern,
@@ -193,8 +195,8 @@ class PetitPrinceSource(StorySource):
             "pictures": "three drawings were shown in lpp1, at 10, 35 and 60 s, for 15, 20 and 15 s",
             "phones": "none published, so no phone features",
             "licence": "CC0",
-            "citation": "Li et al. (2022), Le Petit Prince multilingual naturalistic fMRI corpus, Scientific Data 9:530,"
-            " doi:10.1038/s41597-022-01625-7; data doi:10.18112/openneuro.ds003643",
+            "citation": "Li et al. (2022), Le Petit Prince multilingual naturalistic fMRI corpus, Scientific Data 9,"
+            " 530, doi:10.1038/s41597-022-01625-7; data doi:10.18112/openneuro.ds003643",
         }
 
     def remote(self) -> Remote:
@@ -233,8 +235,8 @@ class PetitPrinceSource(StorySource):
             if missing:
                 n_trs = self._timebase(self._section(missing[0])).n_trs
                 raise FileNotFoundError(
-                    f"{self.root / self._runs_pattern.format(subject=subject)}: {len(runs)} of 9 runs are there; that of"
-                    f" {missing[0]} ({n_trs} volumes) is missing. Download it, or check the root."
+                    f"{self.root / self._runs_pattern.format(subject=subject)}: {len(runs)} of 9 runs are there; that"
+                    f" of {missing[0]} ({n_trs} volumes) is missing. Download it, or check the root."
                 )
             self._runs_of[subject] = [runs[story] for story in self._stories]
         return self._runs_of[subject]

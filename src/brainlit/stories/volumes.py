@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.stories.base import BoolArray, FloatArray, Responses, SourceError, Subject
+from brainlit.stories.base import BoolArray, FloatArray, Responses, SourceError, Subject, SubjectLeftOut
 from brainlit.stories.cleaning import clean_series, read_confounds
 from brainlit.stories.images import ImageError, count_volumes, mask_coordinates_mm, read_series
 from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
@@ -98,7 +99,9 @@ class VolumeReader:
         Raises
         ------
         FileNotFoundError, SourceError
-            If a file is missing or damaged, runs lie on different grids, or no voxel is in the brain in all of them.
+            If a file is missing or damaged, or runs lie on different grids.
+        SubjectLeftOut
+            If a run holds nothing, or no voxel is in the brain in all runs.
         """
         mask = self._mask(name, runs)
         coordinates_mm = mask_coordinates_mm(mask)
@@ -161,7 +164,7 @@ def _first(regressors: FloatArray | None, n_trs: int) -> FloatArray | None:
 
 def _write_epi_mask(runs: Sequence[Path], path: Path) -> None:
     import nibabel as nib
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     inside: BoolArray | None = None
     affine: FloatArray = np.eye(4)
@@ -173,9 +176,11 @@ def _write_epi_mask(runs: Sequence[Path], path: Path) -> None:
             raise ImageError(f"{run} lies on another grid than {runs[0]}: {found.shape}, not {inside.shape}.")
         inside = inside & found
     if inside is None or not inside.any():
-        raise ImageError(f"{runs[0] if runs else path}: no voxel is in the brain in all runs. Name a mask: 'mask'.")
+        names = " and ".join(map(str, runs))
+        raise SubjectLeftOut(f"no voxel is in the brain in all runs ({names}). Look at them, or name a mask: 'mask'.")
     log.info("%s: %d voxels in the brain in all of %d runs.", path.stem, inside.sum(), len(runs))
-    nib.save(nib.Nifti1Image(inside.astype(np.uint8), affine), path)
+    new_image: Any = nib.Nifti1Image
+    nib.save(new_image(inside.astype(np.uint8), affine), path)
 
 
 def _epi_mask(run: Path) -> tuple[BoolArray, FloatArray]:
@@ -184,11 +189,16 @@ def _epi_mask(run: Path) -> tuple[BoolArray, FloatArray]:
     from nilearn.masking import compute_epi_mask
 
     count_volumes([run])  # names a missing or damaged file
-    image = nib.load(run)
+    image: Any = nib.load(run)
+    new_image: Any = nib.Nifti1Image
     try:
         mean = image.dataobj.get_unscaled().mean(axis=3, dtype=np.float64)
-        mask = compute_epi_mask(nib.Nifti1Image(np.nan_to_num(mean), image.affine))
-    except (OSError, EOFError, ValueError) as error:
+        if mean.min() == mean.max():
+            raise SubjectLeftOut(f"{run} holds the same value everywhere; it was damaged. Fetch it again.")
+        mask = compute_epi_mask(new_image(np.nan_to_num(mean), image.affine))
+    except SourceError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ImageError(
             f"{run}: no brain mask can be made from it: {error}. Was it cut off while copying? Or name a mask: 'mask'."
         ) from error
