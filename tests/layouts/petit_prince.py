@@ -52,7 +52,10 @@ def write_petit_prince(
 
 
 def _write_words(path: Path, files: PetitPrinceFiles) -> None:
-    """An index column without a name (some others are left out here), times from the start of each section; a word a second, 'sheep' at the click."""
+    """An index column without a name, times from the start of each section; a word a second, 'sheep' at the click.
+
+    The published table has more columns, which nobody reads.
+    """
     rows = [",word,lemma,onset,offset,logfreq,pos,section"]
     for section in range(1, 10):
         for second in range(int(SOUND_S[section - 1])):

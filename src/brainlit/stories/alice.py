@@ -23,7 +23,7 @@ from brainlit.stories.base import Intervals, Remote, Responses, SourceError, Sto
 from brainlit.stories.images import count_volumes
 from brainlit.stories.regions import RegionConfig
 from brainlit.stories.transcripts import WORD_TIERS, read_intervals
-from brainlit.stories.volumes import VolumeReader
+from brainlit.stories.volumes import VolumeReader, check_pattern
 from brainlit.stories.word_table import read_word_table
 from brainlit.timebase import TimeBase
 
@@ -78,8 +78,8 @@ class AliceSource(StorySource):
     Raises
     ------
     SourceError
-        If a subject is unknown or was never preprocessed, n_trs is too small, or only one of confounds and
-        confound_names is given.
+        If a subject is unknown or was never preprocessed, n_trs is too small, only one of confounds and
+        confound_names is given, or a pattern holds another placeholder.
     """
 
     name = "alice_bids"
@@ -107,6 +107,7 @@ class AliceSource(StorySource):
         if n_trs < 2:
             raise SourceError(f"n_trs is {n_trs}; the published runs have {N_VOLUMES}.")
         self._subjects = known if subjects is None else tuple(name for name in known if name in subjects)
+        check_pattern("run", run, ("subject",), required=("subject",))
         self._run_pattern = run
         self._words = words
         self._timebase = TimeBase.regular(n_trs, TR_S, onset_s)

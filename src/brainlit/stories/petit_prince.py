@@ -21,7 +21,7 @@ from brainlit.stories.audio import read_audio
 from brainlit.stories.base import Remote, Responses, SourceError, Story, StorySource, Subject, SubjectLeftOut
 from brainlit.stories.images import count_volumes
 from brainlit.stories.regions import RegionConfig
-from brainlit.stories.volumes import VolumeReader
+from brainlit.stories.volumes import VolumeReader, check_pattern
 from brainlit.stories.word_table import read_word_table
 from brainlit.timebase import TimeBase
 
@@ -76,8 +76,8 @@ class PetitPrinceSource(StorySource):
     Raises
     ------
     SourceError
-        If a subject or story is unknown, n_dropped_volumes does not leave the sound whole, or only one of confounds
-        and confound_names is given.
+        If a subject or story is unknown, n_dropped_volumes is negative or more than a run has, only one of confounds
+        and confound_names is given, or a pattern holds another placeholder.
     """
 
     name = "petit_prince"
@@ -100,6 +100,7 @@ class PetitPrinceSource(StorySource):
         self._stories = _chosen("story", stories, STORIES)
         if not 0 <= n_dropped_volumes < min(RAW_VOLUMES):
             raise SourceError(f"n_dropped_volumes is {n_dropped_volumes}; 4 were dropped by the published ones, or 0.")
+        check_pattern("runs", runs, ("subject",), required=("subject",))
         self._runs_pattern = runs
         self._n_dropped = n_dropped_volumes
         self._reader = VolumeReader(self.root, mask, high_pass_s, confounds, confound_names, regions)

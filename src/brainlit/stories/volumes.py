@@ -49,7 +49,7 @@ class VolumeReader:
     Raises
     ------
     SourceError
-        If only one of confounds and confound_names is given.
+        If only one of confounds and confound_names is given, or a pattern holds another placeholder.
     """
 
     def __init__(
@@ -63,6 +63,9 @@ class VolumeReader:
     ) -> None:
         if (confounds is None) != (not confound_names):
             raise SourceError(f"confounds is {confounds!r} and confound_names {confound_names!r}; give both or none.")
+        for what, pattern in (("mask", mask), ("confounds", confounds)):
+            if pattern is not None:
+                check_pattern(what, pattern, ("subject", "run") if what == "confounds" else ("subject",))
         self.root = root
         self.mask_pattern = mask
         self.high_pass_s = high_pass_s
@@ -158,6 +161,26 @@ class VolumeReader:
         return path
 
 
+def check_pattern(what: str, pattern: str, placeholders: Sequence[str], required: Sequence[str] = ()) -> None:
+    """Refuse a pattern of a path that is not below the root or holds other placeholders, before it is used.
+
+    Raises
+    ------
+    SourceError
+        Naming the setting (`what`), the pattern and the placeholders that it may hold.
+    """
+    known = ", ".join(f"{{{name}}}" for name in placeholders)
+    try:
+        pattern.format(**dict.fromkeys(placeholders, ""))
+    except (KeyError, IndexError, ValueError) as error:
+        raise SourceError(f"{what} is {pattern!r}: {error} is no placeholder; known: {known}.") from error
+    if Path(pattern).is_absolute():
+        raise SourceError(f"{what} is {pattern!r}; need a path below root. Set root, and leave it out here.")
+    for name in required:
+        if f"{{{name}}}" not in pattern:
+            raise SourceError(f"{what} is {pattern!r}, one file for all; put {{{name}}} into it.")
+
+
 def _first(regressors: FloatArray | None, n_trs: int) -> FloatArray | None:
     return None if regressors is None else regressors[:n_trs]
 
@@ -192,10 +215,10 @@ def _epi_mask(run: Path) -> tuple[BoolArray, FloatArray]:
     image: Any = nib.load(run)
     new_image: Any = nib.Nifti1Image
     try:
-        mean = image.dataobj.get_unscaled().mean(axis=3, dtype=np.float64)
+        mean = np.nan_to_num(image.dataobj.get_unscaled().mean(axis=3, dtype=np.float64))
         if mean.min() == mean.max():
             raise SubjectLeftOut(f"{run} holds the same value everywhere; it was damaged. Fetch it again.")
-        mask = compute_epi_mask(new_image(np.nan_to_num(mean), image.affine))
+        mask = compute_epi_mask(new_image(mean, image.affine))
     except SourceError:
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
