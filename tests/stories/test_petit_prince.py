@@ -178,7 +178,9 @@ def test_only_what_was_asked_for_is_downloaded_and_hashed(files: PetitPrinceFile
         "stimuli/task-lppEN_section-2.wav",
         "derivatives/sub-EN057/func/sub-EN057_task-lppEN_run-*_space-MNIColin27_desc-preproc_bold.nii.gz",
     )
-    assert source.subject_files(EN057) == [files.run(EN057, section) for section in range(1, 10)]
+    assert source.subject_files(EN057) == [files.run(EN057, 2)]
+    everything = PetitPrinceSource(str(files.root)).subject_files(EN057)
+    assert everything == [files.run(EN057, section) for section in range(1, 10)]
     assert all(path.is_file() for path in source.story_files("lpp2"))
     assert source.default_roles() == {"tune": ["lpp2"]}
 

@@ -181,8 +181,12 @@ class PetitPrinceSource(StorySource):
         return [self.root / SOUND.format(section=self._section(name)), self.root / WORDS]
 
     def subject_files(self, name: str) -> Sequence[Path]:
-        """The runs that are there, and the mask, tables of confounds and regions where these are named."""
-        return self._reader.files(name, self._found_runs(name))
+        """The runs of the asked sections that are there, and the mask, confounds and regions where these are named."""
+        runs = self._found_runs(name)
+        if self._stories != STORIES:
+            wanted = {self._timebase(self._section(story)).n_trs for story in self._stories}
+            runs = [run for run in runs if count_volumes([run]) in wanted]
+        return self._reader.files(name, runs)
 
     def facts(self) -> dict[str, str]:
         """What reports say of the data."""
