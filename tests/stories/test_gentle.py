@@ -58,7 +58,7 @@ def test_what_is_no_alignment_is_refused_with_its_name(tmp_path: Path, text: str
         read_gentle(path)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(cut=st.integers(0, 400), byte=st.integers(0, 255))
 def test_a_damaged_file_is_read_or_refused_but_never_crashes(
     tmp_path_factory: pytest.TempPathFactory, cut: int, byte: int
@@ -68,8 +68,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(
     raw[cut % len(raw)] = byte
     path.write_bytes(bytes(raw))
     try:
-        words, _ = read_gentle(path)
-    except SourceError as error:
-        assert "align.json" in str(error)
-    else:
-        assert len(words) in (1, 2)
+        n_words = len(read_gentle(path)[0])
+    except SourceError:
+        n_words = 0
+    assert n_words <= 2

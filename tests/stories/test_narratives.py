@@ -49,7 +49,8 @@ def test_the_rosters_are_those_of_the_paper_and_of_public_code() -> None:
     assert len(everyone) == 328  # 345 without the 17 who took part in schema only
     assert len({s for s in everyone if any(runs(s, story) for story in TASKS)}) == 321
     heard = {"tunnel": 23, "lucy": 16, "pieman": 82, "prettymouth": 40, "slumlord": 18, "notthefallintact": 56,
-             "merlin": 36, "sherlock": 36, "shapessocial": 59, "shapesphysical": 59, "21styear": 25, "black": 47}  # fmt: skip
+             "merlin": 36, "sherlock": 36, "shapessocial": 59, "shapesphysical": 59, "21styear": 25,
+             "black": 47}  # fmt: skip
     assert {story: len(listeners(story)) for story in heard} == heard
     groups = [set(listeners(f"milkyway{version}")) for version in ("original", "vodka", "synonyms")]
     assert [len(group) for group in groups] == [18, 18, 17]
