@@ -203,6 +203,13 @@ def test_what_needs_no_file_works_without_any() -> None:
     assert set(source.left_out()) == set(NOT_OFFERED)
 
 
+def test_reports_say_which_listeners_did_not_come_to_a_story_alike() -> None:
+    assert "listeners" not in NarrativesSource("nowhere").facts()
+    said = NarrativesSource("nowhere", stories=["sherlock", "lucy"]).facts()
+    assert said["listeners"] == "sherlock: half of the listeners had seen the film"
+    assert "for lucy to about one TR" in said["clock"]
+
+
 def test_versions_of_one_text_share_a_role() -> None:
     assert len({TASKS[story].role for story in ("pieman", "piemanpni")}) == 1
     assert len({task.role for task in TASKS.values() if task.task == "milkyway"}) == 1

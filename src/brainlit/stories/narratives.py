@@ -218,8 +218,7 @@ class NarrativesSource(StorySource):
             f" a quadratic trend regressed out by the authors ({self._derivative}); z-scored per story here",
             "surface": f"{self._space}"
             + (", every vertex of it that fsaverage6 shares" if self._space != PUBLISHED_SPACE else ""),
-            "listeners": "merlin and sherlock: half of them had seen the film; prettymouth: two groups were told"
-            " different things beforehand. They are not kept apart",
+            **self._groups(),
             "licence": "CC0; the sound is for non-commercial research only (stimuli/README)",
             "citation": "Nastase et al. (2021), Scientific Data 8, 250, doi:10.1038/s41597-021-01033-3",
         }
@@ -233,6 +232,15 @@ class NarrativesSource(StorySource):
         wanted += [path for name in self._subjects for path in self.subject_files(name)]
         paths = dict.fromkeys(p.relative_to(self.root).as_posix() for p in wanted if p.is_relative_to(self.root))
         return Remote("s3://fcp-indi/data/Projects/narratives", self.root, tuple(paths), "CC0; sound for research only")
+
+    def _groups(self) -> dict[str, str]:
+        """Listeners of one story who did not come to it alike; they are not kept apart."""
+        said = {
+            ("merlin", "sherlock"): "half of the listeners had seen the film",
+            ("prettymouth",): "two groups of listeners were told different things beforehand",
+        }
+        asked = {name: what for names, what in said.items() for name in names if name in self._stories}
+        return {"listeners": "; ".join(f"{name}: {what}" for name, what in asked.items())} if asked else {}
 
     def _task(self, story: str) -> Task:
         _require("story", story, self._stories)
