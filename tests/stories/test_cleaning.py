@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from brainlit.stories.cleaning import CleaningError, clean_series, read_confounds
-from brainlit.stories.drift import clean
+from brainlit.stories.drift import zscore
 
 TR_S, N_TRS = 2.0, 200
 Array = np.ndarray[Any, Any]
@@ -31,9 +31,23 @@ def _cosines(ks: Any) -> Array:
     return np.cos(np.pi * np.outer(np.arange(N_TRS) + 0.5, ks) / N_TRS)
 
 
-def test_drift_goes_as_in_the_module_of_drift() -> None:
-    assert np.allclose(clean_series(_values(), TR_S, 128.0), clean(_values(), TR_S, 128.0), atol=1e-5)
-    assert np.allclose(clean_series(_values(), TR_S, None), clean(_values(), TR_S, None), atol=1e-5)
+@pytest.mark.parametrize(("period_s", "kept"), [(1200, False), (300, False), (60, True), (20, True)])
+def test_what_is_slower_than_the_limit_goes_and_the_rest_stays(period_s: float, kept: bool) -> None:
+    wave = np.sin(2 * np.pi * TR_S * np.arange(600) / period_s)
+    beside = np.cos(np.pi * np.arange(600))  # the fastest there is, far from the wave
+    r_before = np.corrcoef(wave + beside, wave)[0, 1]
+    r = np.corrcoef(clean_series((wave + beside)[:, None], TR_S, 128.0)[:, 0], wave)[0, 1]
+    assert r < 0.2 * r_before if not kept else r > 0.95 * r_before
+
+
+def test_without_limits_and_confounds_columns_are_only_z_scored() -> None:
+    assert np.allclose(clean_series(_values(), TR_S, None), zscore(_values()), atol=1e-4)
+
+
+def test_a_recording_too_short_for_a_cosine_loses_its_trend() -> None:
+    wiggle = np.array([1.0, -1] * 10)
+    cleaned = clean_series((5 * np.arange(20) + wiggle)[:, None], TR_S, 128.0)[:, 0]
+    assert np.corrcoef(cleaned, wiggle)[0, 1] > 0.98
 
 
 def test_drift_noise_and_confounds_go_in_one_regression() -> None:
@@ -103,9 +117,9 @@ def test_confounds_are_chosen_by_name_and_pattern(tmp_path: Path) -> None:
         ("csf", "cfs", r"confounds\.tsv has no column 'csf'\. Did you mean 'cfs'"),
         ("\t6\n", "\tn/a\n", r"line 3: csf is 'n/a'; need a number"),
         ("\t6\n", "\tsix\n", r"line 3: csf is 'six'"),
-        ("\t6\n", "\n", r"line 3: 3 columns, but 4 in the header"),
+        ("\t6\n", "\n", r"line 3: 3 columns, but 4 in the lines before"),
         (CONFOUNDS, "", "no table with a header"),
-        ("trans_x\t", "tr\udce4ns_x\t", r"no UTF-8 text at byte 2"),
+        ("trans_x\t", "tr\udce4ns_x\t", r"is not UTF-8 at byte 2"),
     ],
 )
 def test_a_wrong_table_of_confounds_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:

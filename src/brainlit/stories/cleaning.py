@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Float32Array, FloatArray, SourceError
 from brainlit.stories.drift import drift_basis, zscore
+from brainlit.stories.text_files import read_cells
 
 _COLUMNS_AT_ONCE = 16_384  # float64 copies of a whole brain would take several times its size
 _ROUNDING = 1e-7  # the files hold float32
@@ -112,40 +112,28 @@ def read_confounds(path: Path, names: Sequence[str]) -> FloatArray:
         If a name matches no column, or a cell is no number. Only 'n/a' in the first row counts as 0: derivatives have
         no value there.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Check the name of the confounds table.")
-    header, rows = _read_rows(path)
+    rows = read_cells(path, "\t", CleaningError)
+    if len(rows) < 2:
+        raise CleaningError(f"{path} is no table with a header and rows. Is it the table of confounds?")
+    header = rows.pop(0)[1]
     columns: dict[str, int] = {}
     for name in names:
         found = [k for k, column in enumerate(header) if fnmatchcase(column, name)]
         if not found:
             raise CleaningError(f"{path} has no column {name!r}. {did_you_mean(name, header)}")
         columns |= {header[k]: k for k in found}
-    cells = [[_number(path, n, row[k], name) for name, k in columns.items()] for n, row in enumerate(rows)]
-    return np.array(cells, dtype=np.float64).reshape(len(rows), len(columns))
+    first = rows[0][0]
+    cells = [[_number(path, line, line == first, row[k], name) for name, k in columns.items()] for line, row in rows]
+    return np.array(cells, dtype=np.float64)
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = csv.reader(file, delimiter="\t")
-    except UnicodeDecodeError as error:
-        raise CleaningError(f"{path} is no UTF-8 text at byte {error.start}. Is it the table of confounds?") from error
-    except (csv.Error, ValueError) as error:
-        raise CleaningError(f"{path} is no table with a header and rows: {error}.") from error
-    for n, row in enumerate(rows):
-        if len(row) != len(header):
-            raise CleaningError(f"{path}, line {n + 2}: {len(row)} columns, but {len(header)} in the header.")
-    return header, rows
-
-
-def _number(path: Path, row: int, cell: str, name: str) -> float:
-    if row == 0 and cell.strip().lower() in _MISSING:
+def _number(path: Path, line: int, is_first: bool, cell: str, name: str) -> float:
+    if is_first and cell.lower() in _MISSING:
         return 0.0
     try:
         value = float(cell)
     except ValueError:
         value = float("nan")
     if not np.isfinite(value):
-        raise CleaningError(f"{path}, line {row + 2}: {name} is {cell!r}; need a number. Choose other confounds.")
+        raise CleaningError(f"{path}, line {line}: {name} is {cell!r}; need a number. Choose other confounds.")
     return value

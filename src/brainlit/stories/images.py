@@ -58,7 +58,21 @@ class Series:
     sides: tuple[int, ...] | None = None
 
 
-def read_series(files: Sequence[Path], mask: Path | None = None) -> Series:
+@dataclass(frozen=True)
+class VoxelMask:
+    """Voxels that are columns: `inside` (n_x, n_y, n_z), the affine (4, 4) to mm, and the file that it came from."""
+
+    inside: BoolArray
+    affine: FloatArray
+    file: Path
+
+    @property
+    def coordinates_mm(self) -> FloatArray:
+        """Centres of the voxels in mm, shape (n_voxels, 3), in C order."""
+        return np.asarray(np.argwhere(self.inside) @ self.affine[:3, :3].T + self.affine[:3, 3], dtype=np.float64)
+
+
+def read_series(files: Sequence[Path], mask: Path | VoxelMask | None = None) -> Series:
     """Read one run: a 4-D NIfTI with its mask, one or two GIFTI files (left, right), or one CIFTI dtseries.
 
     Raises
@@ -73,9 +87,9 @@ def read_series(files: Sequence[Path], mask: Path | None = None) -> Series:
     if kind == "volume":
         if mask is None:
             raise ImageError(f"{files[0]} is a volume, and no mask says which voxels are columns. Name one: 'mask'.")
-        return _read_volume(files[0], mask)
+        return _read_volume(files[0], mask if isinstance(mask, VoxelMask) else shared_mask([mask]))
     if mask is not None:
-        raise ImageError(f"{files[0]}: a mask ({mask}) belongs to NIfTI volumes; leave it out for a {kind} file.")
+        raise ImageError(f"{files[0]}: a mask belongs to NIfTI volumes; leave it out for a {kind} file.")
     return _read_surface(files) if kind == "surface" else _read_cifti(files[0])
 
 
@@ -117,8 +131,24 @@ def count_volumes(files: Sequence[Path]) -> int:
     return int(shape[3] if kind == "volume" else shape[0])
 
 
+def header_tr_s(files: Sequence[Path]) -> float | None:
+    """Seconds from volume to volume as the header says; None where it does not.
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+        As `read_series` does.
+    """
+    kind = layout_of(files)
+    if kind == "surface":
+        return None
+    image = _load(files[0])
+    with _readable(files[0]):
+        return _volume_tr_s(image.header) if kind == "volume" else _axes(files[0], image)[0]
+
+
 def read_mask(mask: Path) -> tuple[BoolArray, FloatArray]:
-    """The True voxels (n_x, n_y, n_z) of a mask image, and its affine (4, 4) from voxels to mm.
+    """The voxels of a mask image that are not zero (n_x, n_y, n_z), and its affine (4, 4) from voxels to mm.
 
     Raises
     ------
@@ -139,36 +169,57 @@ def read_mask(mask: Path) -> tuple[BoolArray, FloatArray]:
     return inside, affine
 
 
+def shared_mask(masks: Sequence[Path]) -> VoxelMask:
+    """The voxels that all masks (of the runs of one subject) share.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a mask does not exist.
+    ImageError
+        If a mask cannot be read, lies on another grid, or no voxel is in all.
+    """
+    shared = VoxelMask(*read_mask(masks[0]), masks[0])
+    for path in masks[1:]:
+        inside, affine = read_mask(path)
+        _require_one_grid(path, inside.shape, affine, shared)
+        shared = VoxelMask(shared.inside & inside, shared.affine, shared.file)
+        if not shared.inside.any():
+            raise ImageError(f"{path} shares no voxel with the masks of the other runs, such as {masks[0]}.")
+    return shared
+
+
 def mask_coordinates_mm(mask: Path) -> FloatArray:
     """Centres of a mask's voxels in mm, shape (n_voxels, 3), in the order of the columns of `read_series`."""
-    inside, affine = read_mask(mask)
-    return _coordinates_mm(inside, affine)
+    return shared_mask([mask]).coordinates_mm
 
 
-def _coordinates_mm(inside: BoolArray, affine: FloatArray) -> FloatArray:
-    return np.asarray(np.argwhere(inside) @ affine[:3, :3].T + affine[:3, 3], dtype=np.float64)
+def _require_one_grid(path: Path, shape: tuple[int, ...], affine: FloatArray, mask: VoxelMask) -> None:
+    if shape != mask.inside.shape:
+        raise ImageError(f"{mask.file} has shape {mask.inside.shape}, {path} {shape}. Resample the mask to its grid.")
+    if not np.allclose(affine, mask.affine, rtol=0, atol=_SAME_GRID_MM):
+        raise ImageError(
+            f"{mask.file} and {path} both have shape {shape}, but lie elsewhere in space: their affines differ by up"
+            f" to {np.abs(affine - mask.affine).max():.3g}. Take the mask of this run, or resample it."
+        )
 
 
-def _read_volume(path: Path, mask: Path) -> Series:
-    image, (inside, affine) = _load(path), read_mask(mask)
+def _read_volume(path: Path, mask: VoxelMask) -> Series:
+    image = _load(path)
     if len(image.shape) != 4:
         raise ImageError(f"{path} has shape {image.shape}; a series has four axes: x, y, z, time.")
-    if image.shape[:3] != inside.shape:
-        raise ImageError(f"{mask} has shape {inside.shape}, {path} {image.shape[:3]}. Resample the mask to its grid.")
-    if not np.allclose(image.affine, affine, rtol=0, atol=_SAME_GRID_MM):
-        raise ImageError(
-            f"{mask} and {path} both have shape {inside.shape}, but lie elsewhere in space: their affines differ by up"
-            f" to {np.abs(image.affine - affine).max():.3g}. Take the mask of this run, or resample it."
-        )
+    _require_one_grid(path, image.shape[:3], image.affine, mask)
     with _readable(path):
         raw = image.dataobj.get_unscaled()  # stays in the file's type: masked before it grows to float32
         _require_numbers(path, raw)
-        values = raw[inside].T.astype(np.float32) * np.float32(image.dataobj.slope) + np.float32(image.dataobj.inter)
-        tr_s = _header_tr_s(image.header)
-    return Series(_finite(values), tr_s, _coordinates_mm(inside, affine), "volume")
+        values = raw[mask.inside].T.astype(np.float32) * np.float32(image.dataobj.slope) + np.float32(
+            image.dataobj.inter
+        )
+        tr_s = _volume_tr_s(image.header)
+    return Series(_finite(values), tr_s, mask.coordinates_mm, "volume")
 
 
-def _header_tr_s(header: Any) -> float | None:
+def _volume_tr_s(header: Any) -> float | None:
     per_unit = _SECONDS.get(header.get_xyzt_units()[1])
     step = float(header.get_zooms()[3])
     return step * per_unit if per_unit is not None and np.isfinite(step) and step > 0 else None
@@ -201,23 +252,28 @@ def _vertices_over_time(path: Path) -> Float32Array:
 
 
 def _read_cifti(path: Path) -> Series:
+    image = _load(path)
+    tr_s, structures = _axes(path, image)
+    with _readable(path):
+        raw = np.asarray(image.dataobj)
+    _require_numbers(path, raw)
+    sides = tuple(structures.count(f"CIFTI_STRUCTURE_CORTEX_{side}") for side in ("LEFT", "RIGHT"))
+    return Series(_finite(raw.astype(np.float32)), tr_s, None, "cifti", sides)
+
+
+def _axes(path: Path, image: Any) -> tuple[float | None, list[str]]:
+    """Seconds from row to row, and the structure to which each column belongs."""
     from nibabel.cifti2.cifti2 import Cifti2Image
     from nibabel.cifti2.cifti2_axes import BrainModelAxis, SeriesAxis
 
-    image = _load(path)
     if not isinstance(image, Cifti2Image):
         raise ImageError(f"{path} is named .dtseries.nii, but holds no CIFTI-2 header.")
     with _readable(path):
         header: Any = image.header
         time, space = header.get_axis(0), header.get_axis(1)
-    if not isinstance(time, SeriesAxis) or not isinstance(space, BrainModelAxis):
-        raise ImageError(f"{path} is CIFTI of axes {type(time).__name__}, {type(space).__name__}; need a dtseries.")
-    with _readable(path):
-        raw = np.asarray(image.dataobj)
-        _require_numbers(path, raw)
-        tr_s = float(time.step) if time.unit == "SECOND" and time.step > 0 else None
-        sides = tuple(int((space.name == f"CIFTI_STRUCTURE_CORTEX_{side}").sum()) for side in ("LEFT", "RIGHT"))
-    return Series(_finite(raw.astype(np.float32)), tr_s, None, "cifti", sides)
+        if not isinstance(time, SeriesAxis) or not isinstance(space, BrainModelAxis):
+            raise ImageError(f"{path} is CIFTI of {type(time).__name__} and {type(space).__name__}; need a dtseries.")
+        return (float(time.step) if time.unit == "SECOND" and time.step > 0 else None), [str(n) for n in space.name]
 
 
 def _load(path: Path) -> Any:

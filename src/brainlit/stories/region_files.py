@@ -17,7 +17,7 @@ from brainlit.stories.region_tables import names_beside, read_names, read_region
 IntArray = npt.NDArray[np.int64]
 Side = Literal["left", "right"]
 
-__all__ = ["Region", "names_beside", "read_region_files"]
+__all__ = ["Region", "names_beside", "read_image", "read_region_files"]
 
 FSAVERAGE = {642: "fsaverage3", 2562: "fsaverage4", 10242: "fsaverage5", 40962: "fsaverage6", 163842: "fsaverage"}
 MESHES = {**FSAVERAGE, 32492: "fs_LR 32k", 59292: "fs_LR 59k"}
@@ -129,7 +129,7 @@ def _read_annot(path: Path) -> tuple[IntArray, dict[int, str]]:
 
 
 def _read_gifti(path: Path) -> tuple[IntArray, dict[int, str]]:
-    image = _load(path)
+    image = read_image(path)
     names = image.labeltable.get_labels_as_dict()
     if len(image.darrays) != 1 or not names:
         raise SourceError(
@@ -140,7 +140,7 @@ def _read_gifti(path: Path) -> tuple[IntArray, dict[int, str]]:
 
 
 def _cifti(path: Path, n_voxels: int) -> list[Region]:
-    image = _load(path)
+    image = read_image(path)
     values = np.asarray(image.dataobj)
     if values.ndim != 2 or values.shape[1] != n_voxels:
         raise SourceError(
@@ -154,10 +154,10 @@ def _cifti(path: Path, n_voxels: int) -> list[Region]:
 
 
 def _volume(path: Path, n_voxels: int, mask: Path | None, mask_order: str, names: Path | None) -> list[Region]:
-    image = _load(path)
+    image = read_image(path)
     values = np.asarray(image.dataobj)
     if mask is not None:
-        grid = _load(mask)
+        grid = read_image(mask)
         if grid.shape[:3] == image.shape[:3] and not np.allclose(grid.affine, image.affine, atol=1e-3):
             raise SourceError(f"{path} and {mask} have the same shape {grid.shape}, but lie at different places.")
     columns = _in_columns(path, values, n_voxels, mask, mask_order)
@@ -235,7 +235,7 @@ def _in_mask(path: Path, values: npt.NDArray[Any], mask: Path, mask_order: str, 
     Pycortex turns the volumes that it reads to (z, y, x) and counts voxels in C order there, which is F order in the
     NIfTI file; arrays that it saved are (z, y, x) themselves.
     """
-    inside = np.asarray(_load(mask).dataobj) != 0
+    inside = np.asarray(read_image(mask).dataobj) != 0
     if mask_order == "auto":
         mask_order = "F" if mask.parent.parent.name == "transforms" else "C"
     saved_turned = mask_order == "F" and ".nii" not in path.name
@@ -264,7 +264,8 @@ def _names_of(path: Path, names: Path | None) -> dict[int, str]:
     return {number: name for number, name in read_names(table).items() if number != 0}
 
 
-def _load(path: Path) -> Any:
+def read_image(path: Path) -> Any:
+    """An image as nibabel opens it; what it cannot open becomes a SourceError."""
     import nibabel
 
     try:

@@ -107,7 +107,8 @@ def read_subject_regions(config: RegionConfig, subject: str, n_voxels: int, root
         from brainlit.stories.overlays import read_overlays
 
         transform = _filled(config.transform, subject)
-        found = read_overlays(root / _filled(config.pycortex, subject), subject, transform, n_voxels)
+        filestore, mask = root / _filled(config.pycortex, subject), _optional(config.mask, subject, root)
+        found = read_overlays(filestore, subject, transform, n_voxels, mask)
     else:
         found = read_region_files(
             _files(config, subject, root),
@@ -123,8 +124,9 @@ def read_subject_regions(config: RegionConfig, subject: str, n_voxels: int, root
     empty = [name for name, mask in regions.items() if not mask.any()]
     if len(empty) == len(regions):
         raise SourceError(f"{config.file or config.pycortex}: no region of {subject} has a voxel of the responses.")
-    if empty:
-        log.warning("%s: %d regions have no voxel and are left out: %s.", subject, len(empty), ", ".join(empty[:9]))
+    whole = [name for name in empty if not name.endswith((" left", " right"))]
+    if whole:
+        log.warning("%s: %d regions have no voxel and are left out: %s.", subject, len(whole), ", ".join(whole[:9]))
     return {name: mask for name, mask in regions.items() if name not in empty}
 
 
@@ -133,7 +135,8 @@ def region_files(config: RegionConfig, subject: str, root: Path) -> list[Path]:
     if config.pycortex is not None:
         from brainlit.stories.overlays import overlay_files
 
-        return overlay_files(root / _filled(config.pycortex, subject), subject, _filled(config.transform, subject))
+        filestore, transform = root / _filled(config.pycortex, subject), _filled(config.transform, subject)
+        return overlay_files(filestore, subject, transform, _optional(config.mask, subject, root))
     files = _files(config, subject, root)
     names = _optional(config.names, subject, root) or names_beside(files[0])
     return [*files, *(path for path in (_optional(config.mask, subject, root), names) if path is not None)]
