@@ -259,8 +259,11 @@ def test_wrong_data_is_refused_in_words(folder: Path, manifest: dict[str, Any], 
     np.savetxt(folder / "ben_frog.txt", np.random.default_rng(0).normal(size=(N_TRS - 1, 3)))
     with pytest.raises(ManifestError, match=r"ben_frog\.txt has 39 rows, but 'frog' has 3 TRs"):
         ManifestSource(write(manifest)).responses("ben", "frog")
-    with pytest.raises(ManifestError, match=r"names 3 columns .* but the tables have 40"):
+    with pytest.raises(ManifestError, match=r"anna_bear\.txt has 3 columns, but .*anna_frog\.txt has 40"):
         ManifestSource(write(manifest)).subject("anna")
+    two = _changed(_changed(manifest, "responses.columns", ["A1", "V1"]), "subjects", {"anna": ["bear"]})
+    with pytest.raises(ManifestError, match=r"names 2 columns .* but the tables have 3"):
+        ManifestSource(write(two)).subject("anna")
     with pytest.raises(ManifestError, match=r"no placeholder; known: \{story\}"):
         ManifestSource(write(_changed(manifest, "each_story.audio", "{sub}.wav"))).story("frog")
     (folder / "bear.tsv").unlink()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from brainlit.stories.manifest_keys import ManifestError
 from brainlit.stories.manifest_reader import read_manifest
 
-Write = Callable[..., str]
+
+def _write(folder: Path, manifest: dict[str, Any]) -> Path:
+    path = folder / "manifest.yaml"
+    path.write_text(yaml.safe_dump(manifest, sort_keys=False))
+    return path
 
 
 def _changed(manifest: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
@@ -65,12 +69,12 @@ def _changed(manifest: dict[str, Any], place: str, value: Any) -> dict[str, Any]
     ],
 )
 def test_a_wrong_manifest_is_refused_in_words(
-    folder: Path, manifest: dict[str, Any], write: Write, place: str, value: Any, message: str
+    tmp_path: Path, manifest: dict[str, Any], place: str, value: Any, message: str
 ) -> None:
-    path = write(_changed(manifest, place, value))
+    path = _write(tmp_path, _changed(manifest, place, value))
     with pytest.raises(ManifestError, match=message) as refused:
-        read_manifest(Path(path))
-    assert path in str(refused.value)
+        read_manifest(path)
+    assert str(path) in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -90,11 +94,9 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) 
         read_manifest(tmp_path / "manifest.yaml")
 
 
-def test_what_a_story_says_itself_goes_before_what_all_share(
-    folder: Path, manifest: dict[str, Any], write: Write
-) -> None:
+def test_what_a_story_says_itself_goes_before_what_all_share(tmp_path: Path, manifest: dict[str, Any]) -> None:
     manifest["stories"]["bear"] = {"onset_s": -3.5, "words": {"file": "{story}.ctm", "tier": "b"}}
-    read = read_manifest(Path(write(manifest)))
+    read = read_manifest(_write(tmp_path, manifest))
     assert (read.stories["frog"].onset_s, read.stories["bear"].onset_s) == (2.0, -3.5)
     assert read.stories["frog"].words.file == "{story}.tsv"
     assert read.stories["bear"].words.tier == "b"

@@ -138,7 +138,7 @@ def test_overlapping_intervals_are_kept_and_said(tmp_path: Path, caplog: pytest.
     path = tmp_path / "a.TextGrid"
     path.write_text(SHORT.replace("0.5\n1.25", "0.4\n1.25", 1), encoding="utf-8")
     assert read_textgrid(path)[0].intervals.start_s.tolist() == [0, 0.4, 1.25]
-    assert "a.TextGrid, line 15: tier 'word': 1 intervals begin before" in caplog.text
+    assert "a.TextGrid, line 16: tier 'word': 1 intervals begin before" in caplog.text
 
 
 def test_a_number_beyond_all_floats_is_refused(tmp_path: Path) -> None:

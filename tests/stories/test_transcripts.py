@@ -126,7 +126,7 @@ def test_ctm_lines_become_words(tmp_path: Path) -> None:
     path.write_text(CTM + "bear A 0 1 roar\n")
     assert read_intervals(path, "bear", WORD_TIERS).labels == ("roar",)
     assert read_intervals(path, "frog 1", WORD_TIERS).labels == ("The", "hops")
-    with pytest.raises(TranscriptError, match="2 recordings could be meant: frog 1, bear A. Name one"):
+    with pytest.raises(TranscriptError, match=r"2 recordings could be meant: frog 1, bear A\. Name one"):
         read_intervals(path, None, WORD_TIERS)
     with pytest.raises(TranscriptError, match=r"no recording 'beer'\."):
         read_intervals(path, "beer", WORD_TIERS)
@@ -151,10 +151,10 @@ def _spoken(*labels: str) -> Intervals:
 
 
 def test_swapped_tiers_are_noticed() -> None:
-    words, phones = _spoken(*"the frog hops".split()), _spoken(*"DH AH0 F R AO1 G HH AA1 P S".split())
+    words, phones = _spoken("the", "frog", "hops"), _spoken("DH", "AH0", "F", "R", "AO1", "G", "HH", "AA1", "P", "S")
     refuse_swapped(words, phones, "a")
     refuse_swapped(_spoken(*["A", "I"] * 30), None, "words of one letter")
-    with pytest.raises(TranscriptError, match="a: 10 words, but 3 phones. Are the two tiers swapped"):
+    with pytest.raises(TranscriptError, match=r"a: 10 words, but 3 phones\. Are the two tiers swapped"):
         refuse_swapped(phones, words, "a")
     with pytest.raises(TranscriptError, match=r"the words are phones \(DH, AH0, F, R, AO1, G"):
         refuse_swapped(_spoken(*phones.labels * 3), None, "a")

@@ -88,11 +88,12 @@ def _read_tier(reader: _Reader) -> Tier:
     overlapping: list[int] = []
     for _ in range(reader.count(f"the size of tier {name!r}")):
         start = reader.number(f"a time in tier {name!r}")
+        line = reader.line
         end = reader.number(f"the end of an interval in tier {name!r}") if kind == "IntervalTier" else start
         if end < start or (start_s and start < start_s[-1]):
             raise reader.error(f"tier {name!r}: an interval from {start} to {end} s is out of order")
         if start_s and start < start_s[-1] + duration_s[-1] - _OVERLAP_S:
-            overlapping.append(reader.line)
+            overlapping.append(line)
         labels.append(reader.text(f"a label in tier {name!r}"))
         start_s.append(start)
         duration_s.append(end - start)
