@@ -139,7 +139,7 @@ class LebelSource(StorySource):
         audio, timebase = self._audio(name), self.timebase(name)
         sound_s = len(audio) / SAMPLE_RATE_HZ
         latest_s = max(timebase.end_s, float(words.end_s.max()))
-        if latest_s > sound_s + 0.5 * self.tr_s:
+        if latest_s > sound_s + 1.5 * self.tr_s:
             raise SourceError(
                 f"{self._sound_file(name)} lasts {sound_s:.2f} s after sound_lead_s ({self.sound_lead_s} s), but the"
                 f" words of {name!r} end at {words.end_s.max():.2f} s and its {timebase.n_trs} rows at"
