@@ -144,20 +144,19 @@ def load_language_model(weights: str) -> tuple[Any, Any]:
         If there is no such folder, the hub cannot be reached, or it is no text model with a fast tokenizer.
     """
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     location = _checked_location(weights)
     try:
+        _require_kind(weights, not AutoConfig.from_pretrained(location).is_encoder_decoder)
         tokenizer = AutoTokenizer.from_pretrained(location, use_fast=True)
         with torch.random.fork_rng(devices=[]):
             model, report = AutoModel.from_pretrained(location, dtype=torch.float32, output_loading_info=True)
+    except LanguageModelError:
+        raise
     except (OSError, ValueError) as error:
         raise _unreachable(weights, error) from error
-    if model.config.is_encoder_decoder or model.main_input_name != "input_ids":
-        raise LanguageModelError(
-            f"language model {weights!r} is a {model.config.model_type!r} model; take a causal or a masked model of"
-            " text, such as gpt2 or bert-base-uncased."
-        )
+    _require_kind(weights, model.main_input_name == "input_ids")
     if not tokenizer.is_fast:
         raise LanguageModelError(f"language model {weights!r} has no fast tokenizer, which says where tokens stand.")
     missing = sorted(key for key in report["missing_keys"] if not key.endswith(MAY_BE_MISSING))
@@ -167,6 +166,14 @@ def load_language_model(weights: str) -> tuple[Any, Any]:
             " start at random. Use a complete checkpoint."
         )
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _require_kind(weights: str, fits: bool) -> None:
+    if not fits:
+        raise LanguageModelError(
+            f"language model {weights!r} is of another kind; take a causal or a masked model of text, such as gpt2 or"
+            " bert-base-uncased."
+        )
 
 
 def shown_weights(weights: str) -> str:
