@@ -73,9 +73,10 @@ def count_phones(stories: Iterable[Intervals], max_diphones: int, max_triphones:
     tiers = list(stories)
     arpabet = is_arpabet([label for tier in tiers for label in tier.labels])
     reader = arpabet_phone if arpabet else plain_phone
-    named = [(tier, [reader(label) for label in tier.labels]) for tier in tiers]
-    found = sorted({name for _, names in named for name in names if name is not None})
-    counts = [Counter(name for tier, names in named for name in ngrams(tier, names, size)[0]) for size in (2, 3)]
+    name_of = {label: reader(label) for tier in tiers for label in set(tier.labels)}
+    named = [(tier, [name_of[label] for label in tier.labels]) for tier in tiers]
+    found = sorted({name for name in name_of.values() if name is not None})
+    counts = [Counter(run for tier, names in named for run in ngrams(tier, names, size)[0]) for size in (2, 3)]
     return PhoneInventory(
         arpabet=arpabet,
         phones=ARPABET if arpabet else tuple(found),
@@ -98,16 +99,17 @@ def ngrams(phones: Intervals, names: Sequence[str | None], size: int) -> tuple[l
     middles_s : array of shape (n,)
         Half-way from the start of the first phone to the end of the last.
     """
+    n_places = max(len(phones) - size + 1, 0)
+    named = np.asarray([name is not None for name in names], dtype=bool)
     follows = phones.start_s[1:] - phones.end_s[:-1] <= MAX_GAP_S
-    runs: list[str] = []
-    firsts: list[int] = []
-    for first in range(len(phones) - size + 1):
-        run = [name for name in names[first : first + size] if name is not None]
-        if len(run) == size and follows[first : first + size - 1].all():
-            runs.append("-".join(run))
-            firsts.append(first)
-    first_rows = np.asarray(firsts, dtype=np.int64)
-    return runs, (phones.start_s[first_rows] + phones.end_s[first_rows + size - 1]) / 2
+    whole = np.ones(n_places, dtype=bool)
+    for shift in range(size):
+        whole &= named[shift : shift + n_places]
+    for shift in range(size - 1):
+        whole &= follows[shift : shift + n_places]
+    firsts = np.flatnonzero(whole)
+    runs = ["-".join(str(name) for name in names[first : first + size]) for first in firsts.tolist()]
+    return runs, (phones.start_s[firsts] + phones.end_s[firsts + size - 1]) / 2
 
 
 def _most_frequent(counts: Counter[str], n_most: int) -> Ngrams:
