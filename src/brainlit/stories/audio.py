@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.stories.base import SourceError
+from brainlit.stories.text_files import require_file
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 _FULL_SCALE = 32768
 
 
-class AudioError(ValueError):
+class AudioError(SourceError):
     """A sound file that cannot be used; the message names file, cause and cure."""
 
 
@@ -36,8 +38,7 @@ def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> npt.NDArray[
     """
     import soundfile
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Check the path in the manifest, and its root.")
+    require_file(path)
     try:
         channels, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
