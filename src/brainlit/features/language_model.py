@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from brainlit.features.config import LanguageModelConfig, PerTr
 from brainlit.features.per_tr import in_words, to_trs
 from brainlit.stories import FeatureSpace, Story
 from brainlit.stories.base import SourceError
-
-log = logging.getLogger(__name__)
 
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
