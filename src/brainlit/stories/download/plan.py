@@ -130,8 +130,9 @@ def require_room(plan: Plan) -> None:
 def plan_text(plan: Plan) -> str:
     """The plan as a table of kinds of files, with sums, licence and what is unusual."""
     remote, todo = plan.remote, plan.n_bytes - plan.n_here
-    rows = [(*_row(kind, files),) for kind, files in _by_kind(plan.files).items()]
-    rows = [("files", "number", "all", "here", "to fetch"), *rows, (*_row("together", plan.files),)]
+    rows = [("files", "number", "all", "here", "to fetch")]
+    rows += [_row(kind, files) for kind, files in _by_kind(plan.files).items()]
+    rows.append(_row("together", plan.files))
     widths = [max(len(row[k]) for row in rows) for k in range(5)]
     table = ["  ".join([row[0].ljust(widths[0]), *(row[k].rjust(widths[k]) for k in range(1, 5))]) for row in rows]
     return "\n".join(
@@ -149,12 +150,12 @@ def gigabytes(n_bytes: int) -> str:
     """A size in GB, or in MB or kB where it is small.
 
     >>> gigabytes(20_100_000_000), gigabytes(42_000_000), gigabytes(0)
-    ('20.10 GB', '42.00 MB', '0.00 kB')
+    ('20.10 GB', '42.00 MB', '0')
     """
     for unit, name in ((10**9, "GB"), (10**6, "MB")):
         if n_bytes >= unit:
             return f"{n_bytes / unit:.2f} {name}"
-    return f"{n_bytes / 1000:.2f} kB"
+    return f"{n_bytes / 1000:.2f} kB" if n_bytes else "0"
 
 
 def named(paths: Sequence[str]) -> str:
@@ -202,7 +203,7 @@ def _by_kind(files: Iterable[PlannedFile]) -> dict[str, list[PlannedFile]]:
         by_ending[kind].append(file)
         by_folder[f"{folder}/{kind}" if folder else kind].append(file)
     chosen = by_folder if len(by_folder) <= MAX_ROWS else by_ending
-    return dict(sorted(chosen.items()))
+    return {files[0].remote.path if len(files) == 1 else kind: files for kind, files in sorted(chosen.items())}
 
 
 def _row(kind: str, files: Sequence[PlannedFile]) -> tuple[str, str, str, str, str]:

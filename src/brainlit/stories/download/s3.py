@@ -9,6 +9,7 @@ import base64
 import threading
 from collections.abc import Generator, Mapping
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 from brainlit.stories.download.remote import (
@@ -183,7 +184,6 @@ class S3Host(Host):
 
 def _client(endpoint_url: str | None) -> Any:
     """A client that signs nothing, so that nobody's account is asked for or charged."""
-    import boto3  # type: ignore[import-untyped]
     import botocore  # type: ignore[import-untyped]
     from botocore.config import Config  # type: ignore[import-untyped]
     from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
@@ -197,19 +197,27 @@ def _client(endpoint_url: str | None) -> Any:
         response_checksum_validation="when_required",  # done here, on the file that lies on the disk
     )
     try:
-        return boto3.session.Session().client("s3", endpoint_url=endpoint_url, config=config)
+        return _session().client("s3", endpoint_url=endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:
         raise DownloadError(
             f"boto3 cannot be set up ({error}). Check AWS_PROFILE, AWS_ENDPOINT_URL_S3 and ~/.aws/config."
         ) from error
 
 
+@cache
+def _session() -> Any:
+    """One session for all clients: reading the description of the service takes most of the time."""
+    import boto3  # type: ignore[import-untyped]
+
+    return boto3.session.Session()
+
+
 def _errors() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
     """What boto3 raises, and which of that means that nothing came back."""
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
     from urllib3.exceptions import HTTPError
 
-    return (BotoCoreError, ClientError, HTTPError), (HTTPClientError, HTTPError)
+    return (BotoCoreError, ClientError, HTTPError), (ConnectionError, HTTPClientError, HTTPError)
 
 
 def _remote_file(path: str, n_bytes: int, etag: str) -> RemoteFile:

@@ -113,8 +113,9 @@ class Transfer:
         try:
             self._settle(planned)
             self._n_unreachable = 0
-        except _StoppedError:
             return
+        except _StoppedError:
+            pass
         except UnreachableError as error:
             self.failures[path] = str(error)
             with self._lock:
@@ -127,6 +128,7 @@ class Transfer:
             self.failures[path] = f"{error.strerror or error} ({error.filename or path})"
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self._stop.set()
+        _remove_if_empty(part_path(self.root / path))
 
     def _settle(self, planned: PlannedFile) -> None:
         """Leave the file whole under its name, or raise."""
@@ -256,6 +258,11 @@ class Transfer:
             self.checked[checked] += 1
             if checked == SIZE_ONLY:
                 self.size_only.append(path)
+
+
+def _remove_if_empty(part: Path) -> None:
+    if part.is_file() and not part.stat().st_size:
+        part.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
