@@ -66,7 +66,6 @@ class ToySource(StorySource):
             words=self._intervals(name, 2, 0.8),
             phones=self._intervals(name, 3, 0.2),
             timebase=timebase,
-            sources={f"{name}.wav": "0" * 64},
         )
 
     def feature_spaces(self, story: Story) -> list[FeatureSpace]:

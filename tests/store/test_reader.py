@@ -84,7 +84,7 @@ def test_one_row_is_one_read(toy_store_path: Path) -> None:
 
     with h5py.File(toy_store_path / "subjects" / "sub-A.h5", "r", locking=False) as h5:
         assert h5["responses/toy0"].chunks == (8, 12)
-        assert h5["repeats/toy4"].chunks == (1, 8, 12)
+        assert h5["repeats/toy4"].chunks == (1, 40, 12)
     with h5py.File(toy_store_path / "stories" / "toy0.h5", "r", locking=False) as h5:
         assert h5["audio"].chunks is None
         assert h5["audio"].dtype == np.int16

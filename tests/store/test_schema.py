@@ -28,11 +28,13 @@ class Unusual(ToySource):
 
 
 def test_settings_hold_the_source_and_are_plain() -> None:
-    settings = settings_of(ToySource(seed=3))
+    settings = settings_of(ToySource(seed=3), {"vectors": None})
     assert settings["source"] == "toy"
     assert settings["seed"] == 3
+    assert settings["stories"] == [f"toy{k}" for k in range(6)]
+    assert settings["features"] == {"vectors": None}
     with pytest.raises(TypeError, match="Unusual must be plain JSON"):
-        settings_of(Unusual())
+        settings_of(Unusual(), {})
 
 
 def test_fingerprint_depends_on_values_not_on_order() -> None:
@@ -89,14 +91,14 @@ def test_folders_without_an_index_hold_no_store(tmp_path: Path) -> None:
     assert read_index(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["{", '{"schema_version": 1}', '{"schema_version": 1, "stories": []}', "\x80"])
+@pytest.mark.parametrize("text", ["{", '{"schema_version": 2}', '{"schema_version": 2, "stories": []}', "\x80"])
 def test_a_broken_index_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "store.json").write_text(text, encoding="latin-1")
     with pytest.raises(StoreCorruptError, match=r"store\.json"):
         read_index(tmp_path)
 
 
-@pytest.mark.parametrize("text", ['{"schema_version": 2}', "[]", "{}"])
+@pytest.mark.parametrize("text", ['{"schema_version": 1}', "[]", "{}"])
 def test_other_schema_versions_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "store.json").write_text(text)
     with pytest.raises(StoreError, match="schema version"):

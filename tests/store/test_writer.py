@@ -72,7 +72,6 @@ def test_a_build_holds_what_the_source_gave(toy_store: StoryStore, toy_source: T
             for attribute in ("name", "kind", "columns", "source", "coverage"):
                 assert getattr(ours_space, attribute) == getattr(theirs_space, attribute)
             np.testing.assert_array_equal(ours_space.values, theirs_space.values)
-    assert toy_store.index.stories["toy0"].sources == {"toy0.wav": "0" * 64}
     assert toy_store.left_out == toy_source.left_out()
     assert toy_store.default_roles == toy_source.default_roles()
 
@@ -285,7 +284,7 @@ def space(n_trs: int = 6, name: str = "envelope", columns: tuple[str, ...] = ("l
         ({"responses": Responses(np.zeros((6, 11), dtype=np.float32))}, "the subject 12 voxels"),
         (
             {"responses": Responses(np.zeros((6, 12), np.float32), np.zeros((1, 6, 12), np.float32))},
-            r"repeats .* have shape \(1, 6, 12\)",
+            "has 1 repeats; need at least two",
         ),
         ({"responses": None}, "'sub-A' heard none of the stories"),
     ],

@@ -26,6 +26,7 @@ from brainlit.datamodules.windows import (
     training_windows,
 )
 from brainlit.encoding.roles import Roles, Span, make_roles
+from brainlit.features import FeatureConfig
 from brainlit.store import StoryStore, build_store
 from brainlit.store.schema import unknown_name
 from brainlit.stories import StorySource
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 MAX_DELAY_TRS = 4
 """Longest delay (in TRs) that the default purge leaves room for."""
 DEFAULT_WINDOW = WindowConfig()
+DEFAULT_FEATURES = FeatureConfig()
 
 
 class StoryDataModule(L.LightningDataModule):
@@ -55,7 +57,9 @@ class StoryDataModule(L.LightningDataModule):
     allow : list of str or None
         Pairs of roles that may share rows, in words: 'fit and choose'.
     subjects : list of str or None
-        Whom to tune on; None takes all subjects.
+        Whom to tune on; None takes all subjects of the source.
+    features : FeatureConfig
+        The feature spaces that the store holds for the probes.
     batch_size : int
         Windows per batch.
     num_workers : int
@@ -105,6 +109,7 @@ class StoryDataModule(L.LightningDataModule):
         purge_trs: int | None = None,
         allow: list[str] | None = None,
         subjects: list[str] | None = None,
+        features: FeatureConfig = DEFAULT_FEATURES,
         batch_size: int = 8,
         num_workers: int = 0,
         seed: int = 0,
@@ -117,7 +122,7 @@ class StoryDataModule(L.LightningDataModule):
             raise ValueError(f"regime is {regime!r}; 'brain' and 'permuted' are the regimes of this data module.")
         if batch_size < 1 or num_workers < 0:
             raise ValueError(f"batch_size is {batch_size} and num_workers {num_workers}; need at least 1 and 0.")
-        self.source, self.store_dir, self.window = source, store_dir, window
+        self.source, self.store_dir, self.window, self.features = source, store_dir, window, features
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.min_ceiling, self.regime, self.permute_block_trs = min_ceiling, regime, permute_block_trs
         self._asked_roles, self._asked_purge_trs, self._asked_subjects = roles, purge_trs, subjects
@@ -126,7 +131,7 @@ class StoryDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Build the store, or see that it is there and was made with the source's settings."""
-        build_store(self.source, Path(self.store_dir)).close()
+        build_store(self.source, Path(self.store_dir), features=self.features).close()
 
     def setup(self, stage: str | None = None) -> None:
         """Open the store and settle roles, subjects and voxels; the same for every stage, so done once."""
@@ -216,7 +221,7 @@ class StoryDataModule(L.LightningDataModule):
     # Parts of setup
 
     def _settle_roles(self) -> Roles:
-        asked = self.store.default_roles if self._asked_roles is None else self._asked_roles
+        asked = self.source.default_roles() if self._asked_roles is None else self._asked_roles
         purge_trs = self._asked_purge_trs
         if purge_trs is None:
             purge_trs = self.window.purge_trs(self.tr_s, MAX_DELAY_TRS)
@@ -224,7 +229,7 @@ class StoryDataModule(L.LightningDataModule):
         return make_roles(asked, n_trs_of, purge_trs, self._allow)
 
     def _settle_subjects(self) -> list[str]:
-        subjects = self.store.subject_names if self._asked_subjects is None else list(self._asked_subjects)
+        subjects = self._usable_subjects() if self._asked_subjects is None else list(self._asked_subjects)
         if not subjects or len(set(subjects)) < len(subjects):
             raise ValueError(f"subjects are {subjects}; name each subject once, and at least one.")
         for subject in subjects:
@@ -237,6 +242,9 @@ class StoryDataModule(L.LightningDataModule):
                     f" {', '.join(self.store.heard(subject))}. Leave the subject out or tune on one of those."
                 )
         return subjects
+
+    def _usable_subjects(self) -> list[str]:
+        return [name for name in self.source.subject_names() if name in self.store.subject_names]
 
     def _tuning_targets(self) -> TargetSource:
         if self.regime == "brain" or not self.roles.spans("tune"):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from brainlit.features.config import FeatureConfig
+from brainlit.features.extractor import FeatureExtractor
 from brainlit.features.low_level import envelope, log_mel, phone_classes, phone_rate, word_length, word_rate
 from brainlit.features.resample import lanczos_matrix, lanczos_resample
 from brainlit.features.semantic import read_word_vectors, word_vectors
 from brainlit.stories import FeatureSpace, Story
 
 __all__ = [
+    "FeatureConfig",
+    "FeatureExtractor",
     "envelope",
     "lanczos_matrix",
     "lanczos_resample",

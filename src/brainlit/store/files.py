@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,22 @@ import numpy.typing as npt
 
 from brainlit.store.atomic import atomic_path, full_disk_explained, require_space, reserve
 from brainlit.store.schema import ROWS_PER_CHUNK, SCHEMA_VERSION, StoreError, StoryEntry, SubjectEntry, checked_names
+from brainlit.store.sources import SourceFile
 from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 FINGERPRINT = "settings_fingerprint"
 Spaces = list[tuple[str, str, tuple[str, ...], str]]
 """Name, kind, columns and source of each feature space of a story."""
+Sources = Callable[[], Sequence[SourceFile]]
+REPEAT_VOXELS_PER_CHUNK = 1024
+"""Repeats are read for some voxels over all rows (ceilings), responses for some rows over all voxels."""
 
 
-def write_story_file(file: Path, story: Story, spaces: list[FeatureSpace], fingerprint: str) -> None:
-    """Write one story, atomically.
+def write_story_file(
+    file: Path, story: Story, spaces: list[FeatureSpace], fingerprint: str, sources: Sources = tuple
+) -> None:
+    """Write one story, atomically; `sources` is asked for the files it was made from when everything is written.
 
     Raises
     ------
@@ -43,7 +49,6 @@ def write_story_file(file: Path, story: Story, spaces: list[FeatureSpace], finge
         h5.attrs["name"] = story.name
         h5.attrs["tr_s"] = float(story.timebase.tr_s)
         h5.attrs["sample_rate_hz"] = int(story.timebase.sample_rate_hz)
-        h5.attrs["sources"] = json.dumps(dict(story.sources), sort_keys=True)
         h5.create_dataset("tr_starts_s", data=story.timebase.tr_starts_s)
         _write_intervals(h5, "words", story.words)
         if story.phones is not None:
@@ -55,6 +60,7 @@ def write_story_file(file: Path, story: Story, spaces: list[FeatureSpace], finge
             dataset.attrs["columns"] = json.dumps(list(space.columns))
             dataset.attrs["coverage"] = float(space.coverage)
         h5.create_dataset("audio", data=story.audio)
+        _write_sources(h5, sources)
 
 
 def write_subject_file(
@@ -63,8 +69,9 @@ def write_subject_file(
     heard: Iterable[tuple[str, Responses | None]],
     n_trs_of: Mapping[str, int],
     fingerprint: str,
+    sources: Sources = tuple,
 ) -> None:
-    """Write one subject, atomically, holding one story's responses in memory at a time.
+    """Write one subject, atomically, holding one presentation of one story in memory at a time.
 
     Parameters
     ----------
@@ -107,6 +114,7 @@ def write_subject_file(
                 f"subject {subject.name!r} heard none of the stories; leave the subject out of the source."
             )
         h5.create_dataset("good_voxels", data=good)
+        _write_sources(h5, sources)
 
 
 def read_story_entry(file: Path) -> StoryEntry:
@@ -121,7 +129,7 @@ def read_story_entry(file: Path) -> StoryEntry:
             n_samples=len(h5["audio"]),
             sample_rate_hz=int(h5.attrs["sample_rate_hz"]),
             n_words=len(h5["words/start_s"]),
-            sources=json.loads(h5.attrs["sources"]),
+            sources=[],
         )
 
 
@@ -136,7 +144,14 @@ def read_subject_entry(file: Path) -> SubjectEntry:
             n_good_voxels=int(h5["good_voxels"][:].sum()),
             stories=list(h5["responses"]),
             repeats={story: int(dataset.shape[0]) for story, dataset in h5["repeats"].items()},
+            sources=[],
         )
+
+
+def read_sources(file: Path) -> dict[str, str]:
+    """SHA-256 of the files that a story or subject file was made from, by their labels."""
+    with h5py.File(file, "r", locking=False) as h5:
+        return dict(json.loads(h5.attrs["sources"]))
 
 
 def read_spaces(file: Path) -> Spaces:
@@ -214,7 +229,8 @@ def _per_voxel(subject: Subject, what: str, values: npt.ArrayLike) -> npt.NDArra
 
 
 def _float32_bytes(responses: Responses) -> int:
-    return 4 * (responses.values.size + (0 if responses.repeats is None else responses.repeats.size))
+    n_presentations = 1 + (0 if responses.repeats is None else len(responses.repeats))
+    return 4 * responses.values.size * n_presentations
 
 
 def _write_rows(h5: Any, story: str, responses: Responses) -> npt.NDArray[np.bool_]:
@@ -228,9 +244,27 @@ def _write_rows(h5: Any, story: str, responses: Responses) -> npt.NDArray[np.boo
     dataset.attrs["n_not_finite"] = int((~finite).sum())
     dataset.attrs["n_constant"] = int((finite & ~varying).sum())
     if responses.repeats is not None:
-        repeats = np.asarray(responses.repeats, dtype=np.float32)
-        h5["repeats"].create_dataset(story, data=repeats, chunks=(1, *chunk))
+        _write_repeats(h5, story, responses.repeats, (n_trs, n_voxels))
     return np.asarray(finite & varying)
+
+
+def _write_repeats(h5: Any, story: str, repeats: Sequence[Any] | npt.NDArray[Any], shape: tuple[int, int]) -> None:
+    """One presentation at a time: they may come from a file that is larger than memory."""
+    n_trs, n_voxels = shape
+    chunk = (1, n_trs, min(REPEAT_VOXELS_PER_CHUNK, n_voxels))
+    dataset = h5["repeats"].create_dataset(story, (len(repeats), *shape), np.float32, chunks=chunk)
+    for k in range(len(repeats)):
+        values = np.asarray(repeats[k], dtype=np.float32)
+        if values.shape != shape:
+            raise StoreError(
+                f"repeat {k} of story {story!r} has shape {values.shape}, but the responses have {shape}: each"
+                " presentation needs the same rows and voxels."
+            )
+        dataset[k] = values
+
+
+def _write_sources(h5: Any, sources: Sources) -> None:
+    h5.attrs["sources"] = json.dumps({source.file: source.sha256 for source in sources()}, sort_keys=True)
 
 
 def _check_audio(story: Story) -> None:
@@ -272,9 +306,8 @@ def _check_responses(subject: Subject, story: str, responses: Responses, n_trs: 
             f" story has {n_trs} TRs and the subject {subject.n_voxels} voxels: need {need}. Trim rows or TR starts so"
             " that row k is the volume that starts at tr_starts_s[k]."
         )
-    repeats = responses.repeats
-    if repeats is not None and (repeats.ndim != 3 or repeats.shape[1:] != need or len(repeats) < 2):
+    if responses.repeats is not None and len(responses.repeats) < 2:
         raise StoreError(
-            f"repeats of subject {subject.name!r} for story {story!r} have shape {repeats.shape}; need (n_repeats, "
-            f"{n_trs}, {subject.n_voxels}) with at least two repeats, or None."
+            f"story {story!r} of subject {subject.name!r} has {len(responses.repeats)} repeats; need at least two, or"
+            " None."
         )

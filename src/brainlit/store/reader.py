@@ -124,6 +124,11 @@ class StoryStore:
         return dict(self.index.left_out)
 
     @property
+    def facts(self) -> dict[str, str]:
+        """What every report says of the data: clock, preprocessing, licence."""
+        return dict(self.index.facts)
+
+    @property
     def tr_s(self) -> float:
         """Nominal repetition time in seconds, the same for every story."""
         return next(iter(self.index.stories.values())).tr_s
@@ -274,14 +279,22 @@ class StoryStore:
             rows = cast("npt.NDArray[np.float32]", self._rows[key][start:last])
         return rows if voxels is None else rows[:, voxels]
 
-    def repeats(self, subject: str, story: str) -> npt.NDArray[np.float32] | None:
-        """The single presentations, shape (n_repeats, n_trs, n_voxels); None if the story was not heard repeatedly."""
+    def repeats(
+        self, subject: str, story: str, voxels: slice = slice(None), repeats: slice = slice(None)
+    ) -> npt.NDArray[np.float32] | None:
+        """The single presentations, shape (n_repeats, n_trs, n_voxels); None if the story was not heard repeatedly.
+
+        Parameters
+        ----------
+        voxels, repeats : slice
+            What to read of them: ten repeats of a whole brain are more than a gigabyte.
+        """
         entry = self._subject(subject)
         self._story(story)
         if story not in entry.repeats:
             return None
         with self._reading(entry) as h5:
-            return cast("npt.NDArray[np.float32]", h5["repeats"][story][:])
+            return cast("npt.NDArray[np.float32]", h5["repeats"][story][repeats, :, voxels])
 
     # Files
 

@@ -11,14 +11,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from brainlit.hints import did_you_mean
+from brainlit.store.sources import SourceFile
 from brainlit.stories import StorySource
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 INDEX_FILE = "store.json"
 LOCK_FILE = ".build.lock"
 STORY_FOLDER = "stories"
@@ -42,11 +43,11 @@ class StoreSettingsError(StoreError):
         What the store was made with, and what is asked for now; None where one side lacks the key.
     """
 
-    def __init__(self, path: Path, key: str, stored: Any, asked: Any) -> None:
+    def __init__(self, path: Path, key: str, stored: Any, asked: Any, cure: str = "Use the old setting") -> None:
         self.key, self.stored, self.asked = key, stored, asked
         super().__init__(
             f"the store {path} was made with {key}={json.dumps(stored)}, but {key}={json.dumps(asked)} is asked for."
-            " Use the old setting, or choose another store folder (or delete this one to make it anew)."
+            f" {cure}, or choose another store folder (or delete this one to make it anew)."
         )
 
 
@@ -67,11 +68,12 @@ class StoreCorruptError(StoreError):
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Place inside the store, size and SHA-256 of one file."""
+    """Place inside the store, size and SHA-256 of one file, and the files that it was made from."""
 
     file: str
     n_bytes: int
     sha256: str
+    sources: list[SourceFile]
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,6 @@ class StoryEntry(FileEntry):
     n_samples: int
     sample_rate_hz: int
     n_words: int
-    sources: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,16 @@ class SpaceEntry:
 
 @dataclass(frozen=True)
 class StoreIndex:
-    """The content of store.json; it is written last, so a folder without it is no store (yet)."""
+    """The content of store.json; it is written last, so a folder without it is no store (yet).
+
+    Parameters
+    ----------
+    left_out : mapping of subject, story or part to reason
+    unusable_subjects : list of str
+        Those of `left_out` who were asked for and of whom nothing could be used.
+    facts : mapping
+        What every report says of the data, in words.
+    """
 
     schema_version: int
     name: str
@@ -129,6 +139,8 @@ class StoreIndex:
     feature_spaces: list[SpaceEntry]
     default_roles: dict[str, list[str]]
     left_out: dict[str, str]
+    unusable_subjects: list[str]
+    facts: dict[str, str]
     software: dict[str, str]
 
     @property
@@ -144,10 +156,14 @@ class StoreIndex:
     def from_json(cls, content: Mapping[str, Any]) -> StoreIndex:
         """The inverse of `to_json`."""
         parts = dict(content)
-        parts["stories"] = {name: StoryEntry(**entry) for name, entry in parts["stories"].items()}
-        parts["subjects"] = {name: SubjectEntry(**entry) for name, entry in parts["subjects"].items()}
+        parts["stories"] = {name: StoryEntry(**_with_sources(entry)) for name, entry in parts["stories"].items()}
+        parts["subjects"] = {name: SubjectEntry(**_with_sources(entry)) for name, entry in parts["subjects"].items()}
         parts["feature_spaces"] = [SpaceEntry(**entry) for entry in parts["feature_spaces"]]
         return cls(**parts)
+
+
+def _with_sources(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {**entry, "sources": [SourceFile(**source) for source in entry["sources"]]}
 
 
 def read_index(path: Path) -> StoreIndex | None:
@@ -179,15 +195,16 @@ def read_index(path: Path) -> StoreIndex | None:
         raise StoreCorruptError(file, f"lacks or exceeds what a store index holds ({error})") from error
 
 
-def settings_of(source: StorySource) -> dict[str, Any]:
-    """The source's name and settings as plain JSON values, keys sorted.
+def settings_of(source: StorySource, features: Mapping[str, Any]) -> dict[str, Any]:
+    """Name and settings of the source, its list of stories and the choice of features, as plain JSON, keys sorted.
 
     Raises
     ------
     TypeError
         If a setting is not a JSON value (say, a numpy array or a Path).
     """
-    settings = {"source": source.name, **source.settings()}
+    own = {"source": source.name, "stories": list(source.story_names()), **source.settings()}
+    settings = {**own, "features": dict(features)}
     try:
         text = json.dumps(settings, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,10 +15,13 @@ import h5py
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import brainlit
+from brainlit.features import FeatureConfig, FeatureExtractor
 from brainlit.store.atomic import is_temporary, sha256_of, waiting_lock, write_json
 from brainlit.store.files import (
     FINGERPRINT,
+    Sources,
     Spaces,
+    read_sources,
     read_spaces,
     read_story_entry,
     read_subject_entry,
@@ -31,9 +35,11 @@ from brainlit.store.schema import (
     SCHEMA_VERSION,
     STORY_FOLDER,
     SUBJECT_FOLDER,
+    FileEntry,
     SpaceEntry,
     StoreError,
     StoreIndex,
+    StoreSettingsError,
     StoryEntry,
     SubjectEntry,
     checked_names,
@@ -42,18 +48,23 @@ from brainlit.store.schema import (
     refuse_other_settings,
     settings_of,
 )
-from brainlit.stories import StorySource
+from brainlit.store.sources import SourceFile, changed, labels_of, remember, touched
+from brainlit.stories import StorySource, SubjectLeftOut
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_FEATURES = FeatureConfig()
 Entry = TypeVar("Entry", StoryEntry, SubjectEntry)
 
 
-def build_store(source: StorySource, path: Path | str, progress: bool = True) -> StoryStore:
+def build_store(
+    source: StorySource, path: Path | str, progress: bool = True, features: FeatureConfig = DEFAULT_FEATURES
+) -> StoryStore:
     """Write what a source holds into the folder `path` and open it; a finished store is opened at once.
 
     Safe to interrupt at any point and to start twice: each file is whole or absent, a second process waits for the
-    first, and files that an interrupted build finished are used again if the settings are the same.
+    first, and files that an interrupted build finished are used again if settings and sources are the same. Subjects
+    that the store lacks are added without touching what is there.
 
     Parameters
     ----------
@@ -63,43 +74,84 @@ def build_store(source: StorySource, path: Path | str, progress: bool = True) ->
         The store's folder; made if missing.
     progress : bool
         Show a progress bar.
+    features : FeatureConfig
+        The feature spaces to compute.
 
     Raises
     ------
     StoreSettingsError
-        If the folder holds a store made with other settings.
+        If the folder holds a store made with other settings, or from files that have changed since.
     StoreError
         If the source's parts do not fit each other (the message names story, subject, numbers and cure).
     FullDiskError
         If the disk has no room for the next file.
     """
     path = Path(path)
-    settings = settings_of(source)
-    if not _is_complete(path, settings):
+    extractor = FeatureExtractor(features, list(source.story_names()), source.phones)
+    settings = settings_of(source, extractor.settings())
+    if not _is_complete(source, extractor, path, settings):
         path.mkdir(parents=True, exist_ok=True)
         with waiting_lock(path / LOCK_FILE, f"another process is building the store {path}"):
-            if not _is_complete(path, settings):
-                _Build(source, path, settings, progress).run()
+            if not _is_complete(source, extractor, path, settings):
+                _Build(source, extractor, path, settings, progress).run()
     return StoryStore.open(path)
 
 
-def _is_complete(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a store with these settings is there with all its files; refuses one with other settings."""
+def _is_complete(source: StorySource, features: FeatureExtractor, path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a store with these settings is there, with all its files and the subjects that are asked for.
+
+    Refuses one that was made with other settings, or from files whose content has changed.
+    """
     index = read_index(path)
     if index is None:
         return False
     refuse_other_settings(path, index.settings, settings)
-    return all((path / entry.file).exists() for entry in index.files)
+    known = index.subjects.keys() | set(index.unusable_subjects)
+    as_remembered = [_as_remembered(path, entry, files) for entry, files in _parts(source, features, index)]
+    return (
+        all(as_remembered)
+        and known.issuperset(source.subject_names())
+        and all((path / entry.file).exists() for entry in index.files)
+    )
+
+
+def _parts(
+    source: StorySource, features: FeatureExtractor, index: StoreIndex
+) -> Iterator[tuple[FileEntry, Sequence[Path]]]:
+    """The files of the store, each with the files that it would be made from now."""
+    for story, story_entry in index.stories.items():
+        yield story_entry, [*source.story_files(story), *features.files()]
+    for subject in source.subject_names():
+        if subject in index.subjects:
+            yield index.subjects[subject], source.subject_files(subject)
+
+
+def _as_remembered(path: Path, entry: FileEntry, files: Sequence[Path]) -> bool:
+    """Whether no source of a part was touched since; refuses one whose content has changed."""
+    different = changed(files, entry.sources)
+    if different is not None:
+        label, before, now = different
+        key = f"sha256 of {label} (a source of {entry.file})"
+        cure = "Put the old file back" if before else "Take the file away, which was not there then"
+        raise StoreSettingsError(path, key, before, now, cure)
+    return not touched(files, entry.sources)
 
 
 class _Build:
     """One build under the lock; `run` leaves a finished store or raises with the finished files kept."""
 
-    def __init__(self, source: StorySource, path: Path, settings: dict[str, Any], progress: bool) -> None:
-        self.source, self.path, self.settings = source, path, settings
+    def __init__(
+        self, source: StorySource, features: FeatureExtractor, path: Path, settings: dict[str, Any], progress: bool
+    ) -> None:
+        self.source, self.features, self.path, self.settings = source, features, path, settings
         self.fingerprint = fingerprint_of(settings)
+        self.index = read_index(path)
         self.story_names = checked_names("story", source.story_names())
         self.subject_names = checked_names("subject", source.subject_names())
+        self.unusable: dict[str, str] = {}
+        if self.index is not None:
+            self.unusable = {name: self.index.left_out[name] for name in self.index.unusable_subjects}
+            self.subject_names = list(dict.fromkeys([*self.index.subjects, *self.subject_names]))
         if not self.story_names:
             raise StoreError(f"source {source.name!r} holds no stories; check where it looks for them.")
         n_files = len(self.story_names) + len(self.subject_names)
@@ -112,7 +164,11 @@ class _Build:
             stories = {name: self._story(name) for name in self.story_names}
             spaces = self._common_spaces()
             _require_one_tr(stories)
-            subjects = {name: self._subject(name, stories) for name in self.subject_names}
+            asked = [name for name in self.subject_names if name not in self.unusable]
+            found = {name: self._subject(name, stories) for name in asked}
+        subjects = {name: entry for name, entry in found.items() if entry is not None}
+        if not subjects:
+            raise StoreError(f"no subject can be used: {json.dumps(self.unusable)}.")
         index = StoreIndex(
             schema_version=SCHEMA_VERSION,
             name=self.source.name,
@@ -122,22 +178,31 @@ class _Build:
             subjects=subjects,
             feature_spaces=spaces,
             default_roles={role: list(spans) for role, spans in self.source.default_roles().items()},
-            left_out=dict(self.source.left_out()),
+            left_out=self._left_out(),
+            unusable_subjects=sorted(self.unusable),
+            facts=dict(self.source.facts()),
             software={"brainlit": brainlit.__version__, "h5py": version("h5py"), "numpy": version("numpy")},
         )
         write_json(self.path / INDEX_FILE, index.to_json())
 
+    def _left_out(self) -> dict[str, str]:
+        earlier = {} if self.index is None else self.index.left_out
+        return {**earlier, **self.source.left_out(), **self.features.left_out(), **self.unusable}
+
     def _remove_leftovers(self) -> None:
-        """Remove what an interrupted build left: temporary files, and store files of other settings."""
-        wanted = {self.path / STORY_FOLDER / f"{name}.h5" for name in self.story_names}
-        wanted |= {self.path / SUBJECT_FOLDER / f"{name}.h5" for name in self.subject_names}
+        """Remove what an interrupted build left: temporary files, and store files of other settings or sources."""
+        wanted = {self.path / STORY_FOLDER / f"{name}.h5": self._story_files(name) for name in self.story_names}
+        for name in self.subject_names:
+            wanted[self.path / SUBJECT_FOLDER / f"{name}.h5"] = list(self.source.subject_files(name))
+        finished = {self.path / entry.file for entry in self.index.files} if self.index else set()
         for folder in (self.path, self.path / STORY_FOLDER, self.path / SUBJECT_FOLDER):
             for file in sorted(folder.glob("*")) if folder.is_dir() else []:
-                if is_temporary(file) or (file.suffix == ".h5" and self._is_stale(file, wanted)):
+                is_store_file = file.suffix == ".h5" and file not in finished
+                if is_temporary(file) or (is_store_file and self._is_stale(file, wanted)):
                     logger.warning("removing %s, left by an interrupted build", file)
                     file.unlink()
 
-    def _is_stale(self, file: Path, wanted: set[Path]) -> bool:
+    def _is_stale(self, file: Path, wanted: Mapping[Path, Sequence[Path]]) -> bool:
         """Whether a file cannot be used again; refuses to touch a file that no build of ours wrote."""
         try:
             with h5py.File(file, "r", locking=False) as h5:
@@ -147,41 +212,69 @@ class _Build:
             return file in wanted
         if fingerprint is None:
             raise StoreError(f"{file} is not a file of a store. Move it away or choose another store folder.")
-        return fingerprint != self.fingerprint or file not in wanted
+        if fingerprint != self.fingerprint or file not in wanted:
+            return True
+        return {source.file: source.sha256 for source in remember(wanted[file])} != read_sources(file)
 
     def _story(self, name: str) -> StoryEntry:
         file = self.path / STORY_FOLDER / f"{name}.h5"
 
-        def write() -> None:
+        def write(sources: Sources) -> None:
             story = self.source.story(name)
             if story.name != name:
                 raise StoreError(f"source {self.source.name!r} gave story {story.name!r} when asked for {name!r}.")
-            write_story_file(file, story, self.source.feature_spaces(story), self.fingerprint)
+            spaces = self.features.spaces(story, self.source.feature_spaces(story))
+            write_story_file(file, story, spaces, self.fingerprint, sources)
 
-        self._ensure(file, write)
-        return _sealed(read_story_entry(file), self.path, file)
+        known = None if self.index is None else self.index.stories.get(name)
+        return self._ensured(file, known, self._story_files(name), write, read_story_entry)
 
-    def _subject(self, name: str, stories: Mapping[str, StoryEntry]) -> SubjectEntry:
+    def _story_files(self, name: str) -> list[Path]:
+        return [*self.source.story_files(name), *self.features.files()]
+
+    def _subject(self, name: str, stories: Mapping[str, StoryEntry]) -> SubjectEntry | None:
         file = self.path / SUBJECT_FOLDER / f"{name}.h5"
         n_trs_of = {story: entry.n_trs for story, entry in stories.items()}
 
-        def write() -> None:
+        def write(sources: Sources) -> None:
             subject = self.source.subject(name)
             if subject.name != name:
                 raise StoreError(f"source {self.source.name!r} gave subject {subject.name!r} when asked for {name!r}.")
             heard = ((story, self.source.responses(name, story)) for story in n_trs_of)
-            write_subject_file(file, subject, heard, n_trs_of, self.fingerprint)
+            write_subject_file(file, subject, heard, n_trs_of, self.fingerprint, sources)
 
-        self._ensure(file, write)
-        return _sealed(read_subject_entry(file), self.path, file)
+        known = None if self.index is None else self.index.subjects.get(name)
+        try:
+            return self._ensured(file, known, self.source.subject_files(name), write, read_subject_entry)
+        except SubjectLeftOut as reason:
+            self.bar.update()
+            logger.warning("%s is left out: %s", name, reason)
+            self.unusable[name] = str(reason)
+            return None
 
-    def _ensure(self, file: Path, write: Callable[[], None]) -> None:
+    def _ensured(
+        self,
+        file: Path,
+        known: Entry | None,
+        files: Sequence[Path],
+        write: Callable[[Sources], None],
+        read: Callable[[Path], Entry],
+    ) -> Entry:
+        """The entry of a file of the store: as it was, or of the file that is there, or of one written now."""
         self.bar.set_postfix_str(file.stem)
-        if file.exists():
-            logger.info("using %s again", file)
-        else:
-            write()
+        if known is not None and file.exists():
+            self.bar.update()
+            return replace(known, sources=_remember_again(files, known.sources))
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            remembered = worker.submit(remember, files)
+            if file.exists():
+                logger.info("using %s again", file)
+            else:
+                write(remembered.result)
+            sources = remembered.result()
         self.bar.update()
+        place, n_bytes = file.relative_to(self.path).as_posix(), file.stat().st_size
+        return replace(read(file), file=place, n_bytes=n_bytes, sha256=sha256_of(file), sources=sources)
 
     def _common_spaces(self) -> list[SpaceEntry]:
         """The feature spaces, after checking that all stories have the same ones with the same columns."""
@@ -192,9 +285,12 @@ class _Build:
         return [SpaceEntry(name, kind, len(columns), source) for name, kind, columns, source in reference]
 
 
-def _sealed(entry: Entry, path: Path, file: Path) -> Entry:
-    """The entry with the file's place, size and hash."""
-    return replace(entry, file=file.relative_to(path).as_posix(), n_bytes=file.stat().st_size, sha256=sha256_of(file))
+def _remember_again(files: Sequence[Path], known: Sequence[SourceFile]) -> list[SourceFile]:
+    """What is remembered of sources whose content is known to be the same, with their present times."""
+    there = {label: path.stat() for label, path in zip(labels_of(files), files, strict=True) if path.is_file()}
+    return [
+        replace(source, mtime_ns=there[source.file].st_mtime_ns) if source.file in there else source for source in known
+    ]
 
 
 def _require_one_tr(stories: Mapping[str, StoryEntry]) -> None:

@@ -95,8 +95,7 @@ class ManifestSource(StorySource):
                 f" run on in silence, say silence_after_s: {np.ceil(missing_s):.0f}."
             )
         phones = self._intervals(spec.phones, name, PHONE_TIERS) if spec.phones else None
-        sources = {self._label(path): _sha256(path) for path in self._story_files(name)}
-        return Story(name, audio, self._intervals(spec.words, name, WORD_TIERS), phones, timebase, sources)
+        return Story(name, audio, self._intervals(spec.words, name, WORD_TIERS), phones, timebase)
 
     def feature_spaces(self, story: Story) -> list[FeatureSpace]:
         """Low-level spaces of sound, words and phones; word vectors where the manifest names a file of them."""
