@@ -184,9 +184,9 @@ class S3Host(Host):
 
 def _client(endpoint_url: str | None) -> Any:
     """A client that signs nothing, so that nobody's account is asked for or charged."""
-    import botocore  # type: ignore[import-untyped]
-    from botocore.config import Config  # type: ignore[import-untyped]
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+    import botocore
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
 
     config = Config(
         signature_version=botocore.UNSIGNED,
@@ -207,7 +207,7 @@ def _client(endpoint_url: str | None) -> Any:
 @cache
 def _session() -> Any:
     """One session for all clients: reading the description of the service takes most of the time."""
-    import boto3  # type: ignore[import-untyped]
+    import boto3
 
     return boto3.session.Session()
 

@@ -11,7 +11,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -31,6 +31,7 @@ GIVE_UP_AFTER = 3
 """Files in a row for which the server could not be reached, after which the others are not tried."""
 
 OnDifference = Literal["refuse", "keep", "replace"]
+ON_DIFFERENCE: tuple[OnDifference, ...] = get_args(OnDifference)
 
 
 class _StoppedError(DownloadError):
