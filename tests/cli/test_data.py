@@ -65,7 +65,7 @@ def test_info_for_programs(toy_store_path: Path, capsys: pytest.CaptureFixture[s
 def test_wrong_use_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "info"]) == 2
     assert "needs a store's folder or a config" in capsys.readouterr().err
-    assert main(["data", "downlaod", "x.yaml"]) == 2
+    assert main(["data", "downloads", "x.yaml"]) == 2
     assert "Did you mean 'download'?" in capsys.readouterr().err
     assert main(["data"]) == 2
     assert "brainlit data ACTION --help says more" in capsys.readouterr().out

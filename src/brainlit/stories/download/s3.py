@@ -63,7 +63,7 @@ class S3Host(Host):
             answer = self._call("head_object", path, Key=self.prefix + path)
         except FileNotFoundError:
             return None
-        return _remote_file(path, answer["ContentLength"], answer["ETag"])
+        return _remote_file(path, answer["ContentLength"], answer.get("ETag", ""))
 
     def match(self, pattern: str) -> list[RemoteFile]:
         """Files that match, folder by folder."""
@@ -95,7 +95,7 @@ class S3Host(Host):
             raise DownloadError(f"{file.path} is no longer at {self.url}.") from error
         body = answer["Body"]
         try:
-            if _version(answer["ETag"]) != file.version:
+            if _version(answer.get("ETag", "")) != file.version:
                 raise RestartError(f"{file.path} was published anew.")
             if start and "ContentRange" not in answer:
                 raise RestartError(f"{self.url} sends files only from their beginning.")
@@ -152,7 +152,7 @@ class S3Host(Host):
                 for entry in page.get("Contents", []):
                     if not entry["Key"].endswith("/"):  # what consoles leave behind for an empty folder
                         path = checked_path(entry["Key"].removeprefix(self.prefix))
-                        files[path] = _remote_file(path, entry["Size"], entry["ETag"])
+                        files[path] = _remote_file(path, entry["Size"], entry.get("ETag", ""))
                 found = (entry["Prefix"] for entry in page.get("CommonPrefixes", []))
                 folders += [name.removeprefix(self.prefix).rstrip("/") for name in found]
         except self._library_errors as error:
