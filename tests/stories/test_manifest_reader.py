@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import yaml
 
 from brainlit.stories.manifest_keys import ManifestError
 from brainlit.stories.manifest_reader import read_manifest
+from brainlit.stories.manifest_schema import Manifest, ResponseSpec, StorySpec, TierSpec
 
 
 def _write(folder: Path, manifest: dict[str, Any]) -> Path:
@@ -100,3 +103,30 @@ def test_what_a_story_says_itself_goes_before_what_all_share(tmp_path: Path, man
     assert (read.stories["frog"].onset_s, read.stories["bear"].onset_s) == (2.0, -3.5)
     assert read.stories["frog"].words.file == "{story}.tsv"
     assert read.stories["bear"].words.tier == "b"
+
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "your_data.md"
+
+
+def test_the_examples_of_the_documentation_are_manifests(tmp_path: Path) -> None:
+    examples = re.findall(r"^```yaml\n(.*?)^```", DOCUMENTATION.read_text(), flags=re.MULTILINE | re.DOTALL)
+    read = {}
+    for example in examples:
+        (tmp_path / "manifest.yaml").write_text(example)
+        manifest = read_manifest(tmp_path / "manifest.yaml")
+        read[manifest.name] = manifest
+    assert list(read) == ["mydata", "pieman"]
+    assert read["mydata"].root == tmp_path / "files"
+    assert read["mydata"].stories["souls"].volumes_discarded == 4
+    assert read["mydata"].stories["smoke"].repeats == ("1", "2", "3")
+    assert read["mydata"].subjects == {"sub-01": ("sloth", "souls", "smoke"), "sub-02": ("sloth", "smoke")}
+    assert read["pieman"].subjects is None
+    assert read["pieman"].stories["tunnel"].words.on_scanner_clock
+    assert read["pieman"].responses.confounds is not None
+
+
+def test_the_documentation_names_every_key() -> None:
+    text = DOCUMENTATION.read_text()
+    specs = (Manifest, StorySpec, TierSpec, ResponseSpec)
+    missing = [key.name for spec in specs for key in fields(spec) if not re.search(rf"\b{key.name}\b", text)]
+    assert missing == []

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
@@ -23,7 +24,7 @@ _HDF5 = (".h5", ".hdf5", ".hf5", ".hdf")
 _MOST_COMPRESSED = 1032  # deflate reaches no more, so a header that says more is damaged
 # What numpy and h5py raise on damaged bytes.
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError,
-           ArithmeticError, MemoryError, RuntimeError, BadZipFile)  # fmt: skip
+           ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError)  # fmt: skip
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
