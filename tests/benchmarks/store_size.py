@@ -24,6 +24,7 @@ import h5py
 import numpy as np
 import soundfile
 from brainlit.stories.lebel2023 import LebelSource
+from brainlit.stories.lebel2023_facts import VOLUMES
 
 from brainlit.store import StoryStore, build_store
 
@@ -86,7 +87,7 @@ def simulate(root: Path, n_voxels: int) -> tuple[int, int]:
         folder.mkdir(parents=True)
     one = source(root)
     noise = rng.standard_normal((512, n_voxels))
-    volumes = one.n_volumes()
+    volumes = {story: VOLUMES[story] for story in one.story_names()}
     (root / "derivative/respdict.json").write_text(json.dumps(volumes))
     n_rows = 0
     for story in one.story_names():

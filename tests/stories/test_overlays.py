@@ -83,8 +83,8 @@ def write_filestore(root: Path, shapes: str) -> Path:
         middle = np.array([voxel(side, int(x), int(y)) for x, y in xy]) @ to_mm[:3, :3].T + to_mm[:3, 3]
         whole = (faces == CUT[0] * N_Y + CUT[1]).any(axis=1) if side == 0 else np.zeros(len(faces), dtype=bool)
         surface(folder / "surfaces" / f"flat_{hemi}.gii", flat, faces[~whole])
-        for name, shift in (("pia", 0.3), ("wm", -0.3)):
-            surface(folder / "surfaces" / f"{name}_{hemi}.gii", middle + shift, faces)
+        for name, shift in (("pia", 1), ("wm", -1)):
+            surface(folder / "surfaces" / f"{name}_{hemi}.gii", middle + shift * np.array([4, -3, 9]), faces)
     mask = np.zeros(GRID, dtype=np.uint8)
     for vertex in ALL:
         mask[voxel(*vertex)] = 1
@@ -138,8 +138,10 @@ def test_a_fiducial_surface_goes_before_the_mean_of_the_others(tmp_path: Path) -
     filestore = write_filestore(tmp_path, region("AC", RECTANGLE))
     surfaces = filestore / "sub" / "surfaces"
     for hemi in ("lh", "rh"):
-        points, faces = nibabel.load(surfaces / f"pia_{hemi}.gii").agg_data(("pointset", "triangle"))
-        surface(surfaces / f"fiducial_{hemi}.gii", points[::-1], faces)
+        (pia, faces), (wm, _) = (
+            nibabel.load(surfaces / f"{name}_{hemi}.gii").agg_data(("pointset", "triangle")) for name in ("pia", "wm")
+        )
+        surface(surfaces / f"fiducial_{hemi}.gii", (pia + wm)[::-1] / 2, faces)
     ac = read_overlays(filestore, "sub", "sub_auto", len(ALL))[0]
     turned = {(0, N_X - 1 - x, N_Y - 1 - y) for _, x, y in IN_RECTANGLE}
     assert np.flatnonzero(ac.mask).tolist() == columns(turned)

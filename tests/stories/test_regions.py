@@ -175,6 +175,22 @@ def test_damaged_files_are_refused(tmp_path: Path, write: Callable[[Path], Regio
         read_subject_regions(config, "sub-1", N, tmp_path)
 
 
+@given(kept=st.floats(0, 0.99))
+@settings(max_examples=15, deadline=None, derandomize=True)
+@pytest.mark.parametrize("write", [annot, gifti, dlabel, npz, npy, volume])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_files_that_were_cut_off_are_refused(
+    tmp_path_factory: pytest.TempPathFactory, write: Callable[[Path], RegionConfig], kept: float
+) -> None:
+    root = tmp_path_factory.mktemp("cut")
+    config = write(root)
+    file = region_files(config, "sub-1", root)[0]
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(SourceError):
+        read_subject_regions(config, "sub-1", N, root)
+
+
 def test_one_region_of_a_bool_array_has_the_name_of_the_file(tmp_path: Path) -> None:
     np.save(tmp_path / "language.npy", BOTH == 1)
     found = read_subject_regions(RegionConfig(file="language.npy"), "s", N, tmp_path)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from brainlit.encoding.ceiling import CeilingMethod, noise_ceiling
 from brainlit.encoding.roles import Span
@@ -70,7 +71,8 @@ def _reliable(
     store: StoryStore, subject: str, choose: Sequence[Span], min_ceiling: float, method: CeilingMethod
 ) -> npt.NDArray[np.bool_]:
     reliable = np.zeros(store.n_voxels(subject), dtype=np.bool_)
-    for start in range(0, len(reliable), VOXELS_AT_ONCE):
+    starts = range(0, len(reliable), VOXELS_AT_ONCE)
+    for start in tqdm(starts, desc=f"ceilings of {subject}", unit="block", leave=False, disable=len(starts) == 1):
         part = slice(start, min(start + VOXELS_AT_ONCE, len(reliable)))
         repeats, groups = choose_repeats(store, subject, choose, part)
         reliable[part] = noise_ceiling(repeats, groups, method=method).reliable(min_ceiling)

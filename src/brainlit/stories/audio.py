@@ -43,7 +43,7 @@ def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> npt.NDArray[
         channels, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{path} is not a readable sound file: {error} Convert it to WAV or FLAC.") from error
-    sound = channels.mean(axis=1, dtype=np.float32)
+    sound = channels @ np.full(channels.shape[1], 1 / channels.shape[1], dtype=np.float32)
     if not len(sound) or not np.isfinite(sound).all():
         raise AudioError(f"{path} holds {len(sound)} samples, or some that are not finite. Export it again.")
     return to_int16(resample(sound, int(rate_hz), sample_rate_hz))

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories.base import BoolArray, FloatArray, SourceError
-from brainlit.stories.region_files import Region, read_image
+from brainlit.stories.region_files import Region, read_image, read_volume
 from brainlit.stories.svg_paths import read_outline
 
 log = logging.getLogger(__name__)
@@ -135,15 +135,14 @@ def _nearest_vertex(middle: FloatArray, matrix: Path, mask: Path, n_voxels: int)
     """
     from scipy.spatial import cKDTree
 
-    image = read_image(mask)
-    voxels = np.argwhere(np.asarray(image.dataobj).T != 0)[:, ::-1]
+    voxels = np.argwhere(read_volume(mask).T != 0)[:, ::-1]
     if len(voxels) != n_voxels:
         raise SourceError(
             f"{mask} has {len(voxels)} voxels, but the responses have {n_voxels} columns. Check the transform"
             " (regions.transform); name the mask that the responses were cut out with (regions.mask) if it is another."
         )
     try:
-        coord = np.array(json.loads(matrix.read_text(encoding="utf-8"))["coord"], dtype=np.float64)
+        coord = np.array(json.loads(matrix.read_text(encoding="utf-8"))["coord"], dtype=np.float64).reshape(4, 4)
         to_mm = np.linalg.inv(coord)
     except (ValueError, KeyError, TypeError, np.linalg.LinAlgError) as error:
         raise SourceError(

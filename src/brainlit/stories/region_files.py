@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,7 +18,10 @@ from brainlit.stories.region_tables import names_beside, read_names, read_region
 IntArray = npt.NDArray[np.int64]
 Side = Literal["left", "right"]
 
-__all__ = ["Region", "names_beside", "read_image", "read_region_files"]
+__all__ = ["Region", "names_beside", "read_image", "read_region_files", "read_volume"]
+
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, ExpatError, zlib.error)
+"""What nibabel raises for files that are cut off or hold something else."""
 
 FSAVERAGE = {642: "fsaverage3", 2562: "fsaverage4", 10242: "fsaverage5", 40962: "fsaverage6", 163842: "fsaverage"}
 MESHES = {**FSAVERAGE, 32492: "fs_LR 32k", 59292: "fs_LR 59k"}
@@ -123,9 +127,9 @@ def _read_annot(path: Path) -> tuple[IntArray, dict[int, str]]:
 
     try:
         labels, _, names = read_annot(path)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, IndexError, TypeError) as error:
-        raise SourceError(f"{path} is no readable FreeSurfer annotation: {error}.") from error
-    return np.asarray(labels, dtype=np.int64), {k: name.decode("utf-8") for k, name in enumerate(names)}
+    except (*_DAMAGED, OverflowError, MemoryError) as error:
+        raise _damaged(path, error) from error
+    return np.asarray(labels, dtype=np.int64), {k: name.decode("utf-8", "replace") for k, name in enumerate(names)}
 
 
 def _read_gifti(path: Path) -> tuple[IntArray, dict[int, str]]:
@@ -140,8 +144,7 @@ def _read_gifti(path: Path) -> tuple[IntArray, dict[int, str]]:
 
 
 def _cifti(path: Path, n_voxels: int) -> list[Region]:
-    image = read_image(path)
-    values = np.asarray(image.dataobj)
+    image, values = read_image(path), read_volume(path)
     if values.ndim != 2 or values.shape[1] != n_voxels:
         raise SourceError(
             f"{path} has shape {values.shape}, but the responses have {n_voxels} columns; need (1, n_columns) with the"
@@ -154,8 +157,7 @@ def _cifti(path: Path, n_voxels: int) -> list[Region]:
 
 
 def _volume(path: Path, n_voxels: int, mask: Path | None, mask_order: str, names: Path | None) -> list[Region]:
-    image = read_image(path)
-    values = np.asarray(image.dataobj)
+    image, values = read_image(path), read_volume(path)
     if mask is not None:
         grid = read_image(mask)
         if grid.shape[:3] == image.shape[:3] and not np.allclose(grid.affine, image.affine, atol=1e-3):
@@ -235,7 +237,7 @@ def _in_mask(path: Path, values: npt.NDArray[Any], mask: Path, mask_order: str, 
     Pycortex turns the volumes that it reads to (z, y, x) and counts voxels in C order there, which is F order in the
     NIfTI file; arrays that it saved are (z, y, x) themselves.
     """
-    inside = np.asarray(read_image(mask).dataobj) != 0
+    inside = read_volume(mask) != 0
     if mask_order == "auto":
         mask_order = "F" if mask.parent.parent.name == "transforms" else "C"
     saved_turned = mask_order == "F" and ".nii" not in path.name
@@ -270,8 +272,22 @@ def read_image(path: Path) -> Any:
 
     try:
         return nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, OSError, ExpatError, ValueError) as error:
-        raise SourceError(f"{path} is not readable: {error}. Was it cut off while copying?") from error
+    except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *_DAMAGED) as error:
+        raise _damaged(path, error) from error
+
+
+def read_volume(path: Path) -> npt.NDArray[Any]:
+    """All values of an image; a file that ends too early becomes a SourceError."""
+    try:
+        return np.asarray(read_image(path).dataobj)
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> SourceError:
+    if isinstance(error, SourceError):
+        return error
+    return SourceError(f"{path} is not readable: {error}. Was it cut off while copying?")
 
 
 def _load_numpy(path: Path) -> Any:

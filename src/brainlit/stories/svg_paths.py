@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _TOKEN = re.compile(r"([A-Za-z])|([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 _N_NUMBERS = {"M": 2, "L": 2, "H": 1, "V": 1, "C": 6, "S": 4, "Q": 4, "T": 2, "Z": 0}
 _CUBIC, _QUADRATIC = "CS", "QT"
+_MOVE, _LINE, _CURVE3, _CURVE4, _CLOSE = 1, 2, 3, 4, 79
+"""Codes of matplotlib.path.Path."""
 
 
 def read_outline(d: str) -> Outline:
@@ -78,16 +80,16 @@ class _Pen:
         """One command with its numbers; small letters count from where the pen is."""
         kind, origin = command.upper(), self.at if command.islower() else np.zeros(2)
         if kind == "Z":
-            self._add(79, [self.began])
+            self._add(_CLOSE, [self.began])
         elif kind in "HV":
             target = self.at.copy()
             target["HV".index(kind)] = origin["HV".index(kind)] + numbers[0]
-            self._add(2, [target])
+            self._add(_LINE, [target])
         else:
             points = list(np.reshape(numbers, (-1, 2)) + origin)
             if kind in "ST":
                 points.insert(0, self._mirrored(_CUBIC if kind == "S" else _QUADRATIC))
-            self._add({"M": 1, "L": 2, "T": 3, "Q": 3}.get(kind, 4), points)
+            self._add({"M": _MOVE, "L": _LINE, "T": _CURVE3, "Q": _CURVE3}.get(kind, _CURVE4), points)
             self.began = points[0] if kind == "M" else self.began
             self.control = (_CUBIC if kind in _CUBIC else _QUADRATIC, points[-2]) if kind in "CSQT" else None
             return
