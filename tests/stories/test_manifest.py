@@ -161,6 +161,12 @@ def test_a_table_of_row_starts_is_discarded_with_its_rows(folder: Path, manifest
         ManifestSource(write(manifest)).story("frog")
 
 
+def test_an_onset_beyond_all_clocks_is_refused(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    manifest["each_story"]["onset_s"] = 1e17
+    with pytest.raises(ManifestError, match=r"manifest\.yaml: stories\.frog: TR 0 starts at"):
+        ManifestSource(write(manifest)).story("frog")
+
+
 def test_preprocessed_responses_are_only_z_scored(folder: Path, manifest: dict[str, Any], write: Write) -> None:
     manifest["responses"]["preprocessed"] = True
     responses = ManifestSource(write(manifest)).responses("anna", "frog")

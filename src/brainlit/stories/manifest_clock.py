@@ -47,12 +47,13 @@ class Clocks:
         """
         spec, n_trs, tr_s = self.manifest.stories[story], self.n_trs(story), self.tr_s(story)
         first = spec.volumes_discarded
-        if spec.tr_starts is None:
-            return TimeBase.regular(n_trs, tr_s, float(spec.onset_s or 0.0) + first * tr_s)
         try:
+            if spec.tr_starts is None:
+                return TimeBase.regular(n_trs, tr_s, float(spec.onset_s or 0.0) + first * tr_s)
             return TimeBase(self._tr_starts(spec.tr_starts, story)[first : first + n_trs], tr_s)
         except ValueError as error:
-            raise ManifestError(f"{self._path(spec.tr_starts, story)}: {error}") from error
+            file = f"{self.where}: stories.{story}" if spec.tr_starts is None else self._path(spec.tr_starts, story)
+            raise ManifestError(f"{file}: {error}") from error
 
     def n_trs(self, story: str) -> int:
         """Rows that are used: as the manifest says, as the table of row starts has, or as the first run has."""
