@@ -23,10 +23,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import soundfile
-from brainlit.stories.lebel2023 import LebelSource
-from brainlit.stories.lebel2023_facts import VOLUMES
 
 from brainlit.store import StoryStore, build_store
+from brainlit.stories.lebel2023 import LebelSource
+from brainlit.stories.lebel2023_facts import VOLUMES
 
 SUBJECT, TEST_STORY, N_VOXELS, N_REPEATS = "UTS03", "wheretheressmoke", 95_556, 10
 WINDOW_S, BATCH = 10.0, 128

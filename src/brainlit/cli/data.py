@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import inspect
 import json
 import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from brainlit.cli.errors import UsageError
 from brainlit.hints import did_you_mean
 
 if TYPE_CHECKING:
-    from brainlit.datamodules import StoryDataModule
     from brainlit.stories import StorySource
 
 HELP = """\
@@ -140,7 +137,9 @@ def _of_config(action: str, options: list[str], given: argparse.Namespace) -> in
         return _download(options, given)
     if action == "prepare":
         return _of_store(action, _prepared(options), given)
-    return _of_store(action, Path(_datamodule(options).store_dir), given)
+    from brainlit.cli.training import parsed_datamodule
+
+    return _of_store(action, Path(parsed_datamodule(options).store_dir), given)
 
 
 def _check(store: Path, as_json: bool) -> int:
@@ -166,7 +165,9 @@ def _prepared(options: list[str]) -> Path:
     known = known_store(options)
     if known is not None:
         return known
-    datamodule = _datamodule(options)
+    from brainlit.cli.training import parsed_datamodule
+
+    datamodule = parsed_datamodule(options)
     try:
         datamodule.prepare_data()
     except FileNotFoundError as error:
@@ -190,10 +191,11 @@ def _download_hint(source: StorySource, options: list[str]) -> str:
 
 
 def _download(options: list[str], given: argparse.Namespace) -> int:
+    from brainlit.cli.training import parsed_datamodule
     from brainlit.stories.download import download
 
     logging.getLogger("botocore").setLevel(logging.WARNING)
-    source = _datamodule(options).source
+    source = parsed_datamodule(options).source
     remote = source.remote()
     if remote is None:
         raise UsageError(
@@ -209,26 +211,3 @@ def _download(options: list[str], given: argparse.Namespace) -> int:
     )
     print(report.text())
     return 0
-
-
-def _datamodule(options: list[str]) -> StoryDataModule:
-    """The data module that the options describe, its source narrowed to --data.subjects: no more is fetched or read."""
-    from jsonargparse import ArgumentParser
-
-    from brainlit.cli.training import parsed
-    from brainlit.datamodules import StoryDataModule
-
-    data: dict[str, Any] = parsed("fit", options).resolved["data"]
-    source = data["source"]
-    arguments = source.setdefault("init_args", {})
-    if data.get("subjects") and "subjects" not in arguments and _takes_subjects(source["class_path"]):
-        arguments["subjects"] = data["subjects"]
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(StoryDataModule, "data")
-    datamodule: StoryDataModule = parser.instantiate_classes(parser.parse_object({"data": data})).data
-    return datamodule
-
-
-def _takes_subjects(class_path: str) -> bool:
-    module, _, name = class_path.rpartition(".")
-    return "subjects" in inspect.signature(getattr(importlib.import_module(module), name)).parameters
