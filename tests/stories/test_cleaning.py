@@ -81,6 +81,12 @@ def test_a_band_is_kept(period_s: float, kept: bool) -> None:
     assert r > 0.8 if kept else abs(r) < 0.1
 
 
+def test_limits_beyond_all_cosines_are_no_trouble() -> None:
+    assert np.allclose(clean_series(_values(), TR_S, 1e300, 1e-300), clean_series(_values(), TR_S, 1e6), atol=1e-5)
+    with pytest.raises(CleaningError, match="take all of 200 rows out"):
+        clean_series(_values(), TR_S, 1e-300)
+
+
 def test_columns_without_data_come_back_as_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.column_stack([_values(3), np.full(N_TRS, 7.1), np.arange(N_TRS) * 0.3, _values(1, seed=2) * 2])
     values[5, 1], values[7, 2] = np.nan, np.inf

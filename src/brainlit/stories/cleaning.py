@@ -75,7 +75,7 @@ def _nuisance_basis(
             raise CleaningError(f"confounds have shape {confounds.shape}, or a NaN; need {n_trs} finite rows.")
         parts.append(_unit(confounds - confounds.mean(axis=0)))
     if low_pass_s is not None:
-        fast = np.arange(int(2 * n_trs * tr_s / low_pass_s) + 1, n_trs)
+        fast = np.arange(int(min(2 * n_trs * tr_s / low_pass_s, n_trs)) + 1, n_trs)
         parts.append(_unit(np.cos(np.pi * np.outer(np.arange(n_trs) + 0.5, fast) / n_trs)))
     left, strength, _ = np.linalg.svd(np.concatenate(parts, axis=1), full_matrices=False)
     basis = left[:, strength > _ROUNDING * strength[0]]

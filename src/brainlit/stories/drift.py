@@ -14,7 +14,7 @@ def drift_basis(n_trs: int, tr_s: float, high_pass_s: float) -> FloatArray:
     Cosine k of the discrete cosine transform has the period 2 n_trs tr_s / k, so k runs to 2 n_trs tr_s / high_pass_s
     (the set of SPM); the line is what is left of a trend in a recording too short for any cosine.
     """
-    n_cosines = min(int(np.floor(2 * n_trs * tr_s / high_pass_s)), n_trs - 2)
+    n_cosines = int(min(2 * n_trs * tr_s / high_pass_s, n_trs - 2))
     t = (2 * np.arange(n_trs) + 1) / (2 * n_trs)
     slow = np.cos(np.pi * np.outer(t, np.arange(n_cosines + 1)))
     return np.asarray(np.linalg.qr(np.column_stack([slow, t]))[0])
