@@ -148,7 +148,7 @@ def test_only_the_asked_subjects_are_downloaded_and_prepared(
     published: tuple[LocalServer, list[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, options, root = published
-    options += ["--data.subjects", "[sub-A]"]
+    options += ["--data.subjects", "[sub-A]", "--data.source.init_args.subjects", "${data.subjects}"]
     assert main(["data", "download", *options, "--no-progress"]) == 0
     assert (root / "sub-A" / "r.hf5").is_file()
     assert not (root / "sub-B").exists()

@@ -61,7 +61,10 @@ def test_the_store_holds_ten_listeners_and_says_who_is_missing(tmp_path: Path) -
     store = build_store(ManifestSource(str(MANIFEST)), tmp_path, progress=False)
     assert len(store.subject_names) == 10
     assert "s33" not in store.subject_names
-    assert store.left_out == {"s33": "every column is constant or holds NaN (see s33.txt)"}
+    assert store.left_out == {
+        "s33": "every column is constant or holds NaN (see s33.txt)",
+        "phone_rate, phone_classes": "need phone times; no phones in: alice",
+    }
     assert all(store.good_voxels(name).all() for name in store.subject_names)
     assert store.n_trs("alice") == 362
     assert [finding for finding in check_store(tmp_path) if finding.level == "error"] == []
