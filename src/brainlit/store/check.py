@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from brainlit.store.atomic import sha256_of
 from brainlit.store.check_findings import Finding, counted, exit_code, findings_json, findings_text

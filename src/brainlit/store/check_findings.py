@@ -9,7 +9,7 @@ from typing import Literal
 
 Level = Literal["error", "warning", "info"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "info")
-Scope = Literal["files", "stories", "spaces", "subjects", "regions", "responses", "stores", "parts"]
+Scope = Literal["files", "stories", "spaces", "subjects", "responses", "parts"]
 
 KINDS: dict[str, Scope] = {
     "missing_file": "files",
@@ -33,8 +33,8 @@ KINDS: dict[str, Scope] = {
     "constant_space": "spaces",
     "no_usable_voxel": "subjects",
     "masked_voxels": "subjects",
-    "empty_region": "regions",
-    "equal_regions": "regions",
+    "empty_region": "parts",
+    "equal_regions": "parts",
     "constant_responses": "responses",
     "infinite_values": "responses",
     "not_zscored": "responses",
@@ -45,7 +45,7 @@ KINDS: dict[str, Scope] = {
     "no_response": "parts",
     "left_out": "parts",
 }
-"""Every kind of finding, in the order in which they are told, and what it is counted in."""
+"""Every kind of finding, in the order in which they are told, and what it is counted in ('parts': of several sorts)."""
 
 N_EXAMPLES, N_NAMES = 3, 12
 
@@ -63,7 +63,7 @@ class Finding:
     where : str
         File, story, subject, subject/story, story/space or subject/region.
     n_checked : int
-        How many such places the store has.
+        How many such places the store has; 0 where they are not counted.
     """
 
     level: Level
@@ -71,7 +71,7 @@ class Finding:
     where: str
     message: str
     cure: str
-    n_checked: int = 1
+    n_checked: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -113,8 +113,7 @@ def _group_lines(group: Sequence[Finding]) -> Iterator[str]:
     if len(group) == 1:
         yield f"{first.level.upper():7} {first.where}: {first.message} [{first.kind}]"
     else:
-        scope = KINDS[first.kind]
-        among = f"{len(group)}" if scope == "parts" else f"{len(group)} of {first.n_checked} {scope}"
+        among = f"{len(group)} of {first.n_checked} {KINDS[first.kind]}" if first.n_checked else f"{len(group)}"
         yield f"{first.level.upper():7} [{first.kind}] {among}:"
         yield from (f"{margin}{finding.where}: {finding.message}" for finding in group[:N_EXAMPLES])
         rest = [finding.where for finding in group[N_EXAMPLES:]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import reduce
 from operator import add
 
@@ -19,6 +20,7 @@ from brainlit.store.check_findings import Finding, Level
 from brainlit.store.check_timing import (
     NARROW_LAGS_S,
     PLAUSIBLE_LAG_S,
+    RESPONSE_S,
     USUAL_LAG_S,
     Agreement,
     LagEstimate,
@@ -35,6 +37,7 @@ from brainlit.store.check_timing import (
 )
 from brainlit.store.reader import StoryStore
 from brainlit.stories import Story
+from brainlit.timebase import TimeBase
 
 MAX_P = 0.005
 """Chance of as much agreement anywhere, after multiplying by the number of places that were looked at."""
@@ -74,15 +77,19 @@ class LagEvidence:
         self._n_voxels: dict[str, int] = {}
 
     def add_story(self, story: Story) -> None:
-        """Keep what a response to the story's words and loudness would look like."""
+        """Keep what a response to the story's words and loudness would look like; what precedes row 0 counts too."""
         from brainlit.features import envelope, word_rate
 
         clock = story.timebase
-        if len(self.shifts) and shifts_to_try(clock.n_trs, self.tr_s) is not None:
-            rates = np.concatenate([word_rate(story).values, envelope(story).values], axis=1).astype(np.float64)
-            sounds = (clock.tr_ends_s > 0) & (clock.tr_starts_s < len(story.audio) / clock.sample_rate_hz)
-            rates[~sounds] = np.nan
-            self._expected[story.name] = expected_responses(rates, self.tr_s)
+        if not len(self.shifts) or shifts_to_try(clock.n_trs, self.tr_s) is None:
+            return
+        n_before = math.ceil(RESPONSE_S / clock.tr_s)
+        edges_s = clock.tr_edges_s(-n_before, n_before + clock.n_trs)
+        longer = replace(story, timebase=TimeBase(edges_s[:-1], clock.tr_s, clock.sample_rate_hz))
+        rates = np.concatenate([word_rate(longer).values, envelope(longer).values], axis=1).astype(np.float64)
+        first_s, last_s = (story.words.start_s[0], story.words.end_s.max()) if len(story.words) else (0.0, 0.0)
+        rates[(edges_s[1:] <= first_s) | (edges_s[:-1] >= last_s)] = np.nan
+        self._expected[story.name] = expected_responses(rates, self.tr_s)[n_before:]
 
     def add_responses(self, story: str, responses: npt.NDArray[np.float32]) -> None:
         """Compare the responses of the subject at hand, (n_trs, n_voxels), with what was kept of the story."""
@@ -114,7 +121,7 @@ class LagEvidence:
         whole_is_off = _is_off(whole, 1)
         if whole_is_off:
             yield _lag_finding(everything, whole, self.tr_s, 1)
-        elif whole.p > SILENT_P:
+        elif whole.p > SILENT_P or whole.log_odds > 0:
             yield _none(everything, _silence(whole, sum(self._n_voxels.values())))
         own = {name: lag_of_strength([curve], self.lags_s) for name, curve in self._strengths.items()}
         off = {name for name, one in own.items() if len(own) > 1 and _is_off(one, len(own))}
@@ -188,9 +195,8 @@ def _lag_finding(
 
 
 def _silence(estimate: LagEstimate, n_voxels: int) -> str:
-    return (
-        f"no stimulus-locked response found ({n_voxels} voxels, best lag {estimate.lag_s:.1f} s, p = {estimate.p:.2g})."
-    )
+    what = "no stimulus-locked response found" if estimate.p > SILENT_P else "no response at a plausible lag found"
+    return f"{what} ({n_voxels} voxels, best lag {estimate.lag_s:.1f} s, p = {estimate.p:.2g})."
 
 
 def _none(where: str, message: str) -> Finding:

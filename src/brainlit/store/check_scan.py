@@ -83,10 +83,11 @@ def spread(among: IntArray, n: int) -> IntArray:
 
 
 def fingerprint(values: Float32Array) -> Float32Array:
-    """Columns at mean 0 and length 1; those that hold NaN or do not vary become 0."""
-    centred = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
+    """Columns at mean 0 and length 1; those that are not finite or do not vary become 0."""
+    finite = np.where(np.isfinite(values).all(axis=0), values, 0).astype(np.float64)
+    centred = finite - finite.mean(axis=0)
     length = np.sqrt(np.square(centred).sum(axis=0))
-    usable = np.isfinite(length) & (length > 1e-6 * np.sqrt(len(values)))
+    usable = length > 1e-6 * np.sqrt(len(values))
     return np.where(usable, centred / np.where(usable, length, 1), 0).astype(np.float32)
 
 

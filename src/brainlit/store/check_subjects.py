@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.store.check_findings import Finding
+from brainlit.store.check_findings import Finding, Level
 from brainlit.store.check_lags import N_VOXELS, LagEvidence
 from brainlit.store.check_scan import (
     N_PRINT_VOXELS,
@@ -45,7 +45,7 @@ class SubjectChecks:
             yield Finding("error", "no_usable_voxel", name, message, "Leave the subject out.")
         elif not good.all():
             message = f"{int((~good).sum())} of {len(good)} voxels are NaN or constant in some story; they are masked."
-            level = "info" if good.mean() > 0.9 else "warning"
+            level: Level = "info" if good.mean() > 0.9 else "warning"
             yield Finding(level, "masked_voxels", name, message, "Check the mask if that is many.")
         yield from _regions(store, name)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from brainlit.stories.drift import drift_basis
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+Real = TypeVar("Real", np.float32, np.float64)
 
 USUAL_LAG_S = 5.0
 """Peak of the canonical haemodynamic response (Friston et al. 1998, NeuroImage 7:30)."""
@@ -29,6 +31,7 @@ PLAUSIBLE_LAG_S = (1.0, 10.0)
 a rate that is known per TR only and the choice of the moment in a TR that a row stands for."""
 WIDE_LAGS_S, NARROW_LAGS_S = (-30.0, 40.0), (-16.0, 24.0)
 """Lags that are tried, and those for stories too short for so many."""
+RESPONSE_S = 32.0
 N_CHANCE = 200
 HIGH_PASS_S = 128.0
 GRID_S = 0.1
@@ -119,18 +122,18 @@ def clock_drift_s(tr_starts_s: npt.ArrayLike, tr_s: float) -> float:
 
 def lags_s_of(shifts: IntArray, tr_s: float) -> FloatArray:
     """Time from sound to peak of the response at each shift."""
-    return shifts * tr_s + USUAL_LAG_S
+    return np.asarray(shifts * tr_s + USUAL_LAG_S, dtype=np.float64)
 
 
 def expected_responses(rates: npt.ArrayLike, tr_s: float) -> FloatArray:
-    """Rates of the stimulus through the haemodynamic response, (n_trs, n_rates); rows without sound hold NaN.
+    """Rates of the stimulus through the haemodynamic response, (n_trs, n_rates); rows without speech hold NaN.
 
-    Such rows count as the mean: the rise at the start of the sound would outweigh all else, and scanners have their
-    own transients there.
+    Such rows count as the mean: the rise at the start of the story would outweigh all else, and scanners have their own
+    transients there.
     """
     values = np.asarray(rates, dtype=np.float64)
     filled = np.nan_to_num(values - np.nanmean(values, axis=0)) if np.isfinite(values).any() else np.zeros_like(values)
-    kernel = haemodynamic_response(np.arange(0, 32, tr_s))
+    kernel = haemodynamic_response(np.arange(0, RESPONSE_S, tr_s))
     return np.stack([np.convolve(column, kernel)[: len(column)] for column in filled.T], axis=1)
 
 
@@ -267,7 +270,7 @@ def _estimate(
     return LagEstimate(float(fine_s[best]), (float(supported[0]), float(supported[-1])), p, log_odds)
 
 
-def _autocorrelation(values: FloatArray) -> float:
+def _autocorrelation(values: npt.NDArray[Real]) -> float:
     """Median over columns of the correlation of each row with the next, within 0..0.8."""
     energy = np.square(values).sum(axis=0)
     varies = energy > 0
@@ -277,11 +280,11 @@ def _autocorrelation(values: FloatArray) -> float:
     return float(np.clip(np.median(products / energy[varies]), 0.0, 0.8))
 
 
-def _whitened(values: FloatArray, noise: float) -> FloatArray:
+def _whitened(values: npt.NDArray[Real], noise: float) -> npt.NDArray[Real]:
     return np.concatenate([values[:1] * math.sqrt(1 - noise**2), values[1:] - noise * values[:-1]])
 
 
-def _standardised(values: FloatArray) -> FloatArray:
+def _standardised(values: npt.NDArray[Real]) -> npt.NDArray[Real]:
     """Mean 0 and standard deviation 1 of each column; constant columns become 0."""
     centred = values - values.mean(axis=0)
     scale = centred.std(axis=0)

@@ -112,7 +112,7 @@ def drift_of_words_s(mask: FloatArray, loud: FloatArray) -> tuple[float, float] 
 def wrong_rate(
     start_s: npt.ArrayLike, end_s: npt.ArrayLike, loud: FloatArray
 ) -> tuple[float, tuple[int, int], Alignment] | None:
-    """The stretch of the words that makes them fit, among the ratios of usual sample rates: stretch, the two rates, fit.
+    """The stretch of the words that makes them fit, among the ratios of usual sample rates.
 
     Returns
     -------
