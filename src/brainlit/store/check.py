@@ -56,11 +56,10 @@ def _content(store: StoryStore, bar: Any) -> Iterator[Finding]:
     stories, subjects = StoryChecks(), SubjectChecks(lags)
     try:
         for name in store.story_names:
-            for story, finding in stories.story(store, name):
-                if story is not None:
-                    lags.add_story(story)
-                if finding is not None:
-                    yield finding
+            story, findings = stories.story(store, name)
+            if story is not None:
+                lags.add_story(story)
+            yield from findings
             bar.update()
         yield from stories.twins()
         for name in store.subject_names:

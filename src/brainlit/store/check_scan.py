@@ -111,11 +111,14 @@ def n_copied_repeats(store: StoryStore, subject: str, story: str, voxels: slice)
     return sum(any(same_recording(one, earlier) for earlier in prints[:k]) for k, one in enumerate(prints))
 
 
-def twins(prints: Sequence[tuple[str, Float32Array]]) -> list[tuple[str, str]]:
-    """Pairs of names whose fingerprints are the same recording."""
-    return [
-        (left, right)
-        for k, (left, left_print) in enumerate(prints)
-        for right, right_print in prints[k + 1 :]
-        if same_recording(left_print, right_print)
-    ]
+def same_recordings(prints: Sequence[tuple[str, Float32Array]]) -> list[list[str]]:
+    """Names whose fingerprints are the same recording, in groups of at least two."""
+    groups: list[tuple[Float32Array, list[str]]] = []
+    for name, one in prints:
+        for first, names in groups:
+            if same_recording(first, one):
+                names.append(name)
+                break
+        else:
+            groups.append((one, [name]))
+    return [names for _, names in groups if len(names) > 1]

@@ -42,17 +42,18 @@ class StoryChecks:
         self._sounds: dict[str, list[str]] = defaultdict(list)
         self._words: dict[str, list[str]] = defaultdict(list)
 
-    def story(self, store: StoryStore, name: str) -> Iterator[tuple[Story | None, Finding | None]]:
-        """The story as it was read, None if its parts do not fit; then what was found."""
-        story, problem = _read(store, name)
-        yield story, problem
-        if story is None:
-            return
-        self._sounds[hashlib.sha256(story.audio.tobytes()).hexdigest()].append(name)
+    def story(self, store: StoryStore, name: str) -> tuple[Story | None, list[Finding]]:
+        """The story as it was read, None if its parts do not fit, and what was found."""
+        problem = _length(store, name)
+        if problem is not None:
+            cure = "Delete the story's file and build the store again."
+            return None, [Finding("error", "length_mismatch", name, problem, cure)]
+        audio = store.audio(name, 0, store.n_samples(name))
+        story = Story(name, audio, store.words(name), None, store.timebase(name))
+        self._sounds[hashlib.sha256(audio.tobytes()).hexdigest()].append(name)
         if len(story.words) > 1:
             self._words[" ".join(story.words.labels)].append(name)
-        for finding in _story_findings(store, story):
-            yield None, finding
+        return story, [*_sound(story), *_clock(story), *_words(story), *_spaces(store, name)]
 
     def twins(self) -> Iterator[Finding]:
         """Stories that share sound or text."""
@@ -69,30 +70,22 @@ class StoryChecks:
                 yield Finding("warning", "twin_transcripts", twins[0], message, cure)
 
 
-def _read(store: StoryStore, name: str) -> tuple[Story | None, Finding | None]:
-    clock = store.timebase(name)
-    sizes = [("clock", clock.n_trs)]
+def _length(store: StoryStore, name: str) -> str | None:
+    sizes = [("clock", store.timebase(name).n_trs)]
     sizes += [(f"feature space {space.name!r}", len(space.values)) for space in store.feature_spaces(name)]
     for what, n_rows in sizes:
         if n_rows != store.n_trs(name):
-            message = f"the {what} has {n_rows} rows, the story {store.n_trs(name)} TRs."
-            cure = "Delete the story's file and build the store again."
-            return None, Finding("error", "length_mismatch", name, message, cure)
-    audio = store.audio(name, 0, store.n_samples(name))
-    return Story(name, audio, store.words(name), None, clock), None
+            return f"the {what} has {n_rows} rows, the story {store.n_trs(name)} TRs."
+    return None
 
 
-def _story_findings(store: StoryStore, story: Story) -> Iterator[Finding]:
-    yield from _sound(story)
-    yield from _clock(story)
-    yield from _words(story)
-    for space in store.feature_spaces(story.name):
-        where = f"{story.name}/{space.name}"
+def _spaces(store: StoryStore, name: str) -> Iterator[Finding]:
+    for space in store.feature_spaces(name):
+        where = f"{name}/{space.name}"
         if space.coverage < MIN_COVERAGE:
             message = f"has a value for {100 * space.coverage:.0f} % of the words."
-            yield Finding(
-                "warning", "low_coverage", where, message, "Use vectors of the story's language and spelling."
-            )
+            cure = "Use vectors of the story's language and spelling."
+            yield Finding("warning", "low_coverage", where, message, cure)
         if not (space.values.max(axis=0) > space.values.min(axis=0)).any():
             message = "all columns are constant in time."
             yield Finding("warning", "constant_space", where, message, "Check how the space was computed.")

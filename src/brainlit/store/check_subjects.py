@@ -16,9 +16,9 @@ from brainlit.store.check_scan import (
     fingerprint,
     n_copied_repeats,
     response_shapes,
+    same_recordings,
     scan_responses,
     spread,
-    twins,
 )
 from brainlit.store.reader import StoryStore
 
@@ -68,19 +68,19 @@ class SubjectChecks:
 
     def twins(self, store: StoryStore) -> Iterator[Finding]:
         """Two subjects with one recording, or one subject with one recording for two stories."""
-        shared: dict[tuple[str, str], list[str]] = defaultdict(list)
+        shared: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for story, prints in self._prints.items():
-            for pair in twins(prints):
-                shared[pair].append(story)
-        for (left, right), stories in shared.items():
+            for group in same_recordings(prints):
+                shared[tuple(group)].append(story)
+        for names, stories in shared.items():
             more = f" and {len(stories) - 1} more" if len(stories) > 1 else ""
-            message = f"subjects {left}, {right} have identical responses to {stories[0]!r}{more}."
+            message = f"subjects {', '.join(names)} have identical responses to {stories[0]!r}{more}."
             cure = "Check which file belongs to whom; keep one of them."
-            yield Finding("error", "twin_subjects", left, message, cure)
+            yield Finding("error", "twin_subjects", names[0], message, cure)
         for subject in store.subject_names:
-            prints = [(story, dict(found)[subject]) for story, found in self._prints.items() if subject in dict(found)]
-            for left, right in twins(prints):
-                message = f"responses to {left!r} and {right!r} are identical."
+            heard = [(story, dict(found)[subject]) for story, found in self._prints.items() if subject in dict(found)]
+            for same in same_recordings(heard):
+                message = f"responses to {', '.join(same)} are identical."
                 cure = "Check which file belongs to which story."
                 yield Finding("error", "twin_responses", subject, message, cure)
 

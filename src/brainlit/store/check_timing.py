@@ -27,8 +27,8 @@ Real = TypeVar("Real", np.float32, np.float64)
 USUAL_LAG_S = 5.0
 """Peak of the canonical haemodynamic response (Friston et al. 1998, NeuroImage 7:30)."""
 PLAUSIBLE_LAG_S = (1.0, 10.0)
-"""Responses peak 3 to 8 s after their cause (Handwerker et al. 2004, NeuroImage 21:1639); 2 s more on both sides cover
-a rate that is known per TR only and the choice of the moment in a TR that a row stands for."""
+"""Responses peak some 3 to 8 s after their cause, differently in people and regions (Handwerker et al. 2004, NeuroImage
+21:1639); 2 s more on both sides cover rates that are known per TR only, and which moment of its TR a row stands for."""
 WIDE_LAGS_S, NARROW_LAGS_S = (-30.0, 40.0), (-16.0, 24.0)
 """Lags that are tried, and those for stories too short for so many."""
 RESPONSE_S = 32.0
