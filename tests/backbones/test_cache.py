@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from brainlit.backbones.cache import CONTENTS, cache_dir, cached_folder, find_damage, settings_key
+from brainlit.backbones.cache import CONTENTS, cached_folder, find_damage, settings_key
+from brainlit.places import cache_dir
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,19 @@
-"""`brainlit data` on stores that are whole, missing and broken."""
+"""`brainlit data` on stores that are whole, missing and broken, and on raw files that are published."""
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from brainlit.cli import main
+from brainlit.cli.data import EXAMPLES
+from brainlit.stories import Remote, Story
+from tests.stories.local_server import BUCKET, LocalServer
+from tests.toy import ToySource
 
 Command = Callable[..., list[str]]
 
@@ -47,8 +52,132 @@ def test_a_truncated_store_fails_the_check(
     file.write_bytes(file.read_bytes()[:-100])
     assert main(["data", "check", str(store)]) == 1
     assert "toy0.h5" in capsys.readouterr().out
+    assert main(["data", "check", "--json", str(store)]) == 1
+    finding = json.loads(capsys.readouterr().out)[0]
+    assert (finding["level"], finding["where"]) == ("error", "stories/toy0.h5")
+
+
+def test_info_for_programs(toy_store_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "info", str(toy_store_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["voxels"] == {"sub-A": 12, "sub-B": 12}
 
 
 def test_wrong_use_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "info"]) == 2
     assert "needs a store's folder or a config" in capsys.readouterr().err
+    assert main(["data", "downloads", "x.yaml"]) == 2
+    assert "Did you mean 'download'?" in capsys.readouterr().err
+    assert main(["data"]) == 2
+    assert "brainlit data ACTION --help says more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("action", EXAMPLES)
+def test_each_action_tells_its_exit_status(action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["data", action, "--help"])
+    said = capsys.readouterr().out
+    assert f"usage: brainlit data {action}" in said
+    assert "exit status: 0" in said
+
+
+# Raw files that are published
+
+
+class PublishedToy(ToySource):
+    """The toy, with a file for each story and each subject that must be there."""
+
+    def __init__(self, root: str, subjects: list[str] | None = None) -> None:
+        super().__init__()
+        self.root, self.subjects = Path(root), subjects or ["sub-A", "sub-B"]
+
+    def subject_names(self) -> list[str]:
+        return self.subjects
+
+    def story(self, name: str) -> Story:
+        if not (self.root / f"{name}.wav").is_file():
+            raise FileNotFoundError(f"{self.root / name}.wav does not exist: the sound of {name}.")
+        return super().story(name)
+
+    def remote(self) -> Remote:
+        stories = [f"{name}.wav" for name in self.story_names()]
+        return Remote(f"s3://{BUCKET}/toy", self.root, (*stories, *(f"{s}/*.hf5" for s in self.subjects)), "CC0")
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[LocalServer, list[str], Path]]:
+    """A server with the toy's files, the options that name it, and where its files go."""
+    objects = {f"toy/toy{k}.wav": b"sound" for k in range(6)}
+    server = LocalServer(objects | {f"toy/sub-{letter}/r.hf5": b"responses" for letter in "AB"})
+    server.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("BRAINLIT_CACHE", str(tmp_path / "cache"))
+    config = tmp_path / "toy.yaml"
+    config.write_text(
+        "data:\n  source:\n    class_path: tests.cli.test_data.PublishedToy\n"
+        f"    init_args: {{root: {tmp_path / 'files'}}}\n  store_dir: {tmp_path / 'store'}\n"
+    )
+    yield server, ["-c", str(config)], tmp_path / "files"
+    server.stop()
+
+
+def test_missing_files_are_told_then_downloaded_then_prepared(
+    published: tuple[LocalServer, list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, options, root = published
+    assert main(["data", "prepare", *options]) == 2
+    said = capsys.readouterr().err
+    assert "toy0.wav does not exist" in said
+    assert f"8 of 8 files of the data set are not in {root} (toy0.wav, ...)" in said
+    assert f"brainlit data download {' '.join(options)}" in said
+
+    assert main(["data", "download", *options, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "licence: CC0" in said
+    assert "*.wav" in said
+    assert not root.exists()
+
+    assert main(["data", "download", *options, "--no-progress"]) == 0
+    assert "8 by MD5" in capsys.readouterr().out
+    assert (root / "sub-B" / "r.hf5").read_bytes() == b"responses"
+    assert main(["data", "prepare", *options]) == 0
+    assert "The store is ready" in capsys.readouterr().out
+
+
+def test_only_the_asked_subjects_are_downloaded_and_prepared(
+    published: tuple[LocalServer, list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, options, root = published
+    options += ["--data.subjects", "[sub-A]", "--data.source.init_args.subjects", "${data.subjects}"]
+    assert main(["data", "download", *options, "--no-progress"]) == 0
+    assert (root / "sub-A" / "r.hf5").is_file()
+    assert not (root / "sub-B").exists()
+    assert main(["data", "prepare", *options]) == 0
+    capsys.readouterr()
+    assert main(["data", "info", *options, "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["voxels"]) == ["sub-A"]
+
+
+def test_a_download_that_fails_is_status_2_and_names_the_file(
+    published: tuple[LocalServer, list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, options, root = published
+    del server.objects["toy/toy3.wav"]
+    assert main(["data", "download", *options]) == 2
+    assert "toy3.wav: did you mean toy" in capsys.readouterr().err
+    server.objects["toy/toy3.wav"] = b"sound"
+    server.wrong["toy/toy3.wav"] = 2
+    assert main(["data", "download", *options, "--no-progress"]) == 2
+    assert "toy3.wav: what came is not what was published" in capsys.readouterr().err
+    (root / "toy1.wav").write_bytes(b"my own")
+    assert main(["data", "download", *options, "--no-progress", "--on-difference", "keep"]) == 0
+    assert "Kept although they differ from the published files: toy1.wav" in capsys.readouterr().out
+
+
+def test_what_cannot_be_downloaded_is_said(
+    small: Command, toy_store_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "download", *small()]) == 2
+    assert "there is nothing to download for 'toy' (ToySource)" in capsys.readouterr().err
+    assert main(["data", "download", str(toy_store_path)]) == 2
+    assert "needs the config of a data set" in capsys.readouterr().err

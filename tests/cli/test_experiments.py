@@ -18,7 +18,12 @@ def test_none_is_forgotten() -> None:
     assert [str(path) for path in FILES] == [
         "experiments/brain_tune.yaml",
         "experiments/data/alice.yaml",
+        "experiments/data/alice_bids.yaml",
         "experiments/data/demo.yaml",
+        "experiments/data/deniz2019.yaml",
+        "experiments/data/lebel2023.yaml",
+        "experiments/data/narratives.yaml",
+        "experiments/data/petit_prince.yaml",
         "experiments/model/wav2vec.yaml",
     ]
 

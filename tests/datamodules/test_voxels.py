@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from brainlit.datamodules.voxels import choose_repeats, heard_any, select_voxels
+from brainlit.encoding.ceiling import CEILING_METHODS, Ceiling, CeilingMethod, noise_ceiling
 from brainlit.encoding.roles import Span
 from brainlit.store import StoryStore, build_store
 from brainlit.stories import Responses, Subject
@@ -93,13 +95,44 @@ def test_the_ceiling_uses_the_rows_of_the_spans(long_store: StoryStore) -> None:
     )
     np.testing.assert_array_equal(repeats, np.concatenate([whole[:, 5:20], whole[:, 30:60]], axis=1))
     assert groups.tolist() == [0] * 15 + [1] * 30
+    part, _ = choose_repeats(long_store, "sub-A", [Span("toy4", 5, 20), Span("toy4", 30, 60)], slice(3, 7))
+    np.testing.assert_array_equal(part, repeats[:, :, 3:7])
 
 
-def test_batches_of_voxels_change_nothing(long_store: StoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once = select_voxels(long_store, "sub-A", CHOOSE, 0.4)
+@pytest.mark.parametrize("method", CEILING_METHODS)
+def test_repeats_are_read_in_blocks_of_voxels_that_change_nothing(
+    long_store: StoryStore, monkeypatch: pytest.MonkeyPatch, method: CeilingMethod
+) -> None:
+    at_once = select_voxels(long_store, "sub-A", CHOOSE, 0.4, method)
     assert 0 < len(at_once) < 12
+    read: list[tuple[int, ...]] = []
+    whole = StoryStore.repeats
+
+    def counted(self: StoryStore, *args: Any, **kwargs: Any) -> np.ndarray | None:
+        values = whole(self, *args, **kwargs)
+        assert values is not None
+        read.append(values.shape)
+        return values
+
+    monkeypatch.setattr(StoryStore, "repeats", counted)
     monkeypatch.setattr("brainlit.datamodules.voxels.VOXELS_AT_ONCE", 5)
-    np.testing.assert_array_equal(select_voxels(long_store, "sub-A", CHOOSE, 0.4), at_once)
+    np.testing.assert_array_equal(select_voxels(long_store, "sub-A", CHOOSE, 0.4, method), at_once)
+    assert read == [(4, 120, 5), (4, 120, 5), (4, 120, 2)]
+
+
+def test_the_method_is_the_one_that_was_asked_for(long_store: StoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def noted(*args: Any, **kwargs: Any) -> Ceiling:
+        asked.append(kwargs["method"])
+        return noise_ceiling(*args, **kwargs)
+
+    monkeypatch.setattr("brainlit.datamodules.voxels.noise_ceiling", noted)
+    for method in CEILING_METHODS:
+        assert set(DRIVEN) <= set(select_voxels(long_store, "sub-A", CHOOSE, 0.4, method).tolist())
+    assert asked == list(CEILING_METHODS)
+    with pytest.raises(ValueError, match="known: signal_power"):
+        select_voxels(long_store, "sub-A", CHOOSE, 0.4, "halves")  # type: ignore[arg-type]
 
 
 def test_voxels_with_holes_are_never_chosen(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from brainlit.features import read_word_vectors, word_vectors
+from brainlit.features import lanczos_resample, word_vectors
+from brainlit.features.semantic import AnyCase
 from brainlit.stories import Intervals, Story
 from brainlit.timebase import TimeBase
 
@@ -48,34 +49,17 @@ def test_empty_and_ragged_vectors_are_refused():
         word_vectors(story_of(["cat", "dog"], [0, 1]), {"cat": np.ones(2), "dog": np.ones(3)}, "test")
 
 
-@pytest.mark.parametrize("header", ["", "2 3\n"])
-def test_word2vec_and_glove_text_files(tmp_path, header):
-    path = tmp_path / "vectors.txt"
-    path.write_text(header + "the 1 2 3\nKatze -0.5 1e-3 0\nthe 9 9 9\n\n", encoding="utf-8")
-    vectors = read_word_vectors(path)
-    assert list(vectors) == ["the", "Katze"]
-    np.testing.assert_allclose(vectors["Katze"], [-0.5, 1e-3, 0])
-    assert vectors["the"].tolist() == [1, 2, 3]
+def test_any_case_finds_what_is_there_and_only_that():
+    lookup = AnyCase({"IBM": [1.0], "ibm's": [2.0], "USA": [3.0], "Usa": [4.0]})
+    assert (lookup["Ibm"], lookup["USA"], lookup["usa"], lookup["IBM'S"]) == ([1.0], [3.0], [3.0], [2.0])
+    assert "dell" not in lookup
+    assert len(lookup) == 4
 
 
-def test_entries_of_glove_that_contain_spaces_are_read(tmp_path):
-    path = tmp_path / "vectors.txt"
-    path.write_text("the 1 2\n. . . 3 4\n")
-    assert read_word_vectors(path)[". . ."].tolist() == [3, 4]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("the 1 2 3\ncat 1 2\n", "line 2: 2 values, but the first vector has 3"),
-        ("the 1 2\ncat 1 2 3\n", "line 2: 3 values"),
-        ("the 1 2\ncat 1 x\n", "line 2: could not convert"),
-        ("", "holds no word vectors"),
-        ("3 300\n", "holds no word vectors"),
-    ],
-)
-def test_broken_files_are_refused_with_the_line(tmp_path, text, message):
-    path = tmp_path / "vectors.txt"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_word_vectors(path)
+def test_lanczos_spreads_a_word_over_its_neighbours():
+    story = story_of(["cat"], [2.75])
+    space = word_vectors(story, VECTORS, "test", per_tr="lanczos")
+    expected = lanczos_resample([[1.0, 0.0]], [3.0], [1.0, 3.0, 5.0, 7.0])
+    np.testing.assert_allclose(space.values, expected, atol=1e-6)
+    assert space.values[1, 0] == pytest.approx(1)
+    assert "Lanczos" in space.source

@@ -144,6 +144,16 @@ def test_names_are_escaped(small_run: RunDirectory, undrawn: None) -> None:
     assert "<script>" not in write_report(small_run).read_text()
 
 
+def test_what_the_data_set_says_of_itself_is_repeated(small_run: RunDirectory, undrawn: None) -> None:
+    facts = json.loads((small_run.path / "run.json").read_text())
+    said = {**facts, "data_facts": {"clock": "scanner logs of 3 stories, 2.0045 s", "left out": "life: not heard"}}
+    (small_run.path / "run.json").write_text(json.dumps(said))
+    page = write_report(small_run).read_text()
+    assert "data: clock" in page
+    assert "scanner logs of 3 stories, 2.0045 s" in page
+    assert "life: not heard" in page
+
+
 def test_only_run_directories_are_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="not a run directory"):
         write_report(tmp_path)

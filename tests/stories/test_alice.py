@@ -15,7 +15,7 @@ from brainlit.encoding.ridge import ridge_cv
 from brainlit.encoding.statistics import correlation
 from brainlit.features import word_rate
 from brainlit.store import build_store, check_store
-from brainlit.stories import ManifestSource
+from brainlit.stories import ManifestSource, SubjectLeftOut
 
 MANIFEST = Path(__file__).parents[2] / "data" / "alice" / "manifest.yaml"
 REGIONS = ["LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG"]
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("alice")
 def _word_rate_and_mean_response() -> tuple[Array, Array]:
     """Words per TR (362, 1) and the mean over the ten listeners (362, 6)."""
     source = ManifestSource(str(MANIFEST))
-    responses = [source.responses(name, "alice") for name in source.subject_names()]
+    responses = [source.responses(name, "alice") for name in source.subject_names() if name != "s33"]
     mean = np.mean([one.values for one in responses if one is not None], axis=0, dtype=np.float64)
     return word_rate(source.story("alice")).values.astype(np.float64), mean
 
@@ -47,8 +47,9 @@ def _held_out_r(rate: Array, response: Array) -> dict[str, float]:
 
 def test_the_damaged_listener_is_left_out_and_ten_remain() -> None:
     source = ManifestSource(str(MANIFEST))
-    assert len(source.subject_names()) == 10
-    assert source.left_out() == {"s33": "every column is constant or holds NaN (see s33.txt)"}
+    assert len(source.subject_names()) == 11
+    with pytest.raises(SubjectLeftOut, match=r"^every column is constant or holds NaN \(see s33\.txt\)$"):
+        source.subject("s33")
     assert list(source.subject("s18").regions) == REGIONS
     responses = source.responses("s18", "alice")
     assert responses is not None
@@ -60,7 +61,10 @@ def test_the_store_holds_ten_listeners_and_says_who_is_missing(tmp_path: Path) -
     store = build_store(ManifestSource(str(MANIFEST)), tmp_path, progress=False)
     assert len(store.subject_names) == 10
     assert "s33" not in store.subject_names
-    assert store.left_out == {"s33": "every column is constant or holds NaN (see s33.txt)"}
+    assert store.left_out == {
+        "s33": "every column is constant or holds NaN (see s33.txt)",
+        "phone_rate, phone_classes": "need phone times; no phones in: alice",
+    }
     assert all(store.good_voxels(name).all() for name in store.subject_names)
     assert store.n_trs("alice") == 362
     assert [finding for finding in check_store(tmp_path) if finding.level == "error"] == []

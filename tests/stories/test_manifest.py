@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainlit.stories import ManifestSource
-from brainlit.stories.manifest_schema import ManifestError
+from brainlit.stories import ManifestSource, SubjectLeftOut
+from brainlit.stories.cleaning import clean_series
+from brainlit.stories.manifest_keys import ManifestError
+from brainlit.stories.transcripts import TranscriptError
 
 N_TRS, TR_S, ONSET_S = 40, 1.5, 2.0  # of the fixture
 Write = Callable[..., str]
@@ -25,7 +27,7 @@ def test_a_story_is_on_the_clock_of_the_manifest(folder: Path, manifest: dict[st
     assert story.audio.dtype == np.int16
     assert len(story.audio) == round(16_000 * (ONSET_S + N_TRS * TR_S))
     assert len(story.words) == 80, "every fifth of 100 labels is 'sp'"
-    assert set(story.sources) == {"frog.wav", "frog.tsv"}
+    assert ManifestSource(write(manifest)).story_files("frog") == [folder / "frog.wav", folder / "frog.tsv"]
 
 
 def test_responses_lose_drift_and_level_and_keep_the_rest(folder: Path, manifest: dict[str, Any], write: Write) -> None:
@@ -59,8 +61,9 @@ def test_a_subject_without_data_is_left_out_with_the_reason(
     folder: Path, manifest: dict[str, Any], write: Write
 ) -> None:
     source = ManifestSource(write(manifest))
-    assert source.subject_names() == ["anna", "ben"]
-    assert source.left_out() == {"carl": "every column is constant or holds NaN (see carl_frog.txt)"}
+    assert source.subject_names() == ["anna", "ben", "carl"]
+    with pytest.raises(SubjectLeftOut, match=r"^every column is constant or holds NaN \(see carl_frog\.txt\)$"):
+        source.subject("carl")
 
 
 def test_named_columns_are_regions(folder: Path, manifest: dict[str, Any], write: Write) -> None:
@@ -102,26 +105,140 @@ def test_an_irregular_clock_comes_from_a_table(folder: Path, manifest: dict[str,
     assert np.allclose(story.timebase.tr_starts_s, starts)
 
 
-def test_features_cover_the_rows_and_words_have_vectors(folder: Path, manifest: dict[str, Any], write: Write) -> None:
-    (folder / "vectors.txt").write_text("word 1.0 2.0\n")
-    source = ManifestSource(write(manifest | {"word_vectors": "vectors.txt"}))
-    spaces = {space.name: space for space in source.feature_spaces(source.story("frog"))}
-    assert set(spaces) == {"log_mel", "envelope", "word_rate", "word_length", "word_vectors"}
-    assert all(len(space.values) == N_TRS for space in spaces.values())
-    assert spaces["word_rate"].values.sum() == 80
-    assert spaces["word_vectors"].kind == "semantic"
-    assert spaces["word_vectors"].values.sum(axis=0).tolist() == [80.0, 160.0]
-
-
-def test_settings_are_json_without_machine_paths_and_see_a_changed_file(
+def test_settings_are_json_without_folders_and_without_who_is_asked_for(
     folder: Path, manifest: dict[str, Any], write: Write, tmp_path: Path
 ) -> None:
-    path = write(manifest)
-    before = ManifestSource(path).settings()
+    before = ManifestSource(write(manifest)).settings()
     assert str(tmp_path) not in json.dumps(before)
-    assert ManifestSource(path).settings() == before
-    (folder / "ben_frog.txt").write_text((folder / "ben_frog.txt").read_text().replace("nan", "1.5", 1))
-    assert ManifestSource(path).settings() != before
+    asked = manifest | {"subjects": ["anna"], "root": str(folder / "."), "citation": "us"}
+    assert ManifestSource(write(asked)).settings() == before
+    cleaned = _changed(manifest, "responses.high_pass_s", 200)
+    assert ManifestSource(write(cleaned)).settings() != before
+
+
+def test_names_files_and_facts_need_no_raw_file(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    manifest["responses"]["confounds"] = {"file": "{subject}.tsv", "columns": ["rot_*"]}
+    manifest |= {"licence": "CC0", "citation": "Frog et al. (2020)"}
+    source = ManifestSource(write(manifest))
+    for path in folder.glob("*_*.txt"):
+        path.unlink()
+    (folder / "frog.wav").unlink()
+    assert source.subject_files("ben") == [folder / "ben_frog.txt", folder / "ben.tsv"]
+    assert [path.name for path in source.story_files("frog")] == ["frog.wav", "frog.tsv"]
+    assert source.facts() == {
+        "clock": "frog, bear: TR 1.5 s, row 0 of the file starts at 2 s of the sound",
+        "preprocessing": "periods of 128 s and more taken out; confounds regressed out: rot_*; z-scored per story",
+        "licence": "CC0",
+        "citation": "Frog et al. (2020)",
+    }
+    assert source.remote() is None
+    assert source.left_out() == {}
+
+
+def test_discarded_rows_move_the_clock(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    whole = ManifestSource(write(manifest)).story("frog").timebase
+    manifest["each_story"] |= {"volumes_discarded": 4, "n_trs": 30}
+    source = ManifestSource(write(manifest))
+    assert source.story("frog").timebase.tr_starts_s.tolist() == whole.tr_starts_s[4:34].tolist()
+    responses = source.responses("anna", "frog")
+    assert responses is not None
+    expected = clean_series(np.loadtxt(folder / "anna_frog.txt")[4:34], TR_S)
+    assert np.allclose(responses.values, expected)
+    np.savetxt(folder / "anna_frog.txt", np.loadtxt(folder / "anna_frog.txt")[:33])
+    with pytest.raises(ManifestError, match=r"anna_frog\.txt has 33 rows; with volumes_discarded 4 there are not 30"):
+        ManifestSource(write(manifest)).story("frog")
+    with pytest.raises(ManifestError, match=r"has 33 rows, but 'frog' has 30 TRs after 4 that are discarded"):
+        source.responses("anna", "frog")
+
+
+def test_a_table_of_row_starts_is_discarded_with_its_rows(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    starts = ONSET_S + np.arange(N_TRS) * TR_S
+    np.savetxt(folder / "clock.txt", starts)
+    manifest["each_story"] |= {"onset_s": None, "tr_starts": "clock.txt", "volumes_discarded": 5}
+    assert ManifestSource(write(manifest)).story("frog").timebase.tr_starts_s.tolist() == starts[5:].tolist()
+    np.savetxt(folder / "clock.txt", starts[::-1])
+    with pytest.raises(ManifestError, match=r"clock\.txt: TR 0 starts at"):
+        ManifestSource(write(manifest)).story("frog")
+
+
+def test_preprocessed_responses_are_only_z_scored(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    manifest["responses"]["preprocessed"] = True
+    responses = ManifestSource(write(manifest)).responses("anna", "frog")
+    raw = np.loadtxt(folder / "anna_frog.txt")
+    assert responses is not None
+    assert np.allclose(responses.values, (raw - raw.mean(axis=0)) / raw.std(axis=0), atol=1e-5)
+    manifest["responses"]["low_pass_s"] = 5
+    with pytest.raises(ManifestError, match="low_pass_s is given, but nothing is taken out of preprocessed data"):
+        ManifestSource(write(manifest)).story_names()
+
+
+def test_confounds_are_regressed_out(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    confounds = np.random.default_rng(3).normal(size=(N_TRS, 2))
+    rows = ["rot_x\trot_y\tcsf", *(f"{x}\t{y}\t0" for x, y in confounds)]
+    (folder / "anna_frog.tsv").write_text("\n".join(rows))
+    said = {"file": "{subject}_{story}.tsv", "columns": ["rot_*"]}
+    manifest["responses"] |= {"confounds": said, "high_pass_s": 60, "low_pass_s": 4, "zscore": True}
+    responses = ManifestSource(write(manifest)).responses("anna", "frog")
+    assert responses is not None
+    expected = clean_series(np.loadtxt(folder / "anna_frog.txt"), TR_S, 60, 4, confounds)
+    assert np.allclose(responses.values, expected, atol=1e-5)
+    (folder / "anna_frog.tsv").write_text("\n".join(rows[:-1]))
+    with pytest.raises(ManifestError, match=r"anna_frog\.tsv has 39 rows, but .*anna_frog\.txt has 40"):
+        ManifestSource(write(manifest)).responses("anna", "frog")
+
+
+def test_events_of_bids_count_from_the_first_volume(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    lines = ["onset\tduration\ttrial_type\tstim", "0.5\tn/a\tword\thello", "0.7\t1\tbutton\tleft", "3\t1\tword\tworld"]
+    (folder / "frog_events.tsv").write_text("\n".join(lines))
+    tier = {"file": "{story}_events.tsv", "where": {"trial_type": "word"}}
+    manifest["each_story"] |= {"words": tier, "volumes_discarded": 2}
+    words = ManifestSource(write(manifest)).story("frog").words
+    assert words.labels == ("hello", "world")
+    assert words.start_s.tolist() == [ONSET_S + 0.5, ONSET_S + 3], "row 0 of the file, not the first row that is used"
+    tier["clock"] = "audio"
+    assert ManifestSource(write(manifest)).story("frog").words.start_s.tolist() == [0.5, 3]
+
+
+def test_words_outside_the_sound_are_on_another_clock(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    (folder / "frog.tsv").write_text("onset\tduration\tword\n1\t1\ta\n63.5\t1\tb\n")
+    with pytest.raises(
+        TranscriptError, match=r"frog\.tsv: words start from 1\.00 to 63\.50 s .* lasts 62\.00 s.*clock"
+    ):
+        ManifestSource(write(manifest)).story("frog")
+
+
+def test_swapped_words_and_phones_are_refused(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    (folder / "phones.tsv").write_text("onset\tduration\ttext\n1\t1\ta\n2\t1\tb\n")
+    manifest["each_story"]["phones"] = "phones.tsv"
+    source = ManifestSource(write(manifest))
+    with pytest.raises(TranscriptError, match=r"frog\.tsv: 80 words, but 2 phones"):
+        source.story("frog")
+    (folder / "frog.wav").unlink()
+    phones = source.phones("frog")
+    assert phones is not None
+    assert phones.labels == ("a", "b"), "phones need no sound"
+
+
+def test_big_repeats_are_read_when_asked_for(
+    folder: Path, manifest: dict[str, Any], write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in (1, 2, 3):
+        np.savetxt(folder / f"anna_bear_{k}.txt", np.random.default_rng(k).normal(size=(N_TRS, 3)))
+    manifest |= {
+        "subjects": {"anna": ["bear"]},
+        "stories": {"bear": {"repeats": [1, 2, 3]}},
+        "roles": {"score": ["bear"]},
+    }
+    manifest["responses"]["file"] = "{subject}_{story}_{repeat}.txt"
+    whole = ManifestSource(write(manifest)).responses("anna", "bear")
+    monkeypatch.setattr("brainlit.stories.manifest._BYTES_AT_ONCE", 0)
+    lazy = ManifestSource(write(manifest)).responses("anna", "bear")
+    assert whole is not None
+    assert lazy is not None
+    assert isinstance(whole.repeats, np.ndarray)
+    assert not isinstance(lazy.repeats, np.ndarray)
+    assert np.array_equal(lazy.values, whole.values)
+    assert np.array_equal(np.stack(list(lazy.repeats or [])), whole.repeats)
 
 
 def _changed(manifest: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
@@ -134,30 +251,6 @@ def _changed(manifest: dict[str, Any], place: str, value: Any) -> dict[str, Any]
     return changed
 
 
-@pytest.mark.parametrize(
-    ("place", "value", "message"),
-    [
-        ("subject", ["anna"], r"unknown key 'subject'\. Did you mean 'subjects'\?"),
-        ("each_story.onset", 2.0, r"each_story: unknown key 'onset'\. Did you mean 'onset_s'"),
-        ("responses.collumns", ["a"], r"responses: unknown key 'collumns'\. Did you mean 'columns'\?"),
-        ("roles.train", ["frog"], r"roles: unknown key 'train'\. .*Known: choose, fit, score, tune"),
-        ("each_story.tr_s", "two", r"tr_s is 'two'; need a number"),
-        ("each_story.tr_s", None, r"stories\.frog: 'tr_s' is missing"),
-        ("each_story.onset_s", None, r"give onset_s .* or tr_starts"),
-        ("each_story.words", {"file": "a.TextGrid", "teir": "word"}, r"unknown key 'teir'\. Did you mean 'tier'\?"),
-        ("subjects.ben", ["frogg"], r"ben heard 'frogg': no such story\. Did you mean 'frog'\?"),
-        ("responses.columns", "A1", r"columns is 'A1'; need a list"),
-        ("name", None, r"'name' is missing"),
-    ],
-)
-def test_a_wrong_manifest_is_refused_in_words(
-    folder: Path, manifest: dict[str, Any], write: Write, place: str, value: Any, message: str
-) -> None:
-    source = ManifestSource(write(_changed(manifest, place, value)))
-    with pytest.raises(ManifestError, match=message):
-        source.story_names()
-
-
 def test_wrong_data_is_refused_in_words(folder: Path, manifest: dict[str, Any], write: Write) -> None:
     short = _changed(manifest, "each_story.onset_s", 12.0)
     with pytest.raises(ManifestError, match=r"lasts 62\.00 s, but the 40 rows .* end at 72\.00 s.*silence_after_s: 10"):
@@ -166,8 +259,11 @@ def test_wrong_data_is_refused_in_words(folder: Path, manifest: dict[str, Any], 
     np.savetxt(folder / "ben_frog.txt", np.random.default_rng(0).normal(size=(N_TRS - 1, 3)))
     with pytest.raises(ManifestError, match=r"ben_frog\.txt has 39 rows, but 'frog' has 3 TRs"):
         ManifestSource(write(manifest)).responses("ben", "frog")
-    with pytest.raises(ManifestError, match=r"names 3 columns .* but the tables have 40"):
+    with pytest.raises(ManifestError, match=r"anna_bear\.txt has 3 columns, but .*anna_frog\.txt has 40"):
         ManifestSource(write(manifest)).subject("anna")
+    two = _changed(_changed(manifest, "responses.columns", ["A1", "V1"]), "subjects", {"anna": ["bear"]})
+    with pytest.raises(ManifestError, match=r"names 2 columns .* but the tables have 3"):
+        ManifestSource(write(two)).subject("anna")
     with pytest.raises(ManifestError, match=r"no placeholder; known: \{story\}"):
         ManifestSource(write(_changed(manifest, "each_story.audio", "{sub}.wav"))).story("frog")
     (folder / "bear.tsv").unlink()

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from brainlit.stories.tables import TableError, read_table
+from brainlit.stories.tables import TableError, count_rows, read_table
 
 VALUES = np.array([[1.5, -2.0, 3e2], [0.25, np.nan, 5.0]])
 
@@ -76,6 +76,30 @@ def test_no_pickle_is_ever_opened(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(TableError, match="allow_pickle=False"):
         read_table(tmp_path / "a.npy")
+
+
+def test_a_header_that_python_cannot_split_is_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.npy")
+    path.write_bytes(path.read_bytes().replace(b"} ", b"\0 ", 1))
+    with pytest.raises(TableError, match=r"not a readable \.npy array"):
+        read_table(path)
+
+
+def test_rows_are_counted_from_headers(tmp_path: Path) -> None:
+    for suffix in (".npy", ".hf5", ".csv"):
+        assert count_rows(_write(tmp_path / f"a{suffix}")) == 2
+    np.save(tmp_path / "a.npy", np.empty((0, 3)))
+    with pytest.raises(TableError, match=r"has shape \(0, 3\)"):
+        count_rows(tmp_path / "a.npy")
+    with pytest.raises(FileNotFoundError):
+        count_rows(tmp_path / "none.npy")
+
+
+def test_an_hdf5_header_that_promises_more_than_there_is_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("data", shape=(10**6, 10**5), dtype="f8", chunks=(10, 10))
+    with pytest.raises(TableError, match=r"dataset 'data' of shape \(1000000, 100000\) holds less data"):
+        read_table(tmp_path / "a.h5")
 
 
 def test_no_file_has_a_cure(tmp_path: Path) -> None:

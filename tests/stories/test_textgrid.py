@@ -124,3 +124,25 @@ def test_the_file_cut_anywhere_is_never_read_as_whole(tmp_path: Path) -> None:
         path.write_text(whole[:cut], encoding="utf-8")
         with pytest.raises(TextGridError):
             read_textgrid(path)
+
+
+def test_line_ends_of_all_systems_count_alike(tmp_path: Path) -> None:
+    path = tmp_path / "a.TextGrid"
+    for line_end in ("\n", "\r\n", "\r"):
+        path.write_bytes(LONG.replace("xmax = 1.25", "xmax = 0.25", 1).replace("\n", line_end).encode("utf-16"))
+        with pytest.raises(TextGridError, match="line 21"):
+            read_textgrid(path)
+
+
+def test_overlapping_intervals_are_kept_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.TextGrid"
+    path.write_text(SHORT.replace("0.5\n1.25", "0.4\n1.25", 1), encoding="utf-8")
+    assert read_textgrid(path)[0].intervals.start_s.tolist() == [0, 0.4, 1.25]
+    assert "a.TextGrid, line 16: tier 'word': 1 intervals begin before" in caplog.text
+
+
+def test_a_number_beyond_all_floats_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.TextGrid"
+    path.write_text(LONG.replace("size = 3", "size = 1e999"), encoding="utf-8")
+    with pytest.raises(TextGridError, match="too large"):
+        read_textgrid(path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from brainlit.stories.transcripts import PHONE_TIERS, WORD_TIERS, TranscriptError, read_intervals
+from brainlit.stories.base import Intervals
+from brainlit.stories.transcripts import PHONE_TIERS, WORD_TIERS, TranscriptError, read_intervals, refuse_swapped
 
 HEADER = 'File type = "ooTextFile"\nObject class = "TextGrid"\n0\n2\n<exists>\n'
 
@@ -64,7 +66,10 @@ def test_tables_of_events_are_sorted_and_cleaned(tmp_path: Path, suffix: str, se
         ("onset,length,text\n", "columns are onset, length, text; need onset, duration and one of text, word"),
         ("onset,duration,text\n1,0.2,a\nlater,1,b\n", r"line 3: onset is 'later'; need a number of seconds"),
         ("onset,duration,text\n1,-0.2,a\n", r"line 2: duration is '-0.2'"),
-        ("onset,duration,text\n1\n", r"line 2: duration is None"),
+        ("onset,duration,text\n1\n", r"line 2: 1 columns, but 3 in the lines before"),
+        ("onset,duration,text,text\n1,2,a,b\n", "there are 2 columns 'text'; need one"),
+        ('onset,duration,text\n1,2,"a\n2,3,b\n', "line 2: .* Is a quotation mark missing"),
+        ('onset,duration,text\n1,2,"a\n2,3,b"\n', "line 2: a cell goes on in the next line"),
         ("onset,duration,text\n1,2,sil\n", "no label remains"),
         ("", "the columns are none"),
     ],
@@ -77,5 +82,86 @@ def test_a_wrong_table_is_refused_in_words(tmp_path: Path, text: str, message: s
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TranscriptError, match=r"is a \.TextGrid, \.csv or \.tsv file, not '\.docx'"):
+    with pytest.raises(TranscriptError, match=r"is a \.TextGrid, \.csv, \.tsv or \.ctm file, not '\.docx'"):
         read_intervals(tmp_path / "words.docx", None, WORD_TIERS)
+
+
+EVENTS = "onset\tduration\ttrial_type\tstim\n2\tn/a\tword\tthe\n1\t0.5\tpause\tx\n3\t0.5\tword\tfrog\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_events_are_filtered_and_their_column_is_found(tmp_path: Path, encoding: str, line_end: str) -> None:
+    path = tmp_path / "frog_events.tsv"
+    path.write_bytes(EVENTS.replace("\n", line_end).encode(encoding))
+    words = read_intervals(path, None, WORD_TIERS, where={"trial_type": ["word"]})
+    assert words.labels == ("the", "frog")
+    assert words.duration_s.tolist() == [0.0, 0.5]
+    assert read_intervals(path, None, WORD_TIERS, column="trial_type").labels == ("pause", "word", "word")
+
+
+def test_a_filter_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "frog_events.tsv"
+    path.write_text(EVENTS)
+    with pytest.raises(TranscriptError, match=r"no row has trial_type words\. Did you mean 'word'"):
+        read_intervals(path, None, WORD_TIERS, where={"trial_type": ["words"]})
+    with pytest.raises(TranscriptError, match=r"no column 'type'\."):
+        read_intervals(path, None, WORD_TIERS, where={"type": ["word"]})
+    with pytest.raises(TranscriptError, match="need onset, duration and one of lemma"):
+        read_intervals(path, None, WORD_TIERS, column="lemma")
+    with pytest.raises(TranscriptError, match=r"choose from a table .* not from '\.ctm'"):
+        read_intervals(tmp_path / "a.ctm", None, WORD_TIERS, column="lemma")
+
+
+CTM = ";; comment\nfrog 1 1.5 0.25 hops 0.97\nfrog 1 0.5 0.5 The\n\nfrog 1 1 .5 <eps> 1\n"
+
+
+def test_ctm_lines_become_words(tmp_path: Path) -> None:
+    path = tmp_path / "frog.ctm"
+    path.write_text(CTM)
+    words = read_intervals(path, None, WORD_TIERS)
+    assert words.labels == ("The", "hops")
+    assert words.start_s.tolist() == [0.5, 1.5]
+    assert words.end_s.tolist() == [1.0, 1.75]
+    path.write_text(CTM + "bear A 0 1 roar\n")
+    assert read_intervals(path, "bear", WORD_TIERS).labels == ("roar",)
+    assert read_intervals(path, "frog 1", WORD_TIERS).labels == ("The", "hops")
+    with pytest.raises(TranscriptError, match=r"2 recordings could be meant: frog 1, bear A\. Name one"):
+        read_intervals(path, None, WORD_TIERS)
+    with pytest.raises(TranscriptError, match=r"no recording 'beer'\."):
+        read_intervals(path, "beer", WORD_TIERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("frog 1 0.5 the\n", r"line 1: 4 columns; need recording, channel, start, duration and word"),
+        (";;\nfrog 1 * 1 the\n", r"line 2: start is '\*'; need a number"),
+        (";; nothing\n", "holds no words"),
+    ],
+)
+def test_a_wrong_ctm_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.ctm").write_text(text)
+    with pytest.raises(TranscriptError, match=message):
+        read_intervals(tmp_path / "a.ctm", None, WORD_TIERS)
+
+
+def _spoken(*labels: str) -> Intervals:
+    return Intervals(labels, np.arange(len(labels)), np.ones(len(labels)))
+
+
+def test_swapped_tiers_are_noticed() -> None:
+    words, phones = _spoken("the", "frog", "hops"), _spoken("DH", "AH0", "F", "R", "AO1", "G", "HH", "AA1", "P", "S")
+    refuse_swapped(words, phones, "a")
+    refuse_swapped(_spoken(*["A", "I"] * 30), None, "words of one letter")
+    with pytest.raises(TranscriptError, match=r"a: 10 words, but 3 phones\. Are the two tiers swapped"):
+        refuse_swapped(phones, words, "a")
+    with pytest.raises(TranscriptError, match=r"the words are phones \(DH, AH0, F, R, AO1, G"):
+        refuse_swapped(_spoken(*phones.labels * 3), None, "a")
+
+
+def test_an_empty_tier_holds_no_words(tmp_path: Path) -> None:
+    path = tmp_path / "a.TextGrid"
+    path.write_text(HEADER + "2\n" + _tier("word") + _tier("phone", "F"))
+    with pytest.raises(TranscriptError, match="no label remains"):
+        read_intervals(path, None, WORD_TIERS)

@@ -1,9 +1,8 @@
 """Speech families behind one interface."""
 
 from brainlit.backbones.base import Encoded, SpeechBackbone
-from brainlit.backbones.cache import cache_dir
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.registry import BACKBONES, load_backbone
 from brainlit.backbones.weights import WeightsError
 
-__all__ = ["BACKBONES", "BackboneConfig", "Encoded", "SpeechBackbone", "WeightsError", "cache_dir", "load_backbone"]
+__all__ = ["BACKBONES", "BackboneConfig", "Encoded", "SpeechBackbone", "WeightsError", "load_backbone"]

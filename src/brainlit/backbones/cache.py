@@ -5,23 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from brainlit.places import cache_dir
 from brainlit.store.atomic import sha256_of, to_disk
 
 log = logging.getLogger(__name__)
 
 CONTENTS = "contents.json"
-
-
-def cache_dir() -> Path:
-    """Where brainlit keeps what it can make again: $BRAINLIT_CACHE, else ~/.cache/brainlit."""
-    return Path(os.environ.get("BRAINLIT_CACHE") or Path.home() / ".cache" / "brainlit").expanduser()
 
 
 def cached_folder(kind: str, settings: Mapping[str, Any], build: Callable[[Path], None]) -> Path:

@@ -101,6 +101,7 @@ def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) ->
         "simulated": all(truth),
         "model": _model_words(pl_module),
         "data": _data_words(datamodule, description),
+        "data_facts": {**datamodule.store.facts, "left out": "; ".join(_left_out_words(datamodule))},
         "training": _training_words(trainer, pl_module, datamodule, description),
         "tune": ", ".join(description["roles"].get("tune", [])),
         "data_module": description,
@@ -121,10 +122,12 @@ def _model_words(pl_module: Any) -> str:
 
 def _data_words(datamodule: Any, description: dict[str, Any]) -> str:
     minutes = ", ".join(f"{hours * 60:.0f} min {role}" for role, hours in description["hours"].items())
-    masked = {name: n for name, n in description["n_masked_voxels"].items() if n}
-    missing = [f"{name} left out ({reason})" for name, reason in datamodule.store.left_out.items()]
-    missing += [f"{n} voxels of {name} masked (no data)" for name, n in masked.items()]
-    return "; ".join([f"{datamodule.store.name}, TR {datamodule.tr_s:g} s, {minutes}", *missing])
+    masked = [f"{n} voxels of {name} masked (no data)" for name, n in description["n_masked_voxels"].items() if n]
+    return "; ".join([f"{datamodule.store.name}, TR {datamodule.tr_s:g} s, {minutes}", *masked])
+
+
+def _left_out_words(datamodule: Any) -> list[str]:
+    return [f"{name}: {reason}" for name, reason in datamodule.store.left_out.items()] or ["nothing"]
 
 
 def _training_words(trainer: pl.Trainer, pl_module: Any, datamodule: Any, description: dict[str, Any]) -> str:

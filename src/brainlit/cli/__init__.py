@@ -24,7 +24,8 @@ training (config files are merged from left to right, then come the options):
   predict    write its predictions for those stories (HDF5):     brainlit predict runs/brain_tune/ID
 
 data and results:
-  data       prepare, check or describe a story store:           brainlit data info experiments/data/demo.yaml
+  data       download recordings; prepare, check or describe
+             the story store made from them:                     brainlit data info experiments/data/demo.yaml
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
   compare    tuned against permuted runs, seed by seed:          brainlit compare runs/reproduce/*
   doctor     look at this machine and say what is missing:       brainlit doctor [--fix]

@@ -1,69 +1,213 @@
-"""`brainlit data prepare|check|info`: a story store, given as a folder or as the config that makes it."""
+"""`brainlit data download|prepare|check|info`: raw files, and the story store that is made from them."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from brainlit.cli.errors import UsageError
+from brainlit.hints import did_you_mean
 
-DESCRIPTION = """\
-prepare builds the store (or sees that it is there), check reads every byte of it and says what is wrong,
-info describes it.
+if TYPE_CHECKING:
+    from brainlit.stories import StorySource
+
+HELP = """\
+usage: brainlit data ACTION STORE_OR_CONFIG [options]
+
+  download   fetch the raw files that a published data set needs:
+               brainlit data download experiments/data/lebel2023.yaml --data.subjects [UTS03] --dry-run
+  prepare    build the story store from them, or see that it is there:
+               brainlit data prepare experiments/data/demo.yaml
+  check      read every byte of a store and say what is wrong:
+               brainlit data check data/store/demo-0
+  info       say what a store holds:
+               brainlit data info experiments/data/demo.yaml
+
+STORE_OR_CONFIG is the folder of a store or a config file; the options of `brainlit fit` may follow or stand in its
+place: -c FILE, --data.subjects [..]. brainlit data ACTION --help says more.
 """
+EXAMPLES = {
+    "download": """\
+examples:
+  brainlit data download experiments/data/lebel2023.yaml --data.subjects [UTS03] --dry-run
+  brainlit data download -c experiments/data/lebel2023.yaml --data.subjects [UTS03]
+  AWS_ENDPOINT_URL_S3=https://mirror.example.org brainlit data download experiments/data/lebel2023.yaml
+
+Sizes, free disk and licence are said before anything is fetched. What was interrupted is continued, what is whole is
+left alone. --data.subjects [..] fetches what these subjects need, and no more.
+
+exit status: 0 all files are there and verified (or --dry-run), 2 some could not be fetched (the others stay) or wrong
+use, 130 interrupted.
+""",
+    "prepare": """\
+examples:
+  brainlit data prepare experiments/data/demo.yaml
+  brainlit data prepare -c experiments/data/lebel2023.yaml --data.subjects [UTS03]
+
+exit status: 0 the store is ready, 2 wrong use, or wrong or missing data, 130 interrupted.
+""",
+    "check": """\
+examples:
+  brainlit data check data/store/demo-0
+  brainlit data check experiments/data/demo.yaml --json | jq '.[] | select(.level == "error")'
+
+exit status: 0 no error (there may be warnings), 1 an error was found, 2 there is no store, or wrong use.
+""",
+    "info": """\
+examples:
+  brainlit data info data/store/demo-0
+  brainlit data info experiments/data/demo.yaml --json | jq .voxels
+
+exit status: 0 the store was described, 2 there is no store, or wrong use.
+""",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one of the three; 1 if check finds an error.
+    """Run one of the four; returns the exit status that its --help says.
 
     Parameters
     ----------
     arguments : sequence of str
         The action, then a store's folder, a config file, or the options of `brainlit fit`.
     """
-    parser = argparse.ArgumentParser(
-        prog="brainlit data",
-        description=DESCRIPTION,
-        epilog="Instead of STORE_OR_CONFIG, the options of `brainlit fit` may follow: -c FILE, --data.subjects [..].",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("action", choices=("prepare", "check", "info"))
-    parser.add_argument("where", metavar="STORE_OR_CONFIG", nargs="?", help="folder of a store, or a config file")
-    given, options = parser.parse_known_args(list(arguments))
-    if given.where is None and not options:
-        raise UsageError(f"brainlit data {given.action} needs a store's folder or a config: experiments/data/demo.yaml")
-    if given.where is not None and Path(given.where).is_dir():
-        return _act(given.action, Path(given.where))
-    config = [] if given.where is None else ["-c", given.where]
-    return _act(given.action, _prepared([*config, *options], build=given.action == "prepare"))
-
-
-def _prepared(options: list[str], build: bool) -> Path:
-    """The store's folder as the options say; built first if asked for."""
-    from brainlit.cli.training import parsed_datamodule
-
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    action, *rest = arguments
+    if action not in EXAMPLES:
+        raise UsageError(f"there is no `brainlit data {action}`. {did_you_mean(action, EXAMPLES)}")
+    given, options = _parser(action).parse_known_args(rest)
+    where = options.pop(0) if options and not options[0].startswith("-") else None
+    if where is None and not options:
+        raise UsageError(f"brainlit data {action} needs a store's folder or a config: experiments/data/demo.yaml")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    datamodule = parsed_datamodule(options)
-    if build:
-        datamodule.prepare_data()
-    return Path(datamodule.store_dir)
+    if where is not None and Path(where).is_dir():
+        return _of_store(action, Path(where), given)
+    return _of_config(action, options if where is None else ["-c", where, *options], given)
 
 
-def _act(action: str, store: Path) -> int:
-    from brainlit.store import check_store, describe_store
-    from brainlit.store.check import exit_code, findings_text
-    from brainlit.store.describe import description_text
+def _parser(action: str) -> argparse.ArgumentParser:
+    """The options of an action itself; what it does not know goes to the parser of `brainlit fit`."""
+    from brainlit.stories.download.transfer import ON_DIFFERENCE
 
+    where = "CONFIG" if action in ("download", "prepare") else "STORE_OR_CONFIG"
+    parser = argparse.ArgumentParser(
+        prog=f"brainlit data {action}",
+        usage=f"brainlit data {action} {where} [options] [options of brainlit fit]",
+        epilog=EXAMPLES[action],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if action in ("check", "info"):
+        parser.add_argument("--json", action="store_true", help="write JSON on stdout, for programs")
+    if action == "download":
+        parser.add_argument("--dry-run", action="store_true", help="say what would be fetched, and fetch nothing")
+        parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+        parser.add_argument("--endpoint-url", help="another S3 service than Amazon's (also AWS_ENDPOINT_URL_S3)")
+        parser.add_argument(
+            "--on-difference",
+            choices=ON_DIFFERENCE,
+            default="refuse",
+            help="local files that differ from the published ones and are not from an earlier download:"
+            " an error (the default), kept, or replaced",
+        )
+    return parser
+
+
+def _of_store(action: str, store: Path, given: argparse.Namespace) -> int:
+    """What can be done with a store by itself."""
+    if action == "download":
+        raise UsageError(f"{store} is a folder; brainlit data download needs the config of a data set.")
     if not (store / "store.json").is_file():
         raise FileNotFoundError(f"there is no finished store at {store}. Build it: brainlit data prepare CONFIG")
     if action == "prepare":
         print(f"The store is ready: {store}")
-    elif action == "info":
-        print(description_text(describe_store(store)))
-    else:
-        findings = check_store(store)
-        print(findings_text(findings))
-        return exit_code(findings)
+        return 0
+    return _check(store, given.json) if action == "check" else _info(store, given.json)
+
+
+def _of_config(action: str, options: list[str], given: argparse.Namespace) -> int:
+    if action == "download":
+        return _download(options, given)
+    if action == "prepare":
+        return _of_store(action, _prepared(options), given)
+    from brainlit.cli.training import parsed_datamodule
+
+    return _of_store(action, Path(parsed_datamodule(options).store_dir), given)
+
+
+def _check(store: Path, as_json: bool) -> int:
+    from brainlit.store.check import check_store, exit_code, findings_json, findings_text
+
+    findings = check_store(store)
+    print(findings_json(findings) if as_json else findings_text(findings))
+    return exit_code(findings)
+
+
+def _info(store: Path, as_json: bool) -> int:
+    from brainlit.store.describe import describe_store, description_text
+
+    description = describe_store(store)
+    print(json.dumps(description, indent=2) if as_json else description_text(description))
+    return 0
+
+
+def _prepared(options: list[str]) -> Path:
+    """The store of a config, built if it is not there; known at once if this very command found it in order before."""
+    from brainlit.cli.prepared import known_store, remember_store
+
+    known = known_store(options)
+    if known is not None:
+        return known
+    from brainlit.cli.training import parsed_datamodule
+
+    datamodule = parsed_datamodule(options)
+    try:
+        datamodule.prepare_data()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}{_download_hint(datamodule.source, options)}") from error
+    remember_store(options, datamodule)
+    return Path(datamodule.store_dir)
+
+
+def _download_hint(source: StorySource, options: list[str]) -> str:
+    """What to do about missing files, if they are published; else nothing."""
+    from brainlit.stories.download import missing_locally
+
+    remote = source.remote()
+    missing = missing_locally(remote) if remote is not None else []
+    if remote is None or not missing:
+        return ""
+    return (
+        f"\n{len(missing)} of {len(remote.paths)} files of the data set are not in {remote.root} ({missing[0]}, ...)."
+        f" They are published: brainlit data download {shlex.join(options)}"
+    )
+
+
+def _download(options: list[str], given: argparse.Namespace) -> int:
+    from brainlit.cli.training import parsed_datamodule
+    from brainlit.stories.download import download
+
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    source = parsed_datamodule(options).source
+    remote = source.remote()
+    if remote is None:
+        raise UsageError(
+            f"there is nothing to download for {source.name!r} ({type(source).__name__}): its files are not published"
+            " as such, or it reads none. If it has a card, data/<name>.md, that says where they come from."
+        )
+    report = download(
+        remote,
+        dry_run=given.dry_run,
+        progress=not given.no_progress,
+        endpoint_url=given.endpoint_url,
+        on_difference=given.on_difference,
+    )
+    print(report.text())
     return 0

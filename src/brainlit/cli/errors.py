@@ -22,7 +22,8 @@ def explained(action: Callable[[], int]) -> int:
     try:
         return action()
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint, if there is one.", file=sys.stderr)
+        again = "the same command goes on where it was; training goes on from the last checkpoint, if there is one."
+        print(f"\ninterrupted; {again}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if os.environ.get("BRAINLIT_DEBUG") or not is_for_the_user(error):

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from brainlit.encoding.ceiling import noise_ceiling
+from brainlit.encoding.ceiling import CeilingMethod, noise_ceiling
 from brainlit.encoding.roles import Span
 from brainlit.store import StoryStore
 
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 IntArray = npt.NDArray[np.int64]
 VOXELS_AT_ONCE = 8192
+"""Ten repeats of 291 TRs of so many voxels are 95 MB; of a whole brain, 1.1 GB."""
 
 
 def heard_any(store: StoryStore, subject: str, stories: Iterable[str]) -> bool:
@@ -23,8 +25,16 @@ def heard_any(store: StoryStore, subject: str, stories: Iterable[str]) -> bool:
     return not set(stories).isdisjoint(store.heard(subject))
 
 
-def select_voxels(store: StoryStore, subject: str, choose: Sequence[Span], min_ceiling: float | None) -> IntArray:
+def select_voxels(
+    store: StoryStore,
+    subject: str,
+    choose: Sequence[Span],
+    min_ceiling: float | None,
+    method: CeilingMethod = "signal_power",
+) -> IntArray:
     """Columns to tune on: finite and varying in every story and, if asked, with a reliable ceiling above min_ceiling.
+
+    Repeats are read in blocks of voxels.
 
     Parameters
     ----------
@@ -32,6 +42,8 @@ def select_voxels(store: StoryStore, subject: str, choose: Sequence[Span], min_c
         The ceiling is measured on the repeats of these rows and of no others.
     min_ceiling : float or None
         Correlation that a perfect model would reach with the mean of the repeats; None asks for no ceiling.
+    method : 'signal_power', 'split_half' or 'explainable_variance'
+        How the ceiling is estimated; `brainlit.encoding.ceiling` has the formulas.
 
     Raises
     ------
@@ -45,7 +57,7 @@ def select_voxels(store: StoryStore, subject: str, choose: Sequence[Span], min_c
         return np.flatnonzero(good).astype(np.int64)
     if not 0 <= min_ceiling < 1:
         raise ValueError(f"min_ceiling is {min_ceiling}; a ceiling is a correlation between 0 and 1.")
-    reliable = good & _reliable(store, subject, choose, min_ceiling)
+    reliable = good & _reliable(store, subject, choose, min_ceiling, method)
     logger.info("%s: %d of %d voxels have a ceiling above %s", subject, reliable.sum(), good.sum(), min_ceiling)
     if not reliable.any():
         raise ValueError(
@@ -55,21 +67,31 @@ def select_voxels(store: StoryStore, subject: str, choose: Sequence[Span], min_c
     return np.flatnonzero(reliable).astype(np.int64)
 
 
-def _reliable(store: StoryStore, subject: str, choose: Sequence[Span], min_ceiling: float) -> npt.NDArray[np.bool_]:
-    repeats, groups = choose_repeats(store, subject, choose)
-    reliable = np.zeros(repeats.shape[2], dtype=np.bool_)
-    for start in range(0, len(reliable), VOXELS_AT_ONCE):
-        part = slice(start, start + VOXELS_AT_ONCE)
-        reliable[part] = noise_ceiling(repeats[:, :, part], groups).reliable(min_ceiling)
+def _reliable(
+    store: StoryStore, subject: str, choose: Sequence[Span], min_ceiling: float, method: CeilingMethod
+) -> npt.NDArray[np.bool_]:
+    reliable = np.zeros(store.n_voxels(subject), dtype=np.bool_)
+    starts = range(0, len(reliable), VOXELS_AT_ONCE)
+    for start in tqdm(starts, desc=f"ceilings of {subject}", unit="block", leave=False, disable=len(starts) == 1):
+        part = slice(start, min(start + VOXELS_AT_ONCE, len(reliable)))
+        repeats, groups = choose_repeats(store, subject, choose, part)
+        reliable[part] = noise_ceiling(repeats, groups, method=method).reliable(min_ceiling)
     return reliable
 
 
-def choose_repeats(store: StoryStore, subject: str, choose: Sequence[Span]) -> tuple[npt.NDArray[np.float32], IntArray]:
+def choose_repeats(
+    store: StoryStore, subject: str, choose: Sequence[Span], voxels: slice = slice(None)
+) -> tuple[npt.NDArray[np.float32], IntArray]:
     """The presentations of all spans that were heard repeatedly, end to end, and which span each row is of.
+
+    Parameters
+    ----------
+    voxels : slice
+        Columns to read.
 
     Returns
     -------
-    repeats : array of shape (n_repeats, n_rows, n_voxels)
+    repeats : array of shape (n_repeats, n_rows, n_columns)
         As many presentations as the least repeated span has.
     groups : int array of shape (n_rows,)
 
@@ -90,8 +112,8 @@ def choose_repeats(store: StoryStore, subject: str, choose: Sequence[Span]) -> t
     n_repeats = min(store.n_repeats(subject, span.story) for span in spans)
     parts = []
     for span in spans:
-        repeats = store.repeats(subject, span.story)
+        repeats = store.repeats(subject, span.story, voxels=voxels, repeats=slice(n_repeats))
         assert repeats is not None
-        parts.append(repeats[:n_repeats, span.start_tr : span.stop_tr])
+        parts.append(repeats[:, span.start_tr : span.stop_tr])
     groups = np.repeat(np.arange(len(spans)), [span.n_trs for span in spans])
     return np.concatenate(parts, axis=1), groups

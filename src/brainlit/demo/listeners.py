@@ -27,7 +27,8 @@ from brainlit.demo.haemodynamics import bold_of_events, bold_of_frames, slow_dri
 from brainlit.demo.lexicon import N_DIMENSIONS, word_vectors
 from brainlit.demo.streams import random_stream
 from brainlit.demo.surface import LANDMARKS, N_LEFT, place_voxels, region_vertices, vertex_coordinates_mm
-from brainlit.features.low_level import envelope_frames, mel_frames, phone_class_table
+from brainlit.features.phonemic import phone_class_table
+from brainlit.features.spectral import envelope_frames, mel_frames
 from brainlit.stories import Story, Subject
 from brainlit.timebase import TimeBase
 

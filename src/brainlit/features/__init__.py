@@ -1,17 +1,26 @@
-"""Stimulus feature spaces per TR: functions from a story to a `FeatureSpace`."""
+"""Stimulus feature spaces per TR: functions from a story to a `FeatureSpace`, chosen by a `FeatureConfig`."""
 
 from __future__ import annotations
 
-from brainlit.features.config import FeatureConfig
-from brainlit.features.extractor import FeatureExtractor
-from brainlit.features.low_level import envelope, log_mel, phone_classes, phone_rate, word_length, word_rate
+from brainlit.features.config import FeatureConfig, LanguageModelConfig
+from brainlit.features.extractor import SEMANTIC, FeatureExtractor
+from brainlit.features.language_model import LanguageModel
+from brainlit.features.low_level import LOW_LEVEL, STANDARD, low_level_spaces
+from brainlit.features.phonemic import phone_classes, phone_rate
+from brainlit.features.rates import word_length, word_rate
 from brainlit.features.resample import lanczos_matrix, lanczos_resample
-from brainlit.features.semantic import read_word_vectors, word_vectors
-from brainlit.stories import FeatureSpace, Story
+from brainlit.features.semantic import word_vectors
+from brainlit.features.spectral import envelope, log_mel
+from brainlit.features.vectors import read_word_vectors
 
 __all__ = [
+    "LOW_LEVEL",
+    "SEMANTIC",
+    "STANDARD",
     "FeatureConfig",
     "FeatureExtractor",
+    "LanguageModel",
+    "LanguageModelConfig",
     "envelope",
     "lanczos_matrix",
     "lanczos_resample",
@@ -24,11 +33,3 @@ __all__ = [
     "word_rate",
     "word_vectors",
 ]
-
-
-def low_level_spaces(story: Story) -> list[FeatureSpace]:
-    """All low-level spaces that the story allows, in a fixed order; the last two only where it has phones."""
-    spaces = [log_mel(story), envelope(story), word_rate(story), word_length(story)]
-    if story.phones is not None:
-        spaces += [phone_rate(story), phone_classes(story)]
-    return spaces

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+PerTr = Literal["mean", "lanczos"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,12 @@ class LanguageModelConfig:
     weights: str
     layer: int = -1
     context_words: int = 20
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            raise ValueError("language_model.weights is empty; give a hub id such as gpt2, or a folder.")
+        if self.context_words < 0:
+            raise ValueError(f"language_model.context_words is {self.context_words}; it is 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,28 @@ class FeatureConfig:
         three-lobe Lanczos resampling to the middle of the row.
     max_diphones, max_triphones : int
         The most frequent ones that get a column of their own, over all stories; the rest share none.
+
+    Raises
+    ------
+    ValueError
+        If a low-level space is unknown (with the nearest known name) or named twice, or a setting is out of range.
     """
 
     low_level: list[str] | None = None
     vectors: str | None = None
     language_model: LanguageModelConfig | None = None
-    per_tr: Literal["mean", "lanczos"] = "mean"
+    per_tr: PerTr = "mean"
     max_diphones: int = 200
     max_triphones: int = 400
+
+    def __post_init__(self) -> None:
+        from brainlit.features.low_level import require_known
+
+        require_known(self.low_level or ())
+        if self.vectors == "":
+            raise ValueError("features.vectors is empty; give a file of word vectors, or leave it out (null).")
+        if self.per_tr not in get_args(PerTr):
+            raise ValueError(f"features.per_tr is {self.per_tr!r}; it is one of {', '.join(get_args(PerTr))}.")
+        for name in ("max_diphones", "max_triphones"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"features.{name} is {getattr(self, name)}; it is at least 1.")

@@ -1,4 +1,4 @@
-"""Which phones are vowels, and how consonants are made; for espeak-ng's mnemonics and for ARPAbet."""
+"""What the labels of a phone tier stand for: pauses, classes of phones, and the 39 phones of ARPAbet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 PHONE_CLASSES = ("vowel", "stop", "fricative", "affricate", "nasal", "approximant")
+
+ARPABET = (
+    *("AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY"),
+    *("JH", "K", "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y"),
+    *("Z", "ZH"),
+)
+"""The 39 phones of American English as the CMU pronouncing dictionary and its aligners write them, without stress."""
+
+_FOLDED = {
+    **{"AX": "AH", "AXR": "ER", "IX": "IH", "UX": "UW", "DX": "D", "HV": "HH", "WH": "W"},
+    **{"EL": "L", "EM": "M", "EN": "N", "NX": "N", "ENG": "NG"},
+}
+_MIN_ARPABET = 0.8
+"""espeak-ng's mnemonics share most consonants of ARPAbet but few vowels: about 0.6 of its labels are in both."""
 
 _ARPABET = {
     "vowel": "AA AE AH AO AW AX AXR AY EH ER EY IH IX IY OW OY UH UW UX",
@@ -85,6 +99,39 @@ def classify_phones(labels: Sequence[str]) -> npt.NDArray[np.float64]:
         if name is not None:
             table[row, PHONE_CLASSES.index(name)] = 1
     return table
+
+
+def is_arpabet(labels: Sequence[str]) -> bool:
+    """Whether phone labels, pauses aside, are ARPAbet (in either case) but for a few odd ones.
+
+    >>> is_arpabet(["dh", "ah0", "sp", "CH"]), is_arpabet(["D", "@", "tS"])
+    (True, False)
+    """
+    spoken = [label for label in labels if not is_pause(label)]
+    return sum(_arpabet_class(label) is not None for label in spoken) > _MIN_ARPABET * len(spoken)
+
+
+def arpabet_phone(label: str) -> str | None:
+    """One of the 39 phones, or None for pauses and other labels; stress is dropped, finer symbols are folded.
+
+    The finer symbols are those of TIMIT: reduced vowels become their full ones, syllabic consonants plain ones, the
+    flap DX a D, WH a W. The glottal stop has no counterpart.
+
+    >>> [arpabet_phone(label) for label in ("AH0", "axr", "DX", "sp", "Q")]
+    ['AH', 'ER', 'D', None, None]
+    """
+    bare = label.strip().upper().rstrip("012")
+    bare = _FOLDED.get(bare, bare)
+    return bare if bare in ARPABET else None
+
+
+def plain_phone(label: str) -> str | None:
+    """A label of another alphabet without its stress marks; None for pauses.
+
+    >>> [plain_phone(label) for label in ("'aI", "t#", "_:")]
+    ['aI', 't#', None]
+    """
+    return None if is_pause(label) else label.lstrip("',%=|ˈˌ") or label
 
 
 def _class_of(label: str, arpabet_first: bool) -> str | None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-_NEW_TIMES_PER_BLOCK = 256
+_NEW_TIMES_PER_BLOCK = 32
 
 
 def lanczos_matrix(
@@ -52,18 +52,21 @@ def lanczos_resample(
 ) -> FloatArray:
     """Values at the new times, (n_old, n_features) -> (n_new, n_features); see `lanczos_matrix`.
 
-    The weights are built for some rows at a time, so that hours of 100 Hz features fit in memory.
+    The weights are built for some new times at a time, from the old times within their reach, so that hours of
+    100 Hz features fit in memory.
     """
     array = np.asarray(values, dtype=np.float64)
     old_s, new_s = (np.asarray(times, dtype=np.float64) for times in (old_times_s, new_times_s))
     if array.ndim != 2 or len(array) != old_s.size:
         raise ValueError(f"values have shape {array.shape} for {old_s.size} times; need (n_times, n_features).")
     cutoff = _cutoff(new_s, cutoff_hz)
-    blocks = [
-        lanczos_matrix(old_s, new_s[first : first + _NEW_TIMES_PER_BLOCK], window, cutoff) @ array
-        for first in range(0, new_s.size, _NEW_TIMES_PER_BLOCK)
-    ]
-    return np.concatenate(blocks) if blocks else np.zeros((0, array.shape[1]))
+    reach_s = window / (2 * cutoff)
+    resampled = np.zeros((new_s.size, array.shape[1]))
+    for first in range(0, new_s.size, _NEW_TIMES_PER_BLOCK):
+        block_s = new_s[first : first + _NEW_TIMES_PER_BLOCK]
+        near = (old_s > block_s.min() - reach_s) & (old_s < block_s.max() + reach_s)
+        resampled[first : first + len(block_s)] = lanczos_matrix(old_s[near], block_s, window, cutoff) @ array[near]
+    return resampled
 
 
 def _cutoff(new_s: FloatArray, cutoff_hz: float | None) -> float:

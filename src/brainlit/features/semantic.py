@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.features.config import PerTr
+from brainlit.features.per_tr import in_words, to_trs
+from brainlit.features.vectors import read_word_vectors
 from brainlit.stories import FeatureSpace, Story
+
+__all__ = ["AnyCase", "read_word_vectors", "word_vectors"]
+
+
+class AnyCase(Mapping[str, npt.ArrayLike]):
+    """Word vectors that are found as written, else in lower case, else in any case (the first one of the mapping).
+
+    Made once and passed to `word_vectors` for each story, it saves going through a large vocabulary every time.
+
+    >>> AnyCase({"May": [1.0], "may": [5.0], "IBM": [2.0]})["ibm"]
+    [2.0]
+    """
+
+    def __init__(self, vectors: Mapping[str, npt.ArrayLike]) -> None:
+        self._vectors = vectors
+        self._written: dict[str, str] = {}
+        for word in vectors:
+            self._written.setdefault(word.lower(), word)
+
+    def __getitem__(self, word: str) -> npt.ArrayLike:
+        for key in (word, word.lower()):
+            if key in self._vectors:
+                return self._vectors[key]
+        return self._vectors[self._written[word.lower()]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._vectors)
+
+    def __len__(self) -> int:
+        return len(self._vectors)
 
 
 def word_vectors(
-    story: Story, vectors: Mapping[str, npt.ArrayLike], source: str, name: str = "word_vectors"
+    story: Story,
+    vectors: Mapping[str, npt.ArrayLike],
+    source: str,
+    name: str = "word_vectors",
+    per_tr: PerTr = "mean",
 ) -> FeatureSpace:
     """Sum of the vectors of the words of each TR; zeros where no word has one.
 
-    A word belongs to the row in which its middle falls. It is looked up as written and then in lower case.
+    A word belongs to the row in which its middle falls. It is looked up as written, then in lower case, then in any.
 
     Parameters
     ----------
@@ -37,65 +73,20 @@ def word_vectors(
     if not vectors:
         raise ValueError(f"word vectors {name!r} ({source}) are empty; check the file or the mapping.")
     n_dimensions = np.asarray(next(iter(vectors.values()))).size
+    lookup = vectors if isinstance(vectors, AnyCase) else AnyCase(vectors)
+    found = np.asarray([word in lookup for word in story.words.labels], dtype=bool)
     table = np.zeros((len(story.words), n_dimensions))
-    found = np.zeros(len(story.words), dtype=bool)
-    lowered = {word.lower(): word for word in vectors}
-    for row, word in enumerate(story.words.labels):
-        key = word if word in vectors else lowered.get(word.lower())
-        if key is not None:
-            table[row] = _checked(vectors[key], n_dimensions, key, name)
-            found[row] = True
+    for row in np.flatnonzero(found):
+        word = story.words.labels[row]
+        table[row] = _checked(lookup[word], n_dimensions, word, name)
     return FeatureSpace(
         name=name,
         kind="semantic",
         columns=tuple(f"{name}_{column:03d}" for column in range(n_dimensions)),
-        source=source,
-        values=story.timebase.sum_per_tr(table, story.words.middle_s).astype(np.float32),
+        source=f"{source}, {in_words('sum', per_tr)}",
+        values=to_trs(table, story.words.middle_s, story.timebase, "sum", per_tr),
         coverage=float(found.mean()) if found.size else 0.0,
     )
-
-
-def read_word_vectors(path: Path | str) -> dict[str, npt.NDArray[np.float32]]:
-    """Word vectors in the text form of word2vec and GloVe: a word and its numbers per line, separated by spaces.
-
-    word2vec's first line ('400000 300') is recognised and skipped. Of a word that occurs twice the first is kept. A
-    few entries of GloVe contain spaces ('. . .'); they are read as such.
-
-    Raises
-    ------
-    ValueError
-        If a line has another number of values than the first, a value is not a number, or the file has no vectors.
-    """
-    vectors: dict[str, npt.NDArray[np.float32]] = {}
-    n_dimensions: int | None = None
-    with Path(path).open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            parts = line.rstrip().split(" ")
-            is_header = number == 1 and len(parts) == 2 and all(part.isdecimal() for part in parts)
-            if is_header or parts == [""]:
-                continue
-            n_dimensions = n_dimensions or len(parts) - 1
-            word, values = " ".join(parts[:-n_dimensions]), parts[-n_dimensions:]
-            if not word or any(_is_number(part) for part in word.split(" ")[1:]):
-                raise ValueError(
-                    f"{path}, line {number}: {len(parts) - 1} values, but the first vector has {n_dimensions};"
-                    " the file is cut off or not in word2vec/GloVe text form."
-                )
-            try:
-                vectors.setdefault(word, np.asarray(values, dtype=np.float32))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}; expected a word and then numbers.") from error
-    if not vectors:
-        raise ValueError(f"{path} holds no word vectors.")
-    return vectors
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _checked(vector: npt.ArrayLike, n_dimensions: int, word: str, name: str) -> npt.NDArray[np.float64]:

@@ -178,6 +178,7 @@ def _run_section(summary: Mapping[str, Any]) -> str:
         "regime": run.get("regime_words") or run.get("regime"),
         "model": run.get("model"),
         "data": run.get("data"),
+        **{f"data: {key}": words for key, words in run.get("data_facts", {}).items()},
         "subjects": ", ".join(probe["subjects"]),
         "training": run.get("training"),
         "tuned on": run.get("tune"),

@@ -16,7 +16,8 @@ def describe_store(path: Path | str) -> dict[str, Any]:
     dict
         `name`, `stories`, `minutes` (of sound), `trs`, `tr_s`, `subjects`, `voxels` and `good_voxels` and
         `stories_heard` and `repeats` by subject, `feature_spaces` (name, kind, n_features, source), `default_roles`,
-        `left_out` (with reasons), `disk_mb`, `settings`, `fingerprint`, `software`.
+        `left_out` (with reasons), `facts` (clock, preprocessing, licence), `disk_mb`, `settings`, `fingerprint`,
+        `software`.
     """
     store = StoryStore.open(path)
     stories, subjects = store.index.stories, store.index.subjects
@@ -38,6 +39,7 @@ def describe_store(path: Path | str) -> dict[str, Any]:
         ],
         "default_roles": store.default_roles,
         "left_out": store.left_out,
+        "facts": store.facts,
         "disk_mb": round(n_bytes / 1e6, 2),
         "settings": store.settings,
         "fingerprint": store.fingerprint,
@@ -60,6 +62,7 @@ def description_text(description: dict[str, Any]) -> str:
         ),
         *((f"  {role}", ", ".join(spans)) for role, spans in description["default_roles"].items()),
         ("disk", f"{description['disk_mb']:.1f} MB"),
+        *((f"  {what}", words) for what, words in description["facts"].items()),
         *((f"left out: {what}", reason) for what, reason in description["left_out"].items()),
     ]
     width = max(len(left) for left, _ in rows)

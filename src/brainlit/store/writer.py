@@ -186,8 +186,9 @@ class _Build:
         write_json(self.path / INDEX_FILE, index.to_json())
 
     def _left_out(self) -> dict[str, str]:
-        earlier = {} if self.index is None else self.index.left_out
-        return {**earlier, **self.source.left_out(), **self.features.left_out(), **self.unusable}
+        """Reasons of this and earlier builds; which spaces lack phones is asked once, for it reads all transcripts."""
+        earlier = self.features.left_out() if self.index is None else self.index.left_out
+        return {**earlier, **self.source.left_out(), **self.unusable}
 
     def _remove_leftovers(self) -> None:
         """Remove what an interrupted build left: temporary files, and store files of other settings or sources."""

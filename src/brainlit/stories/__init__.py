@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from brainlit.stories.base import (
     ROLES,
     FeatureKind,
@@ -17,9 +15,7 @@ from brainlit.stories.base import (
     Subject,
     SubjectLeftOut,
 )
-
-if TYPE_CHECKING:
-    from brainlit.stories.manifest import ManifestSource
+from brainlit.stories.manifest import ManifestSource
 
 __all__ = [
     "ROLES",
@@ -35,12 +31,3 @@ __all__ = [
     "Subject",
     "SubjectLeftOut",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """ManifestSource is imported on first use: it computes features, and features import this package."""
-    if name == "ManifestSource":
-        from brainlit.stories.manifest import ManifestSource
-
-        return ManifestSource
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

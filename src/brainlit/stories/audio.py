@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.stories.base import SourceError
+from brainlit.stories.text_files import require_file
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 _FULL_SCALE = 32768
 
 
-class AudioError(ValueError):
+class AudioError(SourceError):
     """A sound file that cannot be used; the message names file, cause and cure."""
 
 
@@ -36,13 +38,12 @@ def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> npt.NDArray[
     """
     import soundfile
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Check the path in the manifest, and its root.")
+    require_file(path)
     try:
         channels, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{path} is not a readable sound file: {error} Convert it to WAV or FLAC.") from error
-    sound = channels.mean(axis=1, dtype=np.float32)
+    sound = channels @ np.full(channels.shape[1], 1 / channels.shape[1], dtype=np.float32)
     if not len(sound) or not np.isfinite(sound).all():
         raise AudioError(f"{path} holds {len(sound)} samples, or some that are not finite. Export it again.")
     return to_int16(resample(sound, int(rate_hz), sample_rate_hz))

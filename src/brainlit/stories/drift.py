@@ -20,22 +20,6 @@ def drift_basis(n_trs: int, tr_s: float, high_pass_s: float) -> FloatArray:
     return np.asarray(np.linalg.qr(np.column_stack([slow, t]))[0])
 
 
-def remove_drift(values: FloatArray, tr_s: float, high_pass_s: float | None) -> FloatArray:
-    """Take mean, trend and everything slower than high_pass_s out of each column; None takes out the mean only.
-
-    Parameters
-    ----------
-    values : array of shape (n_trs, n_columns)
-        A column with a NaN becomes NaN.
-    tr_s, high_pass_s : float
-        Seconds.
-    """
-    if high_pass_s is None:
-        return np.asarray(values - values.mean(axis=0))
-    basis = drift_basis(len(values), tr_s, high_pass_s)
-    return np.asarray(values - basis @ (basis.T @ values))
-
-
 def zscore(values: FloatArray) -> FloatArray:
     """Each column at mean 0 and standard deviation 1 over time; constant columns and those with a NaN become NaN.
 
@@ -45,13 +29,3 @@ def zscore(values: FloatArray) -> FloatArray:
     varies = values.max(axis=0) > values.min(axis=0)
     scale = np.where(varies, values.std(axis=0), np.nan)
     return np.asarray((values - values.mean(axis=0)) / scale)
-
-
-def clean(values: FloatArray, tr_s: float, high_pass_s: float | None) -> FloatArray:
-    """Raw scanner units to z-scores without drift, shape (n_trs, n_columns).
-
-    A column comes back as NaN if it holds a NaN, is constant, or nothing but rounding remains without its drift.
-    """
-    residual = remove_drift(values, tr_s, high_pass_s)
-    remains = residual.std(axis=0) > 1e-9 * np.abs(values).max(axis=0)
-    return np.where(remains, zscore(residual), np.nan)

@@ -1,14 +1,13 @@
-"""Any data set, described by a YAML manifest: audio, transcripts, response tables, clock, drift removal, roles.
+"""Any data set, described by a YAML manifest: audio, transcripts, responses of any kind, clock, cleaning, roles.
 
 docs/your_data.md describes the file. Paths in it are relative to its root, which is relative to the manifest.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,40 @@ import numpy.typing as npt
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.audio import read_audio
-from brainlit.stories.base import FeatureSpace, Intervals, Responses, Story, StorySource, Subject
-from brainlit.stories.drift import clean, zscore
-from brainlit.stories.manifest_schema import Manifest, ManifestError, StorySpec, TierSpec, read_manifest
-from brainlit.stories.tables import Table, read_table
-from brainlit.stories.transcripts import PHONE_TIERS, WORD_TIERS, read_intervals
+from brainlit.stories.base import (
+    BoolArray,
+    Float32Array,
+    Intervals,
+    Responses,
+    Story,
+    StorySource,
+    Subject,
+)
+from brainlit.stories.drift import zscore
+from brainlit.stories.manifest_clock import Clocks
+from brainlit.stories.manifest_facts import clock_in_words, preprocessing_in_words
+from brainlit.stories.manifest_keys import ManifestError, filled, placeholders
+from brainlit.stories.manifest_reader import read_manifest
+from brainlit.stories.manifest_responses import Presentations, ResponseReader
+from brainlit.stories.manifest_schema import Manifest, StorySpec, TierSpec
+from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
+from brainlit.stories.runs import Run, RunFinder, make_finder
+from brainlit.stories.tables import Table
+from brainlit.stories.transcripts import PHONE_TIERS, WORD_TIERS, TranscriptError, read_intervals, refuse_swapped
 from brainlit.timebase import TimeBase
 
 log = logging.getLogger(__name__)
 
-FloatArray = npt.NDArray[np.float64]
+_FSAVERAGE5_VERTICES = 20_484
+_OUTSIDE_S = 1.0
+_BYTES_AT_ONCE = 256 * 2**20
 
 
 class ManifestSource(StorySource):
     """The data set that a manifest describes.
 
-    A subject without any usable column is left out with the reason (`left_out`); single columns that are constant or
-    hold a NaN come back as NaN, which everything downstream masks.
+    A subject without any usable column is left out with the reason; single columns that are constant or hold a NaN
+    come back as NaN, which everything downstream masks.
 
     Parameters
     ----------
@@ -51,29 +67,54 @@ class ManifestSource(StorySource):
         """What the file says."""
         return read_manifest(self.path)
 
+    @cached_property
+    def _finder(self) -> RunFinder:
+        return make_finder(self.manifest, self.path)
+
+    @cached_property
+    def _clocks(self) -> Clocks:
+        return Clocks(self.manifest, self._finder, self.path)
+
+    @cached_property
+    def _reader(self) -> ResponseReader:
+        return ResponseReader(self.manifest, self._finder, self._clocks, self.path)
+
     def settings(self) -> dict[str, Any]:
-        """The manifest without its root, and the SHA-256 of each file: a changed file means another store."""
-        said = dataclasses.asdict(self.manifest)
-        del said["root"]
-        said["not_words"] = sorted(said["not_words"])
-        files = {self._label(path): _sha256(path) for path in self._files()}
-        return {"source": type(self).__name__, **_as_json(said), "files": files}
+        """What the manifest says, without its root and its subjects."""
+        return {"source": type(self).__name__, **self.manifest.settings()}
 
     def story_names(self) -> Sequence[str]:
         """The stories of the manifest, in its order."""
         return list(self.manifest.stories)
 
     def subject_names(self) -> Sequence[str]:
-        """The subjects of the manifest with at least one usable column."""
-        return [name for name in self.manifest.subjects if name not in self._unusable]
-
-    def left_out(self) -> dict[str, str]:
-        """Subjects without a usable column, each with the reason."""
-        return dict(self._unusable)
+        """The subjects of the manifest, or those whom fMRIPrep's folder holds."""
+        return self._finder.subjects()
 
     def default_roles(self) -> dict[str, list[str]]:
         """The roles of the manifest."""
         return {role: list(spans) for role, spans in self.manifest.roles.items()}
+
+    def facts(self) -> dict[str, str]:
+        """Clock and preprocessing in words; licence and citation where the manifest gives them."""
+        own = {"licence": self.manifest.licence, "citation": self.manifest.citation}
+        said = {
+            "clock": clock_in_words(self.manifest.stories),
+            "preprocessing": preprocessing_in_words(self.manifest.responses),
+        }
+        return said | {key: value for key, value in own.items() if value is not None}
+
+    def story_files(self, name: str) -> list[Path]:
+        """Audio, transcripts and the table of row starts."""
+        spec = self._spec(name)
+        patterns = [spec.audio, spec.words.file, spec.phones.file if spec.phones else None, spec.tr_starts]
+        return list(dict.fromkeys(self._path(pattern, name) for pattern in patterns if pattern is not None))
+
+    def subject_files(self, name: str) -> list[Path]:
+        """Responses, masks, confounds and regions."""
+        config = self._region_config()
+        regions = [] if config is None else region_files(config, name, self.manifest.root)
+        return list(dict.fromkeys([*self._finder.files(name), *regions]))
 
     def story(self, name: str) -> Story:
         """Sound, words, phones and clock of one story.
@@ -81,75 +122,77 @@ class ManifestSource(StorySource):
         Raises
         ------
         ManifestError
-            If the story is unknown, or the sound ends before the scanner does by more than silence_after_s.
+            If the story is unknown, nobody heard it, the sound ends before the scanner does by more than
+            silence_after_s, or words lie outside the sound.
+        TranscriptError
+            If words and phones are swapped.
         """
         spec = self._spec(name)
-        audio_path, audio = self._path(spec.audio, story=name), self._audio(spec, name)
-        timebase = self._timebase(name)
-        sound_s = len(audio) / timebase.sample_rate_hz
-        missing_s = timebase.end_s - sound_s
-        if missing_s > spec.silence_after_s + 0.5 * spec.tr_s:
-            raise ManifestError(
-                f"{self.path}: {audio_path} lasts {sound_s:.2f} s, but the {timebase.n_trs} rows of {name!r} end at"
-                f" {timebase.end_s:.2f} s. Check onset_s ({spec.onset_s}) and tr_s ({spec.tr_s}); if the scanner did"
-                f" run on in silence, say silence_after_s: {np.ceil(missing_s):.0f}."
-            )
-        phones = self._intervals(spec.phones, name, PHONE_TIERS) if spec.phones else None
-        return Story(name, audio, self._intervals(spec.words, name, WORD_TIERS), phones, timebase)
+        timebase, audio = self._clocks.timebase(name), read_audio(self._path(spec.audio, name))
+        self._require_sound(name, timebase, len(audio) / timebase.sample_rate_hz)
+        words, phones = self._intervals(spec.words, name, WORD_TIERS), self.phones(name)
+        refuse_swapped(words, phones, f"{self._path(spec.words.file, name)}")
+        self._require_inside(name, words, len(audio) / timebase.sample_rate_hz)
+        return Story(name, audio, words, phones, timebase)
 
-    def feature_spaces(self, story: Story) -> list[FeatureSpace]:
-        """Low-level spaces of sound, words and phones; word vectors where the manifest names a file of them."""
-        from brainlit.features import low_level_spaces
-        from brainlit.features.semantic import word_vectors
-
-        spaces = low_level_spaces(story)
-        if self.manifest.word_vectors is not None:
-            spaces.append(word_vectors(story, self._vectors, source=self.manifest.word_vectors))
-        return spaces
+    def phones(self, story: str) -> Intervals | None:
+        """Phones of one story; reads nothing else."""
+        tier = self._spec(story).phones
+        return None if tier is None else self._intervals(tier, story, PHONE_TIERS)
 
     def subject(self, name: str) -> Subject:
-        """Regions of one subject: those of the manifest, or one per named column."""
-        heard = self._heard(name)
-        table = self._table(name, heard[0], self._repeats(heard[0])[0])
-        columns = self._columns(table)
-        n_voxels = table.values.shape[1]
-        if columns is None:
-            return Subject(name, n_voxels)
-        regions = self.manifest.responses.regions or {column: (column,) for column in columns}
-        return Subject(name, n_voxels, {region: _mask(region, wanted, columns) for region, wanted in regions.items()})
+        """Columns of one subject: places where mask or surface give them, regions by column names and from files.
+
+        Raises
+        ------
+        SubjectLeftOut
+            If no column of any story can be used.
+        ManifestError
+            If columns, mask and surface do not fit each other.
+        """
+        first, table = self._reader.first_usable(name)
+        n_columns, mask = table.values.shape[1], self._finder.mask(name)
+        if mask is not None and int(mask.inside.sum()) != n_columns:
+            raise ManifestError(
+                f"{self.path}: {first.files[0]} has {n_columns} columns, but {mask.file} has {mask.inside.sum()}"
+                " voxels. Name the mask that the columns were taken from."
+            )
+        regions = self._named_columns(table)
+        config = self._region_config()
+        if config is not None:
+            regions |= read_subject_regions(config, name, n_columns, self.manifest.root)
+        coordinates_mm = None if mask is None else mask.coordinates_mm
+        return Subject(name, n_columns, regions, self._vertices(first, n_columns), coordinates_mm)
 
     def responses(self, subject: str, story: str) -> Responses | None:
-        """Responses without drift, z-scored over time; NaN in the columns that hold no data.
+        """Responses without drift and confounds, z-scored over time; NaN in the columns that hold no data.
 
         Raises
         ------
         ManifestError
-            If tables of one story differ in their number of rows, or do not fit the clock.
+            If runs differ in their number of rows or columns, or do not fit the clock.
         """
-        if story not in self._heard(subject):
+        self._finder.require_subject(subject)
+        if story not in self._finder.heard(subject):
             return None
-        repeats = np.stack([self._cleaned(subject, story, repeat) for repeat in self._repeats(story)])
-        n_bad = int(np.isnan(repeats).any(axis=(0, 1)).sum())
-        if n_bad:
-            log.warning("%s, %s: %d of %d columns hold no data; masked.", subject, story, n_bad, repeats.shape[2])
-        mean = repeats[0] if len(repeats) == 1 else zscore(repeats.mean(axis=0))
-        return Responses(mean.astype(np.float32), repeats.astype(np.float32) if len(repeats) > 1 else None)
+        runs = self._finder.runs(subject, story)
+        first = self._reader.cleaned(subject, story, runs[0])
+        if len(runs) == 1:
+            _say_what_is_masked(subject, story, first)
+            return Responses(first)
+        if first.nbytes * len(runs) <= _BYTES_AT_ONCE:
+            together = np.stack([first, *(self._reader.cleaned(subject, story, run) for run in runs[1:])])
+            repeats: Sequence[Float32Array] | Float32Array = together
+        else:
+            repeats = Presentations(self._reader, subject, story, runs)
+        total = np.zeros(first.shape)
+        for k in range(len(runs)):
+            total += repeats[k]
+        mean = zscore(total).astype(np.float32)
+        _say_what_is_masked(subject, story, mean)
+        return Responses(mean, repeats)
 
-    @cached_property
-    def _unusable(self) -> dict[str, str]:
-        reasons = {}
-        for name, heard in self.manifest.subjects.items():
-            if not any(np.isfinite(self._cleaned(name, s, self._repeats(s)[0])).any() for s in heard):
-                file = self._response_path(name, heard[0], self._repeats(heard[0])[0])
-                reasons[name] = f"every column is constant or holds NaN (see {file.name})"
-                log.warning("%s is left out: %s.", name, reasons[name])
-        return reasons
-
-    @cached_property
-    def _vectors(self) -> Any:
-        from brainlit.features.semantic import read_word_vectors
-
-        return read_word_vectors(self.manifest.root / str(self.manifest.word_vectors))
+    # Parts of a story
 
     def _spec(self, story: str) -> StorySpec:
         if story not in self.manifest.stories:
@@ -157,107 +200,78 @@ class ManifestSource(StorySource):
             raise ManifestError(f"{self.path}: there is no story {story!r}. {hint}")
         return self.manifest.stories[story]
 
-    def _heard(self, subject: str) -> tuple[str, ...]:
-        if subject not in self.manifest.subjects:
-            hint = did_you_mean(subject, self.manifest.subjects)
-            raise ManifestError(f"{self.path}: there is no subject {subject!r}. {hint}")
-        return self.manifest.subjects[subject]
+    def _path(self, pattern: str, story: str) -> Path:
+        return self.manifest.root / filled(pattern, story=story)
 
-    def _repeats(self, story: str) -> tuple[str, ...]:
-        return self._spec(story).repeats or ("",)
+    def _intervals(self, tier: TierSpec, story: str, usual_tiers: Sequence[str]) -> Intervals:
+        path = self._path(tier.file, story)
+        name = None if tier.tier is None else filled(tier.tier, story=story)
+        found = read_intervals(path, name, usual_tiers, self.manifest.not_words, tier.column, tier.where)
+        if not tier.on_scanner_clock:
+            return found
+        return Intervals(found.labels, found.start_s + self._clocks.first_volume_s(story), found.duration_s)
 
-    def _path(self, pattern: str, **names: str) -> Path:
-        return self.manifest.root / self._filled(pattern, **names)
-
-    def _label(self, path: Path) -> str:
-        root = self.manifest.root
-        return str(path.relative_to(root) if path.is_relative_to(root) else path)
-
-    def _filled(self, pattern: str, **names: str) -> str:
-        try:
-            return pattern.format(**names)
-        except (KeyError, IndexError, ValueError) as error:
-            known = ", ".join(f"{{{name}}}" for name in names)
-            raise ManifestError(f"{self.path}: {pattern!r}: {error} is no placeholder; known: {known}.") from error
-
-    def _audio(self, spec: StorySpec, name: str) -> npt.NDArray[np.int16]:
-        return read_audio(self._path(spec.audio, story=name))
-
-    def _intervals(self, spec: TierSpec, story: str, usual_tiers: Sequence[str]) -> Intervals:
-        path = self._path(spec.file, story=story)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist. Check the path in {self.path}, and its root.")
-        return read_intervals(path, spec.tier, usual_tiers, self.manifest.not_words)
-
-    def _timebase(self, story: str) -> TimeBase:
-        spec = self._spec(story)
-        if spec.tr_starts is not None:
-            return TimeBase(read_table(self._path(spec.tr_starts, story=story)).values[:, 0], spec.tr_s)
-        return TimeBase.regular(self._n_trs(story), spec.tr_s, float(spec.onset_s or 0.0))
-
-    def _n_trs(self, story: str) -> int:
-        first = next((name for name, heard in self.manifest.subjects.items() if story in heard), None)
-        if first is None:
-            raise ManifestError(f"{self.path}: nobody heard {story!r}. Add it to a subject, or remove the story.")
-        return len(self._table(first, story, self._repeats(story)[0]).values)
-
-    def _response_path(self, subject: str, story: str, repeat: str) -> Path:
-        return self._path(self.manifest.responses.file, subject=subject, story=story, repeat=repeat)
-
-    def _table(self, subject: str, story: str, repeat: str) -> Table:
-        dataset = self.manifest.responses.dataset
-        names = {"subject": subject, "story": story, "repeat": repeat}
-        return read_table(self._response_path(**names), self._filled(dataset, **names) if dataset else None)
-
-    def _cleaned(self, subject: str, story: str, repeat: str) -> FloatArray:
-        values = self._table(subject, story, repeat).values
-        n_trs = self._timebase(story).n_trs
-        if len(values) != n_trs:
-            turned = " Its columns would fit: is it transposed?" if values.shape[1] == n_trs else ""
+    def _require_sound(self, story: str, timebase: TimeBase, sound_s: float) -> None:
+        spec, missing_s = self._spec(story), timebase.end_s - sound_s
+        if missing_s > spec.silence_after_s + 0.5 * timebase.tr_s:
             raise ManifestError(
-                f"{self.path}: {self._response_path(subject, story, repeat)} has {len(values)} rows, but {story!r} has"
-                f" {n_trs} TRs.{turned} Rows are volumes; trim all tables of a story alike."
+                f"{self.path}: {self._path(spec.audio, story)} lasts {sound_s:.2f} s, but the {timebase.n_trs} rows of"
+                f" {story!r} end at {timebase.end_s:.2f} s. Check onset_s ({spec.onset_s}) and tr_s ({timebase.tr_s});"
+                f" if the scanner did run on in silence, say silence_after_s: {np.ceil(missing_s):.0f}."
             )
-        return clean(values, self._spec(story).tr_s, self.manifest.responses.high_pass_s)
 
-    def _columns(self, table: Table) -> tuple[str, ...] | None:
-        columns = self.manifest.responses.columns or table.columns
-        if columns is not None and len(columns) != table.values.shape[1]:
+    def _require_inside(self, story: str, words: Intervals, sound_s: float) -> None:
+        """Words outside the sound are on another clock."""
+        first_s, last_s = float(words.start_s[0]), float(words.start_s[-1])
+        if first_s < -_OUTSIDE_S or last_s > sound_s + _OUTSIDE_S:
+            tier = self._spec(story).words
+            raise TranscriptError(
+                f"{self._path(tier.file, story)}: words start from {first_s:.2f} to {last_s:.2f} s of the audio file,"
+                f" which lasts {sound_s:.2f} s. Do its times count from the first volume? Then say clock: scanner"
+                f" (now {'scanner' if tier.on_scanner_clock else 'audio'}) and check onset_s."
+            )
+
+    def _named_columns(self, table: Table) -> dict[str, BoolArray]:
+        said = self.manifest.responses
+        columns = said.columns or table.columns
+        if columns is None:
+            if said.regions:
+                raise ManifestError(f"{self.path}: responses.regions names columns, but the columns have no names.")
+            return {}
+        if len(columns) != table.values.shape[1]:
             raise ManifestError(
                 f"{self.path}: responses.columns names {len(columns)} columns ({', '.join(columns[:9])}), but the"
                 f" tables have {table.values.shape[1]}."
             )
-        return columns
+        groups = said.regions or {column: (column,) for column in columns}
+        return {region: self._mask(region, wanted, columns) for region, wanted in groups.items()}
 
-    def _story_files(self, story: str) -> list[Path]:
-        spec = self._spec(story)
-        patterns = [spec.audio, spec.words.file, spec.phones.file if spec.phones else None, spec.tr_starts]
-        return list(dict.fromkeys(self._path(pattern, story=story) for pattern in patterns if pattern is not None))
+    def _mask(self, region: str, wanted: Sequence[str], columns: Sequence[str]) -> BoolArray:
+        for column in wanted:
+            if column not in columns:
+                hint = did_you_mean(column, columns)
+                raise ManifestError(f"{self.path}: responses.regions: {region} names no column {column!r}. {hint}")
+        return np.isin(columns, list(wanted))
 
-    def _files(self) -> list[Path]:
-        files = [path for story in self.manifest.stories for path in self._story_files(story)]
-        for subject, heard in self.manifest.subjects.items():
-            files += [self._response_path(subject, s, r) for s in heard for r in self._repeats(s)]
-        if self.manifest.word_vectors is not None:
-            files.append(self.manifest.root / self.manifest.word_vectors)
-        return list(dict.fromkeys(files))
+    def _region_config(self) -> RegionConfig | None:
+        """How regions are read from files; the mask of the responses is theirs unless they name one."""
+        config, mask = self.manifest.responses.region_files, self.manifest.responses.mask
+        if config is None or config.mask is not None or mask is None or placeholders(mask) - {"subject"}:
+            return config
+        return replace(config, mask=mask)
 
-
-def _mask(region: str, wanted: Sequence[str], columns: Sequence[str]) -> npt.NDArray[np.bool_]:
-    for column in wanted:
-        if column not in columns:
-            raise ManifestError(f"region {region!r} names no column {column!r}. {did_you_mean(column, columns)}")
-    return np.isin(columns, list(wanted))
-
-
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Check the path in the manifest, and its root.")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def _vertices(self, run: Run, n_columns: int) -> npt.NDArray[np.int64] | None:
+        if (self.manifest.responses.space or "").partition(":")[0] != "fsaverage5":
+            return None
+        if n_columns != _FSAVERAGE5_VERTICES:
+            raise ManifestError(
+                f"{self.path}: {run.files[0]} has {n_columns} columns, but space fsaverage5 has {_FSAVERAGE5_VERTICES}"
+                " vertices, left hemisphere first. Give both hemispheres, or another space."
+            )
+        return np.arange(n_columns, dtype=np.int64)
 
 
-def _as_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _as_json(item) for key, item in value.items()}
-    return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _say_what_is_masked(subject: str, story: str, values: Float32Array) -> None:
+    n_bad = int(np.isnan(values).any(axis=0).sum())
+    if n_bad:
+        log.warning("%s, %s: %d of %d columns hold no data; masked.", subject, story, n_bad, values.shape[1])

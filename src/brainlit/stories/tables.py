@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from brainlit.hints import did_you_mean
+from brainlit.stories.base import Float32Array, SourceError
+from brainlit.stories.text_files import read_cells, read_lines, require_file
 
 FloatArray = npt.NDArray[np.float64]
 
 _SEPARATORS = {".txt": None, ".dat": None, ".1d": None, ".csv": ",", ".tsv": "\t"}
 _HDF5 = (".h5", ".hdf5", ".hf5", ".hdf")
+_MOST_COMPRESSED = 1032  # deflate reaches no more, so a header that says more is damaged
+# What numpy and h5py raise on damaged bytes.
+_DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError,
+           ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError)  # fmt: skip
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
-class TableError(ValueError):
+class TableError(SourceError):
     """A table that cannot be read; the message names file, place, cause and cure."""
 
 
@@ -25,7 +36,7 @@ class TableError(ValueError):
 class Table:
     """Values (n_rows, n_columns), NaN where a cell is empty, and the names of the columns if the file has them."""
 
-    values: FloatArray
+    values: FloatArray | Float32Array
     columns: tuple[str, ...] | None
 
 
@@ -44,16 +55,17 @@ def read_table(path: Path, dataset: str | None = None) -> Table:
     TableError
         If the format is unknown, a cell is no number, or the table is not two-dimensional.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Check the path in the manifest, and its root.")
+    require_file(path)
     suffix = path.suffix.lower()
     columns: tuple[str, ...] | None = None
     if suffix in _SEPARATORS:
         values, columns = _read_text(path, _SEPARATORS[suffix])
     elif suffix == ".npy":
-        values = _read_npy(path)
+        with _readable(path, "a readable .npy array of numbers"):
+            values = _as_float(path, np.load(path, allow_pickle=False))
     elif suffix in _HDF5:
-        values = _read_hdf5(path, dataset)
+        with _readable(path, "a readable HDF5 file"), _opened(path, dataset) as found:
+            values = _as_float(path, found[()])
     else:
         known = ", ".join([*_SEPARATORS, ".npy", *_HDF5])
         raise TableError(f"{path}: tables of type {suffix!r} are not read; known: {known}.")
@@ -64,21 +76,45 @@ def read_table(path: Path, dataset: str | None = None) -> Table:
     return Table(values, columns)
 
 
+def count_rows(path: Path, dataset: str | None = None) -> int:
+    """Number of rows of a table; of binary files only the header is read.
+
+    Raises
+    ------
+    FileNotFoundError, TableError
+        As `read_table` does.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".npy", *_HDF5):
+        return len(read_table(path).values)
+    require_file(path)
+    if suffix == ".npy":
+        with _readable(path, "a readable .npy array of numbers"):
+            shape = np.load(path, allow_pickle=False, mmap_mode="r").shape
+    else:
+        with _readable(path, "a readable HDF5 file"), _opened(path, dataset) as found:
+            shape = found.shape
+    if not shape or 0 in shape:
+        raise TableError(f"{path} has shape {shape}; need (n_rows, n_columns), one row per volume.")
+    return int(shape[0])
+
+
 def _read_text(path: Path, separator: str | None) -> tuple[FloatArray, tuple[str, ...] | None]:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    cells = [(n, _cells(line, separator)) for n, line in enumerate(lines, 1) if line.strip()]
+    cells = _split(path) if separator is None else read_cells(path, separator, TableError)
     columns: tuple[str, ...] | None = None
     if cells and not any(_is_number(cell) for cell in cells[0][1]):
         columns = tuple(cells.pop(0)[1])
-    n_columns = len(columns) if columns else (len(cells[0][1]) if cells else 0)
-    for n, row in cells:
-        if len(row) != n_columns:
-            raise TableError(f"{path}, line {n}: {len(row)} columns, but {n_columns} in the lines before.")
     return np.array([_numbers(path, n, row) for n, row in cells], dtype=np.float64), columns
 
 
-def _cells(line: str, separator: str | None) -> list[str]:
-    return [cell.strip().strip('"') for cell in line.split(separator)]
+def _split(path: Path) -> list[tuple[int, list[str]]]:
+    """Rows of a table that is separated by spaces or tabs."""
+    lines = enumerate(read_lines(path, TableError), 1)
+    rows = [(n, [cell.strip('"') for cell in line.split()]) for n, line in lines if line.strip()]
+    for n, row in rows:
+        if len(row) != len(rows[0][1]):
+            raise TableError(f"{path}, line {n}: {len(row)} columns, but {len(rows[0][1])} in the lines before.")
+    return rows
 
 
 def _is_number(cell: str) -> bool:
@@ -88,7 +124,7 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell
 
 
 def _numbers(path: Path, line: int, row: list[str]) -> list[float]:
@@ -98,25 +134,37 @@ def _numbers(path: Path, line: int, row: list[str]) -> list[float]:
     return [float("nan") if cell.lower() in _MISSING else float(cell) for cell in row]
 
 
-def _read_npy(path: Path) -> FloatArray:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-    except (ValueError, EOFError) as error:
-        raise TableError(f"{path} is not a readable .npy array of numbers: {error}.") from error
-
-
-def _read_hdf5(path: Path, dataset: str | None) -> FloatArray:
+@contextmanager
+def _opened(path: Path, dataset: str | None) -> Iterator[Any]:
+    """One dataset of an HDF5 file: the named one, or the only one."""
     import h5py
 
+    with h5py.File(path, "r") as file:
+        names: list[str] = []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        if dataset is None and len(names) != 1:
+            raise TableError(f"{path} holds {len(names)} datasets ({', '.join(names[:9])}); name one: 'dataset'.")
+        chosen = names[0] if dataset is None else dataset.strip("/")
+        if chosen not in names:
+            raise TableError(f"{path} holds no dataset {chosen!r}. {did_you_mean(chosen, names)}")
+        found = file[chosen]
+        if found.size is None or found.nbytes > _MOST_COMPRESSED * found.id.get_storage_size():
+            raise TableError(f"{path}: dataset {chosen!r} of shape {found.shape} holds less data than that.")
+        yield found
+
+
+@contextmanager
+def _readable(path: Path, what: str) -> Iterator[None]:
+    """Whatever numpy and h5py stumble over in a damaged file becomes one error with the file's name."""
     try:
-        with h5py.File(path, "r") as file:
-            names: list[str] = []
-            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-            if dataset is None and len(names) != 1:
-                raise TableError(f"{path} holds {len(names)} datasets ({', '.join(names[:9])}); name one: 'dataset'.")
-            chosen = dataset or names[0]
-            if chosen not in names:
-                raise TableError(f"{path} holds no dataset {chosen!r}. {did_you_mean(chosen, names)}")
-            return np.asarray(file[chosen][()], dtype=np.float64)
-    except OSError as error:
-        raise TableError(f"{path} is not a readable HDF5 file: {error}. Was it cut off while copying?") from error
+        yield
+    except SourceError:
+        raise
+    except _DAMAGE as error:
+        raise TableError(f"{path} is not {what}: {error}. Was it cut off while copying?") from error
+
+
+def _as_float(path: Path, values: Any) -> FloatArray:
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+        raise TableError(f"{path} holds {getattr(values, 'dtype', type(values).__name__)}; need an array of numbers.")
+    return np.asarray(values, dtype=np.float64)

@@ -6,6 +6,8 @@ flags in angle brackets) and takes everything else for a comment; so does this p
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,15 +15,19 @@ from pathlib import Path
 
 import numpy as np
 
-from brainlit.stories.base import Intervals
+from brainlit.stories.base import Intervals, SourceError
+from brainlit.stories.text_files import read_lines
+
+log = logging.getLogger(__name__)
 
 _TOKEN = re.compile(
     r'"(?P<text>(?:[^"]|"")*)"|<(?P<flag>\w+)>|(?<!\S)(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?!\S)'
 )
-_BYTE_ORDER_MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
+_OVERLAP_S = 0.001
+_ENCODING_CURE = "Save it in Praat as UTF-8 text (Preferences, Text writing settings)."
 
 
-class TextGridError(ValueError):
+class TextGridError(SourceError):
     """A file that is not a readable TextGrid; the message names file, line, cause and cure."""
 
 
@@ -43,6 +49,8 @@ class _Token:
 def read_textgrid(path: Path) -> list[Tier]:
     """All tiers of a TextGrid, in the order of the file; times in seconds of the recording.
 
+    Intervals that overlap (Praat makes none, other programs do) are taken as they are, with a warning.
+
     Raises
     ------
     FileNotFoundError
@@ -50,24 +58,12 @@ def read_textgrid(path: Path) -> list[Tier]:
     TextGridError
         If it is not a TextGrid in Praat's long or short text format, encoded as UTF-8 or UTF-16, or breaks off.
     """
-    reader = _Reader(path, _tokens(_decoded(path)))
+    reader = _Reader(path, _tokens("\n".join(read_lines(path, TextGridError, _ENCODING_CURE))))
     reader.header()
     n_tiers = reader.count("the number of tiers")
     tiers = [_read_tier(reader) for _ in range(n_tiers)]
     reader.finish()
     return tiers
-
-
-def _decoded(path: Path) -> str:
-    raw = path.read_bytes()
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if raw.startswith(mark)), "utf-8")
-    try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise TextGridError(
-            f"{path} is not {encoding.upper()} at byte {error.start}. Save it in Praat as UTF-8 text"
-            " (Preferences, Text writing settings)."
-        ) from error
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -89,14 +85,21 @@ def _read_tier(reader: _Reader) -> Tier:
     labels: list[str] = []
     start_s: list[float] = []
     duration_s: list[float] = []
+    overlapping: list[int] = []
     for _ in range(reader.count(f"the size of tier {name!r}")):
         start = reader.number(f"a time in tier {name!r}")
+        line = reader.line
         end = reader.number(f"the end of an interval in tier {name!r}") if kind == "IntervalTier" else start
         if end < start or (start_s and start < start_s[-1]):
             raise reader.error(f"tier {name!r}: an interval from {start} to {end} s is out of order")
+        if start_s and start < start_s[-1] + duration_s[-1] - _OVERLAP_S:
+            overlapping.append(line)
         labels.append(reader.text(f"a label in tier {name!r}"))
         start_s.append(start)
         duration_s.append(end - start)
+    if overlapping:
+        log.warning("%s, line %d: tier %r: %d intervals begin before the one before them ends; taken as they are.",
+                    reader.path, overlapping[0], name, len(overlapping))  # fmt: skip
     return Tier(name, Intervals(tuple(labels), np.array(start_s), np.array(duration_s)))
 
 
@@ -104,9 +107,9 @@ class _Reader:
     """Takes the tokens of one file one by one and says what it expected where one is missing."""
 
     def __init__(self, path: Path, tokens: Iterator[_Token]) -> None:
-        self._path = path
+        self.path = path
         self._tokens = tokens
-        self._line = 1
+        self.line = 1
 
     def header(self) -> None:
         """Check that the file says that it is a TextGrid, up to the flag before the number of tiers."""
@@ -125,7 +128,10 @@ class _Reader:
         return self._take("text", what).value
 
     def number(self, what: str) -> float:
-        return float(self._take("number", what).value)
+        value = float(self._take("number", what).value)
+        if not math.isfinite(value):
+            raise self.error(f"{what} is too large for a number")
+        return value
 
     def count(self, what: str) -> int:
         value = self.number(what)
@@ -136,17 +142,17 @@ class _Reader:
     def finish(self) -> None:
         extra = next(self._tokens, None)
         if extra is not None:
-            self._line = extra.line
+            self.line = extra.line
             raise self.error(f"{extra.value!r} follows the last tier: a size does not match its content")
 
     def error(self, message: str) -> TextGridError:
-        return TextGridError(f"{self._path}, line {self._line}: {message}.")
+        return TextGridError(f"{self.path}, line {self.line}: {message}.")
 
     def _take(self, kind: str, what: str) -> _Token:
         token = next(self._tokens, None)
         if token is None:
             raise self.error(f"the file ends where {what} should follow; it was cut off, or a quote is missing")
-        self._line = token.line
+        self.line = token.line
         if token.kind != kind:
             raise self.error(f"expected {what} (a {kind}), found {token.value!r}")
         return token

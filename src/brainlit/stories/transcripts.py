@@ -1,15 +1,16 @@
-"""Words and phones with their times, from TextGrids and from tables with onset, duration and text."""
+"""Words and phones with their times, from TextGrids, tables (CSV, TSV, BIDS events) and CTM files."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from brainlit.hints import did_you_mean
-from brainlit.stories.base import Intervals
+from brainlit.stories.base import Intervals, SourceError
+from brainlit.stories.text_files import read_cells, read_lines
 from brainlit.stories.textgrid import Tier, read_textgrid
 
 WORD_TIERS = ("word", "words")
@@ -19,48 +20,88 @@ NOT_WORDS = frozenset(
     {"", "sp", "sil", "sp_s", "spn", "pau", "br", "ls", "lg", "ns", "cg", "n/a", "#", "<unk>"}
     | {"{sl}", "{br}", "{ls}", "{lg}", "{ns}", "{cg}", "<p:>", "<sil>", "<eps>", "[silence]", "[noise]"}
 )
-TEXT_COLUMNS = ("text", "word", "label", "value")
+TEXT_COLUMNS = ("text", "word", "label", "value", "stim", "trial_type")
+
+_ARPABET = re.compile(
+    r"(AA|AE|AH|AO|AW|AX|AXR|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[0-3]?"
+    r"|B|CH|D|DH|DX|EL|EM|EN|F|G|HH|JH|K|L|M|N|NG|P|R|S|SH|T|TH|V|W|Y|Z|ZH"
+)
+_ENOUGH_LABELS, _MOST_OF_THEM = 20, 0.9
 
 
-class TranscriptError(ValueError):
+class TranscriptError(SourceError):
     """A transcript that cannot be read; the message names file, place, cause and cure."""
 
 
 def read_intervals(
-    path: Path, tier: str | None, usual_tiers: Sequence[str], not_words: Collection[str] = NOT_WORDS
+    path: Path,
+    tier: str | None,
+    usual_tiers: Sequence[str],
+    not_words: Collection[str] = NOT_WORDS,
+    column: str | None = None,
+    where: Mapping[str, Sequence[str]] | None = None,
 ) -> Intervals:
     """Words (or phones) of a recording, without the marks for silence and noise.
 
     Parameters
     ----------
     path : Path
-        A TextGrid (.TextGrid), or a table (.csv, .tsv) with the columns onset and duration, both in seconds of the
-        audio file, and one of text, word, label, value.
+        A TextGrid (.TextGrid); a table (.csv, .tsv) with the columns onset and duration in seconds and one with the
+        text; or a CTM file (.ctm: recording, channel, start, duration, word, confidence;
+        https://github.com/usnistgov/SCTK).
     tier : str or None
-        Tier of the TextGrid; None takes the only tier, or the one with a usual name.
+        Tier of the TextGrid; None takes the only tier, or the one with a usual name. Recording of the CTM file; None
+        takes the only one.
     usual_tiers : sequence of str
         Names to look for where `tier` is None.
     not_words : collection of str
         Labels to drop, in lower case.
+    column : str or None
+        Column of a table that holds the text; None takes the first there is of `TEXT_COLUMNS`.
+    where : mapping of column to texts, optional
+        Only the rows of a table whose cell in that column is one of the texts.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     TranscriptError
         If tier or columns are not there, a time is no number, or nothing remains.
     TextGridError
         If a TextGrid is malformed.
     """
-    if path.suffix.lower() == ".textgrid":
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".tsv") and (column is not None or where):
+        raise TranscriptError(f"{path}: 'column' and 'where' choose from a table (.csv, .tsv), not from {suffix!r}.")
+    if suffix == ".textgrid":
         everything = _chosen(path, read_textgrid(path), tier, usual_tiers)
-    elif path.suffix.lower() in (".csv", ".tsv"):
-        everything = _read_events(path)
+    elif suffix == ".ctm":
+        everything = _read_ctm(path, tier)
+    elif suffix in (".csv", ".tsv"):
+        everything = _read_table(path, column, where or {})
     else:
-        raise TranscriptError(f"{path}: a transcript is a .TextGrid, .csv or .tsv file, not {path.suffix!r}.")
+        raise TranscriptError(f"{path}: a transcript is a .TextGrid, .csv, .tsv or .ctm file, not {path.suffix!r}.")
     kept = [k for k, label in enumerate(everything.labels) if label.strip().lower() not in not_words]
     if not kept:
         raise TranscriptError(f"{path}: no label remains after dropping the marks for silence and noise.")
     labels = tuple(everything.labels[k].strip() for k in kept)
     return Intervals(labels, everything.start_s[kept], everything.duration_s[kept])
+
+
+def refuse_swapped(words: Intervals, phones: Intervals | None, where: str) -> None:
+    """Refuse phones where words should be; `where` names the file for the message.
+
+    Raises
+    ------
+    TranscriptError
+        If there are more words than phones, or nearly all words are ARPAbet phones.
+    """
+    if phones is not None and len(words) > len(phones):
+        raise TranscriptError(f"{where}: {len(words)} words, but {len(phones)} phones. Are the two tiers swapped?")
+    as_phones = [label for label in words.labels if _ARPABET.fullmatch(label)]
+    if len(words) >= _ENOUGH_LABELS and len(as_phones) > _MOST_OF_THEM * len(words):
+        shown = ", ".join(as_phones[:6])
+        raise TranscriptError(f"{where}: the words are phones ({shown}, ...). Name the tier that holds the words.")
 
 
 def _chosen(path: Path, tiers: list[Tier], tier: str | None, usual_tiers: Sequence[str]) -> Intervals:
@@ -80,28 +121,73 @@ def _chosen(path: Path, tiers: list[Tier], tier: str | None, usual_tiers: Sequen
     return wanted[0].intervals
 
 
-def _read_events(path: Path) -> Intervals:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        header = list(rows.fieldnames or ())
-        text = next((name for name in TEXT_COLUMNS if name in header), None)
-        if text is None or not {"onset", "duration"} <= set(header):
+def _read_table(path: Path, column: str | None, where: Mapping[str, Sequence[str]]) -> Intervals:
+    rows = read_cells(path, "\t" if path.suffix.lower() == ".tsv" else ",", TranscriptError)
+    header = rows.pop(0)[1] if rows else []
+    candidates = TEXT_COLUMNS if column is None else (column,)
+    chosen = next((name for name in candidates if name in header and name not in where), None)
+    if chosen is None or not {"onset", "duration"} <= set(header):
+        raise TranscriptError(
+            f"{path}: the columns are {', '.join(header) or 'none'}; need onset, duration and one of"
+            f" {', '.join(candidates)}."
+        )
+    for name in where:
+        if name not in header:
+            raise TranscriptError(f"{path}: there is no column {name!r}. {did_you_mean(name, header)}")
+    doubled = [name for name in (chosen, "onset", "duration", *where) if header.count(name) > 1]
+    if doubled:
+        raise TranscriptError(f"{path}: there are {header.count(doubled[0])} columns {doubled[0]!r}; need one.")
+    onset, duration, text = (header.index(name) for name in ("onset", "duration", chosen))
+    wanted = [
+        (line, row) for line, row in rows if all(row[header.index(name)] in values for name, values in where.items())
+    ]
+    if rows and not wanted:
+        name, values = next(iter(where.items()))
+        there = {row[header.index(name)] for _, row in rows}
+        raise TranscriptError(f"{path}: no row has {name} {' or '.join(values)}. {did_you_mean(values[0], there)}")
+    return _sorted([
+        (_seconds(path, line, "onset", row[onset]), _seconds(path, line, "duration", row[duration]), row[text])
+        for line, row in wanted
+    ])  # fmt: skip
+
+
+def _read_ctm(path: Path, recording: str | None) -> Intervals:
+    events: dict[str, list[tuple[float, float, str]]] = {}
+    for line, text in enumerate(read_lines(path, TranscriptError), 1):
+        cells = text.split()
+        if not cells or cells[0].startswith(";;"):
+            continue
+        if len(cells) < 5:
             raise TranscriptError(
-                f"{path}: the columns are {', '.join(header) or 'none'}; need onset, duration and one of"
-                f" {', '.join(TEXT_COLUMNS)}."
+                f"{path}, line {line}: {len(cells)} columns; need recording, channel, start, duration and word."
             )
-        events = [(_seconds(path, rows.line_num, row, "onset"), _seconds(path, rows.line_num, row, "duration"),
-                   row[text] or "") for row in rows]  # fmt: skip
-    events.sort(key=lambda event: event[0])
+        name, channel, start, duration, word = cells[:5]
+        event = (_seconds(path, line, "start", start), _seconds(path, line, "duration", duration), word)
+        events.setdefault(f"{name} {channel}", []).append(event)
+    names = [name for name in events if recording in (None, name, name.split()[0])]
+    if not events:
+        raise TranscriptError(f"{path} holds no words.")
+    if not names:
+        raise TranscriptError(f"{path}: there is no recording {recording!r}. {did_you_mean(str(recording), events)}")
+    if len(names) > 1:
+        shared = ", ".join(names[:9])
+        raise TranscriptError(f"{path}: {len(names)} recordings could be meant: {shared}. Name one with 'tier'.")
+    return _sorted(events[names[0]])
+
+
+def _sorted(events: list[tuple[float, float, str]]) -> Intervals:
+    events = sorted(events, key=lambda event: event[0])
     onset_s, duration_s = (np.array([event[k] for event in events], dtype=np.float64) for k in (0, 1))
     return Intervals(tuple(event[2] for event in events), onset_s, duration_s)
 
 
-def _seconds(path: Path, line: int, row: dict[str, str], column: str) -> float:
+def _seconds(path: Path, line: int, what: str, cell: str) -> float:
     try:
-        value = float(row[column])
-    except (TypeError, ValueError):
+        value = float(cell)
+    except ValueError:
         value = float("nan")
-    if not np.isfinite(value) or (column == "duration" and value < 0):
-        raise TranscriptError(f"{path}, line {line}: {column} is {row[column]!r}; need a number of seconds.")
+    if what == "duration" and cell.lower() == "n/a":
+        return 0.0  # BIDS: the duration is not known
+    if not np.isfinite(value) or (what == "duration" and value < 0):
+        raise TranscriptError(f"{path}, line {line}: {what} is {cell!r}; need a number of seconds.")
     return value

@@ -1,0 +1,235 @@
+"""What a text language model makes of each word in its left context: hidden states per TR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from brainlit.features.config import LanguageModelConfig, PerTr
+from brainlit.features.per_tr import in_words, to_trs
+from brainlit.stories import FeatureSpace, Story
+from brainlit.stories.base import SourceError
+
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+NAME = "language_model"
+MAY_BE_MISSING = ("pooler.dense.weight", "pooler.dense.bias")
+"""Parameters that no hidden state depends on, and that checkpoints of masked models often lack."""
+
+_WORDS_PER_BATCH = 32
+
+
+class LanguageModelError(SourceError):
+    """A language model that is not there, is of another kind, or cannot take what it is asked for."""
+
+
+class LanguageModel:
+    """Hidden states of a transformers language model, one per word.
+
+    Nothing is loaded before the first word. Runs on the GPU where there is one, in fp32.
+
+    Parameters
+    ----------
+    config : LanguageModelConfig
+    progress : bool
+        Show a progress bar.
+    """
+
+    def __init__(self, config: LanguageModelConfig, progress: bool = True) -> None:
+        self.config, self.progress = config, progress
+        self._loaded: tuple[Any, Any] | None = None
+
+    def space(self, story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
+        """Sum of the hidden states of the words of each TR; `coverage` is the share of words with a token."""
+        states, known = self.states(story.words.labels, story.name)
+        config = self.config
+        return FeatureSpace(
+            name=NAME,
+            kind="semantic",
+            columns=tuple(f"{NAME}_{column:04d}" for column in range(states.shape[1])),
+            source=f"hidden state {config.layer} of {shown_weights(config.weights)} at the last sub-word of each word,"
+            f" with up to {config.context_words} words to its left, {in_words('sum', per_tr)}",
+            values=to_trs(states, story.words.middle_s, story.timebase, "sum", per_tr),
+            coverage=float(known.mean()) if known.size else 0.0,
+        )
+
+    def states(self, words: Sequence[str], label: str = "") -> tuple[Float32Array, BoolArray]:
+        """The hidden state of each word, and which words have one.
+
+        The model reads up to `context_words` words and then the word itself, separated by spaces; nothing to its
+        right. A transcript all in capitals is read in lower case, for models know capitals as abbreviations.
+
+        Parameters
+        ----------
+        words : sequence of str
+            Words of one story, in order.
+        label : str
+            What the progress bar shows.
+
+        Returns
+        -------
+        states : float32 array of shape (n_words, hidden_size)
+            Of the last sub-word token of each word; zeros for a word without a token.
+        known : bool array of shape (n_words,)
+
+        Raises
+        ------
+        LanguageModelError
+            If the model cannot be loaded, has no such layer, or a context is longer than it can read.
+        """
+        tokenizer, model = self._load()
+        words = _readable(words)
+        known = np.zeros(len(words), dtype=bool)
+        blocks = [np.zeros((0, model.config.hidden_size), dtype=np.float32)]
+        firsts = range(0, len(words), _WORDS_PER_BATCH)
+        bar = tqdm(firsts, desc=f"{NAME} {label}", unit="batch", leave=False, disable=None if self.progress else True)
+        for first in bar:
+            rows = range(first, min(first + _WORDS_PER_BATCH, len(words)))
+            texts = [" ".join(words[max(0, row - self.config.context_words) : row + 1]) for row in rows]
+            encoded = tokenizer(texts, return_offsets_mapping=True)
+            hidden = self._hidden(tokenizer, model, encoded["input_ids"])
+            block = np.zeros((len(rows), hidden.shape[-1]), dtype=np.float32)
+            for k, (row, text, offsets) in enumerate(zip(rows, texts, encoded["offset_mapping"], strict=True)):
+                token = _last_token(offsets, len(text) - len(words[row]), len(text))
+                if token is not None:
+                    block[k], known[row] = hidden[k, token], True
+            blocks.append(block)
+        return np.concatenate(blocks[1:] or blocks), known
+
+    def _hidden(self, tokenizer: Any, model: Any, ids: list[list[int]]) -> Float32Array:
+        """Hidden states of the layer, (n_texts, n_tokens, hidden_size); texts are padded on the right."""
+        import torch
+
+        n_tokens = max(1, *(len(text) for text in ids))
+        if n_tokens > _most_tokens(tokenizer, model):
+            raise LanguageModelError(
+                f"{self.config.context_words} words of context are {n_tokens} tokens, and {self.config.weights} reads"
+                f" {_most_tokens(tokenizer, model)} at most; lower language_model.context_words."
+            )
+        padding = tokenizer.pad_token_id or 0
+        padded = torch.tensor([text + [padding] * (n_tokens - len(text)) for text in ids], device=model.device)
+        mask = torch.tensor([[1] * len(text) + [0] * (n_tokens - len(text)) for text in ids], device=model.device)
+        with torch.no_grad():
+            outputs = model(input_ids=padded, attention_mask=mask, output_hidden_states=True)
+        hidden: Float32Array = outputs.hidden_states[self.config.layer].float().cpu().numpy()
+        return hidden
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            self._loaded = load_language_model(self.config.weights)
+            n_layers = self._loaded[1].config.num_hidden_layers
+            if not -n_layers - 1 <= self.config.layer <= n_layers:
+                raise LanguageModelError(
+                    f"language_model.layer is {self.config.layer}, but {self.config.weights} has the hidden states 0"
+                    f" (embedding) to {n_layers}; negative ones count from the last, -1."
+                )
+        return self._loaded
+
+
+def load_language_model(weights: str) -> tuple[Any, Any]:
+    """Tokenizer and model of a folder or hub id, the model in fp32 and eval mode, on the GPU where there is one.
+
+    Raises
+    ------
+    LanguageModelError
+        If there is no such folder, the hub cannot be reached, or it is no text model with a fast tokenizer.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    location = _checked_location(weights)
+    try:
+        _require_kind(weights, not AutoConfig.from_pretrained(location).is_encoder_decoder)
+        tokenizer = AutoTokenizer.from_pretrained(location, use_fast=True)
+        with torch.random.fork_rng(devices=[]):
+            model, report = AutoModel.from_pretrained(location, dtype=torch.float32, output_loading_info=True)
+    except LanguageModelError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _unreachable(weights, error) from error
+    _require_kind(weights, model.main_input_name == "input_ids")
+    if not tokenizer.is_fast:
+        raise LanguageModelError(f"language model {weights!r} has no fast tokenizer, which says where tokens stand.")
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith(MAY_BE_MISSING))
+    if missing:
+        raise LanguageModelError(
+            f"language model {weights!r} lacks {len(missing)} parameters, for instance {missing[0]!r}; they would"
+            " start at random. Use a complete checkpoint."
+        )
+    return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _require_kind(weights: str, fits: bool) -> None:
+    if not fits:
+        raise LanguageModelError(
+            f"language model {weights!r} is of another kind; take a causal or a masked model of text, such as gpt2 or"
+            " bert-base-uncased."
+        )
+
+
+def shown_weights(weights: str) -> str:
+    """A hub id as it is; of a folder its name, so that what is remembered does not depend on where it lies.
+
+    >>> shown_weights("openai-community/gpt2"), shown_weights("/data/models/gpt2/")
+    ('openai-community/gpt2', 'gpt2')
+    """
+    return Path(weights).name if _looks_like_a_path(weights) else weights
+
+
+def _looks_like_a_path(weights: str) -> bool:
+    return weights.startswith(("/", ".", "~")) or weights.count("/") > 1
+
+
+def _checked_location(weights: str) -> str:
+    folder = Path(weights).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise LanguageModelError(
+                f"language model {weights!r}: the folder has no config.json; name the folder in it."
+            )
+        return str(folder)
+    if folder.exists() or _looks_like_a_path(weights):
+        raise LanguageModelError(f"language model {weights!r}: there is no such folder. {_how_to_fetch(weights)}")
+    return weights
+
+
+def _unreachable(weights: str, error: Exception) -> LanguageModelError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if Path(weights).expanduser().is_dir():
+        return LanguageModelError(f"language model {weights!r} cannot be read: {reason}")
+    return LanguageModelError(
+        f"could not get the language model {weights!r}: {reason} It is no folder here, so it was looked up on the"
+        f" model hub. {_how_to_fetch(weights)}"
+    )
+
+
+def _how_to_fetch(weights: str) -> str:
+    folder = f"models/{shown_weights(weights).split('/')[-1]}"
+    hub_id = "HUB_ID" if _looks_like_a_path(weights) else weights
+    return (
+        f"Without a network: run 'hf download {hub_id} --local-dir {folder}' on a machine that has one, copy the folder"
+        f" (config.json, model.safetensors, tokenizer.json, ...) to {Path(folder).absolute()} here and set"
+        f" language_model.weights to ./{folder}."
+    )
+
+
+def _readable(words: Sequence[str]) -> list[str]:
+    capitals = all(word == word.upper() for word in words)
+    return [word.strip().lower() if capitals else word.strip() for word in words]
+
+
+def _last_token(offsets: Sequence[tuple[int, int]], start: int, stop: int) -> int | None:
+    """The last token that holds a character of text[start:stop]; None if there is none."""
+    inside = [token for token, (first, last) in enumerate(offsets) if first < stop and last > start]
+    return inside[-1] if inside else None
+
+
+def _most_tokens(tokenizer: Any, model: Any) -> int:
+    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
+    return min(int(limit) for limit in limits if limit)

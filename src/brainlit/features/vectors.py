@@ -1,0 +1,205 @@
+"""Files of word vectors: english1000 (HDF5), GloVe, fastText and word2vec as text, word2vec as binary."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from brainlit.hints import did_you_mean
+from brainlit.stories.base import SourceError
+
+log = logging.getLogger(__name__)
+
+Float32Array = npt.NDArray[np.float32]
+WordAndVector = tuple[str, Float32Array]
+
+HDF5_SUFFIXES = (".hf5", ".hdf5", ".h5")
+PACKED_SUFFIXES = (".gz", ".zip", ".bz2", ".xz")
+
+_FASTTEXT_MODEL = (793712314).to_bytes(4, "little")
+_LONGEST_WORD = 4096
+_SILENT_BYTES = 50_000_000
+
+
+class VectorFileError(SourceError):
+    """A file of word vectors that cannot be read; the message names file, place, cause and cure."""
+
+
+def read_word_vectors(path: Path | str, keep: Collection[str] | None = None) -> dict[str, Float32Array]:
+    """The vectors of a file by word, each of shape (n_dimensions,); of a word that occurs twice, the first.
+
+    Parameters
+    ----------
+    path : Path or str
+        english1000 and its like (.hf5, .h5, .hdf5): the datasets 'data', (n_dimensions, n_words) or the other way
+        round, and 'vocab', (n_words,); as in derivative/english1000sm.hf5 of ds003020 (985 x 10470).
+        word2vec as binary (.bin): https://code.google.com/archive/p/word2vec.
+        Everything else is text with a word and its numbers per line, separated by spaces: GloVe, or word2vec and
+        fastText (.vec) with their first line '400000 300'. A few entries of GloVe contain spaces ('. . .').
+    keep : collection of str or None
+        Only these words, in any case, are kept in memory; the whole file is still checked for its form.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    VectorFileError
+        If the file breaks off, a vector has another length than the first or holds something else than finite numbers,
+        or there are none. (Of an HDF5 file, words whose vector holds NaN are left out with a warning.)
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file of word vectors; check features.vectors.")
+    if path.suffix.lower() in PACKED_SUFFIXES:
+        raise VectorFileError(f"{path} is packed ({path.suffix}); unpack it and name the file inside.")
+    wanted = None if keep is None else {word.lower() for word in keep}
+    if path.suffix.lower() in HDF5_SUFFIXES:
+        entries = _read_hdf5(path, wanted)
+    elif path.suffix.lower() == ".bin":
+        entries = _read_binary(path, wanted)
+    else:
+        entries = _read_text(path, wanted)
+    vectors: dict[str, Float32Array] = {}
+    for word, vector in entries:
+        vectors.setdefault(word, vector)
+    return vectors
+
+
+def _read_text(path: Path, wanted: set[str] | None) -> Iterator[WordAndVector]:
+    n_promised, n_dimensions, n_read = 0, 0, 0
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+        for number, line in enumerate(_with_progress(lines, path), start=1):
+            parts = line.rstrip().split(" ")
+            if number == 1 and len(parts) == 2 and all(part.isdecimal() for part in parts):
+                n_promised, n_dimensions = int(parts[0]), int(parts[1])
+                continue
+            if parts == [""]:
+                continue
+            n_dimensions = n_dimensions or len(parts) - 1
+            word = _word_of_line(path, number, parts, n_dimensions)
+            n_read += 1
+            if wanted is None or word.lower() in wanted:
+                yield word, _numbers_of_line(path, number, parts[-n_dimensions:])
+    if n_read < max(n_promised, 1):
+        promised = f"; its first line promises {n_promised}, so the file was cut off" if n_promised and n_read else ""
+        raise VectorFileError(f"{path} holds {n_read or 'no'} word vectors{promised}. Download it again.")
+
+
+def _word_of_line(path: Path, number: int, parts: list[str], n_dimensions: int) -> str:
+    word = " ".join(parts[: len(parts) - n_dimensions])
+    if n_dimensions == 0:
+        raise VectorFileError(f"{path}, line {number}: {word[:40]!r}; expected a word and then numbers, with spaces.")
+    if not word or any(_is_number(part) for part in word.split(" ")[1:]):
+        raise VectorFileError(
+            f"{path}, line {number}: {len(parts) - 1} values, but the first vector has {n_dimensions};"
+            " the file is cut off or not in word2vec/GloVe text form."
+        )
+    return word
+
+
+def _numbers_of_line(path: Path, number: int, parts: list[str]) -> Float32Array:
+    try:
+        vector = np.asarray(parts, dtype=np.float32)
+    except ValueError as error:
+        raise VectorFileError(f"{path}, line {number}: {error}; expected a word and then numbers.") from error
+    if not np.isfinite(vector).all():
+        raise VectorFileError(f"{path}, line {number}: the vector holds NaN or infinite numbers; remove the line.")
+    return vector
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_binary(path: Path, wanted: set[str] | None) -> Iterator[WordAndVector]:
+    """A text line 'n_words n_dimensions', then a word, a space and little-endian 32-bit floats for each word."""
+    if path.stat().st_size == 0:
+        raise VectorFileError(f"{path}, byte 0: the file is empty. Download it again.")
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as raw:
+        n_words, n_dimensions, place = _binary_header(path, raw)
+        for index in tqdm(range(n_words), desc=path.name, unit="word", disable=len(raw) < _SILENT_BYTES):
+            space = raw.find(b" ", place, place + _LONGEST_WORD)
+            end = space + 1 + 4 * n_dimensions
+            if space < 0 or end > len(raw):
+                raise VectorFileError(
+                    f"{path}, byte {place}: word {index + 1} of {n_words} has no vector of {n_dimensions} numbers; the"
+                    " file is cut off or not in word2vec's binary form. Download it again."
+                )
+            word = raw[place:space].decode("utf-8", errors="replace").lstrip("\n")
+            if wanted is None or word.lower() in wanted:
+                yield word, _binary_vector(path, raw[space + 1 : end], space + 1)
+            place = end
+        if raw[place:].strip():
+            raise VectorFileError(
+                f"{path}, byte {place}: {len(raw) - place} bytes follow the last of {n_words} words; the first line"
+                " does not fit the file. Download it again."
+            )
+
+
+def _binary_header(path: Path, raw: mmap) -> tuple[int, int, int]:
+    """Number of words, number of dimensions, and where the first word starts."""
+    if raw[:4] == _FASTTEXT_MODEL:
+        raise VectorFileError(f"{path}, byte 0: this is a fastText model; give its vectors as text (.vec) instead.")
+    stop = raw.find(b"\n", 0, 100)
+    counts = raw[: max(stop, 0)].split()
+    if len(counts) != 2 or not all(count.isdigit() and int(count) > 0 for count in counts):
+        raise VectorFileError(
+            f"{path}, byte 0: expected a line such as '3000000 300' and found {bytes(raw[:20])!r}; the file is not in"
+            " word2vec's binary form. Vectors as text must not be called .bin."
+        )
+    return int(counts[0]), int(counts[1]), stop + 1
+
+
+def _binary_vector(path: Path, raw: bytes, place: int) -> Float32Array:
+    vector = np.frombuffer(raw, dtype="<f4").astype(np.float32)
+    if not np.isfinite(vector).all():
+        raise VectorFileError(f"{path}, byte {place}: the vector holds NaN or infinite numbers. Download it again.")
+    return vector
+
+
+def _read_hdf5(path: Path, wanted: set[str] | None) -> Iterator[WordAndVector]:
+    try:
+        with h5py.File(path, "r") as file:
+            data, vocabulary = (_dataset(path, file, name)[()] for name in ("data", "vocab"))
+    except OSError as error:
+        raise VectorFileError(f"{path} cannot be read as HDF5 ({error}). Download it again.") from error
+    words = [str(word, "utf-8", "replace") if isinstance(word, bytes) else str(word) for word in np.ravel(vocabulary)]
+    if data.ndim != 2 or len(words) not in data.shape or not np.issubdtype(data.dtype, np.number):
+        raise VectorFileError(
+            f"{path}: 'data' is {data.dtype} of shape {data.shape} for {len(words)} words in 'vocab'; need numbers of"
+            " shape (n_dimensions, n_words)."
+        )
+    # A square table is read as english1000 is stored: one column per word.
+    rows = np.asarray(data.T if data.shape[1] == len(words) else data, dtype=np.float32)
+    usable = np.isfinite(rows).all(axis=1)
+    if not usable.all():
+        log.warning("%s: %d of %d vectors hold NaN; their words count as unknown.", path, (~usable).sum(), len(words))
+    for index in np.flatnonzero(usable):
+        if wanted is None or words[index].lower() in wanted:
+            yield words[index], rows[index]
+
+
+def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    if not isinstance(file.get(name), h5py.Dataset):
+        raise VectorFileError(f"{path} has no dataset {name!r}. {did_you_mean(name, file)}")
+    return file[name]
+
+
+def _with_progress(lines: Iterator[str], path: Path) -> Iterator[str]:
+    """The lines, with a bar of the bytes read where the file is large."""
+    n_bytes = path.stat().st_size
+    with tqdm(total=n_bytes, desc=path.name, unit="B", unit_scale=True, disable=n_bytes < _SILENT_BYTES) as bar:
+        for line in lines:
+            bar.update(len(line))
+            yield line

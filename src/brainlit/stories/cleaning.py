@@ -1,0 +1,139 @@
+"""From scanner units to z-scores: drift, fast noise and confounds are regressed out together, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from brainlit.hints import did_you_mean
+from brainlit.stories.base import Float32Array, FloatArray, SourceError
+from brainlit.stories.drift import drift_basis, zscore
+from brainlit.stories.text_files import read_cells
+
+_COLUMNS_AT_ONCE = 16_384  # float64 copies of a whole brain would take several times its size
+_ROUNDING = 1e-7  # the files hold float32
+_MISSING = ("", "n/a", "nan")
+
+
+class CleaningError(SourceError):
+    """Confounds or filters that do not fit the responses; the message names file, place, cause and cure."""
+
+
+def clean_series(
+    values: Float32Array | FloatArray,
+    tr_s: float,
+    high_pass_s: float | None = 128.0,
+    low_pass_s: float | None = None,
+    confounds: FloatArray | None = None,
+) -> Float32Array:
+    """Take drift, fast noise and confounds out of each column, then z-score it over time; (n_trs, n_columns).
+
+    One regression on cosines, a line and the confounds, so that no step puts back what another took out (Lindquist et
+    al. 2019, doi:10.1002/hbm.24528); `nilearn.signal.clean` with its cosine filter gives the same. Cosine k of the
+    discrete cosine transform has the period 2 n_trs tr_s / k.
+
+    Parameters
+    ----------
+    values : array of shape (n_trs, n_columns)
+        Any units. Columns that hold a NaN, are constant, or of which nothing but rounding remains come back as NaN.
+    tr_s : float
+        Seconds from row to row.
+    high_pass_s : float or None
+        Periods of this many seconds and more are drift; None takes out the mean only.
+    low_pass_s : float or None
+        Periods below this many seconds are noise; None keeps them.
+    confounds : array of shape (n_trs, n_confounds), optional
+        Finite; constant columns change nothing.
+
+    Raises
+    ------
+    CleaningError
+        If the confounds have other rows or a NaN, or nothing remains.
+    """
+    basis = _nuisance_basis(len(values), tr_s, high_pass_s, low_pass_s, confounds)
+    cleaned = np.full(values.shape, np.nan, dtype=np.float32)
+    usable = np.flatnonzero(np.isfinite(values).all(axis=0))
+    for first in range(0, len(usable), _COLUMNS_AT_ONCE):
+        columns = usable[first : first + _COLUMNS_AT_ONCE]
+        raw = np.asarray(values[:, columns], dtype=np.float64)
+        residual = raw - basis @ (basis.T @ raw)
+        remains = residual.std(axis=0) > _ROUNDING * np.abs(raw).max(axis=0)
+        cleaned[:, columns] = np.where(remains, zscore(residual), np.nan)
+    return cleaned
+
+
+def _nuisance_basis(
+    n_trs: int, tr_s: float, high_pass_s: float | None, low_pass_s: float | None, confounds: FloatArray | None
+) -> FloatArray:
+    """Orthonormal basis of all that is taken out, shape (n_trs, n_out); the constant is always part of it."""
+    parts = [np.ones((n_trs, 1)) if high_pass_s is None else drift_basis(n_trs, tr_s, high_pass_s)]
+    if confounds is not None:
+        if confounds.ndim != 2 or len(confounds) != n_trs or not np.isfinite(confounds).all():
+            raise CleaningError(f"confounds have shape {confounds.shape}, or a NaN; need {n_trs} finite rows.")
+        parts.append(_unit(confounds - confounds.mean(axis=0)))
+    if low_pass_s is not None:
+        fast = np.arange(int(2 * n_trs * tr_s / low_pass_s) + 1, n_trs)
+        parts.append(_unit(np.cos(np.pi * np.outer(np.arange(n_trs) + 0.5, fast) / n_trs)))
+    left, strength, _ = np.linalg.svd(np.concatenate(parts, axis=1), full_matrices=False)
+    basis = left[:, strength > _ROUNDING * strength[0]]
+    if basis.shape[1] >= n_trs:
+        raise CleaningError(
+            f"drift, fast noise and confounds together take all of {n_trs} rows out. Use fewer confounds, a longer"
+            f" high_pass_s ({high_pass_s}) or a shorter low_pass_s ({low_pass_s})."
+        )
+    return np.asarray(basis)
+
+
+def _unit(columns: FloatArray) -> FloatArray:
+    """Columns at length 1; those that are constant are dropped."""
+    length = np.linalg.norm(columns, axis=0)
+    return np.asarray(columns[:, length > 0] / length[length > 0])
+
+
+def read_confounds(path: Path, names: Sequence[str]) -> FloatArray:
+    """Columns of an fMRIPrep confounds table, shape (n_trs, n_confounds), in the order of the names.
+
+    Parameters
+    ----------
+    path : Path
+        A `*_desc-confounds_timeseries.tsv` (https://fmriprep.org/en/stable/outputs.html#confounds): a header, then a
+        row per volume, separated by tabs.
+    names : sequence of str
+        Names of columns; '*', '?' and '[..]' match as in file names ('trans_*' also takes derivatives and squares).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CleaningError
+        If a name matches no column, or a cell is no number. Only 'n/a' in the first row counts as 0: derivatives have
+        no value there.
+    """
+    rows = read_cells(path, "\t", CleaningError)
+    if len(rows) < 2:
+        raise CleaningError(f"{path} is no table with a header and rows. Is it the table of confounds?")
+    header = rows.pop(0)[1]
+    columns: dict[str, int] = {}
+    for name in names:
+        found = [k for k, column in enumerate(header) if fnmatchcase(column, name)]
+        if not found:
+            raise CleaningError(f"{path} has no column {name!r}. {did_you_mean(name, header)}")
+        columns |= {header[k]: k for k in found}
+    first = rows[0][0]
+    cells = [[_number(path, line, line == first, row[k], name) for name, k in columns.items()] for line, row in rows]
+    return np.array(cells, dtype=np.float64)
+
+
+def _number(path: Path, line: int, is_first: bool, cell: str, name: str) -> float:
+    if is_first and cell.lower() in _MISSING:
+        return 0.0
+    try:
+        value = float(cell)
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise CleaningError(f"{path}, line {line}: {name} is {cell!r}; need a number. Choose other confounds.")
+    return value

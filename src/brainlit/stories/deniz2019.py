@@ -1,0 +1,368 @@
+"""Reading and listening to the same stories: Deniz et al. (2019), doi:10.1523/JNEUROSCI.0675-19.2019.
+
+Nine people hear and, in another session, read eleven stories of The Moth Radio Hour; while they read, the words appear
+one by one at the times at which they are spoken. The data are at
+https://gin.g-node.org/denizenslab/narratives_reading_listening_fmri; data/deniz2019.md says what is known about them,
+from which source, and what is assumed.
+
+Row r of a published matrix is volume r of the scan and begins 2.0045 r - 10.023 s into the sound. Ten rows at each end
+are left out, as in the paper: five of silence, five in which the response to it ends or begins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from brainlit.hints import did_you_mean
+from brainlit.stories.audio import read_audio
+from brainlit.stories.base import (
+    ROLES,
+    BoolArray,
+    Float32Array,
+    Intervals,
+    Remote,
+    Responses,
+    SourceError,
+    Story,
+    StorySource,
+    Subject,
+)
+from brainlit.stories.cleaning import clean_series
+from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
+from brainlit.stories.transcripts import NOT_WORDS, PHONE_TIERS, WORD_TIERS, read_intervals
+from brainlit.timebase import TimeBase
+
+log = logging.getLogger(__name__)
+
+TR_S = 2.0045
+SOUND_START_S = 10.023
+"""Seconds from the first volume to the sound, in the scanner's logs of all eleven stories (to 0.001 s)."""
+TRIMMED_TRS = 10
+"""Rows left out at each end."""
+
+VOLUMES = {
+    "alternateithicatom": 363,
+    "avatar": 387,
+    "howtodraw": 374,
+    "legacy": 420,
+    "life": 450,
+    "myfirstdaywiththeyankees": 378,
+    "naked": 442,
+    "odetostepfather": 424,
+    "souls": 375,
+    "undertheinfluence": 324,
+    "wheretheressmoke": 311,
+}
+"""Volumes of each story's scan, all different. The published files number the stories in this order, from story_01."""
+STORIES = tuple(VOLUMES)
+TEST_STORY = "wheretheressmoke"
+ROLE_OF = {
+    **dict.fromkeys(("alternateithicatom", "avatar", "howtodraw", "legacy", "life", "naked"), "tune"),
+    **dict.fromkeys(("myfirstdaywiththeyankees", "odetostepfather", "souls"), "fit"),
+    "undertheinfluence": "choose",
+    TEST_STORY: "score",
+}
+SUBJECTS = tuple(f"subject{k:02d}" for k in range(1, 10))
+MARKS = frozenset({"sentence_start", "sentence_end", "sentence start", "sentence end", "{sp}", "{ig}", "ig", "sl",
+                   "ns_ap", "spm", "ls)", "(br"})  # fmt: skip
+"""What is no word in these transcripts, besides the usual marks of silence and noise."""
+_REGION = "roi_mask_"
+
+
+class DenizSource(StorySource):
+    """Eleven stories and the responses of those who heard, or read, them.
+
+    Parameters
+    ----------
+    root : str
+        Folder that mirrors the published repository, with `responses/`, `stimuli/` and `mappers/`.
+    subjects : list of str, optional
+        'subject01' to 'subject09'; None takes all.
+    stories : list of str, optional
+        Titles as in `VOLUMES`; None takes all.
+    modality : 'listening' or 'reading'
+        'reading' takes the responses of readers. They heard nothing: the sound in the store is then that of the
+        recording whose words they read, on the same clock.
+    high_pass_s : float, optional
+        Drift slower than this is removed before z-scoring. None trusts the published preprocessing, as everyone does
+        who has published results on these files.
+    regions : RegionConfig, optional
+        None takes the regions that were drawn for each subject, from `mappers/`.
+
+    Raises
+    ------
+    SourceError
+        If a subject, story or modality is unknown, or high_pass_s is not positive.
+    """
+
+    name = "deniz2019"
+
+    def __init__(
+        self,
+        root: str,
+        subjects: list[str] | None = None,
+        stories: list[str] | None = None,
+        modality: Literal["listening", "reading"] = "listening",
+        high_pass_s: float | None = None,
+        regions: RegionConfig | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self._subjects = _chosen("subject", subjects, SUBJECTS)
+        self._stories = _chosen("story", stories, STORIES)
+        _require("modality", modality, ("listening", "reading"))
+        if high_pass_s is not None and not high_pass_s > 0:
+            raise SourceError(f"deniz2019: high_pass_s is {high_pass_s}; need seconds above 0, or null for none.")
+        self._modality, self._high_pass_s, self._regions = modality, high_pass_s, regions
+
+    def settings(self) -> dict[str, Any]:
+        """What decides how stories and subjects look in the store."""
+        return {
+            "source": type(self).__name__,
+            "stories": list(self._stories),
+            "modality": self._modality,
+            "trimmed_trs": TRIMMED_TRS,
+            "high_pass_s": self._high_pass_s,
+            "regions": None if self._regions is None else dataclasses.asdict(self._regions),
+        }
+
+    def story_names(self) -> Sequence[str]:
+        """The stories that were asked for."""
+        return list(self._stories)
+
+    def subject_names(self) -> Sequence[str]:
+        """The subjects that were asked for."""
+        return list(self._subjects)
+
+    def default_roles(self) -> dict[str, list[str]]:
+        """The authors' test story scores; it was presented twice. The ten others tune, fit and choose."""
+        return {role: [name for name in self._stories if ROLE_OF[name] == role] for role in ROLES}
+
+    def story(self, name: str) -> Story:
+        """Sound, words, phones and clock of one story; ten rows at each end are left out.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the sound or the transcript is missing.
+        SourceError
+            If the sound ends before the rows do.
+        """
+        path, timebase = self._sound(name), self._timebase(name)
+        audio = read_audio(path)
+        sound_s = len(audio) / timebase.sample_rate_hz
+        if timebase.end_s > sound_s + TR_S:
+            raise SourceError(
+                f"{path} lasts {sound_s:.2f} s, but the rows of {name!r} end at {timebase.end_s:.2f} s of it. Is it"
+                " the sound of another story, or cut off? Fetch it again."
+            )
+        return Story(name, audio, self._tier(name, WORD_TIERS), self._tier(name, PHONE_TIERS), timebase)
+
+    def phones(self, story: str) -> Intervals | None:
+        """Phones of one story, without reading the sound."""
+        return self._tier(story, PHONE_TIERS)
+
+    def subject(self, name: str) -> Subject:
+        """Number of voxels and regions; the published repository has no voxel's place on fsaverage5.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the responses or the mapper are missing.
+        SourceError
+            If the regions do not fit the responses.
+        """
+        self._known(name)
+        n_voxels = self._shape(name, self._stories[0])[-1]
+        if self._regions is not None:
+            return Subject(name, n_voxels, read_subject_regions(self._regions, name, n_voxels, self.root))
+        return Subject(name, n_voxels, read_mapper_regions(self._mapper(name), n_voxels))
+
+    def responses(self, subject: str, story: str) -> Responses | None:
+        """Rows without the ten at each end, z-scored over the rest; the test story with its two presentations.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the responses are missing.
+        SourceError
+            If the story is not in them, or has another number of rows than its scan.
+        """
+        self._known(subject)
+        shape = self._shape(subject, story)
+        if len(shape) == 2:
+            return Responses(self._rows(subject, story, ()))
+        repeats = [self._rows(subject, story, (k,)) for k in range(shape[0])]
+        mean = np.mean(repeats, axis=0, dtype=np.float64)
+        return Responses(clean_series(np.asarray(mean), TR_S, high_pass_s=None), repeats)
+
+    def story_files(self, name: str) -> Sequence[Path]:
+        """Sound and transcript."""
+        return [self._sound(name), self._transcript(name)]
+
+    def subject_files(self, name: str) -> Sequence[Path]:
+        """The responses that hold the stories asked for, and the files of the regions."""
+        responses = dict.fromkeys(self._file(name, story) for story in self._stories)
+        regions = [self._mapper(name)] if self._regions is None else region_files(self._regions, name, self.root)
+        return [*responses, *regions]
+
+    def facts(self) -> dict[str, str]:
+        """What every report says of these data."""
+        reading = {"modality": "responses of readers: the sound was not heard; each word was shown while it is spoken"}
+        drift = "" if self._high_pass_s is None else f", drift slower than {self._high_pass_s:g} s removed"
+        return {
+            **(reading if self._modality == "reading" else {"modality": "responses of listeners"}),
+            "clock": f"TR {TR_S} s, sound {SOUND_START_S} s after the first volume (scanner logs of the stories, not"
+            f" of the single sessions); {TRIMMED_TRS} rows at each end left out",
+            "preprocessing": f"motion correction and choice of cortical voxels by the authors{drift}; z-scored here",
+            "licence": "CC0 as public code that uses the data says; read LICENSE in the repository",
+            "citation": "Deniz, Nunez-Elizalde, Huth & Gallant (2019), Journal of Neuroscience 39, 7722-7736,"
+            " doi:10.1523/JNEUROSCI.0675-19.2019",
+        }
+
+    def remote(self) -> Remote:
+        """The repository on GIN, file by file."""
+        wanted = [path for name in self._stories for path in self.story_files(name)]
+        wanted += [path for name in self._subjects for path in self.subject_files(name)]
+        paths = dict.fromkeys(p.relative_to(self.root).as_posix() for p in wanted if p.is_relative_to(self.root))
+        url = "https://gin.g-node.org/denizenslab/narratives_reading_listening_fmri/raw/master"
+        return Remote(url, self.root, tuple(paths), "see LICENSE in the repository")
+
+    def _known(self, subject: str) -> None:
+        _require("subject", subject, self._subjects)
+
+    def _sound(self, story: str) -> Path:
+        return self.root / "stimuli" / f"{self._dataset(story)}.wav"
+
+    def _transcript(self, story: str) -> Path:
+        _require("story", story, self._stories)
+        return self.root / "stimuli" / "textgrids" / "stimulus_textgrids" / f"{story}.TextGrid"
+
+    def _mapper(self, subject: str) -> Path:
+        return self.root / "mappers" / f"{subject}_mappers.hdf"
+
+    def _file(self, subject: str, story: str) -> Path:
+        part = "val" if story == TEST_STORY else "trn"
+        return self.root / "responses" / f"{subject}_{self._modality}_fmri_data_{part}.hdf"
+
+    def _dataset(self, story: str) -> str:
+        _require("story", story, self._stories)
+        return f"story_{STORIES.index(story) + 1:02d}"
+
+    def _timebase(self, story: str) -> TimeBase:
+        n_trs = VOLUMES[story] - 2 * TRIMMED_TRS
+        return TimeBase.regular(n_trs, TR_S, TRIMMED_TRS * TR_S - SOUND_START_S)
+
+    def _tier(self, story: str, usual_tiers: Sequence[str]) -> Intervals:
+        path = self._transcript(story)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist. Check root, and that stimuli/ was downloaded.")
+        return read_intervals(path, None, usual_tiers, NOT_WORDS | MARKS)
+
+    def _shape(self, subject: str, story: str) -> tuple[int, ...]:
+        """Shape of a story's responses, checked against its scan."""
+        path, name = self._file(subject, story), self._dataset(story)
+        shape, others = hdf5_shape(path, name)
+        n_axes = 3 if story == TEST_STORY else 2
+        if len(shape) != n_axes or shape[-2] != VOLUMES[story] or 0 in shape:
+            fits = [title for title, n_trs in VOLUMES.items() if len(shape) == n_axes and shape[-2] == n_trs]
+            other = f" That is the length of {fits[0]!r}." if fits else ""
+            raise SourceError(
+                f"{path}: {name} has shape {shape}; the scan of {story!r} has {VOLUMES[story]} volumes"
+                f"{', in two presentations' if n_axes == 3 else ''}.{other} The file holds {', '.join(others)}."
+            )
+        return shape
+
+    def _rows(self, subject: str, story: str, repeat: tuple[int, ...]) -> Float32Array:
+        path, name = self._file(subject, story), self._dataset(story)
+        values = read_hdf5(path, name, (*repeat, slice(TRIMMED_TRS, VOLUMES[story] - TRIMMED_TRS)))
+        cleaned = clean_series(values, TR_S, self._high_pass_s)
+        n_empty = int(np.isnan(cleaned[0]).sum())
+        if n_empty:
+            log.warning("%s, %s: %d of %d voxels hold no data; masked.", subject, story, n_empty, cleaned.shape[1])
+        return cleaned
+
+
+def hdf5_shape(path: Path, dataset: str) -> tuple[tuple[int, ...], list[str]]:
+    """Shape of a dataset, and the names of all datasets of its file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    SourceError
+        If it is no HDF5 file, or lacks the dataset.
+    """
+    with _opened(path) as file:
+        names = sorted(file)
+        if dataset not in names:
+            raise SourceError(f"{path} holds no {dataset!r}. {did_you_mean(dataset, names)}")
+        return tuple(int(n) for n in file[dataset].shape), names
+
+
+def read_hdf5(path: Path, dataset: str, index: tuple[int | slice, ...]) -> Float32Array:
+    """Part of a dataset of real numbers, as float32; the rest of the file is not read."""
+    with _opened(path) as file:
+        return np.asarray(file[dataset].astype("float32")[index])
+
+
+def read_mapper_regions(path: Path, n_voxels: int) -> dict[str, BoolArray]:
+    """Regions drawn by the authors: the datasets roi_mask_<name> of a subject's mapper, (n_voxels,) each.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no mapper.
+    SourceError
+        If it holds no region, or one that does not fit the responses.
+    """
+    with _opened(path) as file:
+        drawn = {name.removeprefix(_REGION): np.asarray(file[name]) for name in file if name.startswith(_REGION)}
+    for name, mask in drawn.items():
+        if mask.shape != (n_voxels,):
+            raise SourceError(
+                f"{path}: {_REGION}{name} has shape {mask.shape}, but the responses have {n_voxels} voxels. Is it the"
+                " mapper of this subject?"
+            )
+    regions = {name: np.asarray(mask != 0, dtype=np.bool_) for name, mask in drawn.items() if (mask != 0).any()}
+    if not regions:
+        raise SourceError(f"{path} holds no {_REGION}<name>; name other regions, or fetch the mapper again.")
+    return regions
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, open; whatever h5py stumbles over becomes one error with the file's name."""
+    import h5py
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. Check root, and which subjects were downloaded.")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except SourceError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"{path} cannot be read as HDF5: {type(error).__name__}: {error}. A file of a few hundred bytes is a"
+            " pointer of git-annex: fetch its content; a larger one was cut off: fetch it again."
+        ) from error
+
+
+def _require(what: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise SourceError(f"deniz2019: there is no {what} {value!r}. {did_you_mean(value, known)}")
+
+
+def _chosen(what: str, asked: list[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    for name in asked or ():
+        _require(what, name, known)
+    if asked is not None and not asked:
+        raise SourceError(f"deniz2019: the list of what to take ({what}) is empty; leave it out to take all.")
+    return tuple(known) if asked is None else tuple(dict.fromkeys(asked))

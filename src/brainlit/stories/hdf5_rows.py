@@ -1,0 +1,196 @@
+"""Response matrices in HDF5 files of hundreds of megabytes: read in blocks of rows, as float32.
+
+One story of one subject of LeBel et al. 2023 is 271 MB of float64, the ten repeats of the test story 2.4 GB. Reading
+takes half of a matrix's float64 bytes for the result, and a block more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from brainlit.hints import did_you_mean
+from brainlit.stories.base import Float32Array, FloatArray, SourceError
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 32 * 2**20
+ZSCORED_WITHIN = 1e-2
+"""A column counts as z-scored if its mean is within this of 0 and its standard deviation within this of 1."""
+
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
+
+
+class ResponseFileError(SourceError):
+    """A response file that cannot be used; the message names file, cause and cure."""
+
+
+def read_shape(path: Path, dataset: str) -> tuple[int, ...]:
+    """Shape of a dataset of real numbers, from the file's header.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ResponseFileError
+        If it is no HDF5 file, lacks the dataset, or the dataset does not hold (all of) its numbers.
+    """
+    with _opened(path, dataset) as values:
+        return tuple(int(n) for n in values.shape)
+
+
+def read_rows(path: Path, dataset: str) -> Float32Array:
+    """A matrix (n_trs, n_voxels) as published; columns that are not z-scored over time yet are z-scored.
+
+    NaN stays NaN, and a column that never changes stays what it is.
+
+    Raises
+    ------
+    FileNotFoundError, ResponseFileError
+        As `read_shape`; and if a value is infinite.
+    """
+    with _opened(path, dataset) as values:
+        rows, mean, std = _read(path, values, ())
+    off = _varies(std) & ((np.abs(mean) > ZSCORED_WITHIN) | (np.abs(std - 1) > ZSCORED_WITHIN))
+    if off.any():
+        log.info("%s: %d of %d columns were not z-scored over time; they are now.", path, off.sum(), off.size)
+    return _zscored(rows, mean, std, off)
+
+
+class RepeatedRows(Sequence[Float32Array]):
+    """Repeats of a story in a dataset (n_repeats, n_trs, n_voxels): repeat k is read, and z-scored, when asked for.
+
+    Parameters
+    ----------
+    path : Path
+    dataset : str
+
+    Raises
+    ------
+    FileNotFoundError, ResponseFileError
+        As `read_rows`, here for the shape and on reading for the values.
+    """
+
+    def __init__(self, path: Path, dataset: str) -> None:
+        self.path, self.dataset = path, dataset
+        self.shape = read_shape(path, dataset)
+        if len(self.shape) != 3 or 0 in self.shape:
+            raise ResponseFileError(f"{path}: {dataset!r} has shape {self.shape}; need (n_repeats, n_trs, n_voxels).")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @overload
+    def __getitem__(self, index: int) -> Float32Array: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Float32Array]: ...
+
+    def __getitem__(self, index: int | slice) -> Float32Array | list[Float32Array]:
+        """Repeat `index` as float32 (n_trs, n_voxels); for a slice the list of its repeats, all in memory."""
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        k = range(len(self))[index]
+        with _opened(self.path, self.dataset) as values:
+            rows, mean, std = _read(self.path, values, (k,))
+        return _zscored(rows, mean, std, _varies(std))
+
+
+@dataclass
+class _Moments:
+    """Mean and standard deviation over rows, gathered block by block; exact for columns that never change."""
+
+    reference: FloatArray
+    total: FloatArray
+    squares: FloatArray
+
+    def add(self, block: FloatArray) -> None:
+        block -= self.reference
+        self.total += block.sum(axis=0)
+        self.squares += np.einsum("ij,ij->j", block, block)
+
+    def finish(self, n_rows: int) -> tuple[FloatArray, FloatArray]:
+        shift = self.total / n_rows
+        return self.reference + shift, np.sqrt(np.maximum(self.squares / n_rows - shift**2, 0))
+
+
+def _read(path: Path, values: Any, index: tuple[int, ...]) -> tuple[Float32Array, FloatArray, FloatArray]:
+    n_rows, n_columns = (int(n) for n in values.shape[-2:])
+    step = max(1, BLOCK_BYTES // (8 * n_columns))
+    rows = np.empty((n_rows, n_columns), dtype=np.float32)
+    first = np.asarray(values[(*index, 0)], dtype=np.float64)
+    moments = _Moments(first, np.zeros(n_columns), np.zeros(n_columns))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, n_rows, step):
+            block = np.asarray(values[(*index, slice(start, start + step))], dtype=np.float64)
+            rows[start : start + step] = block
+            _refuse_infinite(path, rows[start : start + step], start)
+            moments.add(block)
+        mean, std = moments.finish(n_rows)
+    return rows, mean, std
+
+
+def _refuse_infinite(path: Path, rows: Float32Array, first_row: int) -> None:
+    if np.isinf(rows).any():
+        row, column = np.argwhere(np.isinf(rows))[0]
+        raise ResponseFileError(
+            f"{path}: the value in row {first_row + row}, column {column} is infinite or beyond float32; responses are"
+            " z-scored, and voxels without data are NaN. The file is damaged: fetch it again."
+        )
+
+
+def _varies(std: FloatArray) -> Any:
+    return np.isfinite(std) & (std > 0)
+
+
+def _zscored(rows: Float32Array, mean: FloatArray, std: FloatArray, which: Any) -> Float32Array:
+    """Standardise some columns in place; the others keep every bit."""
+    if which.any():
+        rows -= np.where(which, mean, 0).astype(np.float32)
+        rows /= np.where(which, std, 1).astype(np.float32)
+    return rows
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[Any]:
+    """The file, open; whatever h5py stumbles over becomes one error with the file's name."""
+    import h5py
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist.")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except SourceError:
+        raise
+    except _DAMAGE as error:
+        raise ResponseFileError(
+            f"{path} cannot be read as HDF5: {type(error).__name__}: {error}. Was it cut off while copying? Fetch it"
+            " again."
+        ) from error
+
+
+@contextmanager
+def _opened(path: Path, dataset: str) -> Iterator[Any]:
+    """One dataset of real numbers, whose bytes are all there."""
+    import h5py
+
+    with _file(path) as file:
+        if dataset not in file:
+            raise ResponseFileError(f"{path} holds no dataset {dataset!r}. {did_you_mean(dataset, list(file))}")
+        values = file[dataset]
+        if not isinstance(values, h5py.Dataset) or values.dtype.kind != "f":
+            kind = getattr(values, "dtype", "group")
+            raise ResponseFileError(f"{path}: {dataset!r} is of type {kind}; need a matrix of float64. Fetch it again.")
+        if values.chunks is None and not values.is_virtual and values.id.get_storage_size() < values.nbytes:
+            raise ResponseFileError(
+                f"{path}: {dataset!r} has shape {values.shape}, but only {values.id.get_storage_size()} of its"
+                f" {values.nbytes} bytes are in the file. Fetch it again."
+            )
+        yield values

@@ -1,0 +1,365 @@
+"""LeBel et al. 2023: eight people who each listened to hours of spoken stories (OpenNeuro ds003020).
+
+A natural language fMRI dataset for voxelwise encoding models, Scientific Data 10, 555,
+doi:10.1038/s41597-023-02437-z. data/lebel2023.md is its card; `lebel2023_facts` holds what is known beforehand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.hints import did_you_mean
+from brainlit.stories import lebel2023_facts as known
+from brainlit.stories.audio import read_audio
+from brainlit.stories.base import (
+    FloatArray,
+    Intervals,
+    Remote,
+    Responses,
+    SourceError,
+    Story,
+    StorySource,
+    Subject,
+)
+from brainlit.stories.hdf5_rows import RepeatedRows, read_rows, read_shape
+from brainlit.stories.images import read_mask
+from brainlit.stories.lebel2023_choice import Split, check_word, chosen_stories, chosen_subjects, roles_of
+from brainlit.stories.lebel2023_clock import Clock, check_clock, clock_in_words, n_rows, story_clock
+from brainlit.stories.lebel2023_words import read_words_and_phones
+from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
+from brainlit.timebase import SAMPLE_RATE_HZ, TimeBase
+
+log = logging.getLogger(__name__)
+
+DOWNLOAD = "Fetch it with 'brainlit data download experiments/data/lebel2023.yaml', or correct the data set's root."
+
+
+class LebelSource(StorySource):
+    """The data set of LeBel et al. 2023, as published on OpenNeuro.
+
+    Row r of the responses is volume r + 10 of the scanner. It starts at trigger[r + 10] - sound_start of the
+    scanner's log where there is a log, and at (10 + r) x tr_s - 10.023 s of sound elsewhere.
+
+    Parameters
+    ----------
+    root : str
+        Folder that mirrors ds003020 (with `derivative/` and `stimuli/`).
+    subjects : list of str, optional
+        'UTS01' to 'UTS08'; None takes these eight. 'UTS09' is not in the paper and must be asked for.
+    stories : '27', '84' or list of str
+        The 27 stories that everyone heard (UTS04 without `life`), all 84, or some by name.
+    split : 'paper', 'held_out_ceiling' or 'disjoint'
+        Roles by default. 'paper': tune and fit are the same stories (all but the next three), choose stagefright and
+        life, score wheretheressmoke. 'held_out_ceiling': choose also has the first half of wheretheressmoke, whose
+        repeats give a noise ceiling, and only its second half is scored. 'disjoint': every second story tunes, the
+        others fit.
+    clock : 'logged' or 'nominal'
+        Use scanner logs where there are some, or never.
+    tr_s : float
+        Repetition time of the nominal clock: 2.0045 s by the logs; the BIDS side-cars say 2.0.
+    tr_reports : str, optional
+        Folder of the logs (<story>.report); None looks in <root>/derivative/tr_reports.
+    sound_lead_s : float
+        Seconds of the sound files before the zero of the TextGrids; they are cut off. The published files have none.
+    regions : RegionConfig, optional
+        Where the subjects' regions are, relative to root; None for no regions.
+
+    Raises
+    ------
+    SourceError
+        If a name is unknown, a number out of range, or the stories leave a role of a subject empty.
+    """
+
+    name = "lebel2023"
+
+    def __init__(
+        self,
+        root: str,
+        subjects: list[str] | None = None,
+        stories: str | int | list[str] = "27",
+        split: Split = "paper",
+        clock: Clock = "logged",
+        tr_s: float = known.NOMINAL_TR_S,
+        tr_reports: str | None = None,
+        sound_lead_s: float = 0.0,
+        regions: RegionConfig | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.tr_reports = None if tr_reports is None else Path(tr_reports)
+        self.regions, self.clock, self.split = regions, clock, split
+        self.tr_s, self.sound_lead_s = float(tr_s), float(sound_lead_s)
+        check_word("clock", clock, get_args(Clock))
+        check_word("split", split, get_args(Split))
+        check_clock(self.tr_s, self.sound_lead_s)
+        self._subjects = chosen_subjects(subjects)
+        self._stories = chosen_stories(stories)
+        self._roles = roles_of(self._stories, split, self._subjects)
+
+    def settings(self) -> dict[str, Any]:
+        """Stories, clock, cut and regions; neither folders nor subjects, and not the split, which no file shows."""
+        return {
+            "source": self.name,
+            "stories": list(self._stories),
+            "clock": self.clock,
+            "tr_s": self.tr_s,
+            "sound_lead_s": self.sound_lead_s,
+            "regions": None if self.regions is None else dataclasses.asdict(self.regions),
+        }
+
+    def story_names(self) -> list[str]:
+        """The stories asked for, in the order of the sessions (of respdict.json for all 84)."""
+        return list(self._stories)
+
+    def subject_names(self) -> list[str]:
+        """The subjects asked for."""
+        return list(self._subjects)
+
+    def default_roles(self) -> dict[str, list[str]]:
+        """The roles of the split."""
+        return {role: list(spans) for role, spans in self._roles.items()}
+
+    def story(self, name: str) -> Story:
+        """Sound, words, phones and clock of one story.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the sound or the TextGrid is missing.
+        SourceError
+            If a file is damaged, words lie outside the sound, the volumes go on after it, or the log does not fit.
+        """
+        self._require_story(name)
+        words, phones = self._words_and_phones(name)
+        audio, timebase = self._audio(name), self.timebase(name)
+        sound_s = len(audio) / SAMPLE_RATE_HZ
+        latest_s = max(timebase.end_s, float(words.end_s.max()))
+        if latest_s > sound_s + 1.5 * self.tr_s:
+            raise SourceError(
+                f"{self._sound_file(name)} lasts {sound_s:.2f} s after sound_lead_s ({self.sound_lead_s} s), but the"
+                f" words of {name!r} end at {words.end_s.max():.2f} s and its {timebase.n_trs} rows at"
+                f" {timebase.end_s:.2f} s. The file is cut off: fetch it again; or correct sound_lead_s."
+            )
+        return Story(name, audio, words, phones, timebase)
+
+    def phones(self, story: str) -> Intervals:
+        """Phones of one story, from its TextGrid alone."""
+        self._require_story(story)
+        return self._words_and_phones(story)[1]
+
+    def timebase(self, story: str) -> TimeBase:
+        """When each row of a story's responses happened.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder given as tr_reports does not exist.
+        SourceError
+            If the log is damaged or has another number of volumes than respdict.json counts.
+        """
+        self._require_story(story)
+        if self.clock == "logged" and self.tr_reports is not None and not self.tr_reports.is_dir():
+            raise FileNotFoundError(f"{self.tr_reports} does not exist. Correct tr_reports, or leave it out.")
+        return story_clock(story, self._log_file(story), self.tr_s)
+
+    def subject(self, name: str) -> Subject:
+        """Number of voxels, regions and voxel centres, after comparing the columns of all files.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a response file that is published, or a file of the regions, is missing.
+        SourceError
+            If the number of columns differs between stories, or from the voxels of pycortex's mask.
+        """
+        self._require_subject(name)
+        n_voxels = self._n_voxels(name)
+        published = known.N_VOXELS.get(name)
+        if published is not None and n_voxels != published:
+            log.warning("%s: %d voxels in the files; published are %d.", name, n_voxels, published)
+        regions = read_subject_regions(self.regions, name, n_voxels, self.root) if self.regions else {}
+        return Subject(name, n_voxels, regions, coordinates_mm=self._coordinates_mm(name, n_voxels))
+
+    def responses(self, subject: str, story: str) -> Responses | None:
+        """Responses as published, one row per volume; the repeats of the test story are read one by one.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the file is missing although the subject heard the story.
+        SourceError
+            If the file is damaged or its shape does not fit respdict.json.
+        """
+        self._require_subject(subject)
+        self._require_story(story)
+        if story not in self._heard(subject):
+            return None
+        self._shape(subject, story)
+        path = self._response_file(subject, story)
+        repeats = self._repeats(path, story) if story == known.TEST_STORY else None
+        return Responses(read_rows(path, "data"), repeats)
+
+    def story_files(self, name: str) -> list[Path]:
+        """Sound, TextGrid and, where it is used, the scanner's log."""
+        self._require_story(name)
+        report = self._log_file(name)
+        return [self._sound_file(name), self._textgrid_file(name), *([] if report is None else [report])]
+
+    def subject_files(self, name: str) -> list[Path]:
+        """Responses to the stories that the subject heard, pycortex's mask if it is there, and files of regions."""
+        self._require_subject(name)
+        mask = self._mask_file(name)
+        regions = region_files(self.regions, name, self.root) if self.regions else []
+        responses = [self._response_file(name, story) for story in self._heard(name)]
+        return list(dict.fromkeys([*responses, *([mask] if mask.is_file() else []), *regions]))
+
+    def left_out(self) -> dict[str, str]:
+        """Stories that a subject did not hear, by subject."""
+        reasons = {}
+        for subject in self._subjects:
+            heard = known.HEARD[subject]
+            missing = [] if heard is None else [story for story in self._stories if story not in heard]
+            if missing:
+                more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+                named = f"{', '.join(missing[:3])}{more}"
+                reasons[f"{subject}: {len(missing)} of {len(self._stories)} stories"] = f"no responses to {named}"
+        return reasons
+
+    def facts(self) -> dict[str, str]:
+        """Clock, preprocessing, subjects, roles, licence and citation, in words."""
+        remarks = [f"{name}: {known.REMARKS[name]}" for name in self._subjects if name in known.REMARKS]
+        return {
+            "clock": clock_in_words(
+                self._stories, [s for s in self._stories if self._log_file(s)], self.clock, self.tr_s
+            ),
+            "preprocessing": "by the authors: motion-corrected, aligned, detrended, z-scored per story, cut to volumes"
+            " 10 to n - 5 (LeBel et al. 2023); nothing is removed here",
+            "sound": f"zero of the transcripts is {self.sound_lead_s:g} s after the start of the files",
+            "subjects": "; ".join(remarks) or "nothing remarkable is known of the subjects asked for",
+            "split": self.split,
+            "licence": "CC0",
+            "citation": "LeBel et al. (2023), Scientific Data 10, 555, doi:10.1038/s41597-023-02437-z",
+        }
+
+    def remote(self) -> Remote:
+        """OpenNeuro's public bucket; of UTS09 all stories, since which ones there are is not known beforehand."""
+        paths = ["derivative/respdict.json", "derivative/english1000sm.hf5"]
+        for story in self._stories:
+            paths += [f"stimuli/{story}.wav", f"derivative/TextGrids/{story}.TextGrid"]
+        for subject in self._subjects:
+            heard = known.HEARD[subject]
+            stories = ("*",) if heard is None else (story for story in self._stories if story in heard)
+            paths += [f"derivative/preprocessed_data/{subject}/{story}.hf5" for story in stories]
+            paths.append(self._mask_file(subject).relative_to(self.root).as_posix())
+            if self.regions is not None and self.regions.pycortex is not None:
+                folder = f"{self.regions.pycortex.format(subject=subject)}/{subject}"
+                transform = self.regions.transform.format(subject=subject)
+                paths += [f"{folder}/overlays.svg", f"{folder}/surfaces/*", f"{folder}/transforms/{transform}/*"]
+        return Remote("s3://openneuro.org/ds003020", self.root, tuple(dict.fromkeys(paths)), "CC0")
+
+    # Files
+
+    def _sound_file(self, story: str) -> Path:
+        return self.root / "stimuli" / f"{story}.wav"
+
+    def _textgrid_file(self, story: str) -> Path:
+        return self.root / "derivative" / "TextGrids" / f"{story}.TextGrid"
+
+    def _response_file(self, subject: str, story: str) -> Path:
+        return self.root / "derivative" / "preprocessed_data" / subject / f"{story}.hf5"
+
+    def _mask_file(self, subject: str) -> Path:
+        transforms = self.root / "derivative" / "pycortex-db" / subject / "transforms"
+        return transforms / f"{subject}_auto" / "mask_thick.nii.gz"
+
+    def _log_file(self, story: str) -> Path | None:
+        """The log of a story; None where there is none, or none is wanted."""
+        folder = self.tr_reports or self.root / "derivative" / "tr_reports"
+        path = folder / f"{story}.report"
+        return path if self.clock == "logged" and path.is_file() else None
+
+    # Parts
+
+    def _require_story(self, story: str) -> None:
+        if story not in self._stories:
+            raise SourceError(f"story {story!r} is not among the {len(self._stories)} asked for:"
+                              f" {did_you_mean(story, self._stories)}")  # fmt: skip
+
+    def _require_subject(self, subject: str) -> None:
+        if subject not in self._subjects:
+            raise SourceError(f"subject {subject!r} is not asked for. {did_you_mean(subject, self._subjects)}")
+
+    def _heard(self, subject: str) -> list[str]:
+        heard = known.HEARD[subject]
+        if heard is not None:
+            return [story for story in self._stories if story in heard]
+        return [story for story in self._stories if self._response_file(subject, story).is_file()]
+
+    def _audio(self, story: str) -> npt.NDArray[np.int16]:
+        return read_audio(_existing(self._sound_file(story)))[round(self.sound_lead_s * SAMPLE_RATE_HZ) :]
+
+    def _words_and_phones(self, story: str) -> tuple[Intervals, Intervals]:
+        return read_words_and_phones(_existing(self._textgrid_file(story)))
+
+    def _shape(self, subject: str, story: str) -> tuple[int, int]:
+        """Rows and columns of a response file, once they fit the story."""
+        path = _existing(self._response_file(subject, story))
+        shape = read_shape(path, "data")
+        if len(shape) != 2 or shape[0] != n_rows(story) or shape[1] == 0:
+            raise SourceError(
+                f"{path}: 'data' has shape {shape}, but {story!r} has {n_rows(story)} rows (respdict.json counts"
+                f" {known.VOLUMES[story]} volumes, {known.TRIMMED_VOLUMES} more) of one column per voxel. Is it the"
+                " file of another story, or of another preprocessing? Fetch it again."
+            )
+        return shape[0], shape[1]
+
+    def _repeats(self, path: Path, story: str) -> RepeatedRows:
+        repeats = RepeatedRows(path, "individual_repeats")
+        expected = read_shape(path, "data")
+        if repeats.shape[1:] != expected or len(repeats) < 2:
+            raise SourceError(
+                f"{path}: 'individual_repeats' has shape {repeats.shape}; for 'data' of shape {expected} it must be"
+                f" (n_repeats, {expected[0]}, {expected[1]}) with two repeats or more. Fetch it again."
+            )
+        return repeats
+
+    def _n_voxels(self, subject: str) -> int:
+        heard = self._heard(subject)
+        if not heard:
+            folder = self._response_file(subject, "x").parent
+            raise FileNotFoundError(f"{folder} holds none of the {len(self._stories)} stories asked for. {DOWNLOAD}")
+        columns = {story: self._shape(subject, story)[1] for story in heard}
+        first = heard[0]
+        for story, n_voxels in columns.items():
+            if n_voxels != columns[first]:
+                raise SourceError(
+                    f"{self._response_file(subject, story)} has {n_voxels} columns,"
+                    f" {self._response_file(subject, first)} has {columns[first]}; all stories of {subject} have the"
+                    " same voxels. One of them is another subject's: fetch both again."
+                )
+        return columns[first]
+
+    def _coordinates_mm(self, subject: str, n_voxels: int) -> FloatArray | None:
+        """Voxel centres; pycortex turns a NIfTI array to z, y, x, and columns follow that array in C order."""
+        path = self._mask_file(subject)
+        if not path.is_file():
+            return None
+        inside, affine = read_mask(path)
+        if inside.sum() != n_voxels:
+            raise SourceError(
+                f"{path} has {inside.sum()} voxels, the responses of {subject} have {n_voxels} columns; they must"
+                " agree. Mask and responses are of different subjects or versions: fetch both again."
+            )
+        x_y_z = np.argwhere(inside.T)[:, ::-1]
+        return np.asarray(x_y_z @ affine[:3, :3].T + affine[:3, 3], dtype=np.float64)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. {DOWNLOAD}")
+    return path

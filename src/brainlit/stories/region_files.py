@@ -1,0 +1,304 @@
+"""Files of named regions: surface labels, volumes, arrays, tables. Each becomes masks over the response columns."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from xml.parsers.expat import ExpatError
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.stories.base import BoolArray, SourceError
+from brainlit.stories.region_tables import names_beside, read_names, read_region_table
+
+IntArray = npt.NDArray[np.int64]
+Side = Literal["left", "right"]
+
+__all__ = ["Region", "names_beside", "read_image", "read_region_files", "read_volume"]
+
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, ExpatError, zlib.error)
+"""What nibabel raises for files that are cut off or hold something else."""
+
+FSAVERAGE = {642: "fsaverage3", 2562: "fsaverage4", 10242: "fsaverage5", 40962: "fsaverage6", 163842: "fsaverage"}
+MESHES = {**FSAVERAGE, 32492: "fs_LR 32k", 59292: "fs_LR 59k"}
+"""Vertices per hemisphere of the usual meshes. fs_LR 164k has as many as fsaverage."""
+
+
+class Region(NamedTuple):
+    """A region as the file has it: its name there, the hemisphere if the file is of one, mask (n_voxels,)."""
+
+    name: str
+    side: Side | None
+    mask: BoolArray
+
+
+def read_region_files(
+    files: Sequence[Path],
+    n_voxels: int,
+    mask: Path | None = None,
+    mask_order: str = "auto",
+    names: Path | None = None,
+    downsample: bool = False,
+) -> list[Region]:
+    """All regions of one file, or of one file per hemisphere (left, right).
+
+    Parameters
+    ----------
+    mask, mask_order, names, downsample
+        As in `brainlit.stories.regions.RegionConfig`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    SourceError
+        If a file is of an unknown kind, damaged, or does not fit n_voxels.
+    """
+    for path in (*files, *(extra for extra in (mask, names) if extra is not None)):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; regions ask for it.")
+    kind = "".join(files[0].suffixes[-2:]).lower()
+    if kind.endswith((".annot", ".gii")):
+        return _surface(files, n_voxels, downsample)
+    if len(files) > 1:
+        raise SourceError(f"{files[0]}: '{{hemi}}' is for .annot and .label.gii; this is one file for all columns.")
+    path = files[0]
+    if kind == ".dlabel.nii":
+        return _cifti(path, n_voxels)
+    if kind.endswith((".nii", ".nii.gz")):
+        return _volume(path, n_voxels, mask, mask_order, names)
+    if kind.endswith(".npy"):
+        return _array(path, n_voxels, mask, mask_order, names)
+    if kind.endswith(".npz"):
+        return _arrays(path, n_voxels, mask, mask_order)
+    if kind.endswith((".csv", ".tsv")):
+        return [Region(name, None, found) for name, found in read_region_table(path, n_voxels).items()]
+    known = ".annot, .label.gii, .dlabel.nii, .nii, .nii.gz, .npy, .npz, .csv, .tsv"
+    raise SourceError(f"{path}: regions are not read from {kind or 'such a file'!r}; known: {known}.")
+
+
+# Surfaces
+
+
+def _surface(files: Sequence[Path], n_voxels: int, downsample: bool) -> list[Region]:
+    """Labels of the hemispheres, side by side; a region of one hemisphere is False in the other."""
+    parts = [_read_annot(path) if path.suffix.lower() == ".annot" else _read_gifti(path) for path in files]
+    n_vertices = [len(labels) for labels, _ in parts]
+    n_kept = _fit(files[0], n_vertices, n_voxels, downsample)
+    sides: tuple[Side | None, ...] = ("left", "right") if len(files) == 2 else (None,)
+    regions, start = [], 0
+    for (labels, names), side, n in zip(parts, sides, n_kept, strict=True):
+        for number, name in names.items():
+            mask = np.zeros(n_voxels, dtype=np.bool_)
+            mask[start : start + n] = labels[:n] == number
+            regions.append(Region(name, side, mask))
+        start += n
+    return regions
+
+
+def _fit(path: Path, n_vertices: list[int], n_voxels: int, downsample: bool) -> list[int]:
+    """Vertices to keep of each hemisphere, so that they are the columns of the responses."""
+    if sum(n_vertices) == n_voxels:
+        return n_vertices
+    wanted = n_voxels // 2
+    nested = set(n_vertices) <= {40962, 163842} and wanted in (10242, 40962) and 2 * wanted == n_voxels
+    if nested and len(n_vertices) == 2 and downsample and wanted < min(n_vertices):
+        return [wanted, wanted]
+    theirs = f"{' + '.join(map(str, n_vertices))} vertices"
+    if len(n_vertices) == 2 and n_vertices[0] in MESHES and 2 * wanted == n_voxels and wanted in MESHES:
+        theirs = f"the labels are on {MESHES[n_vertices[0]]} ({theirs})"
+        cure = f"the responses on {MESHES[wanted]} ({n_voxels} columns): give labels of that mesh"
+        cure += ", or set regions.downsample: true" if nested and wanted < n_vertices[0] else ""
+        raise SourceError(f"{path}: {theirs}, {cure}.")
+    one = " Give both hemispheres: write '{hemi}' in the name." if 2 * n_vertices[0] == n_voxels else ""
+    cifti = " CIFTI files leave out the medial wall: give a .dlabel.nii." if n_voxels in (59412, 91282) else ""
+    raise SourceError(
+        f"{path}: the labels have {theirs}, but the responses have {n_voxels} columns.{one}{cifti} Labels of vertices"
+        " fit responses on the same surface only; for voxels give a label .nii.gz with a mask."
+    )
+
+
+def _read_annot(path: Path) -> tuple[IntArray, dict[int, str]]:
+    from nibabel.freesurfer.io import read_annot
+
+    try:
+        labels, _, names = read_annot(path)  # type: ignore[no-untyped-call]
+    except (*_DAMAGED, OverflowError, MemoryError) as error:
+        raise _damaged(path, error) from error
+    return np.asarray(labels, dtype=np.int64), {k: name.decode("utf-8", "replace") for k, name in enumerate(names)}
+
+
+def _read_gifti(path: Path) -> tuple[IntArray, dict[int, str]]:
+    image = read_image(path)
+    names = image.labeltable.get_labels_as_dict()
+    if len(image.darrays) != 1 or not names:
+        raise SourceError(
+            f"{path} holds {len(image.darrays)} arrays and {len(names)} label names; need one array with a label table"
+            " (a .label.gii of one map)."
+        )
+    return np.asarray(image.darrays[0].data, dtype=np.int64), dict(names)
+
+
+def _cifti(path: Path, n_voxels: int) -> list[Region]:
+    image, values = read_image(path), read_volume(path)
+    if values.ndim != 2 or values.shape[1] != n_voxels:
+        raise SourceError(
+            f"{path} has shape {values.shape}, but the responses have {n_voxels} columns; need (1, n_columns) with the"
+            " same grayordinates (91282 with, 59412 without the subcortex)."
+        )
+    return _labelled(values[0], {number: name for number, (name, _) in image.header.get_axis(0).label[0].items()})
+
+
+# Volumes and arrays
+
+
+def _volume(path: Path, n_voxels: int, mask: Path | None, mask_order: str, names: Path | None) -> list[Region]:
+    image, values = read_image(path), read_volume(path)
+    if mask is not None:
+        grid = read_image(mask)
+        if grid.shape[:3] == image.shape[:3] and not np.allclose(grid.affine, image.affine, atol=1e-3):
+            raise SourceError(f"{path} and {mask} have the same shape {grid.shape}, but lie at different places.")
+    columns = _in_columns(path, values, n_voxels, mask, mask_order)
+    return _labelled(columns, _names_of(path, names))
+
+
+def _array(path: Path, n_voxels: int, mask: Path | None, mask_order: str, names: Path | None) -> list[Region]:
+    columns = _in_columns(path, _load_numpy(path), n_voxels, mask, mask_order)
+    if columns.dtype == np.bool_:
+        return [Region(path.stem, None, columns)]
+    return _labelled(columns, _names_of(path, names))
+
+
+def _arrays(path: Path, n_voxels: int, mask: Path | None, mask_order: str) -> list[Region]:
+    """One region per array: a mask (bool, or 0 and 1), or the numbers of its columns."""
+    with _load_numpy(path) as file:
+        names = list(file.files)
+        regions = []
+        for name in names:
+            try:
+                values = file[name]
+            except ValueError as error:
+                raise _pickled(path, name, error) from error
+            where = Path(f"{path}[{name}]")
+            if values.dtype != np.bool_ and values.ndim == 1 and not _is_mask(values, n_voxels):
+                found = _from_indices(where, values, n_voxels)
+            else:
+                columns = _in_columns(where, values, n_voxels, mask, mask_order)
+                if not np.isin(columns, (0, 1)).all():
+                    raise SourceError(f"{where}: a mask holds 0 and 1 only; its largest value is {columns.max()}.")
+                found = columns.astype(np.bool_)
+            regions.append(Region(name, None, found))
+    return regions
+
+
+def _is_mask(values: npt.NDArray[Any], n_voxels: int) -> bool:
+    return len(values) == n_voxels and bool(np.isin(values, (0, 1)).all())
+
+
+def _from_indices(where: Path, values: npt.NDArray[Any], n_voxels: int) -> BoolArray:
+    if values.size and (values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= n_voxels):
+        raise SourceError(
+            f"{where} has shape {values.shape}, {values.dtype}, values {values.min()}..{values.max()}; need a mask of"
+            f" shape ({n_voxels},), or whole column numbers in 0..{n_voxels - 1}. Was it made for another mask?"
+        )
+    mask = np.zeros(n_voxels, dtype=np.bool_)
+    mask[values.astype(np.int64)] = True
+    return mask
+
+
+def _in_columns(
+    path: Path, values: npt.NDArray[Any], n_voxels: int, mask: Path | None, mask_order: str
+) -> npt.NDArray[Any]:
+    """One value per column of the responses, from an array that has that shape or that of the mask's volume."""
+    if values.ndim == 1 and len(values) == n_voxels:
+        return values
+    if values.ndim == 4 and values.shape[3] == 1:
+        values = values[..., 0]
+    if values.ndim != 3:
+        raise SourceError(
+            f"{path} has shape {values.shape}, but the responses have {n_voxels} columns; need ({n_voxels},), or a"
+            " volume and its mask (regions.mask)."
+        )
+    if mask is None:
+        raise SourceError(
+            f"{path} is a volume of shape {values.shape}, but the responses have {n_voxels} columns. Name the mask"
+            " whose voxels they are (regions.mask); for pycortex data that is the transform's mask_thick.nii.gz."
+        )
+    return _in_mask(path, values, mask, mask_order, n_voxels)
+
+
+def _in_mask(path: Path, values: npt.NDArray[Any], mask: Path, mask_order: str, n_voxels: int) -> npt.NDArray[Any]:
+    """Values of a volume at the True voxels of a mask, in the order of the response columns, shape (n_voxels,).
+
+    Pycortex turns the volumes that it reads to (z, y, x) and counts voxels in C order there, which is F order in the
+    NIfTI file; arrays that it saved are (z, y, x) themselves.
+    """
+    inside = read_volume(mask) != 0
+    if mask_order == "auto":
+        mask_order = "F" if mask.parent.parent.name == "transforms" else "C"
+    saved_turned = mask_order == "F" and ".nii" not in path.name
+    if (saved_turned and values.shape == inside.shape[::-1]) or values.shape != inside.shape:
+        values = values.T
+    if values.shape != inside.shape:
+        raise SourceError(f"{path} has shape {values.T.shape}, but {mask} has {inside.shape}; need the same grid.")
+    if inside.sum() != n_voxels:
+        raise SourceError(
+            f"{mask} has {inside.sum()} voxels, but the responses have {n_voxels} columns; it is not their mask."
+        )
+    return np.asarray(values.T[inside.T] if mask_order == "F" else values[inside])
+
+
+def _labelled(columns: npt.NDArray[Any], names: Mapping[int, str]) -> list[Region]:
+    return [Region(name, None, columns == number) for number, name in names.items()]
+
+
+def _names_of(path: Path, names: Path | None) -> dict[int, str]:
+    table = names or names_beside(path)
+    if table is None:
+        raise SourceError(
+            f"{path} holds numbers, and nothing says which regions they are. Put a table with the columns index and"
+            f" name beside it ({path.name.removesuffix('.gz').rsplit('.', 1)[0]}.tsv), or name one (regions.names)."
+        )
+    return {number: name for number, name in read_names(table).items() if number != 0}
+
+
+def read_image(path: Path) -> Any:
+    """An image as nibabel opens it; what it cannot open becomes a SourceError."""
+    import nibabel
+
+    try:
+        return nibabel.load(path)
+    except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *_DAMAGED) as error:
+        raise _damaged(path, error) from error
+
+
+def read_volume(path: Path) -> npt.NDArray[Any]:
+    """All values of an image; a file that ends too early becomes a SourceError."""
+    try:
+        return np.asarray(read_image(path).dataobj)
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> SourceError:
+    if isinstance(error, SourceError):
+        return error
+    return SourceError(f"{path} is not readable: {error}. Was it cut off while copying?")
+
+
+def _load_numpy(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, BadZipFile) as error:
+        raise _pickled(path, "", error) from error
+
+
+def _pickled(path: Path, name: str, error: Exception) -> SourceError:
+    return SourceError(
+        f"{path}{f'[{name}]' if name else ''} is no plain array: {error}. Pickled objects are not read; save masks with"
+        " np.savez(file, A1=mask, ...)."
+    )

@@ -1,0 +1,163 @@
+import gzip
+import logging
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brainlit.features import read_word_vectors
+from brainlit.features.vectors import VectorFileError
+
+WORDS = {"the": [1.0, 2.0, 3.0], "Katze": [-0.5, 1e-3, 0.0], "été": [4.0, 5.0, 6.0]}
+
+
+def binary(vectors, newline=b"\n", header=None):
+    n_dimensions = len(next(iter(vectors.values())))
+    start = header or f"{len(vectors)} {n_dimensions}\n".encode()
+    return start + b"".join(
+        word.encode() + b" " + np.asarray(vector, dtype="<f4").tobytes() + newline for word, vector in vectors.items()
+    )
+
+
+def text(vectors, header=""):
+    return header + "".join(f"{word} {' '.join(map(repr, vector))}\n" for word, vector in vectors.items())
+
+
+def write_hdf5(path, data, vocab):
+    with h5py.File(path, "w") as file:
+        file["data"], file["vocab"] = data, vocab
+    return path
+
+
+def same(vectors, expected=WORDS):
+    assert list(vectors) == list(expected)
+    for word, vector in expected.items():
+        np.testing.assert_allclose(vectors[word], vector, rtol=1e-6)
+        assert vectors[word].dtype == np.float32
+    return True
+
+
+@pytest.mark.parametrize("header", ["", "3 3\n"])
+def test_glove_word2vec_and_fasttext_text_files(tmp_path, header):
+    path = tmp_path / "vectors.vec"
+    path.write_text(text(WORDS, header) + "the 9 9 9\n\n", encoding="utf-8")
+    assert same(read_word_vectors(path))
+    path.write_text(text(WORDS, header).replace("\n", " \r\n"), encoding="utf-8", newline="")
+    assert same(read_word_vectors(path))
+
+
+def test_entries_of_glove_that_contain_spaces_are_read(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("the 1 2\n. . . 3 4\n\x85 5 6\n\xa0 7 8\n", encoding="utf-8")
+    vectors = read_word_vectors(path)
+    assert list(vectors) == ["the", ". . .", "\x85", "\xa0"]
+    assert vectors[". . ."].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("the 1 2 3\ncat 1 2\n", "line 2: 2 values, but the first vector has 3"),
+        ("the 1 2\ncat 1 2 3\n", "line 2: 3 values"),
+        ("the 1 2\ncat 1 x\n", "line 2: could not convert"),
+        ("the 1 2\ncat 1 nan\n", "line 2: the vector holds NaN"),
+        ("the\t1\t2\n", "line 1: .*with spaces"),
+        ("2 3\nthe 1 2 3\ncat 1 2\n", "line 3: 2 values, but the first vector has 3"),
+        ("3 2\nthe 1 2\ncat 1 2\n", "holds 2 word vectors; its first line promises 3"),
+        ("", "holds no word vectors"),
+        ("3 300\n", "holds no word vectors"),
+    ],
+)
+def test_broken_text_files_are_refused_with_the_line(tmp_path, content, message):
+    path = tmp_path / "vectors.txt"
+    path.write_text(content)
+    with pytest.raises(VectorFileError, match=message):
+        read_word_vectors(path)
+
+
+@pytest.mark.parametrize("newline", [b"", b"\n"])
+def test_word2vec_binary_files_with_and_without_line_ends(tmp_path, newline):
+    path = tmp_path / "vectors.bin"
+    path.write_bytes(binary(WORDS, newline))
+    assert same(read_word_vectors(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "byte 0: the file is empty"),
+        (b"the 1 2 3\n", "byte 0: expected a line such as '3000000 300'"),
+        (b"no line end", "byte 0: expected a line"),
+        (b"\xba\x16\x4f\x2f rest", "fastText model.*vec"),
+        (binary(WORDS)[:-6], r"byte 39: word 3 of 3 has no vector of 3 numbers"),
+        (binary(WORDS) + b"more", "byte 58: 5 bytes follow the last of 3"),
+        (binary({"a": [1.0, np.nan]}), "byte 6: the vector holds NaN"),
+        (binary(WORDS, header=b"3 4\n"), "word 3 of 3"),
+    ],
+)
+def test_broken_binary_files_are_refused_with_the_byte(tmp_path, content, message):
+    path = tmp_path / "vectors.bin"
+    path.write_bytes(content)
+    with pytest.raises(VectorFileError, match=message):
+        read_word_vectors(path)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.integers(0, 58))
+def test_a_binary_file_cut_off_anywhere_is_refused(tmp_path_factory, length):
+    path = tmp_path_factory.mktemp("cut") / "vectors.bin"
+    whole = binary(WORDS, newline=b"")
+    path.write_bytes(whole[: min(length, len(whole) - 1)])
+    with pytest.raises(VectorFileError, match=r"byte \d+"):
+        read_word_vectors(path)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_english1000_in_both_orientations(tmp_path, flip):
+    data = np.array(list(WORDS.values())[:2]).T
+    vocab = np.array([b"the", b"Katze"])
+    path = write_hdf5(tmp_path / "english1000sm.hf5", data.T if flip else data, vocab)
+    assert same(read_word_vectors(path), {word: WORDS[word] for word in ("the", "Katze")})
+
+
+def test_a_square_table_has_one_column_per_word_and_words_may_be_text(tmp_path):
+    path = write_hdf5(tmp_path / "v.h5", np.arange(4.0).reshape(2, 2), ["a", "b"])
+    assert read_word_vectors(path)["b"].tolist() == [1, 3]
+
+
+def test_words_whose_vector_is_nan_count_as_unknown(tmp_path, caplog):
+    path = write_hdf5(tmp_path / "v.hdf5", np.array([[1.0, np.nan], [1.0, 2.0], [0.0, 0.0]]), [b"a", b"b"])
+    with caplog.at_level(logging.WARNING):
+        assert list(read_word_vectors(path)) == ["a"]
+    assert "1 of 2 vectors hold NaN" in caplog.text
+
+
+def test_broken_hdf5_files_are_refused(tmp_path):
+    with pytest.raises(VectorFileError, match=r"'data' is float64 of shape \(3, 4\) for 2 words"):
+        read_word_vectors(write_hdf5(tmp_path / "a.hf5", np.zeros((3, 4)), [b"a", b"b"]))
+    with h5py.File(tmp_path / "b.hf5", "w") as file:
+        file["data"], file["vocabulary"] = np.zeros((2, 2)), [b"a", b"b"]
+    with pytest.raises(VectorFileError, match=r"no dataset 'vocab'\. Did you mean 'vocabulary'"):
+        read_word_vectors(tmp_path / "b.hf5")
+    (tmp_path / "c.hf5").write_bytes(b"annexed elsewhere")
+    with pytest.raises(VectorFileError, match=r"c\.hf5 cannot be read as HDF5"):
+        read_word_vectors(tmp_path / "c.hf5")
+
+
+def test_only_the_words_asked_for_are_kept_in_any_case(tmp_path):
+    (tmp_path / "v.txt").write_text(text(WORDS), encoding="utf-8")
+    (tmp_path / "v.bin").write_bytes(binary(WORDS))
+    write_hdf5(tmp_path / "v.hf5", np.array(list(WORDS.values())).T, [word.encode() for word in WORDS])
+    for name in ("v.txt", "v.bin", "v.hf5"):
+        assert list(read_word_vectors(tmp_path / name, keep={"KATZE", "dog"})) == ["Katze"], name
+
+
+def test_packed_and_missing_files_are_named(tmp_path):
+    path = tmp_path / "vectors.bin.gz"
+    path.write_bytes(gzip.compress(binary(WORDS)))
+    with pytest.raises(VectorFileError, match=r"packed.*unpack it"):
+        read_word_vectors(path)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt.*features\.vectors"):
+        read_word_vectors(tmp_path / "nowhere.txt")

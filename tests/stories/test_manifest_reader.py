@@ -1,0 +1,132 @@
+"""A manifest is checked key by key, and what is wrong is said with file, place, value and cure."""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from brainlit.stories.manifest_keys import ManifestError
+from brainlit.stories.manifest_reader import read_manifest
+from brainlit.stories.manifest_schema import Manifest, ResponseSpec, StorySpec, TierSpec
+
+
+def _write(folder: Path, manifest: dict[str, Any]) -> Path:
+    path = folder / "manifest.yaml"
+    path.write_text(yaml.safe_dump(manifest, sort_keys=False))
+    return path
+
+
+def _changed(manifest: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(manifest)
+    *parents, key = place.split(".")
+    target = changed
+    for parent in parents:
+        target = target[parent]
+    target[key] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("subject", ["anna"], r"unknown key 'subject'\. Did you mean 'subjects'\?"),
+        ("each_story.onset", 2.0, r"each_story: unknown key 'onset'\. Did you mean 'onset_s'"),
+        ("responses.collumns", ["a"], r"responses: unknown key 'collumns'\. Did you mean 'columns'\?"),
+        ("roles.train", ["frog"], r"roles: unknown key 'train'\. .*Known: choose, fit, score, tune"),
+        ("each_story.tr_s", "two", r"tr_s is 'two'; need a number"),
+        ("each_story.tr_s", None, r"stories\.frog: 'tr_s' is missing"),
+        ("each_story.onset_s", None, r"give onset_s .* or tr_starts"),
+        ("each_story.words", {"file": "a.TextGrid", "teir": "word"}, r"unknown key 'teir'\. Did you mean 'tier'\?"),
+        ("subjects.ben", ["frogg"], r"ben heard 'frogg': no such story\. Did you mean 'frog'\?"),
+        ("responses.columns", "A1", r"columns is 'A1'; need a list"),
+        ("name", None, r"'name' is missing"),
+        ("word_vectors", "glove.txt", r"word_vectors is no key .* any more: .* data\.features\.vectors"),
+        ("roles.tune", ["frogg[0:3]"], r"roles: tune is no story or stretch .*'frogg\[0:3\]'\. Did you mean 'frog'"),
+        ("subjects.ben", None, r"subjects: 'ben' is missing"),
+        ("subjects.ben", ["frog", "frog"], r"ben is \['frog', 'frog'\]; 'frog' stands there twice"),
+        ("subjects", {}, r"subjects is \{\}; need at least one"),
+        ("stories", [], r"stories is \[\]; need"),
+        ("stories.frog", "x", r"stories\.frog is 'x'; need a mapping"),
+        ("stories.frog", {"repeats": "all"}, r"stories\.frog: repeats is 'all'; name them"),
+        ("stories.frog", {"repeats": ["1", "2"]}, r"repeats has no place in responses\.file .*put in \{repeat\}"),
+        ("each_story.n_trs", 0, "n_trs is 0"),
+        ("each_story.volumes_discarded", -1, "volumes_discarded is -1; need a whole number"),
+        ("each_story.tr_s", float("inf"), "tr_s is inf; need a number"),
+        ("each_story.words", {"file": "a.tsv", "clock": "mri"}, "clock is 'mri'; need audio or scanner"),
+        ("responses.file", "{sub}.npy", r"\{sub\} is no placeholder; known: \{subject\}, \{story\}"),
+        ("responses.file", None, r"give file .* or fmriprep"),
+        ("responses.fmriprep", "derivatives", r"give file .* or fmriprep .* and not both"),
+        ("responses.task", "rest", r"task goes with fmriprep, which is not given"),
+        ("responses.zscore", False, "columns are always z-scored"),
+        ("responses.low_pass_s", 200, r"low_pass_s \(200\.0\) is not below high_pass_s \(128\.0\)"),
+        ("responses.confounds", ["csf"], "confounds needs {file: a table"),
+        ("responses.region_files", {"fil": "a"}, r"region_files: unknown key 'fil'\. Did you mean 'file'"),
+        ("responses.region_files", {"file": "a.npy", "groups": "mine"}, r"responses: region_files: .*'mine'"),
+        ("root", "~nobody-of-that-name/x", "root is .*that home folder is not known"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_in_words(
+    tmp_path: Path, manifest: dict[str, Any], place: str, value: Any, message: str
+) -> None:
+    path = _write(tmp_path, _changed(manifest, place, value))
+    with pytest.raises(ManifestError, match=message) as refused:
+        read_manifest(path)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", r"manifest\.yaml is \['a', 'b'\]; need a mapping"),
+        ("", r"manifest\.yaml is \{\}|'responses' is missing"),
+        ("a: [1, 2\n", "is not a valid YAML mapping"),
+        ("a: &x [*x]\n", "is not a valid YAML mapping"),
+        ("a: ${oc.env:NO_SUCH_VARIABLE_HERE}\n", "Set the variable, or give a default"),
+        ("a: !!python/object:os.system {}\n", "is not a valid YAML mapping"),
+    ],
+)
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "manifest.yaml").write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(tmp_path / "manifest.yaml")
+
+
+def test_what_a_story_says_itself_goes_before_what_all_share(tmp_path: Path, manifest: dict[str, Any]) -> None:
+    manifest["stories"]["bear"] = {"onset_s": -3.5, "words": {"file": "{story}.ctm", "tier": "b"}}
+    read = read_manifest(_write(tmp_path, manifest))
+    assert (read.stories["frog"].onset_s, read.stories["bear"].onset_s) == (2.0, -3.5)
+    assert read.stories["frog"].words.file == "{story}.tsv"
+    assert read.stories["bear"].words.tier == "b"
+
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "your_data.md"
+
+
+def test_the_examples_of_the_documentation_are_manifests(tmp_path: Path) -> None:
+    examples = re.findall(r"^```yaml\n(.*?)^```", DOCUMENTATION.read_text(), flags=re.MULTILINE | re.DOTALL)
+    read = {}
+    for example in examples:
+        (tmp_path / "manifest.yaml").write_text(example)
+        manifest = read_manifest(tmp_path / "manifest.yaml")
+        read[manifest.name] = manifest
+    assert list(read) == ["mydata", "pieman"]
+    assert read["mydata"].root == tmp_path / "files"
+    assert read["mydata"].stories["souls"].volumes_discarded == 4
+    assert read["mydata"].stories["smoke"].repeats == ("1", "2", "3")
+    assert read["mydata"].subjects == {"sub-01": ("sloth", "souls", "smoke"), "sub-02": ("sloth", "smoke")}
+    assert read["pieman"].subjects is None
+    assert read["pieman"].stories["tunnel"].words.on_scanner_clock
+    assert read["pieman"].responses.confounds is not None
+
+
+def test_the_documentation_names_every_key() -> None:
+    text = DOCUMENTATION.read_text()
+    specs = (Manifest, StorySpec, TierSpec, ResponseSpec)
+    missing = [key.name for spec in specs for key in fields(spec) if not re.search(rf"\b{key.name}\b", text)]
+    assert missing == []

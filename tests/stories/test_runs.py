@@ -1,0 +1,187 @@
+"""Responses of every kind through a manifest: images with masks, surfaces, grayordinates, fMRIPrep's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from brainlit.stories import ManifestSource, SourceError
+from brainlit.stories.cleaning import clean_series, read_confounds
+from brainlit.stories.manifest_keys import ManifestError
+from tests.layouts.fmriprep import AFFINE, N_TRS, SHAPE, TR_S, write_fmriprep_run, write_sidecar
+
+MNI = "MNI152NLin2009cAsym"
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture
+def derivatives(tmp_path: Path) -> Path:
+    """Sound and words of two stories; the folder for fMRIPrep's runs."""
+    for story in ("frog", "bear"):
+        soundfile.write(tmp_path / f"{story}.wav", np.zeros(round(8000 * N_TRS * TR_S)), 8000)
+    (tmp_path / "words.csv").write_text("onset,duration,word\n1,1,the\n2,1,frog\n")
+    return tmp_path / "derivatives" / "fmriprep"
+
+
+def _source(folder: Path, responses: dict[str, Any], stories: Any = None, **more: Any) -> ManifestSource:
+    manifest = {
+        "name": "images",
+        "each_story": {"audio": "{story}.wav", "words": "words.csv", "onset_s": 0},
+        "stories": {"frog": {}} if stories is None else stories,
+        "responses": responses,
+        "roles": {"score": ["frog"]},
+        **more,
+    }
+    path = folder / "manifest.yaml"
+    path.write_text(yaml.safe_dump(manifest))
+    return ManifestSource(str(path))
+
+
+def _fmriprep(root: Path, stories: Any = None, responses: dict[str, Any] | None = None, **more: Any) -> ManifestSource:
+    said = {"fmriprep": "derivatives/fmriprep", "space": MNI, **(responses or {})}
+    return _source(root.parents[1], said, stories, **more)
+
+
+def test_subjects_stories_tr_and_voxels_come_from_the_folder(derivatives: Path) -> None:
+    values = write_fmriprep_run(derivatives, "sub-01", "frog", outside=(0, 5))
+    write_fmriprep_run(derivatives, "sub-01", "bear", outside=(7,), seed=1)
+    write_fmriprep_run(derivatives, "sub-02", "bear", seed=2)
+    write_fmriprep_run(derivatives, "sub-03", "rest", seed=3)
+    source = _fmriprep(derivatives, ["frog", "bear"], {"confounds": ["trans_*", "csf"]})
+    assert source.subject_names() == ["sub-01", "sub-02"], "sub-03 heard no story"
+    story = source.story("frog")
+    assert (story.timebase.tr_s, story.timebase.n_trs) == (TR_S, N_TRS)
+    responses = source.responses("sub-01", "frog")
+    assert responses is not None
+    assert responses.repeats is None
+    kept = [k for k in range(18) if k not in (0, 5, 7)]
+    confounds = next((derivatives / "sub-01" / "func").glob("*task-frog*.tsv"))
+    expected = clean_series(values[:, kept], TR_S, confounds=read_confounds(confounds, ["trans_*", "csf"]))
+    assert np.allclose(responses.values, expected, atol=1e-3), "voxels in the masks of all runs of the subject"
+    subject = source.subject("sub-01")
+    assert subject.n_voxels == 15
+    assert subject.coordinates_mm is not None
+    assert subject.coordinates_mm[0].tolist() == (AFFINE @ [0, 0, 1, 1])[:3].tolist()
+    assert source.subject("sub-02").n_voxels == 18
+    assert source.responses("sub-02", "frog") is None
+    names = [path.name for path in source.subject_files("sub-02")]
+    assert len(names) == 3
+    assert {name.rpartition("_")[2] for name in names} == {"bold.nii.gz", "mask.nii.gz", "timeseries.tsv"}
+
+
+def test_a_deleted_folder_names_nobody_but_stories_say_so(derivatives: Path) -> None:
+    source = _fmriprep(derivatives)
+    assert source.subject_names() == []
+    assert "derivatives" not in str(source.settings())
+    with pytest.raises(FileNotFoundError, match="holds no run of any story in space 'MNI"):
+        source.story("frog")
+    named = _fmriprep(derivatives, subjects=["sub-01"])
+    assert named.subject_names() == ["sub-01"]
+    assert named.subject_files("sub-01") == []
+
+
+def test_several_runs_are_repeats_only_if_the_manifest_says_so(derivatives: Path) -> None:
+    runs = [write_fmriprep_run(derivatives, "sub-01", "frog", f"run-{k}", seed=k) for k in (1, 2, 3)]
+    with pytest.raises(ManifestError, match=r"sub-01 has 3 runs of 'frog': run-1, run-2, run-3\. If .*repeats: all"):
+        _fmriprep(derivatives).responses("sub-01", "frog")
+    every = _fmriprep(derivatives, {"frog": {"repeats": "all"}}).responses("sub-01", "frog")
+    assert every is not None
+    assert np.allclose(every.repeats, [clean_series(run, TR_S) for run in runs], atol=1e-3)
+    chosen = _fmriprep(derivatives, {"frog": {"repeats": ["run-3", "1"]}}).responses("sub-01", "frog")
+    assert chosen is not None
+    assert chosen.repeats is not None
+    assert np.allclose(chosen.repeats[0], every.repeats[2])
+    assert np.allclose(chosen.repeats[1], every.repeats[0])
+    with pytest.raises(ManifestError, match=r"repeats: 'run-4' means 0 of the runs that sub-01 has: run-1, run-2"):
+        _fmriprep(derivatives, {"frog": {"repeats": ["run-4"]}}).responses("sub-01", "frog")
+
+
+def test_fsaverage5_places_vertices(derivatives: Path) -> None:
+    values = write_fmriprep_run(derivatives, "sub-01", "frog", "ses-1", space="fsaverage5")
+    source = _fmriprep(derivatives, responses={"space": "fsaverage5", "preprocessed": True})
+    subject = source.subject("sub-01")
+    assert subject.vertices is not None
+    assert np.array_equal(subject.vertices, np.arange(20484))
+    responses = source.responses("sub-01", "frog")
+    assert responses is not None
+    assert np.allclose(responses.values[:, ::997], clean_series(values[:, ::997], TR_S, None), atol=1e-4)
+
+
+def test_a_run_without_its_neighbours_is_refused(derivatives: Path) -> None:
+    write_fmriprep_run(derivatives, "sub-01", "frog")
+    func = derivatives / "sub-01" / "func"
+    write_sidecar(next(func.glob("*.json")), 2.0)
+    with pytest.raises(ManifestError, match=r"json says a repetition time of 2\.0 s, but 'frog' has 1\.5 s"):
+        _fmriprep(derivatives, {"frog": {"tr_s": 1.5}}).responses("sub-01", "frog")
+    next(func.glob("*.tsv")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"no .*desc-confounds_timeseries.tsv beside it"):
+        _fmriprep(derivatives, responses={"confounds": ["csf"]}).responses("sub-01", "frog")
+    next(func.glob("*mask*")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"no .*desc-brain_mask.nii.gz beside it"):
+        _fmriprep(derivatives).responses("sub-01", "frog")
+    with pytest.raises(FileNotFoundError, match="holds no sub-02"):
+        _fmriprep(derivatives, subjects=["sub-02"]).subject("sub-02")
+    with pytest.raises(SourceError, match=r"no run of task 'listen_frog'\. Known: frog"):
+        _fmriprep(derivatives, responses={"task": "listen_{story}"}, subjects=["sub-01"]).subject("sub-01")
+
+
+def test_named_volumes_have_a_mask_that_also_places_region_files(derivatives: Path) -> None:
+    folder = derivatives.parents[1]
+    values = np.random.default_rng(0).normal(size=(*SHAPE, N_TRS)).astype(np.float32)
+    image = nib.Nifti1Image(values, AFFINE)
+    image.header.set_zooms((3.0, 3.0, 4.0, 2.5))
+    image.header.set_xyzt_units("mm", "sec")
+    nib.save(image, folder / "anna_frog.nii")
+    inside = np.zeros(SHAPE, dtype=np.uint8)
+    inside[1:, 0, 1] = 1
+    nib.save(nib.Nifti1Image(inside, AFFINE), folder / "anna.nii.gz")
+    labels = np.zeros(SHAPE, dtype=np.int16)
+    labels[2], labels[0] = 7, 3
+    nib.save(nib.Nifti1Image(labels, AFFINE), folder / "labels.nii.gz")
+    (folder / "names.tsv").write_text("index\tname\n3\tIFG\n7\tSTG\n")
+    regions = {"file": "labels.nii.gz", "names": "names.tsv"}
+    said = {"file": "{subject}_{story}.nii", "mask": "{subject}.nii.gz", "region_files": regions}
+    stories = {"frog": {"silence_after_s": 40}}
+    source = _source(folder, said, stories, subjects=["anna"])
+    assert source.story("frog").timebase.tr_s == 2.5, "the header says it"
+    subject = source.subject("anna")
+    assert {name: mask.tolist() for name, mask in subject.regions.items()} == {"STG": [False, True]}
+    assert subject.coordinates_mm is not None
+    assert subject.coordinates_mm.tolist() == [(AFFINE @ [x, 0, 1, 1])[:3].tolist() for x in (1, 2)]
+    responses = source.responses("anna", "frog")
+    assert responses is not None
+    assert np.allclose(responses.values, clean_series(values[1:, 0, 1].T, 2.5), atol=1e-4)
+    assert [path.name for path in source.subject_files("anna")][:2] == ["anna_frog.nii", "anna.nii.gz"]
+    np.save(folder / "anna_frog.npy", values[..., 0])
+    np.save(folder / "anna_frog.npy", values.reshape(-1, N_TRS).T)
+    table = {"file": "{subject}_{story}.npy", "mask": "{subject}.nii.gz"}
+    with pytest.raises(ManifestError, match=r"anna_frog\.npy has 18 columns, but .*anna\.nii\.gz has 2 voxels"):
+        _source(folder, table, {"frog": {"tr_s": TR_S}}, subjects=["anna"]).subject("anna")
+
+
+def test_pairs_of_surfaces_stand_side_by_side(derivatives: Path) -> None:
+    folder = derivatives.parents[1]
+    rng = np.random.default_rng(0)
+    sides = {hemi: rng.normal(size=(N_TRS, n)).astype(np.float32) for hemi, n in (("L", 3), ("R", 2))}
+    for hemi, values in sides.items():
+        arrays = [nib.gifti.GiftiDataArray(row) for row in values]
+        nib.save(nib.gifti.GiftiImage(darrays=arrays), folder / f"anna_frog_{hemi}.func.gii")
+    said = {"file": "{subject}_{story}_{hemi}.func.gii", "preprocessed": True}
+    source = _source(folder, said, {"frog": {"tr_s": TR_S}}, subjects=["anna"])
+    responses = source.responses("anna", "frog")
+    assert responses is not None
+    expected = clean_series(np.hstack([sides["L"], sides["R"]]), TR_S, None)
+    assert np.allclose(responses.values, expected, atol=1e-5)
+    assert source.subject("anna").vertices is None
+    said["space"] = "fsaverage5"
+    with pytest.raises(ManifestError, match="has 5 columns, but space fsaverage5 has 20484 vertices"):
+        _source(folder, said, {"frog": {"tr_s": TR_S}}, subjects=["anna"]).subject("anna")
+    (folder / "anna_frog_R.func.gii").unlink()
+    with pytest.raises(FileNotFoundError, match="anna_frog_R"):
+        source.responses("anna", "frog")
