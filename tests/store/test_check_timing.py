@@ -11,7 +11,7 @@ import pytest
 
 from brainlit.demo import DemoSource
 from brainlit.demo import haemodynamics as demo_haemodynamics
-from brainlit.features.low_level import envelope_frames
+from brainlit.features.spectral import envelope_frames
 from brainlit.store import StoryStore, build_store, check_store
 from brainlit.store.check_findings import Finding
 from brainlit.store.check_lags import ERROR_P, MAX_P, MIN_LOG_ODDS, LagEvidence

@@ -180,8 +180,8 @@ def _words_against_sound(name: str, words: Intervals, loud: npt.NDArray[np.float
 
 def _loudness_of(story: Story) -> npt.NDArray[np.float64]:
     """Loudness in frames of HOP_S, from the story's envelope of 10 ms."""
-    from brainlit.features.low_level import HOP_S as FINE_HOP_S
-    from brainlit.features.low_level import envelope_frames
+    from brainlit.features.spectral import HOP_S as FINE_HOP_S
+    from brainlit.features.spectral import envelope_frames
 
     n_fine = round(HOP_S / FINE_HOP_S)
     rms = envelope_frames(story)[0]
