@@ -25,6 +25,7 @@ class FakeData(pl.LightningDataModule):
         super().__init__()
         self.context_trs, self.n_trs, self.batch_size = context_trs, n_trs, batch_size
         self.target_sizes = {"S1": 3, "S2": 5}
+        self.tr_s = TR_S
         generator = torch.Generator().manual_seed(7)
         self.items = [self._item(index, generator) for index in range(n_windows)]
 

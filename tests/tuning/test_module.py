@@ -180,6 +180,13 @@ def test_too_little_context_is_refused_at_once(make_module, make_trainer):
         make_trainer().fit(make_module(), datamodule=FakeData(context_trs=3))
 
 
+def test_windows_shorter_than_the_delays_are_refused_before_anything_is_trained(make_module, make_trainer):
+    recorder = Recorder()
+    with pytest.raises(ValueError, match=r"up to 4 TRs back, .* 3 rows of context\. .*window\.context_s at least 1 "):
+        make_trainer(callbacks=[recorder]).fit(make_module(), datamodule=FakeData(context_trs=3))
+    assert not recorder.modes
+
+
 def test_no_data_module_is_refused(make_module, make_trainer):
     data = FakeData()
     with pytest.raises(ValueError, match="target_sizes"):

@@ -221,15 +221,27 @@ class BrainTuning(pl.LightningModule):
         Raises
         ------
         ValueError
-            If there is no data module that knows its target sizes, or the head was made for others.
+            If there is no data module that knows its target sizes, the head was made for others, or its windows carry
+            less context than the head's delays reach back.
         """
         sizes = dict(self.datamodule.target_sizes)
+        self._check_context()
         if self.head is None:
             self._build_head(sizes)
         elif self.head.target_sizes != sizes:
             raise ValueError(
                 f"this model predicts {self.head.target_sizes} voxels, but the data have {sizes}; use the data"
                 " and voxel selection that it was trained with, or a new model."
+            )
+
+    def _check_context(self) -> None:
+        """Windows too short for the delays are noticed here, before anything is probed or trained."""
+        delays, data = self.hparams["delays_trs"], self.datamodule
+        if self.hparams["pooling"] == "tr" and data.context_trs < max(delays):
+            raise ValueError(
+                f"the head mixes rows up to {max(delays)} TRs back, but the windows carry {data.context_trs} rows of"
+                f" context. Give --data.window.context_s at least {max(delays) * data.tr_s:g} ({max(delays)} TRs of"
+                f" {data.tr_s:g} s), or fewer --model.delays_trs."
             )
 
     def on_fit_start(self) -> None:
