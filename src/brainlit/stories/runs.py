@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,6 @@ from brainlit.stories.manifest_keys import ManifestError, filled, placeholders
 from brainlit.stories.manifest_schema import Manifest
 from brainlit.stories.tables import Table, count_rows, read_table
 from brainlit.stories.text_files import require_file
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
