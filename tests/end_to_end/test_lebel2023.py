@@ -1,9 +1,8 @@
-"""A small ds003020 with real lengths and real scanner logs goes through prepare, check, train and probe as users do it."""
+"""A small ds003020 with real lengths and logs goes through prepare, check, train and probe by the users' commands."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +31,9 @@ def test_prepare_check_train_and_probe(
         *("--data.store_dir", str(tmp_path / "store")),
     ]
     assert main(["data", "prepare", *options]) == 0
-    made = {file: os.stat(file).st_mtime_ns for file in (tmp_path / "store").rglob("*.h5")}
+    made = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").rglob("*.h5")}
     assert main(["data", "prepare", *options]) == 0
-    assert {file: os.stat(file).st_mtime_ns for file in made} == made
+    assert {file: file.stat().st_mtime_ns for file in made} == made
     capsys.readouterr()
     assert main(["data", "check", *options, "--json"]) == 0
     findings = json.loads(capsys.readouterr().out)
