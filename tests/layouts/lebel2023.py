@@ -201,7 +201,7 @@ def _write_sound(path: Path, told: _Told, rng: np.random.Generator, rate_hz: int
 
 
 def _write_textgrid(path: Path, told: _Told, rng: np.random.Generator, k: int) -> None:
-    """Both tiers, phone first; case of names and labels, and Praat's long and short form, change with k."""
+    """Both tiers, phone first; case of names and labels, and Praat's three forms, change with k."""
     upper, short = k % 2 == 1, k % 3 == 1
     intervals = list(zip(told.edges_s, told.edges_s[1:], told.labels, strict=False))
     words = [(a, b, text.upper() if upper else text) for a, b, text in intervals]
@@ -211,6 +211,9 @@ def _write_textgrid(path: Path, told: _Told, rng: np.random.Generator, k: int) -
         spoken = [text] if mark else rng.choice(PHONES, size=len(cuts) - 1)
         phones += [(start, stop, str(p)) for start, stop, p in zip(cuts, cuts[1:], spoken, strict=False)]
     end = told.edges_s[-1]
+    if k % 3 == 2:
+        path.write_text(_chronological(end, phones, words), encoding="utf-8")
+        return
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", f"0\n{end}\n<exists>\n2"]
     for name, tier in (("phone", phones), ("word", words)):
         lines.append(f'"IntervalTier"\n"{name.upper() if upper else name}"\n0\n{end}\n{len(tier)}')
@@ -220,6 +223,14 @@ def _write_textgrid(path: Path, told: _Told, rng: np.random.Generator, k: int) -
             lines += [f"    intervals [{n}]:\n        xmin = {a} \n        xmax = {b} \n        text = \"{text}\" "
                       for n, (a, b, text) in enumerate(tier, start=1)]  # fmt: skip
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _chronological(end: float, phones: list[tuple[float, float, str]], words: list[tuple[float, float, str]]) -> str:
+    """Tiers first, then all intervals in the order of time, each with the number of its tier."""
+    lines = ['"Praat chronological TextGrid text file"', f"0 {end}   ! Time domain.", "2   ! Number of tiers."]
+    lines += [f'"IntervalTier" "{name}" 0 {end}' for name in ("phone", "word")]
+    events = sorted([(1, *phone) for phone in phones] + [(2, *word) for word in words], key=lambda e: (e[1], e[0]))
+    return "\n".join(lines + [f'\n! {["phone", "word"][n - 1]}:\n{n} {a} {b}\n"{text}"' for n, a, b, text in events])
 
 
 def _signal(

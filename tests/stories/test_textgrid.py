@@ -75,9 +75,33 @@ Object class = "TextGrid"
 """
 
 
+CHRONOLOGICAL = """"Praat chronological TextGrid text file"
+0 2.5   ! Time domain.
+2   ! Number of tiers.
+"IntervalTier" "word" 0 2.5
+"TextTier" "clicks" 0 2.5
+
+! word: 1 "2" 3
+1 0 0.5
+""
+
+! word:
+1 0.5 1.25
+"say ""hi"" 7 <now>"
+
+! word:
+1 1.25 2.5
+"größe"
+
+! clicks:
+2 1.5
+"x"
+"""
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-@pytest.mark.parametrize("text", [LONG, SHORT], ids=["long", "short"])
-def test_both_formats_in_all_encodings_say_the_same(tmp_path: Path, text: str, encoding: str) -> None:
+@pytest.mark.parametrize("text", [LONG, SHORT, CHRONOLOGICAL], ids=["long", "short", "chronological"])
+def test_all_formats_in_all_encodings_say_the_same(tmp_path: Path, text: str, encoding: str) -> None:
     path = tmp_path / "a.TextGrid"
     path.write_text(text, encoding=encoding)
     words, clicks = read_textgrid(path)
@@ -106,6 +130,23 @@ def test_both_formats_in_all_encodings_say_the_same(tmp_path: Path, text: str, e
 def test_a_broken_file_is_refused_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = tmp_path / "a.TextGrid"
     path.write_text(LONG.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(TextGridError, match=message):
+        read_textgrid(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("2 1.5", "3 1.5", r"line 20: there is no tier 3, but 2 tiers"),
+        ("2 1.5", "2 1.5 1.6", r"line 20: expected a label in tier 'clicks' \(a text\), found '1.6'"),
+        ("1 0.5 1.25", "1 0.5 0.25", r"line 12: tier 'word': an interval from 0.5 to 0.25 s is out of order"),
+        ('1 1.25 2.5\n"größe"', "", r"tier 'word' ends at 2.5 s, but its last interval at 1.25 s; the file"),
+        ('"x"', "", r"the file ends where a label in tier 'clicks' should follow"),
+    ],
+)
+def test_a_broken_chronological_file_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "a.TextGrid"
+    path.write_text(CHRONOLOGICAL.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(TextGridError, match=message):
         read_textgrid(path)
 

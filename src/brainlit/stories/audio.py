@@ -63,5 +63,6 @@ def resample(
 
 def to_int16(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
     """Samples in [-1, 1) as int16; what resampling overshoots is clipped."""
-    scaled = np.rint(sound * _FULL_SCALE)
-    return np.asarray(np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1), dtype=np.int16)
+    scaled = sound * np.float32(_FULL_SCALE)
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1, out=scaled).astype(np.int16)

@@ -32,7 +32,8 @@ def clean_series(
     """Take drift, fast noise and confounds out of each column, then z-score it over time; (n_trs, n_columns).
 
     One regression on cosines, a line and the confounds, so that no step puts back what another took out (Lindquist et
-    al. 2019, doi:10.1002/hbm.24528); `nilearn.signal.clean` with its cosine filter gives the same. Cosine k of the
+    al. 2019, doi:10.1002/hbm.24528). `nilearn.signal.clean` does it; its own cosine filter gives the same, but drops
+    the drift where confounds already hold cosines, as fMRIPrep's do, so drift goes in as regressors. Cosine k of the
     discrete cosine transform has the period 2 n_trs tr_s / k.
 
     Parameters
@@ -53,13 +54,15 @@ def clean_series(
     CleaningError
         If the confounds have other rows or a NaN, or nothing remains.
     """
+    from nilearn.signal import clean
+
     basis = _nuisance_basis(len(values), tr_s, high_pass_s, low_pass_s, confounds)
     cleaned = np.full(values.shape, np.nan, dtype=np.float32)
     usable = np.flatnonzero(np.isfinite(values).all(axis=0))
     for first in range(0, len(usable), _COLUMNS_AT_ONCE):
         columns = usable[first : first + _COLUMNS_AT_ONCE]
         raw = np.asarray(values[:, columns], dtype=np.float64)
-        residual = raw - basis @ (basis.T @ raw)
+        residual = clean(raw, confounds=basis, detrend=False, filter=False, standardize=None) if basis.size else raw
         remains = residual.std(axis=0) > _ROUNDING * np.abs(raw).max(axis=0)
         cleaned[:, columns] = np.where(remains, zscore(residual), np.nan)
     return cleaned
@@ -68,8 +71,8 @@ def clean_series(
 def _nuisance_basis(
     n_trs: int, tr_s: float, high_pass_s: float | None, low_pass_s: float | None, confounds: FloatArray | None
 ) -> FloatArray:
-    """Orthonormal basis of all that is taken out, shape (n_trs, n_out); the constant is always part of it."""
-    parts = [np.ones((n_trs, 1)) if high_pass_s is None else drift_basis(n_trs, tr_s, high_pass_s)]
+    """Orthonormal basis of all that is taken out besides the mean, shape (n_trs, n_out); its columns have no mean."""
+    parts = [np.zeros((n_trs, 0)) if high_pass_s is None else drift_basis(n_trs, tr_s, high_pass_s)]
     if confounds is not None:
         if confounds.ndim != 2 or len(confounds) != n_trs or not np.isfinite(confounds).all():
             raise CleaningError(f"confounds have shape {confounds.shape}, or a NaN; need {n_trs} finite rows.")
@@ -77,9 +80,10 @@ def _nuisance_basis(
     if low_pass_s is not None:
         fast = np.arange(int(min(2 * n_trs * tr_s / low_pass_s, n_trs)) + 1, n_trs)
         parts.append(_unit(np.cos(np.pi * np.outer(np.arange(n_trs) + 0.5, fast) / n_trs)))
-    left, strength, _ = np.linalg.svd(np.concatenate(parts, axis=1), full_matrices=False)
-    basis = left[:, strength > _ROUNDING * strength[0]]
-    if basis.shape[1] >= n_trs:
+    together = np.concatenate(parts, axis=1)
+    left, strength, _ = np.linalg.svd(together - together.mean(axis=0), full_matrices=False)
+    basis = left[:, strength > _ROUNDING * strength.max(initial=0.0)]
+    if basis.shape[1] >= n_trs - 1:
         raise CleaningError(
             f"drift, fast noise and confounds together take all of {n_trs} rows out. Use fewer confounds, a longer"
             f" high_pass_s ({high_pass_s}) or a shorter low_pass_s ({low_pass_s})."
