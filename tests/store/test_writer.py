@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from brainlit.store import FullDiskError, StoreCorruptError, StoreError, StoreSettingsError, StoryStore, build_store
-from brainlit.stories import FeatureSpace, Responses, Story, Subject
+from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
 from brainlit.timebase import TimeBase
 from tests.toy import ToySource
 
@@ -129,19 +129,15 @@ import sys, time
 from tests.toy import ToySource
 import brainlit.store.files as files
 
-class Slow(ToySource):
-    def story(self, name):
-        print(name, flush=True)
-        return super().story(name)
-
 write = files._write_intervals
 def slow_write(h5, name, intervals):
+    print(h5.attrs["name"], flush=True)
     write(h5, name, intervals)
     time.sleep(0.15)
 files._write_intervals = slow_write
 
 from brainlit.store import build_store
-build_store(Slow(n_trs=6), sys.argv[1], progress=False)
+build_store(ToySource(n_trs=6), sys.argv[1], progress=False)
 """
 
 
@@ -171,6 +167,38 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, kill_at: str) -> No
     assert source.asked == [name for name in [*source.story_names(), *source.subject_names()] if name not in done]
     assert files_of(tmp_path / "s") == FINISHED
     assert resumed.hashes == build_store(small(), tmp_path / "fresh", progress=False).hashes
+
+
+def test_stories_are_read_one_ahead_and_one_at_a_time(tmp_path: Path) -> None:
+    class Watched(Counting):
+        reading = 0
+
+        def story(self, name: str) -> Story:
+            self.reading += 1
+            assert self.reading == 1, "a source is asked for one thing at a time"
+            time.sleep(0.01)
+            story = super().story(name)
+            self.reading -= 1
+            return story
+
+        def phones(self, story: str) -> Intervals | None:
+            return self.story(story).phones
+
+    build_store(Watched(n_trs=6), tmp_path / "s", progress=False)
+    same = build_store(small(), tmp_path / "plain", progress=False).hashes
+    assert StoryStore.open(tmp_path / "s").hashes == same
+
+
+def test_an_error_in_a_story_that_is_read_ahead_comes_in_its_turn(tmp_path: Path) -> None:
+    class Broken(Counting):
+        def story(self, name: str) -> Story:
+            if name == "toy2":
+                raise ValueError("toy2.wav is cut off")
+            return super().story(name)
+
+    with pytest.raises(ValueError, match=r"toy2\.wav is cut off"):
+        build_store(Broken(n_trs=6), tmp_path, progress=False)
+    assert files_of(tmp_path) == [".build.lock", "stories/toy0.h5", "stories/toy1.h5"]
 
 
 def test_leftovers_of_other_settings_are_made_anew(tmp_path: Path) -> None:

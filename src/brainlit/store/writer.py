@@ -28,6 +28,7 @@ from brainlit.store.files import (
     write_story_file,
     write_subject_file,
 )
+from brainlit.store.read_ahead import StoryReader
 from brainlit.store.reader import StoryStore
 from brainlit.store.schema import (
     INDEX_FILE,
@@ -87,13 +88,14 @@ def build_store(
         If the disk has no room for the next file.
     """
     path = Path(path)
-    extractor = FeatureExtractor(features, list(source.story_names()), source.phones)
+    reader = StoryReader(source)
+    extractor = FeatureExtractor(features, list(source.story_names()), reader.phones)
     settings = settings_of(source, extractor.settings())
     if not _is_complete(source, extractor, path, settings):
         path.mkdir(parents=True, exist_ok=True)
         with waiting_lock(path / LOCK_FILE, f"another process is building the store {path}"):
             if not _is_complete(source, extractor, path, settings):
-                _Build(source, extractor, path, settings, progress).run()
+                _Build(source, reader, extractor, path, settings, progress).run()
     return StoryStore.open(path)
 
 
@@ -141,9 +143,15 @@ class _Build:
     """One build under the lock; `run` leaves a finished store or raises with the finished files kept."""
 
     def __init__(
-        self, source: StorySource, features: FeatureExtractor, path: Path, settings: dict[str, Any], progress: bool
+        self,
+        source: StorySource,
+        reader: StoryReader,
+        features: FeatureExtractor,
+        path: Path,
+        settings: dict[str, Any],
+        progress: bool,
     ) -> None:
-        self.source, self.features, self.path, self.settings = source, features, path, settings
+        self.source, self.reader, self.features, self.path, self.settings = source, reader, features, path, settings
         self.fingerprint = fingerprint_of(settings)
         self.index = read_index(path)
         self.story_names = checked_names("story", source.story_names())
@@ -161,7 +169,8 @@ class _Build:
         """Write what is missing, then the index."""
         with self.bar:
             self._remove_leftovers()
-            stories = {name: self._story(name) for name in self.story_names}
+            with self.reader:
+                stories = {name: self._story(name) for name in self.story_names}
             spaces = self._common_spaces()
             _require_one_tr(stories)
             asked = [name for name in self.subject_names if name not in self.unusable]
@@ -221,7 +230,7 @@ class _Build:
         file = self.path / STORY_FOLDER / f"{name}.h5"
 
         def write(sources: Sources) -> None:
-            story = self.source.story(name)
+            story = self.reader.story(name, ahead=self._next_missing(name))
             if story.name != name:
                 raise StoreError(f"source {self.source.name!r} gave story {story.name!r} when asked for {name!r}.")
             spaces = self.features.spaces(story, self.source.feature_spaces(story))
@@ -229,6 +238,11 @@ class _Build:
 
         known = None if self.index is None else self.index.stories.get(name)
         return self._ensured(file, known, self._story_files(name), write, read_story_entry)
+
+    def _next_missing(self, name: str) -> str | None:
+        """The next story whose file is not there yet."""
+        later = self.story_names[self.story_names.index(name) + 1 :]
+        return next((other for other in later if not (self.path / STORY_FOLDER / f"{other}.h5").exists()), None)
 
     def _story_files(self, name: str) -> list[Path]:
         return [*self.source.story_files(name), *self.features.files()]
