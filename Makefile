@@ -20,7 +20,7 @@ CHOICES = $(if $(SEED),--seed_everything $(SEED)) $(if $(REGIME),--data.regime $
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint data report doctor reproduce clean
+.PHONY: help train test lint data report doctor reproduce bench clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,8 @@ $(READY): pyproject.toml constraints.txt
 train: $(READY) ## tune MODEL on DATA, probe before and after, write the report
 	$(BIN)/brainlit fit $(CONFIGS) $(CHOICES) $(ARGS)
 
-data: $(READY) ## prepare, check and describe the story store of DATA
-	$(BIN)/brainlit data prepare $(CONFIGS) $(CHOICES) $(ARGS)
+data: $(READY) ## download what is missing and published, then prepare, check and describe the story store of DATA
+	$(BIN)/brainlit data prepare --download $(CONFIGS) $(CHOICES) $(ARGS)
 	$(BIN)/brainlit data check $(CONFIGS) $(CHOICES) $(ARGS)
 	$(BIN)/brainlit data info $(CONFIGS) $(CHOICES) $(ARGS)
 
@@ -51,6 +51,9 @@ reproduce: $(READY) ## brain and permuted runs for each of SEEDS="11 12 13" of t
 		[ -f runs/reproduce/$$regime-$$seed/report.html ] || $(BIN)/brainlit fit $(CONFIGS) --seed_everything $$seed \
 		--data.regime $$regime --run.experiment reproduce --run.id $$regime-$$seed $(ARGS) || exit 1; done; done
 	$(BIN)/brainlit compare $(foreach seed,$(SEEDS),runs/reproduce/brain-$(seed) runs/reproduce/permuted-$(seed))
+
+bench: $(READY) ## what the store costs at the size of a real data set (25 GB of disk, ten minutes; ARGS="--scale .1" for less)
+	$(BIN)/python -m tests.benchmarks.store_size $(ARGS)
 
 doctor: $(READY) ## look at this machine and say what is missing
 	$(BIN)/brainlit doctor

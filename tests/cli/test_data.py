@@ -144,6 +144,18 @@ def test_missing_files_are_told_then_downloaded_then_prepared(
     assert "The store is ready" in capsys.readouterr().out
 
 
+def test_prepare_downloads_when_asked_and_only_what_the_store_needs(
+    published: tuple[LocalServer, list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, options, root = published
+    assert main(["data", "prepare", *options, "--download"]) == 0
+    assert "8 by MD5" in capsys.readouterr().out
+    shutil.rmtree(root)
+    server.stop()
+    assert main(["data", "prepare", *options, "--download"]) == 0, "a finished store needs no files"
+    assert not root.exists()
+
+
 def test_only_the_asked_subjects_are_downloaded_and_prepared(
     published: tuple[LocalServer, list[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""A small ds003020 with real lengths and logs goes through prepare, check, train and probe by the users' commands."""
+"""A small ds003020 with real lengths and logs is downloaded, prepared, checked, tuned on and probed as users do it."""
 
 from __future__ import annotations
 
@@ -11,26 +11,36 @@ import pytest
 from brainlit.cli import main
 from brainlit.encoding.probe import load_probe
 from tests.layouts.lebel2023 import REAL_LOGS, write_lebel2023
+from tests.stories.local_server import LocalServer
 
 ROOT = Path(__file__).parents[2]
 STORIES = ("souls", "naked", "stagefright", "wheretheressmoke")
 
 
 @pytest.mark.slow
-def test_prepare_check_train_and_probe(
+def test_download_prepare_check_train_and_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     planted = write_lebel2023(tmp_path / "ds003020", stories=STORIES, noise=0.5)
+    published = {str(file.relative_to(tmp_path)): file for file in planted.root.rglob("*") if file.is_file()}
+    server = LocalServer({key: file.read_bytes() for key, file in published.items()}, bucket="openneuro.org")
+    server.start()
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("BRAINLIT_LEBEL2023", str(planted.root))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("BRAINLIT_LEBEL2023", str(tmp_path / "files"))
     monkeypatch.setenv("BRAINLIT_CACHE", str(tmp_path / "cache"))
     configs = [f"experiments/{name}.yaml" for name in ("brain_tune", "model/wav2vec", "data/lebel2023")]
     options = [
         *(part for config in configs for part in ("-c", config)),
         *("--data.subjects", "[UTS03]", "--data.source.init_args.stories", f"[{','.join(STORIES)}]"),
+        *("--data.source.init_args.tr_reports", str(planted.root / "derivative" / "tr_reports")),
         *("--data.store_dir", str(tmp_path / "store")),
     ]
-    assert main(["data", "prepare", *options]) == 0
+    assert main(["data", "prepare", "--download", *options]) == 0
+    server.stop()
+    fetched = {str(file.relative_to(tmp_path / "files")) for file in (tmp_path / "files").rglob("*.*")}
+    assert {"stimuli/souls.wav", "derivative/TextGrids/naked.TextGrid", "derivative/english1000sm.hf5"} <= fetched
     made = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").rglob("*.h5")}
     assert main(["data", "prepare", *options]) == 0
     assert {file: file.stat().st_mtime_ns for file in made} == made

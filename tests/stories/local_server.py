@@ -73,6 +73,7 @@ class LocalServer:
     headers: dict[str, str] = field(default_factory=dict)
     pause_s: float = 0.0
     log: list[Request] = field(default_factory=list)
+    bucket: str = BUCKET
 
     def start(self) -> None:
         """Answer from a thread until `stop`."""
@@ -124,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         if server.busy > 0:
             server.busy -= 1
             self._send(503, {"Retry-After": "0"}, b"")
-        elif bucket != BUCKET:
+        elif bucket != server.bucket:
             self._send(404, {}, b"<Error><Code>NoSuchBucket</Code></Error>")
         elif not key:
             self._send(200, {"Content-Type": "application/xml"}, _listing(server.objects, server.etag, query))

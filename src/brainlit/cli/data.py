@@ -31,6 +31,7 @@ usage: brainlit data ACTION STORE_OR_CONFIG [options]
 STORE_OR_CONFIG is the folder of a store or a config file; the options of `brainlit fit` may follow or stand in its
 place: -c FILE, --data.subjects [..]. brainlit data ACTION --help says more.
 """
+DOWNLOAD_DEFAULTS = {"dry_run": False, "no_progress": False, "endpoint_url": None, "on_difference": "refuse"}
 EXAMPLES = {
     "download": """\
 examples:
@@ -47,7 +48,7 @@ use, 130 interrupted.
     "prepare": """\
 examples:
   brainlit data prepare experiments/data/demo.yaml
-  brainlit data prepare -c experiments/data/lebel2023.yaml --data.subjects [UTS03]
+  brainlit data prepare -c experiments/data/lebel2023.yaml --data.subjects [UTS03] --download
 
 exit status: 0 the store is ready, 2 wrong use, or wrong or missing data, 130 interrupted.
 """,
@@ -106,6 +107,8 @@ def _parser(action: str) -> argparse.ArgumentParser:
     )
     if action in ("check", "info"):
         parser.add_argument("--json", action="store_true", help="write JSON on stdout, for programs")
+    if action == "prepare":
+        parser.add_argument("--download", action="store_true", help="fetch files that are missing and published first")
     if action == "download":
         parser.add_argument("--dry-run", action="store_true", help="say what would be fetched, and fetch nothing")
         parser.add_argument("--no-progress", action="store_true", help="no progress bar")
@@ -136,7 +139,7 @@ def _of_config(action: str, options: list[str], given: argparse.Namespace) -> in
     if action == "download":
         return _download(options, given)
     if action == "prepare":
-        return _of_store(action, _prepared(options), given)
+        return _of_store(action, _prepared(options, given.download), given)
     from brainlit.cli.training import parsed_datamodule
 
     return _of_store(action, Path(parsed_datamodule(options).store_dir), given)
@@ -158,8 +161,11 @@ def _info(store: Path, as_json: bool) -> int:
     return 0
 
 
-def _prepared(options: list[str]) -> Path:
-    """The store of a config, built if it is not there; known at once if this very command found it in order before."""
+def _prepared(options: list[str], download: bool) -> Path:
+    """The store of a config, built if it is not there; known at once if this very command found it in order before.
+
+    Files that are missing and published are fetched if `download` says so, and only where the store needs them.
+    """
     from brainlit.cli.prepared import known_store, remember_store
 
     known = known_store(options)
@@ -171,7 +177,11 @@ def _prepared(options: list[str]) -> Path:
     try:
         datamodule.prepare_data()
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}{_download_hint(datamodule.source, options)}") from error
+        hint = _download_hint(datamodule.source, options)
+        if not (download and hint):
+            raise FileNotFoundError(f"{error}{hint}") from error
+        _fetch(datamodule.source, argparse.Namespace(**DOWNLOAD_DEFAULTS))
+        datamodule.prepare_data()
     remember_store(options, datamodule)
     return Path(datamodule.store_dir)
 
@@ -192,16 +202,24 @@ def _download_hint(source: StorySource, options: list[str]) -> str:
 
 def _download(options: list[str], given: argparse.Namespace) -> int:
     from brainlit.cli.training import parsed_datamodule
-    from brainlit.stories.download import download
 
-    logging.getLogger("botocore").setLevel(logging.WARNING)
     source = parsed_datamodule(options).source
-    remote = source.remote()
-    if remote is None:
+    if source.remote() is None:
         raise UsageError(
             f"there is nothing to download for {source.name!r} ({type(source).__name__}): its files are not published"
             " as such, or it reads none. If it has a card, data/<name>.md, that says where they come from."
         )
+    _fetch(source, given)
+    return 0
+
+
+def _fetch(source: StorySource, given: argparse.Namespace) -> None:
+    """Download what the source needs and say what was done."""
+    from brainlit.stories.download import download
+
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    remote = source.remote()
+    assert remote is not None
     report = download(
         remote,
         dry_run=given.dry_run,
@@ -210,4 +228,3 @@ def _download(options: list[str], given: argparse.Namespace) -> int:
         on_difference=given.on_difference,
     )
     print(report.text())
-    return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import h5py
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import brainlit
@@ -169,7 +170,7 @@ class _Build:
         """Write what is missing, then the index."""
         with self.bar:
             self._remove_leftovers()
-            with self.reader:
+            with self.reader, threadpool_limits(1):  # reading and computing share the cores; spinning threads would not
                 stories = {name: self._story(name) for name in self.story_names}
             spaces = self._common_spaces()
             _require_one_tr(stories)
