@@ -29,6 +29,7 @@ from brainlit.stories.lebel2023 import LebelSource
 from brainlit.stories.lebel2023_facts import VOLUMES
 
 SUBJECT, TEST_STORY, N_VOXELS, N_REPEATS = "UTS03", "wheretheressmoke", 95_556, 10
+RESPONSES = f"derivative/preprocessed_data/{SUBJECT}"
 WINDOW_S, BATCH = 10.0, 128
 
 
@@ -49,22 +50,31 @@ def measure(folder: Path, n_voxels: int, rounds: int) -> list[str]:
     root = folder / "ds003020"
     n_bytes, n_rows = simulate(root, n_voxels)
     copies, builds, peaks = [], [], []
+    responses_copied, responses_stored = [], []
     for k in range(rounds):
         copies.append(timed(lambda k=k: copy_twice(root, folder / f"copy-{k}")))
         shutil.rmtree(folder / f"copy-{k}")
         seconds, peak_gb = in_own_process(root, folder / f"store-{k}")
         builds.append(seconds)
         peaks.append(peak_gb)
+        responses_copied.append(timed(lambda k=k: copy_twice(root / RESPONSES, folder / f"copy-{k}")))
+        shutil.rmtree(folder / f"copy-{k}")
+        (folder / f"store-{k}/subjects/{SUBJECT}.h5").unlink()
+        responses_stored.append(in_own_process(root, folder / f"store-{k}")[0])
         if k + 1 < rounds:
             shutil.rmtree(folder / f"store-{k}")
     again = timed(lambda: build_store(source(root), folder / f"store-{rounds - 1}", progress=False).close())
     store = StoryStore.open(folder / f"store-{rounds - 1}")
     copy_s, build_s = statistics.median(copies), statistics.median(builds)
+    responses_copy_s, responses_s = statistics.median(responses_copied), statistics.median(responses_stored)
     return [
         f"{len(store.story_names)} stories, {n_rows} rows, {n_voxels} voxels: {n_bytes / 1e9:.2f} GB of files",
-        f"copying them twice          {copy_s:8.1f} s  ({', '.join(f'{s:.1f}' for s in copies)})",
-        f"making the store            {build_s:8.1f} s  ({', '.join(f'{s:.1f}' for s in builds)})",
+        f"copying them twice          {copy_s:8.1f} s  ({', '.join(f'{s:.1f}' for s in copies)}), sound and words too",
+        f"making the store            {build_s:8.1f} s  ({', '.join(f'{s:.1f}' for s in builds)}), features too",
         f"                            {build_s / copy_s:8.2f} x",
+        f"copying the responses twice {responses_copy_s:8.1f} s",
+        f"storing the responses       {responses_s:8.1f} s",
+        f"                            {responses_s / responses_copy_s:8.2f} x",
         f"peak memory                 {max(peaks):8.2f} GB",
         f"making it again             {again:8.2f} s",
         f"random windows of {WINDOW_S:g} s     {windows_per_s(store):8.0f} /s",
@@ -81,8 +91,7 @@ def source(root: Path) -> LebelSource:
 def simulate(root: Path, n_voxels: int) -> tuple[int, int]:
     """Write the files; returns their size in bytes and the number of rows."""
     rng = np.random.default_rng(0)
-    responses, sounds, grids = (root / "derivative/preprocessed_data" / SUBJECT, root / "stimuli",
-                                root / "derivative/TextGrids")  # fmt: skip
+    responses, sounds, grids = root / RESPONSES, root / "stimuli", root / "derivative/TextGrids"
     for folder in (responses, sounds, grids):
         folder.mkdir(parents=True)
     one = source(root)

@@ -106,8 +106,11 @@ def write_hemisphere(
     nib.save(GiftiImage(darrays=arrays), path)  # type: ignore[no-untyped-call]
 
 
-def write_areas(root: Path, derivative: str = "afni-nosmooth") -> None:
-    """The areas of HCP-MMP1 as the collection ships them; here A1 is vertices 0..3, 4 (number 8) the next four."""
+def write_areas(root: Path, derivative: str = "afni-nosmooth", others: Sequence[str] = ()) -> None:
+    """The areas of HCP-MMP1 as the collection ships them; here A1 is vertices 0..3, 4 (number 8) the next four.
+
+    `others` are one vertex each, after these.
+    """
     for hemi in "LR":
         table = GiftiLabelTable()
         for number, name in ((0, "???"), (24, f"{hemi}_A1_ROI"), (8, f"{hemi}_4_ROI")):
@@ -116,6 +119,11 @@ def write_areas(root: Path, derivative: str = "afni-nosmooth") -> None:
             table.labels.append(label)
         numbers = np.zeros(N_VERTICES, dtype=np.int32)
         numbers[:4], numbers[4:8] = 24, 8
+        for k, name in enumerate(others):
+            label = GiftiLabel(key=100 + k)
+            label.label = f"{hemi}_{name}_ROI"
+            table.labels.append(label)
+            numbers[8 + k] = 100 + k
         path = (
             root / "derivatives" / derivative / "tpl-fsaverage6" / f"tpl-fsaverage6_hemi-{hemi}_desc-MMP_dseg.label.gii"
         )

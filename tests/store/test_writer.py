@@ -239,6 +239,17 @@ def test_two_builds_at_once_make_one_store(tmp_path: Path) -> None:
     assert sorted(len(source.asked) for source in sources) == [0, 8]
 
 
+def test_two_processes_at_once_make_one_store(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    command = [sys.executable, "-c", SLOW_BUILD, str(tmp_path / "s")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    written = [process.communicate()[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    each_story_has_words_and_phones = [f"toy{k}" for k in range(6) for _ in range(2)]
+    assert sorted(written) == [[], each_story_has_words_and_phones], "one process wrote all, the other waited"
+    assert files_of(tmp_path / "s") == FINISHED
+
+
 def test_a_full_disk_leaves_finished_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     n_asked = 0
 
@@ -292,8 +303,8 @@ def space(n_trs: int = 6, name: str = "envelope", columns: tuple[str, ...] = ("l
         ({"story_names": []}, "holds no stories"),
         ({"story_names": ["toy0", "Toy0"]}, "are one name"),
         (
-            {"story": {"audio": np.ones(16_000 * 9, dtype=np.int16)}},
-            r"'toy1' lasts 9\.00 s, but its 6 TRs of 2\.0 s end at 12\.00 s: 1 TRs start after .* last 1 rows",
+            {"story": {"audio": np.ones(16_000 * 9, dtype=np.int16), "timebase": TimeBase.regular(6, 2.0, 60.0)}},
+            r"'toy1' lasts 9\.00 s, but its 6 TRs of 2\.0 s end at 72\.00 s: the last one starts 61\.0 s after",
         ),
         (
             {"story": {"audio": np.zeros((160_000, 2), dtype=np.int16)}},

@@ -152,7 +152,7 @@ def test_settings_say_how_and_not_where_or_who(files: AliceFiles) -> None:
 
 
 def test_names_that_are_not_known_are_refused_with_a_hint(files: AliceFiles) -> None:
-    with pytest.raises(SourceError, match=r"'sub18' is no subject. Did you mean 'sub-18'"):
+    with pytest.raises(SourceError, match=r"there is no subject 'sub18'. Did you mean 'sub-18'"):
         AliceSource("nowhere", subjects=["sub18"])
     with pytest.raises(SourceError, match=r"'sub-38' was not preprocessed by the authors"):
         AliceSource("nowhere", subjects=["sub-38"])

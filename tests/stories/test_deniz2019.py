@@ -246,7 +246,7 @@ def test_the_sound_of_a_shorter_story_is_refused(own: Path) -> None:
     ("chosen", "message"),
     [
         ({"subjects": ["subject1"]}, "there is no subject 'subject1'. Did you mean 'subject01'"),
-        ({"subjects": []}, r"\(subject\) is empty"),
+        ({"subjects": []}, "no subject is asked for"),
         ({"stories": ["story_01"]}, "there is no story 'story_01'. Known: alternateithicatom"),
         ({"modality": "hearing"}, "there is no modality 'hearing'. Did you mean"),
         ({"high_pass_s": 0.0}, r"high_pass_s is 0\.0"),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.datamodules.voxels import VOXELS_AT_ONCE, choose_repeats
 from brainlit.encoding.roles import Span
 from brainlit.store import StoryStore
 
@@ -97,20 +98,19 @@ def score_ceiling(
     """Noise ceiling of the scored rows that were heard repeatedly, and what it rests on; None without repeats."""
     from brainlit.encoding.ceiling import noise_ceiling
 
-    found = []
-    for k, span in enumerate(spans):
-        repeats = store.repeats(subject, span.story)
-        rows = slice(min(span.start_tr + skip_trs, span.stop_tr), span.stop_tr)
-        if repeats is not None and len(repeats) > 1 and rows.stop > rows.start:
-            found.append((k, span.story, repeats[:, rows]))
-    if not found:
+    rows = [Span(s.story, s.start_tr + skip_trs, s.stop_tr) for s in spans if s.stop_tr > s.start_tr + skip_trs]
+    repeated = [span for span in rows if store.n_repeats(subject, span.story) > 1]
+    if not repeated:
         return None, {"n_repeats": 0}
-    n_repeats = min(len(values) for _, _, values in found)
-    stacked = np.concatenate([values[:n_repeats] for _, _, values in found], axis=1)
-    groups = np.concatenate([np.full(values.shape[1], k) for k, _, values in found])
-    ceiling = noise_ceiling(stacked, groups)
-    facts = {"n_repeats": n_repeats, "ceiling_stories": list(dict.fromkeys(story for _, story, _ in found))}
-    return ceiling.ceiling_r, {**facts, "n_without_ceiling": int(ceiling.n_negative)}
+    n_voxels = store.n_voxels(subject)
+    blocks = [slice(k, min(k + VOXELS_AT_ONCE, n_voxels)) for k in range(0, n_voxels, VOXELS_AT_ONCE)]
+    parts = [noise_ceiling(*choose_repeats(store, subject, repeated, block)) for block in blocks]
+    facts = {
+        "n_repeats": parts[0].n_repeats,
+        "ceiling_stories": list(dict.fromkeys(span.story for span in repeated)),
+        "n_without_ceiling": sum(part.n_negative for part in parts),
+    }
+    return np.concatenate([part.ceiling_r for part in parts]), facts
 
 
 def fingerprint(*parts: Any) -> str:

@@ -25,6 +25,7 @@ from brainlit.datamodules.windows import (
     keep_batch,
     training_windows,
 )
+from brainlit.encoding.ceiling import CeilingMethod
 from brainlit.encoding.roles import Roles, Span, make_roles
 from brainlit.features import FeatureConfig
 from brainlit.store import StoryStore, build_store
@@ -69,6 +70,8 @@ class StoryDataModule(L.LightningDataModule):
     min_ceiling : float or None
         Tune only on voxels whose noise ceiling, measured on the repeats of the 'choose' spans, is above this (and
         whose signal is beyond chance); None tunes on all voxels that are finite and vary.
+    ceiling_method : 'signal_power', 'split_half' or 'explainable_variance'
+        How that ceiling is estimated; `brainlit.encoding.ceiling` has the formulas.
     regime : 'brain' or 'permuted'
         Predict the responses, or (the matched control) the tuning responses block-permuted in time. Validation and
         later stages always see the responses themselves.
@@ -114,6 +117,7 @@ class StoryDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         min_ceiling: float | None = None,
+        ceiling_method: CeilingMethod = "signal_power",
         regime: Literal["brain", "permuted"] = "brain",
         permute_block_trs: int = 10,
     ) -> None:
@@ -124,7 +128,8 @@ class StoryDataModule(L.LightningDataModule):
             raise ValueError(f"batch_size is {batch_size} and num_workers {num_workers}; need at least 1 and 0.")
         self.source, self.store_dir, self.window, self.features = source, store_dir, window, features
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.min_ceiling, self.regime, self.permute_block_trs = min_ceiling, regime, permute_block_trs
+        self.min_ceiling, self.ceiling_method = min_ceiling, ceiling_method
+        self.regime, self.permute_block_trs = regime, permute_block_trs
         self._asked_roles, self._asked_purge_trs, self._asked_subjects = roles, purge_trs, subjects
         self._allow = tuple(allow or ())
         self._targets: TargetSource | None = None
@@ -144,7 +149,9 @@ class StoryDataModule(L.LightningDataModule):
         self.roles = self._settle_roles()
         self.subjects = self._settle_subjects()
         self.target_voxels = {
-            subject: select_voxels(self.store, subject, self.roles.spans("choose"), self.min_ceiling)
+            subject: select_voxels(
+                self.store, subject, self.roles.spans("choose"), self.min_ceiling, self.ceiling_method
+            )
             for subject in self.subjects
         }
         self._responses = VoxelTargets(self.store, self.target_voxels)
@@ -206,6 +213,7 @@ class StoryDataModule(L.LightningDataModule):
             "n_targets": dict(self.target_sizes),
             "n_masked_voxels": {name: int((~self.store.good_voxels(name)).sum()) for name in self.subjects},
             "min_ceiling": self.min_ceiling,
+            "ceiling_method": self.ceiling_method,
         }
 
     def state_dict(self) -> dict[str, Any]:

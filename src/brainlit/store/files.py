@@ -23,6 +23,8 @@ FINGERPRINT = "settings_fingerprint"
 Spaces = list[tuple[str, str, tuple[str, ...], str]]
 """Name, kind, columns and source of each feature space of a story."""
 Sources = Callable[[], Sequence[SourceFile]]
+MAX_SILENCE_S = 60.0
+"""Scanners run on after a story; longer than this, sound and clock are taken not to belong together."""
 REPEAT_VOXELS_PER_CHUNK = 1024
 """Repeats are read for some voxels over all rows (ceilings), responses for some rows over all voxels."""
 
@@ -35,8 +37,8 @@ def write_story_file(
     Raises
     ------
     StoreError
-        If the audio is not int16 mono at 16 kHz or ends before the last TR starts, or a feature space has another
-        number of TRs than the story.
+        If the audio is not int16 mono at 16 kHz or ends a minute before the last TR starts, or a feature space has
+        another number of TRs than the story.
     FullDiskError
         If the disk has no room for it.
     """
@@ -279,12 +281,13 @@ def _check_audio(story: Story) -> None:
             f"audio of story {story.name!r} is at {clock.sample_rate_hz} Hz; resample it to {SAMPLE_RATE_HZ} Hz."
         )
     audio_s = len(story.audio) / clock.sample_rate_hz
-    n_late = int((clock.tr_starts_s >= audio_s).sum())
-    if n_late:
+    silent_s = float(clock.tr_starts_s[-1]) - audio_s
+    if silent_s > MAX_SILENCE_S:
         raise StoreError(
             f"the sound of story {story.name!r} lasts {audio_s:.2f} s, but its {clock.n_trs} TRs of {clock.tr_s} s end"
-            f" at {clock.end_s:.2f} s: {n_late} TRs start after the sound is over. Trim the last {n_late} rows of its"
-            " responses (and TR starts), or correct the TR or the onset of the sound."
+            f" at {clock.end_s:.2f} s: the last one starts {silent_s:.1f} s after the sound is over. Is the sound cut"
+            " off, or of another story? Otherwise correct the TR or the onset of the sound, or trim the last rows of"
+            " its responses (and TR starts)."
         )
 
 

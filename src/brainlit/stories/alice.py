@@ -19,8 +19,9 @@ from typing import Any
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.audio import read_audio
-from brainlit.stories.base import Intervals, Remote, Responses, SourceError, Story, StorySource, Subject, SubjectLeftOut
+from brainlit.stories.base import Intervals, Remote, Responses, SourceError, Story, Subject, SubjectLeftOut
 from brainlit.stories.images import count_volumes
+from brainlit.stories.published import PublishedSource, chosen, existing
 from brainlit.stories.regions import RegionConfig
 from brainlit.stories.transcripts import WORD_TIERS, read_intervals
 from brainlit.stories.volumes import VolumeReader, check_pattern
@@ -46,7 +47,7 @@ WORDS = "code/annotations.tsv"
 _SOUND_TOLERANCE_S = TR_S
 
 
-class AliceSource(StorySource):
+class AliceSource(PublishedSource):
     """One story, 'alice', and up to 23 listeners ('sub-18' and on).
 
     Parameters
@@ -98,15 +99,13 @@ class AliceSource(StorySource):
         confound_names: list[str] | None = None,
         regions: RegionConfig | None = None,
     ) -> None:
-        self.root = Path(root)
         known = SUBJECTS if run == RUN else tuple(sorted((*SUBJECTS, *NOT_PREPROCESSED)))
         for name in subjects or ():
-            if name not in known:
-                why = "was not preprocessed by the authors" if name in NOT_PREPROCESSED else "is no subject"
-                raise SourceError(f"{name!r} {why}. {did_you_mean(name, known)}")
+            if name in NOT_PREPROCESSED and name not in known:
+                raise SourceError(f"{name!r} was not preprocessed by the authors. {did_you_mean(name, known)}")
         if n_trs < 2:
             raise SourceError(f"n_trs is {n_trs}; the published runs have {N_VOLUMES}.")
-        self._subjects = known if subjects is None else tuple(name for name in known if name in subjects)
+        super().__init__(root, [STORY], chosen("subject", subjects, known))
         check_pattern("run", run, ("subject",), required=("subject",))
         self._run_pattern = run
         self._words = words
@@ -125,14 +124,6 @@ class AliceSource(StorySource):
             **self._reader.settings(),
         }
 
-    def story_names(self) -> Sequence[str]:
-        """The one story."""
-        return [STORY]
-
-    def subject_names(self) -> Sequence[str]:
-        """The listeners that were asked for."""
-        return list(self._subjects)
-
     def story(self, name: str) -> Story:
         """Sound, words and clock.
 
@@ -144,9 +135,7 @@ class AliceSource(StorySource):
             If the sound ends before the scanner does, or words go on after its end.
         """
         self._require_story(name)
-        path = self.root / SOUND
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: the sound of the story. Download it, or check the root.")
+        path = existing(self.root / SOUND, "the sound of the story")
         audio = read_audio(path)
         sound_s = len(audio) / self._timebase.sample_rate_hz
         if sound_s < self._timebase.end_s - _SOUND_TOLERANCE_S:
@@ -237,16 +226,8 @@ class AliceSource(StorySource):
         return Remote("s3://openneuro.org/ds002322", self.root, (SOUND, *words, *paths), "CC0")
 
     def _run(self, subject: str) -> Path:
-        if subject not in self._subjects:
-            raise SourceError(f"there is no subject {subject!r}. {did_you_mean(subject, self._subjects)}")
-        path = self.root / self._run_pattern.format(subject=subject)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: the run of {subject}. Download it, or check the root.")
-        return path
-
-    def _require_story(self, name: str) -> None:
-        if name != STORY:
-            raise SourceError(f"there is no story {name!r}. {did_you_mean(name, [STORY])}")
+        self._require_subject(subject)
+        return existing(self.root / self._run_pattern.format(subject=subject), f"the run of {subject}")
 
     def _read_words(self) -> Intervals:
         path = self.root / self._words

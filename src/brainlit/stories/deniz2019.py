@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,10 +30,11 @@ from brainlit.stories.base import (
     Responses,
     SourceError,
     Story,
-    StorySource,
     Subject,
 )
 from brainlit.stories.cleaning import clean_series
+from brainlit.stories.hdf5_rows import open_hdf5
+from brainlit.stories.published import PublishedSource, chosen, require_known
 from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
 from brainlit.stories.transcripts import NOT_WORDS, PHONE_TIERS, WORD_TIERS, read_intervals
 from brainlit.timebase import TimeBase
@@ -76,7 +76,7 @@ MARKS = frozenset({"sentence_start", "sentence_end", "sentence start", "sentence
 _REGION = "roi_mask_"
 
 
-class DenizSource(StorySource):
+class DenizSource(PublishedSource):
     """Eleven stories and the responses of those who heard, or read, them.
 
     Parameters
@@ -113,10 +113,8 @@ class DenizSource(StorySource):
         high_pass_s: float | None = None,
         regions: RegionConfig | None = None,
     ) -> None:
-        self.root = Path(root)
-        self._subjects = _chosen("subject", subjects, SUBJECTS)
-        self._stories = _chosen("story", stories, STORIES)
-        _require("modality", modality, ("listening", "reading"))
+        super().__init__(root, chosen("story", stories, STORIES), chosen("subject", subjects, SUBJECTS))
+        require_known("modality", modality, ("listening", "reading"))
         if high_pass_s is not None and not high_pass_s > 0:
             raise SourceError(f"deniz2019: high_pass_s is {high_pass_s}; need seconds above 0, or null for none.")
         self._modality, self._high_pass_s, self._regions = modality, high_pass_s, regions
@@ -131,14 +129,6 @@ class DenizSource(StorySource):
             "high_pass_s": self._high_pass_s,
             "regions": None if self._regions is None else dataclasses.asdict(self._regions),
         }
-
-    def story_names(self) -> Sequence[str]:
-        """The stories that were asked for."""
-        return list(self._stories)
-
-    def subject_names(self) -> Sequence[str]:
-        """The subjects that were asked for."""
-        return list(self._subjects)
 
     def default_roles(self) -> dict[str, list[str]]:
         """The authors' test story scores; it was presented twice. The ten others tune, fit and choose."""
@@ -178,7 +168,7 @@ class DenizSource(StorySource):
         SourceError
             If the regions do not fit the responses.
         """
-        self._known(name)
+        self._require_subject(name)
         n_voxels = self._shape(name, self._stories[0])[-1]
         if self._regions is not None:
             return Subject(name, n_voxels, read_subject_regions(self._regions, name, n_voxels, self.root))
@@ -194,7 +184,7 @@ class DenizSource(StorySource):
         SourceError
             If the story is not in them, or has another number of rows than its scan.
         """
-        self._known(subject)
+        self._require_subject(subject)
         shape = self._shape(subject, story)
         if len(shape) == 2:
             return Responses(self._rows(subject, story, ()))
@@ -234,14 +224,11 @@ class DenizSource(StorySource):
         url = "https://gin.g-node.org/denizenslab/narratives_reading_listening_fmri/raw/master"
         return Remote(url, self.root, tuple(paths), "see LICENSE in the repository")
 
-    def _known(self, subject: str) -> None:
-        _require("subject", subject, self._subjects)
-
     def _sound(self, story: str) -> Path:
         return self.root / "stimuli" / f"{self._dataset(story)}.wav"
 
     def _transcript(self, story: str) -> Path:
-        _require("story", story, self._stories)
+        self._require_story(story)
         return self.root / "stimuli" / "textgrids" / "stimulus_textgrids" / f"{story}.TextGrid"
 
     def _mapper(self, subject: str) -> Path:
@@ -252,7 +239,7 @@ class DenizSource(StorySource):
         return self.root / "responses" / f"{subject}_{self._modality}_fmri_data_{part}.hdf"
 
     def _dataset(self, story: str) -> str:
-        _require("story", story, self._stories)
+        self._require_story(story)
         return f"story_{STORIES.index(story) + 1:02d}"
 
     def _timebase(self, story: str) -> TimeBase:
@@ -299,7 +286,7 @@ def hdf5_shape(path: Path, dataset: str) -> tuple[tuple[int, ...], list[str]]:
     SourceError
         If it is no HDF5 file, or lacks the dataset.
     """
-    with _opened(path) as file:
+    with open_hdf5(path) as file:
         names = sorted(file)
         if dataset not in names:
             raise SourceError(f"{path} holds no {dataset!r}. {did_you_mean(dataset, names)}")
@@ -308,7 +295,7 @@ def hdf5_shape(path: Path, dataset: str) -> tuple[tuple[int, ...], list[str]]:
 
 def read_hdf5(path: Path, dataset: str, index: tuple[int | slice, ...]) -> Float32Array:
     """Part of a dataset of real numbers, as float32; the rest of the file is not read."""
-    with _opened(path) as file:
+    with open_hdf5(path) as file:
         return np.asarray(file[dataset].astype("float32")[index])
 
 
@@ -322,7 +309,7 @@ def read_mapper_regions(path: Path, n_voxels: int) -> dict[str, BoolArray]:
     SourceError
         If it holds no region, or one that does not fit the responses.
     """
-    with _opened(path) as file:
+    with open_hdf5(path) as file:
         drawn = {name.removeprefix(_REGION): np.asarray(file[name]) for name in file if name.startswith(_REGION)}
     for name, mask in drawn.items():
         if mask.shape != (n_voxels,):
@@ -334,35 +321,3 @@ def read_mapper_regions(path: Path, n_voxels: int) -> dict[str, BoolArray]:
     if not regions:
         raise SourceError(f"{path} holds no {_REGION}<name>; name other regions, or fetch the mapper again.")
     return regions
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The file, open; whatever h5py stumbles over becomes one error with the file's name."""
-    import h5py
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Check root, and which subjects were downloaded.")
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except SourceError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise SourceError(
-            f"{path} cannot be read as HDF5: {type(error).__name__}: {error}. A file of a few hundred bytes is a"
-            " pointer of git-annex: fetch its content; a larger one was cut off: fetch it again."
-        ) from error
-
-
-def _require(what: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise SourceError(f"deniz2019: there is no {what} {value!r}. {did_you_mean(value, known)}")
-
-
-def _chosen(what: str, asked: list[str] | None, known: Sequence[str]) -> tuple[str, ...]:
-    for name in asked or ():
-        _require(what, name, known)
-    if asked is not None and not asked:
-        raise SourceError(f"deniz2019: the list of what to take ({what}) is empty; leave it out to take all.")
-    return tuple(known) if asked is None else tuple(dict.fromkeys(asked))

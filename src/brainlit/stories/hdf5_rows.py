@@ -158,8 +158,16 @@ def _zscored(rows: Float32Array, mean: FloatArray, std: FloatArray, which: Any) 
 
 
 @contextmanager
-def _file(path: Path) -> Iterator[Any]:
-    """The file, open; whatever h5py stumbles over becomes one error with the file's name."""
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """An HDF5 file, open for reading.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ResponseFileError
+        For whatever h5py stumbles over, there or in the block, with the file's name.
+    """
     import h5py
 
     if not path.is_file():
@@ -171,8 +179,8 @@ def _file(path: Path) -> Iterator[Any]:
         raise
     except _DAMAGE as error:
         raise ResponseFileError(
-            f"{path} cannot be read as HDF5: {type(error).__name__}: {error}. Was it cut off while copying? Fetch it"
-            " again."
+            f"{path} cannot be read as HDF5: {type(error).__name__}: {error}. A file of a few hundred bytes is a"
+            " pointer of git-annex: fetch its content; a larger one was cut off while copying: fetch it again."
         ) from error
 
 
@@ -181,7 +189,7 @@ def _opened(path: Path, dataset: str) -> Iterator[Any]:
     """One dataset of real numbers, whose bytes are all there."""
     import h5py
 
-    with _file(path) as file:
+    with open_hdf5(path) as file:
         if dataset not in file:
             raise ResponseFileError(f"{path} holds no dataset {dataset!r}. {did_you_mean(dataset, list(file))}")
         values = file[dataset]

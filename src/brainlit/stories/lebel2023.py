@@ -14,7 +14,6 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.hints import did_you_mean
 from brainlit.stories import lebel2023_facts as known
 from brainlit.stories.audio import read_audio
 from brainlit.stories.base import (
@@ -24,14 +23,14 @@ from brainlit.stories.base import (
     Responses,
     SourceError,
     Story,
-    StorySource,
     Subject,
 )
 from brainlit.stories.hdf5_rows import RepeatedRows, read_rows, read_shape
 from brainlit.stories.images import read_mask
-from brainlit.stories.lebel2023_choice import Split, check_word, chosen_stories, chosen_subjects, roles_of
+from brainlit.stories.lebel2023_choice import Split, chosen_stories, chosen_subjects, roles_of
 from brainlit.stories.lebel2023_clock import Clock, check_clock, clock_in_words, n_rows, story_clock
 from brainlit.stories.lebel2023_words import read_words_and_phones
+from brainlit.stories.published import PublishedSource, require_known
 from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
 from brainlit.timebase import SAMPLE_RATE_HZ, TimeBase
 
@@ -40,7 +39,7 @@ log = logging.getLogger(__name__)
 DOWNLOAD = "Fetch it with 'brainlit data download experiments/data/lebel2023.yaml', or correct the data set's root."
 
 
-class LebelSource(StorySource):
+class LebelSource(PublishedSource):
     """The data set of LeBel et al. 2023, as published on OpenNeuro.
 
     Row r of the responses is volume r + 10 of the scanner. It starts at trigger[r + 10] - sound_start of the
@@ -90,15 +89,13 @@ class LebelSource(StorySource):
         sound_lead_s: float = 0.0,
         regions: RegionConfig | None = None,
     ) -> None:
-        self.root = Path(root)
+        super().__init__(root, chosen_stories(stories), chosen_subjects(subjects))
         self.tr_reports = None if tr_reports is None else Path(tr_reports)
         self.regions, self.clock, self.split = regions, clock, split
         self.tr_s, self.sound_lead_s = float(tr_s), float(sound_lead_s)
-        check_word("clock", clock, get_args(Clock))
-        check_word("split", split, get_args(Split))
+        require_known("clock", clock, get_args(Clock))
+        require_known("split", split, get_args(Split))
         check_clock(self.tr_s, self.sound_lead_s)
-        self._subjects = chosen_subjects(subjects)
-        self._stories = chosen_stories(stories)
         self._roles = roles_of(self._stories, split, self._subjects)
 
     def settings(self) -> dict[str, Any]:
@@ -111,14 +108,6 @@ class LebelSource(StorySource):
             "sound_lead_s": self.sound_lead_s,
             "regions": None if self.regions is None else dataclasses.asdict(self.regions),
         }
-
-    def story_names(self) -> list[str]:
-        """The stories asked for, in the order of the sessions (of respdict.json for all 84)."""
-        return list(self._stories)
-
-    def subject_names(self) -> list[str]:
-        """The subjects asked for."""
-        return list(self._subjects)
 
     def default_roles(self) -> dict[str, list[str]]:
         """The roles of the split."""
@@ -284,15 +273,6 @@ class LebelSource(StorySource):
         return path if self.clock == "logged" and path.is_file() else None
 
     # Parts
-
-    def _require_story(self, story: str) -> None:
-        if story not in self._stories:
-            raise SourceError(f"story {story!r} is not among the {len(self._stories)} asked for:"
-                              f" {did_you_mean(story, self._stories)}")  # fmt: skip
-
-    def _require_subject(self, subject: str) -> None:
-        if subject not in self._subjects:
-            raise SourceError(f"subject {subject!r} is not asked for. {did_you_mean(subject, self._subjects)}")
 
     def _heard(self, subject: str) -> list[str]:
         heard = known.HEARD[subject]

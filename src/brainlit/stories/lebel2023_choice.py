@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from brainlit.hints import did_you_mean
 from brainlit.stories.base import ROLES, SourceError
 from brainlit.stories.lebel2023_facts import (
     CHOOSE_STORIES,
@@ -19,6 +18,7 @@ from brainlit.stories.lebel2023_facts import (
     TRIMMED_VOLUMES,
     VOLUMES,
 )
+from brainlit.stories.published import chosen
 
 Split = Literal["paper", "held_out_ceiling", "disjoint"]
 
@@ -35,7 +35,7 @@ def chosen_subjects(subjects: Sequence[str] | None) -> tuple[str, ...]:
     SourceError
         If there is none, or a name is unknown or doubled.
     """
-    return _chosen("subject", PAPER_SUBJECTS if subjects is None else subjects, SUBJECTS)
+    return PAPER_SUBJECTS if subjects is None else chosen("subject", subjects, SUBJECTS)
 
 
 def chosen_stories(stories: str | int | Sequence[str]) -> tuple[str, ...]:
@@ -53,19 +53,7 @@ def chosen_stories(stories: str | int | Sequence[str]) -> tuple[str, ...]:
         return sets[str(stories)]
     if NO_STORY in stories:
         raise SourceError(f"{NO_STORY!r} is a localiser and no story; leave it out of stories.")
-    return _chosen("story", stories, STORIES_84)
-
-
-def check_word(key: str, value: str, known: Sequence[str]) -> None:
-    """Refuse a setting that is not one of the known words.
-
-    Raises
-    ------
-    SourceError
-        With the nearest known word.
-    """
-    if value not in known:
-        raise SourceError(f"{key} is {value!r}. {did_you_mean(str(value), known)}")
+    return chosen("story", stories, STORIES_84)
 
 
 def roles_of(stories: Sequence[str], split: Split, subjects: Sequence[str]) -> dict[str, list[str]]:
@@ -106,15 +94,3 @@ def _require_all(roles: dict[str, list[str]], split: Split, subjects: Sequence[s
                 raise SourceError(
                     f"{subject} heard none of the stories that {role} ({', '.join(spans)}). {cures[role]}"
                 )
-
-
-def _chosen(what: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    if not names:
-        raise SourceError(f"no {what} is asked for. {did_you_mean('', known)}")
-    for name in names:
-        if name not in known:
-            raise SourceError(f"unknown {what} {name!r}. {did_you_mean(str(name), known)}")
-    twice = [name for name in names if list(names).count(name) > 1]
-    if twice:
-        raise SourceError(f"{what} {twice[0]!r} is asked for twice; list it once.")
-    return tuple(names)

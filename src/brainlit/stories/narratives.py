@@ -14,13 +14,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from brainlit.hints import did_you_mean
 from brainlit.stories.audio import read_audio
 from brainlit.stories.base import (
     ROLES,
@@ -30,7 +29,6 @@ from brainlit.stories.base import (
     Responses,
     SourceError,
     Story,
-    StorySource,
     Subject,
     SubjectLeftOut,
 )
@@ -48,6 +46,7 @@ from brainlit.stories.narratives_tables import (
     listeners,
     runs,
 )
+from brainlit.stories.published import PublishedSource, chosen, require_known
 from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
 from brainlit.timebase import TimeBase
 
@@ -60,7 +59,7 @@ DERIVATIVES = ("afni-nosmooth", "afni-smooth")
 EVENT_META = "code/event_meta.json"
 
 
-class NarrativesSource(StorySource):
+class NarrativesSource(PublishedSource):
     """Stories of the Narratives collection with the cleaned surface responses of those who heard them.
 
     Parameters
@@ -96,16 +95,14 @@ class NarrativesSource(StorySource):
         derivative: Literal["afni-nosmooth", "afni-smooth"] = "afni-nosmooth",
         regions: RegionConfig | None = None,
     ) -> None:
-        self.root = Path(root)
-        self._stories = _chosen_stories(stories)
-        everyone = _heard_by_anyone(self._stories)
-        self._asked = everyone if subjects is None else list(dict.fromkeys(subjects))
-        for name in self._asked:
-            _require(f"listener of {', '.join(self._stories)} called", name, everyone)
-        usable = [name for name in everyone if any(runs(name, story) for story in self._stories)]
-        self._subjects = usable if subjects is None else self._asked
-        _require("space", space, VERTICES)
-        _require("derivative", derivative, DERIVATIVES)
+        wanted = _chosen_stories(stories)
+        everyone = _heard_by_anyone(wanted)
+        usable = [name for name in everyone if any(runs(name, story) for story in wanted)]
+        listener = f"listener of {', '.join(wanted)} called"
+        super().__init__(root, wanted, usable if subjects is None else chosen(listener, subjects, everyone))
+        self._asked = everyone if subjects is None else list(self._subjects)
+        require_known("space", space, VERTICES)
+        require_known("derivative", derivative, DERIVATIVES)
         self._space, self._derivative, self._regions = space, derivative, regions
 
     def settings(self) -> dict[str, Any]:
@@ -117,14 +114,6 @@ class NarrativesSource(StorySource):
             "derivative": self._derivative,
             "regions": None if self._regions is None else dataclasses.asdict(self._regions),
         }
-
-    def story_names(self) -> Sequence[str]:
-        """The stories that were asked for."""
-        return list(self._stories)
-
-    def subject_names(self) -> Sequence[str]:
-        """The listeners that were asked for."""
-        return list(self._subjects)
 
     def default_roles(self) -> dict[str, list[str]]:
         """Each story in its role; pieman and piemanpni, and the versions of milkyway, never in two."""
@@ -164,7 +153,7 @@ class NarrativesSource(StorySource):
         SubjectLeftOut
             If every run of the stories that the subject heard is excluded.
         """
-        self._known(name)
+        self._require_subject(name)
         if not any(runs(name, story) for story in self._stories):
             raise SubjectLeftOut(f"{name}: the authors exclude every run of {', '.join(self._stories)}.")
         n_voxels = 2 * VERTICES[self._space]
@@ -182,7 +171,7 @@ class NarrativesSource(StorySource):
         SourceError
             If a run is on another surface, is shorter than the story, or its events disagree with the clock.
         """
-        self._known(subject)
+        self._require_subject(subject)
         repeats = [self._run(subject, story, stem) for stem in runs(subject, story)]
         if len(repeats) < 2:
             return Responses(repeats[0]) if repeats else None
@@ -243,11 +232,11 @@ class NarrativesSource(StorySource):
         return {"listeners": "; ".join(f"{name}: {what}" for name, what in asked.items())} if asked else {}
 
     def _task(self, story: str) -> Task:
-        _require("story", story, self._stories)
+        self._require_story(story)
         return TASKS[story]
 
-    def _known(self, subject: str) -> None:
-        _require("subject", subject, self._asked)
+    def _require_subject(self, name: str) -> None:
+        require_known("subject", name, self._asked)
 
     def _sound(self, task: Task) -> Path:
         return self.root / "stimuli" / f"{task.sound}_audio.wav"
@@ -328,16 +317,11 @@ def _within(intervals: Intervals, timebase: TimeBase) -> Intervals:
     return Intervals(labels, intervals.start_s[kept], intervals.duration_s[kept])
 
 
-def _require(what: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise SourceError(f"narratives: there is no {what} {value!r}. {did_you_mean(value, known)}")
-
-
 def _chosen_stories(stories: list[str] | None) -> tuple[str, ...]:
     for name in stories or ():
         if name in NOT_OFFERED:
             raise SourceError(f"narratives: {name!r} is not offered: {NOT_OFFERED[name]}.")
-        _require("story", name, TASKS)
+        require_known("story", name, TASKS)
     return SAME_FORTY_SEVEN if stories is None else tuple(dict.fromkeys(stories))
 
 

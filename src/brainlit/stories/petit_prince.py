@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from brainlit.hints import did_you_mean
 from brainlit.stories.audio import read_audio
-from brainlit.stories.base import Remote, Responses, SourceError, Story, StorySource, Subject, SubjectLeftOut
+from brainlit.stories.base import Remote, Responses, SourceError, Story, Subject, SubjectLeftOut
 from brainlit.stories.images import count_volumes
+from brainlit.stories.published import PublishedSource, chosen, existing
 from brainlit.stories.regions import RegionConfig
 from brainlit.stories.volumes import VolumeReader, check_pattern
 from brainlit.stories.word_table import read_word_table
@@ -46,7 +46,7 @@ SOUND = "stimuli/task-lppEN_section-{section}.wav"
 _SOUND_TOLERANCE_S = TR_S
 
 
-class PetitPrinceSource(StorySource):
+class PetitPrinceSource(PublishedSource):
     """Nine sections of The Little Prince ('lpp1' to 'lpp9') and up to 49 listeners ('sub-EN057' and on).
 
     Parameters
@@ -95,9 +95,7 @@ class PetitPrinceSource(StorySource):
         confound_names: list[str] | None = None,
         regions: RegionConfig | None = None,
     ) -> None:
-        self.root = Path(root)
-        self._subjects = _chosen("subject", subjects, SUBJECTS)
-        self._stories = _chosen("story", stories, STORIES)
+        super().__init__(root, chosen("story", stories, STORIES), chosen("subject", subjects, SUBJECTS))
         if not 0 <= n_dropped_volumes < min(RAW_VOLUMES):
             raise SourceError(f"n_dropped_volumes is {n_dropped_volumes}; 4 were dropped by the published ones, or 0.")
         check_pattern("runs", runs, ("subject",), required=("subject",))
@@ -116,14 +114,6 @@ class PetitPrinceSource(StorySource):
             **self._reader.settings(),
         }
 
-    def story_names(self) -> Sequence[str]:
-        """The sections, in the order of the book."""
-        return list(self._stories)
-
-    def subject_names(self) -> Sequence[str]:
-        """The listeners that were asked for."""
-        return list(self._subjects)
-
     def story(self, name: str) -> Story:
         """Sound, words and clock of one section.
 
@@ -136,7 +126,7 @@ class PetitPrinceSource(StorySource):
         """
         section = self._section(name)
         path = self.root / SOUND.format(section=section)
-        _require(path, "the sound of the section")
+        existing(path, "the sound of the section")
         timebase, audio = self._timebase(section), read_audio(path)
         sound_s = len(audio) / timebase.sample_rate_hz
         if abs(sound_s - SOUND_S[section - 1]) > _SOUND_TOLERANCE_S:
@@ -223,13 +213,11 @@ class PetitPrinceSource(StorySource):
         return TimeBase.regular(RAW_VOLUMES[section - 1] - self._n_dropped, TR_S, self._onset_s)
 
     def _section(self, story: str) -> int:
-        if story not in self._stories:
-            raise SourceError(f"there is no story {story!r}. {did_you_mean(story, self._stories)}")
+        self._require_story(story)
         return STORIES.index(story) + 1
 
     def _found_runs(self, subject: str) -> list[Path]:
-        if subject not in self._subjects:
-            raise SourceError(f"there is no subject {subject!r}. {did_you_mean(subject, self._subjects)}")
+        self._require_subject(subject)
         return sorted(self.root.glob(self._runs_pattern.format(subject=subject)))
 
     def _asked_runs(self, subject: str) -> list[Path]:
@@ -264,16 +252,3 @@ class PetitPrinceSource(StorySource):
                 )
             runs[story] = path
         return runs
-
-
-def _chosen(what: str, asked: Sequence[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The asked names in the order of the data set."""
-    for name in asked or ():
-        if name not in known:
-            raise SourceError(f"there is no {what} {name!r}. {did_you_mean(name, known)}")
-    return known if asked is None else tuple(name for name in known if name in asked)
-
-
-def _require(path: Path, what: str) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: {what}. Download it, or check the root.")

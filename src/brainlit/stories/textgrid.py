@@ -66,7 +66,7 @@ def read_textgrid(path: Path) -> list[Tier]:
     return list(_parsed(path, stat and (stat.st_size, stat.st_mtime_ns)))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=96)
 def _parsed(path: Path, version: tuple[int, int] | None) -> tuple[Tier, ...]:
     """The tiers of a file; kept while size and time stay, for words and phones are asked for one after the other."""
     reader = _Reader(path, _tokens("\n".join(read_lines(path, TextGridError, _ENCODING_CURE))))
