@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from brainlit.cli import main
-from brainlit.stories.hcp_mmp1 import HCP_AREAS
+from brainlit.stories.regions.hcp_mmp1 import HCP_AREAS
 from tests.layouts.alice_bids import write_alice_bids
 from tests.layouts.deniz2019 import write_deniz2019
 from tests.layouts.narratives import write_areas, write_narratives

@@ -7,7 +7,7 @@ import pytest
 from brainlit.features import STANDARD, FeatureConfig, FeatureExtractor, LanguageModelConfig
 from brainlit.features.extractor import FeatureError
 from brainlit.stories import FeatureSpace
-from brainlit.stories.textgrid import read_textgrid
+from brainlit.stories.readers.textgrid import read_textgrid
 from tests.features.tone import spoken, tone_story
 
 TIERS = {"frog": spoken("M AA sp M IY", 0.5), "bear": spoken("T UW M IY", 0.5), "owl": spoken("M IY", 0.5)}

@@ -39,7 +39,7 @@ from brainlit.store.check_words import (
     wrong_rate,
 )
 from brainlit.stories import ManifestSource, Story
-from brainlit.stories.drift import drift_basis
+from brainlit.stories.readers.drift import drift_basis
 from brainlit.timebase import TimeBase
 
 TR_S = 2.0

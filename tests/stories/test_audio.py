@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from brainlit.stories.audio import AudioError, read_audio, resample, to_int16
+from brainlit.stories.readers.audio import AudioError, read_audio, resample, to_int16
 
 
 def test_what_is_already_right_comes_back_bit_by_bit(tmp_path: Path) -> None:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from brainlit.stories.bids import BidsError, entities_of, find_runs, repetition_time_s, require_runs, subject_folders
+from brainlit.stories.readers.bids import (
+    BidsError,
+    entities_of,
+    find_runs,
+    repetition_time_s,
+    require_runs,
+    subject_folders,
+)
 
 MNI = "MNI152NLin2009cAsym"
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainlit.stories.cleaning import CleaningError, clean_series, read_confounds
-from brainlit.stories.drift import zscore
+from brainlit.stories.readers.cleaning import CleaningError, clean_series, read_confounds
+from brainlit.stories.readers.drift import zscore
 
 TR_S, N_TRS = 2.0, 200
 Array = np.ndarray[Any, Any]
@@ -93,7 +93,7 @@ def test_columns_without_data_come_back_as_nan(monkeypatch: pytest.MonkeyPatch) 
     whole = clean_series(values, TR_S)
     assert np.isnan(whole).all(axis=0).tolist() == [False, True, True, True, True, False]
     assert np.isfinite(whole[:, [0, 5]]).all()
-    monkeypatch.setattr("brainlit.stories.cleaning._COLUMNS_AT_ONCE", 1)
+    monkeypatch.setattr("brainlit.stories.readers.cleaning._COLUMNS_AT_ONCE", 1)
     assert np.allclose(clean_series(values, TR_S), whole, atol=1e-6, equal_nan=True)
     assert np.isnan(clean_series(np.full((N_TRS, 2), np.nan), TR_S)).all()
 

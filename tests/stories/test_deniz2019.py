@@ -11,7 +11,7 @@ import pytest
 
 from brainlit.stories.base import ROLES, SourceError
 from brainlit.stories.deniz2019 import STORIES, VOLUMES, DenizSource
-from brainlit.stories.regions import RegionConfig
+from brainlit.stories.regions.config import RegionConfig
 from tests.layouts.deniz2019 import N_DRIVEN, N_VOLUMES, TITLES, Planted, write_deniz2019
 
 THREE = ["alternateithicatom", "undertheinfluence", "wheretheressmoke"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from brainlit.stories.drift import drift_basis, zscore
+from brainlit.stories.readers.drift import drift_basis, zscore
 
 TR_S, N_TRS = 2.0, 300
 

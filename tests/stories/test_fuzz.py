@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from brainlit.stories import ManifestSource, SourceError
 from brainlit.stories.base import Intervals
-from brainlit.stories.tables import count_rows, read_table
-from brainlit.stories.textgrid import read_textgrid
-from brainlit.stories.transcripts import WORD_TIERS, read_intervals
+from brainlit.stories.readers.tables import count_rows, read_table
+from brainlit.stories.readers.textgrid import read_textgrid
+from brainlit.stories.readers.transcripts import WORD_TIERS, read_intervals
 
 N_TRS, TR_S = 20, 2.0
 fuzz = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])

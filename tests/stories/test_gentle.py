@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainlit.stories.base import SourceError
-from brainlit.stories.gentle import read_gentle
+from brainlit.stories.narratives.gentle import read_gentle
 
 FOUND = {"case": "success", "word": "Ram", "alignedWord": "ram", "start": 2.0, "end": 2.5,
          "phones": [{"phone": "r_B", "duration": 0.1}, {"phone": "ae_I", "duration": 0.25},

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brainlit.stories import SourceError
-from brainlit.stories import hdf5_rows as rows
+from brainlit.stories.readers import hdf5_rows as rows
 
 
 def test_columns_that_are_not_zscored_are_and_the_others_keep_every_bit(tmp_path: Path) -> None:

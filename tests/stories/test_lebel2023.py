@@ -16,12 +16,12 @@ import yaml
 
 from brainlit.encoding.roles import LeakError, make_roles
 from brainlit.stories import SourceError, Story
-from brainlit.stories import lebel2023_facts as known
-from brainlit.stories.lebel2023 import LebelSource
-from brainlit.stories.lebel2023_clock import n_rows
-from brainlit.stories.lebel2023_words import read_words_and_phones
-from brainlit.stories.regions import RegionConfig
-from brainlit.stories.scanner_log import read_scanner_log
+from brainlit.stories.lebel2023 import facts as known
+from brainlit.stories.lebel2023.clock import n_rows
+from brainlit.stories.lebel2023.source import LebelSource
+from brainlit.stories.lebel2023.words import read_words_and_phones
+from brainlit.stories.readers.scanner_log import read_scanner_log
+from brainlit.stories.regions.config import RegionConfig
 from brainlit.timebase import fill_missed_triggers
 from tests.layouts.lebel2023 import (
     DELAY_S,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from brainlit.stories import ManifestSource, SubjectLeftOut
-from brainlit.stories.cleaning import clean_series
-from brainlit.stories.manifest_keys import ManifestError
-from brainlit.stories.transcripts import TranscriptError
+from brainlit.stories.manifest.keys import ManifestError
+from brainlit.stories.readers.cleaning import clean_series
+from brainlit.stories.readers.transcripts import TranscriptError
 
 N_TRS, TR_S, ONSET_S = 40, 1.5, 2.0  # of the fixture
 Write = Callable[..., str]
@@ -237,7 +237,7 @@ def test_big_repeats_are_read_when_asked_for(
     }
     manifest["responses"]["file"] = "{subject}_{story}_{repeat}.txt"
     whole = ManifestSource(write(manifest)).responses("anna", "bear")
-    monkeypatch.setattr("brainlit.stories.manifest._BYTES_AT_ONCE", 0)
+    monkeypatch.setattr("brainlit.stories.manifest.source._BYTES_AT_ONCE", 0)
     lazy = ManifestSource(write(manifest)).responses("anna", "bear")
     assert whole is not None
     assert lazy is not None

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from brainlit.stories.manifest_keys import ManifestError
-from brainlit.stories.manifest_reader import read_manifest
-from brainlit.stories.manifest_schema import Manifest, ResponseSpec, StorySpec, TierSpec
+from brainlit.stories.manifest.keys import ManifestError
+from brainlit.stories.manifest.reader import read_manifest
+from brainlit.stories.manifest.schema import Manifest, ResponseSpec, StorySpec, TierSpec
 
 
 def _write(folder: Path, manifest: dict[str, Any]) -> Path:

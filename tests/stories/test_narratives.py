@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from brainlit.stories.base import ROLES, SourceError, SubjectLeftOut
-from brainlit.stories.narratives import NarrativesSource
-from brainlit.stories.narratives_tables import EXCLUDED, NOT_OFFERED, TASKS, excluded_runs, listeners, runs
-from brainlit.stories.regions import RegionConfig
+from brainlit.stories.narratives.source import NarrativesSource
+from brainlit.stories.narratives.tables import EXCLUDED, NOT_OFFERED, TASKS, excluded_runs, listeners, runs
+from brainlit.stories.regions.config import RegionConfig
 from tests.layouts.narratives import N_DRIVEN, Planted, write_areas, write_hemisphere, write_narratives
 
 AREAS = "derivatives/afni-nosmooth/tpl-fsaverage6/tpl-fsaverage6_hemi-{hemi}_desc-MMP_dseg.label.gii"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from nibabel.gifti import GiftiDataArray, GiftiImage
 
 from brainlit.stories.base import SourceError
-from brainlit.stories.overlays import overlay_files, read_overlays
-from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
-from brainlit.stories.svg_paths import read_outline
+from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
+from brainlit.stories.regions.overlays import overlay_files, read_overlays
+from brainlit.stories.regions.svg_paths import read_outline
 
 N_X, N_Y = 6, 5
 """Vertices of a hemisphere: vertex x * N_Y + y lies at column x, row y of its flat map."""

@@ -14,7 +14,7 @@ from nilearn.masking import compute_epi_mask
 
 from brainlit.stories.base import SourceError, SubjectLeftOut
 from brainlit.stories.petit_prince import STORIES, SUBJECTS, PetitPrinceSource
-from brainlit.stories.regions import RegionConfig
+from brainlit.stories.regions.config import RegionConfig
 from tests.layouts.petit_prince import PREPROCESSED, RAW, SOUND_S, PetitPrinceFiles, write_petit_prince
 from tests.layouts.volumes import AFFINE, SHAPE, brain, column_of_planted, write_run, write_sound
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from nibabel.gifti import GiftiDataArray, GiftiImage, GiftiLabel, GiftiLabelTable
 
 from brainlit.stories.base import SourceError
-from brainlit.stories.hcp_mmp1 import HCP_AREAS, HCP_GROUPS, grouped
-from brainlit.stories.regions import RegionConfig, clean_name, read_subject_regions, region_files
+from brainlit.stories.regions.config import RegionConfig, clean_name, read_subject_regions, region_files
+from brainlit.stories.regions.hcp_mmp1 import HCP_AREAS, HCP_GROUPS, grouped
 
 LEFT = np.array([0, 1, 1, 2, 0, 2, 1])
 RIGHT = np.array([2, 2, 0, 1, 1, 0, 0])

@@ -12,8 +12,8 @@ import soundfile
 import yaml
 
 from brainlit.stories import ManifestSource, SourceError
-from brainlit.stories.cleaning import clean_series, read_confounds
-from brainlit.stories.manifest_keys import ManifestError
+from brainlit.stories.manifest.keys import ManifestError
+from brainlit.stories.readers.cleaning import clean_series, read_confounds
 from tests.layouts.fmriprep import AFFINE, N_TRS, SHAPE, TR_S, write_fmriprep_run, write_sidecar
 
 MNI = "MNI152NLin2009cAsym"

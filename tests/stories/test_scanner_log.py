@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brainlit.stories.base import SourceError
-from brainlit.stories.scanner_log import read_scanner_log
+from brainlit.stories.readers.scanner_log import read_scanner_log
 from brainlit.timebase import fill_missed_triggers
 from tests.layouts.lebel2023 import LOGGED, REAL_LOGS, VOLUMES, write_log
 

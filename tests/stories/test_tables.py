@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from brainlit.stories.tables import TableError, count_rows, read_table
+from brainlit.stories.readers.tables import TableError, count_rows, read_table
 
 VALUES = np.array([[1.5, -2.0, 3e2], [0.25, np.nan, 5.0]])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from brainlit.stories.textgrid import TextGridError, read_textgrid
+from brainlit.stories.readers.textgrid import TextGridError, read_textgrid
 
 LONG = """File type = "ooTextFile"
 Object class = "TextGrid"

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from brainlit.stories.base import Intervals
-from brainlit.stories.transcripts import PHONE_TIERS, WORD_TIERS, TranscriptError, read_intervals, refuse_swapped
+from brainlit.stories.readers.transcripts import (
+    PHONE_TIERS,
+    WORD_TIERS,
+    TranscriptError,
+    read_intervals,
+    refuse_swapped,
+)
 
 HEADER = 'File type = "ooTextFile"\nObject class = "TextGrid"\n0\n2\n<exists>\n'
 

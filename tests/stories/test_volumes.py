@@ -10,7 +10,7 @@ import pytest
 from brainlit.stories.alice import AliceSource
 from brainlit.stories.base import SourceError
 from brainlit.stories.petit_prince import PetitPrinceSource
-from brainlit.stories.volumes import VolumeReader
+from brainlit.stories.readers.volumes import VolumeReader
 from tests.layouts.volumes import write_run
 
 

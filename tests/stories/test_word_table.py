@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainlit.stories.base import SourceError
-from brainlit.stories.word_table import read_word_table
+from brainlit.stories.readers.word_table import read_word_table
 
 TABLE = "text;from;to;chapter\nonce;2.0;2.5;1\n#;0.0;1.0;1\nsheep;1.0;1.5;1.0\nrose;0.5;1.0;2\nlost;;;1\nfox;3;3;none\n"
 

@@ -15,7 +15,7 @@ from brainlit.stories.base import (
     Subject,
     SubjectLeftOut,
 )
-from brainlit.stories.manifest import ManifestSource
+from brainlit.stories.manifest.source import ManifestSource
 
 __all__ = [
     "ROLES",

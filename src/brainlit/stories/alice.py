@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from brainlit.hints import did_you_mean
-from brainlit.stories.audio import read_audio
 from brainlit.stories.base import Intervals, Remote, Responses, SourceError, Story, Subject, SubjectLeftOut
-from brainlit.stories.images import count_volumes
 from brainlit.stories.published import PublishedSource, chosen, existing
-from brainlit.stories.regions import RegionConfig
-from brainlit.stories.transcripts import WORD_TIERS, read_intervals
-from brainlit.stories.volumes import VolumeReader, check_pattern
-from brainlit.stories.word_table import read_word_table
+from brainlit.stories.readers.audio import read_audio
+from brainlit.stories.readers.images import count_volumes
+from brainlit.stories.readers.transcripts import WORD_TIERS, read_intervals
+from brainlit.stories.readers.volumes import VolumeReader, check_pattern
+from brainlit.stories.readers.word_table import read_word_table
+from brainlit.stories.regions.config import RegionConfig
 from brainlit.timebase import TimeBase
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ from typing import Any, Literal
 import numpy as np
 
 from brainlit.hints import did_you_mean
-from brainlit.stories.audio import read_audio
 from brainlit.stories.base import (
     ROLES,
     BoolArray,
@@ -32,11 +31,12 @@ from brainlit.stories.base import (
     Story,
     Subject,
 )
-from brainlit.stories.cleaning import clean_series
-from brainlit.stories.hdf5_rows import open_hdf5
 from brainlit.stories.published import PublishedSource, chosen, require_known
-from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
-from brainlit.stories.transcripts import NOT_WORDS, PHONE_TIERS, WORD_TIERS, read_intervals
+from brainlit.stories.readers.audio import read_audio
+from brainlit.stories.readers.cleaning import clean_series
+from brainlit.stories.readers.hdf5_rows import open_hdf5
+from brainlit.stories.readers.transcripts import NOT_WORDS, PHONE_TIERS, WORD_TIERS, read_intervals
+from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 from brainlit.timebase import TimeBase
 
 log = logging.getLogger(__name__)

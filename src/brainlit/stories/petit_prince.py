@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from brainlit.stories.audio import read_audio
 from brainlit.stories.base import Remote, Responses, SourceError, Story, Subject, SubjectLeftOut
-from brainlit.stories.images import count_volumes
 from brainlit.stories.published import PublishedSource, chosen, existing
-from brainlit.stories.regions import RegionConfig
-from brainlit.stories.volumes import VolumeReader, check_pattern
-from brainlit.stories.word_table import read_word_table
+from brainlit.stories.readers.audio import read_audio
+from brainlit.stories.readers.images import count_volumes
+from brainlit.stories.readers.volumes import VolumeReader, check_pattern
+from brainlit.stories.readers.word_table import read_word_table
+from brainlit.stories.regions.config import RegionConfig
 from brainlit.timebase import TimeBase
 
 TR_S = 2.0

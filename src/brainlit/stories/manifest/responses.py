@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from brainlit.stories.base import Float32Array, FloatArray, SubjectLeftOut
-from brainlit.stories.cleaning import CleaningError, clean_series, read_confounds
-from brainlit.stories.manifest_clock import Clocks
-from brainlit.stories.manifest_keys import ManifestError
-from brainlit.stories.manifest_schema import Manifest
-from brainlit.stories.runs import Run, RunFinder
-from brainlit.stories.tables import Table
+from brainlit.stories.manifest.clock import Clocks
+from brainlit.stories.manifest.keys import ManifestError
+from brainlit.stories.manifest.schema import Manifest
+from brainlit.stories.readers.cleaning import CleaningError, clean_series, read_confounds
+from brainlit.stories.readers.runs import Run, RunFinder
+from brainlit.stories.readers.tables import Table
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Literal
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import BoolArray, SourceError
-from brainlit.stories.hcp_mmp1 import check_variant, grouped
-from brainlit.stories.region_files import Region, names_beside, read_region_files
+from brainlit.stories.regions.files import Region, names_beside, read_region_files
+from brainlit.stories.regions.hcp_mmp1 import check_variant, grouped
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class RegionConfig:
     transform : str
         Name of the filestore's transform from surface to volume.
     groups : str, optional
-        'paper' or 'code': the groups of `brainlit.stories.hcp_mmp1` instead of the single areas of HCP-MMP1.
+        'paper' or 'code': the groups of `brainlit.stories.regions.hcp_mmp1` instead of the single areas of HCP-MMP1.
     mask : str, optional
         NIfTI mask whose True voxels are the columns of the responses; needed where regions come as volumes.
     mask_order : 'auto', 'C' or 'F'
@@ -104,7 +104,7 @@ def read_subject_regions(config: RegionConfig, subject: str, n_voxels: int, root
         If a file cannot be read or does not fit the responses, or no region is left.
     """
     if config.pycortex is not None:
-        from brainlit.stories.overlays import read_overlays
+        from brainlit.stories.regions.overlays import read_overlays
 
         transform = _filled(config.transform, subject)
         filestore, mask = root / _filled(config.pycortex, subject), _optional(config.mask, subject, root)
@@ -133,7 +133,7 @@ def read_subject_regions(config: RegionConfig, subject: str, n_voxels: int, root
 def region_files(config: RegionConfig, subject: str, root: Path) -> list[Path]:
     """Files that a subject's regions are made from (for `StorySource.subject_files`); reads none of them."""
     if config.pycortex is not None:
-        from brainlit.stories.overlays import overlay_files
+        from brainlit.stories.regions.overlays import overlay_files
 
         filestore, transform = root / _filled(config.pycortex, subject), _filled(config.transform, subject)
         return overlay_files(filestore, subject, transform, _optional(config.mask, subject, root))

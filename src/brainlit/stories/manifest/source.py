@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.hints import did_you_mean
-from brainlit.stories.audio import read_audio
 from brainlit.stories.base import (
     BoolArray,
     Float32Array,
@@ -26,17 +25,24 @@ from brainlit.stories.base import (
     StorySource,
     Subject,
 )
-from brainlit.stories.drift import zscore
-from brainlit.stories.manifest_clock import Clocks
-from brainlit.stories.manifest_facts import clock_in_words, preprocessing_in_words
-from brainlit.stories.manifest_keys import ManifestError, filled, placeholders
-from brainlit.stories.manifest_reader import read_manifest
-from brainlit.stories.manifest_responses import Presentations, ResponseReader
-from brainlit.stories.manifest_schema import Manifest, StorySpec, TierSpec
-from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
-from brainlit.stories.runs import Run, RunFinder, make_finder
-from brainlit.stories.tables import Table
-from brainlit.stories.transcripts import PHONE_TIERS, WORD_TIERS, TranscriptError, read_intervals, refuse_swapped
+from brainlit.stories.manifest.clock import Clocks
+from brainlit.stories.manifest.facts import clock_in_words, preprocessing_in_words
+from brainlit.stories.manifest.keys import ManifestError, filled, placeholders
+from brainlit.stories.manifest.reader import read_manifest
+from brainlit.stories.manifest.responses import Presentations, ResponseReader
+from brainlit.stories.manifest.schema import Manifest, StorySpec, TierSpec
+from brainlit.stories.readers.audio import read_audio
+from brainlit.stories.readers.drift import zscore
+from brainlit.stories.readers.runs import Run, RunFinder, make_finder
+from brainlit.stories.readers.tables import Table
+from brainlit.stories.readers.transcripts import (
+    PHONE_TIERS,
+    WORD_TIERS,
+    TranscriptError,
+    read_intervals,
+    refuse_swapped,
+)
+from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 from brainlit.timebase import TimeBase
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories.base import BoolArray, FloatArray, SourceError
-from brainlit.stories.region_files import Region, read_image, read_volume
-from brainlit.stories.svg_paths import read_outline
+from brainlit.stories.regions.files import Region, read_image, read_volume
+from brainlit.stories.regions.svg_paths import read_outline
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import ROLES
-from brainlit.stories.manifest_keys import (
+from brainlit.stories.manifest.keys import (
     Keys,
     ManifestError,
     flag,
@@ -23,10 +23,10 @@ from brainlit.stories.manifest_keys import (
     texts,
     whole,
 )
-from brainlit.stories.manifest_schema import Clock, Confounds, Manifest, ResponseSpec, StorySpec, TierSpec
-from brainlit.stories.regions import RegionConfig
-from brainlit.stories.text_files import require_file
-from brainlit.stories.transcripts import NOT_WORDS
+from brainlit.stories.manifest.schema import Clock, Confounds, Manifest, ResponseSpec, StorySpec, TierSpec
+from brainlit.stories.readers.text_files import require_file
+from brainlit.stories.readers.transcripts import NOT_WORDS
+from brainlit.stories.regions.config import RegionConfig
 
 _RUN = ("subject", "story", "repeat")
 _SPAN = re.compile(r"([^\[\]]+)(\[\d*:\d*\])?")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from brainlit.stories.base import Intervals, SourceError
-from brainlit.stories.lebel2023_facts import ARPABET, NOT_WORDS
-from brainlit.stories.transcripts import PHONE_TIERS, WORD_TIERS, read_intervals
+from brainlit.stories.lebel2023.facts import ARPABET, NOT_WORDS
+from brainlit.stories.readers.transcripts import PHONE_TIERS, WORD_TIERS, read_intervals
 
 
 def read_words_and_phones(path: Path) -> tuple[Intervals, Intervals]:

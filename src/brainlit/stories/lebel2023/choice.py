@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from brainlit.stories.base import ROLES, SourceError
-from brainlit.stories.lebel2023_facts import (
+from brainlit.stories.lebel2023.facts import (
     CHOOSE_STORIES,
     HEARD,
     NO_STORY,

@@ -14,8 +14,6 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.stories import lebel2023_facts as known
-from brainlit.stories.audio import read_audio
 from brainlit.stories.base import (
     FloatArray,
     Intervals,
@@ -25,13 +23,15 @@ from brainlit.stories.base import (
     Story,
     Subject,
 )
-from brainlit.stories.hdf5_rows import RepeatedRows, read_rows, read_shape
-from brainlit.stories.images import read_mask
-from brainlit.stories.lebel2023_choice import Split, chosen_stories, chosen_subjects, roles_of
-from brainlit.stories.lebel2023_clock import Clock, check_clock, clock_in_words, n_rows, story_clock
-from brainlit.stories.lebel2023_words import read_words_and_phones
+from brainlit.stories.lebel2023 import facts as known
+from brainlit.stories.lebel2023.choice import Split, chosen_stories, chosen_subjects, roles_of
+from brainlit.stories.lebel2023.clock import Clock, check_clock, clock_in_words, n_rows, story_clock
+from brainlit.stories.lebel2023.words import read_words_and_phones
 from brainlit.stories.published import PublishedSource, require_known
-from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
+from brainlit.stories.readers.audio import read_audio
+from brainlit.stories.readers.hdf5_rows import RepeatedRows, read_rows, read_shape
+from brainlit.stories.readers.images import read_mask
+from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 from brainlit.timebase import SAMPLE_RATE_HZ, TimeBase
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from brainlit.stories.regions import RegionConfig
-from brainlit.stories.transcripts import NOT_WORDS
+from brainlit.stories.readers.transcripts import NOT_WORDS
+from brainlit.stories.regions.config import RegionConfig
 
 Clock = Literal["audio", "scanner"]
 

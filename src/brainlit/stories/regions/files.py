@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories.base import BoolArray, SourceError
-from brainlit.stories.region_tables import names_beside, read_names, read_region_table
+from brainlit.stories.regions.tables import names_beside, read_names, read_region_table
 
 IntArray = npt.NDArray[np.int64]
 Side = Literal["left", "right"]
@@ -49,7 +49,7 @@ def read_region_files(
     Parameters
     ----------
     mask, mask_order, names, downsample
-        As in `brainlit.stories.regions.RegionConfig`.
+        As in `brainlit.stories.regions.config.RegionConfig`.
 
     Raises
     ------

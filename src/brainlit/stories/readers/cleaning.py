@@ -10,8 +10,8 @@ import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Float32Array, FloatArray, SourceError
-from brainlit.stories.drift import drift_basis, zscore
-from brainlit.stories.text_files import read_cells
+from brainlit.stories.readers.drift import drift_basis, zscore
+from brainlit.stories.readers.text_files import read_cells
 
 _COLUMNS_AT_ONCE = 16_384  # float64 copies of a whole brain would take several times its size
 _ROUNDING = 1e-7  # the files hold float32

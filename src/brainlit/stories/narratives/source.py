@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainlit.stories.audio import read_audio
 from brainlit.stories.base import (
     ROLES,
     Float32Array,
@@ -32,10 +31,8 @@ from brainlit.stories.base import (
     Subject,
     SubjectLeftOut,
 )
-from brainlit.stories.cleaning import clean_series
-from brainlit.stories.gentle import read_gentle, read_json
-from brainlit.stories.images import read_series
-from brainlit.stories.narratives_tables import (
+from brainlit.stories.narratives.gentle import read_gentle, read_json
+from brainlit.stories.narratives.tables import (
     NOT_OFFERED,
     SAME_FORTY_SEVEN,
     TASKS,
@@ -47,7 +44,10 @@ from brainlit.stories.narratives_tables import (
     runs,
 )
 from brainlit.stories.published import PublishedSource, chosen, require_known
-from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
+from brainlit.stories.readers.audio import read_audio
+from brainlit.stories.readers.cleaning import clean_series
+from brainlit.stories.readers.images import read_series
+from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 from brainlit.timebase import TimeBase
 
 log = logging.getLogger(__name__)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from brainlit.stories.manifest_schema import ResponseSpec, StorySpec
+from brainlit.stories.manifest.schema import ResponseSpec, StorySpec
 
 
 def clock_in_words(stories: Mapping[str, StorySpec]) -> str:
     """When the rows of the responses happened.
 
-    >>> from brainlit.stories.manifest_schema import TierSpec
+    >>> from brainlit.stories.manifest.schema import TierSpec
     >>> words = TierSpec("a.TextGrid")
     >>> clock_in_words({"frog": StorySpec("a.wav", words, 2.0, onset_s=-8.0, volumes_discarded=4)})
     'frog: TR 2 s, row 0 of the file starts at -8 s of the sound, first 4 rows not used'

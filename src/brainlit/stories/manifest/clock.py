@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from brainlit.stories.manifest_keys import ManifestError, filled
-from brainlit.stories.manifest_schema import Manifest
-from brainlit.stories.runs import RunFinder
-from brainlit.stories.tables import read_table
+from brainlit.stories.manifest.keys import ManifestError, filled
+from brainlit.stories.manifest.schema import Manifest
+from brainlit.stories.readers.runs import RunFinder
+from brainlit.stories.readers.tables import read_table
 from brainlit.timebase import TimeBase
 
 

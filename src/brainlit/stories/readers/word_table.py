@@ -10,7 +10,7 @@ import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Intervals, SourceError
-from brainlit.stories.transcripts import NOT_WORDS
+from brainlit.stories.readers.transcripts import NOT_WORDS
 
 _NO_TIME = ("", "n/a", "na", "nan")
 

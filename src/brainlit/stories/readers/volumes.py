@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from brainlit.stories.base import BoolArray, FloatArray, Responses, SourceError, Subject, SubjectLeftOut
-from brainlit.stories.cleaning import clean_series, read_confounds
-from brainlit.stories.images import ImageError, count_volumes, mask_coordinates_mm, read_series
-from brainlit.stories.regions import RegionConfig, read_subject_regions, region_files
+from brainlit.stories.readers.cleaning import clean_series, read_confounds
+from brainlit.stories.readers.images import ImageError, count_volumes, mask_coordinates_mm, read_series
+from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 
 log = logging.getLogger(__name__)
 

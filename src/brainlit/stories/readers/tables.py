@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Float32Array, SourceError
-from brainlit.stories.text_files import read_cells, read_lines, require_file
+from brainlit.stories.readers.text_files import read_cells, read_lines, require_file
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from brainlit.stories.base import SourceError
-from brainlit.stories.lebel2023_facts import (
+from brainlit.stories.lebel2023.facts import (
     FIRST_VOLUME,
     MEASURED_TR_S,
     NOMINAL_TR_S,
@@ -18,7 +18,7 @@ from brainlit.stories.lebel2023_facts import (
     TRIMMED_VOLUMES,
     VOLUMES,
 )
-from brainlit.stories.scanner_log import read_scanner_log
+from brainlit.stories.readers.scanner_log import read_scanner_log
 from brainlit.timebase import TimeBase, fill_missed_triggers
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Intervals, SourceError
-from brainlit.stories.text_files import read_cells, read_lines
-from brainlit.stories.textgrid import Tier, read_textgrid
+from brainlit.stories.readers.text_files import read_cells, read_lines
+from brainlit.stories.readers.textgrid import Tier, read_textgrid
 
 WORD_TIERS = ("word", "words")
 PHONE_TIERS = ("phone", "phones", "phoneme", "phonemes")

@@ -1,0 +1,5 @@
+"""Narratives (OpenNeuro ds002345): see `source`."""
+
+from brainlit.stories.narratives.source import NarrativesSource
+
+__all__ = ["NarrativesSource"]

@@ -1,0 +1,1 @@
+"""Readers of single files that several data sets share: sound, transcripts, tables, images, logs."""
