@@ -22,7 +22,7 @@ NAMES = ["???", "A1", "44"]
 N = len(LEFT) + len(RIGHT)
 BOTH = np.concatenate([LEFT, RIGHT])
 SHAPE = (3, 4, 5)
-DOCS = Path(__file__).parents[2] / "docs" / "regions.md"
+DOCS = Path(__file__).parents[3] / "docs" / "regions.md"
 
 
 def write_annot(path: Path, labels: np.ndarray, names: list[str]) -> None:

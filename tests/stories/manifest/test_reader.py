@@ -105,7 +105,7 @@ def test_what_a_story_says_itself_goes_before_what_all_share(tmp_path: Path, man
     assert read.stories["bear"].words.tier == "b"
 
 
-DOCUMENTATION = Path(__file__).parents[2] / "docs" / "your_data.md"
+DOCUMENTATION = Path(__file__).parents[3] / "docs" / "your_data.md"
 
 
 def test_the_examples_of_the_documentation_are_manifests(tmp_path: Path) -> None:
