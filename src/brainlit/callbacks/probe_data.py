@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.datamodules.voxels import VOXELS_AT_ONCE, choose_repeats
+from brainlit.datamodules.voxels import ceilings
 from brainlit.encoding.roles import Span
 from brainlit.store import StoryStore
 
@@ -96,15 +96,11 @@ def score_ceiling(
     store: StoryStore, subject: str, spans: Sequence[Span], skip_trs: int
 ) -> tuple[npt.NDArray[np.float64] | None, dict[str, Any]]:
     """Noise ceiling of the scored rows that were heard repeatedly, and what it rests on; None without repeats."""
-    from brainlit.encoding.ceiling import noise_ceiling
-
     rows = [Span(s.story, s.start_tr + skip_trs, s.stop_tr) for s in spans if s.stop_tr > s.start_tr + skip_trs]
     repeated = [span for span in rows if store.n_repeats(subject, span.story) > 1]
     if not repeated:
         return None, {"n_repeats": 0}
-    n_voxels = store.n_voxels(subject)
-    blocks = [slice(k, min(k + VOXELS_AT_ONCE, n_voxels)) for k in range(0, n_voxels, VOXELS_AT_ONCE)]
-    parts = [noise_ceiling(*choose_repeats(store, subject, repeated, block)) for block in blocks]
+    parts = list(ceilings(store, subject, repeated))
     facts = {
         "n_repeats": parts[0].n_repeats,
         "ceiling_stories": list(dict.fromkeys(span.story for span in repeated)),

@@ -14,6 +14,7 @@ from brainlit.cli.errors import UsageError
 from brainlit.hints import did_you_mean
 
 if TYPE_CHECKING:
+    from brainlit.datamodules import StoryDataModule
     from brainlit.stories import StorySource
 
 HELP = """\
@@ -31,7 +32,6 @@ usage: brainlit data ACTION STORE_OR_CONFIG [options]
 STORE_OR_CONFIG is the folder of a store or a config file; the options of `brainlit fit` may follow or stand in its
 place: -c FILE, --data.subjects [..]. brainlit data ACTION --help says more.
 """
-DOWNLOAD_DEFAULTS = {"dry_run": False, "no_progress": False, "endpoint_url": None, "on_difference": "refuse"}
 EXAMPLES = {
     "download": """\
 examples:
@@ -140,9 +140,7 @@ def _of_config(action: str, options: list[str], given: argparse.Namespace) -> in
         return _download(options, given)
     if action == "prepare":
         return _of_store(action, _prepared(options, given.download), given)
-    from brainlit.cli.training import parsed_datamodule
-
-    return _of_store(action, Path(parsed_datamodule(options).store_dir), given)
+    return _of_store(action, Path(_datamodule(options).store_dir), given)
 
 
 def _check(store: Path, as_json: bool) -> int:
@@ -171,16 +169,14 @@ def _prepared(options: list[str], download: bool) -> Path:
     known = known_store(options)
     if known is not None:
         return known
-    from brainlit.cli.training import parsed_datamodule
-
-    datamodule = parsed_datamodule(options)
+    datamodule = _datamodule(options)
     try:
         datamodule.prepare_data()
     except FileNotFoundError as error:
         hint = _download_hint(datamodule.source, options)
         if not (download and hint):
             raise FileNotFoundError(f"{error}{hint}") from error
-        _fetch(datamodule.source, argparse.Namespace(**DOWNLOAD_DEFAULTS))
+        _fetch(datamodule.source, _parser("download").parse_args([]))
         datamodule.prepare_data()
     remember_store(options, datamodule)
     return Path(datamodule.store_dir)
@@ -201,9 +197,7 @@ def _download_hint(source: StorySource, options: list[str]) -> str:
 
 
 def _download(options: list[str], given: argparse.Namespace) -> int:
-    from brainlit.cli.training import parsed_datamodule
-
-    source = parsed_datamodule(options).source
+    source = _datamodule(options).source
     if source.remote() is None:
         raise UsageError(
             f"there is nothing to download for {source.name!r} ({type(source).__name__}): its files are not published"
@@ -228,3 +222,10 @@ def _fetch(source: StorySource, given: argparse.Namespace) -> None:
         on_difference=given.on_difference,
     )
     print(report.text())
+
+
+def _datamodule(options: list[str]) -> StoryDataModule:
+    """The data module that the options describe; Lightning is loaded here and no earlier."""
+    from brainlit.cli.training import parsed_datamodule
+
+    return parsed_datamodule(options)

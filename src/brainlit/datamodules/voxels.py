@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from brainlit.encoding.ceiling import CeilingMethod, noise_ceiling
+from brainlit.encoding.ceiling import Ceiling, CeilingMethod, noise_ceiling
 from brainlit.encoding.roles import Span
 from brainlit.store import StoryStore
 
@@ -70,13 +70,19 @@ def select_voxels(
 def _reliable(
     store: StoryStore, subject: str, choose: Sequence[Span], min_ceiling: float, method: CeilingMethod
 ) -> npt.NDArray[np.bool_]:
-    reliable = np.zeros(store.n_voxels(subject), dtype=np.bool_)
-    starts = range(0, len(reliable), VOXELS_AT_ONCE)
+    return np.concatenate([part.reliable(min_ceiling) for part in ceilings(store, subject, choose, method)])
+
+
+def ceilings(
+    store: StoryStore, subject: str, spans: Sequence[Span], method: CeilingMethod = "signal_power"
+) -> Iterator[Ceiling]:
+    """Noise ceilings of all voxels in order, some voxels at a time; see `choose_repeats` for what they rest on."""
+    n_voxels = store.n_voxels(subject)
+    starts = range(0, n_voxels, VOXELS_AT_ONCE)
     for start in tqdm(starts, desc=f"ceilings of {subject}", unit="block", leave=False, disable=len(starts) == 1):
-        part = slice(start, min(start + VOXELS_AT_ONCE, len(reliable)))
-        repeats, groups = choose_repeats(store, subject, choose, part)
-        reliable[part] = noise_ceiling(repeats, groups, method=method).reliable(min_ceiling)
-    return reliable
+        block = slice(start, min(start + VOXELS_AT_ONCE, n_voxels))
+        repeats, groups = choose_repeats(store, subject, spans, block)
+        yield noise_ceiling(repeats, groups, method=method)
 
 
 def choose_repeats(

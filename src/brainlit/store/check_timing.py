@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.demo.haemodynamics import haemodynamic_response
 from brainlit.stories.readers.drift import drift_basis
 
 FloatArray = npt.NDArray[np.float64]
@@ -96,12 +97,6 @@ class Agreement:
 
     def __add__(self, other: Agreement) -> Agreement:
         return Agreement(self.at_lags + other.at_lags, self.at_chance + other.at_chance)
-
-
-def haemodynamic_response(times_s: npt.ArrayLike) -> FloatArray:
-    """Density of gamma(6) minus a sixth of gamma(16), unit scale: peak at 5 s, 0 before the event."""
-    t = np.maximum(np.asarray(times_s, dtype=np.float64), 0)
-    return np.asarray((t**5 / math.gamma(6) - t**15 / math.gamma(16) / 6) * np.exp(-t))
 
 
 def shifts_to_try(shortest_n_trs: int, tr_s: float) -> IntArray | None:

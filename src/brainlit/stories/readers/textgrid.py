@@ -68,7 +68,10 @@ def read_textgrid(path: Path) -> list[Tier]:
 
 @lru_cache(maxsize=96)
 def _parsed(path: Path, version: tuple[int, int] | None) -> tuple[Tier, ...]:
-    """The tiers of a file; kept while size and time stay, for words and phones are asked for one after the other."""
+    """The tiers of a file; kept while size and time stay.
+
+    Words and phones of a story are asked for apart, and phones of all stories before any story is read.
+    """
     reader = _Reader(path, _tokens("\n".join(read_lines(path, TextGridError, _ENCODING_CURE))))
     file_type = reader.text("the file type").strip()
     if file_type == _CHRONOLOGICAL:

@@ -10,6 +10,7 @@ import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Intervals, SourceError
+from brainlit.stories.published import existing
 from brainlit.stories.readers.transcripts import NOT_WORDS
 
 _NO_TIME = ("", "n/a", "na", "nan")
@@ -39,8 +40,7 @@ def read_word_table(
     SourceError
         If a column is missing, a time is no number, a word ends before it starts, or no word remains.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: the words of the story. Download it, or check the root.")
+    existing(path, "the words of the story")
     events: list[tuple[float, float, str]] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
