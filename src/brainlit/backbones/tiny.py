@@ -81,9 +81,16 @@ class TinyRecipe:
     mel_weight: float = 0.5
 
 
-def tiny_folder(seed: int = 0) -> Path:
-    """The save_pretrained folder of the tiny backbone; made once per seed, then kept in the cache."""
+def tiny_folder(seed: int = 0, family: str = "wav2vec") -> Path:
+    """The save_pretrained folder of a family's tiny backbone; made once per seed, then kept in the cache."""
+    assert family == "wav2vec"
     return recipe_folder(TinyRecipe(seed=seed))
+
+
+def tiny_architecture(family: str) -> dict[str, Any]:
+    """Settings of a family's tiny backbone, as its config.json would hold them."""
+    assert family == "wav2vec"
+    return dict(TINY_ARCHITECTURE)
 
 
 def recipe_folder(recipe: TinyRecipe) -> Path:

@@ -3,6 +3,6 @@
 from brainlit.tuning.checkpoint import CheckpointError, load_tuned
 from brainlit.tuning.heads import VoxelHead, masked_mse
 from brainlit.tuning.module import BrainTuning
-from brainlit.tuning.pooling import pool_per_tr, pool_window
+from brainlit.backbones.rows import pool_per_tr, pool_window
 
 __all__ = ["BrainTuning", "CheckpointError", "VoxelHead", "load_tuned", "masked_mse", "pool_per_tr", "pool_window"]

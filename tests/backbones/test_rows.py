@@ -2,7 +2,7 @@
 
 import torch
 
-from brainlit.tuning.pooling import pool_per_tr, pool_window
+from brainlit.backbones.rows import pool_per_tr, pool_window
 
 
 def slow_pool(states, frame_mask, times_s, edges_s):

@@ -1,0 +1,228 @@
+"""What wav2vec 2.0 and its kin share: strided convolutions over the waveform, then a transformer over their frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from brainlit.backbones import strided
+from brainlit.backbones.base import FrontEnd, SpeechBackbone
+from brainlit.backbones.config import BackboneConfig
+from brainlit.backbones.frames import FrameGrid, normalise_clips
+from brainlit.backbones.weights import RANDOM_PREFIX, find_checkpoint, load_checkpoint, random_model, with_switches
+from brainlit.timebase import SAMPLE_RATE_HZ
+
+DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
+
+
+class ConvolutionalBackbone(SpeechBackbone):
+    """A waveform model of two separate parts: convolutions over the sound, and a transformer over their frames.
+
+    Checkpoints whose convolutions normalise over the group (the base models) were trained on zero-padded clips without
+    an attention mask and are run so; those that normalise over the layer (the large ones, the tiny ones) get a mask.
+    Frames of padding are never pooled in either.
+
+    A family names its classes in transformers, and where in the model its parts are; where its transformer runs
+    differently it says so in `trunk`.
+
+    Parameters
+    ----------
+    model : transformers model
+    config : BackboneConfig
+    origin : mapping
+        See SpeechBackbone.
+    """
+
+    model_type: ClassVar[str]
+    """What config.json must say."""
+    class_names: ClassVar[tuple[str, str]]
+    """The configuration's and the model's class in transformers."""
+    lora_targets: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+    def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
+        super().__init__(model, config, origin)
+        settings = model.config
+        if getattr(settings, "add_adapter", False):
+            raise ValueError(
+                f"weights {config.weights!r} have an adapter that changes the frame rate after the transformer; it is"
+                " not supported. Use a checkpoint without one (add_adapter: false)."
+            )
+        self.sample_rate_hz = SAMPLE_RATE_HZ
+        self.frames = FrameGrid(tuple(settings.conv_kernel), tuple(settings.conv_stride), SAMPLE_RATE_HZ)
+        self.frame_rate_hz = self.frames.frame_rate_hz
+        self.hidden_size = int(settings.hidden_size)
+        self.n_features = int(settings.conv_dim[-1])
+        self.n_layers = len(self.layers)
+        self.uses_attention_mask = settings.feat_extract_norm == "layer"
+        self.strided = strided.can_run(settings)
+        if self.mask_embedding is not None:
+            self.mask_embedding.requires_grad_(config.spec_augment)
+        self.train(model.training)
+
+    @classmethod
+    def load(cls, config: BackboneConfig) -> Self:
+        """The backbone that the config asks for, in eval mode.
+
+        Raises
+        ------
+        WeightsError
+            If the weights are not there, incomplete, or another family's.
+        """
+        import transformers
+
+        config_class, model_class = (getattr(transformers, name) for name in cls.class_names)
+        switches = cls.switches(config)
+        if config.weights.startswith(RANDOM_PREFIX):
+            settings = cls._named_architecture(config.weights.removeprefix(RANDOM_PREFIX))
+            model = random_model(model_class, config_class(**with_switches(settings, switches)), config.seed)
+            return cls(model, config, {"kind": "random", "seed": config.seed})
+        location = config.weights
+        origin: dict[str, Any] = {"kind": "pretrained"}
+        if config.weights == "tiny":
+            from brainlit.backbones.tiny import tiny_folder, tiny_record
+
+            location = str(tiny_folder(config.seed, cls.family))
+            origin = {"kind": "tiny", "seed": config.seed, **tiny_record(location)}
+        checkpoint = find_checkpoint(location, cls.model_type)
+        if "_commit_hash" in checkpoint.settings:
+            origin["commit"] = checkpoint.settings["_commit_hash"]
+        model_config = config_class(**with_switches(checkpoint.settings, switches))
+        return cls(load_checkpoint(model_class, checkpoint, model_config), config, origin)
+
+    @classmethod
+    def switches(cls, config: BackboneConfig) -> dict[str, Any]:
+        """Settings of the model that the backbone's config decides."""
+        dropouts = dict.fromkeys(DROPOUTS, config.dropout)
+        return {**dropouts, "layerdrop": config.layerdrop, "apply_spec_augment": config.spec_augment}
+
+    @classmethod
+    def _named_architecture(cls, name: str) -> dict[str, Any]:
+        """Settings by name (tiny, base), or those of a folder or hub id."""
+        if name == "base":
+            return {}
+        if name == "tiny":
+            from brainlit.backbones.tiny import tiny_architecture
+
+            return tiny_architecture(cls.family)
+        return find_checkpoint(name, cls.model_type).settings
+
+    # --- where the parts are ---
+
+    @property
+    def feature_extractor(self) -> nn.Module:
+        """The convolutions."""
+        module: nn.Module = self.model.feature_extractor
+        return module
+
+    @property
+    def encoder(self) -> Any:
+        """The transformer with its positional convolution."""
+        return self.model.encoder
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The transformer layers, from the bottom."""
+        found: Sequence[nn.Module] = self.encoder.layers
+        return found
+
+    @property
+    def mask_embedding(self) -> nn.Parameter | None:
+        """What stands in for a hidden frame; None where the checkpoint has none."""
+        embedding: nn.Parameter | None = getattr(self.model, "masked_spec_embed", None)
+        return embedding
+
+    # --- forward ---
+
+    def front_end(self, audio: Tensor, audio_mask: Tensor) -> FrontEnd:
+        """Frames of the convolutions; see SpeechBackbone.front_end."""
+        frame_mask = self.frames.mask(audio_mask)
+        features = self.conv_features(normalise_clips(audio, audio_mask))
+        return FrontEnd(features, frame_mask, self.frame_times_s(audio.shape[1]).to(audio.device))
+
+    def conv_features(self, sound: Tensor) -> Tensor:
+        """Frames of the convolutions: normalised sound (batch, n_samples) -> (batch, n_frames, n_features).
+
+        Without gradients once frozen, so that nothing of the waveform's length is kept for the backward pass.
+        """
+        extractor = self.feature_extractor
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.feature_encoder_frozen):
+            if self.strided and sound.device.type == "cpu":
+                return strided.conv_features(extractor, sound)
+            features: Tensor = extractor(sound).transpose(1, 2)
+        return features
+
+    def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Projection and transformer; see SpeechBackbone.trunk."""
+        from transformers.masking_utils import create_bidirectional_mask
+
+        encoder = self.encoder
+        hidden, attended = self.transformer_input(features, frame_mask, hidden_from)
+        attention_mask = create_bidirectional_mask(
+            config=self.model.config, inputs_embeds=hidden, attention_mask=attended
+        )
+        hidden = hidden + encoder.pos_conv_embed(hidden)
+        layer_norm_last = bool(getattr(self.model.config, "do_stable_layer_norm", False))
+        if not layer_norm_last:
+            hidden = encoder.layer_norm(hidden)
+        states = [encoder.dropout(hidden)]
+        for layer in self.layers:
+            before = states[-1]
+            states.append(before if self._left_out() else self._run(layer, before, attention_mask=attention_mask))
+        if layer_norm_last:
+            states[-1] = encoder.layer_norm(states[-1])
+        return tuple(states)
+
+    def transformer_input(
+        self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Projected frames, some of them masked, and which may be attended to (None: all)."""
+        attended = self.attended(frame_mask)
+        hidden = self.project(features)
+        if hidden_from is not None:
+            if self.mask_embedding is None:
+                raise ValueError(
+                    f"weights {self.config.weights!r} have no mask embedding (mask_time_prob is 0 in their config), so"
+                    " nothing can be hidden from them; masked prediction needs another checkpoint."
+                )
+            hidden = torch.where(hidden_from[:, :, None], self.mask_embedding.to(hidden.dtype), hidden)
+        else:
+            hidden = self.spec_augment(hidden, attended)
+        if attended is not None:
+            hidden = hidden.masked_fill(~attended[:, :, None], 0.0)
+        return hidden, attended
+
+    def project(self, features: Tensor) -> Tensor:
+        """Frames of the convolutions -> what goes into the transformer, (batch, n_frames, hidden_size)."""
+        projected = self.model.feature_projection(features)
+        hidden: Tensor = projected[0] if isinstance(projected, tuple) else projected
+        return hidden
+
+    def spec_augment(self, hidden: Tensor, attended: Tensor | None) -> Tensor:
+        """SpecAugment, where it is switched on and the backbone is in train mode."""
+        masked: Tensor = self.model._mask_hidden_states(hidden, attention_mask=attended)
+        return masked
+
+    def frame_times_s(self, n_samples: int) -> Tensor:
+        """Middle of each frame of n_samples of audio, in seconds from the first; float32, shape (n_frames,)."""
+        return self.frames.times_s(n_samples)
+
+    def front_end_modules(self) -> Sequence[nn.Module]:
+        """The convolutions."""
+        return [self.feature_extractor]
+
+    def describe(self) -> dict[str, Any]:
+        """Where the weights came from, the architecture and every switch, as plain JSON values."""
+        return {
+            **super().describe(),
+            "receptive_field_samples": self.frames.field_samples,
+            "attention_mask": self.uses_attention_mask,
+        }
+
+    def attended(self, frame_mask: Tensor) -> Tensor | None:
+        """Frames that may be attended to; a clip of nothing but padding attends to itself rather than to nothing."""
+        if not self.uses_attention_mask:
+            return None
+        return frame_mask | ~frame_mask.any(1, keepdim=True)
