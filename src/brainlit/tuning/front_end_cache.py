@@ -1,4 +1,4 @@
-"""What the frozen front end makes of a window, kept on disk, so that later epochs and runs need not compute it again."""
+"""What the frozen front end makes of a window, kept on disk for later epochs and runs."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ WORTH_SAYING = 1.5
 def slow_precision(precision: str, device: torch.device, seconds: dict[torch.dtype, float] | None = None) -> str | None:
     """A sentence for the user if bfloat16 products are slower than float32 ones on this processor, else None.
 
-    Processors without instructions for bfloat16 compute it one number at a time. This is measured, on one small product.
+    Processors without instructions for bfloat16 compute it number by number. This is measured, on one small product.
 
     Parameters
     ----------
