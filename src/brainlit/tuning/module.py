@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from brainlit.backbones import BackboneConfig, load_backbone
-from brainlit.backbones.rows import pool_per_tr, pool_window
 from brainlit.tuning.checkpoint import RECORD, check_same, read_record
 from brainlit.tuning.heads import VoxelHead, check_delays, masked_mse
-from brainlit.tuning.schedule import adamw_with_schedule
+from brainlit.backbones.rows import pool_per_tr, pool_window
+from brainlit.tuning.schedule import count_steps_per_epoch, optimizer_with_schedule, parameter_groups
 from brainlit.tuning.scores import RunningCorrelation
 from brainlit.tuning.standardise import pool_statistics
 
@@ -276,11 +276,18 @@ class BrainTuning(pl.LightningModule):
         n_steps = self.trainer.estimated_stepping_batches
         if n_steps == float("inf"):
             raise ValueError("the learning rate needs the length of the run: give --trainer.max_epochs or max_steps.")
-        return adamw_with_schedule(
-            {"backbone": self.backbone.parameters(), "head": self._built_head().parameters()},
-            {"backbone": self.hparams["backbone_lr"], "head": self.hparams["head_lr"]},
-            self.hparams["weight_decay"],
+        groups = parameter_groups(
+            self.backbone,
+            self._built_head().parameters(),
+            self.hparams["backbone_lr"],
+            self.hparams["head_lr"],
+            layer_decay=1.0,
+            weight_decay=self.hparams["weight_decay"],
+        )
+        return optimizer_with_schedule(
+            groups,
             int(n_steps),
+            count_steps_per_epoch(self.trainer),
             self.hparams["warmup_fraction"],
             fused=self.trainer.precision != "16-mixed",  # the gradient scaler cannot clip with a fused optimiser
         )
