@@ -66,16 +66,7 @@ def one_row(frame_mask: Tensor) -> Tensor:
 
 
 def mean_of_rows(states: Tensor, rows: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-    """Mean over the frames of each row; see max_of_rows."""
-    with torch.autocast(states.device.type, enabled=False):
-        belongs = _belongs(rows, n_rows)
-        counts = belongs.sum(2)
-        pooled = torch.bmm(belongs.float(), _real(states, rows)) / counts.clamp(min=1)[:, :, None]
-    return pooled, counts > 0
-
-
-def max_of_rows(states: Tensor, rows: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-    """Largest value of each feature over the frames of each row.
+    """Mean over the frames of each row.
 
     Parameters
     ----------
@@ -92,6 +83,15 @@ def max_of_rows(states: Tensor, rows: Tensor, n_rows: int) -> tuple[Tensor, Tens
         False in rows without a frame.
     """
     with torch.autocast(states.device.type, enabled=False):
+        belongs = _belongs(rows, n_rows)
+        counts = belongs.sum(2)
+        pooled = torch.bmm(belongs.float(), _real(states, rows)) / counts.clamp(min=1)[:, :, None]
+    return pooled, counts > 0
+
+
+def max_of_rows(states: Tensor, rows: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    """Largest value of each feature over the frames of each row; see mean_of_rows."""
+    with torch.autocast(states.device.type, enabled=False):
         n_batch, _, hidden_size = states.shape
         real = _real(states, rows)
         largest = real.new_zeros(n_batch, n_rows + 1, hidden_size)  # frames without a row go into one that is dropped
@@ -101,7 +101,7 @@ def max_of_rows(states: Tensor, rows: Tensor, n_rows: int) -> tuple[Tensor, Tens
 
 
 def end_of_rows(states: Tensor, rows: Tensor, n_rows: int, end: Literal["first", "last"]) -> tuple[Tensor, Tensor]:
-    """First or last frame of each row, in the order of the frames; see max_of_rows.
+    """First or last frame of each row, in the order of the frames; see mean_of_rows.
 
     With padding left out the last frame is the last of the sound, not of the silence after it.
     """
@@ -116,7 +116,7 @@ def end_of_rows(states: Tensor, rows: Tensor, n_rows: int, end: Literal["first",
 
 
 def attention_of_rows(states: Tensor, rows: Tensor, n_rows: int, query: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the frames of each row, weighted by the softmax of query . state / sqrt(hidden_size); see max_of_rows.
+    """Mean over the frames of each row, weighted by the softmax of query . state / sqrt(hidden_size); see mean_of_rows.
 
     Parameters
     ----------

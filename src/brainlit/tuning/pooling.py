@@ -41,8 +41,8 @@ class PoolingConfig:
     how: How = "mean"
 
     def __post_init__(self) -> None:
-        _check_choice("over", self.over, Over)
-        _check_choice("how", self.how, How)
+        check_choice("pooling over", self.over, Over)
+        check_choice("pooling how", self.how, How)
 
 
 class Pooling(nn.Module):
@@ -109,6 +109,13 @@ def build_pooling(config: PoolingConfig, hidden_size: int, seed: int = 0) -> Poo
     return Pooling(config, hidden_size)
 
 
-def _check_choice(name: str, value: str, choices: Any) -> None:
+def check_choice(what: str, value: str, choices: Any) -> None:
+    """Refuse a value that is not one of those of a Literal.
+
+    Raises
+    ------
+    ValueError
+        With the nearest one.
+    """
     if value not in get_args(choices):
-        raise ValueError(f"pooling {name} is {value!r}. {did_you_mean(value, get_args(choices))}")
+        raise ValueError(f"{what} is {value!r}. {did_you_mean(value, get_args(choices))}")

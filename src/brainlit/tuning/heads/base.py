@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from brainlit.tuning.heads.config import HeadConfig, Over
+from brainlit.tuning.heads.config import HeadConfig
 from brainlit.tuning.heads.delays import delayed_rows, initial_delay_weights
+from brainlit.tuning.pooling import Over
 
 SMALLEST_SD = 1e-6
 

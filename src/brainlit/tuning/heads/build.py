@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args
 
 import numpy.typing as npt
 
-from brainlit.hints import did_you_mean
 from brainlit.tuning.heads.base import Head
 from brainlit.tuning.heads.checks import check_common_columns
-from brainlit.tuning.heads.config import HeadConfig, HeadKind, Over
+from brainlit.tuning.heads.config import HeadConfig, HeadKind
 from brainlit.tuning.heads.own import BottleneckHead, LinearHead
 from brainlit.tuning.heads.shared import SharedHead, SharedLowRankHead
+from brainlit.tuning.pooling import Over, check_choice
 
 HEADS: dict[HeadKind, type[LinearHead] | type[BottleneckHead] | type[SharedHead] | type[SharedLowRankHead]] = {
     "linear": LinearHead,
@@ -53,8 +52,7 @@ def build_head(
     ValueError
         If a subject has no targets, or the subjects cannot share a map.
     """
-    if over not in get_args(Over):
-        raise ValueError(f"pooling over is {over!r}. {did_you_mean(over, get_args(Over))}")
+    check_choice("pooling over", over, Over)
     if target_columns is not None and config.kind in SAME_TARGETS:
         check_common_columns(target_columns)
     return HEADS[config.kind](config, hidden_size, target_sizes, over, seed)

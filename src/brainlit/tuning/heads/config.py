@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from brainlit.hints import did_you_mean
 from brainlit.tuning.heads.delays import check_delays
+from brainlit.tuning.pooling import check_choice
 
 HeadKind = Literal["linear", "bottleneck", "shared", "shared_low_rank"]
 Delays = Literal["mix", "fir", "fixed"]
-Over = Literal["tr", "window"]
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,10 @@ class HeadConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_choice("kind", self.kind, HeadKind)
-        _check_choice("delays", self.delays, Delays)
+        check_choice("head kind", self.kind, HeadKind)
+        check_choice("head delays", self.delays, Delays)
         if self.rank < 1:
             raise ValueError(f"head rank is {self.rank}; give at least 1 (100 in arXiv 2502.08866).")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"head dropout is {self.dropout}; it is a probability, 0 <= dropout < 1.")
         object.__setattr__(self, "delays_trs", check_delays(self.delays_trs))
-
-
-def _check_choice(name: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"head {name} is {value!r}. {did_you_mean(value, get_args(choices))}")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from brainlit.tuning.heads.base import Head, initial_map
-from brainlit.tuning.heads.config import HeadConfig, Over
+from brainlit.tuning.heads.config import HeadConfig
+from brainlit.tuning.pooling import Over
 
 
 class LinearHead(Head):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from brainlit.tuning.heads.base import Head
 from brainlit.tuning.heads.checks import common_size
-from brainlit.tuning.heads.config import HeadConfig, Over
+from brainlit.tuning.heads.config import HeadConfig
+from brainlit.tuning.pooling import Over
 
 
 class SharedHead(Head):
