@@ -13,7 +13,7 @@ from torch import Tensor
 
 from brainlit.backbones import BackboneConfig, load_backbone
 from brainlit.tuning.checkpoint import RECORD, check_same, read_record
-from brainlit.tuning.heads import VoxelHead, check_delays, masked_mse
+from brainlit.tuning.heads import Head, HeadConfig, build_head, check_delays, masked_mse
 from brainlit.backbones.rows import pool_per_tr, pool_window
 from brainlit.tuning.schedule import count_steps_per_epoch, optimizer_with_schedule, parameter_groups
 from brainlit.tuning.scores import RunningCorrelation
@@ -102,7 +102,7 @@ class BrainTuning(pl.LightningModule):
         self.backbone = load_backbone(backbone)
         self.backbone.freeze_feature_encoder()
         self.layer = self._layer_index(layer)
-        self.head: VoxelHead | None = None
+        self.head: Head | None = None
         self._correlations: dict[str, RunningCorrelation] = {}
         self._resumed = False
 
@@ -331,11 +331,11 @@ class BrainTuning(pl.LightningModule):
         return datamodule
 
     def _build_head(self, sizes: dict[str, int]) -> None:
-        delays = self.hparams["delays_trs"] if self.hparams["pooling"] == "tr" else None
-        dropout, seed = self.hparams["head_dropout"], self.hparams["seed"]
-        self.head = VoxelHead(self.backbone.hidden_size, sizes, delays, dropout, seed).to(self.device)
+        config = HeadConfig(delays_trs=self.hparams["delays_trs"], dropout=self.hparams["head_dropout"])
+        over, seed = self.hparams["pooling"], self.hparams["seed"]
+        self.head = build_head(config, self.backbone.hidden_size, sizes, over, seed).to(self.device)
 
-    def _built_head(self) -> VoxelHead:
+    def _built_head(self) -> Head:
         if self.head is None:
             raise ValueError(
                 "the head is not built yet: it needs the data's voxel counts. Run through a Trainer with a data module,"
