@@ -16,8 +16,8 @@ def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike, debiased: bool = False) -> fl
     L = Y Y', and computed from those where there are fewer rows than features.
 
     Its expectation for independent features is above 0, and near 1 where there are fewer rows than features. `debiased`
-    takes the unbiased estimator of HSIC instead (Song et al. 2012, JMLR 13:1393, equation 5; for CKA: Nguyen et al.
-    2021, arXiv 2010.15327), which is about 0 there and may be negative.
+    takes the unbiased estimator of HSIC instead (Song et al. 2012, JMLR 13:1393; for CKA: Nguyen et al. 2021, arXiv
+    2010.15327), which is about 0 there and may be negative.
 
     Parameters
     ----------
