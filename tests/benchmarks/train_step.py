@@ -1,8 +1,8 @@
 """What a training step costs: the plain loop of the paper beside brainlit's, alternating in one process.
 
-Run as `python -m tests.benchmarks.train_step`; `--device cuda` on a GPU. Nothing is downloaded: weights are random, of the
-published architecture. The plain loop is what arXiv 2410.09230 describes, written anew: float32, the convolutions frozen
-but computed in every step, mean pooling, one linear map, mean squared error, Adam with two groups.
+Run as `python -m tests.benchmarks.train_step`; `--device cuda` on a GPU. Nothing is downloaded: weights are random, of
+the published architecture. The plain loop is what arXiv 2410.09230 describes, written anew: float32, the convolutions
+frozen but computed in every step, mean pooling, one linear map, mean squared error, Adam with two groups.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def main() -> None:
             variants["front end cached, fused AdamW, bf16"] = our_step(batch, folder, dtype=torch.bfloat16)
         else:
             print(slow)
-        print(f"\nOne step: {options.batch_size} windows of {options.window_s:g} s, {options.n_targets} targets, {device}")
+        print(
+            f"\nOne step: {options.batch_size} windows of {options.window_s:g} s, {options.n_targets} targets, {device}"
+        )
         table(alternate(variants, options.repeats, device), device, flops_of_trunk(batch))
         three = dict.fromkeys(("S1", "S2", "S3"), options.n_targets)
         together = make_batch(options.batch_size, options.window_s, three, device)

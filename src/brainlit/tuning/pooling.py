@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from brainlit.backbones.rows import (
     one_row,
     rows_of_frames,
 )
-from brainlit.hints import did_you_mean
+from brainlit.tuning.settings import check_choice
 
 Over = Literal["tr", "window"]
 How = Literal["mean", "max", "last", "attention", "first"]
@@ -107,15 +107,3 @@ def build_pooling(config: PoolingConfig, hidden_size: int, seed: int = 0) -> Poo
         Of random initial weights, as for heads; attention, the only pooling that learns, starts at 0 for every seed.
     """
     return Pooling(config, hidden_size)
-
-
-def check_choice(what: str, value: str, choices: Any) -> None:
-    """Refuse a value that is not one of those of a Literal.
-
-    Raises
-    ------
-    ValueError
-        With the nearest one.
-    """
-    if value not in get_args(choices):
-        raise ValueError(f"{what} is {value!r}. {did_you_mean(value, get_args(choices))}")

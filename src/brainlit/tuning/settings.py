@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
+
+from brainlit.hints import did_you_mean
 
 T = TypeVar("T")
 
@@ -29,8 +31,13 @@ def rebuilt(config_class: type[T], value: T | Mapping[str, Any]) -> T:
     >>> rebuilt(BackboneConfig, {"family": "wav2vec", "seed": 3}).seed
     3
     """
-    if not isinstance(value, Mapping):
+    if isinstance(value, config_class):
         return value
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"{config_class.__name__} is given as {value!r}; give its settings by name. A checkpoint with such a value"
+            " was written by another version of brainlit, which its run's provenance.json names."
+        )
     known = {field.name for field in fields(config_class)}  # type: ignore[arg-type]
     unknown = sorted(set(value) - known)
     if unknown:
@@ -39,3 +46,15 @@ def rebuilt(config_class: type[T], value: T | Mapping[str, Any]) -> T:
             " brainlit. Use the version that its run's provenance.json names."
         )
     return config_class(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+
+
+def check_choice(what: str, value: str, choices: Any) -> None:
+    """Refuse a value that is not one of those of a Literal.
+
+    Raises
+    ------
+    ValueError
+        With the nearest one.
+    """
+    if value not in get_args(choices):
+        raise ValueError(f"{what} is {value!r}. {did_you_mean(value, get_args(choices))}")

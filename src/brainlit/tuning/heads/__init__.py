@@ -2,7 +2,7 @@
 
 from brainlit.tuning.heads.base import Head
 from brainlit.tuning.heads.build import HEADS, build_head
-from brainlit.tuning.heads.checks import check_target_sizes, check_targets
+from brainlit.tuning.heads.checks import check_context, check_target_sizes, check_targets
 from brainlit.tuning.heads.config import HeadConfig
 from brainlit.tuning.heads.delays import check_delays, initial_delay_weights
 from brainlit.tuning.heads.mse import masked_mse
@@ -21,6 +21,7 @@ __all__ = [
     "SharedLowRankHead",
     "VoxelHead",
     "build_head",
+    "check_context",
     "check_delays",
     "check_target_sizes",
     "check_targets",

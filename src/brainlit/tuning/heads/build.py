@@ -11,7 +11,8 @@ from brainlit.tuning.heads.checks import check_common_columns
 from brainlit.tuning.heads.config import HeadConfig, HeadKind
 from brainlit.tuning.heads.own import BottleneckHead, LinearHead
 from brainlit.tuning.heads.shared import SharedHead, SharedLowRankHead
-from brainlit.tuning.pooling import Over, check_choice
+from brainlit.tuning.pooling import Over
+from brainlit.tuning.settings import check_choice
 
 HEADS: dict[HeadKind, type[LinearHead] | type[BottleneckHead] | type[SharedHead] | type[SharedLowRankHead]] = {
     "linear": LinearHead,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,29 @@ def check_target_sizes(head_sizes: Mapping[str, int], data_sizes: Mapping[str, i
                 " the subjects, the store and the voxel selection (min_ceiling, ceiling_method, roles) that the model"
                 " was trained with, or train a new model."
             )
+
+
+def check_context(delays_trs: Sequence[int], context_trs: int, tr_s: float) -> None:
+    """Refuse windows too short for the delays, before anything is probed or trained.
+
+    Parameters
+    ----------
+    context_trs : int
+        Rows before the first target row of a window.
+    tr_s : float
+        Repetition time.
+
+    Raises
+    ------
+    ValueError
+    """
+    furthest = max(delays_trs)
+    if context_trs < furthest:
+        raise ValueError(
+            f"the head reads rows up to {furthest} TRs back, but the windows carry {context_trs} rows of context. Give"
+            f" --data.window.context_s at least {furthest * tr_s:g} ({furthest} TRs of {tr_s:g} s), or fewer"
+            " --model.head.delays_trs."
+        )
 
 
 def check_targets(target_sizes: Mapping[str, int], targets: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from brainlit.tuning.heads.delays import check_delays
-from brainlit.tuning.pooling import check_choice
+from brainlit.tuning.settings import check_choice
 
 HeadKind = Literal["linear", "bottleneck", "shared", "shared_low_rank"]
 Delays = Literal["mix", "fir", "fixed"]

@@ -4,9 +4,10 @@ from brainlit.tuning.objectives.base import Objective
 from brainlit.tuning.objectives.build import (
     SELF_SUPERVISED,
     build_ctc,
-    build_objectives,
     build_self_supervised,
     check_family,
+    check_regime,
+    for_family,
     train_mask_embedding,
 )
 from brainlit.tuning.objectives.characters import inventory_of
@@ -24,9 +25,10 @@ __all__ = [
     "Objective",
     "ObjectiveConfig",
     "build_ctc",
-    "build_objectives",
     "build_self_supervised",
     "check_family",
+    "check_regime",
+    "for_family",
     "inventory_of",
     "load_pretraining_heads",
     "train_mask_embedding",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from brainlit.backbones import SpeechBackbone
@@ -22,26 +24,36 @@ SELF_SUPERVISED: dict[str, type[Contrastive] | type[MaskedPrediction]] = {
 """By family. The others were trained with labels, or by losses that need parts which are not in the checkpoints."""
 
 
-def build_objectives(
-    config: ObjectiveConfig, backbone: SpeechBackbone, seed: int, characters: str | None = None
-) -> nn.ModuleDict:
-    """The objectives with a weight above 0, under `self_supervised` and `ctc`; empty for the targets alone.
+def for_family(config: ObjectiveConfig, family: str) -> ObjectiveConfig:
+    """The config with its stimulus weight given to the family's own loss.
 
-    Parameters
-    ----------
-    backbone : SpeechBackbone
-        Untuned: masked prediction takes its clusters from the model as it is now.
-    seed : int
-        Of initial weights and of all that is drawn.
-    characters : str or None
-        Alphabet of CTC where the config names none: inventory_of the training texts.
+    >>> for_family(ObjectiveConfig(targets=0, stimulus=1), "whisper").ctc
+    1
     """
-    objectives: dict[str, nn.Module] = {}
-    if config.self_supervised:
-        objectives["self_supervised"] = build_self_supervised(config, backbone, seed)
-    if config.ctc:
-        objectives["ctc"] = build_ctc(config, backbone, characters, seed)
-    return nn.ModuleDict(objectives)
+    if not config.stimulus:
+        return config
+    own = "self_supervised" if family in SELF_SUPERVISED else "ctc"
+    return replace(config, stimulus=0.0, **{own: getattr(config, own) + config.stimulus})
+
+
+def check_regime(config: ObjectiveConfig, regime: str) -> None:
+    """Refuse an objective that contradicts the data module's regime.
+
+    Raises
+    ------
+    ValueError
+    """
+    if regime == "stimulus" and config.targets:
+        raise ValueError(
+            f"regime 'stimulus' trains on the sound alone, but objective.targets is {config.targets:g}: give"
+            " --model.objective.targets 0 and --model.objective.stimulus 1 (experiments/regime/stimulus.yaml), or"
+            " another regime for a joint objective."
+        )
+    if regime not in ("stimulus", "pretrained") and not config.targets:
+        raise ValueError(
+            f"regime {regime!r} trains on targets, but objective.targets is 0: give it a weight, or"
+            " --data.regime stimulus."
+        )
 
 
 def check_family(config: ObjectiveConfig, family: str) -> None:

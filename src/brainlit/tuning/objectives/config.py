@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-WEIGHTS = ("targets", "self_supervised", "ctc")
+WEIGHTS = ("targets", "stimulus", "self_supervised", "ctc")
 AT_LEAST_ONE = ("mask_length", "n_negatives", "n_groups", "n_vars", "kmeans_frames")
 
 
@@ -13,8 +13,8 @@ AT_LEAST_ONE = ("mask_length", "n_negatives", "n_groups", "n_vars", "kmeans_fram
 class ObjectiveConfig:
     """How much each loss counts, and how the losses that need no brain are set up.
 
-    Stimulus-tuning, the control for having heard the stories at all, is `targets: 0` with `self_supervised: 1`, or with
-    `ctc: 1` for families whose own loss cannot be continued here; several weights above 0 add the losses up.
+    Stimulus-tuning, the control for having heard the stories at all, is `targets: 0` with `stimulus: 1`; several
+    weights above 0 add the losses up.
 
     Contrastive loss: wav2vec 2.0 (arXiv 2006.11477, eq. 3 and 4). Masked prediction of k-means clusters: HuBERT (arXiv
     2106.07447, section II), also for WavLM (arXiv 2110.13900) without the overlaid speakers and noise of its
@@ -25,6 +25,9 @@ class ObjectiveConfig:
     ----------
     targets : float
         Weight of the loss on the targets (voxels, or another model's states).
+    stimulus : float
+        Weight of whichever of the next two the family was trained with: self_supervised, or ctc for whisper, speecht5
+        and w2v-bert, whose own losses cannot be continued here.
     self_supervised : float
         Weight of the family's self-supervised loss: wav2vec, hubert, wavlm, data2vec, unispeech-sat.
     ctc : float
@@ -55,6 +58,7 @@ class ObjectiveConfig:
     """
 
     targets: float = 1.0
+    stimulus: float = 0.0
     self_supervised: float = 0.0
     ctc: float = 0.0
     mask_prob: float | None = None
