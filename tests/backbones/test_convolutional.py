@@ -119,10 +119,7 @@ def test_a_window_of_nothing_gives_no_nan(family, family_folder):
 def test_group_norm_checkpoints_get_no_attention_mask(tmp_path):
     save_mini(tmp_path / "group", feat_extract_norm="group")
     save_mini(tmp_path / "layer")
-    flags = [
-        load(tmp_path / n).describe()["attention_mask"]
-        for n in ("group", "layer")
-    ]
+    flags = [load(tmp_path / n).describe()["attention_mask"] for n in ("group", "layer")]
     assert flags == [False, True]
 
 
