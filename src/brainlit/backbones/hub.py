@@ -72,9 +72,9 @@ def fetch(location: str, get: Callable[[bool], T]) -> T:
     except (OSError, ValueError) as error:
         if Path(location).is_dir():
             raise _unreadable(location, error) from error
-    obstacle = why_unreachable()
-    if obstacle is not None:
-        raise _not_here(location, obstacle)
+        obstacle = why_unreachable()
+        if obstacle is not None:
+            raise _not_here(location, obstacle) from error
     try:
         return get(False)
     except (OSError, ValueError) as error:
@@ -88,7 +88,8 @@ def why_unreachable(timeout_s: float = PROBE_TIMEOUT_S) -> str | None:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set, so the hub is not asked."
     hub = urlsplit(constants.ENDPOINT)
-    proxy = getproxies().get(hub.scheme)
+    proxies = getproxies()
+    proxy = proxies.get(hub.scheme, proxies.get("all"))
     target = urlsplit(proxy) if proxy and not proxy_bypass(hub.hostname or "") else hub
     address = (target.hostname or "", target.port or (443 if target.scheme == "https" else 80))
     try:

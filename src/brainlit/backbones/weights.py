@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ from brainlit.hints import did_you_mean
 
 if TYPE_CHECKING:
     from brainlit.backbones.base import SpeechBackbone
-
-log = logging.getLogger(__name__)
 
 RANDOM_PREFIX = "random:"
 MAY_BE_MISSING = ("masked_spec_embed",)
