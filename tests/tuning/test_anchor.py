@@ -93,9 +93,9 @@ def test_l2_sp_is_half_the_squared_distance_of_what_is_trained(backbone: SpeechB
     with torch.no_grad():
         next(iter(backbone.layers[0].parameters())).add_(1.0)
     pairs = list(zip(trained(backbone), start, strict=True))
-    expected = 0.2 * sum(float((now - then).square().sum()) for now, then in pairs)
+    expected = 0.2 * sum(float((now.detach() - then).square().sum()) for now, then in pairs)
     value = penalty(anchor, backbone, front)
-    assert float(value) == pytest.approx(expected, rel=1e-5)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
     for (now, then), gradient in zip(pairs, torch.autograd.grad(value, trained(backbone)), strict=True):
         torch.testing.assert_close(gradient, 0.4 * (now - then))
 
@@ -128,7 +128,7 @@ def test_distillation_is_the_distance_of_the_states_per_layer(backbone: SpeechBa
         then, now = (model.trunk(front.features, front.frame_mask) for model in (pretrained, backbone))
     expected = [slow_distance(now[k], then[k], front.frame_mask) for k in (0, 2)]
     assert expected[0] != pytest.approx(expected[1], rel=0.1)
-    assert float(penalty(anchor, backbone, front)) == pytest.approx(sum(expected), rel=1e-4)
+    assert penalty(anchor, backbone, front).item() == pytest.approx(sum(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["l2_sp", "distillation"])
