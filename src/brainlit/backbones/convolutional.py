@@ -12,10 +12,28 @@ from brainlit.backbones import strided
 from brainlit.backbones.base import FrontEnd, SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import FrameGrid, normalise_clips
-from brainlit.backbones.weights import RANDOM_PREFIX, find_checkpoint, load_checkpoint, random_model, with_switches
+from brainlit.backbones.weights import load_model
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
+
+TINY_SETTINGS: dict[str, Any] = {
+    "conv_dim": [48, 64, 96, 96, 128],
+    "conv_stride": [10, 4, 4, 2, 2],
+    "conv_kernel": [20, 8, 8, 4, 4],
+    "num_feat_extract_layers": 5,
+    "feat_extract_norm": "layer",
+    "conv_bias": False,
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 384,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "mask_time_prob": 0.05,
+    "mask_time_length": 5,
+}
+"""Of the tiny models; kernels that are multiples of their strides run fast on a CPU (see strided)."""
 
 
 class ConvolutionalBackbone(SpeechBackbone):
@@ -36,10 +54,6 @@ class ConvolutionalBackbone(SpeechBackbone):
         See SpeechBackbone.
     """
 
-    model_type: ClassVar[str]
-    """What config.json must say."""
-    class_names: ClassVar[tuple[str, str]]
-    """The configuration's and the model's class in transformers."""
     lora_targets: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "out_proj")
 
     def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
@@ -71,26 +85,8 @@ class ConvolutionalBackbone(SpeechBackbone):
         WeightsError
             If the weights are not there, incomplete, or another family's.
         """
-        import transformers
-
-        config_class, model_class = (getattr(transformers, name) for name in cls.class_names)
-        switches = cls.switches(config)
-        if config.weights.startswith(RANDOM_PREFIX):
-            settings = cls._named_architecture(config.weights.removeprefix(RANDOM_PREFIX))
-            model = random_model(model_class, config_class(**with_switches(settings, switches)), config.seed)
-            return cls(model, config, {"kind": "random", "seed": config.seed})
-        location = config.weights
-        origin: dict[str, Any] = {"kind": "pretrained"}
-        if config.weights == "tiny":
-            from brainlit.backbones.tiny import tiny_folder, tiny_record
-
-            location = str(tiny_folder(config.seed, cls.family))
-            origin = {"kind": "tiny", "seed": config.seed, **tiny_record(location)}
-        checkpoint = find_checkpoint(location, cls.model_type)
-        if "_commit_hash" in checkpoint.settings:
-            origin["commit"] = checkpoint.settings["_commit_hash"]
-        model_config = config_class(**with_switches(checkpoint.settings, switches))
-        return cls(load_checkpoint(model_class, checkpoint, model_config), config, origin)
+        model, origin = load_model(cls, config, cls.switches(config))
+        return cls(model, config, origin)
 
     @classmethod
     def switches(cls, config: BackboneConfig) -> dict[str, Any]:
@@ -99,15 +95,9 @@ class ConvolutionalBackbone(SpeechBackbone):
         return {**dropouts, "layerdrop": config.layerdrop, "apply_spec_augment": config.spec_augment}
 
     @classmethod
-    def _named_architecture(cls, name: str) -> dict[str, Any]:
-        """Settings by name (tiny, base), or those of a folder or hub id."""
-        if name == "base":
-            return {}
-        if name == "tiny":
-            from brainlit.backbones.tiny import tiny_architecture
-
-            return tiny_architecture(cls.family)
-        return find_checkpoint(name, cls.model_type).settings
+    def tiny_architecture(cls) -> dict[str, Any]:
+        """Settings of the family's tiny model: five convolutions down to 25 Hz and four layers of 128."""
+        return {"model_type": cls.model_type, **TINY_SETTINGS}
 
     # --- where the parts are ---
 

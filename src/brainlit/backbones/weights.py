@@ -1,4 +1,4 @@
-"""Weights of published models: from the hub, from a folder, or random when asked for by name."""
+"""Weights of published models: from a folder, from the hub, tiny, or random when asked for by name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from brainlit.backbones.config import BackboneConfig
+from brainlit.backbones.sizes import ARCHITECTURES, SIZES
+from brainlit.hints import did_you_mean
+
+if TYPE_CHECKING:
+    from brainlit.backbones.base import SpeechBackbone
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +41,80 @@ class Checkpoint:
 
     location: str
     settings: dict[str, Any]
+
+
+def load_model(
+    family: type[SpeechBackbone], config: BackboneConfig, switches: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The transformers model that a config asks for, in fp32 and eval mode, and where its weights came from.
+
+    Parameters
+    ----------
+    family : subclass of SpeechBackbone
+        Its class_names and model_type say what to load.
+    config : BackboneConfig
+    switches : mapping
+        Settings of the model that replace the checkpoint's own: dropouts and the like.
+
+    Returns
+    -------
+    model : transformers model
+    origin : dict
+        For the record; plain JSON values.
+
+    Raises
+    ------
+    WeightsError
+        If the weights are not there, incomplete, or another family's.
+    """
+    import transformers
+
+    config_class, model_class = (getattr(transformers, name) for name in family.class_names)
+    if config.weights.startswith(RANDOM_PREFIX):
+        settings = named_architecture(family, config.weights.removeprefix(RANDOM_PREFIX))
+        model = random_model(model_class, config_class(**with_switches(settings, switches)), config.seed)
+        return model, {"kind": "random", "seed": config.seed}
+    location, origin = resolve_weights(family, config)
+    checkpoint = find_checkpoint(location, family.model_type)
+    if "_commit_hash" in checkpoint.settings:
+        origin["commit"] = checkpoint.settings["_commit_hash"]
+    model_config = config_class(**with_switches(checkpoint.settings, switches))
+    return load_checkpoint(model_class, checkpoint, model_config), origin
+
+
+def resolve_weights(family: type[SpeechBackbone], config: BackboneConfig) -> tuple[str, dict[str, Any]]:
+    """Where the weights are that a config asks for by name: a folder or a hub id; and their origin, for the record.
+
+    A tiny model that is not there yet is made now.
+
+    Raises
+    ------
+    WeightsError
+        If the name is no size of the family, nor a folder, nor a hub id.
+    """
+    from brainlit.backbones.tiny import TINY_SIZES, tiny_folder, tiny_record
+
+    if config.weights in TINY_SIZES:
+        folder = str(tiny_folder(config.seed, family.family, config.weights))
+        return folder, {"kind": config.weights, "seed": config.seed, **tiny_record(folder)}
+    location = _by_size(family, config.weights)
+    return location, {"kind": "pretrained"}
+
+
+def named_architecture(family: type[SpeechBackbone], name: str) -> dict[str, Any]:
+    """Settings of a published size or a tiny one by name, or those of a folder or hub id.
+
+    Raises
+    ------
+    WeightsError
+        If the name is none of these.
+    """
+    from brainlit.backbones.tiny import TINY_SIZES, tiny_architecture
+
+    if name in TINY_SIZES:
+        return tiny_architecture(family.family, name)
+    known = ARCHITECTURES.get(family.family, {})
+    return dict(known[name]) if name in known else find_checkpoint(_by_size(family, name), family.model_type).settings
 
 
 def find_checkpoint(location: str, model_type: str) -> Checkpoint:
@@ -117,6 +198,21 @@ def random_model(model_class: Any, config: Any, seed: int) -> Any:
 def with_switches(settings: Mapping[str, Any], switches: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a checkpoint with ours in place of its own."""
     return {**settings, **switches}
+
+
+def _by_size(family: type[SpeechBackbone], name: str) -> str:
+    """The folder or hub id of a size; any other folder or id stays as it is."""
+    from brainlit.backbones.tiny import TINY_SIZES
+
+    sizes = SIZES.get(family.family, {})
+    if name in sizes:
+        return sizes[name]
+    if "/" not in name and not name.startswith(("~", ".")) and not Path(name).exists():
+        raise WeightsError(
+            f"weights {name!r} are no size of {family.family}, no folder here and no hub id (those have a slash)."
+            f" {did_you_mean(name, [*TINY_SIZES, *sizes])}"
+        )
+    return name
 
 
 def _unreachable(location: str, error: Exception) -> WeightsError:
