@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperFeatureExtractor
+from transformers import SeamlessM4TFeatureExtractor, WhisperFeatureExtractor
 
-from brainlit.backbones.log_mel import WhisperLogMel, real_sound
+from brainlit.backbones.log_mel import KaldiLogMel, WhisperLogMel, real_sound
 
 GAINS = (30, 1000, 9000)
 
@@ -48,6 +48,16 @@ def test_a_clip_does_not_depend_on_its_batch():
     assert log_mel(sound)[0].amax() < log_mel(sound)[2].amax() - 0.5
 
 
+@pytest.mark.parametrize("n_samples", [24_000, 24_159])
+def test_kaldis_numbers_in_one_batch(n_samples):
+    audio = clips(n_samples)
+    audio[0, 5_000:9_000] = 0
+    ours = KaldiLogMel(80)(real_sound(audio, everything(audio)))
+    extractor = SeamlessM4TFeatureExtractor()
+    theirs = torch.stack([torch.from_numpy(extractor._extract_fbank_features(clip.numpy() / 32768)) for clip in audio])
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
+
+
 def test_silence_is_finite():
     assert (WhisperLogMel(80)(torch.zeros(1, 1600)) == -1.5).all()
 
@@ -62,7 +72,7 @@ def test_full_precision_under_autocast():
 
 
 def test_nothing_of_it_is_saved():
-    assert WhisperLogMel(80).state_dict() == {}
+    assert WhisperLogMel(80).state_dict() == KaldiLogMel(80).state_dict() == {}
 
 
 def test_padding_becomes_zero_whatever_it_held():

@@ -15,8 +15,11 @@ from transformers import (
 )
 
 from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
+from brainlit.backbones.phones import PhoneListener, make_lesson, phone_inventory
 from brainlit.backbones.speecht5 import SpeechT5Backbone
+from brainlit.backbones.tiny import TinyRecipe, learn_phones
 from tests.backbones.conftest import MINI as WAV2VEC_MINI
+from tests.backbones.test_tiny import tone_story
 
 N_SAMPLES = 16_000
 MINI = {
@@ -239,3 +242,13 @@ def test_runs_under_bf16_autocast(folder):
     with torch.no_grad():
         full = backbone.encode(audio, everything(audio)).hidden_states[-1]
     assert (low.float() - full).norm() / full.norm() < 0.05
+
+
+def test_the_tiny_model_learns_tones_of_a_story_it_never_heard():
+    stories = [tone_story(f"t{k}", k) for k in range(3)]
+    inventory = phone_inventory(stories)
+    *lessons, held_out = (make_lesson(story, inventory) for story in stories)
+    listener = PhoneListener(load("random:tiny"), 4, seed=0)
+    before = listener.accuracy(held_out, 3.0)["accuracy_all_frames"]
+    learn_phones(listener, lessons, TinyRecipe(steps=14, batch_size=2, crop_s=2.0))
+    assert listener.accuracy(held_out, 3.0)["accuracy_all_frames"] > max(0.7, before + 0.2)

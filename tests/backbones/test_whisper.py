@@ -8,8 +8,11 @@ import torch
 from transformers import AutoModel, WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
+from brainlit.backbones.phones import PhoneListener, make_lesson, phone_inventory
 from brainlit.backbones.rows import pool_window
+from brainlit.backbones.tiny import TinyRecipe, learn_phones
 from brainlit.backbones.whisper import WhisperBackbone
+from tests.backbones.test_tiny import tone_story
 
 LIMIT = 48_000
 """Samples that the test's model hears: 3 s, 150 frames."""
@@ -305,3 +308,13 @@ def test_saved_it_opens_as_the_whole_model(folder, tmp_path):
     assert isinstance(again, WhisperModel)
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor, backbone.model.state_dict()[name]), name
+
+
+def test_the_tiny_model_learns_tones_of_a_story_it_never_heard():
+    stories = [tone_story(f"t{k}", k) for k in range(3)]
+    inventory = phone_inventory(stories)
+    *lessons, held_out = (make_lesson(story, inventory) for story in stories)
+    listener = PhoneListener(load("random:tiny"), 4, seed=0)
+    before = listener.accuracy(held_out, 3.0)["accuracy_all_frames"]
+    learn_phones(listener, lessons, TinyRecipe(steps=14, batch_size=2, crop_s=2.0))
+    assert listener.accuracy(held_out, 3.0)["accuracy_all_frames"] > max(0.7, before + 0.2)

@@ -1,4 +1,4 @@
-"""The log-mel spectrogram that Whisper hears, of a whole batch at once and on the device where the batch is."""
+"""The log-mel spectrograms that models hear, of a whole batch at once and on the device where the batch is."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ WINDOW_SAMPLES = 400
 MEL_HOP_SAMPLES = 160
 MAX_MEL_HZ = 8000.0
 POWER_FLOOR = 1e-10
+KALDI_FFT = 512
+KALDI_POWER_FLOOR = 2.0**-23
 DYNAMIC_RANGE = 8.0
 """Factors of ten below a clip's loudest point; what is quieter is raised to there."""
 
@@ -51,6 +53,45 @@ class WhisperLogMel(nn.Module):
             log_mel = (self.filters @ power).clamp(min=POWER_FLOOR).log10()
             log_mel = torch.maximum(log_mel, log_mel.amax((1, 2), keepdim=True) - DYNAMIC_RANGE)
             return (log_mel + 4.0) / 4.0
+
+
+class KaldiLogMel(nn.Module):
+    """Log power in mel bands every 10 ms as Kaldi has it, and with it SeamlessM4TFeatureExtractor, not standardised.
+
+    From each 25 ms that lie inside the sound: mean removed, high frequencies raised (0.97), Povey window, 512-point
+    transform, triangular filters between 20 Hz and 8 kHz that are straight in mel, natural log. Sound counts in steps
+    of int16.
+
+    Parameters
+    ----------
+    n_mels : int
+        Mel bands.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, n_mels: int) -> None:
+        from transformers.audio_utils import mel_filter_bank
+
+        super().__init__()
+        n_bins = KALDI_FFT // 2 + 1
+        filters = mel_filter_bank(
+            n_bins, n_mels, 20.0, MAX_MEL_HZ, SAMPLE_RATE_HZ, mel_scale="kaldi", triangularize_in_mel_space=True
+        )
+        window = torch.hann_window(WINDOW_SAMPLES, periodic=False, dtype=torch.float64) ** 0.85
+        self.register_buffer("window", window.float(), persistent=False)
+        self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
+
+    def forward(self, sound: Tensor) -> Tensor:
+        """Sound (batch, n_samples) in float32 -> float32 (batch, n_frames, n_mels), whatever the autocast."""
+        with torch.autocast(sound.device.type, enabled=False):
+            pieces = (sound * INT16_FULL_SCALE).unfold(1, WINDOW_SAMPLES, MEL_HOP_SAMPLES)
+            pieces = pieces - pieces.mean(2, keepdim=True)
+            before = torch.cat([pieces[..., :1], pieces[..., :-1]], dim=2)
+            spectrum = torch.fft.rfft((pieces - 0.97 * before) * self.window, KALDI_FFT)
+            log_mel: Tensor = (spectrum.abs().square() @ self.filters).clamp(min=KALDI_POWER_FLOOR).log()
+            return log_mel
 
 
 def real_sound(audio: Tensor, audio_mask: Tensor) -> Tensor:
