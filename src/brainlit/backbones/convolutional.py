@@ -43,6 +43,9 @@ class ConvolutionalBackbone(SpeechBackbone):
     an attention mask and are run so; those that normalise over the layer (the large ones, the tiny ones) get a mask.
     Frames of padding are never pooled in either.
 
+    Every clip is normalised, as the published feature extractors do but for a few base models (WavLM's) that were
+    trained on plain waveforms: there the first convolution's normalisation over time takes gain and offset out again.
+
     A family names its classes in transformers, and where in the model its parts are; where its transformer runs
     differently it says so in `trunk`.
 
@@ -70,7 +73,7 @@ class ConvolutionalBackbone(SpeechBackbone):
         self.hidden_size = int(settings.hidden_size)
         self.n_features = int(settings.conv_dim[-1])
         self.n_layers = len(self.layers)
-        self.uses_attention_mask = settings.feat_extract_norm == "layer"
+        self.uses_attention_mask = self.convolution_norm == "layer"
         self.strided = strided.can_run(settings)
         if self.mask_embedding is not None:
             self.mask_embedding.requires_grad_(config.spec_augment)
@@ -124,6 +127,16 @@ class ConvolutionalBackbone(SpeechBackbone):
         embedding: nn.Parameter | None = getattr(self.model, "masked_spec_embed", None)
         return embedding
 
+    @property
+    def convolution_norm(self) -> str:
+        """How the convolutions normalise: 'group' (the first one, over time) or 'layer' (each, over channels)."""
+        return str(self.model.config.feat_extract_norm)
+
+    @property
+    def layer_norm_last(self) -> bool:
+        """Whether layer normalisation comes before attention and after the last layer, as in most large models."""
+        return bool(self.model.config.do_stable_layer_norm)
+
     # --- forward ---
 
     def front_end(self, audio: Tensor, audio_mask: Tensor) -> FrontEnd:
@@ -146,24 +159,33 @@ class ConvolutionalBackbone(SpeechBackbone):
 
     def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:
         """Projection and transformer; see SpeechBackbone.trunk."""
-        from transformers.masking_utils import create_bidirectional_mask
-
         encoder = self.encoder
         hidden, attended = self.transformer_input(features, frame_mask, hidden_from)
+        hidden = hidden + self.position_signal(hidden, attended)
+        if not self.layer_norm_last:
+            hidden = encoder.layer_norm(hidden)
+        states = self.run_layers(encoder.dropout(hidden), attended)
+        if self.layer_norm_last:
+            states[-1] = encoder.layer_norm(states[-1])
+        return tuple(states)
+
+    def position_signal(self, hidden: Tensor, attended: Tensor | None) -> Tensor:
+        """What the positional convolution adds to each frame; attended is as in `transformer_input`."""
+        signal: Tensor = self.encoder.pos_conv_embed(hidden)
+        return signal
+
+    def run_layers(self, hidden: Tensor, attended: Tensor | None) -> list[Tensor]:
+        """What goes into the first layer, and what comes out of each."""
+        from transformers.masking_utils import create_bidirectional_mask
+
         attention_mask = create_bidirectional_mask(
             config=self.model.config, inputs_embeds=hidden, attention_mask=attended
         )
-        hidden = hidden + encoder.pos_conv_embed(hidden)
-        layer_norm_last = bool(getattr(self.model.config, "do_stable_layer_norm", False))
-        if not layer_norm_last:
-            hidden = encoder.layer_norm(hidden)
-        states = [encoder.dropout(hidden)]
+        states = [hidden]
         for layer in self.layers:
             before = states[-1]
             states.append(before if self._left_out() else self._run(layer, before, attention_mask=attention_mask))
-        if layer_norm_last:
-            states[-1] = encoder.layer_norm(states[-1])
-        return tuple(states)
+        return states
 
     def transformer_input(
         self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from brainlit.backbones.config import BackboneConfig
+from brainlit.backbones.hub import WeightsError, downloaded_commit, fetch, local_folder
 from brainlit.backbones.sizes import ARCHITECTURES, SIZES
 from brainlit.hints import did_you_mean
 
@@ -21,10 +22,6 @@ log = logging.getLogger(__name__)
 
 RANDOM_PREFIX = "random:"
 MAY_BE_MISSING = ("masked_spec_embed",)
-
-
-class WeightsError(ValueError):
-    """Weights that are not there, or are another model's."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +94,7 @@ def resolve_weights(family: type[SpeechBackbone], config: BackboneConfig) -> tup
     if config.weights in TINY_SIZES:
         folder = str(tiny_folder(config.seed, family.family, config.weights))
         return folder, {"kind": config.weights, "seed": config.seed, **tiny_record(folder)}
-    location = _by_size(family, config.weights)
-    return location, {"kind": "pretrained"}
+    return _locate(family, config.weights)
 
 
 def named_architecture(family: type[SpeechBackbone], name: str) -> dict[str, Any]:
@@ -114,7 +110,10 @@ def named_architecture(family: type[SpeechBackbone], name: str) -> dict[str, Any
     if name in TINY_SIZES:
         return tiny_architecture(family.family, name)
     known = ARCHITECTURES.get(family.family, {})
-    return dict(known[name]) if name in known else find_checkpoint(_by_size(family, name), family.model_type).settings
+    if name in known:
+        return dict(known[name])
+    location, _ = _locate(family, name)
+    return find_checkpoint(location, family.model_type).settings
 
 
 def find_checkpoint(location: str, model_type: str) -> Checkpoint:
@@ -143,10 +142,7 @@ def find_checkpoint(location: str, model_type: str) -> Checkpoint:
             )
     elif folder.exists() or location.startswith(("/", ".", "~")) or location.count("/") > 1:
         raise WeightsError(f"weights {location!r}: there is no such folder. Give a folder written by save_pretrained.")
-    try:
-        settings, _ = PretrainedConfig.get_config_dict(location)
-    except (OSError, ValueError) as error:
-        raise _unreachable(location, error) from error
+    settings, _ = fetch(location, lambda local: PretrainedConfig.get_config_dict(location, local_files_only=local))
     found = settings.get("model_type")
     if found != model_type:
         raise WeightsError(
@@ -171,13 +167,12 @@ def load_checkpoint(model_class: Any, checkpoint: Checkpoint, config: Any) -> An
     WeightsError
         If the files are missing or cannot be fetched, or lack parameters of the model.
     """
-    try:
-        with torch.random.fork_rng(devices=[]):
-            model, report = model_class.from_pretrained(
-                checkpoint.location, config=config, dtype=torch.float32, output_loading_info=True
-            )
-    except OSError as error:
-        raise _unreachable(checkpoint.location, error) from error
+    options = {"config": config, "dtype": torch.float32, "output_loading_info": True}
+    with torch.random.fork_rng(devices=[]):
+        model, report = fetch(
+            checkpoint.location,
+            lambda local: model_class.from_pretrained(checkpoint.location, local_files_only=local, **options),
+        )
     missing = sorted(key for key in report["missing_keys"] if not key.endswith(MAY_BE_MISSING))
     if missing:
         raise WeightsError(
@@ -200,27 +195,22 @@ def with_switches(settings: Mapping[str, Any], switches: Mapping[str, Any]) -> d
     return {**settings, **switches}
 
 
-def _by_size(family: type[SpeechBackbone], name: str) -> str:
-    """The folder or hub id of a size; any other folder or id stays as it is."""
+def _locate(family: type[SpeechBackbone], name: str) -> tuple[str, dict[str, Any]]:
+    """The folder or hub id that a size, a hub id or a folder stands for, and where it came from."""
     from brainlit.backbones.tiny import TINY_SIZES
 
     sizes = SIZES.get(family.family, {})
-    if name in sizes:
-        return sizes[name]
-    if "/" not in name and not name.startswith(("~", ".")) and not Path(name).exists():
+    location = sizes.get(name, name)
+    if name not in sizes and (Path(name).expanduser().exists() or name.startswith(("~", ".", "/"))):
+        return name, {"kind": "pretrained"}
+    if "/" not in location:
         raise WeightsError(
-            f"weights {name!r} are no size of {family.family}, no folder here and no hub id (those have a slash)."
+            f"weights {name!r} are no size of {family.family}, no folder here, and no hub id, which has a slash."
             f" {did_you_mean(name, [*TINY_SIZES, *sizes])}"
         )
-    return name
-
-
-def _unreachable(location: str, error: Exception) -> WeightsError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if Path(location).is_dir():
-        return WeightsError(f"could not read the weights in {location}: {reason} Save them again with save_pretrained.")
-    return WeightsError(
-        f"could not get weights {location!r}: {reason} It is no folder here, so it was looked up on the model hub."
-        f" Without a network: run `hf download {location} --local-dir DIR` on a machine that has one, copy DIR here and"
-        " give DIR as weights; weights 'tiny' need no download at all."
-    )
+    origin: dict[str, Any] = {"kind": "pretrained", "hub_id": location}
+    folder = local_folder(location)
+    if not folder.is_dir():
+        return location, origin
+    commit = downloaded_commit(folder)
+    return str(folder), origin if commit is None else {**origin, "commit": commit}
