@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class BackboneConfig:
         Probability of leaving out a layer in a step; acts in train mode only.
     spec_augment : bool
         Mask stretches of time and features as the checkpoint's own settings say; acts in train mode only.
+    positions : {truncated, padded}
+        Whisper's alone. padded: silence is added up to 30 s and all of it encoded, as published. truncated: only the
+        window's own frames are encoded, several times cheaper for short windows. Silence is pooled in neither.
     """
 
     family: str = "wav2vec"
@@ -40,12 +44,19 @@ class BackboneConfig:
     dropout: float = 0.0
     layerdrop: float = 0.0
     spec_augment: bool = False
+    positions: Literal["truncated", "padded"] = "truncated"
 
     def __post_init__(self) -> None:
         for name in ("dropout", "layerdrop"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"backbone {name} is {value}; it is a probability, 0 <= {name} < 1.")
+        if self.positions not in ("truncated", "padded"):
+            raise ValueError(f"backbone positions are {self.positions!r}; they are 'truncated' or 'padded'.")
+        if self.positions == "padded" and self.family != "whisper":
+            raise ValueError(
+                f"backbone positions are 'padded', and only whisper pads; leave them out for {self.family!r}."
+            )
         if not self.weights:
             raise ValueError(
                 "backbone weights are empty; give tiny, a size such as base, a hub id, a folder or random:NAME."
