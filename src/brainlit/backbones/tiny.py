@@ -36,10 +36,10 @@ CORPUS_FILES = ("corpus.py", "grammar.py", "lexicon.py", "speech.py", "streams.p
 WIDE_AND_DEEP: dict[str, int] = {
     "hidden_size": 256,
     "num_hidden_layers": 6,
-    "intermediate_size": 768,
+    "intermediate_size": 512,
     "d_model": 256,
     "encoder_layers": 6,
-    "encoder_ffn_dim": 768,
+    "encoder_ffn_dim": 512,
 }
 """What tiny-large changes, under the names that the families have for it; about 4 times the parameters."""
 
@@ -91,7 +91,7 @@ class TinySize:
 
 TINY_SIZES: dict[str, TinySize] = {
     "tiny": TinySize({}, {}),
-    "tiny-large": TinySize(WIDE_AND_DEEP, {"lr": 2e-3}),
+    "tiny-large": TinySize(WIDE_AND_DEEP, {"steps": 200, "lr": 2e-3}),
 }
 
 
