@@ -107,6 +107,19 @@ def test_padding_and_batch_mates_change_nothing_in_real_frames(family, family_fo
     torch.testing.assert_close(together.frame_times_s[real], alone.frame_times_s + shift_s)
 
 
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_each_clip_is_normalised_by_itself(tmp_path, family, norm):
+    save_mini(tmp_path / "weights", family, feat_extract_norm=norm)
+    backbone = load(tmp_path / "weights", family)
+    quiet = sound(1).float() / 327_680
+    loud_mate = torch.cat([quiet * 8 + 0.1, sound(1, seed=1).float() / 32_768])
+    with torch.no_grad():
+        alone = backbone.encode(quiet, everything(quiet)).hidden_states
+        together = backbone.encode(loud_mate, everything(loud_mate)).hidden_states
+    for mine, reference in zip(together, alone, strict=True):
+        torch.testing.assert_close(mine[:1], reference, rtol=1e-3, atol=2e-4)
+
+
 def test_a_window_of_nothing_gives_no_nan(family, family_folder):
     backbone = load(family_folder, family)
     audio, mask = sound(), torch.zeros(2, N_SAMPLES, dtype=torch.bool)
@@ -119,10 +132,7 @@ def test_a_window_of_nothing_gives_no_nan(family, family_folder):
 def test_group_norm_checkpoints_get_no_attention_mask(tmp_path):
     save_mini(tmp_path / "group", feat_extract_norm="group")
     save_mini(tmp_path / "layer")
-    flags = [
-        load(tmp_path / n).describe()["attention_mask"]
-        for n in ("group", "layer")
-    ]
+    flags = [load(tmp_path / n).describe()["attention_mask"] for n in ("group", "layer")]
     assert flags == [False, True]
 
 

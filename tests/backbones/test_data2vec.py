@@ -35,6 +35,8 @@ def test_settings_that_only_its_kin_know_change_nothing(tmp_path):
     plain.save_pretrained(tmp_path / "said")
     audio = sound()
     with torch.no_grad():
-        states = [load(tmp_path / name, "data2vec").encode(audio, everything(audio))[0][-1] for name in ("plain", "said")]
+        states = [
+            load(tmp_path / name, "data2vec").encode(audio, everything(audio))[0][-1] for name in ("plain", "said")
+        ]
     torch.testing.assert_close(states[0], states[1], rtol=1e-5, atol=1e-5)
     assert load(tmp_path / "said", "data2vec").describe()["attention_mask"]

@@ -85,8 +85,8 @@ def make_module(mini_folder: Path) -> Any:
     """BrainTuning on the mini backbone, with whatever settings."""
 
     def make(**settings: Any) -> BrainTuning:
-        backbone = settings.pop("backbone", {})
-        return BrainTuning(backbone=BackboneConfig(weights=str(mini_folder), **backbone), **settings)
+        backbone = BackboneConfig(weights=str(mini_folder), **settings.pop("backbone", {}))
+        return BrainTuning(backbone=backbone, **{"backbone_lr": 2e-3, "head_lr": 3e-3, **settings})
 
     return make
 

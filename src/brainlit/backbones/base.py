@@ -158,6 +158,10 @@ class SpeechBackbone(nn.Module, ABC):
     def frame_times_s(self, n_samples: int) -> Tensor:
         """Middle of each frame of n_samples of audio, in seconds from the first; float32, shape (n_frames,)."""
 
+    @abstractmethod
+    def frame_mask(self, audio_mask: Tensor) -> Tensor:
+        """Frames that hear nothing but real sound: bool (batch, n_samples) -> bool (batch, n_frames)."""
+
     @property
     @abstractmethod
     def layers(self) -> Sequence[nn.Module]:
@@ -171,6 +175,10 @@ class SpeechBackbone(nn.Module, ABC):
         """Hidden states of a batch of windows: front end, then trunk."""
         front = self.front_end(audio, audio_mask)
         return Encoded(self.trunk(front.features, front.frame_mask), front.frame_mask, front.frame_times_s)
+
+    def front_end_settings(self) -> str:
+        """What decides the front end's output besides its weights and the sound."""
+        return json.dumps(self.architecture(), sort_keys=True, default=str)
 
     def freeze_feature_encoder(self) -> None:
         """Freeze the front end; it then runs without gradients."""

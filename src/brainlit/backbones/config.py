@@ -16,11 +16,15 @@ class BackboneConfig:
     Parameters
     ----------
     family : str
-        Name of the speech family: wav2vec.
+        Name of the speech family: wav2vec (2.0), hubert, wavlm, data2vec, unispeech-sat, whisper, speecht5 (its speech
+        encoder) or w2v-bert (2.0).
     weights : str
-        tiny (a small model that first learns phones on synthetic speech, once, then cached), a hub id such as
-        facebook/wav2vec2-base, a local save_pretrained folder, or random:NAME for random weights, where NAME is
-        tiny, base, a folder or a hub id whose architecture is taken.
+        tiny: a small model (0.9 million parameters in wav2vec) that first learns phones on synthetic speech, in a
+        minute or two, then is kept in the cache. tiny-large: a larger one, for offline experiments with two sizes.
+        A size: base, large and others (`brainlit.backbones.sizes.SIZES`), which stands for a hub id. A hub id, such as
+        facebook/wav2vec2-base: looked for in $BRAINLIT_WEIGHTS/ORG/NAME (or weights/ORG/NAME in brainlit's cache), then
+        in the hub's own cache, then on the hub. A local save_pretrained folder. Or random:NAME for random weights,
+        where NAME is any of these and only the architecture is taken; no download for tiny and the common sizes.
     seed : int
         Seed of random weights and of the tiny model's training.
     dropout : float
@@ -54,4 +58,6 @@ class BackboneConfig:
                 f"backbone positions are 'padded', and only whisper pads; leave them out for {self.family!r}."
             )
         if not self.weights:
-            raise ValueError("backbone weights are empty; give tiny, a hub id, a folder or random:NAME.")
+            raise ValueError(
+                "backbone weights are empty; give tiny, a size such as base, a hub id, a folder or random:NAME."
+            )

@@ -141,7 +141,7 @@ class ConvolutionalBackbone(SpeechBackbone):
 
     def front_end(self, audio: Tensor, audio_mask: Tensor) -> FrontEnd:
         """Frames of the convolutions; see SpeechBackbone.front_end."""
-        frame_mask = self.frames.mask(audio_mask)
+        frame_mask = self.frame_mask(audio_mask)
         features = self.conv_features(normalise_clips(audio, audio_mask))
         return FrontEnd(features, frame_mask, self.frame_times_s(audio.shape[1]).to(audio.device))
 
@@ -220,6 +220,10 @@ class ConvolutionalBackbone(SpeechBackbone):
     def frame_times_s(self, n_samples: int) -> Tensor:
         """Middle of each frame of n_samples of audio, in seconds from the first; float32, shape (n_frames,)."""
         return self.frames.times_s(n_samples)
+
+    def frame_mask(self, audio_mask: Tensor) -> Tensor:
+        """Frames whose whole receptive field is real sound."""
+        return self.frames.mask(audio_mask)
 
     def front_end_modules(self) -> Sequence[nn.Module]:
         """The convolutions."""

@@ -33,10 +33,21 @@ def local_folder(hub_id: str) -> Path:
     return weights_dir() / hub_id
 
 
-def downloaded_commit(folder: Path) -> str | None:
-    """The hub's commit that `hf download --local-dir` wrote beside the files; None where it did not make the folder."""
-    note = folder / ".cache" / "huggingface" / "download" / "config.json.metadata"
-    return note.read_text().split("\n", 1)[0].strip() or None if note.is_file() else None
+def commit_of(location: str) -> str | None:
+    """The hub's commit of files that are here; None for folders that did not come from the hub.
+
+    Parameters
+    ----------
+    location : str
+        A folder, where `hf download --local-dir` leaves a note of it, or the id of a model in the hub's cache.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(location).is_dir():
+        note = Path(location) / ".cache" / "huggingface" / "download" / "config.json.metadata"
+        return note.read_text().split("\n", 1)[0].strip() or None if note.is_file() else None
+    cached = try_to_load_from_cache(location, "config.json")
+    return Path(cached).parent.name if isinstance(cached, str) else None
 
 
 def fetch(location: str, get: Callable[[bool], T]) -> T:
@@ -61,9 +72,9 @@ def fetch(location: str, get: Callable[[bool], T]) -> T:
     except (OSError, ValueError) as error:
         if Path(location).is_dir():
             raise _unreadable(location, error) from error
-    obstacle = why_unreachable()
-    if obstacle is not None:
-        raise _not_here(location, obstacle)
+        obstacle = why_unreachable()
+        if obstacle is not None:
+            raise _not_here(location, obstacle) from error
     try:
         return get(False)
     except (OSError, ValueError) as error:
@@ -77,7 +88,8 @@ def why_unreachable(timeout_s: float = PROBE_TIMEOUT_S) -> str | None:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set, so the hub is not asked."
     hub = urlsplit(constants.ENDPOINT)
-    proxy = getproxies().get(hub.scheme)
+    proxies = getproxies()
+    proxy = proxies.get(hub.scheme, proxies.get("all"))
     target = urlsplit(proxy) if proxy and not proxy_bypass(hub.hostname or "") else hub
     address = (target.hostname or "", target.port or (443 if target.scheme == "https" else 80))
     try:
@@ -98,8 +110,8 @@ def _not_here(hub_id: str, reason: str) -> WeightsError:
     folder = local_folder(hub_id)
     return WeightsError(
         f"could not get weights {hub_id!r} from the model hub: {reason} They are not in {folder} either. On a machine"
-        f" that reaches the hub, run `hf download {hub_id} --local-dir {folder}`, and copy that folder to the same place"
-        f" here; what is needed of it is {NEEDED_FILES}. ${WEIGHTS_VARIABLE} chooses another place than"
+        f" that reaches the hub, run `hf download {hub_id} --local-dir {folder}`, and copy that folder to the same"
+        f" place here; what is needed of it is {NEEDED_FILES}. ${WEIGHTS_VARIABLE} chooses another place than"
         f" {weights_dir()}. Weights 'tiny' need no download at all."
     )
 

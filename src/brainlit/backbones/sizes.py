@@ -1,7 +1,7 @@
 """Published models by size: where on the hub they are, and what their architecture is.
 
-The architectures are those of the models' config.json, written down so that random weights of the published size need
-no download; settings that transformers has as its defaults are left out.
+Of the architectures, what decides the size and where the model normalises is written down where it is not the default
+of transformers, so that random weights of a published size need no download.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ def can_run(config: Any) -> bool:
     Layer-normalised, as data2vec's always are without saying so, and each kernel a multiple of its stride.
     """
     shapes = zip(config.conv_kernel, config.conv_stride, strict=True)
-    return getattr(config, "feat_extract_norm", "layer") == "layer" and all(kernel % stride == 0 for kernel, stride in shapes)
+    return getattr(config, "feat_extract_norm", "layer") == "layer" and all(
+        kernel % stride == 0 for kernel, stride in shapes
+    )
 
 
 def conv_features(feature_extractor: Any, sound: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class WavLMBackbone(ConvolutionalBackbone):
 
 
 class GatedRelativeAttention(nn.Module):
-    """Self-attention with a gated relative position bias, made from transformers' WavLMAttention, whose modules it takes.
+    """Self-attention with a gated relative position bias, out of the modules of transformers' WavLMAttention.
 
     The bias of a pair of frames depends on their distance, and each head of each frame decides from its own input how
     much of it to add to the scores (arXiv 2110.13900, "gated relative position bias").
@@ -113,12 +113,12 @@ class GatedRelativeAttention(nn.Module):
 
     def heads(self, states: Tensor) -> Tensor:
         """(batch, n_frames, hidden_size) -> (batch, n_heads, n_frames, head_dim)."""
-        return states.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
+        return states.view(*states.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
 
     def gate(self, hidden_states: Tensor) -> Tensor:
         """How much of the position bias each frame adds in each head, (batch, n_heads, n_frames, 1)."""
-        projected = self.gru_rel_pos_linear(self.heads(hidden_states))
-        update, reset = torch.sigmoid(projected.unflatten(-1, (2, 4)).sum(-1)).chunk(2, dim=-1)
+        logits: Tensor = self.gru_rel_pos_linear(self.heads(hidden_states))
+        update, reset = torch.sigmoid(logits.view(*logits.shape[:3], 2, 4).sum(-1)).chunk(2, dim=-1)
         return update * (reset * self.gru_rel_pos_const - 1.0) + 2.0
 
     def position_bias(self, n_frames: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from brainlit.backbones.config import BackboneConfig
-from brainlit.backbones.hub import WeightsError, downloaded_commit, fetch, local_folder
+from brainlit.backbones.hub import WeightsError as WeightsError
+from brainlit.backbones.hub import commit_of, fetch, local_folder
 from brainlit.backbones.sizes import ARCHITECTURES, SIZES
 from brainlit.hints import did_you_mean
 
 if TYPE_CHECKING:
     from brainlit.backbones.base import SpeechBackbone
-
-log = logging.getLogger(__name__)
 
 RANDOM_PREFIX = "random:"
 MAY_BE_MISSING = ("masked_spec_embed",)
@@ -73,10 +71,10 @@ def load_model(
         return model, {"kind": "random", "seed": config.seed}
     location, origin = resolve_weights(family, config)
     checkpoint = find_checkpoint(location, family.model_type)
-    if "_commit_hash" in checkpoint.settings:
-        origin["commit"] = checkpoint.settings["_commit_hash"]
     model_config = config_class(**with_switches(checkpoint.settings, switches))
-    return load_checkpoint(model_class, checkpoint, model_config), origin
+    model = load_checkpoint(model_class, checkpoint, model_config)
+    commit = commit_of(checkpoint.location)
+    return model, origin if commit is None else {**origin, "commit": commit}
 
 
 def resolve_weights(family: type[SpeechBackbone], config: BackboneConfig) -> tuple[str, dict[str, Any]]:
@@ -210,7 +208,4 @@ def _locate(family: type[SpeechBackbone], name: str) -> tuple[str, dict[str, Any
         )
     origin: dict[str, Any] = {"kind": "pretrained", "hub_id": location}
     folder = local_folder(location)
-    if not folder.is_dir():
-        return location, origin
-    commit = downloaded_commit(folder)
-    return str(folder), origin if commit is None else {**origin, "commit": commit}
+    return str(folder) if folder.is_dir() else location, origin

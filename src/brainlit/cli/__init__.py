@@ -27,6 +27,7 @@ data and results:
   data       download recordings; prepare, check or describe
              the story store made from them:                     brainlit data info experiments/data/demo.yaml
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
+  export     write the tuned model as a Hugging Face folder:     brainlit export runs/brain_tune/ID
   compare    tuned against permuted runs, seed by seed:          brainlit compare runs/reproduce/*
   doctor     look at this machine and say what is missing:       brainlit doctor [--fix]
 
@@ -69,6 +70,10 @@ def _verb(name: str) -> Callable[[Sequence[str]], int]:
         from brainlit.cli.report import main as report
 
         return report
+    if name == "export":
+        from brainlit.cli.export import main as export
+
+        return export
     if name == "compare":
         from brainlit.cli.compare import main as compare
 
@@ -77,5 +82,5 @@ def _verb(name: str) -> Callable[[Sequence[str]], int]:
         from brainlit.doctor import main as doctor
 
         return doctor
-    known = ("fit", "validate", "test", "predict", "data", "report", "compare", "doctor")
+    known = ("fit", "validate", "test", "predict", "data", "report", "export", "compare", "doctor")
     raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, known)}")

@@ -11,7 +11,15 @@ from typing import Any, Literal
 
 import yaml
 
-from brainlit.results.run_directory import STATUS_FILE, RunBusyError, RunDirectory, RunError, write_text_atomic
+from brainlit.results.run_directory import (
+    JOB,
+    STATUS_FILE,
+    RunBusyError,
+    RunDirectory,
+    RunError,
+    slurm_job,
+    write_text_atomic,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +41,8 @@ class RunOptions:
     id : str
         Name of the run; auto makes a new one from the time, or takes that of an interrupted run (see resume).
     resume : str
-        auto goes on with the latest interrupted run that had the same settings; never starts a new run.
+        auto goes on with the latest interrupted run that had the same settings (in a SLURM job that was requeued: with
+        its own); never starts a new run.
     wandb : str
         auto logs online where the user is logged in and else offline; offline, online and off say which.
     """
@@ -133,8 +142,11 @@ def _interrupted(options: RunOptions, config: Mapping[str, Any]) -> RunDirectory
 
 
 def _newest_first(folder: Path) -> Iterator[Path]:
+    """Runs that this SLURM job started before it was requeued, then the others; each from the newest."""
+    job = slurm_job()
     found = [status.parent for status in folder.glob(f"*/{STATUS_FILE}")]
-    yield from sorted(found, key=lambda path: (path / STATUS_FILE).stat().st_mtime_ns, reverse=True)
+    own = {path: job is not None and RunDirectory.open(path).status.get(JOB) == job for path in found}
+    yield from sorted(found, key=lambda path: (own[path], (path / STATUS_FILE).stat().st_mtime_ns), reverse=True)
 
 
 def _config_of(path: Path) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
+from brainlit.callbacks.random_state import RandomState
+from brainlit.callbacks.requeue import Requeue
+from brainlit.callbacks.within_epoch import WithinEpoch
 from brainlit.cli.allocator import keep_freed_memory
 from brainlit.cli.errors import UsageError
 from brainlit.cli.parser import HintingParser
@@ -106,7 +109,8 @@ class BrainlitCLI(LightningCLI):
             options = RunOptions(**self.config.run.as_dict())
             self.run = open_run(options, self.resolved) if _is_first_process() else follow_run(options)
             bar = [] if self.config.trainer.enable_progress_bar is False else [TQDMProgressBar()]
-            self.trainer_defaults["callbacks"] = [*checkpoints(self.run), *bar]
+            exact = [RandomState(), WithinEpoch(), Requeue()]
+            self.trainer_defaults["callbacks"] = [*exact, *checkpoints(self.run), *bar]
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, which logs and saves into the run directory; the other verbs only compute."""
@@ -151,8 +155,8 @@ def checkpoints(run: RunDirectory) -> list[Callback]:
 
 
 def loggers(run: RunDirectory, options: RunOptions, config: dict[str, Any]) -> list[Any]:
-    """metrics.csv always; W&B unless it is off or not installed."""
-    metrics = MetricsLogger(run.path)
+    """metrics.csv always; W&B, under the id of the run, unless it is off or not installed."""
+    metrics = MetricsLogger(run.path, resumed_step=run.resumed_step)
     if options.wandb == "off":
         return [metrics]
     with _wandb_mode(options.wandb):

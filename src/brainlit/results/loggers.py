@@ -22,27 +22,53 @@ _log = logging.getLogger(__name__)
 
 
 class _AppendingWriter(ExperimentWriter):
-    """Keep the rows that an earlier process of the same run wrote, and write the whole file atomically."""
+    """Keep the rows that an earlier process of the same run wrote, and write the whole file atomically.
+
+    Parameters
+    ----------
+    log_dir : str
+    resumed_step : int or None
+        Drop rows of steps that are trained again; None keeps all.
+    """
+
+    def __init__(self, log_dir: str, resumed_step: int | None = None) -> None:
+        self._resumed_step = resumed_step
+        super().__init__(log_dir)
 
     def _check_log_dir_exists(self) -> None:
-        path = Path(self.metrics_file_path)
+        path, rows = Path(self.metrics_file_path), []
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
-                self._rows: list[dict[str, Any]] = list(csv.DictReader(file))
-        else:
-            self._rows = []
+                rows = list(csv.DictReader(file))
+        self._rows: list[dict[str, Any]] = [row for row in rows if not self._comes_again(row)]
+        self._earlier = {_content(row) for row in self._rows}
+
+    def _comes_again(self, row: Mapping[str, str]) -> bool:
+        """Whether a row is of a step after the checkpoint.
+
+        What a step logs has the number of steps before it, and an epoch; a probe between epochs has the number of steps
+        before it, and no epoch, and may have come before the checkpoint: it stays, and is not repeated.
+        """
+        if self._resumed_step is None:
+            return False
+        step = float(row["step"] or 0)
+        return step > self._resumed_step or (step == self._resumed_step and bool(row.get("epoch")))
 
     def save(self) -> None:
         """Write all rows; columns are sorted, empty where a row lacks them."""
         if not self.metrics:
             return
-        self._rows.extend(self.metrics)
+        self._rows.extend(row for row in self.metrics if _content(row) not in self._earlier)
         self.metrics = []
         columns = sorted(set().union(*self._rows))
         with atomic_path(Path(self.metrics_file_path)) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=columns)
             writer.writeheader()
             writer.writerows(self._rows)
+
+
+def _content(row: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    return frozenset((key, str(value)) for key, value in row.items() if value not in ("", None))
 
 
 class MetricsLogger(CSVLogger):
@@ -54,10 +80,16 @@ class MetricsLogger(CSVLogger):
         The run directory.
     flush_logs_every_n_steps : int
         Rows are on disk after this many steps at the latest.
+    resumed_step : int or None
+        Optimiser steps behind the checkpoint that the run goes on from: later rows are of steps that are trained again,
+        and are dropped. None keeps all rows.
     """
 
-    def __init__(self, save_dir: str | Path, flush_logs_every_n_steps: int = 50) -> None:
+    def __init__(
+        self, save_dir: str | Path, flush_logs_every_n_steps: int = 50, resumed_step: int | None = None
+    ) -> None:
         super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=flush_logs_every_n_steps)
+        self._resumed_step = resumed_step
 
     @property
     @rank_zero_experiment
@@ -65,7 +97,7 @@ class MetricsLogger(CSVLogger):
         """The writer of the rows."""
         if self._experiment is None:
             Path(self.save_dir).mkdir(parents=True, exist_ok=True)
-            self._experiment = _AppendingWriter(log_dir=self.log_dir)
+            self._experiment = _AppendingWriter(self.log_dir, self._resumed_step)
         writer: ExperimentWriter = self._experiment  # type: ignore[assignment]
         return writer
 

@@ -7,19 +7,25 @@ says "running" and whose lock is free belongs to a run that was killed, and may 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from brainlit.store.atomic import atomic_path
 
+log = logging.getLogger(__name__)
+
 STATUS_FILE = "status.json"
+JOB = "slurm_job"
+"""Entry of status.json: the SLURM job that started the run, which keeps its number when it is requeued."""
 SUBFOLDERS = ("checkpoints", "probes", "figures")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -54,6 +60,39 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}; need a JSON object. Delete it to have it rewritten.")
     return value
+
+
+def slurm_job() -> str | None:
+    """The number of this SLURM job (of an array: JOB_TASK), the same after it was requeued; None outside SLURM."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+    return job if re.fullmatch(r"\d+(_\d+)?", job) else None
+
+
+def checkpoint_step(path: Path) -> int | None:
+    """Optimiser steps behind a checkpoint that training can go on from; None where there are none.
+
+    So it is where a file cannot be read, holds only weights, or was written between the last step of an epoch and the
+    end of that epoch: Lightning would leave out the validation, and then stop early. Only what the file says about
+    itself is read; the weights stay on disk.
+    """
+    import torch
+
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        log.warning("cannot read the checkpoint %s (%s); it is left alone", path, error)
+        return None
+    if not {"global_step", "optimizer_states", "loops"} <= checkpoint.keys() or _is_at_last_batch(checkpoint["loops"]):
+        return None
+    return int(checkpoint["global_step"])
+
+
+def _is_at_last_batch(loops: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was written after the last batch of an epoch that had not ended."""
+    fit = loops["fit_loop"]
+    epoch, batch = fit["epoch_progress"]["current"], fit["epoch_loop.batch_progress"]
+    return bool(batch["is_last_batch"] and epoch["processed"] < epoch["started"])
 
 
 def new_run_id() -> str:
@@ -171,7 +210,7 @@ class RunDirectory:
         except RunFinishedError:
             lock.release()
             raise
-        run._write_status(state="running", starts=[*run.status.get("starts", []), _now()])
+        run._write_status(state="running", starts=[*run.status.get("starts", []), _now()], **{JOB: slurm_job()})
         return run
 
     def _refuse_finished(self) -> None:
@@ -228,9 +267,23 @@ class RunDirectory:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """The newest last*.ckpt, to resume from; None where the run was killed before its first checkpoint."""
-        found = sorted(self.checkpoints.glob("last*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
-        return found[-1] if found else None
+        """What to resume from: the checkpoint with the most steps, of those at equal steps the newest; None if none.
+
+        The best one does not count: it may be an old one. Those that hold weights only, or cannot be read, do not
+        count either.
+        """
+        found = [path for path in self.checkpoints.glob("*.ckpt") if not path.name.startswith(("best", "."))]
+        found += self.path.glob("hpc_ckpt_*.ckpt")
+        steps = {path: step for path in found if (step := checkpoint_step(path)) is not None}
+        return max(steps, key=lambda path: (steps[path], path.stat().st_mtime_ns), default=None)
+
+    @property
+    def resumed_step(self) -> int | None:
+        """Steps behind the checkpoint that this process goes on from, 0 if there is none; None for a new run."""
+        if not self.resumed:
+            return None
+        checkpoint = self.last_checkpoint
+        return 0 if checkpoint is None else checkpoint_step(checkpoint)
 
     def finish(self) -> None:
         """Mark the run as finished and let go of it."""

@@ -1,0 +1,231 @@
+"""A tuned model as a folder that transformers loads without brainlit, with a card that says what it is."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brainlit import __version__
+from brainlit.results.model_card import CardFacts, base_model, model_card
+from brainlit.results.provenance import PROVENANCE_FILE
+from brainlit.results.run_directory import STATUS_FILE, RunDirectory, read_json
+from brainlit.results.summary import RUN_FILE, SUMMARY_FILE, build_summary
+from brainlit.store.atomic import sha256_of, to_disk
+
+if TYPE_CHECKING:
+    from brainlit.backbones import SpeechBackbone
+    from brainlit.tuning import BrainTuning
+
+log = logging.getLogger(__name__)
+
+CONFIG_KEY = "brainlit"
+"""Entry of config.json that says where the weights come from; transformers keeps it and does nothing with it."""
+
+
+class ExportError(RuntimeError):
+    """A model that cannot be exported, or not to this folder."""
+
+
+def export_model(
+    checkpoint: Path | str, output: Path | str, run: RunDirectory | Path | str | None = None, overwrite: bool = False
+) -> Path:
+    """Write config.json, model.safetensors, preprocessor_config.json and README.md (the model card).
+
+    The whole published model is written, with LoRA merged into it; the voxel head is not part of it. Nothing but the
+    checkpoint is needed: neither the weights that tuning started from, nor the data, nor a network.
+
+    Parameters
+    ----------
+    checkpoint : path
+        Of BrainTuning.
+    output : path
+        The folder; there whole or not at all. An earlier export of the same checkpoint is written again.
+    run : RunDirectory or path, optional
+        Where the card's numbers come from; by default the run whose folder checkpoints/ holds the checkpoint, if any.
+    overwrite : bool
+        Replace the export of another checkpoint, too; a folder that is no export is never touched.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such checkpoint.
+    CheckpointError
+        If it was not written by BrainTuning.
+    ExportError
+        If the folder holds something else, or cannot be written.
+    """
+    from brainlit.tuning import load_tuned
+
+    checkpoint, output = Path(checkpoint), Path(output)
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {checkpoint}. Look into the run's folder checkpoints/.")
+    digest = sha256_of(checkpoint)
+    _check_output(output, digest, overwrite)
+    about = _what_it_says(checkpoint)
+    module = load_tuned(checkpoint)
+    facts = _card_facts(module, _run_of(checkpoint, run), {**about, "sha256": digest})
+    with _whole_folder(output) as folder:
+        _save_model(module.backbone, _provenance(facts), folder)
+        feature_extractor(module.backbone).save_pretrained(folder)
+        (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
+    return output
+
+
+def feature_extractor(backbone: SpeechBackbone) -> Any:
+    """The feature extractor of transformers that prepares sound as the backbone was given it.
+
+    Families that hear the waveform get it normalised clip by clip, as here, whatever their published extractor does.
+    The others keep the extractor that came with their weights, where that is at hand.
+    """
+    import transformers as library
+
+    transformers: Any = library
+    settings = backbone.model.config
+    if settings.model_type not in ("whisper", "speecht5", "seamless_m4t", "seamless_m4t_v2", "wav2vec2-bert"):
+        return transformers.Wav2Vec2FeatureExtractor(
+            sampling_rate=backbone.sample_rate_hz,
+            do_normalize=True,
+            return_attention_mask=bool(getattr(backbone, "uses_attention_mask", True)),
+        )
+    if Path(backbone.config.weights, "preprocessor_config.json").is_file():
+        return transformers.AutoFeatureExtractor.from_pretrained(backbone.config.weights, local_files_only=True)
+    if settings.model_type == "whisper":
+        seconds = 2 * settings.max_source_positions // 100
+        return transformers.WhisperFeatureExtractor(feature_size=settings.num_mel_bins, chunk_length=seconds)
+    if settings.model_type == "speecht5":
+        return transformers.SpeechT5FeatureExtractor(sampling_rate=backbone.sample_rate_hz)
+    return transformers.SeamlessM4TFeatureExtractor(sampling_rate=backbone.sample_rate_hz)
+
+
+def auto_class(backbone: SpeechBackbone) -> str:
+    """The class of transformers that loads the whole model, such as AutoModel."""
+    return str(getattr(backbone, "auto_class", "AutoModel"))
+
+
+def _save_model(backbone: SpeechBackbone, provenance: Mapping[str, Any], folder: Path) -> None:
+    _merge_lora(backbone)
+    backbone.model.config.update({CONFIG_KEY: dict(provenance)})
+    backbone.model.save_pretrained(folder)
+
+
+def _merge_lora(backbone: SpeechBackbone) -> None:
+    """Put LoRA into the weights it changes; where peft was never imported there is none."""
+    if "peft" not in sys.modules:
+        return
+    from peft.tuners.lora import LoraLayer
+
+    if any(isinstance(part, LoraLayer) for part in backbone.modules()):
+        import_module("brainlit.backbones.lora").merge_lora(backbone)
+
+
+def _what_it_says(checkpoint: Path) -> dict[str, Any]:
+    """Name, steps, settings of training and of the data of a checkpoint; the weights stay on disk."""
+    import torch
+
+    from brainlit.tuning.checkpoint import read_record
+
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    read_record(content)
+    return {
+        "name": checkpoint.name,
+        "step": int(content["global_step"]),
+        "epoch": int(content["epoch"]) + 1,
+        "data": dict(content.get("StoryDataModule", {})),
+    }
+
+
+def _run_of(checkpoint: Path, run: RunDirectory | Path | str | None) -> RunDirectory | None:
+    if run is not None:
+        return run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+    for folder in (checkpoint.absolute().parent.parent, checkpoint.absolute().parent):
+        if (folder / STATUS_FILE).is_file():
+            return RunDirectory.open(folder)
+    return None
+
+
+def _card_facts(module: BrainTuning, run: RunDirectory | None, checkpoint: dict[str, Any]) -> CardFacts:
+    return CardFacts(
+        checkpoint=checkpoint,
+        backbone=module.backbone.describe(),
+        settings=dict(module.hparams),
+        layer=module.layer,
+        auto_class=auto_class(module.backbone),
+        run_id=f"{run.experiment}/{run.run_id}" if run else None,
+        state=run.state if run else None,
+        run=_read(run, RUN_FILE),
+        provenance=_read(run, PROVENANCE_FILE),
+        summary=_summary(run),
+    )
+
+
+def _read(run: RunDirectory | None, name: str) -> dict[str, Any]:
+    return read_json(run.path / name) if run and (run.path / name).is_file() else {}
+
+
+def _summary(run: RunDirectory | None) -> dict[str, Any]:
+    """A finished run's own; that of an unfinished one as of now."""
+    if run is None:
+        return {}
+    return (_read(run, SUMMARY_FILE) if run.state == "finished" else {}) or build_summary(run)
+
+
+def _provenance(facts: CardFacts) -> dict[str, Any]:
+    """What goes into config.json."""
+    return {
+        "version": __version__,
+        "run": facts.run_id,
+        "regime": facts.regime,
+        "layer": facts.layer,
+        "step": facts.checkpoint["step"],
+        "base_model": base_model(facts.backbone),
+        "checkpoint_sha256": facts.checkpoint["sha256"],
+    }
+
+
+def _check_output(output: Path, digest: str, overwrite: bool) -> None:
+    """Refuse, before anything is computed, a folder that holds something else."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    config = output / "config.json"
+    said = json.loads(config.read_text(encoding="utf-8")).get(CONFIG_KEY) if config.is_file() else None
+    if said is None:
+        raise ExportError(f"{output} holds something else than an export and is left alone. Give another --output.")
+    if said.get("checkpoint_sha256") != digest and not overwrite:
+        raise ExportError(
+            f"{output} holds the export of another checkpoint (run {said.get('run')}, step {said.get('step')}). Give"
+            " another --output, or --overwrite to replace it."
+        )
+
+
+@contextmanager
+def _whole_folder(output: Path) -> Iterator[Path]:
+    """A temporary folder beside `output` that takes its place when the block ends well, and vanishes otherwise."""
+    temporary, old = (output.with_name(f".{output.name}.{uuid.uuid4().hex[:12]}.{kind}") for kind in ("tmp", "old"))
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise ExportError(f"cannot write to {output.parent}: {error.strerror}. Give another --output.") from error
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            file.chmod(0o644)
+            to_disk(file)
+        if output.exists():
+            output.rename(old)
+        temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

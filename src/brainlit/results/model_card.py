@@ -1,0 +1,325 @@
+"""The card of an exported model: what it was tuned on and how, what came out, how sure that is, and what it is not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from brainlit import __version__
+from brainlit.results.lookup import find_score, regions_of
+
+BASE_LICENCES = {
+    "facebook/wav2vec2": "apache-2.0",
+    "facebook/hubert": "apache-2.0",
+    "facebook/data2vec-audio": "apache-2.0",
+    "facebook/w2v-bert": "mit",
+    "openai/whisper": "apache-2.0",
+    "microsoft/speecht5": "mit",
+}
+"""Licences that the publishers of the base weights give on the model hub, by the start of the hub id."""
+
+CITATION = """\
+@inproceedings{moussa2025improving,
+  title = {Improving Semantic Understanding in Speech Language Models via Brain-tuning},
+  author = {Moussa, Omer and Klakow, Dietrich and Toneva, Mariya},
+  booktitle = {International Conference on Learning Representations},
+  year = {2025},
+  url = {https://arxiv.org/abs/2410.09230}
+}"""
+
+USE = """\
+For research on speech representations and on how they relate to the brain. What was tuned is an encoder: it turns sound
+into hidden states, and decodes no thoughts. Few people heard few stories in one language; nothing is shown about other
+people, languages or kinds of sound, and nothing about any clinical use. Neither the head that predicts voxels nor any
+brain data is part of this folder."""
+
+_SNIPPETS = {
+    "wave": "states = model(**inputs, output_hidden_states=True).hidden_states",
+    "encoder": "states = model.get_encoder()({name}, output_hidden_states=True).hidden_states",
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says; whatever a run has not written is empty.
+
+    Parameters
+    ----------
+    checkpoint : mapping
+        name, step, epoch, sha256 and data (what the data module says) of the exported checkpoint.
+    backbone : mapping
+        SpeechBackbone.describe().
+    settings : mapping
+        Hyperparameters of BrainTuning.
+    layer : int
+        Hidden state that was read out.
+    auto_class : str
+        Class of transformers that loads the folder.
+    run_id, state : str or None
+        <experiment>/<id>, and 'finished', 'running' or 'killed'.
+    run, provenance, summary : mappings
+        run.json, provenance.json and summary.json.
+    """
+
+    checkpoint: Mapping[str, Any]
+    backbone: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    layer: int
+    auto_class: str = "AutoModel"
+    run_id: str | None = None
+    state: str | None = None
+    run: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def regime(self) -> str:
+        """What the model learned to predict."""
+        return str(self.run.get("regime") or self.checkpoint["data"].get("regime") or "unknown")
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What the data module said of itself."""
+        found: Mapping[str, Any] = self.run.get("data_module") or {}
+        return found
+
+
+def model_card(facts: CardFacts) -> str:
+    """README.md: a YAML header that the model hub understands, then the card in words."""
+    sections = {
+        None: _introduction(facts),
+        "How to load it": _loading(facts),
+        "What it was tuned on": _table(_data_rows(facts)),
+        "How it was tuned": _table(_training_rows(facts)),
+        "What came out": _scores(facts),
+        "Use and limits": _limits(facts),
+        "Licences": _table(_licence_rows(facts)),
+        "Citation": _citation(facts),
+    }
+    body = [f"## {title}\n\n{text}" if title else text for title, text in sections.items()]
+    header = yaml.safe_dump(_header(facts), sort_keys=False, allow_unicode=True)
+    return f"---\n{header}---\n\n" + "\n\n".join(body) + "\n"
+
+
+def base_model(backbone: Mapping[str, Any]) -> str | None:
+    """Hub id of the weights that tuning started from; None where they are not from the hub."""
+    found = backbone["origin"].get("hub_id", backbone["weights"])
+    published = backbone["origin"].get("kind") == "pretrained" and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", found)
+    return str(found) if published else None
+
+
+def base_licence(backbone: Mapping[str, Any]) -> str:
+    """Licence of these weights as the model hub writes it, 'unknown' where it is not known here."""
+    name = base_model(backbone) or ""
+    return next((licence for start, licence in BASE_LICENCES.items() if name.startswith(start)), "unknown")
+
+
+def _header(facts: CardFacts) -> dict[str, Any]:
+    base, store = base_model(facts.backbone), facts.data.get("store")
+    tags = ["brainlit", "brain-tuning", "fmri", "speech", facts.backbone["family"], f"regime:{facts.regime}"]
+    if facts.run.get("simulated"):
+        tags.append("simulated-data")
+    return {
+        "library_name": "transformers",
+        "pipeline_tag": "feature-extraction",
+        "license": base_licence(facts.backbone),
+        **({"base_model": base} if base else {}),
+        **({"datasets": [store]} if store else {}),
+        "tags": tags,
+    }
+
+
+def _introduction(facts: CardFacts) -> str:
+    words = facts.run.get("regime_words") or facts.regime
+    name = _weights_words(facts.backbone)
+    lines = [
+        f"# {facts.backbone['family']} ({name}) after brain-tuning",
+        f"A speech model from an experiment with the fMRI of people who listened to stories. Regime: {words}. Made with"
+        f" brainlit {_version(facts)}.",
+    ]
+    if facts.run.get("simulated"):
+        lines.append("**The listeners are simulated.** No brain was measured: this model shows that a method works.")
+    if facts.run.get("control"):
+        lines.append("**This is a control.** Its targets were shuffled in time, so it must not have learned from them.")
+    if facts.state not in (None, "finished"):
+        lines.append("**The run had not finished** when this was exported; numbers below are of the run so far.")
+    return "\n\n".join(lines)
+
+
+def _loading(facts: CardFacts) -> str:
+    layer, last = facts.layer, facts.backbone["n_layers"]
+    above = "" if layer == last else f" The layers above it ({layer + 1} to {last}) were not trained through it."
+    return (
+        "```python\n" + load_snippet(facts) + "\n```\n\n"
+        f"Hidden state {layer} of 0 to {last} is what the voxels were predicted from.{above}"
+        f" {facts.backbone['frame_rate_hz']:g} frames per second."
+    )
+
+
+def load_snippet(facts: CardFacts, folder: str = ".") -> str:
+    """Python that loads the exported folder with transformers alone; its last line makes `states`."""
+    kind = facts.backbone["architecture"].get("model_type")
+    rate = facts.backbone["sample_rate_hz"]
+    line = _SNIPPETS["wave"]
+    if kind in ("whisper", "speecht5"):
+        name = "inputs.input_features" if kind == "whisper" else "inputs.input_values"
+        line = _SNIPPETS["encoder"].format(name=name)
+    return (
+        "import numpy as np\nimport torch\n"
+        f"from transformers import AutoFeatureExtractor, {facts.auto_class}\n\n"
+        f'folder = "{folder}"  # this folder, or its name on the model hub\n'
+        "extractor = AutoFeatureExtractor.from_pretrained(folder)\n"
+        f"model = {facts.auto_class}.from_pretrained(folder).eval()\n"
+        f"sound = np.random.default_rng(0).standard_normal(2 * {rate})  # two seconds, mono, {rate} Hz\n"
+        f'inputs = extractor(sound, sampling_rate={rate}, return_tensors="pt")\n'
+        f"with torch.no_grad():\n    {line}"
+    )
+
+
+def _data_rows(facts: CardFacts) -> Iterable[tuple[str, Any]]:
+    data, said = facts.data, facts.run.get("data_facts", {})
+    if not data:
+        yield "data", "not known: this was exported from a checkpoint without its run"
+    yield "data set", facts.run.get("data")
+    yield "regime", facts.run.get("regime_words") or facts.regime
+    yield "subjects", ", ".join(data.get("subjects", []))
+    for role, spans in data.get("roles", {}).items():
+        yield f"stories that {role}", f"{', '.join(spans)}: {data['hours'][role]:.2f} h" if spans else None
+    yield "windows", _counted(data)
+    yield "targets", ", ".join(f"{n} of {name}" for name, n in data.get("n_targets", {}).items())
+    if data:
+        yield "choice of voxels", _ceiling_rule(data)
+    for key, words in said.items():
+        if key not in ("licence", "citation"):
+            yield key, words
+
+
+def _counted(data: Mapping[str, Any]) -> str | None:
+    if "n_train_windows" not in data:
+        return None
+    return f"{data['n_train_windows']} of {data['window_s']:g} s per epoch, {data['n_train_rows']} TRs"
+
+
+def _ceiling_rule(data: Mapping[str, Any]) -> str:
+    if data.get("min_ceiling") is None:
+        return "all voxels with finite responses that vary; no noise ceiling was asked for"
+    return (
+        f"noise ceiling above {data['min_ceiling']:g} ({str(data.get('ceiling_method')).replace('_', ' ')}), on the"
+        " repeats of the stories that choose"
+    )
+
+
+def _training_rows(facts: CardFacts) -> Iterable[tuple[str, Any]]:
+    checkpoint, versions = facts.checkpoint, facts.provenance.get("versions", {})
+    yield "base weights", _weights_words(facts.backbone)
+    yield "architecture", facts.run.get("model")
+    yield "training", facts.run.get("training")
+    for key, value in facts.settings.items():
+        if key != "backbone":
+            yield key.replace("_", " "), value
+    for key in ("dropout", "layerdrop", "spec_augment"):
+        yield f"backbone {key.replace('_', ' ')}", facts.backbone.get(key)
+    yield "exported checkpoint", f"{checkpoint['name']}, after {checkpoint['step']} steps (epoch {checkpoint['epoch']})"
+    yield "run", facts.run_id
+    yield "source revision", facts.provenance.get("git", {}).get("revision")
+    yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
+    yield "SHA-256 of the data store's index", facts.provenance.get("store", {}).get("sha256")
+
+
+def _scores(facts: CardFacts) -> str:
+    summary = facts.summary
+    if not summary.get("scores"):
+        return "No probe of this run is at hand, so nothing can be said about its alignment with the brain."
+    after = summary["stages"].get("after")
+    parts = [*summary["headline"], _whose(facts, after)]
+    for metric, title in (("r_backbone", "alignment r"), ("low_level_share", "low-level share")):
+        rows = [(name, find_score(summary, name, metric)) for name in regions_of(summary)]
+        table = _score_table(title, [(name, row) for name, row in rows if row is not None])
+        if table:
+            parts.append(f"{table}\n\n{title}: {summary['formulas'][metric]}. In brackets: 95 % interval.")
+    return "\n\n".join(parts)
+
+
+def _whose(facts: CardFacts, after: Mapping[str, Any] | None) -> str:
+    """Whether the numbers are of the weights in this folder."""
+    if after is None:
+        return "The only probe is from before tuning: these numbers are of the weights that tuning started from."
+    if after["step"] == facts.checkpoint["step"]:
+        return f"'After' is of the weights in this folder (step {after['step']})."
+    return (
+        f"**'After' is of other weights of the same run:** they were probed after step {after['step']}, and this folder"
+        f" holds those after step {facts.checkpoint['step']}, which were not probed."
+    )
+
+
+def _score_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    if not rows:
+        return ""
+    lines = [f"| {title} | voxels | subjects | before | after | difference |", "| --- " * 6 + "|"]
+    for name, row in rows:
+        scores = [_score(row.get("before")), _score(row.get("after")), _score(row.get("difference"), "+")]
+        cells = [name.replace("_", " "), str(row["n_voxels"]), str(row["n_subjects"]), *scores]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _score(score: Mapping[str, Any] | None, sign: str = "") -> str:
+    if score is None or score.get("value") is None:
+        return "–"
+    value, low, high = (score[key] for key in ("value", "low", "high"))
+    return f"{value:{sign}.3f}" + ("" if low is None else f" [{low:{sign}.3f}, {high:{sign}.3f}]")
+
+
+def _limits(facts: CardFacts) -> str:
+    return USE + "".join(
+        f"\n\n- {sentence}" if k == 0 else f"\n- {sentence}" for k, sentence in enumerate(_said(facts))
+    )
+
+
+def _said(facts: CardFacts) -> Sequence[str]:
+    found: Sequence[str] = facts.summary.get("limits", [])
+    return found
+
+
+def _licence_rows(facts: CardFacts) -> Iterable[tuple[str, Any]]:
+    licence, kind = base_licence(facts.backbone), facts.backbone["origin"].get("kind")
+    if licence != "unknown":
+        yield "base weights", f"{licence}, says the publisher of {base_model(facts.backbone)}"
+    elif kind == "pretrained":
+        yield "base weights", "not known here; ask whoever published them: their terms apply to this folder too"
+    else:
+        yield "base weights", f"nobody's: they were made here ({_weights_words(facts.backbone)})"
+    yield "data", facts.run.get("data_facts", {}).get("licence", "not stated by the data set")
+    yield "brainlit", "apache-2.0"
+
+
+def _citation(facts: CardFacts) -> str:
+    own = facts.run.get("data_facts", {}).get("citation")
+    return f"```bibtex\n{CITATION}\n```" + (f"\n\nThe data: {own}" if own else "")
+
+
+def _weights_words(backbone: Mapping[str, Any]) -> str:
+    """Hub id with its revision, or the name alone: where a folder lies on somebody's disk is no one's business."""
+    weights, origin = str(backbone["weights"]), backbone["origin"]
+    name = base_model(backbone)
+    if name is not None:
+        return f"{name}, revision {origin['commit']}" if "commit" in origin else name
+    kind, _, folder = weights.rpartition(":")
+    place = PurePath(folder)
+    local = "local folder " if len(place.parts) > 1 else ""
+    return f"{kind + ':' if kind else ''}{local}{place.name}"
+
+
+def _version(facts: CardFacts) -> str:
+    return str(facts.provenance.get("versions", {}).get("brainlit", __version__))
+
+
+def _table(rows: Iterable[tuple[str, Any]]) -> str:
+    """Two columns; what is not known is left out."""
+    cells = [(key, " ".join(str(value).split()).replace("|", "\\|")) for key, value in rows if value not in (None, "")]
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {key} | {value} |" for key, value in cells)])
