@@ -125,6 +125,11 @@ def test_real_frames_against_a_slow_loop(folder, positions, first, last):
     assert not frame_mask[50:].any()
 
 
+def test_what_is_kept_of_the_front_end_depends_on_the_padding(folder):
+    settings = {load(folder, positions=p).front_end_settings() for p in ("padded", "truncated")}
+    assert len(settings) == 2
+
+
 def test_an_impulse_is_heard_by_the_frames_around_it_and_their_times_say_so(folder):
     """In noise, where an impulse in silence would move the floor of the whole spectrogram."""
     backbone, audio = load(folder), sound(1, 32_000)

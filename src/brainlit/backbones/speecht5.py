@@ -137,9 +137,8 @@ class SpeechT5Backbone(ConvolutionalBackbone):
                 f" {self.config.weights!r} hears at most {self.max_samples / self.sample_rate_hz:.1f} s; shorten them"
                 " with --data.window.n_trs or --data.window.context_s."
             )
-        frame_mask = self.frames.mask(audio_mask)
         features = self.conv_features(real_sound(audio, audio_mask))
-        return FrontEnd(features, frame_mask, self.frame_times_s(n_samples).to(audio.device))
+        return FrontEnd(features, self.frame_mask(audio_mask), self.frame_times_s(n_samples).to(audio.device))
 
     def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:
         """Projection, positions and transformer; see SpeechBackbone.trunk."""
