@@ -6,10 +6,12 @@ import pytest
 import torch
 from transformers import AutoModel, SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
-from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
+from brainlit.backbones import WeightsError
 from brainlit.backbones.phones import PhoneListener, make_lesson, phone_inventory
 from brainlit.backbones.tiny import TinyRecipe, learn_phones
 from brainlit.backbones.wav2vec2_bert import Wav2Vec2BertBackbone
+from tests.backbones.conftest import everything, sound
+from tests.backbones.conftest import load as load_family
 from tests.backbones.test_tiny import tone_story
 
 N_SAMPLES = 16_000
@@ -41,16 +43,7 @@ def folder(tmp_path):
 
 
 def load(folder, **settings):
-    return load_backbone(BackboneConfig(family="w2v-bert", weights=str(folder), **settings))
-
-
-def sound(n_batch=2, n_samples=N_SAMPLES, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(n_batch, n_samples, generator=generator) * 3000).to(torch.int16)
-
-
-def everything(audio):
-    return torch.ones_like(audio, dtype=torch.bool)
+    return load_family(folder, "w2v-bert", **settings)
 
 
 def published(clips):
@@ -180,6 +173,16 @@ def test_train_mode_changes_nothing_unless_a_switch_is_on(folder):
     assert two_passes(layerdrop=0.99)[0] == 0
     assert two_passes(layerdrop=0.99)[-1] > 0.01
     assert two_passes(spec_augment=True)[0] > 0.01
+
+
+def test_every_linear_map_of_the_layers_is_called_so_that_adapters_act(folder):
+    backbone, audio, called = load(folder), sound(), set()
+    linear = {name: module for name, module in backbone.layers.named_modules() if isinstance(module, torch.nn.Linear)}
+    for name, module in linear.items():
+        module.register_forward_hook(lambda *_, name=name: called.add(name))
+    backbone.encode(audio, everything(audio))
+    assert called == set(linear)
+    assert all(sum(name.endswith(target) for name in called) == 2 for target in backbone.lora_targets)
 
 
 def test_checkpointed_layers_give_the_same_gradients(folder):

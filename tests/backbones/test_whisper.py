@@ -7,11 +7,13 @@ import pytest
 import torch
 from transformers import AutoModel, WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
-from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
+from brainlit.backbones import BackboneConfig, WeightsError
 from brainlit.backbones.phones import PhoneListener, make_lesson, phone_inventory
 from brainlit.backbones.rows import pool_window
 from brainlit.backbones.tiny import TinyRecipe, learn_phones
 from brainlit.backbones.whisper import WhisperBackbone
+from tests.backbones.conftest import everything, sound
+from tests.backbones.conftest import load as load_family
 from tests.backbones.test_tiny import tone_story
 
 LIMIT = 48_000
@@ -42,16 +44,7 @@ def folder(tmp_path) -> Path:
 
 
 def load(folder, **settings):
-    return load_backbone(BackboneConfig(family="whisper", weights=str(folder), **settings))
-
-
-def sound(n_batch=2, n_samples=16_000, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(n_batch, n_samples, generator=generator) * 3000).to(torch.int16)
-
-
-def everything(audio):
-    return torch.ones_like(audio, dtype=torch.bool)
+    return load_family(folder, "whisper", **settings)
 
 
 def published(model, audio, seconds):
@@ -130,6 +123,11 @@ def test_real_frames_against_a_slow_loop(folder, positions, first, last):
     expected = [bool(mask[0, max(0, k * 320 - 520) : k * 320 + 520].all()) for k in range(50)]
     assert frame_mask[:50].tolist() == expected
     assert not frame_mask[50:].any()
+
+
+def test_what_is_kept_of_the_front_end_depends_on_the_padding(folder):
+    settings = {load(folder, positions=p).front_end_settings() for p in ("padded", "truncated")}
+    assert len(settings) == 2
 
 
 def test_an_impulse_is_heard_by_the_frames_around_it_and_their_times_say_so(folder):
@@ -262,6 +260,16 @@ def test_padding_is_whispers_alone():
         BackboneConfig(positions="padded")
     with pytest.raises(ValueError, match="'cut'"):
         BackboneConfig(family="whisper", positions="cut")
+
+
+def test_every_linear_map_of_the_layers_is_called_so_that_adapters_act(folder):
+    backbone, audio, called = load(folder), sound(), set()
+    linear = {name: module for name, module in backbone.layers.named_modules() if isinstance(module, torch.nn.Linear)}
+    for name, module in linear.items():
+        module.register_forward_hook(lambda *_, name=name: called.add(name))
+    backbone.encode(audio, everything(audio))
+    assert called == set(linear)
+    assert all(sum(name.endswith(target) for name in called) == 2 for target in backbone.lora_targets)
 
 
 def test_checkpointed_layers_give_the_same_gradients(folder):

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from brainlit.backbones.base import FrontEnd
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.convolutional import TINY_SETTINGS, ConvolutionalBackbone
+from brainlit.backbones.hub import WeightsError
 from brainlit.backbones.log_mel import real_sound
-from brainlit.backbones.weights import RANDOM_PREFIX, WeightsError, find_checkpoint, resolve_weights
+from brainlit.backbones.weights import RANDOM_PREFIX, find_checkpoint, resolve_weights
 
 DROPOUTS = ("positional_dropout", "hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
 
@@ -136,9 +137,8 @@ class SpeechT5Backbone(ConvolutionalBackbone):
                 f" {self.config.weights!r} hears at most {self.max_samples / self.sample_rate_hz:.1f} s; shorten them"
                 " with --data.window.n_trs or --data.window.context_s."
             )
-        frame_mask = self.frames.mask(audio_mask)
         features = self.conv_features(real_sound(audio, audio_mask))
-        return FrontEnd(features, frame_mask, self.frame_times_s(n_samples).to(audio.device))
+        return FrontEnd(features, self.frame_mask(audio_mask), self.frame_times_s(n_samples).to(audio.device))
 
     def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:
         """Projection, positions and transformer; see SpeechBackbone.trunk."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -47,6 +48,8 @@ class Wav2Vec2BertBackbone(SpeechBackbone):
     model_type: ClassVar[str] = "wav2vec2-bert"
     class_names: ClassVar[tuple[str, str]] = ("Wav2Vec2BertConfig", "Wav2Vec2BertModel")
     lora_targets: ClassVar[tuple[str, ...]] = ("linear_q", "linear_k", "linear_v", "linear_out")
+    tiny_recipe: ClassVar[Mapping[str, Any]] = MappingProxyType({"steps": 100})
+    """Its steps take three times as long on a CPU as wav2vec's, and it needs fewer."""
 
     def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
         super().__init__(model, config, origin)
@@ -116,7 +119,7 @@ class Wav2Vec2BertBackbone(SpeechBackbone):
 
     def front_end(self, audio: Tensor, audio_mask: Tensor) -> FrontEnd:
         """Standardised spectrogram, two frames at a time; see SpeechBackbone.front_end."""
-        frame_mask = self.frames.mask(audio_mask)
+        frame_mask = self.frame_mask(audio_mask)
         real = FrameGrid((WINDOW_SAMPLES,), (MEL_HOP_SAMPLES,), SAMPLE_RATE_HZ).mask(audio_mask)
         log_mel = standardise_bands(self.log_mel(real_sound(audio, audio_mask)), real)
         n_frames = frame_mask.shape[1]
@@ -146,6 +149,10 @@ class Wav2Vec2BertBackbone(SpeechBackbone):
     def frame_times_s(self, n_samples: int) -> Tensor:
         """Middle of each frame of n_samples of audio, in seconds from the first; float32, shape (n_frames,)."""
         return self.frames.times_s(n_samples)
+
+    def frame_mask(self, audio_mask: Tensor) -> Tensor:
+        """Frames whose whole receptive field is real sound."""
+        return self.frames.mask(audio_mask)
 
     def describe(self) -> dict[str, Any]:
         """Where the weights came from, the architecture and every switch, as plain JSON values."""

@@ -137,7 +137,7 @@ class WhisperBackbone(SpeechBackbone):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.feature_encoder_frozen):
             hidden = functional.gelu(self.encoder.conv1(self.log_mel(sound)))
             features = functional.gelu(self.encoder.conv2(hidden)).transpose(1, 2)
-        return FrontEnd(features, self._frame_mask(audio_mask, len(times_s)), times_s)
+        return FrontEnd(features, self.frame_mask(audio_mask), times_s)
 
     def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:
         """Positions and transformer; the last state is layer-normalised. See SpeechBackbone.trunk."""
@@ -174,6 +174,21 @@ class WhisperBackbone(SpeechBackbone):
         n_frames = self.max_frames if self.config.positions == "padded" else own
         return (torch.arange(n_frames, dtype=torch.float64) * HOP_SAMPLES / self.sample_rate_hz).float()
 
+    def frame_mask(self, audio_mask: Tensor) -> Tensor:
+        """Which frames are real, as the class says: bool (batch, n_samples) -> bool (batch, n_frames)."""
+        n_samples = audio_mask.shape[1]
+        n_own = self._n_frames(n_samples)
+        heard = functional.pad(audio_mask.cumsum(1, dtype=torch.int32), (1, 0))
+        middles = torch.arange(n_own, device=audio_mask.device) * HOP_SAMPLES
+        first = (middles - HALF_FIELD_SAMPLES).clamp(min=0)
+        end = (middles + HALF_FIELD_SAMPLES).clamp(max=n_samples)
+        own = heard[:, end] - heard[:, first] == end - first
+        return functional.pad(own, (0, self.max_frames - n_own)) if self.config.positions == "padded" else own
+
+    def front_end_settings(self) -> str:
+        """What decides the front end's output besides its weights and the sound."""
+        return f"{self.config.positions} {super().front_end_settings()}"
+
     def describe(self) -> dict[str, Any]:
         """Where the weights came from, the architecture and every switch, as plain JSON values."""
         return {
@@ -197,16 +212,6 @@ class WhisperBackbone(SpeechBackbone):
                 " --data.window.n_trs or --data.window.context_s."
             )
         return (n_samples // MEL_HOP_SAMPLES + 1) // 2
-
-    def _frame_mask(self, audio_mask: Tensor, n_frames: int) -> Tensor:
-        """Which of n_frames are real: bool (batch, n_samples) -> bool (batch, n_frames)."""
-        n_samples = audio_mask.shape[1]
-        heard = functional.pad(audio_mask.cumsum(1, dtype=torch.int32), (1, 0))
-        middles = torch.arange(n_frames, device=audio_mask.device) * HOP_SAMPLES
-        first = (middles - HALF_FIELD_SAMPLES).clamp(0, n_samples)
-        end = (middles + HALF_FIELD_SAMPLES).clamp(0, n_samples)
-        all_sound = heard[:, end] - heard[:, first] == end - first
-        return all_sound & (torch.arange(n_frames, device=audio_mask.device) < self._n_frames(n_samples))
 
     def _attended(self, frame_mask: Tensor) -> Tensor | None:
         """Frames that may be attended to; None for all, as published. A clip of nothing but padding attends to it."""
