@@ -243,8 +243,8 @@ def test_impossible_delays_are_refused(delays_trs):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "linaer"}, "head kind is 'linaer'. Did you mean 'linear'"),
-        ({"delays": "firs"}, "head delays is 'firs'. Did you mean 'fir'"),
+        ({"kind": "linears"}, "head kind is 'linears'. Did you mean 'linear'"),
+        ({"delays": "fir_"}, "head delays is 'fir_'. Did you mean 'fir'"),
         ({"rank": 0}, "rank is 0; give at least 1"),
         ({"dropout": 1.0}, "dropout is 1.0; it is a probability"),
     ],
