@@ -86,6 +86,9 @@ def test_bin_edges_point_at_the_sound_of_their_rows(logged_store: StoryStore, sh
 def test_batches_have_the_promised_keys_shapes_and_types(toy_store: StoryStore) -> None:
     windows = [Window("toy0", 0, 0, 5), Window("toy1", 3, 3, 8), Window("toy5", 35, 35, 40)]
     batch = dataset(toy_store, WindowConfig(n_trs=5, context_s=4.0)).read(windows)
+    text = batch.pop("text")  # type: ignore[misc]
+    assert len(text) == 3
+    assert all(isinstance(words, str) for words in text)
     described = {
         key: {name: (value.dtype, tuple(value.shape)) for name, value in part.items()}
         if isinstance(part, dict)
@@ -122,7 +125,8 @@ def test_targets_are_the_rows_of_those_who_heard_the_story(toy_store: StoryStore
 def test_text_is_the_words_wholly_inside_the_sound(logged_store: StoryStore, shift_s: float) -> None:
     """Also where the window begins before the sound, and where its last rows are padding."""
     config = WindowConfig(n_trs=4, context_s=3.0, shift_s=shift_s)
-    windows = [Window("toy1", 0, 0, 4), Window("toy1", 8, 8, 12), Window("toy2", 15, 15, 17), Window("toy1", 16, 16, 20)]
+    places = [("toy1", 0, 4), ("toy1", 8, 12), ("toy2", 15, 17), ("toy1", 16, 20)]
+    windows = [Window(story, first, first, stop) for story, first, stop in places]
     batch = dataset(logged_store, config).read(windows)
     for k, window in enumerate(windows):
         clock, words = logged_store.timebase(window.story), logged_store.words(window.story)
