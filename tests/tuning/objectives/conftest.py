@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from brainlit.backbones import BackboneConfig, SpeechBackbone
+from brainlit.backbones import BackboneConfig, FrontEnd, SpeechBackbone
 from brainlit.backbones.wav2vec import Wav2vecBackbone
 from brainlit.tuning.objectives import Objective
 from tests.backbones.conftest import save_mini
 
-TONES_HZ = {" ": 0, "a": 300, "b": 900, "c": 2500}
+Front = Callable[[dict[str, Any]], FrontEnd]
+TONES_HZ = {" ": 5000, "a": 300, "b": 900, "c": 2500}
 SMALL_CODES = {"codevector_dim": 12, "proj_codevector_dim": 10, "num_codevectors_per_group": 8}
 
 
@@ -110,9 +111,6 @@ def _random_states() -> dict[str, Any]:
 
 def values(parts: dict[str, torch.Tensor]) -> dict[str, float]:
     return {name: float(value.detach()) for name, value in parts.items()}
-
-
-Front = Callable[[dict[str, Any]], Any]
 
 
 @pytest.fixture

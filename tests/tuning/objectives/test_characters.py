@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from brainlit.tuning.objectives import inventory_of
 from brainlit.tuning.objectives.characters import edit_distance, frames_needed, plain
 
-WORDS = st.lists(st.integers(0, 3), max_size=9)
+WORDS = st.lists(st.integers(0, 3), max_size=7)
 
 
 @given(WORDS, WORDS)

@@ -179,14 +179,14 @@ def test_a_batch_of_silence_counts_for_nothing_and_has_gradients(backbone: Speec
 
 
 def test_it_can_be_learned(backbone: SpeechBackbone) -> None:
-    config = ObjectiveConfig(self_supervised=1.0, n_negatives=20, mask_prob=0.4, mask_length=5, gumbel_start=0.5)
+    config = ObjectiveConfig(self_supervised=1.0, n_negatives=20, mask_prob=0.3, mask_length=3, gumbel_start=0.5)
     objective = build_self_supervised(config, backbone, seed=0)
-    batches = [tone_batch(seed=k) for k in range(3)]
+    batches = [tone_batch(seed=k, letter_s=0.25) for k in range(3)]
     untouched = backbone.mask_embedding.detach().clone()
     before = contrastive_in_eval_mode(objective, backbone, batches)
-    losses = learn(objective.train(), backbone, batches, steps=60, lr=2e-2)
-    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
-    assert contrastive_in_eval_mode(objective, backbone, batches) < before - 0.15
+    losses = learn(objective.train(), backbone, batches, steps=40, lr=2e-2)
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
+    assert contrastive_in_eval_mode(objective, backbone, batches) < 0.75 * before
     assert not torch.equal(untouched, backbone.mask_embedding)
     assert all(p.grad is None for module in backbone.front_end_modules() for p in module.parameters())
 

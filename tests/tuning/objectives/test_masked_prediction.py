@@ -16,8 +16,8 @@ from brainlit.tuning.objectives.masked_prediction import find_clusters
 from tests.backbones.conftest import MINI
 from tests.tuning.objectives.conftest import Front, learn, random_states_untouched, tone_batch, values
 
-CONFIG = ObjectiveConfig(self_supervised=1.0, n_clusters=6, kmeans_frames=600)
-BATCHES = [tone_batch(seed=k) for k in range(3)]
+CONFIG = ObjectiveConfig(self_supervised=1.0, n_clusters=6, kmeans_frames=500)
+BATCHES = [tone_batch(seed=k, letter_s=0.25) for k in range(3)]
 
 
 class SmallHubert(ConvolutionalBackbone):
@@ -84,7 +84,7 @@ def test_clusters_come_from_real_frames_alone_and_as_many_as_asked(
     objective = prepared(backbone)
     fronts = [front(batch) for batch in BATCHES]
     real = torch.cat([objective.teacher_states(f)[f.frame_mask] for f in fronts])
-    np.testing.assert_allclose(seen[0], real[:600], atol=1e-6)
+    np.testing.assert_allclose(seen[0], real[:500], atol=1e-6)
 
 
 def test_clusters_go_by_seed_and_no_global_random_state(backbone: SpeechBackbone, front: Front) -> None:
@@ -141,7 +141,7 @@ def test_validation_measures_the_same_at_every_step(backbone: SpeechBackbone, fr
 def test_it_can_be_learned(backbone: SpeechBackbone) -> None:
     objective = prepared(backbone, ObjectiveConfig(self_supervised=1.0, n_clusters=6, mask_prob=0.4, mask_length=5))
     labels = objective.centroids.clone()
-    losses = learn(objective, backbone, BATCHES, steps=40, lr=1e-2)
+    losses = learn(objective, backbone, BATCHES, steps=30, lr=1e-2)
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:3])
     assert torch.equal(labels, objective.centroids)
 

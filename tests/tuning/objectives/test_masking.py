@@ -26,8 +26,8 @@ def plain_span_mask(n_frames: int, mask_prob: float, mask_length: int, source: r
 def test_as_many_frames_are_hidden_as_the_plain_rule_hides(mask_prob: float, mask_length: int) -> None:
     rng, source = np.random.default_rng(0), random.Random(0)
     real = np.ones(400, dtype=bool)
-    ours = np.mean([span_mask(real, mask_prob, mask_length, rng).mean() for _ in range(300)])
-    plain = np.mean([plain_span_mask(400, mask_prob, mask_length, source) for _ in range(300)])
+    ours = np.mean([span_mask(real, mask_prob, mask_length, rng).mean() for _ in range(150)])
+    plain = np.mean([plain_span_mask(400, mask_prob, mask_length, source) for _ in range(150)])
     assert ours == pytest.approx(plain, abs=0.01)
     assert ours == pytest.approx(1 - np.exp(-mask_prob), abs=0.025)
 
@@ -85,10 +85,6 @@ def test_one_alone_has_no_distractors() -> None:
 
 def test_span_length_follows_the_frame_rate_and_share_the_family(backbone: SpeechBackbone) -> None:
     assert mask_settings(ObjectiveConfig(), backbone) == (0.65, 10)
-    backbone.frame_rate_hz = 25.0
-    type(backbone).family = "hubert"
-    try:
-        assert mask_settings(ObjectiveConfig(), backbone) == (0.8, 5)
-    finally:
-        type(backbone).family = "wav2vec"
+    backbone.frame_rate_hz, backbone.family = 25.0, "hubert"
+    assert mask_settings(ObjectiveConfig(), backbone) == (0.8, 5)
     assert mask_settings(ObjectiveConfig(mask_prob=0.1, mask_length=2), backbone) == (0.1, 2)

@@ -27,7 +27,8 @@ CODE_SIZE = 256
 N_CLUSTERS = 500
 N_CLUSTERS_SMALL = 100
 FULL_SIZE_LAYERS = 12
-KMEANS_BATCH = 10_000
+KMEANS_BATCH = 4096
+KMEANS_PASSES = 5
 
 
 class MaskedPrediction(Objective):
@@ -167,10 +168,17 @@ class MaskedPrediction(Objective):
 def find_clusters(states: Floats, n_clusters: int, seed: int) -> Floats:
     """Centroids of states (n_frames, n_features) by mini-batch k-means: float32 (n_clusters, n_features)."""
     from sklearn.cluster import MiniBatchKMeans
+    from tqdm import tqdm
 
-    kmeans = MiniBatchKMeans(n_clusters, batch_size=KMEANS_BATCH, n_init=1, random_state=seed)
-    centroids: Floats = kmeans.fit(states).cluster_centers_
-    return centroids.astype(np.float32)
+    kmeans = MiniBatchKMeans(n_clusters, n_init=1, random_state=seed)
+    rng = np.random.default_rng(seed)
+    n_parts = max(1, len(states) // max(KMEANS_BATCH, n_clusters))
+    orders = [rng.permutation(len(states)) for _ in range(KMEANS_PASSES)]
+    for rows in tqdm(
+        [part for order in orders for part in np.array_split(order, n_parts)], desc="K-means", unit="step"
+    ):
+        kmeans.partial_fit(states[rows])
+    return np.asarray(kmeans.cluster_centers_, dtype=np.float32)
 
 
 def frozen_copy(backbone: SpeechBackbone, layer: int) -> SpeechBackbone:
