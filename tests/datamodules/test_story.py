@@ -7,16 +7,17 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from brainlit.datamodules import StoryDataModule, WindowBatch, WindowConfig
+from brainlit.datamodules import ControlConfig, StoryDataModule, WindowBatch, WindowConfig
 from brainlit.encoding.roles import LeakError, Span
 from brainlit.store import StoreError, StoreSettingsError, UnknownNameError
 from tests.toy import ToySource
+
+BLOCKS = ControlConfig(block_trs=5)
 
 
 def data_module(path: Path, **settings: Any) -> StoryDataModule:
@@ -83,10 +84,12 @@ def test_workers_change_nothing(toy_store_path: Path) -> None:
 
 
 def test_the_data_travel_to_spawned_workers(toy_store_path: Path) -> None:
-    module = data_module(toy_store_path, regime="permuted", permute_block_trs=5)
-    dataset, windows = module.train_dataloader().dataset, list(module.train_dataloader().sampler)
+    module = data_module(toy_store_path, regime="permuted", control=BLOCKS)
+    dataset, steps = module.train_dataloader().dataset, list(module.train_dataloader().sampler)
+    ours = dataset[steps[0]]
     copy = pickle.loads(pickle.dumps(dataset))
-    ours, theirs = dataset.__getitems__(windows), copy.__getitems__(windows)  # type: ignore[attr-defined]
+    theirs = copy[steps[0]]
+    assert ours["text"] == theirs["text"]
     assert torch.equal(ours["audio"], theirs["audio"])
     assert torch.equal(ours["targets"]["sub-A"], theirs["targets"]["sub-A"])
 
@@ -107,7 +110,7 @@ def test_evaluation_gives_every_row_once_and_in_order(toy_store_path: Path, wind
 
 
 def test_the_permuted_regime_changes_tuning_targets_only(toy_store_path: Path) -> None:
-    brain, permuted = data_module(toy_store_path), data_module(toy_store_path, regime="permuted", permute_block_trs=5)
+    brain, permuted = data_module(toy_store_path), data_module(toy_store_path, regime="permuted", control=BLOCKS)
     assert permuted.target_sizes == brain.target_sizes
     for ours, theirs in zip(epoch(brain), epoch(permuted), strict=True):
         assert torch.equal(ours["audio"], theirs["audio"])
@@ -143,14 +146,21 @@ def test_roles_may_be_spans_and_are_guarded(toy_store_path: Path) -> None:
         ({"subjects": ["sub-A", "sub-A"]}, ValueError, "each subject once"),
         ({"roles": {"tune": ["toyO"]}}, ValueError, "unknown story 'toyO'"),
         ({"roles": {"tune": ["toy1"]}}, ValueError, r"'sub-B' heard none of the stories to tune on \(toy1\)"),
-        ({"regime": "brian"}, ValueError, "regime is 'brian'"),
+        ({"regime": "brian"}, ValueError, "regime is 'brian'. Did you mean 'brain'"),
+        ({"subject_steps": "sequentially"}, ValueError, "Did you mean 'sequential'"),
+        ({"tune_fraction": 0.0}, ValueError, "tune_fraction is 0.0"),
+        ({"held_out_subjects": ["sub-C"]}, UnknownNameError, "sub-C"),
+        ({"held_out_subjects": ["sub-A"], "subjects": ["sub-A"]}, ValueError, "sub-A cannot be tuned on and held out"),
+        ({"held_out_subjects": ["sub-A", "sub-A"]}, ValueError, "name each subject once"),
+        ({"held_out_subjects": ["sub-A", "sub-B"]}, ValueError, "at least one"),
+        ({"regime": "permuted", "control": ControlConfig("shift")}, ValueError, "cannot be shifted by at least 30"),
         ({"batch_size": 0}, ValueError, "batch_size is 0"),
         (
             {"min_ceiling": 0.4, "roles": {"tune": ["toy0"], "choose": ["toy2"]}},
             ValueError,
-            "min_ceiling needs repeats",
+            "a noise ceiling needs repeats",
         ),
-        ({"regime": "permuted", "permute_block_trs": 60}, ValueError, "cannot be permuted in blocks of 60"),
+        ({"regime": "permuted", "control": ControlConfig(block_trs=60)}, ValueError, "permuted in blocks of 60"),
     ],
 )
 def test_wrong_settings_are_refused(
@@ -158,6 +168,72 @@ def test_wrong_settings_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         data_module(toy_store_path, **settings)
+
+
+def test_held_out_subjects_are_probed_and_not_tuned_on(toy_store_path: Path) -> None:
+    module = data_module(toy_store_path, held_out_subjects=["sub-B"])
+    assert (module.subjects, module.probed_subjects) == (["sub-A"], ["sub-A", "sub-B"])
+    assert set(module.target_sizes) == {"sub-A"}
+    assert data_module(toy_store_path).probed_subjects == ["sub-A", "sub-B"]
+
+
+def test_sequential_steps_are_counted_and_never_empty(toy_store_path: Path) -> None:
+    module = data_module(toy_store_path, subject_steps="sequential")
+    loader = module.train_dataloader()
+    batches = epoch(module)
+    assert len(batches) == len(loader) == 6  # 5 windows that both heard and 5 that one heard, 3 at a time
+    for batch in batches:
+        tuned = [name for name, mask in batch["target_mask"].items() if mask.any()]
+        assert len(tuned) == 1
+        assert batch["target_mask"][tuned[0]].all()
+        assert all(not batch["targets"][name].any() for name in batch["targets"] if name != tuned[0])
+
+
+def test_fractions_are_exact_and_nested(toy_store_path: Path) -> None:
+    stories = [f"toy{k}" for k in range(4)]
+    rows: set[tuple[str, int]] = set()
+    for fraction in (0.1, 0.25, 0.3, 0.61, 1.0):
+        module = data_module(toy_store_path, roles={"tune": stories}, tune_fraction=fraction, subjects=["sub-A"])
+        spans = module.roles.spans("tune")
+        now = {(span.story, row) for span in spans for row in range(span.start_tr, span.stop_tr)}
+        assert len(now) == module.describe()["rows"]["tune"] == round(fraction * 160)
+        assert rows < now
+        rows = now
+    drawn = set()
+    for seed in range(8):
+        roles = {"tune": stories}
+        module = data_module(toy_store_path, roles=roles, tune_fraction=0.25, seed=seed, subjects=["sub-A"])
+        drawn.add(module.roles.stories("tune"))
+    assert len(drawn) > 1
+
+
+def test_a_fraction_that_a_subject_did_not_hear_is_refused(toy_store_path: Path) -> None:
+    seeds = [seed for seed in range(8) if _first_story(toy_store_path, seed) == "toy1"]
+    with pytest.raises(ValueError, match=r"'sub-B' heard none of the stories to tune on \(toy1\)"):
+        data_module(toy_store_path, tune_fraction=0.5, seed=seeds[0])
+
+
+def _first_story(path: Path, seed: int) -> str:
+    return data_module(path, tune_fraction=0.5, seed=seed, subjects=["sub-A"]).roles.stories("tune")[0]
+
+
+def test_ceilings_of_the_targets(toy_store_path: Path) -> None:
+    module = data_module(toy_store_path, min_ceiling=0.3)
+    for subject, ceilings in module.target_ceilings.items():
+        assert ceilings.shape == (module.target_sizes[subject],)
+        assert (ceilings > 0.3).all()
+    bare = data_module(toy_store_path, roles={"tune": ["toy0"], "choose": ["toy2"]})
+    with pytest.raises(ValueError, match="loss without ceilings"):
+        _ = bare.target_ceilings
+
+
+@pytest.mark.parametrize("regime", ["stimulus", "pretrained"])
+def test_regimes_without_targets_of_their_own_see_the_responses(toy_store_path: Path, regime: str) -> None:
+    brain, other = data_module(toy_store_path), data_module(toy_store_path, regime=regime)
+    assert other.target_sizes == brain.target_sizes
+    for ours, theirs in zip(epoch(brain), epoch(other), strict=True):
+        assert torch.equal(ours["targets"]["sub-A"], theirs["targets"]["sub-A"])
+    assert other.describe()["targets"] == {}
 
 
 def test_min_ceiling_chooses_voxels(toy_store_path: Path) -> None:
@@ -202,61 +278,6 @@ def test_description_is_plain_and_right(toy_store_path: Path) -> None:
     assert description["n_masked_voxels"] == {"sub-A": 0}
 
 
-class Recorder(L.LightningModule):
-    """Learns nothing to speak of and writes down which windows it saw."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.seen: list[tuple[int, list[tuple[int, int]]]] = []
-
-    def training_step(self, batch: WindowBatch, batch_idx: int) -> torch.Tensor:
-        self.seen.append((self.current_epoch, places([batch])))
-        return self.weight.square().sum()
-
-    def validation_step(self, batch: WindowBatch, batch_idx: int) -> None:
-        assert set(batch["story"].tolist()) == {4}
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def fit(path: Path, folder: Path, max_epochs: int, checkpoint: str | None = None, **settings: Any) -> Recorder:
-    recorder = Recorder()
-    trainer = L.Trainer(
-        max_epochs=max_epochs,
-        accelerator="cpu",
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    module = StoryDataModule(
-        ToySource(), str(path), window=WindowConfig(n_trs=8, context_s=4.0), batch_size=4, **settings
-    )
-    trainer.fit(recorder, datamodule=module, ckpt_path=checkpoint)
-    trainer.save_checkpoint(folder / f"{max_epochs}.ckpt")
-    return recorder
-
-
-@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
-@pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_a_resumed_run_sees_what_an_unbroken_one_sees(toy_store_path: Path, tmp_path: Path) -> None:
-    whole = fit(toy_store_path, tmp_path, 4)
-    assert len({tuple(windows) for _, windows in whole.seen}) == len(whole.seen)  # other windows in each epoch
-    fit(toy_store_path, tmp_path, 2)
-    resumed = fit(toy_store_path, tmp_path, 4, checkpoint=str(tmp_path / "2.ckpt"))
-    assert resumed.seen == [step for step in whole.seen if step[0] >= 2]
-
-
-@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
-@pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_resuming_on_other_data_is_said(toy_store_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fit(toy_store_path, tmp_path, 1)
-    fit(toy_store_path, tmp_path, 2, checkpoint=str(tmp_path / "1.ckpt"), seed=9)
-    assert "the checkpoint was made with seed=0, this run has 9" in caplog.text
-
-
 def test_the_command_line_can_set_everything(toy_store_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = ArgumentParser(allow_abbrev=False)
     parser.add_class_arguments(StoryDataModule, "data")
@@ -269,12 +290,21 @@ def test_the_command_line_can_set_everything(toy_store_path: Path, capsys: pytes
         '--data.roles={"tune": ["toy0"], "score": ["toy5"]}',
         "--data.min_ceiling=null",
         "--data.regime=permuted",
+        "--data.control.kind=shift",
+        "--data.control.min_shift_trs=9",
+        "--data.representation.dimension=12",
+        "--data.language_model.weights=gpt2-medium",
+        "--data.language_model.layers=[6,-1]",
+        "--data.speech_model.family=whisper",
+        "--data.speech_model.weights=medium",
+        "--data.speech_model.layers=all",
     ]
     module = parser.instantiate(parser.parse_args(arguments)).data
     module.prepare_data()
     module.setup()
     assert module.window == WindowConfig(n_trs=1, context_s=6.0)
     assert len(module.train_dataloader()) == 40 / 8
+    assert module.describe()["targets"]["control"] == {"kind": "shift", "block_trs": 10, "min_shift_trs": 9}
     shown = " ".join(parser.format_help().split())
     assert "Seconds of sound before the first of them" in shown
     assert "Decides windows and order of every epoch" in shown

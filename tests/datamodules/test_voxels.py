@@ -144,7 +144,7 @@ def test_voxels_with_holes_are_never_chosen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("choose", [[], [Span("toy0", 0, 120)]])
 def test_without_repeats_there_is_no_ceiling(long_store: StoryStore, choose: list[Span]) -> None:
-    with pytest.raises(ValueError, match=r"min_ceiling needs repeats, .* repeated are toy4, toy5"):
+    with pytest.raises(ValueError, match=r"a noise ceiling needs repeats, .* repeated are toy4, toy5"):
         select_voxels(long_store, "sub-A", choose, 0.4)
 
 

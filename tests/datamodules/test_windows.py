@@ -12,16 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainlit.datamodules.dataset import WindowDataset
+from brainlit.datamodules.steps import EpochSteps
 from brainlit.datamodules.targets import VoxelTargets
-from brainlit.datamodules.windows import (
-    EpochWindows,
-    Window,
-    WindowBatch,
-    WindowConfig,
-    WindowDataset,
-    evaluation_windows,
-    training_windows,
-)
+from brainlit.datamodules.windows import Step, Window, WindowBatch, WindowConfig, evaluation_windows, training_windows
 from brainlit.encoding.roles import Span
 from brainlit.store import StoryStore, build_store
 from brainlit.stories import Story
@@ -92,6 +86,9 @@ def test_bin_edges_point_at_the_sound_of_their_rows(logged_store: StoryStore, sh
 def test_batches_have_the_promised_keys_shapes_and_types(toy_store: StoryStore) -> None:
     windows = [Window("toy0", 0, 0, 5), Window("toy1", 3, 3, 8), Window("toy5", 35, 35, 40)]
     batch = dataset(toy_store, WindowConfig(n_trs=5, context_s=4.0)).read(windows)
+    text = batch.pop("text")  # type: ignore[misc]
+    assert len(text) == 3
+    assert all(isinstance(words, str) for words in text)
     described = {
         key: {name: (value.dtype, tuple(value.shape)) for name, value in part.items()}
         if isinstance(part, dict)
@@ -122,6 +119,56 @@ def test_targets_are_the_rows_of_those_who_heard_the_story(toy_store: StoryStore
     assert batch["target_mask"]["sub-B"].any(dim=1).tolist() == [False, True]
     assert not batch["targets"]["sub-B"][0].any()
     assert batch["row_mask"].all()
+
+
+@pytest.mark.parametrize("shift_s", [0.0, -1.7])
+def test_text_is_the_words_wholly_inside_the_sound(logged_store: StoryStore, shift_s: float) -> None:
+    """Also where the window begins before the sound, and where its last rows are padding."""
+    config = WindowConfig(n_trs=4, context_s=3.0, shift_s=shift_s)
+    places = [("toy1", 0, 4), ("toy1", 8, 12), ("toy2", 15, 17), ("toy1", 16, 20)]
+    windows = [Window(story, first, first, stop) for story, first, stop in places]
+    batch = dataset(logged_store, config).read(windows)
+    for k, window in enumerate(windows):
+        clock, words = logged_store.timebase(window.story), logged_store.words(window.story)
+        end_s = clock.tr_edges_s(window.stop_tr, 0)[0] + shift_s
+        n_s = logged_store.n_samples(window.story) / 16_000
+        start_s = clock.tr_edges_s(window.first_tr + 4, 0)[0] + shift_s - 11.0
+        expected = [
+            word
+            for word, begin_s, stop_s in zip(words.labels, words.start_s, words.end_s, strict=True)
+            if max(start_s, 0.0) - 1e-4 <= begin_s and stop_s <= min(end_s, n_s) + 1e-4
+        ]
+        assert batch["text"][k] == " ".join(expected)
+    assert len(batch["text"][1].split()) > 8
+
+
+class Shouted(ToySource):
+    """Words in capitals, with spaces around and within."""
+
+    def story(self, name: str) -> Story:
+        story = super().story(name)
+        labels = tuple(f" Ice  {word.upper()} " for word in story.words.labels)
+        return replace(story, words=replace(story.words, labels=labels))
+
+
+def test_text_is_lower_case_with_one_space_between_words(tmp_path: Path) -> None:
+    store = build_store(Shouted(n_trs=20), tmp_path / "store", progress=False)
+    text = dataset(store, WindowConfig(n_trs=4)).read([Window("toy0", 6, 6, 10)])["text"][0]
+    assert text == " ".join(text.lower().split())
+    assert text.startswith("ice ")
+
+
+def test_a_step_of_one_subject_reads_that_subject_only(toy_store: StoryStore) -> None:
+    data = dataset(toy_store, WindowConfig(n_trs=4))
+    windows = (Window("toy0", 3, 3, 7), Window("toy1", 9, 9, 13))
+    batch = data[Step(windows, "sub-B")]
+    assert batch["target_mask"]["sub-B"].any(dim=1).tolist() == [True, False]  # sub-B did not hear toy1
+    assert not batch["target_mask"]["sub-A"].any()
+    assert not batch["targets"]["sub-A"].any()
+    everyone = data[Step(windows)]
+    assert torch.equal(batch["targets"]["sub-B"], everyone["targets"]["sub-B"])
+    assert torch.equal(batch["audio"], everyone["audio"])
+    assert everyone["target_mask"]["sub-A"].all()
 
 
 def test_a_span_shorter_than_a_window_is_padded_and_nothing_after_it_is_heard(logged_store: StoryStore) -> None:
@@ -175,49 +222,18 @@ def test_training_windows_stay_inside_and_their_number_is_fixed(
 
 def test_over_epochs_each_row_is_met_in_every_place_of_a_window() -> None:
     config = WindowConfig(n_trs=8)
-    sampler = EpochWindows([Span("toy0", 0, 50)], config, seed=0)
+    sampler = EpochSteps([Span("toy0", 0, 50)], config, seed=0, batch_size=3)
     met: Counter[int] = Counter()
     places = set()
     for epoch in range(200):
         sampler.set_epoch(epoch)
-        for window in sampler:
+        for window in (window for step in sampler for window in step.windows):
             met.update(range(window.start_tr, window.stop_tr))
             places.add(25 - window.first_tr)
     assert places >= set(range(8))
     counts = np.array([met[row] for row in range(50)])
     assert counts[8:42].min() > 180
     assert counts.min() > 80
-
-
-def test_an_epoch_depends_on_seed_and_number_only() -> None:
-    span_list, config = [Span("toy0", 0, 100), Span("toy1", 20, 90)], WindowConfig(n_trs=8)
-
-    def epoch(seed: int, number: int, config: WindowConfig = config) -> list[Window]:
-        sampler = EpochWindows(span_list, config, seed)
-        for earlier in range(number):  # what was iterated before leaves no trace
-            sampler.set_epoch(earlier)
-            list(sampler)
-        sampler.set_epoch(number)
-        assert len(list(sampler)) == len(sampler)
-        return list(sampler)
-
-    resumed = EpochWindows(span_list, config, 3)
-    resumed.set_epoch(5)
-    assert list(resumed) == epoch(3, 5)
-    assert sorted(epoch(3, 5)) != sorted(epoch(3, 6))
-    assert sorted(epoch(3, 5)) != sorted(epoch(4, 5))
-    fixed = replace(config, random_phase=False)
-    assert sorted(epoch(3, 5, fixed)) == sorted(epoch(4, 6, fixed))
-    assert epoch(3, 5, fixed) != epoch(3, 6, fixed)
-
-
-def test_a_draw_leaves_the_global_generators_alone() -> None:
-    np.random.seed(0)  # noqa: NPY002
-    before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]  # noqa: NPY002
-    torch_before = torch.get_rng_state()
-    list(EpochWindows([Span("toy0", 0, 100)], WindowConfig(), seed=1))
-    np.testing.assert_array_equal(before, np.random.get_state()[1])  # type: ignore[index]  # noqa: NPY002
-    assert torch.equal(torch_before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize(
@@ -264,5 +280,5 @@ def test_store_path_is_all_a_dataset_needs(toy_store_path: Path) -> None:
     store = StoryStore.open(toy_store_path)
     data = WindowDataset(store, WindowConfig(), windows, VoxelTargets(store, {"sub-A": ALL}))
     assert len(data) == 3
-    assert data[1] == windows[1]
-    assert torch.equal(data.__getitems__([1])["audio"], data.__getitems__([windows[1]])["audio"])
+    assert torch.equal(data[1]["audio"], data.__getitems__([1])["audio"])
+    assert torch.equal(data[1]["audio"], data.read([windows[1]])["audio"])

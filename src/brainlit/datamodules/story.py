@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning as L
-import numpy as np
-import numpy.typing as npt
-import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
-from brainlit.datamodules.targets import PermutedTargets, TargetSource, VoxelTargets
-from brainlit.datamodules.voxels import heard_any, select_voxels
-from brainlit.datamodules.windows import (
-    EpochWindows,
-    Window,
-    WindowBatch,
-    WindowConfig,
-    WindowDataset,
-    evaluation_windows,
-    keep_batch,
-    training_windows,
+from brainlit.datamodules.dataset import WindowDataset
+from brainlit.datamodules.loader import StepLoader, evaluation_loader
+from brainlit.datamodules.regimes import TargetChoice
+from brainlit.datamodules.resume import require_same
+from brainlit.datamodules.steps import EpochSteps
+from brainlit.datamodules.subjects import require_heard, settle_subjects, with_fraction
+from brainlit.datamodules.targets import (
+    ControlConfig,
+    LanguageTargetsConfig,
+    RepresentationConfig,
+    SpeechTargetsConfig,
+    TargetSource,
+    VoxelTargets,
 )
+from brainlit.datamodules.targets.config import REGIMES, Regime, require_choice
+from brainlit.datamodules.voxels import FloatArray, IntArray, heard_any, select_voxels, voxel_ceilings
+from brainlit.datamodules.windows import Window, WindowBatch, WindowConfig, evaluation_windows, training_windows
 from brainlit.encoding.ceiling import CeilingMethod
 from brainlit.encoding.roles import Roles, Span, make_roles
 from brainlit.features import FeatureConfig
 from brainlit.store import StoryStore, build_store
-from brainlit.store.schema import unknown_name
 from brainlit.stories import StorySource
 
-logger = logging.getLogger(__name__)
+SubjectSteps = Literal["together", "sequential"]
 
 MAX_DELAY_TRS = 4
 """Longest delay (in TRs) that the default purge leaves room for."""
 DEFAULT_WINDOW = WindowConfig()
 DEFAULT_FEATURES = FeatureConfig()
+DEFAULT_CONTROL = ControlConfig()
+DEFAULT_REPRESENTATION = RepresentationConfig()
+DEFAULT_LANGUAGE_MODEL = LanguageTargetsConfig()
+DEFAULT_SPEECH_MODEL = SpeechTargetsConfig()
 
 
 class StoryDataModule(L.LightningDataModule):
@@ -66,17 +73,32 @@ class StoryDataModule(L.LightningDataModule):
     num_workers : int
         Processes that read ahead; 0 reads in this one (reading is seldom what takes the time).
     seed : int
-        Decides windows and order of every epoch, and the permutation.
+        Decides windows and order of every epoch, the control and which stories a fraction takes.
     min_ceiling : float or None
         Tune only on voxels whose noise ceiling, measured on the repeats of the 'choose' spans, is above this (and
         whose signal is beyond chance); None tunes on all voxels that are finite and vary.
     ceiling_method : 'signal_power', 'split_half' or 'explainable_variance'
         How that ceiling is estimated; `brainlit.encoding.ceiling` has the formulas.
-    regime : 'brain' or 'permuted'
-        Predict the responses, or (the matched control) the tuning responses block-permuted in time. Validation and
-        later stages always see the responses themselves.
-    permute_block_trs : int
-        Length of the blocks that change places.
+    regime : str
+        What is predicted. brain: the responses. permuted: the tuning responses without their match to the sound, as
+        `control` says; validation and test see the real ones. language_model, large_speech_model: hidden states of
+        another model, made to match the responses in number and variance, in tuning, validation and test alike, for
+        that is what the head predicts. stimulus, pretrained: the responses are there but not tuned on.
+    control : ControlConfig
+        How 'permuted' takes the responses away from the sound.
+    representation : RepresentationConfig
+        How hidden states of another model become targets.
+    language_model : LanguageTargetsConfig
+        The text model of regime 'language_model'.
+    speech_model : SpeechTargetsConfig
+        The speech model of regime 'large_speech_model'.
+    held_out_subjects : list of str or None
+        Subjects who are probed and not tuned on.
+    subject_steps : 'together' or 'sequential'
+        One training step for all subjects of a batch of windows, or one after the other for each who heard it.
+    tune_fraction : float
+        Share of the tuning rows to use: whole stories in an order drawn from the seed, the last one cut, so that a
+        smaller share is part of a larger one.
 
     Attributes
     ----------
@@ -85,9 +107,14 @@ class StoryDataModule(L.LightningDataModule):
     story_names : list of str
         What `story` in a batch counts.
     subjects : list of str
+        Those who are tuned on.
+    probed_subjects : list of str
+        Those, and those who are held out.
     target_voxels : dict of subject to int array
-        Columns of the responses that are targets.
+        Columns of the responses that are targets (or that targets match).
     target_sizes : dict of subject to int
+        What the head predicts: the targets of the regime, by subject, or by the regime's name where
+        `representation.dimension` is not voxels.
     n_bins, context_trs : int
     tr_s : float
         These exist after `setup`.
@@ -97,7 +124,8 @@ class StoryDataModule(L.LightningDataModule):
     roles: Roles
     story_names: list[str]
     subjects: list[str]
-    target_voxels: dict[str, npt.NDArray[np.int64]]
+    probed_subjects: list[str]
+    target_voxels: dict[str, IntArray]
     target_sizes: dict[str, int]
     n_bins: int
     context_trs: int
@@ -118,69 +146,118 @@ class StoryDataModule(L.LightningDataModule):
         seed: int = 0,
         min_ceiling: float | None = None,
         ceiling_method: CeilingMethod = "signal_power",
-        regime: Literal["brain", "permuted"] = "brain",
-        permute_block_trs: int = 10,
+        regime: Regime = "brain",
+        control: ControlConfig = DEFAULT_CONTROL,
+        representation: RepresentationConfig = DEFAULT_REPRESENTATION,
+        language_model: LanguageTargetsConfig = DEFAULT_LANGUAGE_MODEL,
+        speech_model: SpeechTargetsConfig = DEFAULT_SPEECH_MODEL,
+        held_out_subjects: list[str] | None = None,
+        subject_steps: SubjectSteps = "together",
+        tune_fraction: float = 1.0,
     ) -> None:
         super().__init__()
-        if regime not in ("brain", "permuted"):
-            raise ValueError(f"regime is {regime!r}; 'brain' and 'permuted' are the regimes of this data module.")
+        require_choice("regime", regime, REGIMES)
+        require_choice("subject_steps", subject_steps, get_args(SubjectSteps))
+        if not 0 < tune_fraction <= 1:
+            raise ValueError(f"tune_fraction is {tune_fraction}; it is a share of the tuning rows, above 0, up to 1.")
         if batch_size < 1 or num_workers < 0:
             raise ValueError(f"batch_size is {batch_size} and num_workers {num_workers}; need at least 1 and 0.")
         self.source, self.store_dir, self.window, self.features = source, store_dir, window, features
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.min_ceiling, self.ceiling_method = min_ceiling, ceiling_method
-        self.regime, self.permute_block_trs = regime, permute_block_trs
+        self.regime = regime
+        self._choice = TargetChoice(regime, control, representation, language_model, speech_model)
+        self.held_out_subjects = list(held_out_subjects or ())
+        self.subject_steps, self.tune_fraction = subject_steps, tune_fraction
         self._asked_roles, self._asked_purge_trs, self._asked_subjects = roles, purge_trs, subjects
         self._allow = tuple(allow or ())
-        self._targets: TargetSource | None = None
+        self._targets: tuple[TargetSource, TargetSource] | None = None
+        self._place_to_resume: dict[str, Any] | None = None
 
     def prepare_data(self) -> None:
         """Build the store, or see that it is there and was made with the source's settings."""
         build_store(self.source, Path(self.store_dir), features=self.features).close()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the store and settle roles, subjects and voxels; the same for every stage, so done once."""
+        """Open the store and settle roles, subjects, voxels and targets; the same for every stage, so done once."""
         if self._targets is not None:
             return
         self.store = StoryStore.open(Path(self.store_dir))
         self.tr_s, self.story_names = self.store.tr_s, self.store.story_names
         self.context_trs = self.window.context_trs(self.tr_s)
         self.n_bins = self.context_trs + self.window.n_trs
+        usable = [name for name in self.source.subject_names() if name in self.store.subject_names]
         self.roles = self._settle_roles()
-        self.subjects = self._settle_subjects()
-        self.target_voxels = {
-            subject: select_voxels(
-                self.store, subject, self.roles.spans("choose"), self.min_ceiling, self.ceiling_method
-            )
-            for subject in self.subjects
-        }
+        self.subjects = settle_subjects(self.store, usable, self._asked_subjects, self.held_out_subjects)
+        require_heard(self.store, self.subjects, self.roles.stories("tune"))
+        self.roles = with_fraction(self.roles, self._heard_spans("tune"), self.tune_fraction, self.seed)
+        require_heard(self.store, self.subjects, self.roles.stories("tune"))
+        self.probed_subjects = [*self.subjects, *self.held_out_subjects]
+        self.target_voxels = {subject: self._choose_voxels(subject) for subject in self.subjects}
         self._responses = VoxelTargets(self.store, self.target_voxels)
-        self.target_sizes = dict(self._responses.sizes)
-        self._targets = self._tuning_targets()
+        self._targets = self._choice.targets(self._responses, self.roles, self.window, self.seed)
+        self.target_sizes = dict(self._targets[0].sizes)
 
-    def train_dataloader(self) -> DataLoader[Window]:
-        """Windows of the 'tune' spans, in a new order each epoch; stories are mixed within batches."""
-        dataset = self._dataset([], self._targets_of_tuning())
-        sampler = EpochWindows(self._tune_spans(), self.window, self.seed)
-        return self._loader(dataset, sampler=sampler)
+    @cached_property
+    def target_ceilings(self) -> dict[str, FloatArray]:
+        """Noise ceilings (highest reachable r) of each subject's targets, measured on the repeats of 'choose'.
 
-    def val_dataloader(self) -> DataLoader[Window] | list[Any]:
+        NaN for a voxel whose repeats do not agree. Computed when first asked for.
+
+        Raises
+        ------
+        ValueError
+            If the targets are no responses, or a subject heard no 'choose' span repeatedly.
+        """
+        self._require_setup()
+        if self._targets is None or self._targets[1] is not self._responses:
+            raise ValueError(
+                f"targets of regime {self.regime!r} are no responses, so they have no noise ceiling; take a loss that"
+                " needs none."
+            )
+        choose, method = self.roles.spans("choose"), self.ceiling_method
+        return {
+            subject: voxel_ceilings(self.store, subject, choose, method)[columns]
+            for subject, columns in self.target_voxels.items()
+        }
+
+    # Loaders
+
+    def train_dataloader(self) -> StepLoader:
+        """Windows of the 'tune' spans, in a new order each epoch; stories are mixed within batches.
+
+        The first loader after a checkpoint was loaded goes on where that one's was. Lightning does the same for its
+        loaders, but not where the length of the run was asked for (estimated_stepping_batches) before its loops were
+        restored.
+        """
+        targets, spans = self._sources()[0], self._tune_spans()
+        dataset = self._dataset(targets, training_windows(spans, self.window, None))
+        rank, n_ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        hearers = self._hearers if self.subject_steps == "sequential" else None
+        steps = EpochSteps(spans, self.window, self.seed, self.batch_size, hearers, rank, n_ranks)
+        loader = StepLoader(dataset, steps, self.num_workers)
+        place, self._place_to_resume = self._place_to_resume, None
+        if place is not None:
+            loader.load_state_dict(place)
+        return loader
+
+    def val_dataloader(self) -> DataLoader[WindowBatch] | list[Any]:
         """Each row of the 'choose' spans that a subject heard, once; no loader if there are none."""
         spans = self._heard_spans("choose")
         return self._evaluation_loader(spans) if spans else []
 
-    def test_dataloader(self) -> DataLoader[Window]:
+    def test_dataloader(self) -> DataLoader[WindowBatch]:
         """Each row of the 'score' spans once."""
         return self._evaluation_loader(self.roles.spans("score"))
 
-    def predict_dataloader(self) -> DataLoader[Window]:
+    def predict_dataloader(self) -> DataLoader[WindowBatch]:
         """Each row of the 'score' spans once."""
         return self._evaluation_loader(self.roles.spans("score"))
 
     def evaluation_batches(
         self, spans: Sequence[Span], batch_size: int | None = None, window: WindowConfig | None = None
     ) -> Iterator[WindowBatch]:
-        """Batches in which each row of the spans has row_mask True exactly once, in order.
+        """Batches in which each row of the spans has row_mask True exactly once, in order; targets are responses.
 
         Parameters
         ----------
@@ -189,25 +266,33 @@ class StoryDataModule(L.LightningDataModule):
         window : WindowConfig or None
             Other windows than those of training, say one per TR; None takes the data module's.
         """
-        dataset = self._dataset([], self._targets_of_responses(), window)
+        self._require_setup()
+        dataset = WindowDataset(self.store, window or self.window, [], self._responses)
         windows, step = evaluation_windows(spans, dataset.config.n_trs), batch_size or self.batch_size
         for start in range(0, len(windows), step):
             yield dataset.read(windows[start : start + step])
 
+    # What is remembered
+
     def describe(self) -> dict[str, Any]:
-        """Numbers for logs and records, as plain JSON values: windows, hours, subjects, voxels, roles."""
+        """Numbers for logs and records, as plain JSON values: windows, hours, subjects, voxels, roles, targets."""
         self._require_setup()
         windows = training_windows(self._heard_spans("tune"), self.window, None)
         return {
             "store": self.store.name,
             "store_fingerprint": self.store.fingerprint,
             "regime": self.regime,
+            "targets": self._choice.settings(),
             "seed": self.seed,
             "subjects": list(self.subjects),
+            "held_out_subjects": list(self.held_out_subjects),
+            "subject_steps": self.subject_steps,
             "n_train_windows": len(windows),
             "n_train_rows": sum(window.stop_tr - window.start_tr for window in windows),
+            "tune_fraction": self.tune_fraction,
             "window_s": self.window.n_trs * self.tr_s + self.window.context_s,
             "hours": {role: round(self.roles.n_trs(role) * self.tr_s / 3600, 4) for role in self.roles.by_role},
+            "rows": {role: self.roles.n_trs(role) for role in self.roles.by_role},
             "roles": self.roles.as_text(),
             "purge_trs": self.roles.purge_trs,
             "n_targets": dict(self.target_sizes),
@@ -217,14 +302,38 @@ class StoryDataModule(L.LightningDataModule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint remembers of the data."""
-        return {"store_fingerprint": self.store.fingerprint, "seed": self.seed, "regime": self.regime}
+        """What a checkpoint remembers of the data: all that decides the batches, and the place in the epoch."""
+        return {**self._identity(), "train_loader": self._place_in_epoch()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Say so in the log where a run is resumed on other data than it began with."""
-        for key, now in self.state_dict().items():
-            if state_dict.get(key, now) != now:
-                logger.warning("the checkpoint was made with %s=%s, this run has %s", key, state_dict[key], now)
+        """Go on where the checkpoint was made; refuse to train on with other batches than it began with.
+
+        Raises
+        ------
+        ValueError
+            If a run is resumed with other data, targets, windows, batches or subjects.
+        """
+        fitting = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
+        require_same(state_dict, self._identity(), fitting)
+        self._place_to_resume = state_dict.get("train_loader")
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "store_fingerprint": self.store.fingerprint,
+            "regime": self.regime,
+            "targets": self._choice.settings(),
+            "seed": self.seed,
+            "subjects": list(self.subjects),
+            "subject_steps": self.subject_steps,
+            "tune_fraction": self.tune_fraction,
+            "tune": [str(span) for span in self.roles.spans("tune")],
+            "window": asdict(self.window),
+            "batch_size": self.batch_size,
+        }
+
+    def _place_in_epoch(self) -> dict[str, Any] | None:
+        loader = None if self.trainer is None else self.trainer.train_dataloader
+        return loader.state_dict() if isinstance(loader, StepLoader) else None
 
     # Parts of setup
 
@@ -236,43 +345,20 @@ class StoryDataModule(L.LightningDataModule):
         n_trs_of = {story: self.store.n_trs(story) for story in self.story_names}
         return make_roles(asked, n_trs_of, purge_trs, self._allow)
 
-    def _settle_subjects(self) -> list[str]:
-        subjects = self._usable_subjects() if self._asked_subjects is None else list(self._asked_subjects)
-        if not subjects or len(set(subjects)) < len(subjects):
-            raise ValueError(f"subjects are {subjects}; name each subject once, and at least one.")
-        for subject in subjects:
-            if subject not in self.store.subject_names:
-                raise unknown_name("subject", subject, self.store.subject_names)
-            tune = self.roles.stories("tune")
-            if tune and not heard_any(self.store, subject, tune):
-                raise ValueError(
-                    f"subject {subject!r} heard none of the stories to tune on ({', '.join(tune)}), but"
-                    f" {', '.join(self.store.heard(subject))}. Leave the subject out or tune on one of those."
-                )
-        return subjects
-
-    def _usable_subjects(self) -> list[str]:
-        return [name for name in self.source.subject_names() if name in self.store.subject_names]
-
-    def _tuning_targets(self) -> TargetSource:
-        if self.regime == "brain" or not self.roles.spans("tune"):
-            return self._responses
-        return PermutedTargets(self._responses, self.roles.spans("tune"), self.permute_block_trs, self.seed)
+    def _choose_voxels(self, subject: str) -> IntArray:
+        return select_voxels(self.store, subject, self.roles.spans("choose"), self.min_ceiling, self.ceiling_method)
 
     # Parts of the loaders
-
-    def _targets_of_tuning(self) -> TargetSource:
-        self._require_setup()
-        assert self._targets is not None
-        return self._targets
-
-    def _targets_of_responses(self) -> VoxelTargets:
-        self._require_setup()
-        return self._responses
 
     def _require_setup(self) -> None:
         if self._targets is None:
             raise RuntimeError("the data module is not set up; call prepare_data() and setup() first.")
+
+    def _sources(self) -> tuple[TargetSource, TargetSource]:
+        """Targets of tuning, and of validation and test."""
+        self._require_setup()
+        assert self._targets is not None
+        return self._targets
 
     def _heard_spans(self, role: str) -> list[Span]:
         """The spans of a role that at least one subject heard."""
@@ -280,28 +366,19 @@ class StoryDataModule(L.LightningDataModule):
         return [span for span in spans if any(heard_any(self.store, name, [span.story]) for name in self.subjects)]
 
     def _tune_spans(self) -> list[Span]:
-        self._require_setup()
         spans = self._heard_spans("tune")
         if not spans:
             raise ValueError("no spans to tune on: give the role 'tune' a story that a subject heard.")
         return spans
 
-    def _dataset(
-        self, windows: Sequence[Window], targets: TargetSource, config: WindowConfig | None = None
-    ) -> WindowDataset:
-        return WindowDataset(self.store, config or self.window, windows, targets)
+    def _hearers(self, story: str) -> tuple[str, ...]:
+        """Whose targets there are for a story."""
+        targets = self._sources()[0]
+        return tuple(name for name in targets.sizes if targets.heard(name, story))
 
-    def _evaluation_loader(self, spans: Sequence[Span]) -> DataLoader[Window]:
-        targets = self._targets_of_responses()
-        return self._loader(self._dataset(evaluation_windows(spans, self.window.n_trs), targets))
+    def _dataset(self, targets: TargetSource, windows: Sequence[Window]) -> WindowDataset:
+        return WindowDataset(self.store, self.window, windows, targets)
 
-    def _loader(self, dataset: WindowDataset, sampler: EpochWindows | None = None) -> DataLoader[Window]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            collate_fn=keep_batch,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-        )
+    def _evaluation_loader(self, spans: Sequence[Span]) -> DataLoader[WindowBatch]:
+        dataset = self._dataset(self._sources()[1], evaluation_windows(spans, self.window.n_trs))
+        return evaluation_loader(dataset, self.batch_size, self.num_workers, self.seed)

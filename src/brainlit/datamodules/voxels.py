@@ -16,6 +16,7 @@ from brainlit.store import StoryStore
 logger = logging.getLogger(__name__)
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 VOXELS_AT_ONCE = 8192
 """Ten repeats of 291 TRs of so many voxels are 95 MB; of a whole brain, 1.1 GB."""
 
@@ -85,6 +86,11 @@ def ceilings(
         yield noise_ceiling(repeats, groups, method=method)
 
 
+def voxel_ceilings(store: StoryStore, subject: str, spans: Sequence[Span], method: CeilingMethod) -> FloatArray:
+    """The highest reachable correlation of every voxel of a subject, shape (n_voxels,); NaN where repeats disagree."""
+    return np.concatenate([part.ceiling_r for part in ceilings(store, subject, spans, method)])
+
+
 def choose_repeats(
     store: StoryStore, subject: str, choose: Sequence[Span], voxels: slice = slice(None)
 ) -> tuple[npt.NDArray[np.float32], IntArray]:
@@ -111,9 +117,9 @@ def choose_repeats(
         named = ", ".join(map(str, choose)) or "none"
         elsewhere = [story for story in store.story_names if store.n_repeats(subject, story) > 1]
         raise ValueError(
-            f"min_ceiling needs repeats, and subject {subject!r} heard no 'choose' span ({named}) repeatedly; repeated"
-            f" are {', '.join(elsewhere) or 'none'}. Give 'choose' such a story (never one that is scored), or set"
-            " min_ceiling to null."
+            f"a noise ceiling needs repeats, and subject {subject!r} heard no 'choose' span ({named}) repeatedly;"
+            f" repeated are {', '.join(elsewhere) or 'none'}. Give 'choose' such a story (never one that is scored), or"
+            " set min_ceiling to null and take a loss without ceilings."
         )
     n_repeats = min(store.n_repeats(subject, span.story) for span in spans)
     parts = []

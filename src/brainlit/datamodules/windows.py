@@ -1,21 +1,16 @@
-"""Windows: stretches of consecutive TRs with the sound that belongs to them, cut from the store when asked for."""
+"""Windows: stretches of consecutive TRs with the sound that belongs to them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
 
-from brainlit.datamodules.targets import TargetSource
 from brainlit.encoding.roles import Span
-from brainlit.store import StoryStore
 
 
 @dataclass(frozen=True)
@@ -84,6 +79,13 @@ class Window(NamedTuple):
     stop_tr: int
 
 
+class Step(NamedTuple):
+    """The windows of one training step, and the subject whose responses it reads; None for all subjects."""
+
+    windows: tuple[Window, ...]
+    subject: str | None = None
+
+
 class WindowBatch(TypedDict):
     """What a loader yields; B windows of one length.
 
@@ -91,8 +93,10 @@ class WindowBatch(TypedDict):
     audio_mask : bool (B, n_samples), True where the story has sound.
     bin_edges_s : float32 (B, n_bins + 1), edges of context and target rows in seconds from the window's first sample.
         The first may be slightly negative on a clock whose TRs are longer than the nominal one.
+    text : B strings, the words wholly inside the window's sound, lower case, one space between them.
     targets : per subject float32 (B, n_trs, n_targets), 0 where masked.
-    target_mask : per subject bool (B, n_trs), False where the subject did not hear the story or row_mask is False.
+    target_mask : per subject bool (B, n_trs), False where the subject did not hear the story, the step is another
+        subject's, or row_mask is False.
     row_mask : bool (B, n_trs), False for rows that are padding or belong to another window of an evaluation.
     story : int64 (B,), index into the data module's story_names.
     first_tr : int64 (B,), the first target row.
@@ -101,6 +105,7 @@ class WindowBatch(TypedDict):
     audio: Tensor
     audio_mask: Tensor
     bin_edges_s: Tensor
+    text: list[str]
     targets: dict[str, Tensor]
     target_mask: dict[str, Tensor]
     row_mask: Tensor
@@ -145,129 +150,6 @@ def evaluation_windows(spans: Sequence[Span], n_trs: int) -> list[Window]:
             first = max(min(start, span.stop_tr - n_trs), span.start_tr)
             windows.append(Window(span.story, first, start, min(start + n_trs, span.stop_tr)))
     return windows
-
-
-class WindowDataset(Dataset[Window]):
-    """Cuts windows from the store; indexed by `Window`, so that a sampler can cut other ones each epoch.
-
-    A loader asks it for whole batches (`__getitems__`): sound goes from the file into the batch without a copy.
-
-    Parameters
-    ----------
-    windows : sequence of Window
-        What len() counts and an int index means.
-    targets : TargetSource
-        Asked for the rows of every subject.
-    """
-
-    def __init__(
-        self, store: StoryStore, config: WindowConfig, windows: Sequence[Window], targets: TargetSource
-    ) -> None:
-        self.store, self.config, self.windows, self.targets = store, config, windows, targets
-        self.story_index = {name: k for k, name in enumerate(store.story_names)}
-        self.context_trs = config.context_trs(store.tr_s)
-        self.n_bins = self.context_trs + config.n_trs
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitem__(self, key: int | Window) -> Window:
-        return key if isinstance(key, Window) else self.windows[key]
-
-    def __getitems__(self, keys: Sequence[int | Window]) -> WindowBatch:
-        return self.read([self[key] for key in keys])
-
-    def read(self, windows: Sequence[Window]) -> WindowBatch:
-        """The batch of some windows."""
-        row_mask = self._row_mask(windows)
-        targets, target_mask = self._read_targets(windows, row_mask)
-        config = self.config
-        n_samples = self.store.timebase(windows[0].story).window_length(config.n_trs, config.context_s)
-        audio = np.empty((len(windows), n_samples), dtype=np.int16)
-        audio_mask = np.empty((len(windows), n_samples), dtype=np.bool_)
-        edges_s = np.empty((len(windows), self.n_bins + 1), dtype=np.float32)
-        for k, window in enumerate(windows):
-            self._read_window(window, audio[k], audio_mask[k], edges_s[k])
-        return {
-            "audio": torch.from_numpy(audio),
-            "audio_mask": torch.from_numpy(audio_mask),
-            "bin_edges_s": torch.from_numpy(edges_s),
-            "targets": targets,
-            "target_mask": target_mask,
-            "row_mask": torch.from_numpy(row_mask),
-            "story": torch.tensor([self.story_index[window.story] for window in windows]),
-            "first_tr": torch.tensor([window.first_tr for window in windows]),
-        }
-
-    def _read_window(
-        self,
-        window: Window,
-        audio: npt.NDArray[np.int16],
-        mask: npt.NDArray[np.bool_],
-        edges_s: npt.NDArray[np.float32],
-    ) -> None:
-        """Fill one row of a batch with sound, its mask and the edges of its bins."""
-        clock, config = self.store.timebase(window.story), self.config
-        start, stop = clock.window_samples(window.first_tr, config.n_trs, config.context_s, config.shift_s)
-        if (
-            window.stop_tr < window.first_tr + config.n_trs
-        ):  # the last rows are padding: nothing after the span is heard
-            stop = int(clock.samples_at(clock.tr_edges_s(window.stop_tr, 0)[0] + config.shift_s))
-        covered = self.store.read_audio(window.story, start, audio[: stop - start])
-        mask[covered] = True
-        for outside in (slice(0, covered.start), slice(covered.stop, None)):
-            audio[outside], mask[outside] = 0, False
-        row_edges_s = clock.tr_edges_s(window.first_tr - self.context_trs, self.n_bins)
-        edges_s[:] = row_edges_s + (config.shift_s - start / clock.sample_rate_hz)
-
-    def _row_mask(self, windows: Sequence[Window]) -> npt.NDArray[np.bool_]:
-        rows = np.array([window.first_tr for window in windows])[:, None] + np.arange(self.config.n_trs)
-        bounds = np.array([(window.start_tr, window.stop_tr) for window in windows])
-        return np.asarray((rows >= bounds[:, :1]) & (rows < bounds[:, 1:]))
-
-    def _read_targets(
-        self, windows: Sequence[Window], row_mask: npt.NDArray[np.bool_]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        targets, masks = {}, {}
-        for subject, n_targets in self.targets.sizes.items():
-            values = np.zeros((*row_mask.shape, n_targets), dtype=np.float32)
-            mask = row_mask.copy()
-            for k, window in enumerate(windows):
-                rows = self.targets.rows(subject, window.story, window.start_tr, window.stop_tr)
-                if rows is None:
-                    mask[k] = False
-                else:
-                    values[k, mask[k]] = rows
-            targets[subject], masks[subject] = torch.from_numpy(values), torch.from_numpy(mask)
-        return targets, masks
-
-
-class EpochWindows(Sampler[Window]):
-    """Training windows in random order; epoch e's windows and order depend on (seed, e) and on nothing else.
-
-    Lightning calls `set_epoch` at the start of each epoch, also after a run is resumed.
-    """
-
-    def __init__(self, spans: Sequence[Span], config: WindowConfig, seed: int) -> None:
-        self.spans, self.config, self.seed = list(spans), config, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration gives."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(training_windows(self.spans, self.config, None))
-
-    def __iter__(self) -> Iterator[Window]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        windows = training_windows(self.spans, self.config, rng if self.config.random_phase else None)
-        return iter([windows[k] for k in rng.permutation(len(windows))])
-
-
-def keep_batch(batch: Any) -> Any:
-    """A collate function for batches that the data set has put together."""
-    return batch
 
 
 def _window(span: Span, first_tr: int, n_trs: int) -> Window:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from brainlit.backbones import BackboneConfig, load_backbone
+from brainlit.backbones.rows import pool_per_tr, pool_window
 from brainlit.tuning.checkpoint import RECORD, check_same, read_record
 from brainlit.tuning.heads import VoxelHead, check_delays, masked_mse
-from brainlit.backbones.rows import pool_per_tr, pool_window
 from brainlit.tuning.schedule import adamw_with_schedule
 from brainlit.tuning.scores import RunningCorrelation
 from brainlit.tuning.standardise import pool_statistics
