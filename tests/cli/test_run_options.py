@@ -47,6 +47,20 @@ def test_an_interrupted_run_is_taken_up_by_the_same_command_only(tmp_path: Path)
     assert open_run(options, CONFIG).path not in (run.path, busy.path), "finished runs are left alone"
 
 
+def test_a_requeued_job_goes_on_with_its_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, runs = RunOptions(str(tmp_path)), {}
+    for job in ("77", "78"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        runs[job] = open_run(options, CONFIG)
+    for run in runs.values():
+        run.release()
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    again = open_run(options, CONFIG)
+    assert again.path == runs["77"].path, "78 is newer, but another job's"
+    monkeypatch.setenv("SLURM_JOB_ID", "79")
+    assert open_run(options, CONFIG).path == runs["78"].path, "submitted anew by hand"
+
+
 def test_never_starts_anew(tmp_path: Path) -> None:
     run = open_run(RunOptions(str(tmp_path)), CONFIG)
     run.release()

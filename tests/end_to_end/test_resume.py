@@ -19,7 +19,7 @@ from brainlit.callbacks.requeue import Requeue
 from brainlit.callbacks.within_epoch import WithinEpoch
 from brainlit.results.checkpoint_io import AtomicCheckpointIO
 from brainlit.results.loggers import MetricsLogger
-from brainlit.results.run_directory import RunDirectory, checkpoint_step
+from brainlit.results.run_directory import RunDirectory
 from brainlit.tuning import BrainTuning
 from tests.backbones.conftest import save_mini
 from tests.tuning.conftest import FakeData

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from brainlit.results.run_directory import (
     RunBusyError,
@@ -42,18 +43,64 @@ def test_a_finished_run_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     assert (run.path / "status.json").read_bytes() == before
 
 
-def test_an_unfinished_run_is_resumed_from_its_newest_checkpoint(tmp_path: Path) -> None:
+def write_checkpoint(path: Path, step: int, age_s: int = 0, last_batch: bool = False, **without: None) -> None:
+    """As far as resuming is concerned, a checkpoint of Lightning's."""
+    progress = {"current": {"started": 2, "processed": 1}}
+    loops = {"fit_loop": {"epoch_progress": progress, "epoch_loop.batch_progress": {"is_last_batch": last_batch}}}
+    content = {"global_step": step, "optimizer_states": [], "loops": loops}
+    torch.save({key: value for key, value in content.items() if key not in without}, path)
+    os.utime(path, (1e9 - age_s, 1e9 - age_s))
+
+
+def test_an_unfinished_run_is_resumed_from_the_checkpoint_with_the_most_steps(tmp_path: Path) -> None:
     run = RunDirectory.claim(tmp_path, "e", "one")
     assert run.last_checkpoint is None
-    for age, name in ((200, "last.ckpt"), (100, "last-v1.ckpt"), (0, "epoch=3.ckpt")):
-        path = run.checkpoints / name
-        path.touch()
-        os.utime(path, (1e9 - age, 1e9 - age))
+    assert run.resumed_step is None
+    write_checkpoint(run.checkpoints / "last.ckpt", 8, age_s=200)
+    write_checkpoint(run.checkpoints / "step=6.ckpt", 6)
+    write_checkpoint(run.checkpoints / "best.ckpt", 16)
     run.release()
     again = RunDirectory.claim(tmp_path, "e", "one")
     assert again.resumed
-    assert again.last_checkpoint == run.checkpoints / "last-v1.ckpt"
+    assert again.last_checkpoint == run.checkpoints / "last.ckpt"
+    assert again.resumed_step == 8
     assert len(again.status["starts"]) == 2
+    write_checkpoint(run.checkpoints / "step=8.ckpt", 8, age_s=100)
+    assert again.last_checkpoint == run.checkpoints / "step=8.ckpt", "of those at equal steps the newest"
+    write_checkpoint(run.path / "hpc_ckpt_1.ckpt", 9, age_s=300)
+    assert again.last_checkpoint == run.path / "hpc_ckpt_1.ckpt"
+
+
+def test_checkpoints_that_nothing_can_go_on_from_are_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunDirectory.claim(tmp_path, "e", "one")
+    (run.checkpoints / "torn.ckpt").write_bytes(b"PK")
+    write_checkpoint(run.checkpoints / "weights-only.ckpt", 9, optimizer_states=None)
+    write_checkpoint(run.checkpoints / "before-validation.ckpt", 8, last_batch=True)
+    assert run.last_checkpoint is None
+    assert "cannot read the checkpoint" in caplog.text
+    run.release()
+    assert RunDirectory.claim(tmp_path, "e", "one").resumed_step == 0
+
+
+@pytest.mark.parametrize(
+    ("environ", "job"),
+    [
+        ({}, None),
+        ({"SLURM_JOB_ID": "77"}, "77"),
+        ({"SLURM_JOB_ID": "79", "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "2"}, "77_2"),
+        ({"SLURM_JOB_ID": "77; rm -r /"}, None),
+    ],
+)
+def test_a_slurm_job_is_known_by_its_number(
+    environ: dict[str, str], job: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert RunDirectory.create(tmp_path, "e", "one").status["slurm_job"] == job
 
 
 def test_a_run_that_another_holder_writes_is_refused(tmp_path: Path) -> None:

@@ -154,10 +154,12 @@ def _introduction(facts: CardFacts) -> str:
 def _loading(facts: CardFacts) -> str:
     layer, last = facts.layer, facts.backbone["n_layers"]
     above = "" if layer == last else f" The layers above it ({layer + 1} to {last}) were not trained through it."
+    alone = " Give it one clip at a time: it was made without an attention mask, and padding changes what it hears."
+    padding = "" if facts.backbone.get("attention_mask", True) else alone
     return (
         "```python\n" + load_snippet(facts) + "\n```\n\n"
         f"Hidden state {layer} of 0 to {last} is what the voxels were predicted from.{above}"
-        f" {facts.backbone['frame_rate_hz']:g} frames per second."
+        f" {facts.backbone['frame_rate_hz']:g} frames per second.{padding}"
     )
 
 
@@ -270,7 +272,7 @@ def _score_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> s
 
 def _score(score: Mapping[str, Any] | None, sign: str = "") -> str:
     if score is None or score.get("value") is None:
-        return "–"
+        return "not defined"
     value, low, high = (score[key] for key in ("value", "low", "high"))
     return f"{value:{sign}.3f}" + ("" if low is None else f" [{low:{sign}.3f}, {high:{sign}.3f}]")
 

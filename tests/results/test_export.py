@@ -1,0 +1,213 @@
+"""What is exported is what was tuned, loads without brainlit, and replaces nothing that it should not."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor
+
+from brainlit.backbones import BackboneConfig, SpeechBackbone
+from brainlit.backbones.frames import normalise_clips
+from brainlit.results import export
+from brainlit.results.export import ExportError, export_model, feature_extractor
+from brainlit.results.run_directory import RunDirectory
+from brainlit.tuning import BrainTuning, CheckpointError, load_tuned
+from tests.backbones.conftest import save_mini
+from tests.tuning.conftest import FakeData
+
+GROUP_NORM = {"feat_extract_norm": "group", "conv_bias": False}
+
+
+def tuned(folder: Path, name: str = "last.ckpt", steps: int = 1, **architecture: Any) -> Path:
+    """The checkpoint of a mini model after a few steps; what it started from is gone."""
+    save_mini(folder / "start", **architecture)
+    trainer = pl.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        default_root_dir=folder,
+    )
+    trainer.fit(BrainTuning(backbone=BackboneConfig(weights=str(folder / "start"))), datamodule=FakeData())
+    trainer.save_checkpoint(folder / name)
+    (folder / "start").rename(folder / "elsewhere")
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a mini model with layer normalisation; do not write beside it."""
+    return tuned(tmp_path_factory.mktemp("tuned"))
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its export."""
+    return export_model(checkpoint, tmp_path_factory.mktemp("exported") / "model")
+
+
+def sounds() -> tuple[Tensor, Tensor]:
+    """Two clips of noise, the second one shorter."""
+    audio = torch.randn(2, 16_000, generator=torch.Generator().manual_seed(1)) * 3000
+    mask = torch.ones(audio.shape, dtype=torch.bool)
+    mask[1, 12_000:] = False
+    return (audio * mask).to(torch.int16), mask
+
+
+def assert_hears_the_same(folder: Path, backbone: SpeechBackbone, inputs: Any) -> None:
+    """The exported model's hidden states of these inputs are the backbone's, where there is sound."""
+    from transformers import AutoModel
+
+    audio, mask = sounds()
+    with torch.no_grad():
+        expected = backbone.encode(audio, mask)
+        found = AutoModel.from_pretrained(folder).eval()(**inputs, output_hidden_states=True).hidden_states
+    assert len(found) == len(expected.hidden_states) == 3
+    for ours, theirs in zip(expected.hidden_states, found, strict=True):
+        torch.testing.assert_close(theirs[expected.frame_mask], ours[expected.frame_mask], rtol=0, atol=1e-5)
+
+
+def test_the_exported_model_hears_as_the_tuned_one(checkpoint: Path, exported: Path) -> None:
+    from transformers import AutoFeatureExtractor
+
+    clips = [clip[there].numpy().astype("float64") for clip, there in zip(*sounds(), strict=True)]
+    extractor = AutoFeatureExtractor.from_pretrained(exported)
+    inputs = extractor(clips, sampling_rate=16_000, padding=True, return_tensors="pt")
+    assert "attention_mask" in inputs
+    assert_hears_the_same(exported, load_tuned(checkpoint).backbone, inputs)
+
+
+def test_so_does_one_with_group_normalisation_clip_by_clip(tmp_path: Path) -> None:
+    from transformers import AutoFeatureExtractor
+
+    path = tuned(tmp_path, **GROUP_NORM)
+    folder = export_model(path, tmp_path / "model")
+    audio, mask = sounds()
+    normal = normalise_clips(audio, mask)
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    short = extractor(audio[1][mask[1]].numpy().astype("float64"), sampling_rate=16_000, return_tensors="pt")
+    assert "attention_mask" not in short
+    torch.testing.assert_close(short.input_values[0], normal[1][mask[1]], rtol=0, atol=1e-4)
+    assert_hears_the_same(folder, load_tuned(path).backbone, {"input_values": normal})
+    assert "one clip at a time" in (folder / "README.md").read_text()
+
+
+def test_the_cards_snippet_runs_where_brainlit_is_not(exported: Path) -> None:
+    assert {path.name for path in exported.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    }
+    (snippet,) = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.DOTALL)
+    code = f"import sys; sys.modules['brainlit'] = None\n{snippet}\nprint(len(states), *states[-1].shape)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=exported, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[:2] == ["3", "1"]
+
+
+def test_config_json_says_where_the_weights_come_from(exported: Path, checkpoint: Path) -> None:
+    from transformers import AutoConfig
+
+    said = AutoConfig.from_pretrained(exported).brainlit
+    assert (said["step"], said["layer"], said["run"]) == (1, 2, None)
+    assert len(said["checkpoint_sha256"]) == 64
+    assert str(checkpoint.parent) not in (exported / "config.json").read_text() + (exported / "README.md").read_text()
+
+
+def test_an_export_can_be_tuned_again(exported: Path) -> None:
+    again = BrainTuning(backbone=BackboneConfig(weights=str(exported)))
+    assert again.backbone.n_layers == 2
+
+
+def test_only_an_export_of_the_same_checkpoint_is_written_again(checkpoint: Path, tmp_path: Path) -> None:
+    folder = export_model(checkpoint, tmp_path / "model")
+    (folder / "README.md").write_text("mine")
+    export_model(checkpoint, folder)
+    assert (folder / "README.md").read_text().startswith("---\n")
+
+    other = tmp_path / "other.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "global_step": 7}, other)
+    with pytest.raises(ExportError, match=r"another checkpoint \(run None, step 1\).*--overwrite"):
+        export_model(other, folder)
+    export_model(other, folder, overwrite=True)
+    assert json.loads((folder / "config.json").read_text())["brainlit"]["step"] == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "other.ckpt"], "nothing is left behind"
+
+
+def test_a_folder_with_other_things_is_never_touched(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(ExportError, match="something else than an export"):
+            export_model(checkpoint, tmp_path, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_an_export_that_fails_leaves_nothing(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> str:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(export, "model_card", full)
+    with pytest.raises(OSError, match="disk full"):
+        export_model(checkpoint, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_checkpoints_and_places_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        export_model(tmp_path / "no.ckpt", tmp_path / "model")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match="not written by BrainTuning"):
+        export_model(tmp_path / "other.ckpt", tmp_path / "model")
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="cannot write to"):
+        export_model(checkpoint, tmp_path / "file" / "model")
+
+
+def test_the_run_of_a_checkpoint_is_found(checkpoint: Path, tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "brain_tune", "one")
+    (run.checkpoints / "last.ckpt").write_bytes(checkpoint.read_bytes())
+    folder = export_model(run.checkpoints / "last.ckpt", tmp_path / "model")
+    assert json.loads((folder / "config.json").read_text())["brainlit"]["run"] == "brain_tune/one"
+    assert "The run had not finished" in (folder / "README.md").read_text()
+    run.release()
+
+
+class Listening(SpeechBackbone):
+    """A backbone of another kind, as far as its feature extractor is concerned."""
+
+    sample_rate_hz = 16_000
+
+    def __init__(self, weights: str = "openai/whisper-base", **settings: Any) -> None:
+        from types import SimpleNamespace
+
+        torch.nn.Module.__init__(self)
+        self.model: Any = SimpleNamespace(config=SimpleNamespace(**settings))
+        self.config = BackboneConfig(weights=weights)
+
+
+Listening.__abstractmethods__ = frozenset()
+
+
+def test_every_kind_of_model_gets_its_extractor(tmp_path: Path) -> None:
+    whisper = feature_extractor(Listening(model_type="whisper", num_mel_bins=128, max_source_positions=1500))
+    assert (whisper.feature_size, whisper.nb_max_frames) == (128, 3000)
+    speech = feature_extractor(Listening(model_type="speecht5"))
+    assert (type(speech).__name__, speech.do_normalize) == ("SpeechT5FeatureExtractor", False)
+    assert feature_extractor(Listening(model_type="wav2vec2-bert")).num_mel_bins == 80
+    assert feature_extractor(Listening(model_type="wavlm")).do_normalize
+    whisper.hop_length = 100
+    whisper.save_pretrained(tmp_path)
+    assert feature_extractor(Listening(str(tmp_path), model_type="whisper")).hop_length == 100, "the original's own"
