@@ -84,7 +84,7 @@ def test_other_voxels_are_refused(trained, make_module, make_trainer):
     data.target_sizes = {"S1": 3, "S2": 6}
     with pytest.raises(CheckpointError, match="target voxels"):
         make_trainer().fit(make_module(), datamodule=data, ckpt_path=trained[1])
-    with pytest.raises(ValueError, match="predicts 5 voxels.*the data have 6"):
+    with pytest.raises(ValueError, match=r"predicts 5 voxels.*the data have 6"):
         make_trainer().test(load_tuned(trained[1]), datamodule=data)
 
 

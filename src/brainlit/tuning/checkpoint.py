@@ -91,7 +91,7 @@ def load_tuned(path: str | Path) -> BrainTuning:
 
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     record = read_record(checkpoint)
-    settings = dict(checkpoint["hyper_parameters"])
+    settings = {**checkpoint["hyper_parameters"], "anchor": {"kind": "none"}}  # what it held on to is not at hand
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(record["backbone"]["architecture"]))
         asked = rebuilt(BackboneConfig, settings.pop("backbone"))

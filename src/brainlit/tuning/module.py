@@ -123,6 +123,11 @@ class BrainTuning(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if rebuilt(LoraConfig, lora).dropout and backbone_mode == "eval":
+            raise ValueError(
+                f"lora.dropout is {rebuilt(LoraConfig, lora).dropout}, but backbone_mode eval leaves all dropout of the"
+                " backbone out: give --model.backbone_mode train (the backbone's own dropouts are 0 unless asked for)."
+            )
         for name, value, choices in (
             ("backbone_mode", backbone_mode, Mode),
             ("optimizer", optimizer, Optimizer),
@@ -168,7 +173,7 @@ class BrainTuning(pl.LightningModule):
         self.objectives = nn.ModuleDict()
         if self.objective.self_supervised:
             self.objectives["self_supervised"] = build_self_supervised(self.objective, self.backbone, seed)
-        if self.objective.characters:
+        if self.objective.ctc and self.objective.characters:
             self._build_ctc(self.objective.characters)
         apply_trainable(self.backbone, self.trainable, self._highest_layer())
         if self.objective.self_supervised:
@@ -294,7 +299,7 @@ class BrainTuning(pl.LightningModule):
                 bar = name == "loss" and stage != "test"
                 self.log(
                     f"{stage}/{name}",
-                    value.detach() if name != "loss" else value,
+                    value.detach().float(),
                     on_step=train,
                     on_epoch=True,
                     prog_bar=bar,

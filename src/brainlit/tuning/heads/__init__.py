@@ -5,11 +5,8 @@ from brainlit.tuning.heads.build import HEADS, build_head
 from brainlit.tuning.heads.checks import check_context, check_target_sizes, check_targets
 from brainlit.tuning.heads.config import HeadConfig
 from brainlit.tuning.heads.delays import check_delays, initial_delay_weights
-from brainlit.tuning.heads.mse import masked_mse
 from brainlit.tuning.heads.own import BottleneckHead, LinearHead
 from brainlit.tuning.heads.shared import SharedHead, SharedLowRankHead
-
-VoxelHead = LinearHead
 
 __all__ = [
     "HEADS",
@@ -19,12 +16,10 @@ __all__ = [
     "LinearHead",
     "SharedHead",
     "SharedLowRankHead",
-    "VoxelHead",
     "build_head",
     "check_context",
     "check_delays",
     "check_target_sizes",
     "check_targets",
     "initial_delay_weights",
-    "masked_mse",
 ]
