@@ -249,6 +249,8 @@ def test_what_matches_nothing_is_refused_with_what_there_is(one_folder):
         with_lora(one_folder, targets=("q_prj",))
     with pytest.raises(ValueError, match="'layer_norm' is no linear map"):
         with_lora(one_folder, targets=("v_proj", "layer_norm"))
+    with pytest.raises(ValueError, match="'proj' is no linear map"):
+        with_lora(one_folder, targets=("proj",))
     with pytest.raises(ValueError, match="layers 1 to 7 are not there: the backbone has layers 1 to 6"):
         with_lora(one_folder, last_layer=7)
     with pytest.raises(ValueError, match="has LoRA already"):

@@ -122,6 +122,16 @@ def test_a_mask_embedding_that_trains_goes_on_training(folder):
     assert backbone.training
 
 
+def test_layer_drop_and_dropout_do_not_hide_what_acts(folder):
+    backbone = load(folder, layerdrop=0.9, dropout=0.5).train()
+    random_state = torch.get_rng_state()
+    apply_trainable(backbone, TrainableConfig(), 2)
+    assert trained_parts(backbone) & {1, 2, 3, 4} == {1, 2}
+    assert set(depths(backbone).values()) == {0, 1, 2}
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert backbone.training
+
+
 @pytest.mark.parametrize("norm_name", ["group", "stable"])
 def test_depths_are_those_of_a_backward_pass_from_each_state(tmp_path, norm_name):
     save_mini(tmp_path / "mini", num_hidden_layers=N_LAYERS, **NORMS[norm_name])

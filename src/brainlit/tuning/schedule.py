@@ -61,7 +61,8 @@ def parameter_groups(
     bottom as in ELECTRA (arXiv 2003.10555) and BEiT (arXiv 2106.08254): the topmost trained layer L has backbone_lr,
     layer k has backbone_lr x layer_decay^(L - k) in `backbone/layer-KK`, and what lies before the layers
     backbone_lr x layer_decay^L in `backbone/projection`. (Both count the head as one step more; here it has a rate of
-    its own.) A layer norm after the last layer goes with the topmost. Weight decay is the same for all.
+    its own.) A layer norm after the last layer goes with the topmost layer, a position embedding that the layers share
+    with the first. Weight decay is the same for all.
 
     Parameters
     ----------
