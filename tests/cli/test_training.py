@@ -14,6 +14,8 @@ import yaml
 
 from brainlit.cli import main
 from brainlit.cli.errors import INTERRUPTED
+from brainlit.cli.run_options import RunOptions
+from brainlit.cli.training import loggers
 from brainlit.results.run_directory import RunDirectory
 
 Command = Callable[..., list[str]]
@@ -80,6 +82,16 @@ def test_a_verb_without_a_model_says_what_it_needs(small: Command, capsys: pytes
 def test_a_checkpoint_of_another_model_is_refused(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["test", str(finished_run), "--model.head.delays_trs", "[1,2]"]) == 2
     assert "delays_trs" in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_its_wandb_id(tmp_path: Path) -> None:
+    ids = []
+    for _ in range(2):
+        run = RunDirectory.claim(tmp_path, "brain_tune", "mine")
+        metrics, wandb = loggers(run, RunOptions(wandb="offline"), {})
+        ids.append(wandb.version)
+        run.release()
+    assert ids == ["mine", "mine"]
 
 
 class Interrupt(pl.Callback):

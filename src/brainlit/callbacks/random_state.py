@@ -71,7 +71,8 @@ class RandomState(pl.Callback):
 
 def random_states() -> dict[str, Any]:
     """The global random states of this process, as tensors and plain values that a checkpoint may hold."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - the global state is meant
+    found: Any = np.random.get_state(legacy=True)  # noqa: NPY002 - the global state is meant
+    name, keys, position, has_gauss, gauss = found
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)),

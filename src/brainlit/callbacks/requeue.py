@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from brainlit.results.run_directory import slurm_job
 
@@ -38,7 +38,7 @@ class Requeue(pl.Callback):
         self._trainer: pl.Trainer | None = None
         self._previous: Any = None
         self._signal: signal.Signals | None = None
-        self._training = self._asked = self._done = False
+        self._training = self._asked = self._saved = self._done = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take the signal before Lightning does (it leaves alone a signal that has a handler)."""
@@ -62,15 +62,22 @@ class Requeue(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The step is done: save now, if any process was asked to, then requeue."""
+        """The step is done: save now, if any process was asked to."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
             return  # gathered gradients are in no checkpoint, and after the last batch Lightning cannot go on
         if not _any_process(trainer, not self._done and (self._asked or trainer.received_sigterm)):
             return
         self._done = True
         trainer.save_checkpoint(_checkpoint(trainer))
+        self._saved = True
         log.info("saved %s after step %d", _checkpoint(trainer), trainer.global_step)
-        if self._asked and trainer.is_global_zero:
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """What the step logged is written, too: SLURM may end the job now."""
+        if self._saved and self._asked and trainer.is_global_zero:
+            self._saved = False
             requeue()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
