@@ -23,7 +23,7 @@ from brainlit.datamodules import LanguageTargetsConfig, SpeechTargetsConfig, Sto
 from brainlit.datamodules.tiny_language_model import MOST_TOKENS, _tokenizer, vocabulary
 from brainlit.demo import DemoSource
 from brainlit.results.record import load_record, record_path
-from brainlit.tuning import BrainTuning, ObjectiveConfig
+from brainlit.tuning import BrainTuning, HeadConfig, ObjectiveConfig
 
 REGIME_FILES = Path(__file__).parents[1] / "experiments" / "regime"
 
@@ -31,8 +31,6 @@ FAMILIES = ("wav2vec", "hubert", "whisper", "speecht5", "wavlm")
 HOWS = ("full", "lora")
 TRAINED = ("brain", "permuted", "stimulus", "language_model", "large_speech_model")
 
-WINDOW = WindowConfig(n_trs=10, context_s=8.0)
-"""28 s at a TR of 2 s: the longest that Whisper takes."""
 
 SMALLER: dict[str, Any] = {
     "conv_dim": [8, 8, 8, 8, 16],
@@ -51,8 +49,8 @@ SMALLER: dict[str, Any] = {
     "d_model": 16,
 }
 """What is smaller than in the families' tiny architectures, under the names that they have for it."""
-QUANTISER = {"codevector_dim": 16, "proj_codevector_dim": 16, "num_codevectors_per_group": 8}
-"""Of wav2vec alone, whose defaults are those of the published model."""
+QUANTISER = {"codevector_dim": 16, "proj_codevector_dim": 16}
+"""Of wav2vec alone. As many codewords as published: of a few, most distractors share the true one and do not count."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,9 @@ class Setting:
     language_model, speech_model : as in StoryDataModule
         Whose hidden states two of the regimes predict.
     epochs, batch_size : int
+    window : WindowConfig
+        Of all families alike, so shorter than the 30 s that Whisper takes.
+    head : HeadConfig
     rates : mapping of how to (backbone_lr, head_lr); (None, None) for the defaults
     lora_rank : int
     objective : mapping
@@ -85,6 +86,8 @@ class Setting:
     speech_model: SpeechTargetsConfig
     epochs: int
     batch_size: int
+    window: WindowConfig
+    head: HeadConfig
     rates: Mapping[str, tuple[float | None, float | None]]
     lora_rank: int = 8
     objective: Mapping[str, Any] = field(default_factory=dict)
@@ -172,10 +175,10 @@ def loss_over(module: Any, batches: Iterable[Any]) -> float:
             part.training = training
 
 
-def mini_setting(folder: Path, epochs: int = 8) -> Setting:
-    """Models of a few thousand random weights and six stories of a minute: a cell takes a second or two."""
+def mini_setting(folder: Path, epochs: int = 4) -> Setting:
+    """Models of a few thousand random weights and six stories of half a minute: a cell takes a second or two."""
     source = DemoSource(
-        n_tune=2, n_choose=1, n_fit=2, n_score=1, story_minutes=1.0, n_subjects=2, n_voxels=[24, 16], n_repeats=2
+        n_tune=2, n_choose=1, n_fit=2, n_score=1, story_minutes=0.5, n_subjects=2, n_voxels=[24, 16], n_repeats=1
     )
     return Setting(
         source=source,
@@ -184,7 +187,9 @@ def mini_setting(folder: Path, epochs: int = 8) -> Setting:
         language_model=LanguageTargetsConfig(str(text_model_folder(folder / "text"))),
         speech_model=SpeechTargetsConfig(weights=f"random:{mini_folder(folder / 'large', num_hidden_layers=3)}", seed=1),
         epochs=epochs,
-        batch_size=3,
+        batch_size=2,
+        window=WindowConfig(n_trs=8, context_s=4.0),
+        head=HeadConfig(delays_trs=(0, 1, 2), dropout=0.0),
         rates={"full": (5e-3, 2e-2), "lora": (2e-2, 2e-2)},
         lora_rank=4,
         objective={"n_clusters": 8, "n_negatives": 10},
@@ -262,6 +267,7 @@ def make_module(family: str, how: str, objective: Mapping[str, Any], setting: Se
     return BrainTuning(
         backbone=BackboneConfig(family=family, weights=setting.weights[family]),
         lora=LoraConfig(rank=setting.lora_rank if how == "lora" else 0),
+        head=setting.head,
         objective=ObjectiveConfig(**objective, **setting.objective),
         backbone_lr=backbone_lr,
         head_lr=head_lr,
@@ -273,7 +279,7 @@ def make_data(regime: Any, setting: Setting) -> StoryDataModule:
     return StoryDataModule(
         setting.source,
         str(setting.folder / "store"),
-        window=WINDOW,
+        window=setting.window,
         batch_size=setting.batch_size,
         regime=regime,
         language_model=setting.language_model,
