@@ -45,7 +45,6 @@ SMALLER: dict[str, Any] = {
     "encoder_attention_heads": 2,
     "encoder_ffn_dim": 32,
     "encoder_max_relative_position": 16,
-    "max_speech_positions": 100,
     "d_model": 16,
 }
 """What is smaller than in the families' tiny architectures, under the names that they have for it."""
@@ -180,17 +179,18 @@ def mini_setting(folder: Path, epochs: int = 4) -> Setting:
     source = DemoSource(
         n_tune=2, n_choose=1, n_fit=2, n_score=1, story_minutes=0.5, n_subjects=2, n_voxels=[24, 16], n_repeats=1
     )
+    large = mini_folder(folder / "large", num_hidden_layers=3)
     return Setting(
         source=source,
         folder=folder,
         weights={family: f"random:{mini_folder(folder / family, family)}" for family in FAMILIES},
         language_model=LanguageTargetsConfig(str(text_model_folder(folder / "text"))),
-        speech_model=SpeechTargetsConfig(weights=f"random:{mini_folder(folder / 'large', num_hidden_layers=3)}", seed=1),
+        speech_model=SpeechTargetsConfig(weights=f"random:{large}", seed=1),
         epochs=epochs,
         batch_size=2,
         window=WindowConfig(n_trs=8, context_s=4.0),
         head=HeadConfig(delays_trs=(0, 1, 2), dropout=0.0),
-        rates={"full": (5e-3, 2e-2), "lora": (2e-2, 2e-2)},
+        rates={"full": (2e-3, 3e-2), "lora": (2e-2, 3e-2)},
         lora_rank=4,
         objective={"n_clusters": 8, "n_negatives": 10},
         probe={"layers": [-1], "n_folds": 2, "n_gammas": {1: 1, 2: 3, 3: 5}, "n_bootstraps": 10},

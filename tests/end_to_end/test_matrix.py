@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from tests.matrix import FAMILIES, HOWS, TRAINED, Cell, Setting, mini_setting, t
 EPOCHS = 4
 N_STEPS, N_WINDOWS = 12, 20
 """Of every cell: five windows per epoch, two at a time."""
-LOSS_AT_MOST = 0.95
+LOSS_AT_MOST = 0.97
 """Of the loss before, after training, over the same windows."""
 MASKING = ("wav2vec", "hubert", "wavlm")
 """Families whose own loss hides frames; the others spell the transcript."""
