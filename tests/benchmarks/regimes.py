@@ -8,6 +8,7 @@ which all 55 runs take hours; name some families and regimes.
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import os
 import tempfile
@@ -34,7 +35,7 @@ def main() -> None:
         setting = tiny_setting(folder, options.accelerator) if options.tiny else mini_setting(folder)
         print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
         for family in options.families:
-            for how, regime in [*((how, regime) for how in options.hows for regime in options.regimes)]:
+            for how, regime in itertools.product(options.hows, options.regimes):
                 print(row(train_cell(family, how, regime, setting)), flush=True)
             print(row(train_cell(family, "full", "pretrained", setting)), flush=True)
 
