@@ -227,7 +227,7 @@ def test_a_head_of_a_run_without_common_voxels_is_refused(tmp_path: Path) -> Non
 
 
 def test_subjects_without_a_common_space_have_no_common_voxels(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="different numbers of voxels: sub-A 12, sub-B 11.*common_voxels to false"):
+    with pytest.raises(ValueError, match=r"different numbers of voxels: sub-A 12, sub-B 11.*common_voxels to false"):
         dead_data(tmp_path, Dead(n_voxels_b=11), common_voxels=True)
 
 

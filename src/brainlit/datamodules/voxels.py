@@ -89,12 +89,13 @@ def common_columns(store: StoryStore, chosen: Mapping[str, IntArray]) -> dict[st
             " common_voxels to false and take a head of kind linear."
         )
     first, *others = chosen.values()
-    common = np.array(sorted(set(first.tolist()).intersection(*(columns.tolist() for columns in others))), np.int64)
+    shared = set(first.tolist()).intersection(*(columns.tolist() for columns in others))
+    common = np.array(sorted(shared), dtype=np.int64)
     listed = ", ".join(f"{subject} {len(columns):,}" for subject, columns in chosen.items())
     if not len(common):
         raise ValueError(
-            f"no voxel is chosen in every subject (chosen: {listed}), so common_voxels leaves none. Lower min_ceiling or"
-            " leave it null, leave out the subject with the fewest voxels, or set common_voxels to false."
+            f"no voxel is chosen in every subject (chosen: {listed}), so common_voxels leaves none. Lower min_ceiling"
+            " or leave it null, leave out the subject with the fewest voxels, or set common_voxels to false."
         )
     logger.info("%d voxels are common to all subjects; chosen in each: %s", len(common), listed)
     return {subject: common.copy() for subject in chosen}
