@@ -27,7 +27,7 @@ from brainlit.datamodules.targets import (
     VoxelTargets,
 )
 from brainlit.datamodules.targets.config import REGIMES, Regime, require_choice
-from brainlit.datamodules.voxels import FloatArray, IntArray, heard_any, select_voxels, voxel_ceilings
+from brainlit.datamodules.voxels import FloatArray, IntArray, common_columns, heard_any, select_voxels, voxel_ceilings
 from brainlit.datamodules.windows import Window, WindowBatch, WindowConfig, evaluation_windows, training_windows
 from brainlit.encoding.ceiling import CeilingMethod
 from brainlit.encoding.roles import Roles, Span, make_roles
@@ -79,6 +79,9 @@ class StoryDataModule(L.LightningDataModule):
         whose signal is beyond chance); None tunes on all voxels that are finite and vary.
     ceiling_method : 'signal_power', 'split_half' or 'explainable_variance'
         How that ceiling is estimated; `brainlit.encoding.ceiling` has the formulas.
+    common_voxels : bool
+        Tune only on voxels that are chosen in every subject, as heads that share a map need; all subjects must have the
+        same number of voxels (a common space).
     regime : str
         What is predicted. brain: the responses. permuted: the tuning responses without their match to the sound, as
         `control` says; validation and test see the real ones. language_model, large_speech_model: hidden states of
@@ -115,6 +118,8 @@ class StoryDataModule(L.LightningDataModule):
     target_sizes : dict of subject to int
         What the head predicts: the targets of the regime, by subject, or by the regime's name where
         `representation.dimension` is not voxels.
+    target_columns : dict of subject to int array, or None
+        Columns that each subject's targets stand for; None where the targets are no subject's.
     n_bins, context_trs : int
     tr_s : float
         These exist after `setup`.
@@ -127,6 +132,7 @@ class StoryDataModule(L.LightningDataModule):
     probed_subjects: list[str]
     target_voxels: dict[str, IntArray]
     target_sizes: dict[str, int]
+    target_columns: dict[str, IntArray] | None
     n_bins: int
     context_trs: int
     tr_s: float
@@ -146,6 +152,7 @@ class StoryDataModule(L.LightningDataModule):
         seed: int = 0,
         min_ceiling: float | None = None,
         ceiling_method: CeilingMethod = "signal_power",
+        common_voxels: bool = False,
         regime: Regime = "brain",
         control: ControlConfig = DEFAULT_CONTROL,
         representation: RepresentationConfig = DEFAULT_REPRESENTATION,
@@ -164,7 +171,7 @@ class StoryDataModule(L.LightningDataModule):
             raise ValueError(f"batch_size is {batch_size} and num_workers {num_workers}; need at least 1 and 0.")
         self.source, self.store_dir, self.window, self.features = source, store_dir, window, features
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.min_ceiling, self.ceiling_method = min_ceiling, ceiling_method
+        self.min_ceiling, self.ceiling_method, self.common_voxels = min_ceiling, ceiling_method, common_voxels
         self.regime = regime
         self._choice = TargetChoice(regime, control, representation, language_model, speech_model)
         self.held_out_subjects = list(held_out_subjects or ())
@@ -193,10 +200,11 @@ class StoryDataModule(L.LightningDataModule):
         self.roles = with_fraction(self.roles, self._heard_spans("tune"), self.tune_fraction, self.seed)
         require_heard(self.store, self.subjects, self.roles.stories("tune"))
         self.probed_subjects = [*self.subjects, *self.held_out_subjects]
-        self.target_voxels = {subject: self._choose_voxels(subject) for subject in self.subjects}
+        self.target_voxels = self._choose_voxels()
         self._responses = VoxelTargets(self.store, self.target_voxels)
         self._targets = self._choice.targets(self._responses, self.roles, self.window, self.seed)
         self.target_sizes = dict(self._targets[0].sizes)
+        self.target_columns = self.target_voxels if set(self.target_sizes) == set(self.subjects) else None
 
     @cached_property
     def target_ceilings(self) -> dict[str, FloatArray]:
@@ -304,6 +312,7 @@ class StoryDataModule(L.LightningDataModule):
             "n_masked_voxels": {name: int((~self.store.good_voxels(name)).sum()) for name in self.subjects},
             "min_ceiling": self.min_ceiling,
             "ceiling_method": self.ceiling_method,
+            "common_voxels": self.common_voxels,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -350,8 +359,10 @@ class StoryDataModule(L.LightningDataModule):
         n_trs_of = {story: self.store.n_trs(story) for story in self.story_names}
         return make_roles(asked, n_trs_of, purge_trs, self._allow)
 
-    def _choose_voxels(self, subject: str) -> IntArray:
-        return select_voxels(self.store, subject, self.roles.spans("choose"), self.min_ceiling, self.ceiling_method)
+    def _choose_voxels(self) -> dict[str, IntArray]:
+        how = (self.roles.spans("choose"), self.min_ceiling, self.ceiling_method)
+        chosen = {subject: select_voxels(self.store, subject, *how) for subject in self.subjects}
+        return common_columns(self.store, chosen) if self.common_voxels else chosen
 
     # Parts of the loaders
 
