@@ -86,7 +86,7 @@ def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
     )
     if run.get("control"):
         limits.append(
-            "This is the permuted control: the model was tuned on responses whose blocks were shuffled in time. What"
+            "This is the permuted control: the model was tuned on responses that do not belong to the sound. What"
             " rises here did not come from the match between sound and brain."
         )
     elif run.get("regime") == "brain":
