@@ -23,10 +23,10 @@ CHOICES = $(if $(SEED),--seed_everything $(SEED)) $(if $(SIZE),--model.backbone.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint data report doctor reproduce bench clean
+.PHONY: help train test lint data report doctor reproduce bench bench-step bench-full clean
 
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables:"
 	@echo "    MODEL=$(MODEL)       of `cd experiments/model && echo *.yaml | sed 's/\.yaml//g'`"
 	@echo "    SIZE=...            published weights by name (base, large, ...), hub id or folder; the tiny model otherwise"
@@ -63,6 +63,12 @@ reproduce: $(READY) ## brain and permuted runs for each of SEEDS="11 12 13" of t
 
 bench: $(READY) ## what the store costs at the size of a real data set (25 GB of disk, ten minutes; ARGS="--scale .1" for less)
 	$(BIN)/python -m tests.benchmarks.store_size $(ARGS)
+
+bench-step: $(READY) ## what a training step costs beside a plain loop (ten minutes; ARGS="--device cuda" on a GPU)
+	$(BIN)/python -m tests.benchmarks.train_step $(ARGS)
+
+bench-full: $(READY) ## one step and an export of five published sizes, with peak memory (ARGS="--precision fp32 --window-s 10")
+	$(BIN)/python -m tests.benchmarks.full_size $(ARGS)
 
 doctor: $(READY) ## look at this machine and say what is missing
 	$(BIN)/brainlit doctor
