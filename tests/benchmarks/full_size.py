@@ -1,8 +1,8 @@
 """Published architectures at full size: one training step, checkpoint, export, and back through transformers.
 
-Run as `make bench-full` or `python -m tests.benchmarks.full_size`. Nothing is downloaded: the weights are random, but as
-many and as large as the published ones, and loaded from a save_pretrained folder as those are. Each family has a process
-of its own, whose peak memory is printed and may not exceed 12 GB. Needs 5 GB of disk; nothing is kept.
+Run as `make bench-full` or `python -m tests.benchmarks.full_size`. Nothing is downloaded: the weights are random, but
+as many and as large as the published ones, and loaded from a save_pretrained folder as those are. Each family has a
+process of its own, whose peak memory is printed and may not exceed 12 GB. Needs 5 GB of disk; nothing is kept.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class OneBatch(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """One batch."""
-        return DataLoader([self.batch], batch_size=None)  # type: ignore[arg-type]
+        return DataLoader([self.batch], batch_size=None)
 
 
 class Watch(pl.Callback):
@@ -191,7 +191,7 @@ class Watch(pl.Callback):
         """Look at the first product of the transformer."""
         backbone = pl_module.backbone
         linear = next(part for part in backbone.layers[0].modules() if isinstance(part, torch.nn.Linear))
-        linear.register_forward_hook(lambda *parts: setattr(self.found, "products", str(parts[2].dtype)))
+        self.hook = linear.register_forward_hook(lambda *parts: setattr(self.found, "products", str(parts[2].dtype)))
         self.found.n_parameters = sum(p.numel() for p in backbone.parameters())
         self.found.n_trained = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
         optimizer = trainer.optimizers[0]
@@ -205,6 +205,7 @@ class Watch(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop them: forward, backward and optimiser are done."""
         self.found.stages["step"] = _since(self.started)
+        self.hook.remove()
         self.found.loss = float(outputs["loss"])
 
 
@@ -212,7 +213,7 @@ def train(module: BrainTuning, batch: dict[str, Any], found: Measured) -> pl.Tra
     """One step through Lightning, as a run takes it."""
     trainer = pl.Trainer(
         max_steps=1,
-        precision=PRECISIONS[found.job.precision],  # type: ignore[arg-type]
+        precision=PRECISIONS[found.job.precision],
         accelerator="cpu",
         devices=1,
         logger=False,
@@ -236,9 +237,9 @@ def exported_states(folder: Path, opened_by: str, family: str, audio: Tensor) ->
     import transformers
 
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
-    n_samples, unit = audio.shape[1], 32_768 if family in ("whisper", "speecht5") else 1
+    n_samples = audio.shape[1]
     length = {"max_length": n_samples} if family == "whisper" else {}
-    clips = [clip.double().numpy() / unit for clip in audio]
+    clips = [clip.double().numpy() / 32_768 for clip in audio]
     inputs = extractor(clips, sampling_rate=16_000, return_tensors="pt", **length)
     model = getattr(transformers, opened_by).from_pretrained(folder).eval()
     encoder = model.get_encoder() if family in ("whisper", "speecht5") else model
@@ -253,7 +254,7 @@ def exported_states(folder: Path, opened_by: str, family: str, audio: Tensor) ->
 
 def changed_tensors(before: Path, after: Path) -> list[str]:
     """Names of the tensors that differ between two save_pretrained folders of the same model."""
-    files = [safe_open(folder / "model.safetensors", "pt") for folder in (before, after)]  # type: ignore[no-untyped-call]
+    files = [safe_open(folder / "model.safetensors", "pt") for folder in (before, after)]
     names = [sorted(file.keys()) for file in files]
     assert names[0] == names[1], "not the same tensors"
     return [name for name in names[0] if not torch.equal(*(file.get_tensor(name) for file in files))]

@@ -60,7 +60,7 @@ def loss_and_gradients(module: BrainTuning, batch: dict[str, Any]) -> tuple[Tens
         torch.manual_seed(5)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = module.losses(batch)["loss"]
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     return loss.detach(), {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
 

@@ -30,7 +30,7 @@ def make_batch() -> dict[str, Any]:
 def gradients(module: BrainTuning, batch: dict[str, Any]) -> dict[str, Tensor]:
     """Of the whole loss, by parameter."""
     module.zero_grad()
-    module.losses(batch)["loss"].backward()  # type: ignore[no-untyped-call]
+    module.losses(batch)["loss"].backward()
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
@@ -68,4 +68,4 @@ def test_gradients_are_those_of_each_subject_added(
             added[name][rows_of(subject) if name in HEAD else ...] += share * gradient
     assert max(float(g.abs().max()) for name, g in together.items() if name.startswith("backbone")) > 1e-3
     for name, gradient in together.items():
-        torch.testing.assert_close(gradient, added[name], rtol=1e-6, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(gradient, added[name], rtol=1e-6, atol=1e-6, msg=name)
