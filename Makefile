@@ -27,10 +27,10 @@ CURVES = fractions$(subst $(nothing) ,,$(addprefix -,$(filter-out demo,$(DATA)) 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint data report doctor reproduce fractions bench clean
+.PHONY: help train test lint data report doctor reproduce fractions bench bench-step bench-full clean
 
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables:"
 	@echo "    MODEL=$(MODEL)       of `cd experiments/model && echo *.yaml | sed 's/\.yaml//g'`"
 	@echo "    SIZE=...            published weights by name (base, large, ...), hub id or folder; the tiny model otherwise"
@@ -73,6 +73,12 @@ fractions: $(READY) ## REGIME on each of FRACTIONS="0.1 0.25 0.5 1" of the data 
 
 bench: $(READY) ## what the store costs at the size of a real data set (25 GB of disk, ten minutes; ARGS="--scale .1" for less)
 	$(BIN)/python -m tests.benchmarks.store_size $(ARGS)
+
+bench-step: $(READY) ## what a training step costs beside a plain loop (ten minutes; ARGS="--device cuda" on a GPU)
+	$(BIN)/python -m tests.benchmarks.train_step $(ARGS)
+
+bench-full: $(READY) ## one step and an export of five published sizes, with peak memory (ARGS="--precision fp32 --window-s 10")
+	$(BIN)/python -m tests.benchmarks.full_size $(ARGS)
 
 doctor: $(READY) ## look at this machine and say what is missing
 	$(BIN)/brainlit doctor
