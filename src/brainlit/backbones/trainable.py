@@ -80,8 +80,8 @@ def apply_trainable(backbone: SpeechBackbone, config: TrainableConfig, read_out_
     chosen = layer_range("trainable", config.first_layer, config.last_layer, backbone.n_layers)
     if config.first_layer is not None and config.first_layer > top:
         raise ValueError(
-            f"trainable.first_layer is {config.first_layer}, but hidden state {top} is read out, on which only layers up"
-            f" to {top} act; give a lower first_layer, or read out a higher layer."
+            f"trainable.first_layer is {config.first_layer}, but hidden state {top} is read out, on which only layers"
+            f" up to {top} act; give a lower first_layer, or read out a higher layer."
         )
     for number, layer in enumerate(backbone.layers, start=1):
         if number not in chosen:
