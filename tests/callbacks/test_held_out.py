@@ -92,9 +92,7 @@ def test_scalars_have_the_name_and_the_main_ones_do_not(fitted: tuple[Path, ToyM
     assert main != [value for value in logged if value]
 
 
-def test_training_goes_on_as_without_it(
-    fitted: tuple[Path, ToyModule], toy_store_path: Path, tmp_path: Path
-) -> None:
+def test_training_goes_on_as_without_it(fitted: tuple[Path, ToyModule], toy_store_path: Path, tmp_path: Path) -> None:
     torch.manual_seed(3)
     alone = ToyModule()
     toy_trainer(tmp_path, epochs=2).fit(alone, toy_data(toy_store_path, held_out_subjects=["sub-B"]))
@@ -129,8 +127,8 @@ def test_held_out_subjects_are_marked(fitted: tuple[Path, ToyModule]) -> None:
     page = " ".join((fitted[0] / "report.html").read_text().split())
     assert "<dd>sub-A, sub-B (not tuned on)</dd>" in page
     assert "By subject, semantic" in page
-    assert "<td class=\"\">sub-B (not tuned on)</td>" in page
-    assert "<td class=\"\">sub-A</td>" in page
+    assert '<td class="">sub-B (not tuned on)</td>' in page
+    assert '<td class="">sub-A</td>' in page
 
 
 def test_a_resumed_run_reads_its_first_probe(
@@ -201,9 +199,11 @@ def test_scored_stories_that_are_tuned_on_are_pointed_out(
 ) -> None:
     monkeypatch.setattr(report_module, "draw_figures", lambda *_, **__: ({}, {}))
     path = tmp_path / "toy" / "one"
-    data = other_data(other_store, roles={"fit": ["toy2", "toy3"], "score": ["toy0"]})
+    roles = {"tune": ["toy2", "toy4"], "fit": ["toy2", "toy3"], "score": ["toy0"]}  # tune is left out, so no leak
+    data = other_data(other_store, roles=roles)
     callbacks = (toy_probe(layers=[2]), held_out_probe(other_store, data=data), RunReport())
     toy_trainer(path, *callbacks, epochs=0).fit(ToyModule(), toy_data(toy_store_path))
+    assert data.describe()["roles"] == {"fit": ["toy2[0:48]", "toy3[0:48]"], "score": ["toy0[0:48]"]}
     (warning,) = json.loads((path / "summary.json").read_text())["warnings"]
     assert "toy (held-out data): toy0 are scored, and stories of these names are tuned on" in warning
     assert warning.split(":")[0] in write_report(path).read_text()
