@@ -199,9 +199,11 @@ def test_scored_stories_that_are_tuned_on_are_pointed_out(
 ) -> None:
     monkeypatch.setattr(report_module, "draw_figures", lambda *_, **__: ({}, {}))
     path = tmp_path / "toy" / "one"
-    data = other_data(other_store, roles={"fit": ["toy2", "toy3"], "score": ["toy0"]})
+    roles = {"tune": ["toy2", "toy4"], "fit": ["toy2", "toy3"], "score": ["toy0"]}  # tune is left out, so no leak
+    data = other_data(other_store, roles=roles)
     callbacks = (toy_probe(layers=[2]), held_out_probe(other_store, data=data), RunReport())
     toy_trainer(path, *callbacks, epochs=0).fit(ToyModule(), toy_data(toy_store_path))
+    assert data.describe()["roles"] == {"fit": ["toy2[0:48]", "toy3[0:48]"], "score": ["toy0[0:48]"]}
     (warning,) = json.loads((path / "summary.json").read_text())["warnings"]
     assert "toy (held-out data): toy0 are scored, and stories of these names are tuned on" in warning
     assert warning.split(":")[0] in write_report(path).read_text()

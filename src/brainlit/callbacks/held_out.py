@@ -64,6 +64,7 @@ def prepare(data: StoryDataModule, name: str, backbone: Any) -> None:
     ValueError
         If there is no role to fit or score on, or the windows are longer than the backbone hears.
     """
+    data.only_probe()
     data.prepare_data()
     data.setup()
     for role in ("fit", "score"):

@@ -28,7 +28,7 @@ from brainlit.datamodules.targets import (
 )
 from brainlit.datamodules.targets.config import REGIMES, Regime, require_choice
 from brainlit.datamodules.voxels import FloatArray, IntArray, common_columns, heard_any, select_voxels, voxel_ceilings
-from brainlit.datamodules.windows import Window, WindowBatch, WindowConfig, evaluation_windows, training_windows
+from brainlit.datamodules.windows import WindowBatch, WindowConfig, evaluation_windows, training_windows
 from brainlit.encoding.ceiling import CeilingMethod
 from brainlit.encoding.roles import Roles, Span, make_roles
 from brainlit.features import FeatureConfig
@@ -80,8 +80,7 @@ class StoryDataModule(L.LightningDataModule):
     ceiling_method : 'signal_power', 'split_half' or 'explainable_variance'
         How that ceiling is estimated; `brainlit.encoding.ceiling` has the formulas.
     common_voxels : bool
-        Tune only on voxels that are chosen in every subject, as heads that share a map need; all subjects must have the
-        same number of voxels (a common space).
+        Tune only on voxels chosen in every subject, as shared heads need; all must be in one space (as many voxels).
     regime : str
         What is predicted. brain: the responses. permuted: the tuning responses without their match to the sound, as
         `control` says; validation and test see the real ones. language_model, large_speech_model: hidden states of
@@ -172,14 +171,18 @@ class StoryDataModule(L.LightningDataModule):
         self.source, self.store_dir, self.window, self.features = source, store_dir, window, features
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.min_ceiling, self.ceiling_method, self.common_voxels = min_ceiling, ceiling_method, common_voxels
-        self.regime = regime
         self._choice = TargetChoice(regime, control, representation, language_model, speech_model)
-        self.held_out_subjects = list(held_out_subjects or ())
+        self.regime, self.held_out_subjects = regime, list(held_out_subjects or ())
         self.subject_steps, self.tune_fraction = subject_steps, tune_fraction
         self._asked_roles, self._asked_purge_trs, self._asked_subjects = roles, purge_trs, subjects
         self._allow = tuple(allow or ())
         self._targets: tuple[TargetSource, TargetSource] | None = None
         self._place_to_resume: dict[str, Any] | None = None
+
+    def only_probe(self) -> None:
+        """Do without the role 'tune', whatever it holds; to be said before setup."""
+        asked = self.source.default_roles() if self._asked_roles is None else self._asked_roles
+        self._asked_roles = {role: spans for role, spans in asked.items() if role != "tune"}
 
     def prepare_data(self) -> None:
         """Build the store, or see that it is there and was made with the source's settings."""
@@ -239,7 +242,7 @@ class StoryDataModule(L.LightningDataModule):
         restored.
         """
         targets, spans = self._sources()[0], self._tune_spans()
-        dataset = self._dataset(targets, training_windows(spans, self.window, None))
+        dataset = WindowDataset(self.store, self.window, training_windows(spans, self.window, None), targets)
         rank, n_ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         hearers = self._hearers if self.subject_steps == "sequential" else None
         steps = EpochSteps(spans, self.window, self.seed, self.batch_size, hearers, rank, n_ranks)
@@ -327,8 +330,7 @@ class StoryDataModule(L.LightningDataModule):
         ValueError
             If a run is resumed with other data, targets, windows, batches or subjects.
         """
-        fitting = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
-        require_same(state_dict, self._identity(), fitting)
+        require_same(state_dict, self._identity(), self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING)
         self._place_to_resume = state_dict.get("train_loader")
 
     def _identity(self) -> dict[str, Any]:
@@ -392,9 +394,7 @@ class StoryDataModule(L.LightningDataModule):
         targets = self._sources()[0]
         return tuple(name for name in targets.sizes if targets.heard(name, story))
 
-    def _dataset(self, targets: TargetSource, windows: Sequence[Window]) -> WindowDataset:
-        return WindowDataset(self.store, self.window, windows, targets)
-
     def _evaluation_loader(self, spans: Sequence[Span]) -> DataLoader[WindowBatch]:
-        dataset = self._dataset(self._sources()[1], evaluation_windows(spans, self.window.n_trs))
+        windows = evaluation_windows(spans, self.window.n_trs)
+        dataset = WindowDataset(self.store, self.window, windows, self._sources()[1])
         return evaluation_loader(dataset, self.batch_size, self.num_workers, self.seed)
