@@ -2,7 +2,9 @@
 MODEL ?= wav2vec
 DATA ?= demo
 SUBJECT ?=
-REGIME ?=
+REGIME ?= brain
+SIZE ?=
+PRESET ?=
 SEED ?=
 ARGS ?=
 RUN ?=
@@ -14,8 +16,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
-CONFIGS = -c experiments/brain_tune.yaml -c experiments/model/$(MODEL).yaml -c experiments/data/$(DATA).yaml
-CHOICES = $(if $(SEED),--seed_everything $(SEED)) $(if $(REGIME),--data.regime $(REGIME)) \
+CONFIGS = -c experiments/brain_tune.yaml -c experiments/data/$(DATA).yaml -c experiments/model/$(MODEL).yaml \
+	-c experiments/regime/$(REGIME).yaml $(if $(PRESET),-c experiments/paper/$(PRESET).yaml)
+CHOICES = $(if $(SEED),--seed_everything $(SEED)) $(if $(SIZE),--model.backbone.weights $(SIZE)) \
 	$(if $(SUBJECT),--data.subjects [$(SUBJECT)])
 
 .DEFAULT_GOAL := help
@@ -24,7 +27,13 @@ CHOICES = $(if $(SEED),--seed_everything $(SEED)) $(if $(REGIME),--data.regime $
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables:       MODEL=$(MODEL) DATA=$(DATA) SUBJECT=... REGIME=brain|permuted SEED=... ARGS=\"--trainer.max_epochs 3\""
+	@echo "  variables:"
+	@echo "    MODEL=$(MODEL)       of `cd experiments/model && echo *.yaml | sed 's/\.yaml//g'`"
+	@echo "    SIZE=...            published weights by name (base, large, ...), hub id or folder; the tiny model otherwise"
+	@echo "    DATA=$(DATA)           of `cd experiments/data && echo *.yaml | sed 's/\.yaml//g'`"
+	@echo "    REGIME=$(REGIME)        of `cd experiments/regime && echo *.yaml | sed 's/\.yaml//g'`"
+	@echo "    PRESET=...          of `cd experiments/paper && echo *.yaml | sed 's/\.yaml//g'`"
+	@echo "    SUBJECT=... SEED=... ARGS=\"--trainer.max_epochs 3\""
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -6,8 +6,9 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from brainlit.backbones.frames import FrameGrid, normalise_clips
-from brainlit.backbones.tiny import TINY_ARCHITECTURE
+from brainlit.backbones.wav2vec import Wav2vecBackbone
 
+TINY_ARCHITECTURE = Wav2vecBackbone.tiny_architecture()
 BASE = FrameGrid((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), 16_000)
 TINY = FrameGrid(TINY_ARCHITECTURE["conv_kernel"], TINY_ARCHITECTURE["conv_stride"], 16_000)
 

@@ -6,7 +6,7 @@ from torch.nn import functional
 from transformers import Wav2Vec2Config
 
 from brainlit.backbones.strided import can_run, strided_conv
-from brainlit.backbones.tiny import TINY_ARCHITECTURE
+from brainlit.backbones.wav2vec import Wav2vecBackbone
 
 
 @pytest.mark.parametrize("n_in", [1, 3])
@@ -30,6 +30,6 @@ def test_equals_conv1d_with_its_gradients(n_in, kernel, stride, n_times, with_bi
 
 
 def test_only_layer_normalised_kernels_that_are_multiples_of_their_stride():
-    assert can_run(Wav2Vec2Config(**TINY_ARCHITECTURE))
+    assert can_run(Wav2Vec2Config(**Wav2vecBackbone.tiny_architecture()))
     assert not can_run(Wav2Vec2Config())
     assert not can_run(Wav2Vec2Config(feat_extract_norm="layer"))

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from brainlit.backbones import BackboneConfig, load_backbone
+from brainlit.backbones import BACKBONES, BackboneConfig, WeightsError, load_backbone
+from brainlit.backbones.cache import settings_key
 from brainlit.backbones.phones import SILENCE, UNKNOWN, PhoneListener, draw_crops, make_lesson, phone_inventory
-from brainlit.backbones.tiny import TinyRecipe, corpus_version, learn_phones, recipe_folder, tiny_folder, tiny_record
+from brainlit.backbones.tiny import (
+    TinyRecipe,
+    corpus_version,
+    learn_phones,
+    recipe_folder,
+    tiny_architecture,
+    tiny_folder,
+    tiny_record,
+)
 from brainlit.stories import Intervals, Story
 from brainlit.timebase import TimeBase
 
@@ -151,3 +160,56 @@ def test_by_name_the_backbone_is_the_cached_one(fake_corpus, monkeypatch):
     assert all(torch.equal(a, b) for a, b in pairs)
     assert len(fake_corpus) == 1
     json.dumps(backbone.describe())
+
+
+@pytest.fixture
+def asked_of_the_cache(monkeypatch):
+    """What would be made: kind and settings of each folder."""
+    asked = []
+    monkeypatch.setattr(
+        "brainlit.backbones.tiny.cached_folder", lambda kind, settings, build: asked.append((kind, settings))
+    )
+    return asked
+
+
+def test_wav2vec_that_was_taught_before_other_families_came_is_still_found(asked_of_the_cache, monkeypatch):
+    monkeypatch.setattr("brainlit.backbones.tiny.corpus_version", lambda: "0123456789abcdef")
+    tiny_folder()
+    ((kind, settings),) = asked_of_the_cache
+    assert f"{kind}-{settings_key(settings)}" == "tiny-wav2vec-039b0fdde5146b44"
+
+
+def test_families_and_sizes_learn_by_their_own_recipes(asked_of_the_cache, monkeypatch, family):
+    monkeypatch.setattr(BACKBONES[family], "tiny_recipe", {"lr": 1e-3, "steps": 300})
+    for size in ("tiny", "tiny-large"):
+        tiny_folder(3, family, size)
+    (small, made), (large, larger) = asked_of_the_cache
+    assert (small, large) == (f"tiny-{family}", f"tiny-large-{family}")
+    assert (made["recipe"]["seed"], made["recipe"]["steps"], made["recipe"]["lr"]) == (3, 300, 1e-3)
+    assert larger["recipe"] != made["recipe"]
+    assert larger["architecture"] == tiny_architecture(family, "tiny-large") != made["architecture"]
+
+
+def test_each_family_has_a_small_and_a_larger_one(family):
+    small, large = (load_backbone(BackboneConfig(family, f"random:{size}")) for size in ("tiny", "tiny-large"))
+    assert (small.hidden_size, small.n_layers, small.frame_rate_hz) == (128, 4, 25.0)
+    assert (large.hidden_size, large.n_layers, large.frame_rate_hz) == (256, 6, 25.0)
+    assert small.strided
+    assert small.uses_attention_mask
+    assert small.mask_embedding is not None
+    n_small, n_large = (sum(p.numel() for p in model.parameters()) for model in (small, large))
+    assert 0.8e6 < n_small < 1.0e6
+    assert 3.7 < n_large / n_small < 4.3
+
+
+def test_another_family_is_taught_and_loaded_by_name(fake_corpus, monkeypatch):
+    monkeypatch.setattr(
+        "brainlit.backbones.tiny.TinyRecipe", lambda seed: TinyRecipe(seed=seed, batch_size=1, crop_s=1.0)
+    )
+    monkeypatch.setattr("brainlit.backbones.wavlm.WavLMBackbone.tiny_recipe", {"steps": 1})
+    backbone = load_backbone(BackboneConfig("wavlm", "tiny"))
+    assert backbone.describe()["origin"]["recipe"]["steps"] == 1
+    assert backbone.family == "wavlm"
+    assert "tiny-wavlm" in str(tiny_folder(0, "wavlm"))
+    with pytest.raises(WeightsError, match=r"'wavlm'.*'wav2vec2'"):
+        load_backbone(BackboneConfig("wav2vec", str(tiny_folder(0, "wavlm"))))

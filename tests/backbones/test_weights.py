@@ -1,28 +1,46 @@
 """Where weights come from, and what is said when they cannot be had."""
 
 import json
+import socket
+import time
 
 import pytest
 import torch
+import transformers
 
 from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
+from brainlit.backbones.hub import fetch
+from tests.backbones.conftest import save_mini
 
 
 def load(weights, **settings):
     return load_backbone(BackboneConfig(weights=str(weights), **settings))
 
 
+@pytest.fixture(autouse=True)
+def weights_dir(monkeypatch, tmp_path):
+    """Our own folder of weights, and an empty cache of the hub's."""
+    monkeypatch.setenv("BRAINLIT_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    monkeypatch.delenv("https_proxy", raising=False)
+    return tmp_path / "weights"
+
+
 def numbers(backbone):
     return torch.cat([parameter.detach().flatten() for parameter in backbone.parameters()])
 
 
-def rewrite_weights(folder, change):
-    """Save the state dict again after a change to its keys, in the older format."""
-    from safetensors.torch import load_file
+def rewrite_weights(folder, change, old_format=True):
+    """Save the state dict again after a change to its keys, by default in the older format."""
+    from safetensors.torch import load_file, save_file
 
     state = change(load_file(folder / "model.safetensors"))
     (folder / "model.safetensors").unlink()
-    torch.save(state, folder / "pytorch_model.bin")
+    if old_format:
+        torch.save(state, folder / "pytorch_model.bin")
+    else:
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def test_unknown_family_names_the_nearest():
@@ -52,10 +70,83 @@ def test_a_folder_without_config_is_refused(tmp_path):
         load(tmp_path)
 
 
-def test_an_unreachable_hub_is_reported_with_the_cure(monkeypatch):
+def test_an_unreachable_hub_is_reported_with_the_cure(monkeypatch, weights_dir):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsError, match=r"no-one/no-such-model.*hf download"):
+    with pytest.raises(WeightsError) as caught:
+        load("base")
+    folder = weights_dir / "facebook" / "wav2vec2-base"
+    message = str(caught.value)
+    assert "HF_HUB_OFFLINE" in message
+    assert f"`hf download facebook/wav2vec2-base --local-dir {folder}`" in message
+    assert all(f in message for f in ("config.json", "model.safetensors", "preprocessor_config.json"))
+
+
+@pytest.mark.parametrize("through_proxy", [False, True])
+def test_without_a_network_it_fails_at_once(monkeypatch, through_proxy):
+    """The hub's client would try six times, with pauses."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    if through_proxy:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.invalid")
+    else:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{port}")
+    started = time.monotonic()
+    with pytest.raises(WeightsError, match=r"127\.0\.0\.1 cannot be reached.*hf download no-one/no-such-model"):
         load("no-one/no-such-model")
+    assert time.monotonic() - started < 5
+
+
+def test_a_hub_that_answers_is_asked(monkeypatch):
+    asked = []
+
+    def get(local_files_only):
+        asked.append(local_files_only)
+        raise OSError("no such model\non the hub")
+
+    monkeypatch.setattr("brainlit.backbones.hub.why_unreachable", lambda: None)
+    with pytest.raises(WeightsError, match="a/b' from the model hub: no such model They"):
+        fetch("a/b", get)
+    assert asked == [True, False]
+
+
+def test_the_local_folder_comes_before_the_hub(weights_dir):
+    folder = weights_dir / "facebook" / "wav2vec2-base"
+    save_mini(folder)
+    note = folder / ".cache" / "huggingface" / "download" / "config.json.metadata"
+    backbone = load("base")
+    assert backbone.hidden_size == 16
+    assert backbone.origin == {"kind": "pretrained", "hub_id": "facebook/wav2vec2-base"}
+    note.parent.mkdir(parents=True)
+    note.write_text("abc123\netag\n1700000000.0\n")
+    assert load("facebook/wav2vec2-base").origin["commit"] == "abc123"
+
+
+def test_by_default_the_local_folder_is_in_the_cache(monkeypatch, tmp_path):
+    monkeypatch.delenv("BRAINLIT_WEIGHTS")
+    monkeypatch.setenv("BRAINLIT_CACHE", str(tmp_path / "cache"))
+    save_mini(tmp_path / "cache" / "weights" / "org" / "name")
+    assert load("org/name").hidden_size == 16
+    assert load("random:org/name").hidden_size == 16
+
+
+def test_the_hubs_cache_is_used_without_asking_the_hub(monkeypatch, tmp_path):
+    stored = tmp_path / "hub" / "models--org--name"
+    save_mini(stored / "snapshots" / ("0" * 40))
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("brainlit.backbones.hub.why_unreachable", lambda: pytest.fail("the hub was asked"))
+    backbone = load("org/name")
+    assert backbone.origin == {"kind": "pretrained", "hub_id": "org/name", "commit": "0" * 40}
+
+
+def test_a_local_folder_that_is_not_whole_is_reported(weights_dir):
+    save_mini(weights_dir / "org" / "name")
+    (weights_dir / "org" / "name" / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"could not read the weights in .*org/name.*It needs config\.json"):
+        load("org/name")
 
 
 def test_another_familys_checkpoint_is_refused(mini_folder):
@@ -83,8 +174,14 @@ def test_unreadable_settings_are_reported(mini_folder):
         load(mini_folder)
 
 
-def test_old_weight_norm_keys_load_to_the_same_numbers(mini_folder):
-    new = numbers(load(mini_folder))
+@pytest.mark.parametrize("old_format", [True, False], ids=["bin", "safetensors"])
+@pytest.mark.parametrize("family", ["wav2vec", "hubert", "wavlm", "unispeech-sat"])
+def test_old_weight_norm_keys_load_to_the_same_numbers(tmp_path, family, old_format):
+    """As saved before torch 2 (transformers #26796, #31633): they once loaded as random numbers."""
+    folder = tmp_path / "mini"
+    save_mini(folder, family)
+    backbone = load(folder, family=family)
+    new, positions = numbers(backbone), backbone.encoder.pos_conv_embed.conv.weight
     old_names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 
     def rename(state):
@@ -93,8 +190,32 @@ def test_old_weight_norm_keys_load_to_the_same_numbers(mini_folder):
             state = {key.replace(now, then): value for key, value in state.items()}
         return state
 
-    rewrite_weights(mini_folder, rename)
-    torch.testing.assert_close(numbers(load(mini_folder)), new, rtol=0, atol=0)
+    rewrite_weights(folder, rename, old_format)
+    again = load(folder, family=family)
+    torch.testing.assert_close(numbers(again), new, rtol=0, atol=0)
+    torch.testing.assert_close(again.encoder.pos_conv_embed.conv.weight, positions, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "saved_as"),
+    [
+        ("wav2vec", "Wav2Vec2ForPreTraining"),
+        ("wav2vec", "Wav2Vec2ForCTC"),
+        ("hubert", "HubertForCTC"),
+        ("wavlm", "WavLMForCTC"),
+        ("data2vec", "Data2VecAudioForCTC"),
+        ("unispeech-sat", "UniSpeechSatForPreTraining"),
+    ],
+)
+def test_checkpoints_with_a_head_load_without_it(tmp_path, family, saved_as):
+    model = save_mini(tmp_path / "bare", family)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        whole = getattr(transformers, saved_as)(model.config)
+    whole.base_model.load_state_dict(model.state_dict())
+    whole.save_pretrained(tmp_path / "whole")
+    bare, headless = (load(tmp_path / name, family=family) for name in ("bare", "whole"))
+    torch.testing.assert_close(numbers(headless), numbers(bare), rtol=0, atol=0)
 
 
 def test_half_precision_checkpoints_become_fp32(mini_folder):
@@ -112,6 +233,8 @@ def test_random_weights_only_by_name_and_by_seed(mini_folder):
 
 
 def test_random_architectures_by_name():
+    large = load("random:tiny-large")
+    assert (large.hidden_size, large.n_layers) == (256, 6)
     tiny = load("random:tiny")
     assert (tiny.hidden_size, tiny.n_layers, tiny.frame_rate_hz) == (128, 4, 25.0)
     assert tiny.describe()["origin"] == {"kind": "random", "seed": 0}

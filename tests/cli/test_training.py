@@ -80,7 +80,7 @@ def test_a_verb_without_a_model_says_what_it_needs(small: Command, capsys: pytes
 
 
 def test_a_checkpoint_of_another_model_is_refused(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["test", str(finished_run), "--model.delays_trs", "[1,2]"]) == 2
+    assert main(["test", str(finished_run), "--model.head.delays_trs", "[1,2]"]) == 2
     assert "delays_trs" in capsys.readouterr().err
 
 

@@ -26,6 +26,7 @@ class FakeData(pl.LightningDataModule):
         self.context_trs, self.n_trs, self.batch_size = context_trs, n_trs, batch_size
         self.target_sizes = {"S1": 3, "S2": 5}
         self.tr_s = TR_S
+        self.regime = "brain"
         generator = torch.Generator().manual_seed(7)
         self.items = [self._item(index, generator) for index in range(n_windows)]
 
@@ -48,6 +49,7 @@ class FakeData(pl.LightningDataModule):
                 "S1": torch.ones(self.n_trs, dtype=torch.bool),
                 "S2": torch.full((self.n_trs,), index % 2 == 0),
             },
+            "text": "high low" if index % 2 else "low",
             "story": torch.tensor(index % 3),
             "first_tr": torch.tensor(index * self.n_trs),
         }
@@ -55,6 +57,9 @@ class FakeData(pl.LightningDataModule):
     def _delayed(self, tone: torch.Tensor) -> torch.Tensor:
         """The tone PLANTED_DELAY_TRS rows before each target row; wraps round where the context is too short."""
         return tone.roll(PLANTED_DELAY_TRS)[self.context_trs :]
+
+    def tuning_texts(self) -> list[str]:
+        return ["high low", "low"]
 
     def train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.items, batch_size=self.batch_size, shuffle=True)
@@ -85,8 +90,8 @@ def make_module(mini_folder: Path) -> Any:
     """BrainTuning on the mini backbone, with whatever settings."""
 
     def make(**settings: Any) -> BrainTuning:
-        backbone = settings.pop("backbone", {})
-        return BrainTuning(backbone=BackboneConfig(weights=str(mini_folder), **backbone), **settings)
+        backbone = BackboneConfig(weights=str(mini_folder), **settings.pop("backbone", {}))
+        return BrainTuning(backbone=backbone, **{"backbone_lr": 2e-3, "head_lr": 3e-3, **settings})
 
     return make
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from brainlit.backbones import BackboneConfig
-from brainlit.tuning import BrainTuning, CheckpointError, load_tuned
+from brainlit.tuning import BrainTuning, CheckpointError, HeadConfig, PoolingConfig, load_tuned
 from tests.backbones.conftest import MINI
 from tests.tuning.conftest import FakeData
 
@@ -69,7 +69,10 @@ def test_another_backbone_is_refused(trained, make_trainer, tmp_path):
         make_trainer().fit(other, datamodule=FakeData(), ckpt_path=trained[1])
 
 
-@pytest.mark.parametrize(("setting", "value"), [("pooling", "window"), ("delays_trs", (1, 2)), ("layer", 1)])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("pooling", PoolingConfig(over="window")), ("head", HeadConfig(delays_trs=(1, 2))), ("layer", 1)],
+)
 def test_another_readout_is_refused(trained, make_module, make_trainer, setting, value):
     data = FakeData(n_trs=1) if setting == "pooling" else FakeData()
     with pytest.raises(CheckpointError, match=setting):
@@ -81,7 +84,7 @@ def test_other_voxels_are_refused(trained, make_module, make_trainer):
     data.target_sizes = {"S1": 3, "S2": 6}
     with pytest.raises(CheckpointError, match="target voxels"):
         make_trainer().fit(make_module(), datamodule=data, ckpt_path=trained[1])
-    with pytest.raises(ValueError, match="voxels, but the data have"):
+    with pytest.raises(ValueError, match=r"predicts 5 voxels.*the data have 6"):
         make_trainer().test(load_tuned(trained[1]), datamodule=data)
 
 

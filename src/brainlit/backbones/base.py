@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -67,8 +68,14 @@ class SpeechBackbone(nn.Module, ABC):
     ----------
     family : str
         Name in BACKBONES.
+    model_type : str
+        What config.json of its weights must say.
+    class_names : tuple of two str
+        The configuration's and the model's class in transformers.
     lora_targets : tuple of str
         Names (last parts) of the linear maps of attention, which LoRA adapts by default.
+    tiny_recipe : mapping
+        Settings of TinyRecipe that its tiny model learns better with than with the common ones.
     hidden_size : int
         Features of a hidden state.
     n_layers : int
@@ -86,7 +93,10 @@ class SpeechBackbone(nn.Module, ABC):
     """
 
     family: ClassVar[str]
+    model_type: ClassVar[str]
+    class_names: ClassVar[tuple[str, str]]
     lora_targets: ClassVar[tuple[str, ...]]
+    tiny_recipe: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     hidden_size: int
     n_layers: int
     n_features: int
@@ -106,6 +116,11 @@ class SpeechBackbone(nn.Module, ABC):
     @abstractmethod
     def load(cls, config: BackboneConfig) -> SpeechBackbone:
         """The backbone with its weights, in eval mode, every parameter that takes part trainable."""
+
+    @classmethod
+    @abstractmethod
+    def tiny_architecture(cls) -> dict[str, Any]:
+        """Settings of the family's tiny model as its config.json would hold them, model_type among them."""
 
     @abstractmethod
     def front_end(self, audio: Tensor, audio_mask: Tensor) -> FrontEnd:
@@ -143,6 +158,10 @@ class SpeechBackbone(nn.Module, ABC):
     def frame_times_s(self, n_samples: int) -> Tensor:
         """Middle of each frame of n_samples of audio, in seconds from the first; float32, shape (n_frames,)."""
 
+    @abstractmethod
+    def frame_mask(self, audio_mask: Tensor) -> Tensor:
+        """Frames that hear nothing but real sound: bool (batch, n_samples) -> bool (batch, n_frames)."""
+
     @property
     @abstractmethod
     def layers(self) -> Sequence[nn.Module]:
@@ -156,6 +175,10 @@ class SpeechBackbone(nn.Module, ABC):
         """Hidden states of a batch of windows: front end, then trunk."""
         front = self.front_end(audio, audio_mask)
         return Encoded(self.trunk(front.features, front.frame_mask), front.frame_mask, front.frame_times_s)
+
+    def front_end_settings(self) -> str:
+        """What decides the front end's output besides its weights and the sound."""
+        return json.dumps(self.architecture(), sort_keys=True, default=str)
 
     def freeze_feature_encoder(self) -> None:
         """Freeze the front end; it then runs without gradients."""
@@ -196,7 +219,7 @@ class SpeechBackbone(nn.Module, ABC):
         """Whether layer drop leaves out the next layer; draws a number only where it is on."""
         return self.training and self.config.layerdrop > 0 and float(torch.rand(())) < self.config.layerdrop
 
-    def _run(self, layer: nn.Module, hidden: Tensor, **options: Any) -> Any:
+    def _run(self, layer: Callable[..., Any], hidden: Tensor, **options: Any) -> Any:
         """One layer, computed again in the backward pass where gradient checkpointing is on."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, hidden, use_reentrant=False, **options)

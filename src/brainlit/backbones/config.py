@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -15,11 +16,15 @@ class BackboneConfig:
     Parameters
     ----------
     family : str
-        Name of the speech family: wav2vec.
+        Name of the speech family: wav2vec (2.0), hubert, wavlm, data2vec, unispeech-sat, whisper, speecht5 (its speech
+        encoder) or w2v-bert (2.0).
     weights : str
-        tiny (a small model that first learns phones on synthetic speech, once, then cached), a hub id such as
-        facebook/wav2vec2-base, a local save_pretrained folder, or random:NAME for random weights, where NAME is
-        tiny, base, a folder or a hub id whose architecture is taken.
+        tiny: a small model (0.9 million parameters in wav2vec) that first learns phones on synthetic speech, in a
+        minute or two, then is kept in the cache. tiny-large: one of 4 times that size, for offline experiments.
+        A size: base, large and others (`brainlit.backbones.sizes.SIZES`), which stands for a hub id. A hub id, such as
+        facebook/wav2vec2-base: looked for in $BRAINLIT_WEIGHTS/ORG/NAME (or weights/ORG/NAME in brainlit's cache), then
+        in the hub's own cache, then on the hub. A local save_pretrained folder. Or random:NAME for random weights,
+        where NAME is any of these and only the architecture is taken; no download for tiny and the common sizes.
     seed : int
         Seed of random weights and of the tiny model's training.
     dropout : float
@@ -28,6 +33,9 @@ class BackboneConfig:
         Probability of leaving out a layer in a step; acts in train mode only.
     spec_augment : bool
         Mask stretches of time and features as the checkpoint's own settings say; acts in train mode only.
+    positions : {truncated, padded}
+        Whisper's alone. padded: silence is added up to 30 s and all of it encoded, as published. truncated: only the
+        window's own frames are encoded, several times cheaper for short windows. Silence is pooled in neither.
     """
 
     family: str = "wav2vec"
@@ -36,11 +44,20 @@ class BackboneConfig:
     dropout: float = 0.0
     layerdrop: float = 0.0
     spec_augment: bool = False
+    positions: Literal["truncated", "padded"] = "truncated"
 
     def __post_init__(self) -> None:
         for name in ("dropout", "layerdrop"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"backbone {name} is {value}; it is a probability, 0 <= {name} < 1.")
+        if self.positions not in ("truncated", "padded"):
+            raise ValueError(f"backbone positions are {self.positions!r}; they are 'truncated' or 'padded'.")
+        if self.positions == "padded" and self.family != "whisper":
+            raise ValueError(
+                f"backbone positions are 'padded', and only whisper pads; leave them out for {self.family!r}."
+            )
         if not self.weights:
-            raise ValueError("backbone weights are empty; give tiny, a hub id, a folder or random:NAME.")
+            raise ValueError(
+                "backbone weights are empty; give tiny, a size such as base, a hub id, a folder or random:NAME."
+            )

@@ -12,10 +12,28 @@ from brainlit.backbones import strided
 from brainlit.backbones.base import FrontEnd, SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import FrameGrid, normalise_clips
-from brainlit.backbones.weights import RANDOM_PREFIX, find_checkpoint, load_checkpoint, random_model, with_switches
+from brainlit.backbones.weights import load_model
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
+
+TINY_SETTINGS: dict[str, Any] = {
+    "conv_dim": [48, 64, 96, 96, 128],
+    "conv_stride": [10, 4, 4, 2, 2],
+    "conv_kernel": [20, 8, 8, 4, 4],
+    "num_feat_extract_layers": 5,
+    "feat_extract_norm": "layer",
+    "conv_bias": False,
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 384,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "mask_time_prob": 0.05,
+    "mask_time_length": 5,
+}
+"""Of the tiny models; kernels that are multiples of their strides run fast on a CPU (see strided)."""
 
 
 class ConvolutionalBackbone(SpeechBackbone):
@@ -24,6 +42,9 @@ class ConvolutionalBackbone(SpeechBackbone):
     Checkpoints whose convolutions normalise over the group (the base models) were trained on zero-padded clips without
     an attention mask and are run so; those that normalise over the layer (the large ones, the tiny ones) get a mask.
     Frames of padding are never pooled in either.
+
+    Every clip is normalised, as the published feature extractors do but for a few base models (WavLM's) that were
+    trained on plain waveforms: there the first convolution's normalisation over time takes gain and offset out again.
 
     A family names its classes in transformers, and where in the model its parts are; where its transformer runs
     differently it says so in `trunk`.
@@ -36,10 +57,6 @@ class ConvolutionalBackbone(SpeechBackbone):
         See SpeechBackbone.
     """
 
-    model_type: ClassVar[str]
-    """What config.json must say."""
-    class_names: ClassVar[tuple[str, str]]
-    """The configuration's and the model's class in transformers."""
     lora_targets: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "out_proj")
 
     def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
@@ -56,7 +73,7 @@ class ConvolutionalBackbone(SpeechBackbone):
         self.hidden_size = int(settings.hidden_size)
         self.n_features = int(settings.conv_dim[-1])
         self.n_layers = len(self.layers)
-        self.uses_attention_mask = settings.feat_extract_norm == "layer"
+        self.uses_attention_mask = self.convolution_norm == "layer"
         self.strided = strided.can_run(settings)
         if self.mask_embedding is not None:
             self.mask_embedding.requires_grad_(config.spec_augment)
@@ -71,26 +88,8 @@ class ConvolutionalBackbone(SpeechBackbone):
         WeightsError
             If the weights are not there, incomplete, or another family's.
         """
-        import transformers
-
-        config_class, model_class = (getattr(transformers, name) for name in cls.class_names)
-        switches = cls.switches(config)
-        if config.weights.startswith(RANDOM_PREFIX):
-            settings = cls._named_architecture(config.weights.removeprefix(RANDOM_PREFIX))
-            model = random_model(model_class, config_class(**with_switches(settings, switches)), config.seed)
-            return cls(model, config, {"kind": "random", "seed": config.seed})
-        location = config.weights
-        origin: dict[str, Any] = {"kind": "pretrained"}
-        if config.weights == "tiny":
-            from brainlit.backbones.tiny import tiny_folder, tiny_record
-
-            location = str(tiny_folder(config.seed, cls.family))
-            origin = {"kind": "tiny", "seed": config.seed, **tiny_record(location)}
-        checkpoint = find_checkpoint(location, cls.model_type)
-        if "_commit_hash" in checkpoint.settings:
-            origin["commit"] = checkpoint.settings["_commit_hash"]
-        model_config = config_class(**with_switches(checkpoint.settings, switches))
-        return cls(load_checkpoint(model_class, checkpoint, model_config), config, origin)
+        model, origin = load_model(cls, config, cls.switches(config))
+        return cls(model, config, origin)
 
     @classmethod
     def switches(cls, config: BackboneConfig) -> dict[str, Any]:
@@ -99,15 +98,9 @@ class ConvolutionalBackbone(SpeechBackbone):
         return {**dropouts, "layerdrop": config.layerdrop, "apply_spec_augment": config.spec_augment}
 
     @classmethod
-    def _named_architecture(cls, name: str) -> dict[str, Any]:
-        """Settings by name (tiny, base), or those of a folder or hub id."""
-        if name == "base":
-            return {}
-        if name == "tiny":
-            from brainlit.backbones.tiny import tiny_architecture
-
-            return tiny_architecture(cls.family)
-        return find_checkpoint(name, cls.model_type).settings
+    def tiny_architecture(cls) -> dict[str, Any]:
+        """Settings of the family's tiny model: five convolutions down to 25 Hz and four layers of 128."""
+        return {"model_type": cls.model_type, **TINY_SETTINGS}
 
     # --- where the parts are ---
 
@@ -134,11 +127,21 @@ class ConvolutionalBackbone(SpeechBackbone):
         embedding: nn.Parameter | None = getattr(self.model, "masked_spec_embed", None)
         return embedding
 
+    @property
+    def convolution_norm(self) -> str:
+        """How the convolutions normalise: 'group' (the first one, over time) or 'layer' (each, over channels)."""
+        return str(self.model.config.feat_extract_norm)
+
+    @property
+    def layer_norm_last(self) -> bool:
+        """Whether layer normalisation comes before attention and after the last layer, as in most large models."""
+        return bool(self.model.config.do_stable_layer_norm)
+
     # --- forward ---
 
     def front_end(self, audio: Tensor, audio_mask: Tensor) -> FrontEnd:
         """Frames of the convolutions; see SpeechBackbone.front_end."""
-        frame_mask = self.frames.mask(audio_mask)
+        frame_mask = self.frame_mask(audio_mask)
         features = self.conv_features(normalise_clips(audio, audio_mask))
         return FrontEnd(features, frame_mask, self.frame_times_s(audio.shape[1]).to(audio.device))
 
@@ -156,24 +159,33 @@ class ConvolutionalBackbone(SpeechBackbone):
 
     def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:
         """Projection and transformer; see SpeechBackbone.trunk."""
-        from transformers.masking_utils import create_bidirectional_mask
-
         encoder = self.encoder
         hidden, attended = self.transformer_input(features, frame_mask, hidden_from)
+        hidden = hidden + self.position_signal(hidden, attended)
+        if not self.layer_norm_last:
+            hidden = encoder.layer_norm(hidden)
+        states = self.run_layers(encoder.dropout(hidden), attended)
+        if self.layer_norm_last:
+            states[-1] = encoder.layer_norm(states[-1])
+        return tuple(states)
+
+    def position_signal(self, hidden: Tensor, attended: Tensor | None) -> Tensor:
+        """What the positional convolution adds to each frame; attended is as in `transformer_input`."""
+        signal: Tensor = self.encoder.pos_conv_embed(hidden)
+        return signal
+
+    def run_layers(self, hidden: Tensor, attended: Tensor | None) -> list[Tensor]:
+        """What goes into the first layer, and what comes out of each."""
+        from transformers.masking_utils import create_bidirectional_mask
+
         attention_mask = create_bidirectional_mask(
             config=self.model.config, inputs_embeds=hidden, attention_mask=attended
         )
-        hidden = hidden + encoder.pos_conv_embed(hidden)
-        layer_norm_last = bool(getattr(self.model.config, "do_stable_layer_norm", False))
-        if not layer_norm_last:
-            hidden = encoder.layer_norm(hidden)
-        states = [encoder.dropout(hidden)]
+        states = [hidden]
         for layer in self.layers:
             before = states[-1]
             states.append(before if self._left_out() else self._run(layer, before, attention_mask=attention_mask))
-        if layer_norm_last:
-            states[-1] = encoder.layer_norm(states[-1])
-        return tuple(states)
+        return states
 
     def transformer_input(
         self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None
@@ -208,6 +220,10 @@ class ConvolutionalBackbone(SpeechBackbone):
     def frame_times_s(self, n_samples: int) -> Tensor:
         """Middle of each frame of n_samples of audio, in seconds from the first; float32, shape (n_frames,)."""
         return self.frames.times_s(n_samples)
+
+    def frame_mask(self, audio_mask: Tensor) -> Tensor:
+        """Frames whose whole receptive field is real sound."""
+        return self.frames.mask(audio_mask)
 
     def front_end_modules(self) -> Sequence[nn.Module]:
         """The convolutions."""

@@ -1,13 +1,54 @@
-"""Families by name."""
+"""Families by name; each is imported when it is first asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+
 from brainlit.backbones.base import SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
-from brainlit.backbones.wav2vec import Wav2vecBackbone
 from brainlit.hints import did_you_mean
 
-BACKBONES: dict[str, type[SpeechBackbone]] = {Wav2vecBackbone.family: Wav2vecBackbone}
+
+class Families(Mapping[str, type[SpeechBackbone]]):
+    """Backbone classes by family name.
+
+    Parameters
+    ----------
+    places : mapping of str to str
+        Family name -> "module:Class", the module within brainlit.backbones.
+    """
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = dict(places)
+
+    def __getitem__(self, family: str) -> type[SpeechBackbone]:
+        module, name = self._places[family].split(":")
+        found: type[SpeechBackbone] = getattr(import_module(f"brainlit.backbones.{module}"), name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, family: object) -> bool:
+        return family in self._places
+
+
+BACKBONES: Mapping[str, type[SpeechBackbone]] = Families(
+    {
+        "wav2vec": "wav2vec:Wav2vecBackbone",
+        "hubert": "hubert:HubertBackbone",
+        "wavlm": "wavlm:WavLMBackbone",
+        "data2vec": "data2vec:Data2VecBackbone",
+        "unispeech-sat": "unispeech_sat:UniSpeechSatBackbone",
+        "whisper": "whisper:WhisperBackbone",
+        "speecht5": "speecht5:SpeechT5Backbone",
+        "w2v-bert": "wav2vec2_bert:Wav2Vec2BertBackbone",
+    }
+)
 
 
 def load_backbone(config: BackboneConfig) -> SpeechBackbone:

@@ -15,10 +15,12 @@ from torch.nn import functional
 def can_run(config: Any) -> bool:
     """Whether convolutions with this configuration have the form that `conv_features` computes.
 
-    Layer-normalised, each kernel a multiple of its stride.
+    Layer-normalised, as data2vec's always are without saying so, and each kernel a multiple of its stride.
     """
     shapes = zip(config.conv_kernel, config.conv_stride, strict=True)
-    return config.feat_extract_norm == "layer" and all(kernel % stride == 0 for kernel, stride in shapes)
+    return getattr(config, "feat_extract_norm", "layer") == "layer" and all(
+        kernel % stride == 0 for kernel, stride in shapes
+    )
 
 
 def conv_features(feature_extractor: Any, sound: Tensor) -> Tensor:

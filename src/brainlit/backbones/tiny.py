@@ -1,8 +1,8 @@
-"""A small wav2vec 2.0 that first learns to hear: phones and spectra of synthetic speech, from scratch, in a minute.
+"""Small speech models that first learn to hear: phones and spectra of synthetic speech, from scratch, in minutes.
 
-It stands in for published weights where nothing can be downloaded, and trains in seconds where they need a GPU. What
-it has learned is the sound of words, not their meaning; its record says how well it knows phones in a story that it
-never heard.
+They stand in for published weights where nothing can be downloaded, and train in seconds where those need a GPU. What
+they have learned is the sound of words, not their meaning; their record says how well they know phones in a story that
+they never heard. Every family has one: the backbone's class says what its architecture is, the lessons are the same.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,28 +33,20 @@ RECIPE_VERSION = 1
 
 CORPUS_FILES = ("corpus.py", "grammar.py", "lexicon.py", "speech.py", "streams.py")
 
-TINY_ARCHITECTURE: dict[str, Any] = {
-    "model_type": "wav2vec2",
-    "conv_dim": [48, 64, 96, 96, 128],
-    "conv_stride": [10, 4, 4, 2, 2],
-    "conv_kernel": [20, 8, 8, 4, 4],
-    "num_feat_extract_layers": 5,
-    "feat_extract_norm": "layer",
-    "conv_bias": False,
-    "hidden_size": 128,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "intermediate_size": 384,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "mask_time_prob": 0.05,
-    "mask_time_length": 5,
+WIDE_AND_DEEP: dict[str, int] = {
+    "hidden_size": 256,
+    "num_hidden_layers": 6,
+    "intermediate_size": 512,
+    "d_model": 256,
+    "encoder_layers": 6,
+    "encoder_ffn_dim": 512,
 }
+"""What tiny-large changes, under the names that the families have for it; about 4 times the parameters."""
 
 
 @dataclass(frozen=True)
 class TinyRecipe:
-    """How the tiny backbone learns to hear.
+    """How a tiny backbone learns to hear.
 
     Parameters
     ----------
@@ -81,27 +73,53 @@ class TinyRecipe:
     mel_weight: float = 0.5
 
 
-def tiny_folder(seed: int = 0, family: str = "wav2vec") -> Path:
-    """The save_pretrained folder of a family's tiny backbone; made once per seed, then kept in the cache."""
-    assert family == "wav2vec"
-    return recipe_folder(TinyRecipe(seed=seed))
+@dataclass(frozen=True)
+class TinySize:
+    """One size of tiny models.
+
+    Parameters
+    ----------
+    architecture : mapping
+        Settings that replace those of the family's tiny architecture, where it has them.
+    recipe : mapping
+        Settings of TinyRecipe, after the family's own.
+    """
+
+    architecture: Mapping[str, Any]
+    recipe: Mapping[str, Any]
 
 
-def tiny_architecture(family: str) -> dict[str, Any]:
+TINY_SIZES: dict[str, TinySize] = {
+    "tiny": TinySize({}, {}),
+    "tiny-large": TinySize(WIDE_AND_DEEP, {"steps": 200, "lr": 2e-3}),
+}
+
+
+def tiny_folder(seed: int = 0, family: str = "wav2vec", size: str = "tiny") -> Path:
+    """The save_pretrained folder of a family's tiny backbone; made once per seed and size, then kept in the cache."""
+    from brainlit.backbones.registry import BACKBONES
+
+    changes = {**BACKBONES[family].tiny_recipe, **TINY_SIZES[size].recipe}
+    return recipe_folder(replace(TinyRecipe(seed=seed), **changes), family, size)
+
+
+def tiny_architecture(family: str = "wav2vec", size: str = "tiny") -> dict[str, Any]:
     """Settings of a family's tiny backbone, as its config.json would hold them."""
-    assert family == "wav2vec"
-    return dict(TINY_ARCHITECTURE)
+    from brainlit.backbones.registry import BACKBONES
+
+    settings = BACKBONES[family].tiny_architecture()
+    return settings | {name: value for name, value in TINY_SIZES[size].architecture.items() if name in settings}
 
 
-def recipe_folder(recipe: TinyRecipe) -> Path:
+def recipe_folder(recipe: TinyRecipe, family: str = "wav2vec", size: str = "tiny") -> Path:
     """The save_pretrained folder that a recipe makes, from the cache or made now."""
     settings = {
         "recipe": asdict(recipe),
         "recipe_version": RECIPE_VERSION,
-        "architecture": TINY_ARCHITECTURE,
+        "architecture": tiny_architecture(family, size),
         "corpus_version": corpus_version(),
     }
-    return cached_folder("tiny-wav2vec", settings, lambda folder: _teach(recipe, folder))
+    return cached_folder(f"{size}-{family}", settings, lambda folder: _teach(recipe, family, size, folder))
 
 
 def corpus_version() -> str:
@@ -116,16 +134,16 @@ def tiny_record(folder: str | Path) -> dict[str, Any]:
     return record
 
 
-def _teach(recipe: TinyRecipe, folder: Path) -> None:
+def _teach(recipe: TinyRecipe, family: str, size: str, folder: Path) -> None:
     """Train and save into an empty folder."""
-    from brainlit.backbones.wav2vec import Wav2vecBackbone
+    from brainlit.backbones.registry import load_backbone
     from brainlit.demo.corpus import speech_corpus
 
-    log.info("teaching the tiny backbone to hear phones, once: about a minute")
+    log.info("teaching the %s %s backbone to hear phones, once: a minute or a few", size, family)
     started = time.monotonic()
     *stories, held_out = speech_corpus(recipe.seed, recipe.minutes)
     inventory = phone_inventory(stories)
-    backbone = Wav2vecBackbone.load(BackboneConfig(weights="random:tiny", seed=recipe.seed))
+    backbone = load_backbone(BackboneConfig(family=family, weights=f"random:{size}", seed=recipe.seed))
     listener = PhoneListener(backbone, len(inventory) + 1, recipe.seed)
     loss = learn_phones(listener, [make_lesson(story, inventory) for story in stories], recipe)
     record: dict[str, Any] = {

@@ -1,23 +1,25 @@
-"""Weights of published models: from the hub, from a folder, or random when asked for by name."""
+"""Weights of published models: from a folder, from the hub, tiny, or random when asked for by name."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-log = logging.getLogger(__name__)
+from brainlit.backbones.config import BackboneConfig
+from brainlit.backbones.hub import WeightsError as WeightsError
+from brainlit.backbones.hub import commit_of, fetch, local_folder
+from brainlit.backbones.sizes import ARCHITECTURES, SIZES
+from brainlit.hints import did_you_mean
+
+if TYPE_CHECKING:
+    from brainlit.backbones.base import SpeechBackbone
 
 RANDOM_PREFIX = "random:"
 MAY_BE_MISSING = ("masked_spec_embed",)
-
-
-class WeightsError(ValueError):
-    """Weights that are not there, or are another model's."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,82 @@ class Checkpoint:
 
     location: str
     settings: dict[str, Any]
+
+
+def load_model(
+    family: type[SpeechBackbone], config: BackboneConfig, switches: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The transformers model that a config asks for, in fp32 and eval mode, and where its weights came from.
+
+    Parameters
+    ----------
+    family : subclass of SpeechBackbone
+        Its class_names and model_type say what to load.
+    config : BackboneConfig
+    switches : mapping
+        Settings of the model that replace the checkpoint's own: dropouts and the like.
+
+    Returns
+    -------
+    model : transformers model
+    origin : dict
+        For the record; plain JSON values.
+
+    Raises
+    ------
+    WeightsError
+        If the weights are not there, incomplete, or another family's.
+    """
+    import transformers
+
+    config_class, model_class = (getattr(transformers, name) for name in family.class_names)
+    if config.weights.startswith(RANDOM_PREFIX):
+        settings = named_architecture(family, config.weights.removeprefix(RANDOM_PREFIX))
+        model = random_model(model_class, config_class(**with_switches(settings, switches)), config.seed)
+        return model, {"kind": "random", "seed": config.seed}
+    location, origin = resolve_weights(family, config)
+    checkpoint = find_checkpoint(location, family.model_type)
+    model_config = config_class(**with_switches(checkpoint.settings, switches))
+    model = load_checkpoint(model_class, checkpoint, model_config)
+    commit = commit_of(checkpoint.location)
+    return model, origin if commit is None else {**origin, "commit": commit}
+
+
+def resolve_weights(family: type[SpeechBackbone], config: BackboneConfig) -> tuple[str, dict[str, Any]]:
+    """Where the weights are that a config asks for by name: a folder or a hub id; and their origin, for the record.
+
+    A tiny model that is not there yet is made now.
+
+    Raises
+    ------
+    WeightsError
+        If the name is no size of the family, nor a folder, nor a hub id.
+    """
+    from brainlit.backbones.tiny import TINY_SIZES, tiny_folder, tiny_record
+
+    if config.weights in TINY_SIZES:
+        folder = str(tiny_folder(config.seed, family.family, config.weights))
+        return folder, {"kind": config.weights, "seed": config.seed, **tiny_record(folder)}
+    return _locate(family, config.weights)
+
+
+def named_architecture(family: type[SpeechBackbone], name: str) -> dict[str, Any]:
+    """Settings of a published size or a tiny one by name, or those of a folder or hub id.
+
+    Raises
+    ------
+    WeightsError
+        If the name is none of these.
+    """
+    from brainlit.backbones.tiny import TINY_SIZES, tiny_architecture
+
+    if name in TINY_SIZES:
+        return tiny_architecture(family.family, name)
+    known = ARCHITECTURES.get(family.family, {})
+    if name in known:
+        return dict(known[name])
+    location, _ = _locate(family, name)
+    return find_checkpoint(location, family.model_type).settings
 
 
 def find_checkpoint(location: str, model_type: str) -> Checkpoint:
@@ -62,10 +140,7 @@ def find_checkpoint(location: str, model_type: str) -> Checkpoint:
             )
     elif folder.exists() or location.startswith(("/", ".", "~")) or location.count("/") > 1:
         raise WeightsError(f"weights {location!r}: there is no such folder. Give a folder written by save_pretrained.")
-    try:
-        settings, _ = PretrainedConfig.get_config_dict(location)
-    except (OSError, ValueError) as error:
-        raise _unreachable(location, error) from error
+    settings, _ = fetch(location, lambda local: PretrainedConfig.get_config_dict(location, local_files_only=local))
     found = settings.get("model_type")
     if found != model_type:
         raise WeightsError(
@@ -90,13 +165,12 @@ def load_checkpoint(model_class: Any, checkpoint: Checkpoint, config: Any) -> An
     WeightsError
         If the files are missing or cannot be fetched, or lack parameters of the model.
     """
-    try:
-        with torch.random.fork_rng(devices=[]):
-            model, report = model_class.from_pretrained(
-                checkpoint.location, config=config, dtype=torch.float32, output_loading_info=True
-            )
-    except OSError as error:
-        raise _unreachable(checkpoint.location, error) from error
+    options = {"config": config, "dtype": torch.float32, "output_loading_info": True}
+    with torch.random.fork_rng(devices=[]):
+        model, report = fetch(
+            checkpoint.location,
+            lambda local: model_class.from_pretrained(checkpoint.location, local_files_only=local, **options),
+        )
     missing = sorted(key for key in report["missing_keys"] if not key.endswith(MAY_BE_MISSING))
     if missing:
         raise WeightsError(
@@ -119,12 +193,19 @@ def with_switches(settings: Mapping[str, Any], switches: Mapping[str, Any]) -> d
     return {**settings, **switches}
 
 
-def _unreachable(location: str, error: Exception) -> WeightsError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if Path(location).is_dir():
-        return WeightsError(f"could not read the weights in {location}: {reason} Save them again with save_pretrained.")
-    return WeightsError(
-        f"could not get weights {location!r}: {reason} It is no folder here, so it was looked up on the model hub."
-        f" Without a network: run `hf download {location} --local-dir DIR` on a machine that has one, copy DIR here and"
-        " give DIR as weights; weights 'tiny' need no download at all."
-    )
+def _locate(family: type[SpeechBackbone], name: str) -> tuple[str, dict[str, Any]]:
+    """The folder or hub id that a size, a hub id or a folder stands for, and where it came from."""
+    from brainlit.backbones.tiny import TINY_SIZES
+
+    sizes = SIZES.get(family.family, {})
+    location = sizes.get(name, name)
+    if name not in sizes and (Path(name).expanduser().exists() or name.startswith(("~", ".", "/"))):
+        return name, {"kind": "pretrained"}
+    if "/" not in location:
+        raise WeightsError(
+            f"weights {name!r} are no size of {family.family}, no folder here, and no hub id, which has a slash."
+            f" {did_you_mean(name, [*TINY_SIZES, *sizes])}"
+        )
+    origin: dict[str, Any] = {"kind": "pretrained", "hub_id": location}
+    folder = local_folder(location)
+    return str(folder) if folder.is_dir() else location, origin

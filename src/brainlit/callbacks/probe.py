@@ -33,10 +33,11 @@ Features = Mapping[int, Any]
 class BandedRidgeProbe(pl.Callback):
     """Ask, with voxelwise encoding models, what the backbone says about the brain, and whether it is low-level.
 
-    For every subject, encoding models are fitted on the stories of the role `fit` and scored on those of `score`; none
-    of them is used for tuning. One layer (fixed beforehand) is compared with the low-level and semantic features of
-    the store; every layer by itself gives the layer curve. Each probe leaves one HDF5 file per subject and one table
-    in <run>/probes, and scalars probe/<region>/layer-<k>/<metric> (mean over subjects) in every logger.
+    For every subject (also those who are held out from tuning), encoding models are fitted on the stories of the role
+    `fit` and scored on those of `score`; none of them is used for tuning. One layer (fixed beforehand) is compared with
+    the low-level and semantic features of the store; every layer by itself gives the layer curve. Each probe leaves one
+    HDF5 file per subject and one table in <run>/probes, and scalars probe/<region>/layer-<k>/<metric> (mean over
+    subjects) in every logger.
 
     Model modes, random states and himalaya's backend are given back, also when a probe fails. A failing probe stops
     the run; a failing picture is logged. Only the first process of several probes, while the others wait at their next
@@ -168,7 +169,7 @@ class BandedRidgeProbe(pl.Callback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         folder = self._probes_folder(trainer)
         weights = weights_hash(pl_module)
-        subjects = list(datamodule.subjects)
+        subjects = list(datamodule.probed_subjects)
         found = {name: self._earlier(datamodule, folder, name, epoch, weights, trainer.ckpt_path) for name in subjects}
         missing = [name for name in subjects if found[name] is None]
         if missing:

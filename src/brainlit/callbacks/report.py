@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,16 @@ from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
 
 REGIMES = {
     "brain": "brain: tuned to predict the voxels' responses",
-    "permuted": "permuted control: as brain, but the responses' blocks were shuffled in time",
+    "permuted": "permuted control: as brain, but the responses do not belong to the sound",
+    "stimulus": "stimulus control: trained on the same sound without any brain",
+    "language_model": "language model: tuned to predict a text model's representations of the words",
+    "large_speech_model": "large speech model: tuned to predict a larger speech model's representations",
     "pretrained": "pretrained: not tuned",
 }
+
+
+NESTED = {"pooling": ("how", "over"), "head": ("kind",), "loss": ("name",), "anchor": ("kind",)}
+"""Settings of the model that have settings of their own, and what is said of them."""
 
 
 class RunReport(pl.Callback):
@@ -122,8 +130,9 @@ def _model_words(pl_module: Any) -> str:
 
 def _data_words(datamodule: Any, description: dict[str, Any]) -> str:
     minutes = ", ".join(f"{hours * 60:.0f} min {role}" for role, hours in description["hours"].items())
+    held_out = [f"not tuned on: {', '.join(names)}" for names in [description.get("held_out_subjects")] if names]
     masked = [f"{n} voxels of {name} masked (no data)" for name, n in description["n_masked_voxels"].items() if n]
-    return "; ".join([f"{datamodule.store.name}, TR {datamodule.tr_s:g} s, {minutes}", *masked])
+    return "; ".join([f"{datamodule.store.name}, TR {datamodule.tr_s:g} s, {minutes}", *held_out, *masked])
 
 
 def _left_out_words(datamodule: Any) -> list[str]:
@@ -132,11 +141,23 @@ def _left_out_words(datamodule: Any) -> list[str]:
 
 def _training_words(trainer: pl.Trainer, pl_module: Any, datamodule: Any, description: dict[str, Any]) -> str:
     precision, threads = trainer.precision, torch.get_num_threads()
-    settings = {
-        key: pl_module.hparams.get(key) for key in ("layer", "pooling", "backbone_lr", "head_lr", "backbone_mode")
-    }
-    named = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
+    named = ", ".join(_settings_words(pl_module.hparams))
     return (
         f"{trainer.max_epochs} epochs, batches of {datamodule.batch_size} windows of {description['window_s']:g} s,"
         f" {named}, precision {precision}, {threads} threads"
     )
+
+
+def _settings_words(settings: Mapping[str, Any]) -> list[str]:
+    """How the model was trained, as far as it says so."""
+    words = [
+        f"{key} {settings[key]}" for key in ("layer", "backbone_lr", "head_lr", "backbone_mode") if key in settings
+    ]
+    for key, names in NESTED.items():
+        values = settings.get(key) or {}
+        words += [f"{key} {' '.join(str(values[name]) for name in names if name in values)}"] if values else []
+    lora = settings.get("lora") or {}
+    words.append(f"LoRA of rank {lora['rank']}" if lora.get("rank") else "all weights above the front end")
+    objective = settings.get("objective") or {}
+    weights = [f"{objective[name]:g} {name}" for name in ("targets", "self_supervised", "ctc") if objective.get(name)]
+    return [*words, *([f"objective {' + '.join(weights)}"] if weights else [])]

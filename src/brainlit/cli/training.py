@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
+from brainlit.callbacks.divergence import DivergenceGuard
 from brainlit.callbacks.random_state import RandomState
 from brainlit.callbacks.requeue import Requeue
 from brainlit.callbacks.within_epoch import WithinEpoch
@@ -109,7 +110,7 @@ class BrainlitCLI(LightningCLI):
             options = RunOptions(**self.config.run.as_dict())
             self.run = open_run(options, self.resolved) if _is_first_process() else follow_run(options)
             bar = [] if self.config.trainer.enable_progress_bar is False else [TQDMProgressBar()]
-            exact = [RandomState(), WithinEpoch(), Requeue()]
+            exact = [RandomState(), WithinEpoch(), Requeue(), DivergenceGuard()]
             self.trainer_defaults["callbacks"] = [*exact, *checkpoints(self.run), *bar]
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:

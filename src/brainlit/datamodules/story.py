@@ -272,6 +272,11 @@ class StoryDataModule(L.LightningDataModule):
         for start in range(0, len(windows), step):
             yield dataset.read(windows[start : start + step])
 
+    def tuning_texts(self) -> list[str]:
+        """The words of each story that is tuned on, in lower case with spaces between them."""
+        stories = dict.fromkeys(span.story for span in self._tune_spans())
+        return [" ".join(self.store.words(story).labels).lower() for story in stories]
+
     # What is remembered
 
     def describe(self) -> dict[str, Any]:

@@ -1,8 +1,22 @@
-"""Brain-tuning: heads, losses, schedule and the LightningModule."""
+"""Brain-tuning: heads, losses, objectives, schedule and the LightningModule."""
 
-from brainlit.backbones.rows import pool_per_tr, pool_window
+from brainlit.tuning.anchor import AnchorConfig
 from brainlit.tuning.checkpoint import CheckpointError, load_tuned
-from brainlit.tuning.heads import VoxelHead, masked_mse
+from brainlit.tuning.front_end_cache import FrontEndCacheConfig
+from brainlit.tuning.heads import HeadConfig
+from brainlit.tuning.losses import LossConfig
 from brainlit.tuning.module import BrainTuning
+from brainlit.tuning.objectives import ObjectiveConfig
+from brainlit.tuning.pooling import PoolingConfig
 
-__all__ = ["BrainTuning", "CheckpointError", "VoxelHead", "load_tuned", "masked_mse", "pool_per_tr", "pool_window"]
+__all__ = [
+    "AnchorConfig",
+    "BrainTuning",
+    "CheckpointError",
+    "FrontEndCacheConfig",
+    "HeadConfig",
+    "LossConfig",
+    "ObjectiveConfig",
+    "PoolingConfig",
+    "load_tuned",
+]

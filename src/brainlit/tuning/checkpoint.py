@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from brainlit.backbones import BackboneConfig
+from brainlit.tuning.settings import rebuilt
+
 if TYPE_CHECKING:
     from brainlit.tuning.module import BrainTuning
 
@@ -19,6 +22,8 @@ log = logging.getLogger(__name__)
 
 RECORD = "brainlit"
 MUST_AGREE = ("family", "hidden_size", "n_layers", "frame_rate_hz")
+STRUCTURE = ("layer", "pooling", "head", "lora")
+"""Settings that decide which weights there are."""
 SWITCHES = ("dropout", "layerdrop", "apply_spec_augment")
 
 
@@ -27,7 +32,7 @@ class CheckpointError(ValueError):
 
 
 def read_record(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What BrainTuning wrote about itself: backbone, target_sizes, pooling, delays_trs, layer.
+    """What BrainTuning wrote about itself: backbone, target_sizes, characters, layer, pooling, head, lora.
 
     Raises
     ------
@@ -60,8 +65,8 @@ def check_same(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     then, now = (_core(record["backbone"]["architecture"]) for record in (saved, ours))
     for key in sorted(then.keys() | now.keys()):
         _check(f"backbone architecture {key}", then.get(key), now.get(key))
-    for key in ("layer", "pooling", "delays_trs"):
-        _check(key, saved[key], ours[key])
+    for key in STRUCTURE:
+        _check(key, saved.get(key), ours.get(key))
     if saved["target_sizes"] and ours["target_sizes"]:
         _check("target voxels per subject", saved["target_sizes"], ours["target_sizes"])
     if saved["backbone"]["weights"] != ours["backbone"]["weights"]:
@@ -86,10 +91,10 @@ def load_tuned(path: str | Path) -> BrainTuning:
 
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     record = read_record(checkpoint)
-    settings = dict(checkpoint["hyper_parameters"])
+    settings = {**checkpoint["hyper_parameters"], "anchor": {"kind": "none"}}  # what it held on to is not at hand
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(record["backbone"]["architecture"]))
-        asked = BrainTuning.backbone_config(settings.pop("backbone"))
+        asked = rebuilt(BackboneConfig, settings.pop("backbone"))
         module = BrainTuning(backbone=replace(asked, weights=f"random:{folder}"), **settings)
     module.adopt(asked, record)
     module.load_state_dict(checkpoint["state_dict"])

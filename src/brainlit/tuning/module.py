@@ -3,55 +3,93 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from brainlit.backbones import BackboneConfig, load_backbone
-from brainlit.backbones.rows import pool_per_tr, pool_window
+from brainlit.backbones import BackboneConfig, FrontEnd, load_backbone
+from brainlit.backbones.lora import LoraConfig, add_lora
+from brainlit.backbones.rows import pool_per_tr
+from brainlit.backbones.trainable import TrainableConfig, apply_trainable
+from brainlit.tuning.anchor import AnchorConfig, build_anchor
 from brainlit.tuning.checkpoint import RECORD, check_same, read_record
-from brainlit.tuning.heads import VoxelHead, check_delays, masked_mse
-from brainlit.tuning.schedule import adamw_with_schedule
+from brainlit.tuning.front_end_cache import FrontEndCache, FrontEndCacheConfig
+from brainlit.tuning.heads import Head, HeadConfig, build_head, check_context, check_target_sizes
+from brainlit.tuning.losses import LossConfig, TargetLoss
+from brainlit.tuning.objectives import (
+    Objective,
+    ObjectiveConfig,
+    build_ctc,
+    build_self_supervised,
+    check_regime,
+    for_family,
+    inventory_of,
+    train_mask_embedding,
+)
+from brainlit.tuning.pooling import PoolingConfig, build_pooling
+from brainlit.tuning.precision import slow_precision
+from brainlit.tuning.schedule import (
+    Optimizer,
+    Schedule,
+    count_steps_per_epoch,
+    default_learning_rates,
+    optimizer_with_schedule,
+    parameter_groups,
+)
 from brainlit.tuning.scores import RunningCorrelation
+from brainlit.tuning.settings import check_choice, plain, rebuilt
 from brainlit.tuning.standardise import pool_statistics
 
 log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
-Pooling = Literal["tr", "window"]
 Mode = Literal["eval", "train"]
-DEFAULT_BACKBONE = BackboneConfig()
+DEFAULT_BACKBONE, DEFAULT_LORA, DEFAULT_TRAINABLE = BackboneConfig(), LoraConfig(), TrainableConfig()
+DEFAULT_POOLING, DEFAULT_HEAD, DEFAULT_LOSS = PoolingConfig(), HeadConfig(), LossConfig()
+DEFAULT_OBJECTIVE, DEFAULT_ANCHOR, DEFAULT_CACHE = ObjectiveConfig(), AnchorConfig(), FrontEndCacheConfig()
 
 
 class BrainTuning(pl.LightningModule):
-    """Fine-tune a speech model, except its waveform convolutions, to predict voxel responses.
+    """Fine-tune a speech model, except its front end, to predict targets that belong to the sound.
 
     Parameters
     ----------
     backbone : BackboneConfig
         The speech model to start from.
+    lora : LoraConfig
+        Train low-rank additions instead of the weights themselves; rank 0 trains the weights.
+    trainable : TrainableConfig
+        Which layers are trained, how their rates differ, and whether activations are kept.
     layer : int
         Hidden state that is read out: -1 is the last, 0 goes into the first layer.
-    pooling : str
-        tr averages the frames of each scanner row and lets the head carry the haemodynamic delays (windows of many
-        rows, each frame encoded about once); window averages all frames of a window to predict its one row, as in the
+    pooling : PoolingConfig
+        How frames become rows: tr pools each scanner row and lets the head carry the haemodynamic delays (windows of
+        many rows, each frame encoded about once); window pools all frames of a window to predict its one row, as in the
         paper (windows of 1 row with 8 s of sound before it).
-    delays_trs : tuple of int
-        Rows back that the head mixes, with one learned weight each; needs as many rows of context. Not used by window.
-    head_dropout : float
-        Probability of dropout on the pooled states.
-    backbone_lr : float
-        Peak learning rate of the backbone: 2e-3 suits the tiny model, 5e-5 published ones.
-    head_lr : float
-        Peak learning rate of the head: 3e-3 suits the tiny model, 1e-4 published ones.
+    head : HeadConfig
+        From rows to targets.
+    loss : LossConfig
+        Between predicted and real targets.
+    objective : ObjectiveConfig
+        Weights of the loss on targets, of the family's own self-supervised loss and of CTC on the transcript.
+    anchor : AnchorConfig
+        What keeps the model near its pretrained self.
+    front_end_cache : FrontEndCacheConfig
+        Keep what the frozen front end makes of each window.
+    backbone_lr, head_lr : float or None
+        Peak learning rates. None takes 2e-3 and 3e-3 for the tiny models; for published ones 5e-5 and 1e-4
+        (arXiv 2410.09230), with LoRA 1e-4 and 1e-4 (arXiv 2510.21520).
     weight_decay : float
-        Of AdamW, for backbone and head.
+        For backbone and head.
     warmup_fraction : float
         Share of the optimiser steps in which the learning rates rise; then they fall in a straight line to 0.
+    optimizer : str
+        adamw or adam.
+    schedule : str
+        warmup_linear, constant, or published_2410 (as the released code of the paper steps it).
     backbone_mode : str
         eval trains the backbone without its dropouts, layer drop and SpecAugment, as published brain-tuning did; train
         turns on those that the backbone's settings ask for. Set anew at the start of every epoch, and logged.
@@ -59,80 +97,130 @@ class BrainTuning(pl.LightningModule):
         Standardise the pooled states by a mean and sd measured on the untouched backbone before the first step, then
         fixed and kept in the checkpoint.
     seed : int
-        Of the head's initial weights.
+        Of all initial weights that no checkpoint brings, and of what the objectives draw.
     """
 
     def __init__(
         self,
         backbone: BackboneConfig = DEFAULT_BACKBONE,
+        lora: LoraConfig = DEFAULT_LORA,
+        trainable: TrainableConfig = DEFAULT_TRAINABLE,
         layer: int = -1,
-        pooling: Pooling = "tr",
-        delays_trs: tuple[int, ...] = (0, 1, 2, 3, 4),
-        head_dropout: float = 0.1,
-        backbone_lr: float = 2e-3,
-        head_lr: float = 3e-3,
+        pooling: PoolingConfig = DEFAULT_POOLING,
+        head: HeadConfig = DEFAULT_HEAD,
+        loss: LossConfig = DEFAULT_LOSS,
+        objective: ObjectiveConfig = DEFAULT_OBJECTIVE,
+        anchor: AnchorConfig = DEFAULT_ANCHOR,
+        front_end_cache: FrontEndCacheConfig = DEFAULT_CACHE,
+        backbone_lr: float | None = None,
+        head_lr: float | None = None,
         weight_decay: float = 0.01,
         warmup_fraction: float = 0.1,
+        optimizer: Optimizer = "adamw",
+        schedule: Schedule = "warmup_linear",
         backbone_mode: Mode = "eval",
         standardise_pools: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        backbone = self.backbone_config(backbone)
-        _check_choice("pooling", pooling, get_args(Pooling))
-        _check_choice("backbone_mode", backbone_mode, get_args(Mode))
+        if rebuilt(LoraConfig, lora).dropout and backbone_mode == "eval":
+            raise ValueError(
+                f"lora.dropout is {rebuilt(LoraConfig, lora).dropout}, but backbone_mode eval leaves all dropout of the"
+                " backbone out: give --model.backbone_mode train (the backbone's own dropouts are 0 unless asked for)."
+            )
+        for name, value, choices in (
+            ("backbone_mode", backbone_mode, Mode),
+            ("optimizer", optimizer, Optimizer),
+            ("schedule", schedule, Schedule),
+        ):
+            check_choice(name, value, choices)
         if not 0 <= warmup_fraction <= 1:
             raise ValueError(f"warmup_fraction is {warmup_fraction}; it is a share of the steps, 0 to 1.")
-        self.save_hyperparameters(
-            {
-                "backbone": asdict(backbone),
-                "layer": layer,
-                "pooling": pooling,
-                "delays_trs": check_delays(delays_trs),
-                "head_dropout": head_dropout,
-                "backbone_lr": backbone_lr,
-                "head_lr": head_lr,
-                "weight_decay": weight_decay,
-                "warmup_fraction": warmup_fraction,
-                "backbone_mode": backbone_mode,
-                "standardise_pools": standardise_pools,
-                "seed": seed,
-            }
-        )
+        backbone = rebuilt(BackboneConfig, backbone)
+        self.lora, self.trainable = rebuilt(LoraConfig, lora), rebuilt(TrainableConfig, trainable)
+        self.pooling_config, self.head_config = rebuilt(PoolingConfig, pooling), rebuilt(HeadConfig, head)
+        self.loss_config, self.anchor_config = rebuilt(LossConfig, loss), rebuilt(AnchorConfig, anchor)
+        self.objective = for_family(rebuilt(ObjectiveConfig, objective), backbone.family)
+        self.cache_config = rebuilt(FrontEndCacheConfig, front_end_cache)
+        rates = default_learning_rates(backbone.weights, self.lora.rank > 0)
+        settings = {
+            "backbone": backbone,
+            "lora": self.lora,
+            "trainable": self.trainable,
+            "layer": layer,
+            "pooling": self.pooling_config,
+            "head": self.head_config,
+            "loss": self.loss_config,
+            "objective": self.objective,
+            "anchor": self.anchor_config,
+            "front_end_cache": self.cache_config,
+            "backbone_lr": rates[0] if backbone_lr is None else backbone_lr,
+            "head_lr": rates[1] if head_lr is None else head_lr,
+            "weight_decay": weight_decay,
+            "warmup_fraction": warmup_fraction,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "backbone_mode": backbone_mode,
+            "standardise_pools": standardise_pools,
+            "seed": seed,
+        }
+        self.save_hyperparameters(plain(settings))
         self.backbone = load_backbone(backbone)
         self.backbone.freeze_feature_encoder()
         self.layer = self._layer_index(layer)
-        self.head: VoxelHead | None = None
+        if self.lora.rank:
+            add_lora(self.backbone, self.lora, seed)
+        self.objectives = nn.ModuleDict()
+        if self.objective.self_supervised:
+            self.objectives["self_supervised"] = build_self_supervised(self.objective, self.backbone, seed)
+        if self.objective.ctc and self.objective.characters:
+            self._build_ctc(self.objective.characters)
+        apply_trainable(self.backbone, self.trainable, self._highest_layer())
+        if self.objective.self_supervised:
+            train_mask_embedding(self.backbone)
+        self.anchor = build_anchor(self.anchor_config, self.backbone)
+        self.pooling = build_pooling(self.pooling_config, self.backbone.hidden_size, seed)
+        self.head: Head | None = None
+        self.target_loss: TargetLoss | None = None
+        self.cache: FrontEndCache | None = None
         self._correlations: dict[str, RunningCorrelation] = {}
         self._resumed = False
-
-    @staticmethod
-    def backbone_config(backbone: BackboneConfig | Mapping[str, Any]) -> BackboneConfig:
-        """The config itself, or made from its plain form as a checkpoint keeps it."""
-        return BackboneConfig(**backbone) if isinstance(backbone, Mapping) else backbone
 
     # --- forward ---
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Predicted responses of each subject: dict of subject to fp32 Tensor of shape (batch, n_trs, n_targets)."""
+        """Predicted targets of each subject: dict of subject to fp32 Tensor of shape (batch, n_trs, n_targets)."""
+        front = self.front_end(batch)
+        return self._read_out(self.backbone.trunk(front.features, front.frame_mask), front, batch)
+
+    def front_end(self, batch: Batch) -> FrontEnd:
+        """What the frozen front end makes of the windows, computed or from the cache."""
+        source = self.backbone if self.cache is None else self.cache
+        return source.front_end(batch["audio"], batch["audio_mask"])
+
+    def pool(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pooled states that the head reads, and which rows heard sound."""
+        front = self.front_end(batch)
+        return self._pooled(self.backbone.trunk(front.features, front.frame_mask), front, batch)
+
+    def _read_out(self, states: Sequence[Tensor], front: FrontEnd, batch: Batch) -> dict[str, Tensor]:
+        """From hidden states to predicted targets."""
         n_trs = next(iter(batch["targets"].values())).shape[1]
-        pooled, heard = self.pool(batch)
-        if self.hparams["pooling"] == "window" and n_trs != 1:
+        pooled, heard = self._pooled(states, front, batch)
+        if self.pooling_config.over == "window" and n_trs != 1:
             raise ValueError(
-                f"pooling 'window' predicts one row per window, but the windows hold {n_trs}: give"
-                " --data.window.n_trs 1 (and --data.window.context_s 8), or --model.pooling tr."
+                f"pooling over the window predicts one row per window, but the windows hold {n_trs}: give"
+                " --data.window.n_trs 1 (and --data.window.context_s 8), or --model.pooling.over tr."
             )
         with torch.autocast(pooled.device.type, enabled=False):
             predicted: dict[str, Tensor] = self._built_head()(pooled, heard, n_trs)
         return predicted
 
-    def pool(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Pooled states that the head reads, and which rows heard sound: see pool_per_tr and pool_window."""
-        encoded = self.backbone.encode(batch["audio"], batch["audio_mask"])
-        states = encoded.hidden_states[self.layer]
-        if self.hparams["pooling"] == "window":
-            return pool_window(states, encoded.frame_mask)
-        return pool_per_tr(states, encoded.frame_mask, encoded.frame_times_s, batch["bin_edges_s"])
+    def _pooled(self, states: Sequence[Tensor], front: FrontEnd, batch: Batch) -> tuple[Tensor, Tensor]:
+        pooled: tuple[Tensor, Tensor] = self.pooling(
+            states[self.layer], front.frame_mask, front.frame_times_s, batch["bin_edges_s"]
+        )
+        return pooled
 
     @torch.no_grad()
     def pooled_states(self, batch: Batch, layers: Sequence[int]) -> Tensor:
@@ -161,52 +249,102 @@ class BrainTuning(pl.LightningModule):
         states = (encoded.hidden_states[index] for index in wanted)
         return torch.stack([pool_per_tr(s, encoded.frame_mask, encoded.frame_times_s, edges)[0] for s in states])
 
+    # --- losses ---
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss of a batch and its parts.
+
+        Returns
+        -------
+        dict of name to Tensor of shape ()
+            `loss`, the weighted sum; those of `targets`, `self_supervised`, `ctc` and `anchor` that are on; and what
+            the objectives say about themselves, such as `ctc/error_rate`.
+        """
+        return self._losses(batch)[0]
+
+    def _losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses, and the predicted targets as far as there are any."""
+        front, objective = self.front_end(batch), self.objective
+        states = self.backbone.trunk(front.features, front.frame_mask) if self._needs_clear_states() else None
+        parts: dict[str, Tensor] = {}
+        predicted: dict[str, Tensor] = {}
+        total = torch.zeros((), device=front.features.device)
+        if objective.targets:
+            assert states is not None
+            assert self.target_loss is not None
+            predicted = self._read_out(states, front, batch)
+            parts["targets"] = self.target_loss(predicted, batch["targets"], batch["target_mask"])
+            total = total + objective.targets * parts["targets"]
+        for name, module in self.objectives.items():
+            said = module(self.backbone, front, batch, self.global_step, states)
+            parts |= {f"{name}/{key}": value for key, value in said.items() if key != "loss"}
+            parts[name] = said["loss"]
+            total = total + getattr(objective, name) * said["loss"]
+        if self.anchor is not None and self.training:
+            assert states is not None
+            parts["anchor"] = self.anchor(self.backbone, states, front)
+            total = total + parts["anchor"]
+        return {"loss": total, **parts}, predicted
+
+    def _needs_clear_states(self) -> bool:
+        """Whether anything reads the hidden states of the sound with nothing hidden."""
+        return bool(self.objective.targets or self.objective.ctc or self.anchor is not None)
+
+    def _log_parts(self, stage: str, parts: Mapping[str, Tensor], batch: Batch) -> None:
+        """Log <stage>/loss, and the parts where the loss has more than one."""
+        train, n = stage == "train", len(batch["audio"])
+        one_part = len(parts) == 2 and "targets" in parts
+        for name, value in parts.items():
+            if name == "loss" or not one_part:
+                bar = name == "loss" and stage != "test"
+                self.log(
+                    f"{stage}/{name}",
+                    value.detach().float(),
+                    on_step=train,
+                    on_epoch=True,
+                    prog_bar=bar,
+                    sync_dist=not train,
+                    batch_size=n,
+                )
+
     # --- steps ---
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        loss = masked_mse(self(batch), batch["targets"], batch["target_mask"])
-        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch["audio"]))
+        parts = self.losses(batch)
+        self._log_parts("train", parts, batch)
         for group in self._param_groups():
             self.log(f"lr-{group['name']}", float(group["lr"]), on_step=True, on_epoch=False)
-        return loss
+        return parts["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch of the stories that choose."""
-        loss = masked_mse(self(batch), batch["targets"], batch["target_mask"])
-        self.log(
-            "val/loss",
-            loss,
-            on_step=False,
-            on_epoch=True,
-            prog_bar=True,
-            sync_dist=True,
-            batch_size=len(batch["audio"]),
-        )
-        return loss
+        parts = self.losses(batch)
+        self._log_parts("val", parts, batch)
+        return parts["loss"]
 
     def on_test_epoch_start(self) -> None:
         """Start counting."""
-        sizes = self._built_head().target_sizes
+        sizes = {} if self.head is None else self.head.target_sizes
         self._correlations = {name: RunningCorrelation(size, self.device) for name, size in sizes.items()}
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch of the stories that score; adds its rows to the correlations."""
-        predicted = self(batch)
-        loss = masked_mse(predicted, batch["targets"], batch["target_mask"])
-        self.log("test/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch["audio"]))
+        parts, predicted = self._losses(batch)
+        self._log_parts("test", parts, batch)
         for subject, correlation in self._correlations.items():
             correlation.update(predicted[subject], batch["targets"][subject], batch["target_mask"][subject])
-        return loss
+        return parts["loss"]
 
     def on_test_epoch_end(self) -> None:
-        """Log test/r, the mean correlation over voxels, for each subject and over the voxels of all."""
+        """Log test/r, the mean correlation over targets, for each subject and over the targets of all."""
         per_subject = {}
         for subject, correlation in self._correlations.items():
             correlation.sums = self.trainer.strategy.reduce(correlation.sums, reduce_op="sum")
             per_subject[subject] = correlation.r()
             self.log(f"test/r/{subject}", per_subject[subject].nanmean().float())
-        self.log("test/r", torch.cat(list(per_subject.values())).nanmean().float())
+        if per_subject:
+            self.log("test/r", torch.cat(list(per_subject.values())).nanmean().float())
         self._correlations = {}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
@@ -216,49 +354,40 @@ class BrainTuning(pl.LightningModule):
     # --- Lightning hooks ---
 
     def setup(self, stage: str) -> None:
-        """Build the head for the voxels of the data module, or check that the head fits them.
+        """Build what depends on the data (head, alphabet of the transcripts), or check that it fits them.
 
         Raises
         ------
         ValueError
-            If there is no data module that knows its target sizes, the head was made for others, or its windows carry
-            less context than the head's delays reach back.
+            If there is no data module that knows its target sizes, the head was made for others, the windows carry less
+            context than the head's delays reach back, or regime and objective contradict each other.
         """
-        sizes = dict(self.datamodule.target_sizes)
-        self._check_context()
-        if self.head is None:
-            self._build_head(sizes)
-        elif self.head.target_sizes != sizes:
-            raise ValueError(
-                f"this model predicts {self.head.target_sizes} voxels, but the data have {sizes}; use the data"
-                " and voxel selection that it was trained with, or a new model."
-            )
-
-    def _check_context(self) -> None:
-        """Windows too short for the delays are noticed here, before anything is probed or trained."""
-        delays, data = self.hparams["delays_trs"], self.datamodule
-        if self.hparams["pooling"] == "tr" and data.context_trs < max(delays):
-            raise ValueError(
-                f"the head mixes rows up to {max(delays)} TRs back, but the windows carry {data.context_trs} rows of"
-                f" context. Give --data.window.context_s at least {max(delays) * data.tr_s:g} ({max(delays)} TRs of"
-                f" {data.tr_s:g} s), or fewer --model.delays_trs."
-            )
+        data = self.datamodule
+        check_regime(self.objective, str(getattr(data, "regime", "brain")))
+        if self.objective.targets:
+            if self.pooling_config.over == "tr":
+                check_context(self.head_config.delays_trs, data.context_trs, data.tr_s)
+            if self.head is None:
+                self.build_head(data.target_sizes, getattr(data, "target_columns", None))
+            else:
+                check_target_sizes(self.head.target_sizes, data.target_sizes)
+            ceilings = data.target_ceilings if self.loss_config.name == "ceiling_mse" else None
+            self.target_loss = TargetLoss(self.loss_config, ceilings).to(self.device)
+        if self.objective.ctc and "ctc" not in self.objectives:
+            self._build_ctc(inventory_of(data.tuning_texts()))
+        if self.cache_config.max_gb and self.cache is None:
+            self.cache = FrontEndCache(self.cache_config, self.backbone)
 
     def on_fit_start(self) -> None:
-        """Say how the backbone trains; measure the pooled states unless a checkpoint brought their mean and sd."""
-        description = self.backbone.describe()
-        log.info(
-            "backbone %s (%s) trains in %s mode: dropout %s, layerdrop %s, SpecAugment %s; convolutions frozen"
-            " (Lightning's warning about modules in eval mode refers to this)",
-            description["family"],
-            description["weights"],
-            self.hparams["backbone_mode"],
-            description["dropout"],
-            description["layerdrop"],
-            "on" if description["spec_augment"] else "off",
-        )
-        if self.hparams["standardise_pools"] and not self._resumed:
-            self._built_head().set_standardisation(*pool_statistics(self))
+        """Say how the backbone trains; measure what the first step needs, unless a checkpoint brought it."""
+        self._say_how_it_trains()
+        if self._resumed:
+            return
+        for objective in self.objectives.values():
+            assert isinstance(objective, Objective)
+            objective.prepare(self.backbone, self._training_batches())
+        if self.head is not None and self.hparams["standardise_pools"]:
+            self.head.set_standardisation(*pool_statistics(self))
 
     def on_train_epoch_start(self) -> None:
         """Put backbone and head into the modes asked for, whatever ran before."""
@@ -266,7 +395,7 @@ class BrainTuning(pl.LightningModule):
         self.backbone.train(self.hparams["backbone_mode"] == "train")
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a group for the backbone's trainable parameters and one for the head; schedule per step.
+        """Groups for the backbone's trainable parameters and for the rest; rates per step.
 
         Raises
         ------
@@ -276,13 +405,23 @@ class BrainTuning(pl.LightningModule):
         n_steps = self.trainer.estimated_stepping_batches
         if n_steps == float("inf"):
             raise ValueError("the learning rate needs the length of the run: give --trainer.max_epochs or max_steps.")
-        return adamw_with_schedule(
-            {"backbone": self.backbone.parameters(), "head": self._built_head().parameters()},
-            {"backbone": self.hparams["backbone_lr"], "head": self.hparams["head_lr"]},
+        others = [part for part in (self.head, self.pooling, self.objectives) if part is not None]
+        groups = parameter_groups(
+            self.backbone,
+            [parameter for part in others for parameter in part.parameters()],
+            self.hparams["backbone_lr"],
+            self.hparams["head_lr"],
+            self.trainable.layer_decay,
             self.hparams["weight_decay"],
+        )
+        return optimizer_with_schedule(
+            groups,
             int(n_steps),
+            count_steps_per_epoch(self.trainer),
             self.hparams["warmup_fraction"],
             fused=self.trainer.precision != "16-mixed",  # the gradient scaler cannot clip with a fused optimiser
+            optimizer=self.hparams["optimizer"],
+            schedule=self.hparams["schedule"],
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -290,7 +429,7 @@ class BrainTuning(pl.LightningModule):
         checkpoint[RECORD] = self._record()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse checkpoints of other models; build the head if there is none yet.
+        """Refuse checkpoints of other models; build what a checkpoint knows and this model does not yet.
 
         Raises
         ------
@@ -299,22 +438,19 @@ class BrainTuning(pl.LightningModule):
         """
         record = read_record(checkpoint)
         check_same(record, self._record())
-        if self.head is None:
-            self._build_head(record["target_sizes"])
-        self._resumed = True
+        self._build_recorded(record)
 
     def adopt(self, asked: BackboneConfig, record: Mapping[str, Any]) -> None:
         """Take over a checkpoint's account of itself, before its weights are loaded: see load_tuned."""
-        self.hparams["backbone"] = asdict(asked)
+        self.hparams["backbone"] = plain({"backbone": asked})["backbone"]
         self.backbone.restore_description(asked, record["backbone"]["origin"])
-        self._build_head(record["target_sizes"])
-        self._resumed = True
+        self._build_recorded(record)
 
     # --- details ---
 
     @property
     def datamodule(self) -> Any:
-        """The trainer's data module, which says how many voxels each subject has."""
+        """The trainer's data module, which says how many targets each subject has."""
         datamodule = getattr(self.trainer, "datamodule", None)
         if not hasattr(datamodule, "target_sizes"):
             raise ValueError(
@@ -323,23 +459,49 @@ class BrainTuning(pl.LightningModule):
             )
         return datamodule
 
-    def _build_head(self, sizes: dict[str, int]) -> None:
-        delays = self.hparams["delays_trs"] if self.hparams["pooling"] == "tr" else None
-        dropout, seed = self.hparams["head_dropout"], self.hparams["seed"]
-        self.head = VoxelHead(self.backbone.hidden_size, sizes, delays, dropout, seed).to(self.device)
+    def build_head(self, sizes: Mapping[str, int], columns: Mapping[str, Any] | None = None) -> None:
+        """Make the head and the loss for these numbers of targets per subject; `setup` does so from the data."""
+        over, seed = self.pooling_config.over, self.hparams["seed"]
+        hidden_size = self.backbone.hidden_size
+        self.head = build_head(self.head_config, hidden_size, dict(sizes), over, seed, columns).to(self.device)
+        if self.loss_config.name != "ceiling_mse":
+            self.target_loss = TargetLoss(self.loss_config)
 
-    def _built_head(self) -> VoxelHead:
+    def _build_recorded(self, record: Mapping[str, Any]) -> None:
+        if self.head is None and record["target_sizes"]:
+            self.build_head(record["target_sizes"])
+        if record["characters"] and "ctc" not in self.objectives:
+            self._build_ctc(record["characters"])
+        self._resumed = True
+
+    def _build_ctc(self, characters: str) -> None:
+        self.objectives["ctc"] = build_ctc(self.objective, self.backbone, characters, self.hparams["seed"]).to(
+            self.device
+        )
+
+    def _built_head(self) -> Head:
         if self.head is None:
             raise ValueError(
                 "the head is not built yet: it needs the data's voxel counts. Run through a Trainer with a data module,"
-                " or load a checkpoint; pooled_states works without it."
+                " or load a checkpoint; pooled_states works without it. A model trained without targets"
+                " (objective.targets 0) never has one and predicts nothing."
             )
         return self.head
 
     def _record(self) -> dict[str, Any]:
-        kept = {key: self.hparams[key] for key in ("layer", "pooling", "delays_trs")}
-        sizes = None if self.head is None else self.head.target_sizes
-        return {"backbone": self.backbone.describe(), "target_sizes": sizes, **kept}
+        kept = {key: self.hparams[key] for key in ("layer", "pooling", "head", "lora")}
+        ctc: Any = dict(self.objectives.items()).get("ctc")
+        return {
+            "backbone": self.backbone.describe(),
+            "target_sizes": None if self.head is None else self.head.target_sizes,
+            "characters": None if ctc is None else ctc.characters,
+            **kept,
+        }
+
+    def _highest_layer(self) -> int:
+        """The highest hidden state that any loss reads."""
+        whole = self.objective.self_supervised or self.objective.ctc
+        return self.backbone.n_layers if whole else self.layer
 
     def _layer_index(self, layer: int) -> int:
         n_states = self.backbone.n_layers + 1
@@ -350,11 +512,28 @@ class BrainTuning(pl.LightningModule):
             )
         return layer % n_states
 
+    def _training_batches(self) -> Iterator[Batch]:
+        """Training windows on the device, for what is fitted before training."""
+        for batch in self.datamodule.train_dataloader():
+            yield self.trainer.strategy.batch_to_device(batch)
+
+    def _say_how_it_trains(self) -> None:
+        description = self.backbone.describe()
+        log.info(
+            "backbone %s (%s) trains in %s mode: dropout %s, layerdrop %s, SpecAugment %s; front end frozen%s"
+            " (Lightning's warning about modules in eval mode refers to this)",
+            description["family"],
+            description["weights"],
+            self.hparams["backbone_mode"],
+            description["dropout"],
+            description["layerdrop"],
+            "on" if description["spec_augment"] else "off",
+            f"; LoRA of rank {self.lora.rank}, dropout {self.lora.dropout}" if self.lora.rank else "",
+        )
+        slow = slow_precision(str(self.trainer.precision), self.device)
+        if slow:
+            log.warning(slow)
+
     def _param_groups(self) -> list[dict[str, Any]]:
         optimizers = self.trainer.optimizers
         return [group for optimizer in optimizers for group in optimizer.param_groups]
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")

@@ -1,41 +1,144 @@
-"""AdamW for backbone and head, and its learning rate by optimiser step: warm up, then fall to zero."""
+"""The optimiser: which parameters it holds at what rates, and how the rates change by optimiser step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from math import ceil
+from typing import Any, Literal, get_args
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from brainlit.backbones import SpeechBackbone
+from brainlit.backbones.trainable import depths
+from brainlit.backbones.weights import RANDOM_PREFIX
+from brainlit.hints import did_you_mean
 
-def adamw_with_schedule(
-    parameters: dict[str, Iterable[nn.Parameter]],
-    learning_rates: dict[str, float],
-    weight_decay: float,
-    n_steps: int,
-    warmup_fraction: float,
-    fused: bool,
-) -> Any:
-    """What configure_optimizers returns: one group for each name, leaving out frozen parameters.
+Optimizer = Literal["adamw", "adam"]
+Schedule = Literal["warmup_linear", "constant", "published_2410"]
+
+TINY_LRS = (2e-3, 3e-3)
+"""Backbone and head of the tiny models, with and without LoRA; with LoRA not yet compared with others."""
+PUBLISHED_LRS = (5e-5, 1e-4)
+"""Of arXiv 2410.09230, all of a base-size transformer trained."""
+PUBLISHED_LORA_LRS = (1e-4, 1e-4)
+"""Of arXiv 2510.21520, LoRA of rank 8."""
+
+
+def default_learning_rates(weights: str, lora: bool) -> tuple[float, float]:
+    """Peak learning rates of backbone and head that suit the weights.
+
+    >>> default_learning_rates("facebook/wav2vec2-base", lora=False)
+    (5e-05, 0.0001)
+    >>> default_learning_rates("random:tiny", lora=True)
+    (0.002, 0.003)
 
     Parameters
     ----------
-    parameters, learning_rates : dicts by name of the group
+    weights : str
+        As in BackboneConfig: tiny, tiny-large, random:tiny, or a published model.
+    lora : bool
+        Whether the backbone is trained through LoRA.
+    """
+    if weights.removeprefix(RANDOM_PREFIX) in ("tiny", "tiny-large"):
+        return TINY_LRS
+    return PUBLISHED_LORA_LRS if lora else PUBLISHED_LRS
+
+
+def parameter_groups(
+    backbone: SpeechBackbone,
+    head_parameters: Iterable[nn.Parameter],
+    backbone_lr: float,
+    head_lr: float,
+    layer_decay: float,
+    weight_decay: float,
+) -> list[dict[str, Any]]:
+    """What the optimiser holds: trainable parameters only, in groups with a name, a rate and a weight decay.
+
+    Without layer decay there is one group `backbone` and one `head`. With it the backbone's rates fall from top to
+    bottom as in ELECTRA (arXiv 2003.10555) and BEiT (arXiv 2106.08254): the topmost trained layer L has backbone_lr,
+    layer k has backbone_lr x layer_decay^(L - k) in `backbone/layer-KK`, and what lies before the layers
+    backbone_lr x layer_decay^L in `backbone/projection`. (Both count the head as one step more; here it has a rate of
+    its own.) A layer norm after the last layer goes with the topmost layer, a position embedding that the layers share
+    with the first. Weight decay is the same for all.
+
+    Parameters
+    ----------
+    backbone : SpeechBackbone
+    head_parameters : iterable of Parameters
+        Everything else that is trained.
+    backbone_lr, head_lr : float
         Peak learning rates.
+    layer_decay : float
+        1 for none.
+    weight_decay : float
+    """
+    trained = [(name, parameter) for name, parameter in backbone.named_parameters() if parameter.requires_grad]
+    if layer_decay == 1:
+        groups = [{"name": "backbone", "params": [parameter for _, parameter in trained], "lr": backbone_lr}]
+    else:
+        groups = _layer_groups(backbone, trained, backbone_lr, layer_decay)
+    head = [parameter for parameter in head_parameters if parameter.requires_grad]
+    groups.append({"name": "head", "params": head, "lr": head_lr})
+    return [{**group, "weight_decay": weight_decay} for group in groups]
+
+
+def optimizer_with_schedule(
+    groups: list[dict[str, Any]],
+    n_steps: int,
+    steps_per_epoch: int,
+    warmup_fraction: float,
+    fused: bool,
+    optimizer: Optimizer = "adamw",
+    schedule: Schedule = "warmup_linear",
+) -> dict[str, Any]:
+    """What configure_optimizers returns; the rates change after every optimiser step.
+
+    Parameters
+    ----------
+    groups : list of dict
+        From parameter_groups.
     n_steps : int
-        Optimiser steps of the whole run.
+        Optimiser steps of the whole run: Lightning's estimated_stepping_batches.
+    steps_per_epoch : int
+        Optimiser steps of an epoch; used by published_2410 only.
+    warmup_fraction : float
+        Share of the steps that warm up; used by warmup_linear only.
     fused : bool
         Update all parameters in one kernel: the same numbers, sooner.
+    optimizer : str
+        adamw, or adam as in the papers (its weight decay is a penalty in the gradient).
+    schedule : str
+        warmup_linear rises and falls to 0; constant keeps the peak rates; published_2410 is what the released code of
+        arXiv 2410.09230 does, per epoch and other than the paper says.
+
+    Raises
+    ------
+    ValueError
+        If there is no such optimiser or schedule.
     """
-    groups = [
-        {"name": name, "params": [p for p in group if p.requires_grad], "lr": learning_rates[name]}
-        for name, group in parameters.items()
-    ]
-    optimizer = AdamW(groups, weight_decay=weight_decay, fused=fused)
-    schedule = LambdaLR(optimizer, lambda step: warmup_linear_decay(step, n_steps, warmup_fraction))
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    classes = {"adamw": AdamW, "adam": Adam}
+    if optimizer not in classes:
+        raise ValueError(f"optimizer is {optimizer!r}. {did_you_mean(optimizer, classes)}")
+    made = classes[optimizer](groups, fused=fused)
+    factors = [_factor(schedule, group["name"], n_steps, steps_per_epoch, warmup_fraction) for group in groups]
+    return {"optimizer": made, "lr_scheduler": {"scheduler": LambdaLR(made, factors), "interval": "step"}}
+
+
+def count_steps_per_epoch(trainer: Any) -> int:
+    """Optimiser steps of an epoch of a Lightning trainer, gradient accumulation counted.
+
+    An epoch that does not end by itself is as long as the run. Lightning knows the number of batches once it was asked
+    for estimated_stepping_batches.
+    """
+    n_steps = trainer.estimated_stepping_batches
+    n_batches = trainer.num_training_batches
+    return int(n_steps) if n_batches == float("inf") else ceil(n_batches / int(trainer.accumulate_grad_batches))
+
+
+# --- factors of the learning rate at a step ---
 
 
 def warmup_linear_decay(step: int, n_steps: int, warmup_fraction: float) -> float:
@@ -62,3 +165,81 @@ def warmup_linear_decay(step: int, n_steps: int, warmup_fraction: float) -> floa
     if step < n_warmup:
         return (step + 1) / n_warmup
     return max(0.0, (n_steps - step) / (n_steps - n_warmup + 1))
+
+
+def constant(step: int) -> float:
+    """Factor 1 at every step.
+
+    >>> [constant(step) for step in range(3)]
+    [1.0, 1.0, 1.0]
+    """
+    return 1.0
+
+
+def published_2410_backbone(step: int, n_steps: int, steps_per_epoch: int) -> float:
+    """The backbone's factor in the released code of arXiv 2410.09230: one value per epoch, 0 in the whole first one.
+
+    It rises over 5 of 30 epochs, then falls so that the epoch after the last would have 0. Runs of other lengths warm
+    up over a sixth of their epochs, at least one. The paper says 10 % warm-up.
+
+    Examples
+    --------
+    Thirty epochs of two steps, the first seven and the last:
+
+    >>> [round(published_2410_backbone(2 * epoch, 60, 2), 2) for epoch in (0, 1, 2, 3, 4, 5, 6, 29)]
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 0.96, 0.04]
+    >>> published_2410_backbone(1, 60, 2), published_2410_backbone(3, 60, 2)
+    (0.0, 0.2)
+    """
+    epoch, n_epochs = step // steps_per_epoch, ceil(n_steps / steps_per_epoch)
+    n_warmup = max(1, round(n_epochs / 6))
+    if epoch < n_warmup:
+        return epoch / n_warmup
+    return max(0.0, (n_epochs - epoch) / max(1, n_epochs - n_warmup))
+
+
+def published_2410_head(step: int, steps_per_epoch: int) -> float:
+    """The head's factor in the released code of arXiv 2410.09230: a fifth less each epoch, down to a tenth.
+
+    >>> [round(published_2410_head(2 * epoch, 2), 3) for epoch in (0, 1, 2, 10, 11, 29)]
+    [1.0, 0.8, 0.64, 0.107, 0.1, 0.1]
+    """
+    return max(0.8 ** (step // steps_per_epoch), 0.1)
+
+
+def _factor(
+    schedule: str, group: str, n_steps: int, steps_per_epoch: int, warmup_fraction: float
+) -> Callable[[int], float]:
+    """The factor as a function of the step alone."""
+    if schedule == "warmup_linear":
+        return partial(warmup_linear_decay, n_steps=n_steps, warmup_fraction=warmup_fraction)
+    if schedule == "constant":
+        return constant
+    if schedule == "published_2410":
+        if group == "head":
+            return partial(published_2410_head, steps_per_epoch=steps_per_epoch)
+        return partial(published_2410_backbone, n_steps=n_steps, steps_per_epoch=steps_per_epoch)
+    raise ValueError(f"schedule is {schedule!r}. {did_you_mean(schedule, get_args(Schedule))}")
+
+
+def _layer_groups(
+    backbone: SpeechBackbone, trained: Sequence[tuple[str, nn.Parameter]], backbone_lr: float, layer_decay: float
+) -> list[dict[str, Any]]:
+    """Groups by depth, from the bottom; what acts on no hidden state by itself (a mask) counts as projection."""
+    top = max((n for n, layer in enumerate(backbone.layers, 1) if _trains(layer)), default=0)
+    first_states = depths(backbone)
+    by_depth: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in trained:
+        by_depth.setdefault(min(first_states.get(name, 0), top), []).append(parameter)
+    return [
+        {
+            "name": f"backbone/layer-{depth:02d}" if depth else "backbone/projection",
+            "params": by_depth[depth],
+            "lr": backbone_lr * layer_decay ** (top - depth),
+        }
+        for depth in sorted(by_depth)
+    ]
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

@@ -1,0 +1,178 @@
+"""SpeechT5's speech encoder (Ao et al. 2021, arXiv 2110.07205), through transformers' SpeechT5ForSpeechToText."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from brainlit.backbones.base import FrontEnd
+from brainlit.backbones.config import BackboneConfig
+from brainlit.backbones.convolutional import TINY_SETTINGS, ConvolutionalBackbone
+from brainlit.backbones.hub import WeightsError
+from brainlit.backbones.log_mel import real_sound
+from brainlit.backbones.weights import RANDOM_PREFIX, find_checkpoint, resolve_weights
+
+DROPOUTS = ("positional_dropout", "hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
+
+
+class SpeechT5Backbone(ConvolutionalBackbone):
+    """SpeechT5's encoder behind its speech prenet; the text decoder is kept for exports, frozen, and never run.
+
+    The model is SpeechT5ForSpeechToText, the class of microsoft/speecht5_asr. AutoModel would open an export as
+    SpeechT5Model, which has no prenet; AutoModelForSpeechSeq2Seq opens it whole. Checkpoints for speech synthesis
+    (speecht5_tts: its encoder reads text) and for voice conversion (speecht5_vc: no text decoder) are refused.
+
+    Its published feature extractor does not normalise the sound, and gives the transformer an attention mask although
+    the convolutions normalise over the group; so it is here. Positions count real frames only.
+
+    Parameters
+    ----------
+    model : transformers SpeechT5ForSpeechToText
+    config : BackboneConfig
+    origin : mapping
+        See SpeechBackbone.
+    """
+
+    family: ClassVar[str] = "speecht5"
+    model_type: ClassVar[str] = "speecht5"
+    class_names: ClassVar[tuple[str, str]] = ("SpeechT5Config", "SpeechT5ForSpeechToText")
+    auto_class: ClassVar[str] = "AutoModelForSpeechSeq2Seq"
+    """What opens an export of it in transformers."""
+    max_samples: int
+
+    def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
+        super().__init__(model, config, origin)
+        self.uses_attention_mask = True
+        max_frames = int(model.config.max_speech_positions)
+        self.max_samples = max_frames * self.frames.hop_samples + self.frames.field_samples - 1
+        model.requires_grad_(False)
+        self.prenet.requires_grad_(True)
+        self.encoder.requires_grad_(True)
+        if self.mask_embedding is not None:
+            self.mask_embedding.requires_grad_(config.spec_augment)
+
+    @classmethod
+    def load(cls, config: BackboneConfig) -> Self:
+        """The backbone that the config asks for, in eval mode.
+
+        Raises
+        ------
+        WeightsError
+            If the weights are not there, incomplete, another family's, or no speech-to-text model.
+        """
+        if not config.weights.startswith(RANDOM_PREFIX):
+            location, _ = resolve_weights(cls, config)
+            found = find_checkpoint(location, cls.model_type).settings.get("architectures")
+            if found and cls.class_names[1] not in found:
+                raise WeightsError(
+                    f"weights {config.weights!r} are a {found[0]}, and this family needs a {cls.class_names[1]}, whose"
+                    " encoder hears speech and whose decoder writes text; use microsoft/speecht5_asr."
+                )
+        return super().load(config)
+
+    @classmethod
+    def tiny_architecture(cls) -> dict[str, Any]:
+        """Settings of the tiny model: convolutions and layers as in wav2vec's, and as small a decoder as can be."""
+        shared = ("hidden_size", "conv_", "feat_extract_", "num_conv_pos_", "mask_time_")
+        return {
+            "model_type": cls.model_type,
+            **{name: value for name, value in TINY_SETTINGS.items() if name.startswith(shared)},
+            "encoder_layers": TINY_SETTINGS["num_hidden_layers"],
+            "encoder_attention_heads": TINY_SETTINGS["num_attention_heads"],
+            "encoder_ffn_dim": TINY_SETTINGS["intermediate_size"],
+            "encoder_max_relative_position": 80,
+            "max_speech_positions": 2000,
+            "decoder_layers": 1,
+            "decoder_attention_heads": 1,
+            "decoder_ffn_dim": 1,
+            "max_text_positions": 1,
+        }
+
+    @classmethod
+    def switches(cls, config: BackboneConfig) -> dict[str, Any]:
+        """Settings of the model that the backbone's config decides."""
+        dropouts = dict.fromkeys(DROPOUTS, config.dropout)
+        return {**dropouts, "encoder_layerdrop": config.layerdrop, "apply_spec_augment": config.spec_augment}
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch, but the decoder stays in eval mode."""
+        super().train(mode)
+        self.model.speecht5.decoder.eval()
+        self.model.text_decoder_postnet.eval()
+        return self
+
+    # --- where the parts are ---
+
+    @property
+    def prenet(self) -> Any:
+        """Convolutions, projection and absolute positions."""
+        return self.model.speecht5.encoder.prenet
+
+    @property
+    def encoder(self) -> Any:
+        """The transformer with its relative positions."""
+        return self.model.speecht5.encoder.wrapped_encoder
+
+    @property
+    def feature_extractor(self) -> nn.Module:
+        """The convolutions."""
+        module: nn.Module = self.prenet.feature_encoder
+        return module
+
+    @property
+    def mask_embedding(self) -> nn.Parameter | None:
+        """What stands in for a hidden frame; None where the checkpoint has none."""
+        embedding: nn.Parameter | None = getattr(self.prenet, "masked_spec_embed", None)
+        return embedding
+
+    # --- forward ---
+
+    def front_end(self, audio: Tensor, audio_mask: Tensor) -> FrontEnd:
+        """Frames of the convolutions over sound that is not normalised; see SpeechBackbone.front_end."""
+        n_samples = audio.shape[1]
+        if n_samples > self.max_samples:
+            raise ValueError(
+                f"windows are {n_samples / self.sample_rate_hz:g} s long, context included, and speecht5"
+                f" {self.config.weights!r} hears at most {self.max_samples / self.sample_rate_hz:.1f} s; shorten them"
+                " with --data.window.n_trs or --data.window.context_s."
+            )
+        features = self.conv_features(real_sound(audio, audio_mask))
+        return FrontEnd(features, self.frame_mask(audio_mask), self.frame_times_s(n_samples).to(audio.device))
+
+    def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Projection, positions and transformer; see SpeechBackbone.trunk."""
+        from transformers.masking_utils import create_bidirectional_mask
+
+        encoder, attended = self.encoder, self.attended(frame_mask)
+        hidden, _ = self.transformer_input(features, frame_mask, hidden_from)
+        hidden = hidden + self.prenet.pos_conv_embed(hidden)
+        hidden = hidden + self.prenet.pos_sinusoidal_embed((~attended).long())
+        attention_mask = create_bidirectional_mask(
+            config=self.model.config, inputs_embeds=hidden, attention_mask=attended
+        )
+        states = [encoder.dropout(encoder.layer_norm(hidden))]
+        options = {"attention_mask": attention_mask, "position_bias": encoder.embed_positions(hidden)}
+        for layer in self.layers:
+            before = states[-1]
+            states.append(before if self._left_out() else self._run(layer, before, **options)[0])
+        return tuple(states)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Frames of the convolutions -> what the positions are added to, (batch, n_frames, hidden_size)."""
+        hidden: Tensor = self.prenet.feature_projection(features)[0]
+        return hidden
+
+    def spec_augment(self, hidden: Tensor, attended: Tensor | None) -> Tensor:
+        """SpecAugment, where it is switched on and the backbone is in train mode."""
+        masked: Tensor = self.prenet._mask_hidden_states(hidden, attention_mask=attended)
+        return masked
+
+    def attended(self, frame_mask: Tensor) -> Tensor:
+        """Frames that may be attended to; a clip of nothing but padding attends to itself rather than to nothing."""
+        return frame_mask | ~frame_mask.any(1, keepdim=True)
+
+    def describe(self) -> dict[str, Any]:
+        """Where the weights came from, the architecture and every switch, as plain JSON values."""
+        runs = [*self.prenet.parameters(), *self.encoder.parameters()]
+        return {**super().describe(), "n_parameters_encoder": sum(parameter.numel() for parameter in runs)}

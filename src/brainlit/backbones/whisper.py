@@ -1,0 +1,231 @@
+"""Whisper's encoder (Radford et al. 2022, arXiv 2212.04356), through transformers' WhisperModel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from brainlit.backbones.base import FrontEnd, SpeechBackbone
+from brainlit.backbones.config import BackboneConfig
+from brainlit.backbones.log_mel import MEL_HOP_SAMPLES, WINDOW_SAMPLES, WhisperLogMel, real_sound
+from brainlit.backbones.weights import load_model
+from brainlit.timebase import SAMPLE_RATE_HZ
+
+HOP_SAMPLES = 2 * MEL_HOP_SAMPLES
+"""The second convolution has stride 2."""
+HALF_FIELD_SAMPLES = WINDOW_SAMPLES // 2 + 2 * MEL_HOP_SAMPLES
+"""Half a spectrogram's window, and one spectrogram frame to either side in each of two convolutions of three taps."""
+
+
+class WhisperBackbone(SpeechBackbone):
+    """Whisper's encoder over a log-mel spectrogram; the decoder is kept for exports, frozen, and never run.
+
+    The front end is the spectrogram and the two convolutions; brain-tuning freezes these, the positions and the
+    decoder, as the code of arXiv 2410.09230 does. Frame k happens at k x 20 ms and hears 65 ms around it.
+
+    Whisper was trained on 30 s at a time. `positions: padded` gives it that: silence after the window, all of it
+    encoded and attended to, as published. `positions: truncated` encodes the window's own frames with the first
+    positions, several times cheaper where windows are short; nothing but the window is heard, and frames that hear
+    padding inside the window are not attended to. Where the window is 30 s of sound the two are the same.
+
+    A frame is real (may be pooled) where every sample of its receptive field that lies inside the window is sound;
+    what lies beyond the window's ends counts as neither. The silence after the window is never real.
+
+    Parameters
+    ----------
+    model : transformers WhisperModel
+    config : BackboneConfig
+    origin : mapping
+        See SpeechBackbone.
+    """
+
+    family: ClassVar[str] = "whisper"
+    model_type: ClassVar[str] = "whisper"
+    class_names: ClassVar[tuple[str, str]] = ("WhisperConfig", "WhisperModel")
+    lora_targets: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+    def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
+        super().__init__(model, config, origin)
+        settings = model.config
+        self.sample_rate_hz = SAMPLE_RATE_HZ
+        self.frame_rate_hz = SAMPLE_RATE_HZ / HOP_SAMPLES
+        self.hidden_size = self.n_features = int(settings.d_model)
+        self.max_frames = int(settings.max_source_positions)
+        self.max_samples = self.max_frames * HOP_SAMPLES
+        self.log_mel = WhisperLogMel(int(settings.num_mel_bins))
+        self.n_layers = len(self.layers)
+        model.decoder.requires_grad_(False)
+        self.encoder.embed_positions.requires_grad_(False)
+        self.train(model.training)
+
+    @classmethod
+    def load(cls, config: BackboneConfig) -> Self:
+        """The backbone that the config asks for, in eval mode.
+
+        Raises
+        ------
+        WeightsError
+            If the weights are not there, incomplete, or another family's.
+        """
+        model, origin = load_model(cls, config, cls.switches(config))
+        return cls(model, config, origin)
+
+    @classmethod
+    def tiny_architecture(cls) -> dict[str, Any]:
+        """Settings of the tiny model, as its config.json would hold them; its decoder is as small as can be."""
+        return {
+            "model_type": cls.model_type,
+            "d_model": 128,
+            "encoder_layers": 4,
+            "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 384,
+            "decoder_layers": 1,
+            "decoder_attention_heads": 1,
+            "decoder_ffn_dim": 1,
+            "vocab_size": 8,
+            "max_target_positions": 1,
+            "pad_token_id": 0,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+            "decoder_start_token_id": 0,
+            "begin_suppress_tokens": None,
+            "mask_time_length": 5,
+        }
+
+    @classmethod
+    def switches(cls, config: BackboneConfig) -> dict[str, Any]:
+        """Settings of the model that the backbone's config decides."""
+        dropouts = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), config.dropout)
+        return {**dropouts, "encoder_layerdrop": config.layerdrop, "apply_spec_augment": config.spec_augment}
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch, but the decoder stays in eval mode."""
+        super().train(mode)
+        self.model.decoder.eval()
+        return self
+
+    # --- where the parts are ---
+
+    @property
+    def encoder(self) -> Any:
+        """The part of the model that runs."""
+        return self.model.encoder
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The transformer layers of the encoder, from the bottom."""
+        found: Sequence[nn.Module] = self.encoder.layers
+        return found
+
+    def front_end_modules(self) -> Sequence[nn.Module]:
+        """The two convolutions over the spectrogram."""
+        return [self.encoder.conv1, self.encoder.conv2]
+
+    # --- forward ---
+
+    def front_end(self, audio: Tensor, audio_mask: Tensor) -> FrontEnd:
+        """Spectrogram and convolutions; see SpeechBackbone.front_end. With `positions: padded`, of 30 s."""
+        sound = real_sound(audio, audio_mask)
+        n_samples = sound.shape[1]
+        times_s = self.frame_times_s(n_samples).to(sound.device)
+        if self.config.positions == "padded":
+            sound = functional.pad(sound, (0, self.max_frames * HOP_SAMPLES - n_samples))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.feature_encoder_frozen):
+            hidden = functional.gelu(self.encoder.conv1(self.log_mel(sound)))
+            features = functional.gelu(self.encoder.conv2(hidden)).transpose(1, 2)
+        return FrontEnd(features, self.frame_mask(audio_mask), times_s)
+
+    def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Positions and transformer; the last state is layer-normalised. See SpeechBackbone.trunk."""
+        from transformers.masking_utils import create_bidirectional_mask
+
+        if hidden_from is not None:
+            raise ValueError(
+                "whisper has no mask embedding, so nothing can be hidden from it; masked prediction needs a family that"
+                " was trained by it, such as wav2vec, hubert or wavlm."
+            )
+        encoder, attended = self.encoder, self._attended(frame_mask)
+        hidden = self._spec_augment(features, frame_mask) + encoder.embed_positions.weight[: features.shape[1]]
+        states = [functional.dropout(hidden, encoder.dropout, self.training)]
+        attention_mask = create_bidirectional_mask(
+            config=self.model.config, inputs_embeds=hidden, attention_mask=attended
+        )
+        for layer in self.layers:
+            before = states[-1]
+            states.append(before if self._left_out() else self._run(layer, before, attention_mask=attention_mask))
+        states[-1] = encoder.layer_norm(states[-1])
+        return tuple(states)
+
+    def frame_times_s(self, n_samples: int) -> Tensor:
+        """Middle of each frame of n_samples of audio, in seconds from the first; float32, shape (n_frames,).
+
+        With `positions: padded` there are frames of all 30 s.
+
+        Raises
+        ------
+        ValueError
+            If the audio is shorter than one spectrogram frame or longer than the model's positions.
+        """
+        own = self._n_frames(n_samples)
+        n_frames = self.max_frames if self.config.positions == "padded" else own
+        return (torch.arange(n_frames, dtype=torch.float64) * HOP_SAMPLES / self.sample_rate_hz).float()
+
+    def frame_mask(self, audio_mask: Tensor) -> Tensor:
+        """Which frames are real, as the class says: bool (batch, n_samples) -> bool (batch, n_frames)."""
+        n_samples = audio_mask.shape[1]
+        n_own = self._n_frames(n_samples)
+        heard = functional.pad(audio_mask.cumsum(1, dtype=torch.int32), (1, 0))
+        middles = torch.arange(n_own, device=audio_mask.device) * HOP_SAMPLES
+        first = (middles - HALF_FIELD_SAMPLES).clamp(min=0)
+        end = (middles + HALF_FIELD_SAMPLES).clamp(max=n_samples)
+        own = heard[:, end] - heard[:, first] == end - first
+        return functional.pad(own, (0, self.max_frames - n_own)) if self.config.positions == "padded" else own
+
+    def front_end_settings(self) -> str:
+        """What decides the front end's output besides its weights and the sound."""
+        return f"{self.config.positions} {super().front_end_settings()}"
+
+    def describe(self) -> dict[str, Any]:
+        """Where the weights came from, the architecture and every switch, as plain JSON values."""
+        return {
+            **super().describe(),
+            "n_parameters_encoder": sum(parameter.numel() for parameter in self.encoder.parameters()),
+            "positions": self.config.positions,
+            "receptive_field_samples": 2 * HALF_FIELD_SAMPLES,
+        }
+
+    def _n_frames(self, n_samples: int) -> int:
+        """Frames that begin inside n_samples of audio."""
+        if n_samples < WINDOW_SAMPLES:
+            raise ValueError(
+                f"{n_samples} samples of audio are shorter than one frame of whisper's spectrogram ({WINDOW_SAMPLES}"
+                f" samples, {1000 * WINDOW_SAMPLES / self.sample_rate_hz:.0f} ms); use longer windows."
+            )
+        if n_samples > self.max_frames * HOP_SAMPLES:
+            raise ValueError(
+                f"windows are {n_samples / self.sample_rate_hz:g} s long, context included, and whisper"
+                f" {self.config.weights!r} hears at most {self.max_frames / self.frame_rate_hz:g} s; shorten them with"
+                " --data.window.n_trs or --data.window.context_s."
+            )
+        return (n_samples // MEL_HOP_SAMPLES + 1) // 2
+
+    def _attended(self, frame_mask: Tensor) -> Tensor | None:
+        """Frames that may be attended to; None for all, as published. A clip of nothing but padding attends to it."""
+        if self.config.positions == "padded":
+            return None
+        return frame_mask | ~frame_mask.any(1, keepdim=True)
+
+    def _spec_augment(self, features: Tensor, frame_mask: Tensor) -> Tensor:
+        """SpecAugment, where it is switched on and the backbone is in train mode.
+
+        It hides stretches of the convolutions' frames where the published code hides them in the spectrogram, so that
+        the front end stays a function of the sound alone.
+        """
+        if not (self.training and self.config.spec_augment):
+            return features
+        masked: Tensor = self.model._mask_input_features(features.transpose(1, 2).clone(), attention_mask=frame_mask)
+        return masked.transpose(1, 2)

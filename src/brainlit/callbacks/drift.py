@@ -1,0 +1,221 @@
+"""How far each layer has moved from the pretrained model, epoch by epoch."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.callbacks.layer_features import layer_features
+from brainlit.encoding.roles import Span
+from brainlit.encoding.similarity import linear_cka, relative_change
+from brainlit.store.atomic import atomic_path
+
+TABLE_FILE = "drift.csv"
+REFERENCE_FILE = "drift_reference.npz"
+FEWEST_ROWS = 4
+COLUMNS = ("epoch", "step", "layer", "cka", "change")
+Float32Array = npt.NDArray[np.float32]
+Row = dict[str, str]
+
+
+class FeatureDrift(pl.Callback):
+    """Compare hidden states with those of the pretrained model, for the same sound, after every so many epochs.
+
+    Before training, the states of some windows of the role `choose` (of `tune`, where there is no other) are kept,
+    averaged per scanner row, in <run>/drift_reference.npz; a resumed run reads them from there. After every n epochs
+    and at the end, each layer's linear CKA with them (1: alike but for rotation and scale) and its relative change
+    (norm of the difference over the norm) go to every logger as drift/cka/layer-<k> and drift/change/layer-<k>, and as
+    rows into <run>/drift.csv. Rows without sound do not count.
+
+    Training goes on as it would without this callback. Only the first process computes, while the others wait at their
+    next collective.
+
+    Parameters
+    ----------
+    every_n_epochs : int
+        After how many epochs to compare; the end of training is compared in any case.
+    layers : 'all' or list of int
+        Hidden states; 0 is the input of the first layer, negative ones count from the end.
+    max_batches : int
+        Batches of windows that are compared, the first ones of the role.
+    debiased : bool
+        Use the unbiased estimate in CKA. The usual one is near 1 whatever happens where there are fewer rows than
+        features.
+    run_dir : str, optional
+        The run directory; the trainer's default_root_dir where not given.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        layers: Literal["all"] | list[int] = "all",
+        max_batches: int = 4,
+        debiased: bool = True,
+        run_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs is {every_n_epochs}; give 1 (after each epoch) or more.")
+        if max_batches < 1:
+            raise ValueError(f"max_batches is {max_batches}; give at least 1.")
+        if layers != "all" and not layers:
+            raise ValueError("layers are empty; name hidden states, or give 'all'.")
+        self.every_n_epochs, self.layers, self.max_batches = every_n_epochs, layers, max_batches
+        self.debiased, self.run_dir = debiased, run_dir
+        self._reference: dict[int, Float32Array] = {}
+        self._rows: list[Row] = []
+        self._compared_epoch = 0
+
+    # --- Lightning hooks ---
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the states of the pretrained model, or read them where the run is resumed."""
+        self._compared_epoch = 0
+        if not trainer.is_global_zero:
+            return
+        path = self._folder(trainer) / REFERENCE_FILE
+        what = self._what(trainer, pl_module)
+        if trainer.ckpt_path is None:
+            self._reference = self._states(trainer, pl_module)
+            self._check_enough()
+            save_reference(path, self._reference, what)
+            self._rows = []
+        else:
+            self._reference = load_reference(path, what)
+            self._rows = read_rows(path.with_name(TABLE_FILE))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare every so many epochs."""
+        epoch = trainer.current_epoch + 1
+        if trainer.is_global_zero and epoch % self.every_n_epochs == 0:
+            self.compare(trainer, pl_module, epoch)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare after the last epoch, unless that was just done."""
+        epoch = trainer.current_epoch
+        if trainer.is_global_zero and epoch > 0 and self._compared_epoch != epoch:
+            self.compare(trainer, pl_module, epoch)
+
+    # --- The comparison ---
+
+    def compare(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
+        """Compare now: log, and write the table anew with the rows of this epoch."""
+        values: dict[str, float] = {}
+        rows = [row for row in self._rows if int(row["epoch"]) < epoch]
+        for layer, now in self._states(trainer, pl_module).items():
+            before = self._reference[layer]
+            heard = before.any(axis=1)
+            scores = {
+                "cka": linear_cka(before[heard], now[heard], self.debiased),
+                "change": relative_change(before[heard], now[heard]),
+            }
+            values |= {f"drift/{name}/layer-{layer}": value for name, value in scores.items() if math.isfinite(value)}
+            where = {"epoch": epoch, "step": trainer.global_step, "layer": layer}
+            rows.append({column: str(value) for column, value in {**where, **scores}.items()})
+        self._rows, self._compared_epoch = rows, epoch
+        write_rows(self._folder(trainer) / TABLE_FILE, rows)
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+
+    def _check_enough(self) -> None:
+        """Too few rows are noticed before an epoch is trained."""
+        n_heard = min(int(states.any(axis=1).sum()) for states in self._reference.values())
+        if n_heard < FEWEST_ROWS:
+            raise ValueError(
+                f"FeatureDrift has {n_heard} rows with sound to compare and needs at least {FEWEST_ROWS}; give the role"
+                " 'choose' more, raise max_batches, or leave the callback out."
+            )
+
+    def _states(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[int, Float32Array]:
+        """Pooled states (n_rows, hidden_size) of the asked layers; modes and random states come back."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        return layer_features(pl_module, datamodule, self._spans(datamodule), self._layers(pl_module), progress=False)
+
+    def _spans(self, datamodule: Any) -> list[Span]:
+        spans = datamodule.roles.spans("choose") or datamodule.roles.spans("tune")
+        return first_windows(spans, datamodule.window.n_trs, self.max_batches * datamodule.batch_size)
+
+    def _layers(self, pl_module: Any) -> list[int]:
+        n_states = int(pl_module.backbone.n_layers) + 1
+        asked = range(n_states) if self.layers == "all" else self.layers
+        for layer in asked:
+            if not -n_states <= layer < n_states:
+                raise ValueError(f"layer {layer} does not exist: the backbone has hidden states 0..{n_states - 1}.")
+        return sorted({layer % n_states for layer in asked})
+
+    def _what(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
+        """What is compared, in words: another reference must not be taken for it."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        spans = ", ".join(map(str, self._spans(datamodule)))
+        return f"layers {self._layers(pl_module)} of {spans} in store {datamodule.store.fingerprint}"
+
+    def _folder(self, trainer: pl.Trainer) -> Path:
+        return Path(self.run_dir or trainer.default_root_dir)
+
+
+def first_windows(spans: Sequence[Span], n_trs: int, n_windows: int) -> list[Span]:
+    """The part of the spans that their first n_windows windows of n_trs rows cover.
+
+    >>> [str(span) for span in first_windows([Span("a", 0, 10), Span("b", 5, 50)], 4, 5)]
+    ['a[0:10]', 'b[5:13]']
+    """
+    covered = []
+    for span in spans:
+        n_here = min(math.ceil(span.n_trs / n_trs), n_windows)
+        if n_here:
+            covered.append(Span(span.story, span.start_tr, min(span.start_tr + n_here * n_trs, span.stop_tr)))
+        n_windows -= n_here
+    return covered
+
+
+def save_reference(path: Path, states: dict[int, Float32Array], what: str) -> None:
+    """Write the states of the pretrained model, one array per layer, and what they are of; atomically."""
+    arrays = {f"layer-{layer}": values for layer, values in states.items()}
+    with atomic_path(path) as temporary:
+        np.savez(temporary, what=np.array(what), **arrays)  # type: ignore[arg-type]
+
+
+def load_reference(path: Path, what: str) -> dict[int, Float32Array]:
+    """Read them again.
+
+    Raises
+    ------
+    RuntimeError
+        If the file is missing, or is of other layers, rows or data.
+    """
+    if not path.exists():
+        raise RuntimeError(
+            f"the run is resumed, but {path}, the hidden states from before training, is missing. Put the file back, or"
+            " resume without the callback FeatureDrift."
+        )
+    with np.load(path, allow_pickle=False) as arrays:
+        if str(arrays["what"]) != what:
+            raise RuntimeError(
+                f"{path} holds {arrays['what']}, but now these are compared: {what}. Resume with the settings and data"
+                " that the run began with."
+            )
+        names = [name for name in arrays.files if name != "what"]
+        return {int(name.removeprefix("layer-")): arrays[name] for name in names}
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of drift.csv; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write drift.csv, atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)

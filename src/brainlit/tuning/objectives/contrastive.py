@@ -1,0 +1,162 @@
+"""wav2vec 2.0's own loss: tell the quantised sound of a hidden frame from that of other hidden frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from brainlit.backbones import FrontEnd, SpeechBackbone
+from brainlit.tuning.objectives.base import Batch, Objective
+from brainlit.tuning.objectives.config import ObjectiveConfig
+from brainlit.tuning.objectives.initial import new_linear
+from brainlit.tuning.objectives.masking import clip_generators, draw_others, hide_spans, mask_settings
+from brainlit.tuning.objectives.quantiser import Quantised, new_quantiser, quantise
+
+
+class Draws(NamedTuple):
+    """What a step hides and compares.
+
+    Parameters
+    ----------
+    hidden : bool Tensor of shape (batch, n_frames)
+        Frames hidden from the transformer; n_hidden is the most in one clip.
+    negatives : int64 Tensor of shape (batch, n_hidden, n_negatives)
+        Distractors of each hidden frame of a clip, as numbers among the clip's hidden frames.
+    noise : torch.Generator or None
+        Of the Gumbel softmax; None to quantise without noise.
+    """
+
+    hidden: Tensor
+    negatives: Tensor
+    noise: torch.Generator | None
+
+
+class Contrastive(Objective):
+    """Contrastive and diversity loss of wav2vec 2.0 (arXiv 2006.11477, eq. 2 to 4), per hidden frame.
+
+    The same numbers as transformers' Wav2Vec2ForPreTraining for the same draws, divided by the hidden frames. A clip
+    with fewer than two hidden frames has no distractors and does not count.
+
+    Parameters
+    ----------
+    config : ObjectiveConfig
+    backbone : SpeechBackbone
+        The wav2vec 2.0 model that is to be trained.
+    seed : int
+        Of the initial weights and of all that is drawn.
+    """
+
+    needs_mask_embedding: ClassVar[bool] = True
+
+    def __init__(self, config: ObjectiveConfig, backbone: SpeechBackbone, seed: int) -> None:
+        super().__init__()
+        self.config, self.seed = config, seed
+        self.mask_prob, self.mask_length = mask_settings(config, backbone)
+        settings = backbone.model.config
+        n_groups = config.n_groups or settings.num_codevector_groups
+        n_vars = config.n_vars or settings.num_codevectors_per_group
+        if settings.codevector_dim % n_groups:
+            raise ValueError(
+                f"objective.n_groups is {n_groups}, and codewords of {settings.codevector_dim} numbers cannot be cut"
+                " into so many parts; give a divisor, or null for what the checkpoint says."
+            )
+        generator = torch.Generator().manual_seed(seed)
+        self.quantizer = new_quantiser(backbone.n_features, n_groups, n_vars, settings.codevector_dim, generator)
+        self.project_hid = new_linear(backbone.hidden_size, settings.proj_codevector_dim, generator)
+        self.project_q = new_linear(settings.codevector_dim, settings.proj_codevector_dim, generator)
+
+    def forward(
+        self,
+        backbone: SpeechBackbone,
+        front: FrontEnd,
+        batch: Batch,
+        step: int,
+        states: Sequence[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss, its two parts, perplexity of the codebooks, accuracy and hidden frames; see Objective.forward."""
+        draws = self.draw(front.frame_mask, batch, step)
+        predicted = backbone.trunk(front.features, front.frame_mask, hidden_from=draws.hidden)[-1]
+        model: Any = backbone.model
+        with torch.autocast(predicted.device.type, enabled=False):
+            heard = model.feature_projection.layer_norm(front.features[draws.hidden].float())
+            return self.score(predicted[draws.hidden].float(), heard, draws, self.config.gumbel_temperature(step))
+
+    def draw(self, frame_mask: Tensor, batch: Batch, step: int) -> Draws:
+        """Hidden frames, distractors and the source of noise for a batch; without noise in eval mode."""
+        generators = clip_generators(self.seed, step if self.training else None, batch)
+        hidden = hide_spans(frame_mask, self.mask_prob, self.mask_length, generators)
+        n_hidden = hidden.sum(1).tolist()
+        negatives = np.zeros((len(n_hidden), max(n_hidden), self.config.n_negatives), dtype=np.int64)
+        for k, (count, rng) in enumerate(zip(n_hidden, generators, strict=True)):
+            negatives[k, :count] = draw_others(count, self.config.n_negatives, rng)
+        noise = None
+        if self.training:
+            noise = torch.Generator(frame_mask.device).manual_seed(int(generators[0].integers(2**62)))
+        return Draws(hidden, torch.from_numpy(negatives).to(frame_mask.device), noise)
+
+    def score(self, predicted: Tensor, heard: Tensor, draws: Draws, temperature: float) -> dict[str, Tensor]:
+        """Losses from the hidden frames alone.
+
+        Parameters
+        ----------
+        predicted : float32 Tensor of shape (n_hidden_of_all_clips, hidden_size)
+            What the transformer makes of hidden frames, clip after clip.
+        heard : float32 Tensor of shape (n_hidden_of_all_clips, n_features)
+            What was hidden, as it comes out of the layer norm before the projection.
+        temperature : float
+            Of the Gumbel softmax.
+        """
+        n_hidden = draws.hidden.sum(1)
+        there = torch.arange(draws.negatives.shape[1], device=n_hidden.device) < n_hidden[:, None]
+        counted = there & (n_hidden > 1)[:, None]
+        if not counted.any():
+            return _nothing(predicted.sum() * 0)
+        quantised = quantise(self.quantizer, heard, temperature, draws.noise)
+        logits = self._logits(self.project_hid(predicted), quantised, there, draws.negatives)[counted]
+        positive = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+        contrastive = functional.cross_entropy(logits, positive)
+        n_codewords = self.quantizer.num_groups * self.quantizer.num_vars
+        diversity = (n_codewords - quantised.perplexity) / n_codewords
+        return {
+            "loss": contrastive + self.config.diversity_weight * diversity,
+            "contrastive": contrastive.detach(),
+            "diversity": diversity.detach(),
+            "perplexity": quantised.perplexity.detach(),
+            "accuracy": (logits.detach().argmax(1) == 0).float().mean(),
+            "n_hidden": counted.sum(),
+        }
+
+    def _logits(self, projected: Tensor, quantised: Quantised, there: Tensor, negatives: Tensor) -> Tensor:
+        """Cosine similarities / temperature, the true one first: (batch, n_hidden, 1 + n_negatives).
+
+        Of all pairs in a clip as one product, then the drawn ones. Distractors with the same codes as the true
+        codeword are left out.
+        """
+        predicted = _per_clip(functional.normalize(projected, dim=-1), there)
+        codewords = _per_clip(functional.normalize(self.project_q(quantised.vectors), dim=-1), there)
+        similarity = predicted @ codewords.transpose(1, 2)
+        radix = self.quantizer.num_vars ** torch.arange(quantised.codes.shape[1], device=there.device)
+        codes = _per_clip((quantised.codes * radix).sum(1), there)
+        clip = torch.arange(len(there), device=there.device)[:, None, None]
+        same = codes[clip, negatives] == codes[:, :, None]
+        others = similarity.gather(2, negatives).masked_fill(same, -torch.inf)
+        true = similarity.diagonal(dim1=1, dim2=2)[:, :, None]
+        return torch.cat([true, others], 2) / self.config.temperature
+
+
+def _per_clip(rows: Tensor, there: Tensor) -> Tensor:
+    """Rows of all clips one after another -> (batch, n_hidden, ...), with zeros where a clip has fewer."""
+    padded = rows.new_zeros((*there.shape, *rows.shape[1:]))
+    padded[there] = rows
+    return padded
+
+
+def _nothing(zero: Tensor) -> dict[str, Tensor]:
+    """What a batch without hidden frames counts for."""
+    parts = ("contrastive", "diversity", "perplexity", "accuracy", "n_hidden")
+    return {"loss": zero, **dict.fromkeys(parts, zero.detach())}

@@ -1,0 +1,153 @@
+"""Spell the words of a window from its last hidden states: connectionist temporal classification."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from brainlit.backbones import FrontEnd, SpeechBackbone
+from brainlit.tuning.objectives.base import Batch, Objective
+from brainlit.tuning.objectives.characters import collapse, edit_distance, frames_needed, plain
+from brainlit.tuning.objectives.config import check_characters
+from brainlit.tuning.objectives.initial import new_linear
+
+log = logging.getLogger(__name__)
+
+BLANK = 0
+
+
+class CharacterCtc(Objective):
+    """CTC over characters (Graves et al. 2006, doi:10.1145/1143844.1143891), in nats per character.
+
+    Frames of padding are taken out, on whichever side they are. Windows without words do not count; nor do windows
+    whose text needs more frames than there are, which are counted and logged. English is spoken at some 15 characters
+    a second, so a model of 25 frames per second suffices and one of less would lose fast passages.
+
+    Parameters
+    ----------
+    characters : str
+        The alphabet, beginning with a space (see inventory_of); kept in the state_dict, and a state of another
+        alphabet is refused.
+    hidden_size : int
+        Of the states that are read.
+    seed : int
+        Of the initial weights.
+    """
+
+    code_points: Tensor
+
+    def __init__(self, characters: str, hidden_size: int, seed: int) -> None:
+        super().__init__()
+        self.characters = check_characters(characters)
+        self.linear = new_linear(hidden_size, len(characters) + 1, torch.Generator().manual_seed(seed))
+        self.register_buffer("code_points", torch.tensor([ord(character) for character in characters]))
+        self.register_load_state_dict_pre_hook(_check_alphabet)  # type: ignore[no-untyped-call]
+        self._index = {character: k for k, character in enumerate(characters, start=BLANK + 1)}
+        self._named_unknown: set[str] = set()
+        self._named_too_long = False
+
+    def forward(
+        self,
+        backbone: SpeechBackbone,
+        front: FrontEnd,
+        batch: Batch,
+        step: int,
+        states: Sequence[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss, windows that counted and windows left out; character_error_rate in eval mode. See Objective.forward."""
+        if states is None:
+            states = backbone.trunk(front.features, front.frame_mask)
+        with torch.autocast(front.features.device.type, enabled=False):
+            logits = self.linear(states[-1].float())
+            return self.score(logits, front.frame_mask, batch["text"])
+
+    def score(self, logits: Tensor, frame_mask: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Loss from logits (batch, n_frames, 1 + n_characters), blank first."""
+        n_frames = frame_mask.sum(1).tolist()
+        labels = [self.encode(text) for text in texts]
+        needed = [frames_needed(label) for label in labels]
+        kept = [k for k, label in enumerate(labels) if label and needed[k] <= n_frames[k]]
+        too_long = [k for k in range(len(labels)) if needed[k] > n_frames[k]]
+        self._warn_too_long([(len(labels[k]), needed[k], n_frames[k]) for k in too_long])
+        device = logits.device
+        parts = {
+            "loss": logits.sum() * 0,
+            "n_windows": torch.tensor(len(kept), device=device),
+            "n_too_long": torch.tensor(len(too_long), device=device),
+        }
+        if not kept:
+            return parts
+        log_probs = compact(logits.log_softmax(-1), frame_mask)[kept]
+        chosen = [labels[k] for k in kept]
+        parts["loss"] = _loss(log_probs, [n_frames[k] for k in kept], chosen)
+        if not self.training:
+            spelt = _spell(log_probs, [n_frames[k] for k in kept])
+            n_wrong = sum(edit_distance(a, b) for a, b in zip(spelt, chosen, strict=True))
+            parts["character_error_rate"] = torch.tensor(n_wrong / sum(map(len, chosen)), device=device)
+        return parts
+
+    def encode(self, text: str) -> list[int]:
+        """Numbers of a text's characters, from 1; characters that the alphabet lacks are dropped and logged once."""
+        text = plain(text)
+        unknown = set(text) - set(self._index)
+        if unknown - self._named_unknown:
+            new = sorted(unknown - self._named_unknown)
+            log.warning("CTC drops characters that its alphabet %r lacks: %s", self.characters, " ".join(new))
+            self._named_unknown |= unknown
+        known = " ".join("".join(character for character in text if character in self._index).split())
+        return [self._index[character] for character in known]
+
+    def decode(self, labels: Sequence[int]) -> str:
+        """The text of some numbers, as encode gives them."""
+        return "".join(self.characters[label - 1] for label in labels)
+
+    def _warn_too_long(self, cases: Sequence[tuple[int, int, int]]) -> None:
+        if cases and not self._named_too_long:
+            log.warning(
+                "a text of %d characters needs %d frames and its window has %d of sound; CTC leaves such windows"
+                " out and logs how many as n_too_long",
+                *cases[0],
+            )
+            self._named_too_long = True
+
+
+def compact(rows: Tensor, frame_mask: Tensor) -> Tensor:
+    """Real frames first, in their order: (batch, n_frames, n) -> (batch, n_frames, n)."""
+    order = (~frame_mask).long().argsort(dim=1, stable=True)
+    return rows.gather(1, order[:, :, None].expand_as(rows))
+
+
+def _loss(log_probs: Tensor, n_frames: Sequence[int], labels: Sequence[Sequence[int]]) -> Tensor:
+    """Nats per character over clips of (batch, n_frames, n_labels)."""
+    lengths = [len(label) for label in labels]
+    total = functional.ctc_loss(
+        log_probs.transpose(0, 1),
+        torch.tensor([label for clip in labels for label in clip], device=log_probs.device),
+        torch.tensor(n_frames),
+        torch.tensor(lengths),
+        blank=BLANK,
+        reduction="sum",
+        zero_infinity=True,
+    )
+    return total / sum(lengths)
+
+
+def _spell(log_probs: Tensor, n_frames: Sequence[int]) -> list[list[int]]:
+    """The likeliest label of each frame, collapsed."""
+    paths = log_probs.detach().argmax(-1).tolist()
+    return [collapse(path[:n], BLANK) for path, n in zip(paths, n_frames, strict=True)]
+
+
+def _check_alphabet(module: CharacterCtc, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    """Refuse the state of another alphabet before it is loaded."""
+    found = state.get(f"{prefix}code_points")
+    if found is not None and found.tolist() != module.code_points.tolist():
+        theirs = "".join(map(chr, found.tolist()))
+        raise ValueError(
+            f"the checkpoint's CTC spells with {theirs!r} and this model with {module.characters!r}; give"
+            " --model.objective.characters the checkpoint's alphabet, or the stories that it was trained on."
+        )

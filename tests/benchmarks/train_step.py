@@ -1,0 +1,200 @@
+"""What a training step costs: the plain loop of the paper beside brainlit's, alternating in one process.
+
+Run as `python -m tests.benchmarks.train_step`; `--device cuda` on a GPU. Nothing is downloaded: weights are random, of
+the published architecture. The plain loop is what arXiv 2410.09230 describes, written anew: float32, the convolutions
+frozen but computed in every step, mean pooling, one linear map, mean squared error, Adam with two groups.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brainlit.backbones import BackboneConfig
+from brainlit.backbones.frames import normalise_clips
+from brainlit.tuning import BrainTuning
+from brainlit.tuning.front_end_cache import FrontEndCache, FrontEndCacheConfig
+from brainlit.tuning.heads import HeadConfig
+from brainlit.tuning.pooling import PoolingConfig
+from brainlit.tuning.precision import slow_precision
+
+SAMPLE_RATE_HZ = 16_000
+Step = Callable[[], Any]
+
+
+def main() -> None:
+    """Print both tables."""
+    options = _options()
+    device = torch.device(options.device)
+    batch = make_batch(options.batch_size, options.window_s, {"S1": options.n_targets}, device)
+    with tempfile.TemporaryDirectory() as folder:
+        variants = {
+            "plain float32 loop, eager attention": plain_step(batch, "eager"),
+            "plain float32 loop": plain_step(batch, "sdpa"),
+            "front end cached": our_step(batch, folder, fused=False),
+            "front end cached, fused AdamW": our_step(batch, folder),
+        }
+        slow = slow_precision("bf16-mixed", device)
+        if slow is None or options.bf16:
+            variants["front end cached, fused AdamW, bf16"] = our_step(batch, folder, dtype=torch.bfloat16)
+        else:
+            print(slow)
+        print(
+            f"\nOne step: {options.batch_size} windows of {options.window_s:g} s, {options.n_targets} targets, {device}"
+        )
+        table(alternate(variants, options.repeats, device), device, flops_of_trunk(batch))
+        three = dict.fromkeys(("S1", "S2", "S3"), options.n_targets)
+        together = make_batch(options.batch_size, options.window_s, three, device)
+        print("\nThree subjects")
+        table(
+            alternate(
+                {
+                    "three forwards, three steps": our_step(batch, folder, times=3),
+                    "one forward, three heads": our_step(together, folder),
+                },
+                options.repeats,
+                device,
+            ),
+            device,
+        )
+
+
+def make_batch(n: int, window_s: float, sizes: dict[str, int], device: torch.device) -> dict[str, Any]:
+    """Noise of the paper's window, one row of targets for each subject."""
+    generator = torch.Generator().manual_seed(0)
+    audio = torch.randint(-8000, 8000, (n, int(window_s * SAMPLE_RATE_HZ)), generator=generator).to(torch.int16)
+    targets = {name: torch.randn(n, 1, size, generator=generator).to(device) for name, size in sizes.items()}
+    return {
+        "audio": audio.to(device),
+        "audio_mask": torch.ones_like(audio, dtype=torch.bool).to(device),
+        "bin_edges_s": torch.tensor([[0.0, window_s]]).repeat(n, 1).to(device),
+        "targets": targets,
+        "target_mask": {name: torch.ones(n, 1, dtype=torch.bool, device=device) for name in sizes},
+        "text": [""] * n,
+    }
+
+
+def plain_step(batch: dict[str, Any], attention: str) -> Step:
+    """The paper's loop."""
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    device = batch["audio"].device
+    target = batch["targets"]["S1"][:, 0]
+    model = Wav2Vec2Model(Wav2Vec2Config(attn_implementation=attention)).to(device).eval()
+    model.freeze_feature_encoder()
+    head = nn.Linear(768, target.shape[1]).to(device)
+    groups = [{"params": model.parameters(), "lr": 5e-5}, {"params": head.parameters(), "lr": 1e-4}]
+    optimizer = torch.optim.Adam(groups, fused=False, foreach=False)
+
+    def step() -> Tensor:
+        sound = normalise_clips(batch["audio"], batch["audio_mask"])
+        loss = nn.functional.mse_loss(head(model(sound).last_hidden_state.mean(1)), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def our_step(
+    batch: dict[str, Any],
+    folder: str,
+    fused: bool = True,
+    dtype: torch.dtype | None = None,
+    times: int = 1,
+) -> Step:
+    """The same window, loss and optimiser through BrainTuning; `times` steps of it."""
+    device = batch["audio"].device
+    module = BrainTuning(
+        BackboneConfig(weights="random:base"),
+        pooling=PoolingConfig(over="window"),
+        head=HeadConfig(dropout=0.0),
+        standardise_pools=False,
+    ).to(device)
+    module.build_head({name: values.shape[2] for name, values in batch["targets"].items()})
+    module.to(device)
+    module.cache = FrontEndCache(FrontEndCacheConfig(max_gb=5.0, folder=folder), module.backbone)
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=5e-5, fused=fused)
+
+    def step() -> Tensor:
+        for _ in range(times):
+            with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+                loss = module.losses(batch)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return loss
+
+    return step
+
+
+def alternate(variants: dict[str, Step], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each variant, one after the other, `repeats` rounds after one that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for k in range(repeats + 1):
+        for name, step in variants.items():
+            _wait(device)
+            started = time.perf_counter()
+            step()
+            _wait(device)
+            if k:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def table(seconds: dict[str, list[float]], device: torch.device, flops: float | None = None) -> None:
+    """Median with minimum and maximum, and how many times faster than the first."""
+    first = statistics.median(next(iter(seconds.values())))
+    peak = matmul_rate(device) if flops and device.type == "cuda" else None
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        share = f"  {100 * flops / median / peak:5.1f} % of a bf16 product's rate" if peak and flops else ""
+        print(f"{name:44} {median:7.3f} s ({min(values):.3f} to {max(values):.3f})  {first / median:5.2f} x{share}")
+
+
+def flops_of_trunk(batch: dict[str, Any]) -> float:
+    """Floating point operations of the transformer, forward and backward: six per weight and frame, and attention."""
+    n, n_samples = batch["audio"].shape
+    n_frames, n_layers, size = n_samples / 320, 12, 768
+    weights = n_layers * 12 * size**2
+    return float(6 * n * n_frames * weights + 12 * n * n_layers * n_frames**2 * size)
+
+
+def matmul_rate(device: torch.device, size: int = 8192) -> float:
+    """What the device does on a large bf16 matrix product, in operations per second."""
+    a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    a @ a
+    _wait(device)
+    started = time.perf_counter()
+    for _ in range(10):
+        a @ a
+    _wait(device)
+    return 10 * 2 * size**3 / (time.perf_counter() - started)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--batch-size", type=int, default=2, help="windows per step")
+    parser.add_argument("--window-s", type=float, default=10.0, help="seconds per window")
+    parser.add_argument("--n-targets", type=int, default=50_732, help="voxels (UTS03 above a ceiling of 0.4)")
+    parser.add_argument("--repeats", type=int, default=3, help="counted rounds")
+    parser.add_argument("--bf16", action="store_true", help="also bf16 where the processor has no instructions for it")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
