@@ -9,7 +9,6 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +130,9 @@ def _merge_lora(backbone: SpeechBackbone) -> None:
     from peft.tuners.lora import LoraLayer
 
     if any(isinstance(part, LoraLayer) for part in backbone.modules()):
-        import_module("brainlit.backbones.lora").merge_lora(backbone)
+        from brainlit.backbones.lora import merge_lora
+
+        merge_lora(backbone)
 
 
 def _what_it_says(checkpoint: Path) -> dict[str, Any]:
