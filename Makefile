@@ -9,6 +9,7 @@ SEED ?=
 ARGS ?=
 RUN ?=
 SEEDS ?= 11 12 13
+FRACTIONS ?= 0.1 0.25 0.5 1
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2
 
@@ -20,13 +21,16 @@ CONFIGS = -c experiments/brain_tune.yaml -c experiments/data/$(DATA).yaml -c exp
 	-c experiments/regime/$(REGIME).yaml $(if $(PRESET),-c experiments/paper/$(PRESET).yaml)
 CHOICES = $(if $(SEED),--seed_everything $(SEED)) $(if $(SIZE),--model.backbone.weights $(SIZE)) \
 	$(if $(SUBJECT),--data.subjects [$(SUBJECT)])
+# Runs of other data, sizes or presets have a folder of their own: runs/fractions-lebel2023-UTS03, say.
+nothing :=
+CURVES = fractions$(subst $(nothing) ,,$(addprefix -,$(filter-out demo,$(DATA)) $(SUBJECT) $(notdir $(SIZE)) $(PRESET)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint data report doctor reproduce bench clean
+.PHONY: help train test lint data report doctor reproduce fractions bench bench-step bench-full clean
 
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables:"
 	@echo "    MODEL=$(MODEL)       of `cd experiments/model && echo *.yaml | sed 's/\.yaml//g'`"
 	@echo "    SIZE=...            published weights by name (base, large, ...), hub id or folder; the tiny model otherwise"
@@ -61,8 +65,20 @@ reproduce: $(READY) ## brain and permuted runs for each of SEEDS="11 12 13" of t
 		--data.regime $$regime --run.experiment reproduce --run.id $$regime-$$seed $(ARGS) || exit 1; done; done
 	$(BIN)/brainlit compare $(foreach seed,$(SEEDS),runs/reproduce/brain-$(seed) runs/reproduce/permuted-$(seed))
 
+fractions: $(READY) ## REGIME on each of FRACTIONS="0.1 0.25 0.5 1" of the data and SEEDS (finished runs are kept), and the curve
+	@for seed in $(SEEDS); do for fraction in $(FRACTIONS); do id=$(MODEL)-$(REGIME)-$$fraction-$$seed; \
+		[ -f runs/$(CURVES)/$$id/report.html ] || $(BIN)/brainlit fit $(CONFIGS) $(CHOICES) --seed_everything $$seed \
+		--data.tune_fraction $$fraction --run.experiment $(CURVES) --run.id $$id $(ARGS) || exit 1; done; done
+	$(BIN)/brainlit curve --output runs/$(CURVES)/$(MODEL) $$(dirname runs/$(CURVES)/$(MODEL)-*/report.html)
+
 bench: $(READY) ## what the store costs at the size of a real data set (25 GB of disk, ten minutes; ARGS="--scale .1" for less)
 	$(BIN)/python -m tests.benchmarks.store_size $(ARGS)
+
+bench-step: $(READY) ## what a training step costs beside a plain loop (ten minutes; ARGS="--device cuda" on a GPU)
+	$(BIN)/python -m tests.benchmarks.train_step $(ARGS)
+
+bench-full: $(READY) ## one step and an export of five published sizes, with peak memory (ARGS="--precision fp32 --window-s 10")
+	$(BIN)/python -m tests.benchmarks.full_size $(ARGS)
 
 doctor: $(READY) ## look at this machine and say what is missing
 	$(BIN)/brainlit doctor

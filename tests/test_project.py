@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
@@ -12,7 +13,20 @@ from typing import Any
 import pytest
 import yaml
 
+from brainlit.backbones import BACKBONES
+from brainlit.backbones.sizes import SIZES
+from brainlit.cli.training import parsed
+from brainlit.datamodules.targets.config import REGIMES
+from brainlit.tuning.anchor import AnchorConfig
+from brainlit.tuning.heads import HEADS
+from brainlit.tuning.losses import LOSSES, LossConfig
+from brainlit.tuning.objectives import ObjectiveConfig
+from brainlit.tuning.objectives.build import SELF_SUPERVISED
+
 ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
+BASE = ["-c", str(EXPERIMENTS / "brain_tune.yaml"), "-c", str(EXPERIMENTS / "data" / "demo.yaml")]
+TEXTS = [ROOT / "README.md", EXPERIMENTS / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def _constraints() -> dict[str, str]:
@@ -74,13 +88,13 @@ def test_espeak_stays_an_extra() -> None:
 
 
 def _targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 
 
 def test_every_make_command_in_the_texts_is_a_target() -> None:
     texts = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / ".ci" / "run"]
     texts += [*(ROOT / "docs").glob("*.md"), *(ROOT / "data").glob("*.md"), *(ROOT / "experiments").rglob("*.*")]
-    mentioned = {target for text in texts for target in re.findall(r"\bmake ([a-z]+)\b(?= |`|$)", _code(text))}
+    mentioned = {target for text in texts for target in re.findall(r"\bmake ([a-z-]+)\b(?= |`|$)", _code(text))}
     assert mentioned >= {"train", "test"}
     assert mentioned <= _targets()
 
@@ -94,7 +108,7 @@ def _code(path: Path) -> str:
 
 
 def test_every_file_that_the_texts_link_to_exists() -> None:
-    for text in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+    for text in [*TEXTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
         for link in re.findall(r"\]\(([^)#]+)", text.read_text()):
             if "://" not in link:
                 assert (text.parent / link).exists(), f"{text.name} links to {link}"
@@ -118,14 +132,16 @@ def test_make_help_lists_every_target() -> None:
 
 
 def test_make_train_passes_on_what_was_chosen() -> None:
-    chosen = ["MODEL=wav2vec", "DATA=alice", "SEED=3", "REGIME=permuted", "SUBJECT=s18", "ARGS=--trainer.max_epochs 2"]
+    chosen = ["MODEL=wav2vec", "DATA=alice", "SEED=3", "REGIME=permuted", "SUBJECT=s18", "SIZE=base"]
+    chosen += ["PRESET=paper_code", "ARGS=--trainer.max_epochs 2"]
     done = subprocess.run(
         ["make", "--no-print-directory", "-n", "train", *chosen], cwd=ROOT, capture_output=True, text=True, check=True
     )
     command = " ".join(done.stdout.split())
     assert command.endswith(
-        "brainlit fit -c experiments/brain_tune.yaml -c experiments/model/wav2vec.yaml -c experiments/data/alice.yaml"
-        " --seed_everything 3 --data.regime permuted --data.subjects [s18] --trainer.max_epochs 2"
+        "brainlit fit -c experiments/brain_tune.yaml -c experiments/data/alice.yaml -c experiments/model/wav2vec.yaml"
+        " -c experiments/regime/permuted.yaml -c experiments/paper/paper_code.yaml"
+        " --seed_everything 3 --model.backbone.weights base --data.subjects [s18] --trainer.max_epochs 2"
     )
 
 
@@ -147,3 +163,136 @@ def test_the_import_contracts_name_every_room() -> None:
     package = ROOT / "src" / "brainlit"
     rooms = {f"brainlit.{path.stem}" for path in package.iterdir() if not path.name.startswith(("_", "py."))}
     assert layers == rooms
+
+
+# --- what the texts say about options, files and names ---
+
+
+def _blocks(path: Path, language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [block for name, block in fenced if name == language]
+
+
+def _commands(path: Path) -> list[str]:
+    """Lines of the blocks of a text that have no language, with continued lines put together."""
+    return [line.strip() for block in _blocks(path, "") for line in block.replace("\\\n", " ").splitlines()]
+
+
+def _column(path: Path, header: str, n: int = 0) -> list[list[str]]:
+    """The words in back ticks of column n in the rows of the table with this header, row by row."""
+    lines = path.read_text().split(header + "\n")[1].splitlines()[1:]
+    rows = [line.split(" | ") for line in lines[: next(k for k, line in enumerate([*lines, ""]) if line[:1] != "|")]]
+    return [re.findall(r"`([^`]+)`", row[n]) for row in rows]
+
+
+def _stems(folder: str) -> set[str]:
+    return {path.stem for path in (EXPERIMENTS / folder).glob("*.yaml")}
+
+
+@pytest.fixture(scope="module")
+def parser() -> Any:
+    return parsed("fit", BASE).parser
+
+
+@pytest.mark.parametrize("text", [*TEXTS, ROOT / "CHANGELOG.md"], ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_option_that_a_text_names_is_known(text: Path, parser: Any) -> None:
+    found = re.findall(r"--((?:model|data|trainer|run)\.[\w.]*\w)", text.read_text())
+    old = {"model.delays_trs", "model.head_dropout", "data.permute_block_trs"} if text.name == "CHANGELOG.md" else set()
+    of_the_class = re.compile(r"data\.source\.init_args\.\w+")
+    assert {name for name in found if not of_the_class.fullmatch(name)} - set(parser.known_keys()) == old
+
+
+def test_every_make_train_of_the_texts_is_understood(parser: Any) -> None:
+    folders = {"DATA": "data", "MODEL": "model", "REGIME": "regime", "PRESET": "paper"}
+    lines = {line.split("#")[0].strip() for text in TEXTS for line in _commands(text)}
+    commands = [line for line in sorted(lines) if re.match(r"make train\b", line)]
+    assert len(commands) > 10
+    options = []
+    for command in commands:
+        variables = dict(word.split("=", 1) for word in shlex.split(command)[2:])
+        assert variables.keys() <= {*folders, "SIZE", "SUBJECT", "SEED", "ARGS"}, command
+        for name in variables.keys() & folders.keys():
+            assert variables[name] in _stems(folders[name]), command
+        assert variables.get("SIZE", "base") in SIZES[variables.get("MODEL", "wav2vec")], command
+        options += [word for word in shlex.split(variables.get("ARGS", "")) if word != "--print_config"]
+    config = parser.parse_args([*BASE, *options])
+    LossConfig(name=config.model.loss.name)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_brainlit_fit_of_the_texts_names_files_in_the_order_of_the_makefile(text: Path) -> None:
+    order = ["experiments", "data", "model", "regime", "paper", ""]
+    for command in (line for line in _commands(text) if re.search(r"^(srun )?brainlit fit", line)):
+        files = [Path(file) for file in re.findall(r"-c (\S+)", command)]
+        places = [order.index(file.parent.name) for file in files]
+        assert places == sorted(places), command
+        assert all((ROOT / file).is_file() for file in files if file.parent.name), command
+
+
+def test_every_yaml_of_the_texts_is_understood(parser: Any, tmp_path: Path) -> None:
+    texts = {name: _blocks(ROOT / "docs" / name, "yaml") for name in ("tuning.md", "regimes.md")}
+    assert all(len(blocks) >= 2 for blocks in texts.values())
+    files = []
+    for name, blocks in texts.items():
+        for k, block in enumerate(blocks):
+            files.append(tmp_path / f"{name}-{k}.yaml")
+            files[-1].write_text(block)
+            _check_values(yaml.safe_load(block).get("model", {}))
+    parser.parse_args([*BASE, *(part for file in files for part in ("-c", str(file)))])
+
+
+def _check_values(model: dict[str, Any]) -> None:
+    """The parser checks names and types; what a name may be is checked by what it fills."""
+    sections: dict[str, Any] = {"loss": LossConfig, "anchor": AnchorConfig, "objective": ObjectiveConfig}
+    for name, section in sections.items():
+        section(**model.get(name, {}))
+    assert not model.get("lora", {}).get("dropout") or model["backbone_mode"] == "train"
+
+
+def test_the_texts_name_every_family_size_regime_and_preset() -> None:
+    backbones, regimes, tuning = (ROOT / "docs" / f"{name}.md" for name in ("backbones", "regimes", "tuning"))
+    families = "| `MODEL` | model | class in transformers | front end, frozen | longest window | LoRA adapts |"
+    rows = _column(backbones, f"{families} stimulus loss |")
+    classes = _column(backbones, f"{families} stimulus loss |", 2)
+    assert [name for (name,) in rows] == list(BACKBONES)
+    assert [name for (name,) in classes] == [BACKBONES[family].class_names[1] for family in BACKBONES]
+    assert _stems("model") == set(BACKBONES)
+    sizes = re.findall(r"^\| `([\w-]+)` \| `([\w-]+)` \| (\S+/\S+) \|$", backbones.read_text(), flags=re.MULTILINE)
+    assert sizes == [(family, size, hub_id) for family, own in SIZES.items() for size, hub_id in own.items()]
+    readme = ROOT / "README.md"
+    header = "| `MODEL` | speech model | `SIZE` |"
+    assert {name for (name,) in _column(readme, header)} == set(BACKBONES)
+    for (family,), named in zip(_column(readme, header), _column(readme, header, 2), strict=True):
+        assert set(named) <= set(SIZES[family])
+    for text, header in (
+        (readme, "| `REGIME` | the model learns to predict |"),
+        (regimes, "| `REGIME` | what is predicted in tuning | a gain that it shows too did not need |"),
+        (regimes, "| `REGIME` | `val/loss` | `test/r` | best.ckpt is chosen by |"),
+    ):
+        assert {name for row in _column(text, header) for name in row} == set(REGIMES), text.name
+    assert _stems("regime") == set(REGIMES)
+    presets = {name for (name,) in _column(tuning, "| `PRESET` | what it is |")}
+    assert presets == _stems("paper")
+    assert all(f"`{preset}`" in readme.read_text().replace("PRESET=", "") for preset in presets)
+
+
+def test_the_texts_name_every_loss_head_and_stimulus_loss() -> None:
+    tuning = ROOT / "docs" / "tuning.md"
+    assert [row[0] for row in _column(tuning, "| `--model.loss.name` | formula | source |")] == list(LOSSES)
+    heads = _column(tuning, "| `--model.head.kind` | prediction of subject s from a row x | for |")
+    assert [row[0] for row in heads] == list(HEADS)
+    contrastive, masked, ctc = _column(ROOT / "docs" / "regimes.md", "| `MODEL` | loss | source |")
+    classes = {family: own.__name__ for family, own in SELF_SUPERVISED.items()}
+    assert classes == dict.fromkeys(contrastive, "Contrastive") | dict.fromkeys(masked, "MaskedPrediction")
+    assert set(ctc) == set(BACKBONES) - set(SELF_SUPERVISED)
+
+
+def test_every_experiment_is_listed() -> None:
+    listed = re.findall(r"^\| \[([\w/.-]+)\]", (EXPERIMENTS / "README.md").read_text(), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(str(path.relative_to(EXPERIMENTS)) for path in EXPERIMENTS.rglob("*.yaml"))
+
+
+def test_the_example_of_the_backbones_text_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = _blocks(ROOT / "docs" / "backbones.md", "python")
+    exec(compile(code, "backbones.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("5 torch.Size([2, 48, 128])")

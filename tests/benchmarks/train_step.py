@@ -1,8 +1,9 @@
 """What a training step costs: the plain loop of the paper beside brainlit's, alternating in one process.
 
-Run as `python -m tests.benchmarks.train_step`; `--device cuda` on a GPU. Nothing is downloaded: weights are random, of
-the published architecture. The plain loop is what arXiv 2410.09230 describes, written anew: float32, the convolutions
-frozen but computed in every step, mean pooling, one linear map, mean squared error, Adam with two groups.
+Run as `make bench-step` or `python -m tests.benchmarks.train_step`; `--device cuda` on a GPU. Nothing is downloaded:
+weights are random, of the published architecture. The plain loop is what arXiv 2410.09230 describes, written anew:
+float32, the convolutions frozen but computed in every step, mean pooling, one linear map, mean squared error, Adam with
+two groups.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from brainlit.backbones import BackboneConfig
+from brainlit.backbones import BackboneConfig, SpeechBackbone, load_backbone
 from brainlit.backbones.frames import normalise_clips
 from brainlit.tuning import BrainTuning
 from brainlit.tuning.front_end_cache import FrontEndCache, FrontEndCacheConfig
@@ -26,44 +27,113 @@ from brainlit.tuning.pooling import PoolingConfig
 from brainlit.tuning.precision import slow_precision
 
 SAMPLE_RATE_HZ = 16_000
+WAV2VEC_BASE = BackboneConfig(weights="random:base")
+N_WINDOWS = 8
+DTYPES: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 Step = Callable[[], Any]
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables that were asked for."""
     options = _options()
+    for section in options.sections:
+        with tempfile.TemporaryDirectory() as folder:
+            SECTIONS[section](options, folder)
+
+
+def steps(options: argparse.Namespace, folder: str) -> None:
+    """The plain loop and ours, on wav2vec 2.0 base."""
     device = torch.device(options.device)
     batch = make_batch(options.batch_size, options.window_s, {"S1": options.n_targets}, device)
-    with tempfile.TemporaryDirectory() as folder:
-        variants = {
-            "plain float32 loop, eager attention": plain_step(batch, "eager"),
-            "plain float32 loop": plain_step(batch, "sdpa"),
-            "front end cached": our_step(batch, folder, fused=False),
-            "front end cached, fused AdamW": our_step(batch, folder),
-        }
-        slow = slow_precision("bf16-mixed", device)
-        if slow is None or options.bf16:
-            variants["front end cached, fused AdamW, bf16"] = our_step(batch, folder, dtype=torch.bfloat16)
-        else:
-            print(slow)
-        print(
-            f"\nOne step: {options.batch_size} windows of {options.window_s:g} s, {options.n_targets} targets, {device}"
+    variants = {
+        "plain float32 loop, eager attention": plain_step(batch, "eager"),
+        "plain float32 loop": plain_step(batch, "sdpa"),
+        "front end cached": our_step(batch, folder, fused=False),
+        "front end cached, fused AdamW": our_step(batch, folder),
+    }
+    slow = slow_precision("bf16-mixed", device)
+    if slow is None or options.bf16:
+        variants["front end cached, fused AdamW, bf16"] = our_step(batch, folder, dtype=torch.bfloat16)
+    else:
+        print(slow)
+    title(f"One step, {options.n_targets} targets, {device}", options)
+    table(alternate(variants, options.repeats, device), device, flops_of_trunk(batch))
+
+
+def subjects(options: argparse.Namespace, folder: str) -> None:
+    """Three people, one after the other or together."""
+    device = torch.device(options.device)
+    three = dict.fromkeys(("S1", "S2", "S3"), options.n_targets)
+    one, together = (
+        make_batch(options.batch_size, options.window_s, sizes, device) for sizes in ({"S1": options.n_targets}, three)
+    )
+    variants = {
+        "three forwards, three steps": our_step(one, folder, times=3),
+        "one forward, three heads": our_step(together, folder),
+    }
+    title("Three subjects", options)
+    table(alternate(variants, options.repeats, device), device)
+
+
+def whisper(options: argparse.Namespace, folder: str) -> None:
+    """Whisper small with its 30 s of positions and with those of the window."""
+    device = torch.device(options.device)
+    batch = make_batch(options.batch_size, options.window_s, {"S1": options.n_targets}, device)
+    positions: tuple[Literal["padded", "truncated"], ...] = ("padded", "truncated")
+    variants = {
+        f"{name} positions": our_step(
+            batch, folder, backbone=BackboneConfig(family="whisper", weights="random:small", positions=name)
         )
-        table(alternate(variants, options.repeats, device), device, flops_of_trunk(batch))
-        three = dict.fromkeys(("S1", "S2", "S3"), options.n_targets)
-        together = make_batch(options.batch_size, options.window_s, three, device)
-        print("\nThree subjects")
-        table(
-            alternate(
-                {
-                    "three forwards, three steps": our_step(batch, folder, times=3),
-                    "one forward, three heads": our_step(together, folder),
-                },
-                options.repeats,
-                device,
-            ),
-            device,
-        )
+        for name in positions
+    }
+    title("Whisper small, front end cached", options)
+    table(alternate(variants, options.repeats, device), device)
+
+
+def cache(options: argparse.Namespace, folder: str) -> None:
+    """Two epochs over the same windows, as wav2vec 2.0 base and Whisper small hear them."""
+    device = torch.device(options.device)
+    title(f"Front end of {N_WINDOWS} windows, two epochs", options)
+    for family, size in (("wav2vec", "base"), ("whisper", "small")):
+        backbone = load_backbone(BackboneConfig(family=family, weights=f"random:{size}")).to(device)
+        backbone.freeze_feature_encoder()
+        epochs(f"{family} {size}, no cache", backbone, options)
+        for dtype in DTYPES:
+            kept = FrontEndCache(FrontEndCacheConfig(5.0, f"{folder}/{family}-{dtype}", dtype), backbone)
+            epochs(f"{family} {size}, {dtype}", kept, options)
+
+
+def epochs(name: str, source: SpeechBackbone | FrontEndCache, options: argparse.Namespace) -> None:
+    """Milliseconds per window and share of hits in each of two epochs, and what the cache keeps."""
+    device = torch.device(options.device)
+    windows = make_batch(N_WINDOWS, options.window_s, {}, device)
+    said = []
+    for _ in range(2):
+        hits = getattr(source, "n_hits", 0)
+        started = time.perf_counter()
+        for k in range(0, N_WINDOWS, options.batch_size):
+            chosen = slice(k, k + options.batch_size)
+            source.front_end(windows["audio"][chosen], windows["audio_mask"][chosen])
+        _wait(device)
+        per_window_ms = 1e3 * (time.perf_counter() - started) / N_WINDOWS
+        share = 100 * (getattr(source, "n_hits", 0) - hits) / N_WINDOWS
+        said.append(f"{per_window_ms:8.1f} ms ({share:3.0f} % hits)")
+    kept = list(source.folder.glob("*.npy")) if isinstance(source, FrontEndCache) else []
+    size = f"  {sum(file.stat().st_size for file in kept) / len(kept) / 1e6:.2f} MB a window" if kept else ""
+    print(f"{name:44} {said[0]} {said[1]}{size}")
+
+
+def title(what: str, options: argparse.Namespace) -> None:
+    """Heading of a table."""
+    print(f"\n{what}: {options.batch_size} windows of {options.window_s:g} s at a time", flush=True)
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace, str], None]] = {
+    "steps": steps,
+    "subjects": subjects,
+    "whisper": whisper,
+    "cache": cache,
+}
 
 
 def make_batch(n: int, window_s: float, sizes: dict[str, int], device: torch.device) -> dict[str, Any]:
@@ -110,11 +180,12 @@ def our_step(
     fused: bool = True,
     dtype: torch.dtype | None = None,
     times: int = 1,
+    backbone: BackboneConfig = WAV2VEC_BASE,
 ) -> Step:
     """The same window, loss and optimiser through BrainTuning; `times` steps of it."""
     device = batch["audio"].device
     module = BrainTuning(
-        BackboneConfig(weights="random:base"),
+        backbone,
         pooling=PoolingConfig(over="window"),
         head=HeadConfig(dropout=0.0),
         standardise_pools=False,
@@ -187,6 +258,7 @@ def _wait(device: torch.device) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="which tables")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch-size", type=int, default=2, help="windows per step")
     parser.add_argument("--window-s", type=float, default=10.0, help="seconds per window")

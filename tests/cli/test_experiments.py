@@ -6,41 +6,81 @@ from pathlib import Path
 
 import pytest
 
-from brainlit.cli.training import BrainlitCLI
+from brainlit.backbones import BACKBONES
+from brainlit.cli.training import BrainlitCLI, parsed
+from brainlit.datamodules.targets.config import REGIMES
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").rglob("*.yaml"))
 BASE = Path("experiments/brain_tune.yaml")
-DEFAULTS = {"model": Path("experiments/model/wav2vec.yaml"), "data": Path("experiments/data/demo.yaml")}
+DATA, MODEL, REGIME = (Path(f"experiments/{name}.yaml") for name in ("data/demo", "model/wav2vec", "regime/brain"))
+LEBEL = Path("experiments/data/lebel2023.yaml")
+PRESETS = {"brain_wavlm": "wavlm", "multi_brain": "wav2vec", "paper_code": "wav2vec", "paper_text": "wav2vec"}
+"""The model of each recipe under paper/."""
 
 
 def test_none_is_forgotten() -> None:
-    assert [str(path) for path in FILES] == [
-        "experiments/brain_tune.yaml",
-        "experiments/data/alice.yaml",
-        "experiments/data/alice_bids.yaml",
-        "experiments/data/demo.yaml",
-        "experiments/data/deniz2019.yaml",
-        "experiments/data/lebel2023.yaml",
-        "experiments/data/narratives.yaml",
-        "experiments/data/petit_prince.yaml",
-        "experiments/model/wav2vec.yaml",
+    assert [str(path.relative_to("experiments")) for path in FILES] == [
+        "brain_tune.yaml",
+        *(f"data/{name}.yaml" for name in ("alice", "alice_bids", "demo", "deniz2019", "lebel2023")),
+        *(f"data/{name}.yaml" for name in ("narratives", "petit_prince")),
+        *(f"model/{name}.yaml" for name in sorted(BACKBONES)),
+        *(f"paper/{name}.yaml" for name in PRESETS),
+        *(f"regime/{name}.yaml" for name in sorted(REGIMES)),
     ]
+
+
+def merged(path: Path) -> list[Path]:
+    """The files that a command with this one merges, in the order of the Makefile."""
+    chosen = {"data": DATA, "model": MODEL, "regime": REGIME}
+    if path.parent.name == "paper":
+        chosen |= {"data": LEBEL, "model": Path(f"experiments/model/{PRESETS[path.stem]}.yaml"), "paper": path}
+    elif path != BASE:
+        chosen[path.parent.name] = path
+    return [BASE, *chosen.values()]
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_it_builds(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    chosen = {BASE: None, **dict.fromkeys((DEFAULTS | {path.parent.name: path}).values())}
-    options = [part for file in chosen for part in ("-c", str(file))]
-    small = ["--model.backbone.weights", "random:tiny", "--run.root", str(tmp_path), "--run.wandb", "off"]
+    options = [part for file in merged(path) for part in ("-c", str(file))]
+    size = "base" if path.stem == "brain_wavlm" else "tiny"  # it reads hidden state 9
+    small = ["--model.backbone.weights", f"random:{size}", "--run.root", str(tmp_path), "--run.wandb", "off"]
     cli = BrainlitCLI("fit", [*options, *small])
     assert cli.run is not None
     cli.run.release()
-    assert cli.model.backbone.family == "wav2vec"
+    family = PRESETS.get(path.stem, path.stem if path.parent.name == "model" else "wav2vec")
+    assert cli.model.backbone.family == family
+    assert cli.datamodule.regime == (path.stem if path.parent.name == "regime" else "brain")
     assert cli.datamodule.source.default_roles()["tune"]
-    assert cli.trainer.max_epochs == 8
+    limit = cli.model.backbone.max_samples
+    if limit is not None:
+        window = cli.datamodule.window
+        assert (window.n_trs * 2.0045 + window.context_s) * 16_000 <= limit
     assert (cli.run.path / "config.yaml").is_file()
+
+
+def test_stimulus_trains_each_family_on_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for family, own in (("hubert", "self_supervised"), ("whisper", "ctc")):
+        files = [BASE, DATA, Path(f"experiments/model/{family}.yaml"), Path("experiments/regime/stimulus.yaml")]
+        options = [part for file in files for part in ("-c", str(file))]
+        small = ["--model.backbone.weights", "random:tiny", "--run.root", str(tmp_path), "--run.wandb", "off"]
+        cli = BrainlitCLI("fit", [*options, *small])
+        assert cli.run is not None
+        cli.run.release()
+        assert getattr(cli.model.objective, own) == 1
+        assert cli.model.objective.targets == 0
+
+
+def test_the_text_of_the_paper_stops_early_and_keeps_the_probes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    options = [part for file in merged(Path("experiments/paper/paper_text.yaml")) for part in ("-c", str(file))]
+    callbacks = parsed("fit", options).resolved["trainer"]["callbacks"]
+    names = [callback["class_path"].rsplit(".", 1)[-1] for callback in callbacks]
+    assert names == ["BandedRidgeProbe", "FeatureDrift", "RunReport", "EarlyStopping"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

@@ -53,6 +53,7 @@ def test_files_merge_and_options_override_as_users_type_them() -> None:
     assert config["model"]["backbone"]["family"] == "wav2vec", "of the model file"
     assert [c["class_path"].rpartition(".")[2] for c in config["trainer"]["callbacks"]] == [
         "BandedRidgeProbe",
+        "FeatureDrift",
         "RunReport",
     ]
 

@@ -88,7 +88,7 @@ def test_a_resumed_run_keeps_its_wandb_id(tmp_path: Path) -> None:
     ids = []
     for _ in range(2):
         run = RunDirectory.claim(tmp_path, "brain_tune", "mine")
-        metrics, wandb = loggers(run, RunOptions(wandb="offline"), {})
+        _, wandb = loggers(run, RunOptions(wandb="offline"), {})
         ids.append(wandb.version)
         run.release()
     assert ids == ["mine", "mine"]

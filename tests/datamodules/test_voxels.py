@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from brainlit.datamodules.voxels import choose_repeats, heard_any, select_voxels
+from brainlit.datamodules import StoryDataModule
+from brainlit.datamodules.voxels import choose_repeats, common_columns, heard_any, select_voxels
 from brainlit.encoding.ceiling import CEILING_METHODS, Ceiling, CeilingMethod, noise_ceiling
 from brainlit.encoding.roles import Span
 from brainlit.store import StoryStore, build_store
 from brainlit.stories import Responses, Subject
+from brainlit.tuning.heads import HeadConfig, build_head
 from tests.toy import DRIVEN_BY, ToySource
 
 N_NOISE = 600
@@ -41,6 +44,25 @@ class Broken(Long):
         if given is not None:
             given.values[0, [1, 9] if subject == "sub-A" else slice(None)] = np.nan
         return given
+
+
+class Dead(ToySource):
+    """Voxels without data: 1 and 9 of sub-A, `dead_b` of sub-B; sub-B may have fewer voxels."""
+
+    def __init__(self, dead_b: tuple[int, ...] = (3, 9), n_voxels_b: int = 12) -> None:
+        super().__init__()
+        self.dead_b, self.n_voxels_b = dead_b, n_voxels_b
+
+    def subject(self, name: str) -> Subject:
+        return Subject(name, 12 if name == "sub-A" else self.n_voxels_b)
+
+    def responses(self, subject: str, story: str) -> Responses | None:
+        given = super().responses(subject, story)
+        if given is None:
+            return None
+        given.values[0, (1, 9) if subject == "sub-A" else self.dead_b] = np.nan
+        n = 12 if subject == "sub-A" else self.n_voxels_b
+        return Responses(given.values[:, :n], None if given.repeats is None else given.repeats[..., :n])
 
 
 class Noisy(Long):
@@ -158,3 +180,58 @@ def test_impossible_ceilings_are_refused(long_store: StoryStore) -> None:
 def test_who_heard_what(toy_store: StoryStore) -> None:
     assert heard_any(toy_store, "sub-B", ["toy1", "toy0"])
     assert not heard_any(toy_store, "sub-B", ["toy1"])
+
+
+def dead_data(path: Path, source: Dead, common_voxels: bool) -> StoryDataModule:
+    data = StoryDataModule(source, str(path), common_voxels=common_voxels)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def test_common_voxels_are_those_of_every_subject_and_let_heads_share_a_map(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = dead_data(tmp_path, Dead(), common_voxels=False)
+    assert [9 in columns for columns in own.target_voxels.values()] == [False, False]
+    assert own.target_sizes == {"sub-A": 10, "sub-B": 10}
+    shared = HeadConfig(kind="shared")
+    with pytest.raises(ValueError, match=r"of which 9 are common to all\..*common_voxels true"):
+        build_head(shared, 4, own.target_sizes, "tr", 0, own.target_columns)
+    with caplog.at_level("INFO"):
+        both = dead_data(tmp_path, Dead(), common_voxels=True)
+    assert "9 voxels are common to all subjects; chosen in each: sub-A 10, sub-B 10" in caplog.text
+    expected = [k for k in range(12) if k not in (1, 3, 9)]
+    assert {name: columns.tolist() for name, columns in both.target_voxels.items()} == {
+        "sub-A": expected,
+        "sub-B": expected,
+    }
+    build_head(shared, 4, both.target_sizes, "tr", 0, both.target_columns)
+    batch = next(both.evaluation_batches([Span("toy5", 0, 16)]))
+    whole = both.store.responses("sub-B", "toy5", 0, 16)
+    assert whole is not None
+    np.testing.assert_array_equal(batch["targets"]["sub-B"][0], whole[:, expected])
+    assert (both.describe()["common_voxels"], both.describe()["n_targets"]) == (True, {"sub-A": 9, "sub-B": 9})
+
+
+def test_a_head_of_a_run_without_common_voxels_is_refused(tmp_path: Path) -> None:
+    """The columns reach the model's head: as many targets of other places are not the same targets."""
+    from brainlit.backbones import BackboneConfig
+    from brainlit.tuning import BrainTuning
+
+    data = dead_data(tmp_path, Dead(), common_voxels=False)
+    model = BrainTuning(BackboneConfig(weights="random:tiny"), head=HeadConfig(kind="shared"))
+    model._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="different columns of the responses"):
+        model.setup("fit")
+
+
+def test_subjects_without_a_common_space_have_no_common_voxels(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"different numbers of voxels: sub-A 12, sub-B 11.*common_voxels to false"):
+        dead_data(tmp_path, Dead(n_voxels_b=11), common_voxels=True)
+
+
+def test_no_common_voxel_is_refused(toy_store: StoryStore) -> None:
+    chosen = {"sub-A": np.array([1, 2, 3]), "sub-B": np.array([7])}
+    with pytest.raises(ValueError, match=r"no voxel is chosen in every subject \(chosen: sub-A 3, sub-B 1\)"):
+        common_columns(toy_store, chosen)

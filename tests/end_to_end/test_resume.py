@@ -21,6 +21,7 @@ from brainlit.results.checkpoint_io import AtomicCheckpointIO
 from brainlit.results.loggers import MetricsLogger
 from brainlit.results.run_directory import RunDirectory
 from brainlit.tuning import BrainTuning
+from brainlit.tuning.heads import HeadConfig
 from tests.backbones.conftest import save_mini
 from tests.tuning.conftest import FakeData
 
@@ -103,7 +104,7 @@ def start(tmp_path: Path) -> Start:
         torch.manual_seed(0 if not run.resumed else 100 + next(seeds))
         module = BrainTuning(
             backbone=BackboneConfig(weights=str(tmp_path / "mini"), dropout=0.1),
-            head_dropout=0.3,
+            head=HeadConfig(dropout=0.3),
             backbone_mode="train",
         )
         last = ModelCheckpoint(
@@ -149,7 +150,7 @@ def assert_same(tmp_path: Path, whole: BrainTuning, resumed: BrainTuning) -> Non
     assert [sorted(row) for row in found] == [sorted(row) for row in expected]
     for one, other in zip(expected, found, strict=True):
         assert {key: float(value) for key, value in other.items()} == pytest.approx(
-            {key: float(value) for key, value in one.items()}, abs=1e-6
+            {key: float(value) for key, value in one.items()}, rel=1e-6, abs=1e-6
         )
 
 

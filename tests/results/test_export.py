@@ -12,10 +12,12 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from brainlit.backbones import BackboneConfig, SpeechBackbone
 from brainlit.backbones.frames import normalise_clips
+from brainlit.backbones.lora import LoraConfig
 from brainlit.results import export
 from brainlit.results.export import ExportError, export_model, feature_extractor
 from brainlit.results.run_directory import RunDirectory
@@ -26,11 +28,11 @@ from tests.tuning.conftest import FakeData
 GROUP_NORM = {"feat_extract_norm": "group", "conv_bias": False}
 
 
-def tuned(folder: Path, name: str = "last.ckpt", steps: int = 1, **architecture: Any) -> Path:
-    """The checkpoint of a mini model after a few steps; what it started from is gone."""
+def tuned(folder: Path, lora: LoraConfig | None = None, **architecture: Any) -> Path:
+    """The checkpoint of a mini model after a step; what it started from is gone."""
     save_mini(folder / "start", **architecture)
     trainer = pl.Trainer(
-        max_steps=steps,
+        max_steps=1,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -39,10 +41,16 @@ def tuned(folder: Path, name: str = "last.ckpt", steps: int = 1, **architecture:
         limit_val_batches=0,
         default_root_dir=folder,
     )
-    trainer.fit(BrainTuning(backbone=BackboneConfig(weights=str(folder / "start"))), datamodule=FakeData())
-    trainer.save_checkpoint(folder / name)
+    module = BrainTuning(
+        backbone=BackboneConfig(weights=str(folder / "start")),
+        lora=lora or LoraConfig(),
+        backbone_lr=0.1,
+        warmup_fraction=0,
+    )
+    trainer.fit(module, datamodule=FakeData())
+    trainer.save_checkpoint(folder / "last.ckpt")
     (folder / "start").rename(folder / "elsewhere")
-    return folder / name
+    return folder / "last.ckpt"
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +94,19 @@ def test_the_exported_model_hears_as_the_tuned_one(checkpoint: Path, exported: P
     inputs = extractor(clips, sampling_rate=16_000, padding=True, return_tensors="pt")
     assert "attention_mask" in inputs
     assert_hears_the_same(exported, load_tuned(checkpoint).backbone, inputs)
+
+
+def test_so_does_one_with_lora_which_is_merged(tmp_path: Path) -> None:
+    path = tuned(tmp_path, lora=LoraConfig(rank=2))
+    folder = export_model(path, tmp_path / "model")
+    audio, mask = sounds()
+    frames = {"input_values": normalise_clips(audio, mask), "attention_mask": mask.long()}
+    assert_hears_the_same(folder, load_tuned(path).backbone, frames)
+    plain = load_file(tmp_path / "elsewhere" / "model.safetensors")
+    merged = load_file(folder / "model.safetensors")
+    assert merged.keys() == plain.keys()
+    changed = {name.split(".")[-2] for name in plain if not torch.equal(plain[name], merged[name])}
+    assert changed == {"q_proj", "k_proj", "v_proj", "out_proj"}
 
 
 def test_so_does_one_with_group_normalisation_clip_by_clip(tmp_path: Path) -> None:

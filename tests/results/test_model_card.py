@@ -53,7 +53,7 @@ def facts(run: RunDirectory) -> CardFacts:
     return CardFacts(
         checkpoint={"name": "last.ckpt", "step": 40, "epoch": 4, "sha256": "0" * 64, "data": {}},
         backbone=BACKBONE,
-        settings={"layer": 9, "head_lr": 1e-4, "backbone": {}},
+        settings={"layer": 9, "head_lr": 1e-4, "backbone": {}, "lora": {"rank": 8, "alpha": None}},
         layer=9,
         run_id="fake/one",
         state="finished",
@@ -86,6 +86,7 @@ def test_the_header_is_what_the_hub_understands(facts: CardFacts) -> None:
         "noise ceiling above 0.4 (signal power), on the repeats of the stories that choose",
         "| clock | first volume at 10 s |",
         "| head lr | 0.0001 |",
+        "| lora rank | 8 |",
         "| data | CC0 |",
         "The data: LeBel et al. 2023",
         "The layers above it (10 to 12) were not trained through it.",
@@ -153,6 +154,9 @@ def test_base_weights_are_named_where_they_are_published(
 def test_models_with_a_decoder_are_loaded_by_their_encoder(facts: CardFacts) -> None:
     whisper = replace(facts, backbone={**BACKBONE, "architecture": {"model_type": "whisper"}})
     assert "model.get_encoder()(inputs.input_features" in load_snippet(whisper)
+    short = replace(facts, backbone={**BACKBONE, "positions": "truncated"})
+    assert "in tuning it heard the window alone" in model_card(short)
+    assert "in tuning it heard the window alone" not in model_card(whisper)
 
 
 def test_the_citation_is_that_of_the_citation_file() -> None:

@@ -250,15 +250,9 @@ def test_the_run_ends_at_rate_0_however_gradients_are_accumulated(make_module, m
 
 
 @pytest.mark.parametrize(("accumulate", "per_epoch"), [(1, 4), (3, 2)])
-def test_published_epochs_are_those_of_the_trainer(make_module, make_trainer, monkeypatch, accumulate, per_epoch):
-    import brainlit.tuning.module as room
-
-    def published(*arguments, **settings):
-        return optimizer_with_schedule(*arguments, **settings, schedule="published_2410")
-
-    monkeypatch.setattr(room, "optimizer_with_schedule", published)
+def test_published_epochs_are_those_of_the_trainer(make_module, make_trainer, accumulate, per_epoch):
     seen = Rates()
     trainer = make_trainer(max_epochs=3, accumulate_grad_batches=accumulate, callbacks=[seen])
-    trainer.fit(make_module(backbone_lr=1.0, head_lr=1.0), datamodule=FakeData())
+    trainer.fit(make_module(backbone_lr=1.0, head_lr=1.0, schedule="published_2410"), datamodule=FakeData())
     assert [backbone for backbone, _ in seen.rates] == [0] * per_epoch + [1] * per_epoch + [0.5] * per_epoch
     assert [head for _, head in seen.rates] == pytest.approx([1] * per_epoch + [0.8] * per_epoch + [0.64] * per_epoch)

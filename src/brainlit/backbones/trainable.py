@@ -47,10 +47,11 @@ class TrainableConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        check_layer_order("train", self.first_layer, self.last_layer)
+        check_layer_order("trainable", self.first_layer, self.last_layer)
         if not 0 < self.layer_decay <= 1:
             raise ValueError(
-                f"train layer_decay is {self.layer_decay}; it is a factor per layer, 0 < layer_decay <= 1 (1 for none)."
+                f"trainable.layer_decay is {self.layer_decay}; it is a factor per layer, 0 < layer_decay <= 1 (1 for"
+                " none)."
             )
 
 
@@ -76,11 +77,11 @@ def apply_trainable(backbone: SpeechBackbone, config: TrainableConfig, read_out_
     top = backbone.n_layers if read_out_layer is None else read_out_layer
     if not 0 <= top <= backbone.n_layers:
         raise ValueError(f"read_out_layer is {top}; the backbone has hidden states 0 to {backbone.n_layers}.")
-    chosen = layer_range("train", config.first_layer, config.last_layer, backbone.n_layers)
+    chosen = layer_range("trainable", config.first_layer, config.last_layer, backbone.n_layers)
     if config.first_layer is not None and config.first_layer > top:
         raise ValueError(
-            f"train first_layer is {config.first_layer}, but hidden state {top} is read out, on which only layers up to"
-            f" {top} act; give a lower first_layer, or read out a higher layer."
+            f"trainable.first_layer is {config.first_layer}, but hidden state {top} is read out, on which only layers"
+            f" up to {top} act; give a lower first_layer, or read out a higher layer."
         )
     for number, layer in enumerate(backbone.layers, start=1):
         if number not in chosen:

@@ -95,6 +95,34 @@ def resolve_weights(family: type[SpeechBackbone], config: BackboneConfig) -> tup
     return _locate(family, config.weights)
 
 
+def checkpoint_file(backbone: SpeechBackbone, *names: str) -> Path | None:
+    """The first of some files that is there beside a backbone's published weights; never looks on the network.
+
+    Parameters
+    ----------
+    names : str
+        Such as preprocessor_config.json.
+
+    Returns
+    -------
+    Path, or None where there is no such file, or the weights were not published
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if backbone.origin.get("kind") != "pretrained":
+        return None
+    try:
+        location, _ = _locate(type(backbone), backbone.config.weights)
+    except WeightsError:  # a folder that is no longer there
+        return None
+    folder = Path(location).expanduser()
+    for name in names:
+        found = folder / name if folder.is_absolute() or folder.is_dir() else try_to_load_from_cache(location, name)
+        if isinstance(found, (str, Path)) and Path(found).is_file():
+            return Path(found)
+    return None
+
+
 def named_architecture(family: type[SpeechBackbone], name: str) -> dict[str, Any]:
     """Settings of a published size or a tiny one by name, or those of a folder or hub id.
 

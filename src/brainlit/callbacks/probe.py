@@ -15,10 +15,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from brainlit.callbacks import held_out
 from brainlit.callbacks.layer_features import layer_features
 from brainlit.callbacks.probe_data import ProbeData, fingerprint, probe_data
 from brainlit.callbacks.probe_log import log_figures, log_scores, summary_line
 from brainlit.callbacks.state import borrowed_state
+from brainlit.datamodules import StoryDataModule
 from brainlit.results.record import ProbeRecord, load_record, record_path, save_record
 from brainlit.results.region_scores import block_weights
 from brainlit.results.score_table import ScoreTable, curve_rows, probe_rows, regions_with_all
@@ -73,6 +75,12 @@ class BandedRidgeProbe(pl.Callback):
         Region that the headline is about; by default 'semantic' where there is one, else all voxels.
     run_dir : str, optional
         The run directory; the trainer's default_root_dir where not given.
+    data : StoryDataModule, optional
+        Another data set to probe on, with its own windows, subjects and stories of the roles fit and score (its role
+        tune is not used); by default the one that is tuned on.
+    name : str, optional
+        What to call it: records go to <run>/probes/<name>/, scalars are probe/<name>/<region>/layer-<k>/<metric>, and
+        the report has a section for it. Must be given with `data`, and only then.
     """
 
     def __init__(
@@ -92,6 +100,8 @@ class BandedRidgeProbe(pl.Callback):
         figures: bool = True,
         headline_region: str | None = None,
         run_dir: str | None = None,
+        data: StoryDataModule | None = None,
+        name: str | None = None,
     ) -> None:
         from brainlit.encoding.cache import ProbeCache
         from brainlit.encoding.probe import ProbeConfig
@@ -99,6 +109,8 @@ class BandedRidgeProbe(pl.Callback):
         super().__init__()
         if every_n_epochs < 0:
             raise ValueError(f"every_n_epochs is {every_n_epochs}; give 0 (before and after only) or more.")
+        held_out.check_name(data, name)
+        self.data, self.name = data, name
         mixtures = ProbeConfig().n_gammas if n_gammas is None else dict(n_gammas)
         self.config: ProbeConfig = ProbeConfig(
             delays_trs=tuple(delays_trs),
@@ -118,6 +130,12 @@ class BandedRidgeProbe(pl.Callback):
         self._probed_after = False
 
     # --- Lightning hooks ---
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Prepare the other data set, if there is one, where it is probed."""
+        if self.data is not None and stage == "fit" and trainer.is_global_zero:
+            with borrowed_state(pl_module):
+                held_out.set_up(self, trainer, pl_module)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe before training; a resumed run reads what it found then."""
@@ -166,7 +184,8 @@ class BandedRidgeProbe(pl.Callback):
         ValueError
             If there is nothing to fit or score on.
         """
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        tuned: Any = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule: Any = tuned if self.data is None else self.data
         folder = self._probes_folder(trainer)
         weights = weights_hash(pl_module)
         subjects = list(datamodule.probed_subjects)
@@ -175,13 +194,14 @@ class BandedRidgeProbe(pl.Callback):
         if missing:
             with borrowed_state(pl_module):
                 where = {"stage": stage, "epoch": epoch, "step": trainer.global_step, "weights": weights}
+                where["tuned_stories"] = tuned.roles.stories("tune")
                 for record in self._compute(pl_module, datamodule, missing, folder, where):
                     found[record.subject] = record
         records = [record for record in found.values() if record is not None]
         write_table(records, folder / f"epoch-{epoch:03d}.csv")
-        log_scores(trainer, records)
-        rank_zero_info(summary_line(records, self.headline_region, reread=not missing))
-        if self.figures:
+        log_scores(trainer, records, self.name)
+        rank_zero_info(summary_line(records, self.headline_region, reread=not missing, name=self.name))
+        if self.figures and self.name is None:
             log_figures(trainer, folder.parent)
         return records
 
@@ -266,7 +286,10 @@ class BandedRidgeProbe(pl.Callback):
             alone = {layer: own[name] for layer, own in curve.items()}
             record = self._record(datamodule, name, result, alone, chosen, where)
             seconds = (time.monotonic() - started) / len(subjects)
-            record = replace(record, facts=self._facts(result, data[name], where["weights"], seconds))
+            facts = self._facts(result, data[name], where["weights"], seconds)
+            if self.data is not None:
+                facts = held_out.more_facts(facts, self.data, where["tuned_stories"])
+            record = replace(record, facts=facts)
             save_record(record, result, folder)
             records.append(record)
         return records
@@ -351,10 +374,11 @@ class BandedRidgeProbe(pl.Callback):
         roles = datamodule.roles
         spans = [[str(span) for span in roles.spans(role)] for role in ("fit", "score")]
         settings = [asdict(self.config), self.bootstrap, self.layers, self.partition_layer]
+        settings += [] if self.data is None else [asdict(self.data.window)]
         return fingerprint(datamodule.store.fingerprint, subject, spans, settings)
 
     def _probes_folder(self, trainer: pl.Trainer) -> Path:
-        return Path(self.run_dir or trainer.default_root_dir) / "probes"
+        return Path(self.run_dir or trainer.default_root_dir) / "probes" / (self.name or "")
 
 
 def weights_hash(module: pl.LightningModule) -> str:

@@ -25,27 +25,30 @@ LOGGED = ("r_backbone", "r_joint", "r2_backbone", "r_over_ceiling", "ceiling", "
 _log = logging.getLogger(__name__)
 
 
-def scalars(records: Sequence[ProbeRecord]) -> dict[str, float]:
-    """probe/<region>/layer-<k>/<metric>: finite values of the main metrics, mean over the subjects that have them."""
+def scalars(records: Sequence[ProbeRecord], name: str | None = None) -> dict[str, float]:
+    """probe/<region>/layer-<k>/<metric>: finite values of the main metrics, mean over the subjects that have them.
+
+    Those of a held-out data set are called probe/<name>/<region>/layer-<k>/<metric>.
+    """
     values: dict[str, float] = {}
     keys = {key: None for record in records for key in record.table.keys if key[2] in LOGGED}
     for region, layer, metric in keys:
         rows = [row for record in records if (row := record.table.get(region, layer, metric)) is not None]
         value = mean_score([row.score for row in rows]).value
         if math.isfinite(value):
-            values[f"probe/{region.replace(' ', '_')}/layer-{layer}/{metric}"] = value
+            values[f"{_prefix(name)}/{region.replace(' ', '_')}/layer-{layer}/{metric}"] = value
     return values
 
 
-def log_scores(trainer: pl.Trainer, records: Sequence[ProbeRecord]) -> None:
+def log_scores(trainer: pl.Trainer, records: Sequence[ProbeRecord], name: str | None = None) -> None:
     """Give the scalars to every logger at the current step, and the whole table to W&B."""
-    values, step = scalars(records), trainer.global_step
+    values, step = scalars(records, name), trainer.global_step
     for logger in trainer.loggers:
         logger.log_metrics(values, step=step)
         logger.save()
     for logger in _wandb_loggers(trainer):
         data = [[row[column] for column in COLUMNS] for row in table_rows(records)]
-        logger.log_table(f"probe/table-epoch-{records[0].epoch:03d}", columns=list(COLUMNS), data=data)
+        logger.log_table(f"{_prefix(name)}/table-epoch-{records[0].epoch:03d}", columns=list(COLUMNS), data=data)
 
 
 def log_figures(trainer: pl.Trainer, run_path: Path) -> None:
@@ -61,7 +64,9 @@ def log_figures(trainer: pl.Trainer, run_path: Path) -> None:
         _log.warning("the figures of the probe could not be drawn or sent; the numbers are safe:", exc_info=True)
 
 
-def summary_line(records: Sequence[ProbeRecord], headline_region: str | None, reread: bool = False) -> str:
+def summary_line(
+    records: Sequence[ProbeRecord], headline_region: str | None, reread: bool = False, name: str | None = None
+) -> str:
     """One line: alignment of the region of interest with its interval, and the low-level share."""
     first = records[0]
     regions = dict.fromkeys(region for record in records for region, _, _ in record.table.keys)
@@ -76,9 +81,13 @@ def summary_line(records: Sequence[ProbeRecord], headline_region: str | None, re
     seconds = sum(record.facts.get("seconds", 0.0) for record in records)
     how = "read from the run directory" if reread else f"{seconds:.0f} s"
     return (
-        f"probe {first.stage} (epoch {first.epoch}), {region}, layer {first.layer},"
+        f"probe {f'of {name} ' if name else ''}{first.stage} (epoch {first.epoch}), {region}, layer {first.layer},"
         f" {len(records)} subject{'s' if len(records) > 1 else ''}: {', '.join(parts)} ({how})"
     )
+
+
+def _prefix(name: str | None) -> str:
+    return "probe" if name is None else f"probe/{name}"
 
 
 def _wandb_loggers(trainer: pl.Trainer) -> Iterable[WandbLogger]:

@@ -29,6 +29,7 @@ data and results:
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
   export     write the tuned model as a Hugging Face folder:     brainlit export runs/brain_tune/ID
   compare    tuned against permuted runs, seed by seed:          brainlit compare runs/reproduce/*
+  curve      alignment by hours of tuning data, with a figure:   brainlit curve runs/fractions/wav2vec-*
   doctor     look at this machine and say what is missing:       brainlit doctor [--fix]
 
 brainlit VERB --help says more; --print_config shows what the merged config files say; --debug shows where an error
@@ -78,9 +79,13 @@ def _verb(name: str) -> Callable[[Sequence[str]], int]:
         from brainlit.cli.compare import main as compare
 
         return compare
+    if name == "curve":
+        from brainlit.cli.curve import main as curve
+
+        return curve
     if name == "doctor":
         from brainlit.doctor import main as doctor
 
         return doctor
-    known = ("fit", "validate", "test", "predict", "data", "report", "export", "compare", "doctor")
+    known = ("fit", "validate", "test", "predict", "data", "report", "export", "compare", "curve", "doctor")
     raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, known)}")

@@ -40,8 +40,10 @@ def write_predictions(batches: Sequence[dict[str, Any]], datamodule: Any, checkp
         file.attrs["checkpoint"] = str(checkpoint)
         for (subject, story), values in rows.items():
             file[f"{subject}/{story}"] = values
-        for subject, voxels in datamodule.target_voxels.items():
-            file[f"{subject}/voxels"] = voxels
+        file.attrs["regime"] = datamodule.regime
+        if datamodule.regime in ("brain", "permuted"):  # the others predict representations, which are no voxels
+            for subject, voxels in datamodule.target_voxels.items():
+                file[f"{subject}/voxels"] = voxels
     return path
 
 

@@ -27,8 +27,8 @@ from brainlit.datamodules.targets import (
     VoxelTargets,
 )
 from brainlit.datamodules.targets.config import REGIMES, Regime, require_choice
-from brainlit.datamodules.voxels import FloatArray, IntArray, heard_any, select_voxels, voxel_ceilings
-from brainlit.datamodules.windows import Window, WindowBatch, WindowConfig, evaluation_windows, training_windows
+from brainlit.datamodules.voxels import FloatArray, IntArray, common_columns, heard_any, select_voxels, voxel_ceilings
+from brainlit.datamodules.windows import WindowBatch, WindowConfig, evaluation_windows, training_windows
 from brainlit.encoding.ceiling import CeilingMethod
 from brainlit.encoding.roles import Roles, Span, make_roles
 from brainlit.features import FeatureConfig
@@ -79,6 +79,8 @@ class StoryDataModule(L.LightningDataModule):
         whose signal is beyond chance); None tunes on all voxels that are finite and vary.
     ceiling_method : 'signal_power', 'split_half' or 'explainable_variance'
         How that ceiling is estimated; `brainlit.encoding.ceiling` has the formulas.
+    common_voxels : bool
+        Tune only on voxels chosen in every subject, as shared heads need; all must be in one space (as many voxels).
     regime : str
         What is predicted. brain: the responses. permuted: the tuning responses without their match to the sound, as
         `control` says; validation and test see the real ones. language_model, large_speech_model: hidden states of
@@ -115,6 +117,8 @@ class StoryDataModule(L.LightningDataModule):
     target_sizes : dict of subject to int
         What the head predicts: the targets of the regime, by subject, or by the regime's name where
         `representation.dimension` is not voxels.
+    target_columns : dict of subject to int array, or None
+        Columns that each subject's targets stand for; None where the targets are no subject's.
     n_bins, context_trs : int
     tr_s : float
         These exist after `setup`.
@@ -127,6 +131,7 @@ class StoryDataModule(L.LightningDataModule):
     probed_subjects: list[str]
     target_voxels: dict[str, IntArray]
     target_sizes: dict[str, int]
+    target_columns: dict[str, IntArray] | None
     n_bins: int
     context_trs: int
     tr_s: float
@@ -146,6 +151,7 @@ class StoryDataModule(L.LightningDataModule):
         seed: int = 0,
         min_ceiling: float | None = None,
         ceiling_method: CeilingMethod = "signal_power",
+        common_voxels: bool = False,
         regime: Regime = "brain",
         control: ControlConfig = DEFAULT_CONTROL,
         representation: RepresentationConfig = DEFAULT_REPRESENTATION,
@@ -164,15 +170,19 @@ class StoryDataModule(L.LightningDataModule):
             raise ValueError(f"batch_size is {batch_size} and num_workers {num_workers}; need at least 1 and 0.")
         self.source, self.store_dir, self.window, self.features = source, store_dir, window, features
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.min_ceiling, self.ceiling_method = min_ceiling, ceiling_method
-        self.regime = regime
+        self.min_ceiling, self.ceiling_method, self.common_voxels = min_ceiling, ceiling_method, common_voxels
         self._choice = TargetChoice(regime, control, representation, language_model, speech_model)
-        self.held_out_subjects = list(held_out_subjects or ())
+        self.regime, self.held_out_subjects = regime, list(held_out_subjects or ())
         self.subject_steps, self.tune_fraction = subject_steps, tune_fraction
         self._asked_roles, self._asked_purge_trs, self._asked_subjects = roles, purge_trs, subjects
         self._allow = tuple(allow or ())
         self._targets: tuple[TargetSource, TargetSource] | None = None
         self._place_to_resume: dict[str, Any] | None = None
+
+    def only_probe(self) -> None:
+        """Do without the role 'tune', whatever it holds; to be said before setup."""
+        asked = self.source.default_roles() if self._asked_roles is None else self._asked_roles
+        self._asked_roles = {role: spans for role, spans in asked.items() if role != "tune"}
 
     def prepare_data(self) -> None:
         """Build the store, or see that it is there and was made with the source's settings."""
@@ -193,10 +203,11 @@ class StoryDataModule(L.LightningDataModule):
         self.roles = with_fraction(self.roles, self._heard_spans("tune"), self.tune_fraction, self.seed)
         require_heard(self.store, self.subjects, self.roles.stories("tune"))
         self.probed_subjects = [*self.subjects, *self.held_out_subjects]
-        self.target_voxels = {subject: self._choose_voxels(subject) for subject in self.subjects}
+        self.target_voxels = self._choose_voxels()
         self._responses = VoxelTargets(self.store, self.target_voxels)
         self._targets = self._choice.targets(self._responses, self.roles, self.window, self.seed)
         self.target_sizes = dict(self._targets[0].sizes)
+        self.target_columns = self.target_voxels if set(self.target_sizes) == set(self.subjects) else None
 
     @cached_property
     def target_ceilings(self) -> dict[str, FloatArray]:
@@ -231,7 +242,7 @@ class StoryDataModule(L.LightningDataModule):
         restored.
         """
         targets, spans = self._sources()[0], self._tune_spans()
-        dataset = self._dataset(targets, training_windows(spans, self.window, None))
+        dataset = WindowDataset(self.store, self.window, training_windows(spans, self.window, None), targets)
         rank, n_ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         hearers = self._hearers if self.subject_steps == "sequential" else None
         steps = EpochSteps(spans, self.window, self.seed, self.batch_size, hearers, rank, n_ranks)
@@ -304,6 +315,7 @@ class StoryDataModule(L.LightningDataModule):
             "n_masked_voxels": {name: int((~self.store.good_voxels(name)).sum()) for name in self.subjects},
             "min_ceiling": self.min_ceiling,
             "ceiling_method": self.ceiling_method,
+            "common_voxels": self.common_voxels,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -318,8 +330,7 @@ class StoryDataModule(L.LightningDataModule):
         ValueError
             If a run is resumed with other data, targets, windows, batches or subjects.
         """
-        fitting = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
-        require_same(state_dict, self._identity(), fitting)
+        require_same(state_dict, self._identity(), self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING)
         self._place_to_resume = state_dict.get("train_loader")
 
     def _identity(self) -> dict[str, Any]:
@@ -350,8 +361,10 @@ class StoryDataModule(L.LightningDataModule):
         n_trs_of = {story: self.store.n_trs(story) for story in self.story_names}
         return make_roles(asked, n_trs_of, purge_trs, self._allow)
 
-    def _choose_voxels(self, subject: str) -> IntArray:
-        return select_voxels(self.store, subject, self.roles.spans("choose"), self.min_ceiling, self.ceiling_method)
+    def _choose_voxels(self) -> dict[str, IntArray]:
+        how = (self.roles.spans("choose"), self.min_ceiling, self.ceiling_method)
+        chosen = {subject: select_voxels(self.store, subject, *how) for subject in self.subjects}
+        return common_columns(self.store, chosen) if self.common_voxels else chosen
 
     # Parts of the loaders
 
@@ -381,9 +394,7 @@ class StoryDataModule(L.LightningDataModule):
         targets = self._sources()[0]
         return tuple(name for name in targets.sizes if targets.heard(name, story))
 
-    def _dataset(self, targets: TargetSource, windows: Sequence[Window]) -> WindowDataset:
-        return WindowDataset(self.store, self.window, windows, targets)
-
     def _evaluation_loader(self, spans: Sequence[Span]) -> DataLoader[WindowBatch]:
-        dataset = self._dataset(self._sources()[1], evaluation_windows(spans, self.window.n_trs))
+        windows = evaluation_windows(spans, self.window.n_trs)
+        dataset = WindowDataset(self.store, self.window, windows, self._sources()[1])
         return evaluation_loader(dataset, self.batch_size, self.num_workers, self.seed)

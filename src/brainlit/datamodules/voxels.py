@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,39 @@ def select_voxels(
             f" {', '.join(map(str, choose))}; lower min_ceiling."
         )
     return np.flatnonzero(reliable).astype(np.int64)
+
+
+def common_columns(store: StoryStore, chosen: Mapping[str, IntArray]) -> dict[str, IntArray]:
+    """The same columns for all subjects: those that were chosen in every one, in order.
+
+    Parameters
+    ----------
+    chosen : mapping of subject to int array
+        From `select_voxels`.
+
+    Raises
+    ------
+    ValueError
+        If the subjects have different numbers of voxels, so that columns are not the same places, or none is common.
+    """
+    counts = ", ".join(f"{subject} {store.n_voxels(subject):,}" for subject in chosen)
+    if len({store.n_voxels(subject) for subject in chosen}) > 1:
+        raise ValueError(
+            f"common_voxels needs responses in a common space, but the subjects have different numbers of voxels:"
+            f" {counts}. Bring all to one space (such as fsaverage5 or fsaverage6), leave out subjects, or set"
+            " common_voxels to false and take a head of kind linear."
+        )
+    first, *others = chosen.values()
+    shared = set(first.tolist()).intersection(*(columns.tolist() for columns in others))
+    common = np.array(sorted(shared), dtype=np.int64)
+    listed = ", ".join(f"{subject} {len(columns):,}" for subject, columns in chosen.items())
+    if not len(common):
+        raise ValueError(
+            f"no voxel is chosen in every subject (chosen: {listed}), so common_voxels leaves none. Lower min_ceiling"
+            " or leave it null, leave out the subject with the fewest voxels, or set common_voxels to false."
+        )
+    logger.info("%d voxels are common to all subjects; chosen in each: %s", len(common), listed)
+    return {subject: common.copy() for subject in chosen}
 
 
 def _reliable(

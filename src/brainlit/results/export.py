@@ -9,7 +9,6 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +91,8 @@ def feature_extractor(backbone: SpeechBackbone) -> Any:
     """
     import transformers as library
 
+    from brainlit.backbones.weights import checkpoint_file
+
     transformers: Any = library
     settings = backbone.model.config
     if settings.model_type not in ("whisper", "speecht5", "seamless_m4t", "seamless_m4t_v2", "wav2vec2-bert"):
@@ -100,8 +101,9 @@ def feature_extractor(backbone: SpeechBackbone) -> Any:
             do_normalize=True,
             return_attention_mask=bool(getattr(backbone, "uses_attention_mask", True)),
         )
-    if Path(backbone.config.weights, "preprocessor_config.json").is_file():
-        return transformers.AutoFeatureExtractor.from_pretrained(backbone.config.weights, local_files_only=True)
+    published = checkpoint_file(backbone, "preprocessor_config.json")
+    if published is not None:
+        return transformers.AutoFeatureExtractor.from_pretrained(str(published.parent), local_files_only=True)
     if settings.model_type == "whisper":
         seconds = 2 * settings.max_source_positions // 100
         return transformers.WhisperFeatureExtractor(feature_size=settings.num_mel_bins, chunk_length=seconds)
@@ -128,7 +130,9 @@ def _merge_lora(backbone: SpeechBackbone) -> None:
     from peft.tuners.lora import LoraLayer
 
     if any(isinstance(part, LoraLayer) for part in backbone.modules()):
-        import_module("brainlit.backbones.lora").merge_lora(backbone)
+        from brainlit.backbones.lora import merge_lora
+
+        merge_lora(backbone)
 
 
 def _what_it_says(checkpoint: Path) -> dict[str, Any]:

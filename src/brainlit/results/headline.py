@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from brainlit.results.lookup import find_score, regions_of
+from brainlit.results.lookup import find_score, not_tuned_on, regions_of
 
 
 def headline_sentences(summary: Mapping[str, Any]) -> list[str]:
@@ -32,7 +32,8 @@ def headline_sentences(summary: Mapping[str, Any]) -> list[str]:
 def alignment_sentence(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """What happened to alignment in one region, with everything needed to judge the number."""
     words = f"Alignment with {_place(row['region'])} {change_words(row)}"
-    subjects = _count(row["n_subjects"], "subject")
+    held_out = f" ({len(names)} not tuned on)" if (names := not_tuned_on(summary)) else ""
+    subjects = _count(row["n_subjects"], "subject") + held_out
     n_voxels = _count(row["n_voxels"], "voxel")
     return (
         f"{words}: mean held-out correlation r of layer {row['layer']} over {n_voxels} of {subjects},"
@@ -85,7 +86,7 @@ def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
     )
     if run.get("control"):
         limits.append(
-            "This is the permuted control: the model was tuned on responses whose blocks were shuffled in time. What"
+            "This is the permuted control: the model was tuned on responses that do not belong to the sound. What"
             " rises here did not come from the match between sound and brain."
         )
     elif run.get("regime") == "brain":

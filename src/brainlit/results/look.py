@@ -19,6 +19,13 @@ BAND_COLOURS = {
     "backbone&low_level&semantic": "#77688F",
 }
 REGION_COLOURS = {"semantic": "#3E9B6E", "auditory": "#E8A33D", "null": "#A3A9B3", "all voxels": "#1F2733"}
+REGIME_COLOURS = {
+    "brain": "#C8385A",
+    "permuted": "#8E8870",
+    "language_model": "#3E9B6E",
+    "large_speech_model": "#2F6DB5",
+    "stimulus": "#E8A33D",
+}
 OTHER_COLOURS = ("#2F6DB5", "#77688F", "#33879A", "#C8385A", "#8E8870")
 BAND_LABELS = {"backbone": "speech model", "low_level": "low-level", "semantic": "semantic"}
 INK, FAINT, RULE = "#1F2733", "#667080", "#D9DDE3"

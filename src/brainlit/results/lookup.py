@@ -22,3 +22,8 @@ def find_score(
 def regions_of(summary: Mapping[str, Any], subject: str = ALL_SUBJECTS) -> list[str]:
     """Regions in the order of the scores."""
     return list(dict.fromkeys(row["region"] for row in summary["scores"] if row["subject"] == subject))
+
+
+def not_tuned_on(summary: Mapping[str, Any]) -> list[str]:
+    """Probed subjects who were held out from tuning."""
+    return [name for name, facts in summary["probe"]["subjects"].items() if not facts.get("tuned_on", True)]

@@ -156,6 +156,12 @@ def _loading(facts: CardFacts) -> str:
     above = "" if layer == last else f" The layers above it ({layer + 1} to {last}) were not trained through it."
     alone = " Give it one clip at a time: it was made without an attention mask, and padding changes what it hears."
     padding = "" if facts.backbone.get("attention_mask", True) else alone
+    if facts.backbone.get("positions") == "truncated":
+        padding = (
+            " **Here it hears 30 s, and in tuning it heard the window alone** (`positions: truncated`): the silence"
+            " after shorter sound is attended to, and the states differ from those that were tuned. Use"
+            " `brainlit.tuning.load_tuned` for those, or tune with `--model.backbone.positions padded`."
+        )
     return (
         "```python\n" + load_snippet(facts) + "\n```\n\n"
         f"Hidden state {layer} of 0 to {last} is what the voxels were predicted from.{above}"
@@ -221,9 +227,7 @@ def _training_rows(facts: CardFacts) -> Iterable[tuple[str, Any]]:
     yield "base weights", _weights_words(facts.backbone)
     yield "architecture", facts.run.get("model")
     yield "training", facts.run.get("training")
-    for key, value in facts.settings.items():
-        if key != "backbone":
-            yield key.replace("_", " "), value
+    yield from _setting_rows({key: value for key, value in facts.settings.items() if key != "backbone"})
     for key in ("dropout", "layerdrop", "spec_augment"):
         yield f"backbone {key.replace('_', ' ')}", facts.backbone.get(key)
     yield "exported checkpoint", f"{checkpoint['name']}, after {checkpoint['step']} steps (epoch {checkpoint['epoch']})"
@@ -231,6 +235,14 @@ def _training_rows(facts: CardFacts) -> Iterable[tuple[str, Any]]:
     yield "source revision", facts.provenance.get("git", {}).get("revision")
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
     yield "SHA-256 of the data store's index", facts.provenance.get("store", {}).get("sha256")
+
+
+def _setting_rows(settings: Mapping[str, Any], group: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _setting_rows(value, f"{group}{key} ")
+        else:
+            yield f"{group}{key}".replace("_", " "), value
 
 
 def _scores(facts: CardFacts) -> str:

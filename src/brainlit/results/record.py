@@ -101,9 +101,15 @@ def load_record(path: Path) -> ProbeRecord:
 
 
 def find_records(probes: Path) -> list[ProbeRecord]:
-    """All records of a run, by epoch and subject."""
+    """All records of a run, by epoch and subject; those of held-out data sets, in folders of their own, are not."""
     records = [load_record(path) for path in sorted(probes.glob("*/epoch-*.h5"))]
     return sorted(records, key=lambda record: (record.epoch, record.subject))
+
+
+def find_held_out(probes: Path) -> dict[str, list[ProbeRecord]]:
+    """The records of each held-out data set, probes/<name>/<subject>/epoch-<n>.h5, by its name."""
+    names = sorted({path.parent.parent.name for path in probes.glob("*/*/epoch-*.h5")})
+    return {name: find_records(probes / name) for name in names}
 
 
 def _write_group(group: Any, record: ProbeRecord) -> None:

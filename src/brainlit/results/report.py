@@ -14,7 +14,7 @@ import numpy as np
 from brainlit.results import html
 from brainlit.results.figures import summary_figures
 from brainlit.results.look import Figure
-from brainlit.results.lookup import find_score, regions_of
+from brainlit.results.lookup import find_score, not_tuned_on, regions_of
 from brainlit.results.provenance import PROVENANCE_FILE
 from brainlit.results.record import ProbeRecord, find_records
 from brainlit.results.run_directory import RunDirectory, read_json, write_text_atomic
@@ -112,7 +112,10 @@ def render_report(
     body = [
         _header(summary),
         html.section("What was run", _run_section(summary)),
-        html.section("Alignment with the brain", shown("alignment"), _alignment_table(summary)) if has_scores else "",
+        html.section("Alignment with the brain", shown("alignment"), _alignment_table(summary), _by_subject(summary))
+        if has_scores
+        else "",
+        *[_held_out_section(summary, name, part) for name, part in summary.get("held_out", {}).items()],
         html.section("What explains the responses", shown("partition"), _partition_table(summary))
         if "partition" in figures or "partition" in sentences
         else "",
@@ -179,7 +182,7 @@ def _run_section(summary: Mapping[str, Any]) -> str:
         "model": run.get("model"),
         "data": run.get("data"),
         **{f"data: {key}": words for key, words in run.get("data_facts", {}).items()},
-        "subjects": ", ".join(probe["subjects"]),
+        "subjects": ", ".join(_subject_words(summary, name) for name in probe["subjects"]),
         "training": run.get("training"),
         "tuned on": run.get("tune"),
         "seed": run.get("seed"),
@@ -220,6 +223,40 @@ def _alignment_table(summary: Mapping[str, Any]) -> str:
         f"{summary['formulas']['r_backbone']}. In brackets: 95 % interval. voxels up: share of voxels whose r is higher"
         " after than before (0.5 is chance).",
         "note",
+    )
+
+
+def _by_subject(summary: Mapping[str, Any]) -> str:
+    """Alignment of each subject, where some were not tuned on."""
+    if not not_tuned_on(summary):
+        return ""
+    region = summary["headline_region"]
+    rows = [(name, find_score(summary, region, "r_backbone", name)) for name in summary["probe"]["subjects"]]
+    cells = [
+        ([escape(_subject_words(summary, name)), str(row["n_voxels"]), *_three(row)], False)
+        for name, row in rows
+        if row
+    ]
+    heads = ["subject", "voxels", "before", "after", "difference"]
+    return f"<h3>By subject, {escape(region.replace('_', ' '))}</h3>{html.table(heads, cells)}"
+
+
+def _subject_words(summary: Mapping[str, Any], name: str) -> str:
+    return f"{name} (not tuned on)" if name in not_tuned_on(summary) else name
+
+
+def _held_out_section(summary: Mapping[str, Any], name: str, part: Mapping[str, Any]) -> str:
+    """Alignment with another data set, none of which was tuned on."""
+    rows = [row for row in part["scores"] if row["metric"] == "r_backbone"]
+    cells = [([escape(row["region"].replace("_", " ")), str(row["n_voxels"]), *_three(row)], False) for row in rows]
+    return html.section(
+        f"Held-out data: {name}",
+        html.table(["region", "voxels", "before", "after", "difference"], cells),
+        html.paragraph(
+            f"{summary['formulas']['r_backbone']}. Data set {part.get('data_set')}, {', '.join(part['subjects'])};"
+            f" layer {part['layer']}; scored on {_spans(part, 'score')}. In brackets: 95 % interval.",
+            "note",
+        ),
     )
 
 

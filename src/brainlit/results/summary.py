@@ -11,7 +11,7 @@ import numpy as np
 from brainlit.results.headline import headline_sentences, limit_sentences
 from brainlit.results.lookup import ALL_SUBJECTS, regions_of
 from brainlit.results.provenance import PROVENANCE_FILE
-from brainlit.results.record import ProbeRecord, find_records
+from brainlit.results.record import ProbeRecord, find_held_out, find_records
 from brainlit.results.region_scores import Score, mean_score
 from brainlit.results.run_directory import RunDirectory, read_json, write_json_atomic
 from brainlit.results.score_table import ALL_VOXELS, FORMULAS
@@ -37,7 +37,8 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
 
     Returns
     -------
-    dict of plain JSON: run, probe, stages, scores, learning, headline, limits, formulas, warnings.
+    dict of plain JSON: run, probe, stages, scores, learning, held_out, headline, limits, formulas, warnings. Subjects
+    who were probed and not tuned on have tuned_on false in probe.subjects.
 
     Raises
     ------
@@ -48,19 +49,23 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
     _check_comparable(records)
     stages = _stages(records)
     scores = _score_rows(stages) if stages else []
+    held_out = find_held_out(run.probes)
+    facts = _run_facts(run)
     summary: Summary = {
         "schema": SCHEMA,
-        "run": {**_run_facts(run), "state": state or run.state},
-        "probe": _probe_facts(records),
+        "run": {**facts, "state": state or run.state},
+        "probe": _probe_facts(records, (facts.get("data_module") or {}).get("held_out_subjects") or ()),
         "stages": {name: _stage_facts(group) for name, group in stages.items()},
         "scores": scores,
         "learning": _learning(records),
+        "held_out": {name: _held_out_part(group) for name, group in held_out.items()},
         "formulas": FORMULAS,
     }
     summary["headline_region"] = headline_region(summary)
     summary["headline"] = headline_sentences(summary)
     summary["limits"] = limit_sentences(summary)
-    summary["warnings"] = sorted({text for record in records for text in record.facts.get("warnings", [])})
+    everything = [*records, *(record for group in held_out.values() for record in group)]
+    summary["warnings"] = sorted({text for record in everything for text in record.facts.get("warnings", [])})
     return summary
 
 
@@ -108,6 +113,25 @@ def _score_rows(stages: Mapping[str, Sequence[ProbeRecord]]) -> list[dict[str, A
             row = _score_row(by_stage, members, key)
             rows.append({"subject": subject, **row})
     return rows
+
+
+def _held_out_part(records: Sequence[ProbeRecord]) -> dict[str, Any]:
+    """The main numbers of a held-out data set, mean over its subjects, and what they rest on."""
+    _check_comparable(records)
+    first, stages = records[0], _stages(records)
+    kept = ("data_set", "fit_spans", "score_spans", "n_score_trs")
+    scores = [
+        row
+        for row in _score_rows(stages)
+        if row["subject"] == ALL_SUBJECTS and row["layer"] == first.layer and row["metric"] in LEARNING_METRICS
+    ]
+    return {
+        **{key: first.facts[key] for key in kept if key in first.facts},
+        "layer": first.layer,
+        "subjects": list(dict.fromkeys(record.subject for record in records)),
+        "stages": {name: _stage_facts(group) for name, group in stages.items()},
+        "scores": scores,
+    }
 
 
 def _keys(by_stage: Mapping[str, Mapping[str, ProbeRecord]], members: Sequence[str]) -> Iterable[tuple[str, int, str]]:
@@ -171,7 +195,7 @@ def _stage_facts(group: Sequence[ProbeRecord]) -> dict[str, Any]:
     return {"epoch": group[0].epoch, "step": group[0].step, "subjects": [record.subject for record in group]}
 
 
-def _probe_facts(records: Sequence[ProbeRecord]) -> dict[str, Any]:
+def _probe_facts(records: Sequence[ProbeRecord], held_out_subjects: Sequence[str] = ()) -> dict[str, Any]:
     """What all probes of the run share, and what differs by subject."""
     if not records:
         return {"subjects": {}}
@@ -183,6 +207,7 @@ def _probe_facts(records: Sequence[ProbeRecord]) -> dict[str, Any]:
         "layer": records[0].layer,
         "subjects": {
             name: {key: record.facts[key] for key in per_subject if key in record.facts}
+            | ({"tuned_on": False} if name in held_out_subjects else {})
             for name, record in last.items()
         },
         "seconds": float(np.sum([record.facts.get("seconds", 0.0) for record in records])),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from brainlit.backbones import SpeechBackbone, WeightsError
+from brainlit.backbones import BackboneConfig, SpeechBackbone, WeightsError, load_backbone
 from brainlit.backbones.frames import normalise_clips
 from brainlit.tuning.objectives import (
     Contrastive,
@@ -222,8 +222,16 @@ def test_without_heads_they_begin_at_random(
     objective = build_self_supervised(CONFIG, backbone, seed=3)
     assert isinstance(objective, Contrastive)
     assert "has no quantiser: it begins at random (seed 3)" in caplog.text
-    assert not load_pretraining_heads(str(folder), objective)
-    assert not load_pretraining_heads("nobody/has-this", objective)
+    assert not load_pretraining_heads(folder / "model.safetensors", objective)
+
+
+def test_heads_of_a_size_are_found_where_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAINLIT_WEIGHTS", str(tmp_path))
+    library = save_pretraining(tmp_path / "facebook" / "wav2vec2-base")
+    backbone = load_backbone(BackboneConfig(weights="base"))
+    backbone.freeze_feature_encoder()
+    objective = build_self_supervised(CONFIG, backbone, seed=0)
+    assert torch.equal(objective.state_dict()["project_q.weight"], library.state_dict()["project_q.weight"])
 
 
 def test_heads_of_other_shapes_are_refused(tmp_path: Path) -> None:

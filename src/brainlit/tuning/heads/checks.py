@@ -9,8 +9,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 COMMON_SPACE = (
-    "Bring all subjects to a common space (such as fsaverage5 or fsaverage6) with min_ceiling null, so that all use"
-    " the same vertices, or choose --model.head.kind linear, a map for each subject."
+    "Bring all subjects to a common space (such as fsaverage5 or fsaverage6) and give --data.common_voxels true, which"
+    " keeps the vertices that are chosen in every subject (with min_ceiling null, those that have data), or choose"
+    " --model.head.kind linear, a map for each subject."
 )
 
 

@@ -28,7 +28,7 @@ def for_family(config: ObjectiveConfig, family: str) -> ObjectiveConfig:
     """The config with its stimulus weight given to the family's own loss.
 
     >>> for_family(ObjectiveConfig(targets=0, stimulus=1), "whisper").ctc
-    1
+    1.0
     """
     if not config.stimulus:
         return config

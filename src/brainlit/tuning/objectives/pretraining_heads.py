@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from brainlit.backbones import SpeechBackbone, WeightsError
+from brainlit.backbones.weights import checkpoint_file
 from brainlit.tuning.objectives.contrastive import Contrastive
 
 log = logging.getLogger(__name__)
@@ -18,52 +19,40 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 
 def use_pretraining_heads(backbone: SpeechBackbone, module: Contrastive) -> bool:
     """Go on with the heads of the backbone's own checkpoint; True where it has them. Says so in the log."""
-    location = backbone.config.weights
-    found = backbone.origin.get("kind") == "pretrained" and load_pretraining_heads(location, module)
+    file, weights = checkpoint_file(backbone, *FILES), backbone.config.weights
+    found = file is not None and load_pretraining_heads(file, module)
     if found:
-        log.info("quantiser and projections of the contrastive loss: those of %s", location)
+        log.info("quantiser and projections of the contrastive loss: those of %s", weights)
     else:
-        log.info("%s has no quantiser: it begins at random (seed %d), and so does the loss", location, module.seed)
+        log.info("%s has no quantiser: it begins at random (seed %d), and so does the loss", weights, module.seed)
     return found
 
 
-def load_pretraining_heads(location: str, module: Contrastive) -> bool:
+def load_pretraining_heads(file: Path, module: Contrastive) -> bool:
     """Load quantizer, project_hid and project_q from a Wav2Vec2ForPreTraining checkpoint; False if it lacks any.
 
     Parameters
     ----------
-    location : str
-        A save_pretrained folder, or a hub id whose files are in the cache, as they are once the backbone is loaded.
+    file : Path
+        model.safetensors or pytorch_model.bin.
 
     Raises
     ------
     WeightsError
         If the checkpoint's heads have other shapes.
     """
-    file = _weights_file(location)
     wanted = module.state_dict()
-    tensors = {} if file is None else _read(file, set(wanted))
+    tensors = _read(file, set(wanted))
     if set(tensors) != set(wanted):
         return False
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise WeightsError(
-                f"{name} has shape {tuple(tensor.shape)} in {location} and {tuple(wanted[name].shape)} here; leave"
+                f"{name} has shape {tuple(tensor.shape)} in {file} and {tuple(wanted[name].shape)} here; leave"
                 " --model.objective.n_groups and n_vars at null to take what the checkpoint says."
             )
     module.load_state_dict(tensors)
     return True
-
-
-def _weights_file(location: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    folder = Path(location).expanduser()
-    for name in FILES:
-        found = folder / name if folder.is_dir() else try_to_load_from_cache(location, name)
-        if isinstance(found, (str, Path)) and Path(found).is_file():
-            return Path(found)
-    return None
 
 
 def _read(file: Path, names: set[str]) -> dict[str, Tensor]:

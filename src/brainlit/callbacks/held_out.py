@@ -1,0 +1,101 @@
+"""Probes of other data than those that a run is tuned on: their names, and whether the model can hear them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+
+from brainlit.datamodules import StoryDataModule
+
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_name(data: StoryDataModule | None, name: str | None) -> None:
+    """Data of a probe's own need a name, which becomes a folder; the main probe has none.
+
+    Raises
+    ------
+    ValueError
+    """
+    if data is None:
+        if name is not None:
+            raise ValueError(
+                f"name is {name!r}, but the probe has no data of its own; give data, or leave the name out (the probe"
+                " of the data that are tuned on has none)."
+            )
+    elif name is None:
+        raise ValueError("a probe with data of its own needs a name, such as 'narratives': its folder under probes/.")
+    elif not _FOLDER_NAME.fullmatch(name):
+        raise ValueError(f"name is {name!r}, which is no folder name; use letters, digits, '.', '_' and '-'.")
+
+
+def set_up(probe: Any, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Prepare the data of a probe that has its own; see `check_unique` and `prepare` for what is refused."""
+    others: Iterable[Any] = [other for other in trainer.callbacks if type(other) is type(probe)]  # type: ignore[attr-defined]
+    subjects = trainer.datamodule.probed_subjects  # type: ignore[attr-defined]
+    check_unique(probe.name, [other.name for other in others if other is not probe], subjects)
+    prepare(probe.data, probe.name, module.backbone)
+
+
+def check_unique(name: str, others: Iterable[str | None], subjects: Iterable[str]) -> None:
+    """Refuse a name that another probe has, or a subject of the main probe: their folders would be the same.
+
+    Raises
+    ------
+    ValueError
+    """
+    if name in list(others):
+        raise ValueError(f"two probes have the name {name!r}; give each data set that is probed a name of its own.")
+    if name in list(subjects):
+        raise ValueError(
+            f"a probe has the name {name!r}, which is a subject of the data that are tuned on, and probes/{name} is the"
+            " folder of that subject. Give the probe another name."
+        )
+
+
+def prepare(data: StoryDataModule, name: str, backbone: Any) -> None:
+    """Build or check the store, set the data up, and refuse what could not be probed, before anything is trained.
+
+    Raises
+    ------
+    ValueError
+        If there is no role to fit or score on, or the windows are longer than the backbone hears.
+    """
+    data.only_probe()
+    data.prepare_data()
+    data.setup()
+    for role in ("fit", "score"):
+        if not data.roles.spans(role):
+            raise ValueError(
+                f"the held-out data {name!r} have no stories to {role}; give the role {role} some in the probe's"
+                " data.init_args.roles (tune is not used)."
+            )
+    most = getattr(backbone, "max_samples", None)
+    n_samples = max(window_samples(data))
+    if most is not None and n_samples > most:
+        rate_hz = backbone.sample_rate_hz
+        raise ValueError(
+            f"the windows of the held-out data {name!r} are {n_samples / rate_hz:g} s long, context included, and the"
+            f" backbone hears at most {most / rate_hz:g} s; shorten window.n_trs or window.context_s in the probe's"
+            " data.init_args."
+        )
+
+
+def window_samples(data: StoryDataModule) -> Iterable[int]:
+    """Samples of a window of each story that is probed."""
+    stories = dict.fromkeys([*data.roles.stories("fit"), *data.roles.stories("score")])
+    window = data.window
+    return [data.store.timebase(story).window_length(window.n_trs, window.context_s) for story in stories]
+
+
+def more_facts(facts: Mapping[str, Any], data: StoryDataModule, tuned: Iterable[str]) -> dict[str, Any]:
+    """A record's facts with the data set, and a warning where scored stories are named like stories tuned on."""
+    same = sorted(set(data.roles.stories("score")) & set(tuned))
+    warning = (
+        f"{data.store.name} (held-out data): {', '.join(same)} are scored, and stories of these names are tuned on; if"
+        " they are the same sound, their scores are not held out."
+    )
+    return {**facts, "data_set": data.store.name, "warnings": [*facts["warnings"], *([warning] if same else [])]}

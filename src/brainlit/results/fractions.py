@@ -1,0 +1,283 @@
+"""How alignment grows with the hours of tuning data: one point per regime and share of the data, over seeds.
+
+Runs whose `data.tune_fraction` differs are set beside each other. They must have in common what decides the numbers
+besides the share: data, subjects, model, probe and scored stories. The seeds of a point share the scored stories, so
+their errors do not average out: the interval of a point is the mean of its seeds' intervals, as wide as if each seed
+erred alike.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainlit.results.lookup import find_score, regions_of
+from brainlit.store.atomic import atomic_path
+
+Summary = Mapping[str, Any]
+
+TABLE_FILE = "curve.csv"
+SAME_START = 1e-3
+"""Largest difference of r before tuning between runs of one seed; on a GPU sums have no fixed order."""
+COLUMNS = (
+    *("regime", "fraction", "hours", "rows", "n_seeds", "seeds", "region", "layer", "n_voxels", "n_subjects"),
+    *("r_before", "r_after", "difference", "difference_low", "difference_high", "difference_min", "difference_max"),
+    *("low_level_share_before", "low_level_share_after"),
+)
+
+
+@dataclass(frozen=True)
+class RunPoint:
+    """What one run shows about one region.
+
+    Parameters
+    ----------
+    hours, rows : float, int
+        Tuning data of the run.
+    difference : (float, float or None, float or None)
+        After minus before with its 95 % interval over held-out time.
+    share_before, share_after : float or None
+        Low-level share; None where it is not defined.
+    """
+
+    regime: str
+    fraction: float
+    seed: int
+    hours: float
+    rows: int
+    region: str
+    layer: int
+    n_voxels: int
+    n_subjects: int
+    r_before: float
+    r_after: float
+    difference: tuple[float, float | None, float | None]
+    share_before: float | None
+    share_after: float | None
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The runs of one regime and one share of the data, one per seed."""
+
+    runs: tuple[RunPoint, ...]
+
+    @property
+    def regime(self) -> str:
+        """What was predicted."""
+        return self.runs[0].regime
+
+    @property
+    def fraction(self) -> float:
+        """Share of the tuning rows."""
+        return self.runs[0].fraction
+
+    def mean(self, name: str) -> float | None:
+        """Mean of a number over the seeds that have it."""
+        values = [value for run in self.runs if (value := getattr(run, name)) is not None]
+        return float(np.mean(values)) if values else None
+
+    @property
+    def difference(self) -> tuple[float, float | None, float | None]:
+        """Mean over seeds of value, low and high; no interval where one of them has none."""
+        value, low, high = zip(*(run.difference for run in self.runs), strict=True)
+        bounds = [None if None in side else float(np.mean(side)) for side in (low, high)]
+        return float(np.mean(value)), bounds[0], bounds[1]
+
+
+def curve_points(summaries: Sequence[Summary], region: str | None = None) -> list[CurvePoint]:
+    """The points of all curves, by regime and hours.
+
+    Parameters
+    ----------
+    summaries : sequence of summary
+        From `comparison.read_summaries`.
+    region : str, optional
+        That of the first run's headline by default.
+
+    Raises
+    ------
+    ValueError
+        If runs cannot stand in one figure (naming what differs and both values), one is there twice, or has no probe
+        before and after tuning.
+    """
+    if not summaries:
+        raise ValueError("no run is given; name the folders of finished runs.")
+    for summary in summaries[1:]:
+        _check_same(summaries[0], summary)
+    name = region or str(summaries[0]["headline_region"])
+    found: dict[tuple[str, float, int], RunPoint] = {}
+    for summary in summaries:
+        point = _run_point(summary, name)
+        key = (point.regime, point.fraction, point.seed)
+        if key in found:
+            raise ValueError(
+                f"two runs of regime {point.regime!r} have tune_fraction {point.fraction:g} and seed {point.seed};"
+                " name only one of them."
+            )
+        found[key] = point
+    _check_same_start(found.values())
+    _check_same_share([run for run in found.values() if run.fraction < 1])
+    groups = dict.fromkeys((run.regime, run.fraction) for run in found.values())
+    points = [CurvePoint(tuple(r for r in found.values() if (r.regime, r.fraction) == group)) for group in groups]
+    return sorted(points, key=lambda point: (point.regime != "brain", point.regime, point.fraction))
+
+
+def curve_table(points: Sequence[CurvePoint]) -> str:
+    """Markdown: one line per point."""
+    first = points[0].runs[0]
+    lines = [
+        f"{first.region}, layer {first.layer}: {first.n_voxels} voxels, {first.n_subjects} subject(s)",
+        "",
+        "| regime | fraction | hours | seeds | r before | r after | difference (95 % interval) |"
+        " low-level share before / after |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for point in points:
+        value, low, high = point.difference
+        interval = "" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})"
+        shares = " / ".join(_number(point.mean(f"share_{stage}")) for stage in ("before", "after"))
+        ends = " | ".join(_number(point.mean(f"r_{stage}")) for stage in ("before", "after"))
+        lines.append(
+            f"| {point.regime} | {point.fraction:g} | {point.mean('hours'):.3g} | {len(point.runs)} | {ends} |"
+            f" {value:+.3f}{interval} | {shares} |"
+        )
+    return "\n".join(lines)
+
+
+def write_curve_table(points: Sequence[CurvePoint], folder: Path) -> Path:
+    """Write curve.csv, one row per point; empty cells where a number is not defined."""
+    path = folder / TABLE_FILE
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=COLUMNS)
+        writer.writeheader()
+        writer.writerows(_csv_row(point) for point in points)
+    return path
+
+
+def _csv_row(point: CurvePoint) -> dict[str, Any]:
+    first, (value, low, high) = point.runs[0], point.difference
+    each = [run.difference[0] for run in point.runs]
+    numbers = {
+        "hours": point.mean("hours"),
+        "r_before": point.mean("r_before"),
+        "r_after": point.mean("r_after"),
+        "difference": value,
+        "difference_low": low,
+        "difference_high": high,
+        "difference_min": min(each),
+        "difference_max": max(each),
+        "low_level_share_before": point.mean("share_before"),
+        "low_level_share_after": point.mean("share_after"),
+    }
+    return {
+        "regime": point.regime,
+        "fraction": f"{point.fraction:g}",
+        "rows": round(point.mean("rows") or 0),
+        "n_seeds": len(point.runs),
+        "seeds": " ".join(str(seed) for seed in sorted(run.seed for run in point.runs)),
+        **{name: getattr(first, name) for name in ("region", "layer", "n_voxels", "n_subjects")},
+        **{name: "" if number is None else f"{number:.6g}" for name, number in numbers.items()},
+    }
+
+
+def _run_point(summary: Summary, region: str) -> RunPoint:
+    run = summary["run"]
+    data = run.get("data_module") or {}
+    if "tune_fraction" not in data or "tune" not in data.get("hours", {}):
+        raise ValueError(
+            f"the run {_name(summary)} does not say how much it was tuned on (data_module in its run.json); train it"
+            " again, or leave it out."
+        )
+    row = find_score(summary, region, "r_backbone")
+    if row is None or "difference" not in row:
+        raise ValueError(
+            f"the run {_name(summary)} has no r_backbone before and after tuning in {region!r}; regions:"
+            f" {', '.join(regions_of(summary)) or 'none'}. The untuned model needs no run of its own: leave regime"
+            " pretrained out."
+        )
+    share = find_score(summary, region, "low_level_share") or {}
+    change = row["difference"]
+    return RunPoint(
+        regime=str(run.get("regime")),
+        fraction=float(data["tune_fraction"]),
+        seed=int(run["seed"]),
+        hours=float(data["hours"]["tune"]),
+        rows=int(data["rows"]["tune"]),
+        region=region,
+        layer=int(row["layer"]),
+        n_voxels=int(row["n_voxels"]),
+        n_subjects=int(row["n_subjects"]),
+        r_before=float(row["before"]["value"]),
+        r_after=float(row["after"]["value"]),
+        difference=(float(change["value"]), change["low"], change["high"]),
+        share_before=share.get("before", {}).get("value"),
+        share_after=share.get("after", {}).get("value"),
+    )
+
+
+def _what_is_shared(summary: Summary) -> dict[str, Any]:
+    """What must be the same in all runs of a figure, by name."""
+    run, probe = summary["run"], summary["probe"]
+    data, model = run.get("data_module") or {}, run.get("backbone") or {}
+    return {
+        "data": f"{data.get('store')} ({str(data.get('store_fingerprint'))[:10]})",
+        "subjects": ", ".join(data.get("subjects") or ()),
+        "model": f"{model.get('family')} ({model.get('weights')})",
+        "probed subjects": ", ".join(probe["subjects"]),
+        "layer compared": probe.get("layer"),
+        "delays of the probe": probe.get("delays_trs"),
+        "fit stories": ", ".join(probe.get("fit_spans") or ()),
+        "score stories": ", ".join(probe.get("score_spans") or ()),
+    }
+
+
+def _check_same(first: Summary, other: Summary) -> None:
+    ours, theirs = _what_is_shared(first), _what_is_shared(other)
+    for name, value in ours.items():
+        if theirs[name] != value:
+            raise ValueError(
+                f"{_name(first)} and {_name(other)} cannot stand in one curve: {name} {value!r} and {theirs[name]!r}."
+                " Name runs that differ in regime, tune_fraction and seed only."
+            )
+
+
+def _check_same_start(runs: Iterable[RunPoint]) -> None:
+    """Runs of one seed start from the same weights, so the same probe finds the same before tuning."""
+    first: dict[int, RunPoint] = {}
+    for run in runs:
+        start = first.setdefault(run.seed, run)
+        if abs(run.r_before - start.r_before) > SAME_START:
+            raise ValueError(
+                f"seed {run.seed}: before tuning, r in {run.region} is {start.r_before:.4f} with tune_fraction"
+                f" {start.fraction:g} ({start.regime}) and {run.r_before:.4f} with {run.fraction:g} ({run.regime});"
+                " they did not start from the same model, stories and probe."
+            )
+
+
+def _check_same_share(runs: Sequence[RunPoint]) -> None:
+    """A share is of as many rows in all runs, to rounding: else they were cut out of different stories.
+
+    Runs on everything are left out, for their rows count stories that nobody heard, too.
+    """
+    wholes = sorted(runs, key=lambda run: run.rows / run.fraction)
+    few, many = (wholes[0], wholes[-1]) if wholes else (None, None)
+    if few and many and (few.rows + 1) / few.fraction < (many.rows - 1) / many.fraction:
+        raise ValueError(
+            f"tune_fraction {few.fraction:g} is {few.rows} rows ({few.regime}, seed {few.seed}), and {many.fraction:g}"
+            f" is {many.rows} rows ({many.regime}, seed {many.seed}): they are shares of different tuning stories. Name"
+            " runs with the same data.roles."
+        )
+
+
+def _name(summary: Summary) -> str:
+    return f"{summary['run'].get('experiment')}/{summary['run'].get('id')}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
