@@ -122,8 +122,13 @@ def main() -> None:
 
 def in_own_process(job: Job) -> Measured:
     """Measure in a fresh process, so that its peak memory is that of this job."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure, job).result()
+    with fresh_process() as process:
+        return process.submit(measure, job).result()
+
+
+def fresh_process() -> ProcessPoolExecutor:
+    """A process that has done nothing yet."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def measure(job: Job) -> Measured:

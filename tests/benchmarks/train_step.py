@@ -31,6 +31,8 @@ WAV2VEC_BASE = BackboneConfig(weights="random:base")
 N_WINDOWS = 8
 DTYPES: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 Step = Callable[[], Any]
+Seconds = tuple[float, float]
+"""Wall, processor."""
 
 
 def main() -> None:
@@ -207,28 +209,40 @@ def our_step(
     return step
 
 
-def alternate(variants: dict[str, Step], repeats: int, device: torch.device) -> dict[str, list[float]]:
+def alternate(variants: dict[str, Step], repeats: int, device: torch.device) -> dict[str, list[Seconds]]:
     """Seconds of each variant, one after the other, `repeats` rounds after one that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    seconds: dict[str, list[Seconds]] = {name: [] for name in variants}
     for k in range(repeats + 1):
         for name, step in variants.items():
             _wait(device)
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             step()
             _wait(device)
             if k:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append((time.perf_counter() - started, time.process_time() - cpu_started))
     return seconds
 
 
-def table(seconds: dict[str, list[float]], device: torch.device, flops: float | None = None) -> None:
-    """Median with minimum and maximum, and how many times faster than the first."""
-    first = statistics.median(next(iter(seconds.values())))
+def table(seconds: dict[str, list[Seconds]], device: torch.device, flops: float | None = None) -> None:
+    """Median with minimum and maximum, and how many times faster than the first; also in seconds of the processor.
+
+    Those say more where other programs run on the same cores.
+    """
+    first, first_cpu = medians(next(iter(seconds.values())))
     peak = matmul_rate(device) if flops and device.type == "cuda" else None
     for name, values in seconds.items():
-        median = statistics.median(values)
+        median, cpu = medians(values)
+        wall = [value for value, _ in values]
+        processor = f"  {cpu:7.3f} s of CPU  {first_cpu / cpu:5.2f} x" if device.type == "cpu" else ""
         share = f"  {100 * flops / median / peak:5.1f} % of a bf16 product's rate" if peak and flops else ""
-        print(f"{name:44} {median:7.3f} s ({min(values):.3f} to {max(values):.3f})  {first / median:5.2f} x{share}")
+        spread = f"({min(wall):.3f} to {max(wall):.3f})"
+        print(f"{name:44} {median:7.3f} s {spread:20}  {first / median:5.2f} x{processor}{share}", flush=True)
+
+
+def medians(values: list[Seconds]) -> Seconds:
+    """Of wall and processor seconds."""
+    wall, cpu = zip(*values, strict=True)
+    return statistics.median(wall), statistics.median(cpu)
 
 
 def flops_of_trunk(batch: dict[str, Any]) -> float:
