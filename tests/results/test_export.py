@@ -209,6 +209,7 @@ def test_the_run_of_a_checkpoint_is_found(checkpoint: Path, tmp_path: Path) -> N
 class Listening(SpeechBackbone):
     """A backbone of another kind, as far as its feature extractor is concerned."""
 
+    family = "whisper"
     sample_rate_hz = 16_000
 
     def __init__(self, weights: str = "openai/whisper-base", **settings: Any) -> None:
@@ -216,7 +217,7 @@ class Listening(SpeechBackbone):
 
         torch.nn.Module.__init__(self)
         self.model: Any = SimpleNamespace(config=SimpleNamespace(**settings))
-        self.config = BackboneConfig(weights=weights)
+        self.config, self.origin = BackboneConfig(weights=weights), {"kind": "pretrained"}
 
 
 Listening.__abstractmethods__ = frozenset()
