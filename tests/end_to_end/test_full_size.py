@@ -34,8 +34,8 @@ def process() -> Iterator[ProcessPoolExecutor]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("family", SIZE_OF)
 def test_a_published_size_trains_and_is_exported(family: str, process: ProcessPoolExecutor) -> None:
-    """In bfloat16 on a third of a second of sound: a processor without instructions for it takes seconds for that."""
-    found = process.submit(measure, Job(family, "bf16", window_s=0.3, optimizer_state=False)).result()
+    """In bfloat16 on a fifth of a second of sound: a processor without instructions for it takes seconds for that."""
+    found = process.submit(measure, Job(family, "bf16", window_s=0.2, optimizer_state=False)).result()
     assert round(found.n_parameters / 1e6) == pytest.approx(MILLIONS_OF_PARAMETERS[family], abs=1)
     assert found.products == "torch.bfloat16"
     assert math.isfinite(found.loss)
