@@ -156,7 +156,7 @@ def test_every_control_keeps_variance_and_loses_the_match(toy_store: StoryStore,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "fase"}, "control.kind is 'fase'. Did you mean 'phase'"),
+        ({"kind": "phas"}, "control.kind is 'phas'. Did you mean 'phase'"),
         ({"block_trs": 0}, "control.block_trs is 0"),
         ({"min_shift_trs": 0}, "control.min_shift_trs is 0"),
     ],
