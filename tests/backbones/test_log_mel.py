@@ -5,7 +5,8 @@ import pytest
 import torch
 from transformers import SeamlessM4TFeatureExtractor, WhisperFeatureExtractor
 
-from brainlit.backbones.log_mel import KaldiLogMel, WhisperLogMel, real_sound
+from brainlit.backbones.frames import real_sound
+from brainlit.backbones.log_mel import KaldiLogMel, WhisperLogMel
 
 GAINS = (30, 1000, 9000)
 

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -113,9 +113,23 @@ class SpeechBackbone(nn.Module, ABC):
         self.feature_encoder_frozen = False
 
     @classmethod
+    def load(cls, config: BackboneConfig) -> Self:
+        """The backbone that the config asks for, in eval mode, every parameter that takes part trainable.
+
+        Raises
+        ------
+        WeightsError
+            If the weights are not there, incomplete, or another family's.
+        """
+        from brainlit.backbones.weights import load_model
+
+        model, origin = load_model(cls, config, cls.switches(config))
+        return cls(model, config, origin)
+
+    @classmethod
     @abstractmethod
-    def load(cls, config: BackboneConfig) -> SpeechBackbone:
-        """The backbone with its weights, in eval mode, every parameter that takes part trainable."""
+    def switches(cls, config: BackboneConfig) -> dict[str, Any]:
+        """Settings of the model that the backbone's config decides."""
 
     @classmethod
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from brainlit.backbones import strided
 from brainlit.backbones.base import FrontEnd, SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import FrameGrid, normalise_clips
-from brainlit.backbones.weights import load_model
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
@@ -78,18 +77,6 @@ class ConvolutionalBackbone(SpeechBackbone):
         if self.mask_embedding is not None:
             self.mask_embedding.requires_grad_(config.spec_augment)
         self.train(model.training)
-
-    @classmethod
-    def load(cls, config: BackboneConfig) -> Self:
-        """The backbone that the config asks for, in eval mode.
-
-        Raises
-        ------
-        WeightsError
-            If the weights are not there, incomplete, or another family's.
-        """
-        model, origin = load_model(cls, config, cls.switches(config))
-        return cls(model, config, origin)
 
     @classmethod
     def switches(cls, config: BackboneConfig) -> dict[str, Any]:

@@ -90,11 +90,8 @@ class FrameGrid:
         return heard[:, starts + self.field_samples] - heard[:, starts] == self.field_samples
 
 
-def normalise_clips(audio: Tensor, audio_mask: Tensor) -> Tensor:
-    """Zero mean and unit variance for each clip over its real samples alone; padding becomes exactly 0.
-
-    The same numbers as the published models' feature extractor for one clip at a time, whatever else is in the batch
-    and however long the padding is.
+def real_sound(audio: Tensor, audio_mask: Tensor) -> Tensor:
+    """Sound between -1 and 1 with exact zeros in its padding, whatever the padding held.
 
     Parameters
     ----------
@@ -117,14 +114,37 @@ def normalise_clips(audio: Tensor, audio_mask: Tensor) -> Tensor:
             f"audio has shape {tuple(audio.shape)} and its mask {tuple(audio_mask.shape)}; both must be"
             " (batch, n_samples)."
         )
-    if audio.dtype == torch.int16:
-        sound = audio.float() / INT16_FULL_SCALE
-    elif audio.is_floating_point():
-        sound = audio.float()
-    else:
+    if audio.dtype != torch.int16 and not audio.is_floating_point():
         raise TypeError(f"audio is {audio.dtype}; give int16 samples, or floats between -1 and 1.")
+    full_scale = INT16_FULL_SCALE if audio.dtype == torch.int16 else 1.0
+    return torch.where(audio_mask, audio.float() / full_scale, 0.0)
+
+
+def normalise_clips(audio: Tensor, audio_mask: Tensor) -> Tensor:
+    """Zero mean and unit variance for each clip over its real samples alone; padding becomes exactly 0.
+
+    The same numbers as the published models' feature extractor for one clip at a time, whatever else is in the batch
+    and however long the padding is.
+
+    Parameters
+    ----------
+    audio : int16 or floating Tensor of shape (batch, n_samples)
+        Full scale is 32768 for int16 and 1 for floats.
+    audio_mask : bool Tensor of shape (batch, n_samples)
+        True where there is sound.
+
+    Returns
+    -------
+    float32 Tensor of shape (batch, n_samples)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the audio is neither int16 nor floating, or the shapes differ.
+    """
+    sound = real_sound(audio, audio_mask)
     n_real = audio_mask.sum(1, keepdim=True).clamp(min=1)
-    mean = (sound * audio_mask).sum(1, keepdim=True) / n_real
+    mean = sound.sum(1, keepdim=True) / n_real
     centred = (sound - mean) * audio_mask
     variance = centred.square().sum(1, keepdim=True) / n_real
     return centred / (variance + VARIANCE_FLOOR).sqrt()

@@ -92,33 +92,3 @@ class KaldiLogMel(nn.Module):
             spectrum = torch.fft.rfft((pieces - 0.97 * before) * self.window, KALDI_FFT)
             log_mel: Tensor = (spectrum.abs().square() @ self.filters).clamp(min=KALDI_POWER_FLOOR).log()
             return log_mel
-
-
-def real_sound(audio: Tensor, audio_mask: Tensor) -> Tensor:
-    """Sound between -1 and 1 with exact zeros in its padding, whatever the padding held.
-
-    Parameters
-    ----------
-    audio : int16 or floating Tensor of shape (batch, n_samples)
-        Full scale is 32768 for int16 and 1 for floats.
-    audio_mask : bool Tensor of shape (batch, n_samples)
-        True where there is sound.
-
-    Returns
-    -------
-    float32 Tensor of shape (batch, n_samples)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the audio is neither int16 nor floating, or the shapes differ.
-    """
-    if audio.ndim != 2 or audio.shape != audio_mask.shape:
-        raise ValueError(
-            f"audio has shape {tuple(audio.shape)} and its mask {tuple(audio_mask.shape)}; both must be"
-            " (batch, n_samples)."
-        )
-    if audio.dtype != torch.int16 and not audio.is_floating_point():
-        raise TypeError(f"audio is {audio.dtype}; give int16 samples, or floats between -1 and 1.")
-    full_scale = INT16_FULL_SCALE if audio.dtype == torch.int16 else 1.0
-    return torch.where(audio_mask, audio.float() / full_scale, 0.0)

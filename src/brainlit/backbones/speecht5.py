@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from brainlit.backbones.base import FrontEnd
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.convolutional import TINY_SETTINGS, ConvolutionalBackbone
+from brainlit.backbones.frames import real_sound
 from brainlit.backbones.hub import WeightsError
-from brainlit.backbones.log_mel import real_sound
 from brainlit.backbones.weights import RANDOM_PREFIX, find_checkpoint, resolve_weights
 
 DROPOUTS = ("positional_dropout", "hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")

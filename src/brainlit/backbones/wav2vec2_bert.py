@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from brainlit.backbones.base import FrontEnd, SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
-from brainlit.backbones.frames import FrameGrid
-from brainlit.backbones.log_mel import MEL_HOP_SAMPLES, WINDOW_SAMPLES, KaldiLogMel, real_sound
-from brainlit.backbones.weights import load_model
+from brainlit.backbones.frames import FrameGrid, real_sound
+from brainlit.backbones.log_mel import MEL_HOP_SAMPLES, WINDOW_SAMPLES, KaldiLogMel
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 STACKED = 2
@@ -69,18 +68,6 @@ class Wav2Vec2BertBackbone(SpeechBackbone):
         if self.mask_embedding is not None:
             self.mask_embedding.requires_grad_(config.spec_augment)
         self.train(model.training)
-
-    @classmethod
-    def load(cls, config: BackboneConfig) -> Self:
-        """The backbone that the config asks for, in eval mode.
-
-        Raises
-        ------
-        WeightsError
-            If the weights are not there, incomplete, or another family's.
-        """
-        model, origin = load_model(cls, config, cls.switches(config))
-        return cls(model, config, origin)
 
     @classmethod
     def tiny_architecture(cls) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from brainlit.backbones.base import FrontEnd, SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
-from brainlit.backbones.log_mel import MEL_HOP_SAMPLES, WINDOW_SAMPLES, WhisperLogMel, real_sound
-from brainlit.backbones.weights import load_model
+from brainlit.backbones.frames import real_sound
+from brainlit.backbones.log_mel import MEL_HOP_SAMPLES, WINDOW_SAMPLES, WhisperLogMel
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 HOP_SAMPLES = 2 * MEL_HOP_SAMPLES
@@ -61,18 +61,6 @@ class WhisperBackbone(SpeechBackbone):
         model.decoder.requires_grad_(False)
         self.encoder.embed_positions.requires_grad_(False)
         self.train(model.training)
-
-    @classmethod
-    def load(cls, config: BackboneConfig) -> Self:
-        """The backbone that the config asks for, in eval mode.
-
-        Raises
-        ------
-        WeightsError
-            If the weights are not there, incomplete, or another family's.
-        """
-        model, origin = load_model(cls, config, cls.switches(config))
-        return cls(model, config, origin)
 
     @classmethod
     def tiny_architecture(cls) -> dict[str, Any]:
