@@ -42,7 +42,7 @@ class Normalised:
 def mean_of_ratios(r: FloatArray, ceiling: FloatArray) -> float:
     """Mean over voxels of r / ceiling; NaN without voxels.
 
-    >>> mean_of_ratios(np.array([0.1, 0.6]), np.array([0.2, 0.6]))
+    >>> mean_of_ratios(np.array([0.25, 0.5]), np.array([0.25, 1.0]))
     0.75
     """
     return float(np.mean(r / ceiling)) if len(r) else float("nan")
@@ -51,8 +51,8 @@ def mean_of_ratios(r: FloatArray, ceiling: FloatArray) -> float:
 def ratio_of_means(r: FloatArray, ceiling: FloatArray) -> float:
     """Mean r over mean ceiling; NaN without voxels.
 
-    >>> ratio_of_means(np.array([0.1, 0.6]), np.array([0.2, 0.6]))
-    0.875
+    >>> ratio_of_means(np.array([0.25, 0.5]), np.array([0.25, 1.0]))
+    0.6
     """
     return float(np.mean(r) / np.mean(ceiling)) if len(r) else float("nan")
 
