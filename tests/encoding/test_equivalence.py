@@ -52,7 +52,7 @@ def test_what_is_not_known_is_not_equivalent_and_bounds_must_be_given() -> None:
     assert equivalence_paired([0.001, 0.001], BOUNDS).equivalent
     with pytest.raises(ValueError, match="lower and the upper"):
         equivalence_paired([0.0, 0.1], (0.1, -0.1))
-    with pytest.raises(ValueError, match="alpha is 0.7"):
+    with pytest.raises(ValueError, match=r"alpha is 0\.7"):
         equivalence_paired([0.0, 0.1], BOUNDS, alpha=0.7)
     with pytest.raises(ValueError, match="draw at least 20"):
         equivalence_from_replicates(0.0, np.zeros(10), BOUNDS)

@@ -31,18 +31,18 @@ def slow_replicate(scores: np.ndarray, nested: bool, rng: np.random.Generator) -
 def test_replicates_are_distributed_as_by_loops(nested: bool) -> None:
     scores = table((4, 3, 3), (0.5, 1.0, 0.5, 1.0))
     rng = np.random.default_rng(1)
-    fast = _replicates(scores, ["stories", "subjects", "seeds"], NESTED if nested else {}, 20_000, rng)
-    slow = np.array([slow_replicate(scores, nested, rng) for _ in range(3000)])
+    fast = _replicates(scores, ["stories", "subjects", "seeds"], NESTED if nested else {}, 10_000, rng)
+    slow = np.array([slow_replicate(scores, nested, rng) for _ in range(1500)])
     assert fast.mean() == pytest.approx(scores.mean(), abs=0.02)
-    assert fast.std() == pytest.approx(slow.std(), rel=0.06)
-    np.testing.assert_allclose(np.quantile(fast, [0.05, 0.95]), np.quantile(slow, [0.05, 0.95]), atol=0.06)
+    assert fast.std() == pytest.approx(slow.std(), rel=0.08)
+    np.testing.assert_allclose(np.quantile(fast, [0.05, 0.95]), np.quantile(slow, [0.05, 0.95]), atol=0.08)
 
 
 def test_the_variance_of_the_mean_is_unbiased() -> None:
     sds = (0.7, 1.0, 0.5, 0.8)
     planted = 0.49 / 5 + 1.0 / 4 + 0.25 / 3 + 0.64 / 60
-    found = np.array([mean_variance(table((5, 4, 3), sds, seed)) for seed in range(1500)])
-    assert found[:, 0].mean() == pytest.approx(planted, rel=0.04)
+    found = np.array([mean_variance(table((5, 4, 3), sds, seed)) for seed in range(500)])
+    assert found[:, 0].mean() == pytest.approx(planted, rel=0.08)
     assert (found[:, 1] >= 2).all()
 
 
@@ -66,7 +66,7 @@ def test_crossed_levels_drawn_as_if_they_were_cells_are_far_too_sure() -> None:
 
 
 def test_seeds_of_their_own_are_no_shared_ones() -> None:
-    """A seed that makes all subjects better counts as uncertain when crossed, and as scatter of subjects when nested."""
+    """A seed that helps all subjects adds uncertainty where seeds are crossed, and scatter where they are nested."""
     scores = table((1, 12, 3), (0.0, 0.1, 1.0, 0.1), seed=4)
     crossed, nested = hierarchical_bootstrap(scores), hierarchical_bootstrap(scores, nested=NESTED)
     assert crossed.high - crossed.low > 5 * (nested.high - nested.low)

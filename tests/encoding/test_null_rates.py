@@ -15,6 +15,7 @@ from tests.benchmarks.null_tests import (
     equivalence_at_bound,
     family,
     hierarchical,
+    in_chunks,
     independent_sample_p,
     interval_of_r,
     keeps_level,
@@ -34,7 +35,7 @@ KEPT: dict[str, tuple[Simulation, int, float]] = {
     "Wilcoxon": (over_subjects(paired_wilcoxon, 10), 2000, wilcoxon_level(10)),
     "sign flips": (over_subjects(paired_sign_flip, 8), 2000, sign_flip_level(8)),
     "equivalence over subjects": (equivalence_at_bound, 2000, 0.05),
-    "equivalence by replicates": (replicates_at_bound, 400, 0.05),
+    "equivalence by replicates": (in_chunks(replicates_at_bound), 300, 0.05),
     "hierarchical": (hierarchical((6, 5, 3)), 200, 0.05),
     "hierarchical, nested": (hierarchical((6, 5, 3), nested=True), 200, 0.05),
 }

@@ -46,11 +46,8 @@ def test_sign_flips_equal_the_loop_over_all_patterns() -> None:
 
 def test_random_flips_come_near_all_flips_and_are_seeded() -> None:
     d = differences(12, 30, 0.3)
-    exact, drawn, other = (
-        paired_sign_flip(d),
-        paired_sign_flip(d, n_flips=2000),
-        paired_sign_flip(d, n_flips=1999, seed=1),
-    )
+    exact, drawn = paired_sign_flip(d), paired_sign_flip(d, n_flips=2000)
+    other = paired_sign_flip(d, n_flips=2000, seed=1)
     np.testing.assert_allclose(drawn.p, exact.p, atol=0.04)
     np.testing.assert_allclose(drawn.low, exact.low, atol=0.1)
     assert drawn.smallest_p[0] == 1 / 2001

@@ -180,6 +180,6 @@ def _result(
 ) -> PairedTest:
     effect, low, high = interval
     known = np.isfinite(effect)
-    columns = [np.where(known, values, np.nan).reshape(shape) for values in (statistic, p, smallest_p)]
-    ends = [values.reshape(shape) for values in (effect, low, high)]
-    return PairedTest(method, n.reshape(shape), columns[0], columns[1], columns[2], ends[0], ends[1], ends[2], coverage)
+    columns = (statistic, p, smallest_p, effect, low, high)
+    masked = (np.where(known, values, np.nan).reshape(shape) for values in columns)
+    return PairedTest(method, n.reshape(shape), *masked, coverage)
