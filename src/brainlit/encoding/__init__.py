@@ -18,10 +18,12 @@ from brainlit.encoding.cache import ProbeCache
 from brainlit.encoding.ceiling import Ceiling, noise_ceiling
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.delays import delay_within
+from brainlit.encoding.estimators import EncodingModel
 from brainlit.encoding.folds import Fold, make_folds
 from brainlit.encoding.gammas import DEFAULT_N_GAMMAS, gamma_pool
 from brainlit.encoding.impact import IMPACTS, banded_rest, low_level_impact, residual_features
 from brainlit.encoding.join import join_results
+from brainlit.encoding.leaks import refuse_leaking_folds, refuse_scored, refuse_tuned
 from brainlit.encoding.partition import BANDS, model_name, part_name, partition_variance, split_r2, subsets
 from brainlit.encoding.probe import run_probe, run_probes, score_single_band
 from brainlit.encoding.probe_files import load_probe, save_probe
@@ -46,6 +48,9 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "Span",
     "make_roles",
     "parse_span",
+    "refuse_leaking_folds",
+    "refuse_scored",
+    "refuse_tuned",
     # the probe: all scores of one set of features
     "ProbeCache",
     "ProbeConfig",
@@ -57,6 +62,8 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "run_probes",
     "save_probe",
     "score_single_band",
+    # one encoding model, step by step
+    "EncodingModel",
     # preparing features
     "delay_within",
     "standardise",

@@ -150,10 +150,10 @@ def check_delays(rows: ProbeRows, delays_trs: Sequence[int]) -> None:
     ValueError
         If no fitted, or no scored, group is longer than the shortest delay: all delayed features would be 0.
     """
-    shortest = min(abs(delay) for delay in delays_trs)
-    for name, mask in (("fitted", rows.fit), ("scored", rows.score)):
-        longest = max((n for label, n in _lengths(rows.groups).items() if (mask & (rows.groups == label)).any()))
-        if longest <= shortest:
+    shortest, lengths = min(abs(delay) for delay in delays_trs), _lengths(rows.groups)
+    for name, groups in (("fitted", rows.fit_groups), ("scored", rows.score_groups)):
+        longest = max((lengths[label] for label in np.unique(groups).tolist()), default=None)
+        if longest is not None and longest <= shortest:
             raise ValueError(
                 f"the longest {name} group has {longest} TRs and the shortest delay is {shortest}: all delayed features"
                 " would be 0. Give longer stories or shorter delays_trs."
@@ -163,8 +163,8 @@ def check_delays(rows: ProbeRows, delays_trs: Sequence[int]) -> None:
 def short_groups(rows: ProbeRows, delays_trs: Sequence[int]) -> list[str]:
     """A sentence about used groups that are no longer than the longest delay, if there are some."""
     longest = max(abs(delay) for delay in delays_trs)
-    used = np.unique(rows.groups[rows.used]).tolist()
-    short = [label for label, n in _lengths(rows.groups).items() if n <= longest and label in used]
+    lengths, used = _lengths(rows.groups), np.unique(rows.groups[rows.used]).tolist()
+    short = [label for label in used if lengths[label] <= longest]
     if not short:
         return []
     return [

@@ -190,8 +190,8 @@ def _refuse_same_sound(
         same = story_of.get(sounds.get(span.story, ""))
         if same is not None and same != span.story:
             raise LeakError(
-                f"{same!r} ({first}) and {span.story!r} ({second}) are the same sound under two names. Leave one of them"
-                f" out, or say so in words: allow: ['{first} and {second}']."
+                f"{same!r} ({first}) and {span.story!r} ({second}) are the same sound under two names. Leave one out,"
+                f" or say so in words: allow: ['{first} and {second}']."
             )
 
 
