@@ -272,6 +272,8 @@ def test_senseless_input_is_named(planted: Planted, change: dict[str, object], m
         ({"skip_trs": -1}, "not negative"),
         ({"keep_variance": 0.0}, "share in"),
         ({"alphas": (1.0, 1.0)}, "increasing"),
+        ({"memory_gb": 0.0}, "memory_gb is 0.0"),
+        ({"n_targets_batch": 0}, "n_targets_batch 0"),
     ],
 )
 def test_senseless_settings_are_refused(settings: dict[str, object], message: str) -> None:
@@ -316,3 +318,80 @@ def test_subjects_probed_together_get_what_each_gets_alone(planted: Planted) -> 
             np.testing.assert_allclose(joined.partition[part], values, atol=1e-5)
         assert joined.alpha_at_edge == pytest.approx(alone.alpha_at_edge)
         assert joined.meta["alpha_at_low_edge"] == pytest.approx(alone.meta["alpha_at_low_edge"])
+
+
+# --- Input that needs a word ---
+
+
+def test_one_story_to_fit_on_is_cut_into_purged_blocks_and_said(planted: Planted) -> None:
+    one = planted.groups == 0
+    alone = run_probe(
+        planted.bands, planted.Y[:, :5], planted.groups, one, planted.score, replace(QUICK, delays_trs=(1,))
+    )
+    assert alone.meta["folds"] == "blocks with 2 TRs purged"
+    assert alone.meta["n_fit_groups"] == 1
+    more = run_probe(planted.bands, planted.Y[:, :5], planted.groups, planted.fit, planted.score, QUICK)
+    assert more.meta["folds"] == "whole groups"
+
+
+def test_stories_shorter_than_the_delays(planted: Planted) -> None:
+    groups = np.arange(len(planted.Y)) // 3
+    score = groups >= groups.max() - 50
+    config = replace(QUICK, skip_trs=0)
+    with pytest.raises(ValueError, match="longest fitted group has 3 TRs and the shortest delay is 3"):
+        run_probe(planted.bands, planted.Y, groups, ~score, score, replace(config, delays_trs=(3, 4)))
+    groups = np.where(planted.groups == 0, 100 + groups, planted.groups)
+    low_level = {"low_level": planted.bands["low_level"]}
+    result = run_probe(low_level, planted.Y[:, :5], groups, planted.fit, planted.score, config)
+    short = [text for text in result.meta["warnings"] if "longest delay, 4" in text]
+    assert len(short) == 1
+    assert short[0].startswith("34 of 41 used groups (such as 100)")
+
+
+def test_a_band_without_variance_explains_nothing_and_is_named(planted: Planted) -> None:
+    bands = {"backbone": planted.bands["backbone"], "semantic": np.full((800, 4), 2.5)}
+    result = run_probe(bands, planted.Y[:, :5], planted.groups, planted.fit, planted.score, QUICK)
+    assert [text for text in result.meta["warnings"] if "band 'semantic' is constant" in text]
+    assert not result.r_by_model["semantic"].any()
+    np.testing.assert_array_equal(result.split["semantic"], 0.0)
+    np.testing.assert_allclose(result.partition["semantic"], 0.0, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("alphas", "end", "cure"),
+    [
+        ((10.0, 100.0), "smallest alpha, 10", "alphas from 0.1 to 100, np.logspace(-1, 2, 4)"),
+        ((1e-5, 1e-4, 1e-3), "largest alpha, 0.001", "alphas from 1e-05 to 0.1, np.logspace(-5, -1, 5)"),
+    ],
+)
+def test_alphas_at_an_end_of_the_grid_are_said_with_the_cure(
+    planted: Planted, alphas: tuple[float, ...], end: str, cure: str
+) -> None:
+    arguments = ({"low_level": planted.bands["low_level"]}, planted.Y, planted.groups, planted.fit, planted.score)
+    (text,) = run_probe(*arguments, replace(QUICK, alphas=alphas)).meta["warnings"]
+    assert end in text
+    assert cure in text
+    assert run_probe(*arguments, QUICK).meta["warnings"] == []
+
+
+def test_memory_besides_the_responses_stays_below_twice_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A brain scaled down: float32 responses are copied once, and all else goes in blocks of voxels."""
+    import tracemalloc
+
+    from brainlit.encoding import probe_rows, problem
+
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(8), 150)
+    X, Y = rng.standard_normal((1200, 3)), rng.standard_normal((1200, 4000), dtype=np.float32)
+    Y[0, ::100] = np.nan
+    monkeypatch.setattr(probe_rows, "BLOCK_BYTES", Y.nbytes // 20)
+    monkeypatch.setattr(problem, "VOXELS_AT_ONCE", 400)
+    score = groups == 7
+    config = ProbeConfig(n_gammas={1: 1, 2: 1}, alphas=(0.1, 1.0, 10.0), delays_trs=(1, 2), low_level_impact=False)
+    config = replace(config, skip_trs=0, memory_gb=0.002)
+    tracemalloc.start()
+    result = run_probe({"backbone": X, "semantic": X[::-1].copy()}, Y, groups, ~score, score, config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.n_dropped == 40
+    assert peak < 2.0 * Y.nbytes

@@ -20,11 +20,14 @@ from brainlit.encoding.ceiling import Ceiling, noise_ceiling
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.delays import delay_within
 from brainlit.encoding.equivalence import Equivalence, equivalence_from_replicates, equivalence_paired
+from brainlit.encoding.estimators import EncodingModel
 from brainlit.encoding.folds import Fold, make_folds
 from brainlit.encoding.gammas import DEFAULT_N_GAMMAS, gamma_pool
 from brainlit.encoding.hierarchical import hierarchical_bootstrap
 from brainlit.encoding.impact import IMPACTS, banded_rest, low_level_impact, residual_features
 from brainlit.encoding.intervals import Interval
+from brainlit.encoding.join import join_results
+from brainlit.encoding.leaks import refuse_leaking_folds, refuse_scored, refuse_tuned
 from brainlit.encoding.normalise import Normalised, mean_of_ratios, normalise, ratio_of_means
 from brainlit.encoding.paired import PairedTest, paired_sign_flip, paired_wilcoxon
 from brainlit.encoding.partition import BANDS, model_name, part_name, partition_variance, split_r2, subsets
@@ -47,6 +50,7 @@ from brainlit.encoding.statistics import (
     permutation_p,
     r2_within,
 )
+from brainlit.encoding.warm import WarmStart
 
 __all__ = [  # noqa: RUF022 - grouped by what belongs together
     # who may see which rows
@@ -55,15 +59,22 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "Span",
     "make_roles",
     "parse_span",
+    "refuse_leaking_folds",
+    "refuse_scored",
+    "refuse_tuned",
     # the probe: all scores of one set of features
     "ProbeCache",
     "ProbeConfig",
     "ProbeResult",
+    "WarmStart",
+    "join_results",
     "load_probe",
     "run_probe",
     "run_probes",
     "save_probe",
     "score_single_band",
+    # one encoding model, step by step
+    "EncodingModel",
     # preparing features
     "delay_within",
     "standardise",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.delays import delay_within
-from brainlit.encoding.groups import BoolArray, Float32Array, demean_within
-from brainlit.encoding.standardise import standardise
+from brainlit.encoding.groups import BoolArray, Float32Array, FloatArray, demean_within
+from brainlit.encoding.standardise import column_scale
 
 
 def prepare_band(
@@ -41,11 +42,77 @@ def prepare_band(
     float32 array of shape (n_used, n_delays * n_features)
         All 0 if the band is constant.
     """
-    scaled = standardise(X, groups, fit) if rescale else demean_within(X, groups).astype(np.float32)
-    delayed = delay_within(scaled, groups, delays_trs)[used]
-    centred = demean_within(delayed, np.asarray(groups)[used])
-    row_norm = np.square(centred[fit[used]]).sum(axis=1).mean()
-    return (centred / np.sqrt(row_norm) if row_norm > 0 else centred).astype(np.float32)
+    scale = column_scale(X, groups, fit) if rescale else None
+    centred = _centred(X, groups, used, scale, delays_trs)
+    return (centred / _row_size(centred[fit[used]])).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class BandScaler:
+    """What a band takes from its fitted rows to other stories; made by `learn_band`.
+
+    Parameters
+    ----------
+    scale : array of shape (n_features,)
+        1 / sd of each feature on the fitted rows.
+    size : float
+        Root mean squared norm of a fitted row.
+    rotation : array of shape (n_delays * n_features, n_components) or None
+    delays_trs : tuple of int
+    """
+
+    scale: FloatArray
+    size: float
+    rotation: Float32Array | None
+    delays_trs: tuple[int, ...]
+
+    def columns(self, X: npt.ArrayLike, groups: npt.ArrayLike) -> Float32Array:
+        """The columns of other stories, (n_trs, n_columns); each story is centred by its own mean.
+
+        Raises
+        ------
+        ValueError
+            If X has another number of features.
+        """
+        n_features = np.shape(X)[-1]
+        if n_features != self.scale.size:
+            raise ValueError(f"X has {n_features} features; the band was fitted with {self.scale.size}.")
+        every = np.ones(len(np.asarray(groups)), dtype=bool)
+        unit = (_centred(X, groups, every, self.scale, self.delays_trs) / self.size).astype(np.float32)
+        return unit if self.rotation is None else unit @ self.rotation
+
+
+def learn_band(
+    X: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    fit: BoolArray,
+    delays_trs: Sequence[int],
+    keep_variance: float = 1.0,
+    device: str = "cpu",
+) -> tuple[BandScaler, Float32Array]:
+    """What `prepare_band` and `rotate_band` make of the fitted rows, and how to do the same to other stories."""
+    scale = column_scale(X, groups, fit)
+    centred = _centred(X, groups, fit, scale, delays_trs)
+    size = _row_size(centred)
+    unit = (centred / size).astype(np.float32)
+    rotation = principal_axes(unit, keep_variance, device)
+    columns = unit if rotation is None else unit @ rotation
+    return BandScaler(scale, size, rotation, tuple(delays_trs)), columns
+
+
+def _centred(
+    X: npt.ArrayLike, groups: npt.ArrayLike, used: BoolArray, scale: FloatArray | None, delays_trs: Sequence[int]
+) -> FloatArray:
+    """Scaled, delayed inside groups, and on the used rows centred per group: (n_used, n_delays * n_features)."""
+    centred = demean_within(X, groups)
+    scaled = (centred if scale is None else centred * scale).astype(np.float32)
+    return demean_within(delay_within(scaled, groups, delays_trs)[used], np.asarray(groups)[used])
+
+
+def _row_size(fitted: FloatArray) -> float:
+    """Root mean squared norm of a row; 1 if all are 0."""
+    mean_square = float(np.square(fitted).sum(axis=1).mean())
+    return float(np.sqrt(mean_square)) if mean_square > 0 else 1.0
 
 
 def rotate_band(X: Float32Array, fit_rows: BoolArray, keep_variance: float, device: str = "cpu") -> Float32Array:
@@ -65,13 +132,18 @@ def rotate_band(X: Float32Array, fit_rows: BoolArray, keep_variance: float, devi
     -------
     float32 array of shape (n_rows, n_components)
     """
-    if keep_variance >= 1.0 or not X.any():
-        return X
+    axes = principal_axes(X[fit_rows], keep_variance, device)
+    return X if axes is None else X @ axes
+
+
+def principal_axes(fitted: Float32Array, keep_variance: float, device: str = "cpu") -> Float32Array | None:
+    """The axes that `rotate_band` keeps, (n_columns, n_components), or None where it rotates nothing."""
+    if keep_variance >= 1.0 or not fitted.any():
+        return None
     import torch
 
-    data = torch.as_tensor(X, device=device)
-    fitted = data[torch.from_numpy(fit_rows).to(device)]
-    eigenvalues, vectors = torch.linalg.eigh(fitted.T @ fitted)
+    data = torch.as_tensor(fitted, device=device)
+    eigenvalues, vectors = torch.linalg.eigh(data.T @ data)
     share = torch.cumsum(eigenvalues.clamp(min=0.0).double(), dim=0) / eigenvalues.clamp(min=0.0).double().sum()
     n_dropped = int((share <= 1.0 - keep_variance).sum())
-    return np.asarray((data @ vectors[:, n_dropped:]).cpu().numpy(), dtype=np.float32)
+    return np.asarray(vectors[:, n_dropped:].cpu().numpy(), dtype=np.float32)

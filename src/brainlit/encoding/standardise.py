@@ -34,6 +34,18 @@ def standardise(X: npt.ArrayLike, groups: npt.ArrayLike, fit_mask: npt.ArrayLike
     ValueError
         If shapes differ, no row is fitted, or values are not finite.
     """
+    scale = column_scale(X, groups, fit_mask)
+    return (demean_within(X, groups) * scale).astype(np.float32)
+
+
+def column_scale(X: npt.ArrayLike, groups: npt.ArrayLike, fit_mask: npt.ArrayLike) -> FloatArray:
+    """What `standardise` multiplies each centred column by, (n,): 1 / sd of the fitted rows, 0 where constant there.
+
+    Raises
+    ------
+    ValueError
+        As `standardise`.
+    """
     values = np.asarray(X, dtype=np.float64)
     mask = np.asarray(fit_mask, dtype=bool)
     if values.ndim != 2 or mask.shape != (len(values),):
@@ -43,8 +55,7 @@ def standardise(X: npt.ArrayLike, groups: npt.ArrayLike, fit_mask: npt.ArrayLike
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise ValueError(f"row {row}, column {column} is {values[row, column]}; remove or fill it before scaling.")
-    centred = demean_within(values, groups)
-    return (centred * _inverse_sd(values, centred, mask)).astype(np.float32)
+    return _inverse_sd(values, demean_within(values, groups), mask)
 
 
 def _inverse_sd(values: FloatArray, centred: FloatArray, mask: npt.NDArray[np.bool_]) -> FloatArray:
