@@ -20,6 +20,7 @@ from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.delays import delay_within
 from brainlit.encoding.folds import Fold, make_folds
 from brainlit.encoding.gammas import DEFAULT_N_GAMMAS, gamma_pool
+from brainlit.encoding.hyper_gradient import hyper_gradient_ridge
 from brainlit.encoding.impact import IMPACTS, banded_rest, low_level_impact, residual_features
 from brainlit.encoding.partition import BANDS, model_name, part_name, partition_variance, split_r2, subsets
 from brainlit.encoding.probe import run_probe, run_probes, score_single_band
@@ -64,6 +65,7 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "banded_ridge_cv",
     "gamma_pool",
     "himalaya_backend",
+    "hyper_gradient_ridge",
     "make_folds",
     "ridge_cv",
     # who explains what
