@@ -11,7 +11,15 @@ import numpy.typing as npt
 from brainlit.encoding.folds import make_folds
 from brainlit.encoding.gammas import DEFAULT_N_GAMMAS, gamma_pool
 from brainlit.encoding.groups import Array, FloatArray
-from brainlit.encoding.search import DEFAULT_MEMORY_GB, Precision, SolverName, choose, open_search, refit_weights, search_pool
+from brainlit.encoding.search import (
+    DEFAULT_MEMORY_GB,
+    Precision,
+    SolverName,
+    choose,
+    open_search,
+    refit_weights,
+    search_pool,
+)
 
 DEFAULT_ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-3, 4, 15))
 """Half-decade steps. With bands scaled to unit mean row norm, alpha is the ratio of noise to signal variance."""

@@ -107,6 +107,7 @@ class EigenSearch(ABC):
         self._folds = [_FoldRows.of(fold, self._n_rows, device) for fold in folds]
         self._batches = TargetBatches(n_targets_batch, memory_gb, device)
         self._kept: OrderedDict[bytes, Spectrum] = OrderedDict()
+        self._room = 0.0
 
     @abstractmethod
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
@@ -149,10 +150,19 @@ class EigenSearch(ABC):
             self._kept.move_to_end(key)
             return self._kept[key]
         found = self._kept[key] = self._decompose(gamma)
-        room = DECOMPOSITIONS_SHARE * self._batches.spare_bytes
-        while len(self._kept) > 1 and sum(_n_bytes(kept.vectors) for kept in self._kept.values()) > room:
+        while len(self._kept) > 1 and sum(_n_bytes(kept.vectors) for kept in self._kept.values()) > self._room:
             self._kept.popitem(last=False)
         return found
+
+    def _hold(self, n_numbers: int, size: int, unit: str) -> None:
+        """Take matrices from the memory budget, and what scoring needs for decompositions of a size."""
+        largest = max(fold.n_untrained for fold in self._folds)
+        scoring = (TERMS + 2.0) * largest * size
+        self._batches.hold((n_numbers + scoring) * self._Y.element_size(), f"the search over {size} {unit}")
+
+    def _keep_room_for_decompositions(self) -> None:
+        self._room = DECOMPOSITIONS_SHARE * self._batches.spare_bytes
+        self._batches.hold(self._room, "the decompositions")
 
     def _leaving_out_pays(self, gamma: FloatArray, n_asked: int) -> bool:
         """Whether the leave-out form costs fewer operations than decomposing each fold, and fits into memory.

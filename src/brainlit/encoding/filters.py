@@ -116,9 +116,9 @@ class HeldOutRows:
         start = 0
         for run, vectors in self._terms:
             stop = start + len(vectors) // n_rows
-            torch.mm(vectors, coefficients[run], out=parts[start:stop].view(-1, n_targets))
+            torch.mm(vectors, coefficients[run], out=parts[start:stop].flatten(0, 1))
             start = stop
-        return (self._mix @ parts.view(len(parts), -1)).view(-1, n_rows, n_targets)
+        return (self._mix @ parts.flatten(1)).unflatten(1, (n_rows, n_targets))
 
     def smoother(self) -> torch.Tensor:
         """left diag(filter) left' of every alpha, (n_alphas, n_rows, n_rows)."""

@@ -55,7 +55,8 @@ class KernelSearch(EigenSearch):
         self._Xs = [as_tensor(X, self._dtype, device) for X in Xs]
         self._kernels = [X @ X.T for X in self._Xs]
         matrices = (len(Xs) + WORK_MATRICES) * self._n_rows**2
-        self._batches.hold(matrices * self._Y.element_size(), f"the search over {self._n_rows} rows")
+        self._hold(matrices, self._n_rows, "rows")
+        self._keep_room_for_decompositions()
 
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
         """Primal weights per band, each (n_features, len(targets)), fitted on all rows with one alpha per target."""

@@ -25,7 +25,7 @@ from brainlit.encoding.groups import Array, FloatArray, IntArray
 from brainlit.encoding.search import DEFAULT_MEMORY_GB, Precision
 from brainlit.encoding.target_batches import TargetBatches, Targets
 
-PRODUCTS_SHARE = 0.75
+PRODUCTS_SHARE = 0.85
 """Part of the spare memory that products of features and responses may take."""
 FORMED_AT_ONCE = 4096
 """Targets whose products are formed at once."""
@@ -89,8 +89,9 @@ class PrimalSearch(EigenSearch):
         untrained = [fold.untrained for fold in self._folds]
         self._grams = [self._gram - self._F[rows].T @ self._F[rows] for rows in untrained]
         matrices = self._F.numel() + (1 + len(folds) + WORK_MATRICES) * self._gram.numel()
-        self._batches.hold(matrices * self._F.element_size(), f"the search over {int(edges[-1])} features")
+        self._hold(matrices, int(edges[-1]), "features")
         self._cross = CrossProducts(self._F, self._Y, untrained, self._batches)
+        self._keep_room_for_decompositions()
 
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
         """Primal weights per band, each (n_features, len(targets)), fitted on all rows with one alpha per target."""
