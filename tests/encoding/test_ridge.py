@@ -30,7 +30,7 @@ def brute_force(X: np.ndarray, Y: np.ndarray, n_folds: int) -> tuple[np.ndarray,
     return -losses.min(axis=0), ALPHAS[losses.argmin(axis=0)]
 
 
-@pytest.mark.parametrize("solver", ["primal", "himalaya"])
+@pytest.mark.parametrize("solver", ["primal", "kernel", "himalaya"])
 @pytest.mark.parametrize("n_features", [8, 150])
 def test_plain_ridge_equals_scikit_learn_loops(solver: str, n_features: int) -> None:
     Xs, Y = small_problem(1, (n_features,))
@@ -44,7 +44,7 @@ def test_plain_ridge_equals_scikit_learn_loops(solver: str, n_features: int) -> 
     assert fitted.solver == solver
 
 
-@pytest.mark.parametrize("solver", ["primal", "himalaya"])
+@pytest.mark.parametrize("solver", ["primal", "kernel", "himalaya"])
 def test_banded_ridge_equals_scikit_learn_on_scaled_bands(solver: str) -> None:
     Xs, Y = small_problem(2)
     pool = gamma_pool(2, {1: 1, 2: 3})
@@ -115,8 +115,8 @@ def test_auto_follows_the_shape_and_batches_change_nothing() -> None:
     wide = {"band0": np.random.default_rng(0).standard_normal((GROUPS.size, 130))}
     few = banded_ridge_cv(Xs, Y, GROUPS, alphas=ALPHAS)
     assert few.solver == "primal"
-    assert banded_ridge_cv(wide, Y, GROUPS, alphas=ALPHAS).solver == "himalaya"
-    assert ridge_cv(wide["band0"], Y, GROUPS, alphas=ALPHAS).solver == "himalaya"
+    assert banded_ridge_cv(wide, Y, GROUPS, alphas=ALPHAS).solver == "kernel"
+    assert ridge_cv(wide["band0"], Y, GROUPS, alphas=ALPHAS).solver == "kernel"
     batched = banded_ridge_cv(Xs, Y, GROUPS, alphas=ALPHAS, n_targets_batch=2)
     np.testing.assert_allclose(batched.predict(Xs), few.predict(Xs), atol=1e-5)
 
@@ -139,7 +139,7 @@ def test_held_out_rows_do_not_reach_their_own_fold() -> None:
         ({"alphas": [0.0, 0.5]}, "positive"),
         ({"gammas": [[0.5, 0.6]]}, "sum to 1"),
         ({"gammas": [[1.0]]}, "2 bands"),
-        ({"solver": "magic"}, "unknown solver 'magic'; choose one of auto, primal, himalaya"),
+        ({"solver": "magic"}, "unknown solver 'magic'; choose one of auto, primal, kernel, himalaya, himalaya_group"),
     ],
 )
 def test_senseless_arguments_are_refused(arguments: dict[str, object], message: str) -> None:

@@ -24,6 +24,7 @@ from brainlit.encoding.estimators import EncodingModel
 from brainlit.encoding.folds import Fold, make_folds
 from brainlit.encoding.gammas import DEFAULT_N_GAMMAS, gamma_pool
 from brainlit.encoding.hierarchical import hierarchical_bootstrap
+from brainlit.encoding.hyper_gradient import hyper_gradient_ridge
 from brainlit.encoding.impact import IMPACTS, banded_rest, low_level_impact, residual_features
 from brainlit.encoding.intervals import Interval
 from brainlit.encoding.join import join_results
@@ -86,6 +87,7 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "banded_ridge_cv",
     "gamma_pool",
     "himalaya_backend",
+    "hyper_gradient_ridge",
     "make_folds",
     "ridge_cv",
     # who explains what

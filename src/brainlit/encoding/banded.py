@@ -11,7 +11,15 @@ import numpy.typing as npt
 from brainlit.encoding.folds import make_folds
 from brainlit.encoding.gammas import DEFAULT_N_GAMMAS, gamma_pool
 from brainlit.encoding.groups import Array, FloatArray
-from brainlit.encoding.search import Precision, SolverName, choose, open_search, refit_weights, search_pool
+from brainlit.encoding.search import (
+    DEFAULT_MEMORY_GB,
+    Precision,
+    SolverName,
+    choose,
+    open_search,
+    refit_weights,
+    search_pool,
+)
 
 DEFAULT_ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-3, 4, 15))
 """Half-decade steps. With bands scaled to unit mean row norm, alpha is the ratio of noise to signal variance."""
@@ -31,7 +39,7 @@ class BandedRidge:
     cv_scores : array of shape (n_targets,)
         Minus the mean squared error on held-out rows, averaged over folds.
     solver : str
-        Which solver found it: 'primal' or 'himalaya'.
+        Which solver found it: 'primal', 'kernel', 'himalaya', 'himalaya_group' or 'himalaya_hyper_gradient'.
     """
 
     weights: Mapping[str, Array]
@@ -70,6 +78,7 @@ def banded_ridge_cv(
     precision: Precision = "float32",
     device: str = "cpu",
     n_targets_batch: int | None = None,
+    memory_gb: float = DEFAULT_MEMORY_GB,
 ) -> BandedRidge:
     """Fit min ||Y - sum_b X_b w_b||^2 + alpha sum_b ||w_b||^2 / gamma_b, gammas and alpha per target.
 
@@ -84,7 +93,7 @@ def banded_ridge_cv(
     gammas : array of shape (n_gammas, n_bands), optional
         Candidates; by default the nested pool of `gamma_pool(n_bands, n_gammas, seed)`.
     alphas : increasing positive numbers
-    solver, precision, device, n_targets_batch
+    solver, precision, device, n_targets_batch, memory_gb
         See `open_search`.
 
     Returns
@@ -110,6 +119,7 @@ def banded_ridge_cv(
         precision=precision,
         device=device,
         n_targets_batch=n_targets_batch,
+        memory_gb=memory_gb,
     )
     table = search_pool(search, pool)
     chosen = choose(table)

@@ -1,45 +1,43 @@
 """Our own search, in feature space: the products of features and responses are formed once, folds are taken off.
 
-With F the bands side by side, G = F'F and B = F'Y. A fold that trains on all rows but R has G - F_R'F_R and
-B - F_R'Y_R, so no product over the long axis is repeated. For one gamma, scale the columns of band b by sqrt(gamma_b)
-and let U diag(lam) U' be the scaled Gram matrix of a fold, Z = U'B, and Q = F_S U the held-out rows. The predictions
-for alpha are Q diag(1 / (lam + alpha)) Z, and
+With F the bands side by side, G = F'F and B = F'Y. A fold that does not train on the rows S has G - F_S'F_S and
+B - F_S'Y_S, so no product over the long axis is repeated. For one gamma, scale the columns of band b by sqrt(gamma_b)
+and let U diag(lam) U' be the scaled Gram matrix of a fold: the held-out rows are predicted by F U diag(1 / (lam +
+alpha)) U'B, for all alphas at once (see `filters`); or all folds are had from the decomposition of G (see `eigen`).
+No weights are formed before the last fit. The answer is himalaya's for the same gammas, folds and alphas.
 
-    SSE = |y|^2 - 2 sum_r (Q'y)_r z_r / (lam_r + alpha) + |prediction|^2,
-
-whose middle term is one product of matrices for all alphas. No weights are formed before the last fit. The answer is
-himalaya's for the same gammas, folds and alphas, to rounding.
-
-Memory: n_folds x n_features x n_targets numbers are held; n_targets_batch bounds what comes on top.
+Memory: F, a Gram matrix per fold, and as many of the n_folds + 1 products B, each n_features x n_targets, as fit into
+most of memory_gb; the others are formed again in each batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial, reduce
+from itertools import pairwise
 
 import numpy as np
 import torch
 
+from brainlit.encoding.eigen import EigenSearch, Rows, Spectrum, as_tensor
 from brainlit.encoding.folds import Fold
 from brainlit.encoding.groups import Array, FloatArray, IntArray
-from brainlit.encoding.search import Precision, best_alphas, check_alphas
+from brainlit.encoding.search import DEFAULT_MEMORY_GB, Precision
+from brainlit.encoding.target_batches import TargetBatches, Targets
+
+PRODUCTS_SHARE = 0.85
+"""Part of the spare memory that products of features and responses may take."""
+FORMED_AT_ONCE = 4096
+"""Targets whose products are formed at once."""
+ALL_ROWS = -1
+"""Stands for all rows where the number of a fold is asked."""
+WORK_MATRICES = 6
+"""Gram matrices' worth of memory that a decomposition works in, its result included."""
+Parts = Sequence[tuple[slice, torch.Tensor]]
+"""Columns of F and a matrix with as many rows, per band."""
 
 
-class _FoldProducts:
-    """Products of one fold: training Gram and cross-product by down-dating, held-out rows as they are."""
-
-    def __init__(self, F: torch.Tensor, Y: torch.Tensor, gram: torch.Tensor, cross: torch.Tensor, fold: Fold) -> None:
-        untrained = np.ones(len(F), dtype=bool)
-        untrained[fold.train] = False
-        rows = torch.from_numpy(np.flatnonzero(untrained)).to(F.device)
-        F_out, Y_out = F[rows], Y[rows]
-        self.gram = gram - F_out.T @ F_out
-        self.cross = cross - F_out.T @ Y_out
-        held_out = torch.from_numpy(fold.held_out).to(F.device)
-        self.F, self.Y = F[held_out], Y[held_out]
-
-
-class PrimalSearch:
+class PrimalSearch(EigenSearch):
     """Banded ridge for any gamma from products that are formed once; see the module's text.
 
     Parameters
@@ -47,14 +45,16 @@ class PrimalSearch:
     Xs : sequence of arrays of shape (n_rows, n_features_b)
         Delayed, zero-mean bands of the rows fitted on.
     Y : array of shape (n_rows, n_targets)
-        Zero-mean responses.
+        Zero-mean responses; not copied if it has the precision and is on the device.
     folds : sequence of Fold
     alphas : increasing positive numbers
     precision : 'float32' or 'float64'
     device : str
         Any torch device.
     n_targets_batch : int, optional
-        Targets that are scored at once; all of them by default.
+        Targets that are scored at once; as many as memory allows by default.
+    memory_gb : float
+        What the search may hold besides the responses.
     """
 
     name = "primal"
@@ -69,73 +69,141 @@ class PrimalSearch:
         precision: Precision = "float32",
         device: str = "cpu",
         n_targets_batch: int | None = None,
+        memory_gb: float = DEFAULT_MEMORY_GB,
     ) -> None:
-        dtype = getattr(torch, precision)
-        self.alphas = check_alphas(alphas)
-        self._sizes = [X.shape[1] for X in Xs]
-        F = torch.cat([torch.as_tensor(np.ascontiguousarray(X), dtype=dtype, device=device) for X in Xs], dim=1)
-        targets = torch.as_tensor(np.ascontiguousarray(Y), dtype=dtype, device=device)
-        self._batch = n_targets_batch or max(1, targets.shape[1])
-        self._gram, self._cross = F.T @ F, F.T @ targets
-        self._folds = [_FoldProducts(F, targets, self._gram, self._cross, fold) for fold in folds]
-
-    def cv_scores(self, gamma: FloatArray, targets: IntArray | None = None) -> tuple[FloatArray, IntArray]:
-        """Best score over alphas and the index of that alpha, of the asked targets (all by default)."""
-        columns, scale = self._support(gamma)
-        asked = np.arange(self._cross.shape[1]) if targets is None else targets
-        loss = sum(self._fold_loss(fold, columns, scale, asked) for fold in self._folds) / len(self._folds)
-        return best_alphas(np.asarray(loss), self.alphas)
+        super().__init__(
+            Y,
+            folds,
+            alphas,
+            precision=precision,
+            device=device,
+            n_targets_batch=n_targets_batch,
+            memory_gb=memory_gb,
+        )
+        edges = np.cumsum([0, *(X.shape[1] for X in Xs)])
+        self._bands = [slice(int(a), int(b)) for a, b in pairwise(edges)]
+        self._F = torch.empty((self._n_rows, int(edges[-1])), dtype=self._dtype, device=device)
+        for own, X in zip(self._bands, Xs, strict=True):
+            self._F[:, own] = as_tensor(X, self._dtype, device)
+        self._gram = self._F.T @ self._F
+        untrained = [fold.untrained for fold in self._folds]
+        self._grams = [self._gram - self._F[rows].T @ self._F[rows] for rows in untrained]
+        matrices = self._F.numel() + (1 + len(folds) + WORK_MATRICES) * self._gram.numel()
+        self._hold(matrices, int(edges[-1]), "features")
+        self._cross = CrossProducts(self._F, self._Y, untrained, self._batches)
+        self._keep_room_for_decompositions()
 
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
         """Primal weights per band, each (n_features, len(targets)), fitted on all rows with one alpha per target."""
-        columns, scale = self._support(gamma)
-        chosen = torch.from_numpy(targets).to(scale.device)
-        eigenvalues, U = _decompose(self._gram, columns, scale)
-        Z = U.T @ (scale[:, None] * self._cross[columns][:, chosen])
-        shrunk = Z / (eigenvalues[:, None] + torch.as_tensor(alphas, dtype=Z.dtype, device=Z.device))
-        whole = torch.zeros((sum(self._sizes), len(targets)), dtype=Z.dtype, device=Z.device)
-        whole[columns] = scale[:, None] * (U @ shrunk)
-        return [part.cpu().numpy() for part in torch.split(whole, self._sizes)]
+        spectrum = self.spectrum(gamma)
+        project, parts = self._project(gamma, spectrum), self._normalised(gamma, spectrum)
+        eigenvalues = spectrum.eigenvalues[:, None]
+        grid = self._alpha_of_each(alphas, targets)
 
-    def _support(self, gamma: FloatArray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Columns of the bands with a weight, and sqrt(gamma) of each of them."""
-        scale = np.repeat(np.sqrt(np.asarray(gamma, dtype=np.float64)), self._sizes)
-        columns = np.flatnonzero(scale)
-        device, dtype = self._gram.device, self._gram.dtype
-        return torch.from_numpy(columns).to(device), torch.as_tensor(scale[columns], dtype=dtype, device=device)
+        def work(batch: Targets) -> torch.Tensor:
+            shrunk = project(batch) * (eigenvalues / (eigenvalues + grid[batch]))
+            whole = shrunk.new_zeros((self._F.shape[1], shrunk.shape[1]))
+            for own, part in parts:
+                whole[own] = part @ shrunk
+            return whole
 
-    def _fold_loss(
-        self, fold: _FoldProducts, columns: torch.Tensor, scale: torch.Tensor, asked: IntArray
-    ) -> FloatArray:
-        """Held-out mean squared error, (n_alphas, len(asked))."""
-        eigenvalues, U = _decompose(fold.gram, columns, scale)
-        Q = (fold.F[:, columns] * scale) @ U
-        alphas = torch.as_tensor(self.alphas, dtype=Q.dtype, device=Q.device)
-        shrink = 1.0 / (eigenvalues + alphas[:, None])
-        projection = U.T * scale
-        losses = []
-        for batch in self._batches(asked.size):
-            targets = torch.from_numpy(asked[batch]).to(scale.device)
-            Y = fold.Y[:, targets]
-            Z = projection @ fold.cross[:, targets][columns]
-            losses.append(_sse(Q, Y, Z, shrink) / len(Y))
-        return np.asarray(torch.cat(losses, dim=1).cpu().numpy(), dtype=np.float64)
+        per_target = 4.0 * self._F.shape[1] * self._F.element_size()
+        found = self._batches.run(self._n_targets, per_target, work, targets)
+        return [found[own].cpu().numpy() for own in self._bands]
 
-    def _batches(self, n_targets: int) -> Iterator[slice]:
-        for start in range(0, n_targets, self._batch):
-            yield slice(start, start + self._batch)
+    def _sizes(self, gamma: FloatArray) -> tuple[int, list[int]]:
+        size = sum(own.stop - own.start for own, _, _ in self._used(gamma))
+        return size, [size] * len(self._folds)
+
+    def _decompose(self, gamma: FloatArray) -> Spectrum:
+        return self._scaled_spectrum(gamma, self._gram)
+
+    def _left(self, gamma: FloatArray, spectrum: Spectrum, rows: torch.Tensor | slice) -> torch.Tensor:
+        return self._features_times(rows, self._normalised(gamma, spectrum))
+
+    def _project(self, gamma: FloatArray, spectrum: Spectrum) -> Callable[[Targets], torch.Tensor]:
+        return partial(self._times_cross, self._normalised(gamma, spectrum), ALL_ROWS)
+
+    def _refit(self, gamma: FloatArray, k: int) -> tuple[Spectrum, torch.Tensor, Callable[[Targets], torch.Tensor]]:
+        spectrum = self._scaled_spectrum(gamma, self._grams[k])
+        parts = self._scaled(gamma, spectrum.vectors)
+        left = self._features_times(self._folds[k].held_out, parts)
+        return spectrum, left, partial(self._times_cross, parts, k)
+
+    def _typical_coefficient(self, spectrum: Spectrum) -> FloatArray:
+        return np.sqrt(spectrum.values())
+
+    def _used(self, gamma: FloatArray) -> list[tuple[slice, slice, float]]:
+        """Of each band with a weight: its columns in F, its columns among those used, and sqrt(gamma)."""
+        used, start = [], 0
+        for own, share in zip(self._bands, gamma, strict=True):
+            if share > 0:
+                stop = start + own.stop - own.start
+                used.append((own, slice(start, stop), float(np.sqrt(share))))
+                start = stop
+        return used
+
+    def _scaled_spectrum(self, gamma: FloatArray, gram: torch.Tensor) -> Spectrum:
+        """Decomposition of the Gram matrix of the scaled columns of the bands with a weight."""
+        used = self._used(gamma)
+        rows = [torch.cat([gram[a, b] * (s * t) for b, _, t in used], dim=1) for a, _, s in used]
+        return Spectrum.of(torch.cat(rows))
+
+    def _scaled(self, gamma: FloatArray, vectors: torch.Tensor) -> list[tuple[slice, torch.Tensor]]:
+        """Vectors in the space of the scaled columns, as maps from each band's own columns."""
+        return [(own, vectors[among] * scale) for own, among, scale in self._used(gamma)]
+
+    def _normalised(self, gamma: FloatArray, spectrum: Spectrum) -> list[tuple[slice, torch.Tensor]]:
+        """Maps from columns to the orthonormal V of all rows."""
+        return self._scaled(gamma, spectrum.vectors / spectrum.eigenvalues.sqrt())
+
+    def _features_times(self, rows: Rows, parts: Parts) -> torch.Tensor:
+        F = self._F[rows]
+        return sum_of(F[:, own] @ part for own, part in parts)
+
+    def _times_cross(self, parts: Parts, k: int, batch: Targets) -> torch.Tensor:
+        return sum_of(part.T @ self._cross.of(k, own, batch) for own, part in parts)
 
 
-def _decompose(gram: torch.Tensor, columns: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues (never negative, increasing) and eigenvectors of the scaled Gram matrix of some columns."""
-    scaled = gram[columns][:, columns] * (scale[:, None] * scale)
-    eigenvalues, U = torch.linalg.eigh(scaled)
-    return eigenvalues.clamp_(min=0.0), U
+class CrossProducts:
+    """Products of features and responses of all rows and of each fold's training rows.
+
+    Parameters
+    ----------
+    F, Y : tensors of shape (n_rows, n_features) and (n_rows, n_targets)
+    untrained : sequence of rows
+        Of each fold.
+    batches : TargetBatches
+        Products are kept as long as there is room, and otherwise formed anew for each batch.
+    """
+
+    def __init__(self, F: torch.Tensor, Y: torch.Tensor, untrained: Sequence[Rows], batches: TargetBatches) -> None:
+        self._F, self._Y, self._untrained = F, Y, untrained
+        self._stored: dict[int, torch.Tensor] = {}
+        n_bytes = F.shape[1] * Y.shape[1] * F.element_size()
+        n_fitting = int(PRODUCTS_SHARE * batches.spare_bytes // max(1, n_bytes))
+        for k in list(range(ALL_ROWS, len(untrained)))[:n_fitting]:
+            self._stored[k] = self._form(k)
+            batches.hold(n_bytes, "the products of features and responses")
+
+    def of(self, k: int, columns: slice, batch: Targets) -> torch.Tensor:
+        """F'Y of some features and targets, (n_columns, n_batch): ALL_ROWS, or the rows that fold k trains on."""
+        if k in self._stored:
+            return self._stored[k][columns, batch]
+        Y = self._Y[:, batch]
+        if k == ALL_ROWS:
+            return self._F[:, columns].T @ Y
+        rows = self._untrained[k]
+        return torch.addmm(self.of(ALL_ROWS, columns, batch), self._F[rows][:, columns].T, Y[rows], alpha=-1.0)
+
+    def _form(self, k: int) -> torch.Tensor:
+        whole = self._F.new_empty((self._F.shape[1], self._Y.shape[1]))
+        for start in range(0, self._Y.shape[1], FORMED_AT_ONCE):
+            batch = slice(start, start + FORMED_AT_ONCE)
+            whole[:, batch] = self.of(k, slice(None), batch)
+        return whole
 
 
-def _sse(Q: torch.Tensor, Y: torch.Tensor, Z: torch.Tensor, shrink: torch.Tensor) -> torch.Tensor:
-    """Sum of squared errors of the predictions Q diag(shrink) Z for every row of shrink: (n_alphas, n_targets)."""
-    sse = Y.square().sum(dim=0) - 2.0 * shrink @ ((Q.T @ Y) * Z)
-    for k, weights in enumerate(shrink):
-        sse[k] += (Q @ (weights[:, None] * Z)).square().sum(dim=0)
-    return sse
+def sum_of(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The sum, in one tensor."""
+    return reduce(torch.Tensor.add_, tensors)

@@ -12,7 +12,7 @@ from brainlit.encoding.banded import DEFAULT_ALPHAS, BandedRidge, banded_ridge_c
 from brainlit.encoding.folds import Fold, make_folds
 from brainlit.encoding.groups import Array
 from brainlit.encoding.reference import backend_name
-from brainlit.encoding.search import Precision, SolverName, check_alphas
+from brainlit.encoding.search import DEFAULT_MEMORY_GB, Precision, SolverName, check_alphas
 
 BAND = "X"
 """Name of the only band of a plain ridge in BandedRidge.weights."""
@@ -30,6 +30,7 @@ def ridge_cv(
     precision: Precision = "float32",
     device: str = "cpu",
     n_targets_batch: int | None = None,
+    memory_gb: float = DEFAULT_MEMORY_GB,
 ) -> BandedRidge:
     """Fit min ||Y - X w||^2 + alpha ||w||^2 with the alpha of each target chosen on held-out groups.
 
@@ -40,9 +41,9 @@ def ridge_cv(
     Y : array of shape (n_rows, n_targets)
         Zero-mean.
     groups : int array of shape (n_rows,)
-    solver : 'auto', 'primal' or 'himalaya'
-        'himalaya' is its `RidgeCV` solver where features are fewer than rows, its `KernelRidgeCV` solver otherwise.
-        'auto' is primal in the first case, himalaya in the second.
+    solver, precision, device, n_targets_batch, memory_gb
+        See `open_search`; but 'himalaya' is its `RidgeCV` solver where features are fewer than rows, its
+        `KernelRidgeCV` solver otherwise.
 
     Returns
     -------
@@ -66,6 +67,7 @@ def ridge_cv(
         precision=precision,
         device=device,
         n_targets_batch=n_targets_batch,
+        memory_gb=memory_gb,
     )
 
 

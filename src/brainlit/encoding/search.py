@@ -7,18 +7,20 @@ gamma, as in himalaya.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from brainlit.encoding.folds import Fold
 from brainlit.encoding.groups import Array, BoolArray, Float32Array, FloatArray, IntArray
 
-SolverName = Literal["auto", "primal", "himalaya"]
+SolverName = Literal["auto", "primal", "kernel", "himalaya", "himalaya_group"]
 Precision = Literal["float32", "float64"]
-SOLVERS: tuple[str, ...] = ("auto", "primal", "himalaya")
+SOLVERS: tuple[str, ...] = get_args(SolverName)
+DEFAULT_MEMORY_GB = 4.0
+"""What a search may hold besides the responses."""
 TIE_SLOPE = 1e-10
 """Added per unit of log(alpha), so that of equal scores the larger alpha wins (himalaya's number)."""
 
@@ -29,7 +31,10 @@ class RidgeSearch(Protocol):
     name: str
 
     def cv_scores(self, gamma: FloatArray, targets: IntArray | None = None) -> tuple[FloatArray, IntArray]:
-        """Best score over alphas and the index of that alpha, of the asked targets (all by default)."""
+        """Best score over alphas and the index of that alpha, both of shape (n_targets,).
+
+        With targets, an int array of columns of the responses, only of these and in their order.
+        """
         ...
 
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
@@ -73,32 +78,61 @@ def open_search(
     precision: Precision = "float32",
     device: str = "cpu",
     n_targets_batch: int | None = None,
-    memory_gb: float = 4.0,
+    memory_gb: float = DEFAULT_MEMORY_GB,
 ) -> RidgeSearch:
     """Prepare a solver for the bands Xs, each (n_rows, n_features_b), and the responses Y, (n_rows, n_targets).
 
-    'auto' works in the smaller of two spaces: primal (features) where all bands together have fewer features than the
-    smallest training set has rows, himalaya's kernels (rows) otherwise.
+    Parameters
+    ----------
+    solver : str
+        'primal' works in the space of features, 'kernel' in that of rows; 'auto' takes the smaller one: primal where
+        all bands together have fewer features than the smallest training set has rows. 'himalaya' (multiple-kernel
+        ridge) and 'himalaya_group' (group ridge) are himalaya's random searches, the reference: same answers, slower.
+    precision : 'float32' or 'float64'
+    device : str
+        Any torch device.
+    n_targets_batch : int, optional
+        Targets that are scored at once; None: as many as memory allows. A GPU that runs out of memory halves it.
+    memory_gb : float
+        What our searches may hold besides the responses, in 1e9 bytes. It bounds the batches and how many products
+        are kept; features and decompositions are held whatever it is.
 
     Raises
     ------
     ValueError
         If shapes do not match, alphas are not positive and increasing, or the solver is unknown.
     """
-    _check_shapes(Xs, Y)
+    check_shapes(Xs, Y)
     check_alphas(alphas)
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}; choose one of {', '.join(SOLVERS)}.")
-    n_features = sum(X.shape[1] for X in Xs)
-    n_train = min(fold.train.size for fold in folds)
-    n_targets_batch = n_targets_batch or max(1, int(memory_gb * 2**30 / (8 * (n_features + len(Y)))))
-    if solver == "primal" or (solver == "auto" and n_features < n_train):
+    if solver == "auto":
+        n_train = min(fold.train.size for fold in folds)
+        solver = "primal" if sum(X.shape[1] for X in Xs) < n_train else "kernel"
+    return _solver_class(solver)(
+        Xs,
+        Y,
+        folds,
+        alphas,
+        precision=precision,
+        device=device,
+        n_targets_batch=n_targets_batch,
+        memory_gb=memory_gb,
+    )
+
+
+def _solver_class(solver: SolverName) -> Callable[..., RidgeSearch]:
+    if solver == "primal":
         from brainlit.encoding.primal import PrimalSearch
 
-        return PrimalSearch(Xs, Y, folds, alphas, precision=precision, device=device, n_targets_batch=n_targets_batch)
-    from brainlit.encoding.reference import HimalayaSearch
+        return PrimalSearch
+    if solver == "kernel":
+        from brainlit.encoding.kernel import KernelSearch
 
-    return HimalayaSearch(Xs, Y, folds, alphas, precision=precision, device=device, n_targets_batch=n_targets_batch)
+        return KernelSearch
+    from brainlit.encoding.reference import HimalayaGroupSearch, HimalayaSearch
+
+    return HimalayaGroupSearch if solver == "himalaya_group" else HimalayaSearch
 
 
 def best_alphas(loss: FloatArray, alphas: FloatArray) -> tuple[FloatArray, IntArray]:
@@ -144,7 +178,8 @@ def check_alphas(alphas: Sequence[float]) -> FloatArray:
     return grid
 
 
-def _check_shapes(Xs: Sequence[Array], Y: Array) -> None:
+def check_shapes(Xs: Sequence[Array], Y: Array) -> None:
+    """ValueError unless bands and responses are two-dimensional with the same rows."""
     shapes = [X.shape for X in Xs]
     if not shapes or Y.ndim != 2 or any(len(shape) != 2 or shape[0] != len(Y) for shape in shapes):
         raise ValueError(f"bands have shapes {shapes} and Y {Y.shape}; need (n_rows, n_features) and (n_rows, n).")
