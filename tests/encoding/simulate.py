@@ -208,6 +208,26 @@ def _mix(sources: FloatArray, weights: FloatArray) -> FloatArray:
 
 def population_r2(population: Population) -> dict[str, FloatArray]:
     """R2 of every nested model with endless data, per voxel, in units of the signal's variance: (n_voxels,) each."""
+    columns, covariance, targets, variance = _moments(population)
+    r2 = {}
+    for members in subsets(BANDS):
+        cross, weights = _regress([columns[band] for band in members], covariance, targets)
+        r2[model_name(members)] = (cross * weights).sum(axis=0) / variance
+    return r2
+
+
+def population_split(population: Population) -> dict[str, float]:
+    """Product measure of each band with endless data, as shares of the region's joint R2; and 'joint', that R2."""
+    columns, covariance, targets, variance = _moments(population)
+    cross, weights = _regress([columns[band] for band in BANDS], covariance, targets)
+    gain = (cross * weights / variance) @ population.signal
+    each = dict(zip(BANDS, (part.sum() for part in np.split(gain, len(BANDS))), strict=True))
+    joint = gain.sum() / population.signal.sum()
+    return {**{band: float(value / gain.sum()) for band, value in each.items()}, "joint": float(joint)}
+
+
+def _moments(population: Population) -> tuple[dict[str, FloatArray], FloatArray, FloatArray, FloatArray]:
+    """Columns of the delayed bands, covariance of the sources' lags, weights of the signals and their variance."""
     setting = population.setting
     channels = 3 * setting.n_features
     covariance = np.zeros((N_LAGS, channels, N_LAGS, channels))
@@ -216,14 +236,14 @@ def population_r2(population: Population) -> dict[str, FloatArray]:
     covariance = covariance.reshape(N_LAGS * channels, -1)
     columns = {band: _delayed_columns(weights) for band, weights in population.mixtures.items()}
     targets = population.responses.reshape(N_LAGS * channels, -1)
-    variance = np.einsum("sv,st,tv->v", targets, covariance, targets)
-    r2 = {}
-    for members in subsets(BANDS):
-        A = np.concatenate([columns[band] for band in members], axis=1)
-        cross = A.T @ covariance @ targets
-        weights = np.linalg.pinv(A.T @ covariance @ A, rcond=1e-10) @ cross
-        r2[model_name(members)] = (cross * weights).sum(axis=0) / variance
-    return r2
+    return columns, covariance, targets, np.einsum("sv,st,tv->v", targets, covariance, targets, optimize=True)
+
+
+def _regress(parts: list[FloatArray], covariance: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Covariance of some columns with the signals, and the weights of the best prediction."""
+    A = np.concatenate(parts, axis=1)
+    cross = A.T @ covariance @ targets
+    return cross, np.linalg.pinv(A.T @ covariance @ A, rcond=1e-10, hermitian=True) @ cross
 
 
 def _delayed_columns(weights: FloatArray) -> FloatArray:

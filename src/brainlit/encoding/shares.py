@@ -204,12 +204,15 @@ def _covariance(
     n_free = len(U) - U.shape[1] - np.unique(rows.fit_groups).size
     residuals = (y_fit - U @ Z) * np.sqrt(len(U) / max(n_free, 1))
     scored = np.add.reduceat((y_score * (Q @ Z)).sum(axis=1), blocks[0])
-    edges = [*blocks[0], len(Q)]
-    pairs = [
-        np.add.reduceat(((Q[a:b] @ U.T) * (y_score[a:b] @ residuals.T)).sum(axis=0), blocks[1])
-        for a, b in pairwise(edges)
-    ]
-    return scored, np.stack(pairs)
+    return scored, _pairs(Q, U, targets.score, residuals, blocks)
+
+
+def _pairs(Q: Array, U: Array, y: Array, residuals: Array, blocks: Sequence[IntArray]) -> FloatArray:
+    """k_ab, scored block by scored block; float32 will do for a variance."""
+    Q, U, y, residuals = (np.ascontiguousarray(values, dtype=np.float32) for values in (Q, U, y, residuals))
+    rows = [slice(*edges) for edges in pairwise([*blocks[0], len(Q)])]
+    sums = [((Q[block] @ U.T) * (y[block] @ residuals.T)).sum(axis=0, dtype=np.float64) for block in rows]
+    return np.add.reduceat(np.stack(sums), blocks[1], axis=1)
 
 
 def _orthonormal(F: FloatArray) -> tuple[FloatArray, FloatArray]:
