@@ -43,6 +43,7 @@ from brainlit.encoding.probe_files import load_probe, save_probe
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.ridge import ridge_cv
 from brainlit.encoding.roles import LeakError, Roles, Span, make_roles, parse_span
+from brainlit.encoding.shares import RegionShares, Share, region_shares
 from brainlit.encoding.standardise import standardise
 from brainlit.encoding.statistics import (
     correlation,
@@ -97,7 +98,10 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "low_level_impact",
     "model_name",
     "part_name",
+    "RegionShares",
+    "Share",
     "partition_variance",
+    "region_shares",
     "residual_features",
     "split_r2",
     "subsets",
