@@ -32,7 +32,8 @@ from brainlit.encoding import (
     paired_wilcoxon,
     region_replicates,
 )
-from brainlit.encoding.permutation import BLOCK_TRS
+from brainlit.encoding.bootstrap import BLOCK_TRS
+from brainlit.encoding.intervals import small_sample_factor
 
 ALPHA, TOLERANCE, PHI, N_TRS = 0.05, 0.015, 0.5, 291
 ONE_STORY, THREE_STORIES = np.zeros(N_TRS, dtype=np.int64), np.repeat([0, 1, 2], 100)
@@ -161,11 +162,12 @@ def replicates_at_bound(n: int, rng: np.random.Generator) -> Rejections:
     """Two predictions whose true difference of correlations, .5 - .4, is the upper bound, by block bootstrap."""
     y, *noise = (autocorrelated((N_TRS, n), rng) for _ in range(3))
     predicted = [r * y + np.sqrt(1 - r**2) * e for r, e in zip((0.5, 0.4), noise, strict=True)]
-    blocks = block_weights(ONE_STORY, 10, 999, int(rng.integers(2**31)))
+    blocks = block_weights(ONE_STORY, BLOCK_TRS, 999, int(rng.integers(2**31)))
     regions = {str(k): one for k, one in enumerate(np.eye(n, dtype=bool))}
     drawn = [region_replicates(y, p, ONE_STORY, regions, blocks) for p in predicted]
     difference = np.stack([drawn[0][name][0] - drawn[1][name][0] for name in regions], axis=1)
-    return equivalence_from_replicates(difference.mean(axis=0), difference, (-0.9, 0.1)).equivalent
+    stretch = small_sample_factor(blocks[1].shape[1], 1 - 2 * ALPHA)
+    return equivalence_from_replicates(difference.mean(axis=0), difference, (-0.9, 0.1), stretch=stretch).equivalent
 
 
 def interval_of_r(over: str, n_stories: int, n_trs: int) -> Simulation:

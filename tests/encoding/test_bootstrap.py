@@ -68,20 +68,22 @@ def test_whole_stories_are_drawn_and_one_cannot_be() -> None:
         block_weights(GROUPS, 10, 5, 0, "storys")  # type: ignore[arg-type]
 
 
-def test_intervals_are_percentiles_of_the_replicates() -> None:
+def test_intervals_are_stretched_percentiles_of_the_replicates() -> None:
     y, p = scored(9, 0.5)
     region = np.arange(20) < 10
     y[:, 12], p[0, 2] = np.nan, np.nan
     keep = region & (np.arange(20) != 2)
     blocks = block_weights(GROUPS, 10, 300, 4)
     drawn = region_replicates(y[:, keep], p[:, keep], GROUPS, {"": np.ones(9, dtype=bool)}, blocks)[""]
+    factor = np.sqrt(21 / 18) * 1.734064 / 1.644854  # Student's t with 21 - 3 degrees of freedom
     truth = {"r": correlation_within, "r2": r2_within}
     for k, score in enumerate(("r", "r2")):
-        draws = BlockDraws(n_bootstraps=300, seed=4, level=0.9)
+        draws = BlockDraws(block_trs=10, n_bootstraps=300, seed=4, level=0.9)
         found = block_bootstrap(y, p, GROUPS, score=score, voxels=region, draws=draws)  # type: ignore[arg-type]
         assert found.estimate == pytest.approx(truth[score](y[:, keep], p[:, keep], GROUPS).mean())
-        np.testing.assert_allclose([found.low, found.high], np.quantile(drawn[k], [0.05, 0.95]))
-        assert (found.level, dict(found.n_units)) == (0.9, {"blocks": 21})
+        ends = found.estimate + factor * (np.quantile(drawn[k], [0.05, 0.95]) - found.estimate)
+        np.testing.assert_allclose([found.low, found.high], ends, rtol=1e-5)
+        assert (found.level, dict(found.n_units), found.not_resampled) == (0.9, {"blocks": 21}, ("stories",))
     with pytest.raises(ValueError, match="no voxel"):
         block_bootstrap(y, p, GROUPS, voxels=np.arange(20) == 2)
 

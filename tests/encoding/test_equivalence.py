@@ -33,6 +33,9 @@ def test_replicates_are_judged_by_interval_and_p_alike() -> None:
     assert 0.1 < inside.mean() < 0.9
     np.testing.assert_allclose(found.low, np.sort(replicates, axis=0)[9])
     assert found.bounds == BOUNDS
+    wider = equivalence_from_replicates(estimate, replicates, BOUNDS, stretch=1.5)
+    np.testing.assert_allclose(wider.high - estimate, 1.5 * (found.high - estimate))
+    assert wider.equivalent.sum() < found.equivalent.sum()
 
 
 def test_p_counts_replicates_beyond_the_bounds_not_beyond_the_estimate() -> None:

@@ -27,6 +27,9 @@ ScoreName = Literal["r", "r2"]
 Blocks = tuple[IntArray, FloatArray]
 SHARE_MODELS = ("backbone", "low_level", "backbone+low_level")
 N_VOXELS_AT_ONCE = 2048
+BLOCK_TRS = 20
+"""Where neighbouring rows correlate by .5, 95 % intervals and tests at 5 % miss by 1.5 points with blocks of 10, and by
+half a point with blocks of 20."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class BlockDraws:
     Parameters
     ----------
     block_trs : int
-        Rows per block; longer than the responses remember (10 TRs of 2 s are 20 s). Not used over stories.
+        Rows per block; longer than the responses remember (20 TRs of 2 s are 40 s). Not used over stories.
     n_bootstraps : int
     level : float
         Coverage of the interval.
@@ -45,7 +48,7 @@ class BlockDraws:
         Blocks of time within each story, or whole stories.
     """
 
-    block_trs: int = 10
+    block_trs: int = BLOCK_TRS
     n_bootstraps: int = 2000
     level: float = 0.95
     seed: int = 0
@@ -167,8 +170,8 @@ def block_bootstrap(
 ) -> Interval:
     """Mean correlation or R2 over a region's voxels.
 
-    Over time, the interval is the percentiles of the replicates, as in the reports. Over stories it is stretched by
-    `small_sample_factor`, because stories are few.
+    The interval is the percentiles of the replicates, stretched by `small_sample_factor`, because blocks and stories
+    are few: of one story of 291 rows, plain percentiles miss the truth in 8 to 9 % instead of 5.
 
     Parameters
     ----------
@@ -291,9 +294,10 @@ def _draw_scores(
     if not keep.any():
         raise ValueError("the region has no voxel with finite responses and predictions.")
     block_of_row, weights = block_weights(labels, how.block_trs, how.n_bootstraps, how.seed, how.over)
-    n_units = {"stories" if how.over == "stories" else "blocks": weights.shape[1]}
-    if how.over == "time" and weights.shape[1] == len(group_slices(labels)):
+    n_blocks, n_stories = weights.shape[1], len(group_slices(labels))
+    if how.over == "time" and n_blocks == n_stories:
         raise ValueError(f"no story is longer than a block of {how.block_trs} rows; lower block_trs.")
+    n_units = {"stories": n_stories} if how.over == "stories" else {"blocks": n_blocks, "stories": n_stories}
     blocks = (block_of_row, np.concatenate([np.ones_like(weights[:1]), weights]))
     found = [region_replicates(arrays[0], array, labels, {"": keep}, blocks)[""] for array in arrays[1:]]
     return [r if score == "r" else r2 for r, r2 in found], n_units, how
@@ -311,6 +315,9 @@ def _share(backbone: FloatArray, low_level: FloatArray, both: FloatArray) -> Flo
 
 
 def _interval(scores: FloatArray, n_units: dict[str, int], how: BlockDraws) -> Interval:
-    stretch = small_sample_factor(n_units["stories"], how.level) if how.over == "stories" else 1.0
+    over_time, n_stories = how.over == "time", n_units["stories"]
+    n, n_strata = (n_units["blocks"], n_stories) if over_time else (n_stories, 1)
+    stretch = small_sample_factor(n, how.level, n_strata)
     low, high = percentile_interval(float(scores[0]), scores[1:], how.level, stretch)
-    return Interval(float(scores[0]), low, high, how.level, n_units)
+    fixed = ("stories",) if over_time else ()
+    return Interval(float(scores[0]), low, high, how.level, {"blocks": n} if over_time else n_units, fixed)

@@ -43,12 +43,17 @@ class Equivalence:
 
 
 def equivalence_from_replicates(
-    estimate: npt.ArrayLike, replicates: npt.ArrayLike, bounds: tuple[float, float], *, alpha: float = 0.05
+    estimate: npt.ArrayLike,
+    replicates: npt.ArrayLike,
+    bounds: tuple[float, float],
+    *,
+    alpha: float = 0.05,
+    stretch: float = 1.0,
 ) -> Equivalence:
     """Equivalence by the percentiles of bootstrap replicates of a difference.
 
-    p is (b + 1) / (m + 1) with b of m replicates at or beyond a bound. Where few units were drawn (stories, subjects),
-    percentiles are too narrow: take `hierarchical_bootstrap` with level 1 - 2 alpha, or `equivalence_paired`.
+    p is (b + 1) / (m + 1) with b of m replicates at or beyond a bound. Where few blocks or stories were drawn,
+    replicates scatter too little: stretch them by `small_sample_factor(n_units, 1 - 2 * alpha)`.
 
     Parameters
     ----------
@@ -56,21 +61,25 @@ def equivalence_from_replicates(
     replicates : array of shape (n_bootstraps, n_items) or (n_bootstraps,)
         At least 1 / alpha of them.
     bounds : (float, float)
+    alpha : float
+    stretch : float
+        How much further from the estimate the replicates are taken to be.
 
     Raises
     ------
     ValueError
         If bounds or alpha make no sense, or there are too few replicates.
     """
-    values = np.asarray(replicates, dtype=np.float64)
     _check(bounds, alpha)
+    centre = np.asarray(estimate, dtype=np.float64)
+    values = centre + stretch * (np.asarray(replicates, dtype=np.float64) - centre)
     rank = int(alpha * (len(values) + 1) + 1e-9)
     if rank < 1:
         raise ValueError(f"{len(values)} replicates cannot show alpha {alpha}; draw at least {round(1 / alpha)}.")
     ordered = np.sort(values, axis=0)
     beyond = np.maximum((values <= bounds[0]).sum(axis=0), (values >= bounds[1]).sum(axis=0))
     p = np.where(np.isfinite(values).all(axis=0), (beyond + 1.0) / (len(values) + 1.0), np.nan)
-    return _result(bounds, alpha, np.asarray(estimate, dtype=np.float64), ordered[rank - 1], ordered[-rank], p)
+    return _result(bounds, alpha, centre, ordered[rank - 1], ordered[-rank], p)
 
 
 def equivalence_paired(differences: npt.ArrayLike, bounds: tuple[float, float], *, alpha: float = 0.05) -> Equivalence:

@@ -33,19 +33,20 @@ class Interval:
     not_resampled: tuple[str, ...] = ()
 
 
-def small_sample_factor(n_units: int, level: float = 0.95) -> float:
+def small_sample_factor(n_units: int, level: float = 0.95, n_strata: int = 1) -> float:
     """How much wider than its percentiles an interval from n_units drawn units must be: sqrt(n / (n - 1)) t / z.
 
     Drawing n of n units makes the variance of a mean too small by (n - 1) / n, and percentiles are those of a normal
-    curve where Student's t with n - 1 degrees of freedom is due (Hesterberg 2015, Am. Stat. 69:371, section 5).
+    curve where Student's t with n - 1 degrees of freedom is due (Hesterberg 2015, Am. Stat. 69:371, section 5). Units
+    that are drawn within n_strata stories lose a degree of freedom to each.
 
     >>> [round(small_sample_factor(n), 2) for n in (3, 5, 10, 30)]
     [2.69, 1.58, 1.22, 1.06]
     """
     from scipy.stats import norm, t
 
-    tail = (1.0 + level) / 2.0
-    return float(np.sqrt(n_units / (n_units - 1)) * t.ppf(tail, n_units - 1) / norm.ppf(tail))
+    tail, df = (1.0 + level) / 2.0, n_units - n_strata
+    return float(np.sqrt(n_units / df) * t.ppf(tail, df) / norm.ppf(tail))
 
 
 def percentile_interval(

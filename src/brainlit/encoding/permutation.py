@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.bootstrap import ScoreName, time_blocks
+from brainlit.encoding.bootstrap import BLOCK_TRS, ScoreName, time_blocks
 from brainlit.encoding.groups import Array, BoolArray, FloatArray, IntArray, demean_within
 from brainlit.encoding.statistics import cut_blocks
 
@@ -24,8 +24,6 @@ Alternative = Literal["greater", "two-sided"]
 Features = Callable[[slice], FloatArray]
 N_VALUES_AT_ONCE = 8_000_000
 MAX_VOXELS_AT_ONCE = 2048
-BLOCK_TRS = 20
-"""Twice the bootstrap's: small p-values, of the largest of many voxels above all, need longer blocks than intervals."""
 TIE = 1e-12
 """Null values this close below the observed one count as equal: the same blocks in another order of summation."""
 
