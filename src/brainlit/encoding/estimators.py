@@ -126,7 +126,8 @@ class EncodingModel:
 
     def predict(self, bands: Mapping[str, Array], groups: npt.ArrayLike) -> Float32Array:
         """Prediction of all bands together, (n_trs, n_voxels)."""
-        return np.sum(list(self.predict_bands(bands, groups).values()), axis=0, dtype=np.float32)
+        parts = list(self.predict_bands(bands, groups).values())
+        return np.asarray(np.sum(parts, axis=0), dtype=np.float32)
 
     def score(self, bands: Mapping[str, Array], Y: Array, groups: npt.ArrayLike) -> FloatArray:
         """Correlation per voxel, (n_voxels,), without the first skip_trs rows of each story, each story demeaned.
