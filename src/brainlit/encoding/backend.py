@@ -1,4 +1,4 @@
-"""Borrow himalaya's global array backend and give it back."""
+"""Borrow global state of himalaya and of torch, and give it back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def himalaya_backend(name: str = "torch") -> Iterator[ModuleType]:
     """Use one of himalaya's backends ('numpy', 'torch', 'torch_cuda') inside the block.
 
     The backend is global state of himalaya: whatever was set before is set again afterwards, also when the block
-    raises, so that a probe never changes what the caller's own himalaya code does.
+    raises, so that a probe never changes what the caller's own himalaya code does. Its products are exact ones.
 
     Raises
     ------
@@ -23,6 +23,24 @@ def himalaya_backend(name: str = "torch") -> Iterator[ModuleType]:
 
     before = get_backend().name
     try:
-        yield set_backend(name)
+        with exact_products():
+            yield set_backend(name)
     finally:
         set_backend(before)
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Multiply float32 matrices in float32 inside the block, also where training lets torch round them to less.
+
+    `torch.set_float32_matmul_precision("medium")` is good advice for a network; a Gram matrix that is rounded to eight
+    bits has lost its small eigenvalues.
+    """
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

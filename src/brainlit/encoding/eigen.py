@@ -23,6 +23,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from brainlit.encoding.backend import exact_products
 from brainlit.encoding.filters import TOLERANCE, FilterBasis, HeldOutRows, filter_basis
 from brainlit.encoding.folds import Fold
 from brainlit.encoding.groups import Array, FloatArray, IntArray
@@ -133,6 +134,7 @@ class EigenSearch(ABC):
     def _sizes(self, gamma: FloatArray) -> tuple[int, list[int]]:
         """Sizes of the decompositions: of all rows, and of each fold."""
 
+    @exact_products()
     def cv_scores(self, gamma: FloatArray, targets: IntArray | None = None) -> tuple[FloatArray, IntArray]:
         """Best score over alphas and the index of that alpha, both of shape (n_targets,), of the asked targets."""
         n_asked = self._n_targets if targets is None else len(targets)
@@ -170,7 +172,7 @@ class EigenSearch(ABC):
         Only what differs is counted: decompositions and products with their vectors on one side; smoothers of the
         untrained rows, their inverses and products with those on the other.
         """
-        eigh = EIGH_FLOPS[self._Y.device.type]
+        eigh = EIGH_FLOPS.get(self._Y.device.type, EIGH_FLOPS["cuda"])
         whole, parts = self._sizes(gamma)
         refit = sum(eigh * size**3 + 2 * size**2 * n_asked for size in parts)
         leave_out = eigh * whole**3 + 2 * whole**2 * n_asked
@@ -206,8 +208,7 @@ class EigenSearch(ABC):
             residuals = rows.residuals(smoother.coefficients[:, own], self._Y[:, batch][fold.untrained])
             return _mean_square(inverse @ residuals)
 
-        n_numbers = 2 * rows.n_numbers()
-        return self._losses(n_numbers, work, targets)
+        return self._losses(2 * rows.n_numbers(), work, targets)
 
     def _refit_fold(self, gamma: FloatArray, k: int, targets: IntArray | None) -> FloatArray:
         """Held-out mean squared errors, (n_alphas, n_targets), from a decomposition of the training rows."""

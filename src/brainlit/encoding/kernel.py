@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from brainlit.encoding.backend import exact_products
 from brainlit.encoding.eigen import EigenSearch, Rows, Spectrum, as_tensor
 from brainlit.encoding.folds import Fold
 from brainlit.encoding.groups import Array, FloatArray, IntArray
@@ -31,6 +32,7 @@ class KernelSearch(EigenSearch):
 
     name = "kernel"
 
+    @exact_products()
     def __init__(
         self,
         Xs: Sequence[Array],
@@ -58,6 +60,7 @@ class KernelSearch(EigenSearch):
         self._hold(matrices, self._n_rows, "rows")
         self._keep_room_for_decompositions()
 
+    @exact_products()
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
         """Primal weights per band, each (n_features, len(targets)), fitted on all rows with one alpha per target."""
         spectrum = self.spectrum(gamma)

@@ -19,6 +19,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from brainlit.encoding.backend import exact_products
 from brainlit.encoding.eigen import EigenSearch, Rows, Spectrum, as_tensor
 from brainlit.encoding.folds import Fold
 from brainlit.encoding.groups import Array, FloatArray, IntArray
@@ -59,6 +60,7 @@ class PrimalSearch(EigenSearch):
 
     name = "primal"
 
+    @exact_products()
     def __init__(
         self,
         Xs: Sequence[Array],
@@ -93,6 +95,7 @@ class PrimalSearch(EigenSearch):
         self._cross = CrossProducts(self._F, self._Y, untrained, self._batches)
         self._keep_room_for_decompositions()
 
+    @exact_products()
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
         """Primal weights per band, each (n_features, len(targets)), fitted on all rows with one alpha per target."""
         spectrum = self.spectrum(gamma)

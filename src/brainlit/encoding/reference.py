@@ -121,9 +121,9 @@ class HimalayaSearch(_RandomSearch):
 
 
 class HimalayaGroupSearch(_RandomSearch):
-    """Group ridge by `himalaya.ridge`, one call of its random search per gamma: a singular value decomposition per fold.
+    """Group ridge by `himalaya.ridge`, one call of its random search per gamma: the form for few features.
 
-    In feature space: the form of himalaya for fewer features than rows.
+    Each fold has a singular value decomposition.
     """
 
     name = "himalaya_group"
