@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from brainlit.callbacks import held_out
-from brainlit.callbacks.layer_features import layer_features
-from brainlit.callbacks.probe_data import ProbeData, fingerprint, probe_data
+from brainlit.callbacks.probe_engine import ProbeEngine
 from brainlit.callbacks.probe_log import log_figures, log_scores, summary_line
 from brainlit.callbacks.state import borrowed_state
 from brainlit.datamodules import StoryDataModule
-from brainlit.results.record import ProbeRecord, load_record, record_path, save_record
-from brainlit.results.region_scores import block_weights
-from brainlit.results.score_table import ScoreTable, curve_rows, probe_rows, regions_with_all
+from brainlit.results.record import ProbeRecord, load_record, record_path
 from brainlit.results.tables import write_table
-
-if TYPE_CHECKING:
-    from brainlit.encoding.probe import ProbeConfig, ProbeResult
-
-Features = Mapping[int, Any]
 
 
 class BandedRidgeProbe(pl.Callback):
@@ -103,7 +91,6 @@ class BandedRidgeProbe(pl.Callback):
         data: StoryDataModule | None = None,
         name: str | None = None,
     ) -> None:
-        from brainlit.encoding.cache import ProbeCache
         from brainlit.encoding.probe import ProbeConfig
 
         super().__init__()
@@ -112,7 +99,7 @@ class BandedRidgeProbe(pl.Callback):
         held_out.check_name(data, name)
         self.data, self.name = data, name
         mixtures = ProbeConfig().n_gammas if n_gammas is None else dict(n_gammas)
-        self.config: ProbeConfig = ProbeConfig(
+        config = ProbeConfig(
             delays_trs=tuple(delays_trs),
             n_folds=n_folds,
             skip_trs=skip_trs,
@@ -120,12 +107,10 @@ class BandedRidgeProbe(pl.Callback):
             seed=seed,
             n_gammas=mixtures,
         )
-        self.every_n_epochs, self.layers, self.partition_layer = every_n_epochs, layers, partition_layer
-        self.max_seconds, self.figures, self.headline_region = max_seconds, figures, headline_region
-        self.bootstrap = {"block_trs": block_trs, "n_bootstraps": n_bootstraps, "seed": seed}
-        self.run_dir = run_dir
-        self._cache = ProbeCache()
-        self._data: dict[str, ProbeData] = {}
+        bootstrap = {"block_trs": block_trs, "n_bootstraps": n_bootstraps, "seed": seed}
+        self.engine = ProbeEngine(config, layers, partition_layer, bootstrap, with_window=data is not None)
+        self.every_n_epochs, self.max_seconds = every_n_epochs, max_seconds
+        self.figures, self.headline_region, self.run_dir = figures, headline_region, run_dir
         self._seconds_between = 0.0
         self._probed_after = False
 
@@ -139,7 +124,7 @@ class BandedRidgeProbe(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe before training; a resumed run reads what it found then."""
-        self._data, self._seconds_between, self._probed_after = {}, 0.0, False
+        self._seconds_between, self._probed_after = 0.0, False
         if trainer.is_global_zero:
             self.probe(trainer, pl_module, stage="before", epoch=0)
 
@@ -192,11 +177,12 @@ class BandedRidgeProbe(pl.Callback):
         found = {name: self._earlier(datamodule, folder, name, epoch, weights, trainer.ckpt_path) for name in subjects}
         missing = [name for name in subjects if found[name] is None]
         if missing:
-            with borrowed_state(pl_module):
-                where = {"stage": stage, "epoch": epoch, "step": trainer.global_step, "weights": weights}
-                where["tuned_stories"] = tuned.roles.stories("tune")
-                for record in self._compute(pl_module, datamodule, missing, folder, where):
-                    found[record.subject] = record
+            when: dict[str, Any] = {"stage": stage, "epoch": epoch, "step": trainer.global_step}
+            facts = {"headline_region": self.headline_region, "weights": weights}
+            if self.data is not None:
+                facts |= held_out.more_facts(self.data, tuned.roles.stories("tune"))
+            for record in self.engine.measure(pl_module, datamodule, missing, folder, facts=facts, **when):
+                found[record.subject] = record
         records = [record for record in found.values() if record is not None]
         write_table(records, folder / f"epoch-{epoch:03d}.csv")
         log_scores(trainer, records, self.name)
@@ -220,7 +206,7 @@ class BandedRidgeProbe(pl.Callback):
                 " the weights of that time are gone. Start a new run, or put the file back."
             )
         record = load_record(path)
-        expected = self._fingerprint(datamodule, subject)
+        expected = self.engine.fingerprint(datamodule, subject)
         if record.fingerprint == expected and (resumed_from is not None or record.facts.get("weights") == weights):
             return record
         if resumed_from is None:
@@ -229,153 +215,6 @@ class BandedRidgeProbe(pl.Callback):
             f"{path} was made with other probe settings or data (fingerprint {record.fingerprint}, now {expected}), so"
             " before and after would not compare. Resume with the settings that the run began with."
         )
-
-    def _compute(
-        self,
-        pl_module: pl.LightningModule,
-        datamodule: Any,
-        subjects: Sequence[str],
-        folder: Path,
-        where: dict[str, Any],
-    ) -> list[ProbeRecord]:
-        layers, chosen = self._layers(pl_module)
-        spans = [*datamodule.roles.spans("fit"), *datamodule.roles.spans("score")]
-        together = self._who_heard_the_same(datamodule, subjects)
-        bar = tqdm(total=1 + len(together) * len(layers), desc=f"probe {where['stage']}", unit="model", leave=False)
-        records = []
-        with bar:
-            features = layer_features(pl_module, datamodule, spans, layers)
-            bar.update()
-            for group in together:
-                records += self._probe_subjects(datamodule, group, features, chosen, folder, where, bar)
-        return records
-
-    def _who_heard_the_same(self, datamodule: Any, subjects: Sequence[str]) -> list[list[str]]:
-        """Subjects whose encoding models have the same rows, and are searched together."""
-        groups: dict[bytes, list[str]] = {}
-        for subject in subjects:
-            groups.setdefault(self._subject_data(datamodule, subject).rows.tobytes(), []).append(subject)
-        return list(groups.values())
-
-    def _probe_subjects(
-        self,
-        datamodule: Any,
-        subjects: Sequence[str],
-        features: Features,
-        chosen: int,
-        folder: Path,
-        where: dict[str, Any],
-        bar: Any,
-    ) -> list[ProbeRecord]:
-        from brainlit.encoding.probe import run_probes
-
-        started = time.monotonic()
-        data = {subject: self._subject_data(datamodule, subject) for subject in subjects}
-        first = data[subjects[0]]
-        roles = ({name: own.responses for name, own in data.items()}, first.groups, first.fit, first.score, self.config)
-        bands = {"backbone": features[chosen][first.rows], **first.stimulus}
-        ceilings = {name: own.ceiling for name, own in data.items()}
-        results = run_probes(bands, *roles, ceilings=ceilings, cache=self._cache)
-        bar.update()
-        curve: dict[int, dict[str, ProbeResult]] = {}
-        for layer in (layer for layer in features if layer != chosen):
-            curve[layer] = run_probes({"backbone": features[layer][first.rows]}, *roles)
-            bar.update()
-        records = []
-        for name, result in results.items():
-            alone = {layer: own[name] for layer, own in curve.items()}
-            record = self._record(datamodule, name, result, alone, chosen, where)
-            seconds = (time.monotonic() - started) / len(subjects)
-            facts = self._facts(result, data[name], where["weights"], seconds)
-            if self.data is not None:
-                facts = held_out.more_facts(facts, self.data, where["tuned_stories"])
-            record = replace(record, facts=facts)
-            save_record(record, result, folder)
-            records.append(record)
-        return records
-
-    def _record(
-        self,
-        datamodule: Any,
-        subject: str,
-        result: ProbeResult,
-        curve: Mapping[int, ProbeResult],
-        chosen: int,
-        where: dict[str, Any],
-    ) -> ProbeRecord:
-        """Region scores with their intervals; the facts are still missing."""
-        person = datamodule.store.subject(subject)
-        regions = regions_with_all(person.regions, result.used)
-        boot = self.bootstrap
-        blocks = block_weights(result.score_groups, boot["block_trs"], boot["n_bootstraps"], boot["seed"])
-        rows = probe_rows(result, regions, chosen, blocks)
-        for layer, alone in curve.items():
-            rows += curve_rows(alone, regions, layer, blocks)
-        return ProbeRecord(
-            subject=subject,
-            stage=where["stage"],
-            epoch=where["epoch"],
-            step=where["step"],
-            layer=chosen,
-            fingerprint=self._fingerprint(datamodule, subject),
-            table=ScoreTable(rows),
-            r=np.asarray(result.r_by_model["backbone"], dtype=np.float64),
-            ceiling=result.ceiling,
-            regions=regions,
-            vertices=person.vertices,
-        )
-
-    def _facts(self, result: Any, data: ProbeData, weights: str, seconds: float) -> dict[str, Any]:
-        """What a reader needs to check the numbers."""
-        config, grid = self.config, self.config.alphas
-        edge = {model: round(float(share), 4) for model, share in result.alpha_at_edge.items()}
-        n_voxels = len(result.used)
-        return {
-            **data.facts,
-            "n_fit_trs": int(result.meta.get("n_fit_trs", int(data.fit.sum()))),
-            "n_score_trs": len(result.score_groups),
-            "n_voxels": n_voxels,
-            "n_used": int(result.used.sum()),
-            "n_dropped": int(result.n_dropped),
-            "delays_trs": list(config.delays_trs),
-            "ridge": f"{len(grid)} alphas from {min(grid):.3g} to {max(grid):.3g}, {config.n_folds} folds over stories,"
-            f" mixtures per number of bands {dict(config.n_gammas)}, solver {result.meta.get('solver', config.solver)},"
-            f" seed {config.seed}",
-            "alpha_at_edge": edge,
-            "warnings": [
-                f"{100 * share:.0f} % of the voxels chose the smallest or largest alpha in the model {model}."
-                for model, share in edge.items()
-                if model == "backbone" and share > 0.5
-            ],
-            "bootstrap": self.bootstrap,
-            "headline_region": self.headline_region,
-            "weights": weights,
-            "seconds": round(seconds, 1),
-        }
-
-    # --- Small things ---
-
-    def _subject_data(self, datamodule: Any, subject: str) -> ProbeData:
-        if subject not in self._data:
-            roles = datamodule.roles
-            self._data[subject] = probe_data(
-                datamodule.store, subject, roles.spans("fit"), roles.spans("score"), self.config.skip_trs
-            )
-        return self._data[subject]
-
-    def _layers(self, pl_module: Any) -> tuple[list[int], int]:
-        """Layers of the curve (with the compared one), and the compared one, counted from 0."""
-        n_states = int(pl_module.backbone.n_layers) + 1
-        asked = range(n_states) if self.layers == "all" else self.layers
-        chosen = _from_start(self.partition_layer, n_states)
-        return sorted({chosen, *(_from_start(int(layer), n_states) for layer in asked)}), chosen
-
-    def _fingerprint(self, datamodule: Any, subject: str) -> str:
-        roles = datamodule.roles
-        spans = [[str(span) for span in roles.spans(role)] for role in ("fit", "score")]
-        settings = [asdict(self.config), self.bootstrap, self.layers, self.partition_layer]
-        settings += [] if self.data is None else [asdict(self.data.window)]
-        return fingerprint(datamodule.store.fingerprint, subject, spans, settings)
 
     def _probes_folder(self, trainer: pl.Trainer) -> Path:
         return Path(self.run_dir or trainer.default_root_dir) / "probes" / (self.name or "")
@@ -389,9 +228,3 @@ def weights_hash(module: pl.LightningModule) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _from_start(layer: int, n_states: int) -> int:
-    if not -n_states <= layer < n_states:
-        raise ValueError(f"layer {layer} does not exist: the backbone has hidden states 0..{n_states - 1}.")
-    return layer % n_states
