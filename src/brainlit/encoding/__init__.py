@@ -21,6 +21,7 @@ from brainlit.encoding.delays import delay_within
 from brainlit.encoding.folds import Fold, make_folds
 from brainlit.encoding.gammas import DEFAULT_N_GAMMAS, gamma_pool
 from brainlit.encoding.impact import IMPACTS, banded_rest, low_level_impact, residual_features
+from brainlit.encoding.join import join_results
 from brainlit.encoding.partition import BANDS, model_name, part_name, partition_variance, split_r2, subsets
 from brainlit.encoding.probe import run_probe, run_probes, score_single_band
 from brainlit.encoding.probe_files import load_probe, save_probe
@@ -36,6 +37,7 @@ from brainlit.encoding.statistics import (
     permutation_p,
     r2_within,
 )
+from brainlit.encoding.warm import WarmStart
 
 __all__ = [  # noqa: RUF022 - grouped by what belongs together
     # who may see which rows
@@ -48,6 +50,8 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "ProbeCache",
     "ProbeConfig",
     "ProbeResult",
+    "WarmStart",
+    "join_results",
     "load_probe",
     "run_probe",
     "run_probes",

@@ -46,6 +46,9 @@ class ProbeCache:
             self._entries.popitem(last=False)
         return value
 
+    def __contains__(self, key: tuple[Any, ...]) -> bool:
+        return key in self._entries
+
     @property
     def n_bytes(self) -> int:
         """Bytes held at present."""

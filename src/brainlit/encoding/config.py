@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from brainlit.encoding.banded import DEFAULT_ALPHAS
 from brainlit.encoding.gammas import DEFAULT_N_GAMMAS
 from brainlit.encoding.search import SOLVERS, Precision, SolverName, check_alphas
+from brainlit.hints import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ProbeConfig:
     seed: int = 0
     """Seed of the gammas."""
     solver: SolverName = "auto"
-    """'primal' (ours, in feature space), 'himalaya' (reference, kernels), or 'auto' by the smaller space."""
+    """'auto' takes one of ours by the smaller space; `open_search` lists them and the references."""
     precision: Precision = "float32"
     """Of the search and the final weights; scores are always float64."""
     keep_variance: float = 0.999
@@ -44,8 +45,12 @@ class ProbeConfig:
     """Whether the three low-level impacts are computed (two more ridges of the backbone)."""
     impact_lags_trs: int = 4
     """k of the impact that regresses out low-level features at lags -k .. k."""
+    sub_bands: bool = False
+    """Whether bands that come in parts ('low_level/spectral') are also split finer; see `encoding.sub_bands`."""
+    memory_gb: float = 4.0
+    """What solvers and predictions may hold besides the responses; voxels are taken in batches that fit."""
     n_targets_batch: int | None = None
-    """Voxels that are scored at once; lower it when memory runs out."""
+    """Voxels that are scored at once; None takes as many as fit into memory_gb."""
     device: str = "cpu"
     """torch device of the solvers: 'cpu' or 'cuda'."""
 
@@ -54,7 +59,12 @@ class ProbeConfig:
         if not self.delays_trs or len(set(self.delays_trs)) != len(self.delays_trs):
             raise ValueError(f"delays_trs is {self.delays_trs}; need at least one delay, each once.")
         if self.solver not in SOLVERS:
-            raise ValueError(f"unknown solver {self.solver!r}; choose one of {', '.join(SOLVERS)}.")
+            raise ValueError(f"unknown solver {self.solver!r}. {did_you_mean(self.solver, SOLVERS)}")
+        if not self.memory_gb > 0 or (self.n_targets_batch is not None and self.n_targets_batch < 1):
+            raise ValueError(
+                f"memory_gb is {self.memory_gb} and n_targets_batch {self.n_targets_batch}; both must leave room for a"
+                " voxel: give more than 0, or leave n_targets_batch out."
+            )
         if self.n_folds < 2:
             raise ValueError(f"n_folds is {self.n_folds}; cross-validation needs at least 2.")
         if self.skip_trs < 0 or self.impact_lags_trs < 0 or (self.purge_trs or 0) < 0:

@@ -79,10 +79,11 @@ class PrimalSearch:
         self._gram, self._cross = F.T @ F, F.T @ targets
         self._folds = [_FoldProducts(F, targets, self._gram, self._cross, fold) for fold in folds]
 
-    def cv_scores(self, gamma: FloatArray) -> tuple[FloatArray, IntArray]:
-        """Best score over alphas and the index of that alpha, both of shape (n_targets,)."""
+    def cv_scores(self, gamma: FloatArray, targets: IntArray | None = None) -> tuple[FloatArray, IntArray]:
+        """Best score over alphas and the index of that alpha, of the asked targets (all by default)."""
         columns, scale = self._support(gamma)
-        loss = sum(self._fold_loss(fold, columns, scale) for fold in self._folds) / len(self._folds)
+        asked = np.arange(self._cross.shape[1]) if targets is None else targets
+        loss = sum(self._fold_loss(fold, columns, scale, asked) for fold in self._folds) / len(self._folds)
         return best_alphas(np.asarray(loss), self.alphas)
 
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
@@ -103,17 +104,20 @@ class PrimalSearch:
         device, dtype = self._gram.device, self._gram.dtype
         return torch.from_numpy(columns).to(device), torch.as_tensor(scale[columns], dtype=dtype, device=device)
 
-    def _fold_loss(self, fold: _FoldProducts, columns: torch.Tensor, scale: torch.Tensor) -> FloatArray:
-        """Held-out mean squared error, (n_alphas, n_targets)."""
+    def _fold_loss(
+        self, fold: _FoldProducts, columns: torch.Tensor, scale: torch.Tensor, asked: IntArray
+    ) -> FloatArray:
+        """Held-out mean squared error, (n_alphas, len(asked))."""
         eigenvalues, U = _decompose(fold.gram, columns, scale)
         Q = (fold.F[:, columns] * scale) @ U
         alphas = torch.as_tensor(self.alphas, dtype=Q.dtype, device=Q.device)
         shrink = 1.0 / (eigenvalues + alphas[:, None])
         projection = U.T * scale
         losses = []
-        for batch in self._batches(fold.Y.shape[1]):
-            Y = fold.Y[:, batch]
-            Z = projection @ fold.cross[columns, batch]
+        for batch in self._batches(asked.size):
+            targets = torch.from_numpy(asked[batch]).to(scale.device)
+            Y = fold.Y[:, targets]
+            Z = projection @ fold.cross[:, targets][columns]
             losses.append(_sse(Q, Y, Z, shrink) / len(Y))
         return np.asarray(torch.cat(losses, dim=1).cpu().numpy(), dtype=np.float64)
 

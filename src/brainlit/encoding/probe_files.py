@@ -18,6 +18,8 @@ _ARRAYS = ("r", "r2", "observed", "score_groups", "used")
 _SAVED_PREDICTIONS = ("backbone", "low_level", "backbone+low_level")
 """Models whose predictions are saved besides the joint one: those that bootstraps of the low-level share need."""
 _TABLES = ("r_by_model", "r2_by_model", "split", "partition", "impact", "r_rest", "predictions")
+_LATER_TABLES = ("rest_predictions", "gamma_ranking", "alpha_index", "sub_split", "sub_unique")
+"""Tables that files of earlier versions of brainlit do not have; they are empty then."""
 
 
 def save_probe(result: ProbeResult, path: str | Path) -> Path:
@@ -77,7 +79,7 @@ def _write(result: ProbeResult, file: Any) -> None:
         file.create_dataset(name, data=getattr(result, name))
     if result.ceiling is not None:
         file.create_dataset("ceiling", data=result.ceiling)
-    for name in _TABLES:
+    for name in (*_TABLES, *_LATER_TABLES):
         table = file.create_group(name, track_order=True)
         for key, values in getattr(result, name).items():
             if name != "predictions" or key in (*_SAVED_PREDICTIONS, result.joint):
@@ -86,8 +88,8 @@ def _write(result: ProbeResult, file: Any) -> None:
 
 def _read(file: Any) -> ProbeResult:
     fields: dict[str, Any] = {name: np.asarray(file[name]) for name in _ARRAYS}
-    for name in _TABLES:
-        fields[name] = {key: np.asarray(values) for key, values in file[name].items()}
+    for name in (*_TABLES, *_LATER_TABLES):
+        fields[name] = {key: np.asarray(values) for key, values in file[name].items()} if name in file else {}
     return ProbeResult(
         **fields,
         ceiling=np.asarray(file["ceiling"]) if "ceiling" in file else None,

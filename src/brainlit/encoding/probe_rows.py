@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,18 @@ from brainlit.encoding.groups import (
     Array,
     BoolArray,
     Float32Array,
+    FloatArray,
     IntArray,
     demean_within,
+    group_slices,
     position_in_group,
 )
 from brainlit.encoding.roles import LeakError
 
 CONSTANT = 1e-6
 """A voxel whose sd is below this share of its root mean square counts as constant."""
+BLOCK_BYTES = 64 * 2**20
+"""Float64 copies of so many bytes are made at once: 970 voxels of 9,000 TRs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +83,26 @@ class ProbeTargets:
     fit, score : float32 arrays of shape (n_fit, n_good) and (n_score, n_good)
     good : bool array of shape (n_voxels,)
         Finite on all used rows, and not constant on the fitted or on the scored ones.
+    sd : array of shape (n_voxels,)
+        On the fitted rows, in the units of the responses; NaN where not good.
     """
 
     fit: Float32Array
     score: Float32Array
     good: BoolArray
+    sd: FloatArray
 
-    def spread(self, values: Array) -> Any:
-        """Put values of the good voxels at their places: (..., n_good) -> (..., n_voxels), NaN elsewhere."""
+    @cached_property
+    def columns(self) -> IntArray:
+        """Place of each good voxel among all voxels, (n_good,)."""
+        return np.flatnonzero(self.good)
+
+    def spread(self, values: npt.NDArray[Any], fill: float = np.nan) -> Any:
+        """Put values of the good voxels at their places: (..., n_good) -> (..., n_voxels), `fill` elsewhere."""
         array = np.asarray(values)
-        whole = np.full((*array.shape[:-1], self.good.size), np.nan, dtype=array.dtype)
+        if self.good.all():
+            return array
+        whole = np.full((*array.shape[:-1], self.good.size), fill, dtype=array.dtype)
         whole[..., self.good] = array
         return whole
 
@@ -126,25 +142,102 @@ def prepare_rows(
     return rows
 
 
-def prepare_targets(Y: Array, rows: ProbeRows) -> ProbeTargets:
-    """Pick the usable voxels and scale them.
+def check_delays(rows: ProbeRows, delays_trs: Sequence[int]) -> None:
+    """Refuse groups that are all too short for any delay.
+
+    Raises
+    ------
+    ValueError
+        If no fitted, or no scored, group is longer than the shortest delay: all delayed features would be 0.
+    """
+    shortest = min(abs(delay) for delay in delays_trs)
+    for name, mask in (("fitted", rows.fit), ("scored", rows.score)):
+        longest = max((n for label, n in _lengths(rows.groups).items() if (mask & (rows.groups == label)).any()))
+        if longest <= shortest:
+            raise ValueError(
+                f"the longest {name} group has {longest} TRs and the shortest delay is {shortest}: all delayed features"
+                " would be 0. Give longer stories or shorter delays_trs."
+            )
+
+
+def short_groups(rows: ProbeRows, delays_trs: Sequence[int]) -> list[str]:
+    """A sentence about used groups that are no longer than the longest delay, if there are some."""
+    longest = max(abs(delay) for delay in delays_trs)
+    used = np.unique(rows.groups[rows.used]).tolist()
+    short = [label for label, n in _lengths(rows.groups).items() if n <= longest and label in used]
+    if not short:
+        return []
+    return [
+        f"{len(short)} of {len(used)} used groups (such as {short[0]}) have no more TRs than the longest delay,"
+        f" {longest}: no row of theirs has all its delayed features. Leave them out, or shorten delays_trs."
+    ]
+
+
+def _lengths(groups: IntArray) -> dict[int, int]:
+    return {int(groups[rows.start]): rows.stop - rows.start for rows in group_slices(groups)}
+
+
+def prepare_targets(Y: Array | Sequence[Array], rows: ProbeRows) -> ProbeTargets:
+    """Pick the usable voxels and scale them, a block of voxels at a time.
+
+    Parameters
+    ----------
+    Y : array of shape (n_trs, n_voxels), or several, whose voxels are put side by side
+    rows : ProbeRows
+        Without scored rows, `score` of the result is empty.
 
     Raises
     ------
     ValueError
         If Y is not two-dimensional or no voxel is usable.
     """
-    if Y.ndim != 2:
-        raise ValueError(f"Y has shape {Y.shape}; need (n_trs, n_voxels).")
-    values = np.asarray(Y[rows.used], dtype=np.float64)
+    arrays = list(Y) if isinstance(Y, Sequence) else [Y]
+    for values in arrays:
+        if values.ndim != 2:
+            raise ValueError(f"Y has shape {values.shape}; need (n_trs, n_voxels).")
+    n_voxels = sum(values.shape[1] for values in arrays)
+    fit, score = (np.empty((int(mask.sum()), n_voxels), np.float32) for mask in (rows.fit, rows.score))
+    good, sd, n_good = np.zeros(n_voxels, dtype=bool), np.ones(n_voxels), 0
+    for place, block in _blocks(arrays, int(rows.used.sum())):
+        scaled, good[place], sd[place] = _scaled(block, rows)
+        columns = slice(n_good, n_good + scaled.shape[1])
+        fit[:, columns], score[:, columns] = scaled[rows.fit_of_used], scaled[rows.score_of_used]
+        n_good = columns.stop
+    if not n_good:
+        raise ValueError(f"none of {n_voxels} voxels is finite and changing on the used rows; check the responses.")
+    return ProbeTargets(_narrowed(fit, n_good), _narrowed(score, n_good), good, sd)
+
+
+def _blocks(arrays: Sequence[Array], n_used: int) -> Iterator[tuple[slice, Array]]:
+    """Blocks of voxels that take BLOCK_BYTES in float64, with their places among all voxels."""
+    n_at_once, start = max(1, BLOCK_BYTES // (8 * max(n_used, 1))), 0
+    for values in arrays:
+        for first in range(0, values.shape[1], n_at_once):
+            block = values[:, first : first + n_at_once]
+            yield slice(start + first, start + first + block.shape[1]), block
+        start += values.shape[1]
+
+
+def _scaled(block: Array, rows: ProbeRows) -> tuple[Float32Array, BoolArray, FloatArray]:
+    """The good voxels of a block, demeaned and scaled, on the used rows; which are good; the scale of each voxel."""
+    values = np.asarray(block[rows.used], dtype=np.float64)
     finite = np.isfinite(values).all(axis=0)
     values[:, ~finite] = 0.0
-    centred = demean_within(values, rows.groups[rows.used])
     size = np.sqrt(np.square(values).mean(axis=0))
-    sd = np.sqrt(np.square(centred[rows.fit_of_used]).mean(axis=0))
-    sd_score = np.sqrt(np.square(centred[rows.score_of_used]).mean(axis=0))
-    good = finite & (np.minimum(sd, sd_score) > CONSTANT * size)
-    if not good.any():
-        raise ValueError(f"none of {Y.shape[1]} voxels is finite and changing on the used rows; check the responses.")
-    scaled = (centred[:, good] / sd[good]).astype(np.float32)
-    return ProbeTargets(scaled[rows.fit_of_used], scaled[rows.score_of_used], good)
+    centred = demean_within(values, rows.groups[rows.used])
+    sd = least = np.sqrt(np.square(centred[rows.fit_of_used]).mean(axis=0))
+    if rows.score.any():
+        least = np.minimum(sd, np.sqrt(np.square(centred[rows.score_of_used]).mean(axis=0)))
+    good = finite & (least > CONSTANT * size)
+    return (centred[:, good] / sd[good]).astype(np.float32), good, np.where(good, sd, np.nan)
+
+
+def _narrowed(values: Float32Array, n_columns: int) -> Float32Array:
+    """The first columns as an array without gaps, moved in place: these arrays may be as large as the memory allows."""
+    n_rows, width = values.shape
+    if n_columns == width:
+        return values
+    flat = values.reshape(-1)
+    for row in range(n_rows):
+        flat[row * n_columns : (row + 1) * n_columns] = values[row, :n_columns]
+    return flat[: n_rows * n_columns].reshape(n_rows, n_columns)

@@ -2,50 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from brainlit.encoding.bands import prepare_band, rotate_band
 from brainlit.encoding.cache import ProbeCache, fingerprint
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.folds import Fold, make_folds
 from brainlit.encoding.gammas import gamma_pool, inside_set
-from brainlit.encoding.groups import Array, Float32Array, FloatArray, IntArray
-from brainlit.encoding.partition import model_name, subsets
+from brainlit.encoding.groups import Array, BoolArray, Float32Array, FloatArray, IntArray
+from brainlit.encoding.partition import model_name, split_r2, subsets
 from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets
-from brainlit.encoding.search import Choice, RidgeSearch, SearchTable, SolverName, choose, open_search, refit_weights
-from brainlit.encoding.statistics import correlation_within
+from brainlit.encoding.result import Int16Array
+from brainlit.encoding.search import Choice, RidgeSearch, SearchTable, SolverName, choose, open_search
+from brainlit.encoding.statistics import correlation_within, r2_within
+from brainlit.encoding.warm import N_RANKED
 
 T = TypeVar("T")
+SLOW_S = 5.0
+"""A search that takes longer shows how far it is."""
+VOXELS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Bands as the ridge sees them: names, columns of all used rows, hashes (empty without a cache), and the solver."""
+
+    names: tuple[str, ...]
+    columns: list[Float32Array]
+    keys: list[str]
+    solver: SolverName
 
 
 @dataclass(frozen=True, eq=False)
 class NestedFit:
-    """All nested models of some bands.
+    """All models of some bands.
 
     Parameters
     ----------
-    parts : mapping of model to mapping of band to array of shape (n_score, n_good)
-        Each band's part of the model's prediction on the scored rows.
+    predictions : mapping of model to float32 array of shape (n_score, n_voxels)
+        On the scored rows; NaN where a voxel was dropped. The last model is the joint one.
+    split : mapping of band to array of shape (n_good,)
+        Product measure of the joint model.
     choices : mapping of model to what each voxel chose
+    rankings : mapping of model to int16 array of shape (n_ranked, n_good)
+        The best gammas of each voxel, the chosen one first; -1 for none.
     gammas : array of shape (n_pool, n_bands)
     n_columns : mapping of band to its number of columns in the ridge
+    constant : tuple of str
+        Bands without any variance on the used rows.
     solver : str
     """
 
-    parts: Mapping[str, Mapping[str, Array]]
+    predictions: Mapping[str, Float32Array]
+    split: Mapping[str, FloatArray]
     choices: Mapping[str, Choice]
+    rankings: Mapping[str, Int16Array]
     gammas: FloatArray
     n_columns: Mapping[str, int]
+    constant: tuple[str, ...]
     solver: str
-
-    def predictions(self, model: str) -> Array:
-        """The model's prediction on the scored rows, (n_score, n_good)."""
-        return np.asarray(sum(self.parts[model].values()))
 
 
 class Problem:
@@ -58,50 +80,169 @@ class Problem:
         self.folds: list[Fold] = make_folds(rows.fit_groups, settings.n_folds, settings.purge, rows.fit_times)
         self.alphas = np.asarray(settings.alphas, dtype=np.float64)
 
-    def fit_nested(self, bands: Mapping[str, Array]) -> NestedFit:
-        """Search the nested pool once and fit every model with its own choice from it."""
+    # --- Fitting ---
+
+    def pool(self, n_bands: int) -> FloatArray:
+        """Gammas of all sets of so many bands."""
+        return gamma_pool(n_bands, self.settings.n_gammas, self.settings.seed)
+
+    def fit_nested(self, bands: Mapping[str, Array], wanted: BoolArray | None = None) -> NestedFit:
+        """Search the nested pool once and fit every model with its own choice from it.
+
+        Parameters
+        ----------
+        wanted : bool array of shape (n_pool, n_good), optional
+            Which gammas are tried for which voxel; all by default.
+        """
         names = tuple(bands)
-        solver = self.solver_for(sum(X.shape[1] for X in bands.values()))
-        keys = [self._band_key(X, solver) for X in bands.values()]
-        prepared = [self._prepare(X, solver, key) for X, key in zip(bands.values(), keys, strict=True)]
-        search = self._open(prepared, solver)
-        pool = gamma_pool(len(names), self.settings.n_gammas, self.settings.seed)
-        table = self._search(search, pool, keys)
-        parts, choices = {}, {}
-        for members in subsets(names):
-            inside = [names.index(band) for band in members]
-            choice = choose(table, inside_set(pool, inside))
-            weights = refit_weights(search, table, choice, self.alphas)
-            parts[model_name(members)] = {names[b]: self._scored(prepared[b]) @ weights[b] for b in inside}
-            choices[model_name(members)] = choice
-        n_columns = {name: X.shape[1] for name, X in zip(names, prepared, strict=True)}
-        return NestedFit(parts, choices, pool, n_columns, search.name)
+        pool = self.pool(len(names))
+        inside = {model_name(some): inside_set(pool, [names.index(band) for band in some]) for some in subsets(names)}
+        return self.fit_models(bands, pool, inside, wanted)
 
-    def score_features(self, X: Array, *, rescale: bool = True) -> FloatArray:
-        """Correlation on the scored rows of one feature space alone, (n_good,)."""
-        solver = self.solver_for(X.shape[1])
-        prepared = self._prepare(X, solver, None, rescale=rescale)
-        search = self._open([prepared], solver)
-        table = self._search(search, np.ones((1, 1)), None)
-        weights = refit_weights(search, table, choose(table), self.alphas)[0]
-        return self.correlate(self._scored(prepared) @ weights)
+    def fit_models(
+        self,
+        bands: Mapping[str, Array],
+        pool: FloatArray,
+        inside: Mapping[str, BoolArray],
+        wanted: BoolArray | None = None,
+    ) -> NestedFit:
+        """Fit models that each choose among some gammas of the pool; the last one is the joint model.
 
-    def correlate(self, predicted: Array) -> FloatArray:
-        """Correlation with the scored responses; 0 where the prediction is constant, for it predicts nothing."""
-        r = correlation_within(self.targets.score, predicted, self.rows.score_groups)
+        Parameters
+        ----------
+        pool : array of shape (n_pool, n_bands)
+        inside : mapping of model to bool array of shape (n_pool,)
+            The gammas that the model may choose.
+        """
+        prepared = self.prepare(bands)
+        search = self.open(prepared)
+        table = self.search(search, pool, prepared.keys, wanted)
+        choices = {model: choose(table, allowed) for model, allowed in inside.items()}
+        rankings = {model: _ranked(table.scores, np.flatnonzero(allowed)) for model, allowed in inside.items()}
+        predictions, split = self._predict(search, table, choices, prepared)
+        columns = dict(zip(prepared.names, prepared.columns, strict=True))
+        n_columns = {name: X.shape[1] for name, X in columns.items()}
+        constant = tuple(name for name, X in columns.items() if not X.any())
+        return NestedFit(predictions, split, choices, rankings, pool, n_columns, constant, search.name)
+
+    def predict_alone(self, X: Array, *, rescale: bool = True) -> Float32Array:
+        """What one feature space alone predicts on the scored rows, (n_score, n_voxels)."""
+        prepared = self.prepare({"X": X}, rescale=rescale, remember=False)
+        search = self.open(prepared)
+        table = self.search(search, np.ones((1, 1)))
+        return self._predict(search, table, {"X": choose(table)}, prepared)[0]["X"]
+
+    # --- Scoring ---
+
+    def correlate(self, predicted: Float32Array) -> FloatArray:
+        """Correlation with the scored responses, (n_good,); 0 where the prediction is constant: it predicts nothing."""
+        r = self._by_block(correlation_within, predicted)
         return np.where(np.isnan(r), 0.0, r)
 
+    def r2(self, predicted: Float32Array) -> FloatArray:
+        """1 - SSE / SST on the scored rows, (n_good,)."""
+        return self._by_block(r2_within, predicted)
+
+    def _by_block(self, measure: Callable[..., FloatArray], predicted: Float32Array) -> FloatArray:
+        targets, groups = self.targets, self.rows.score_groups
+        blocks = (slice(at, at + VOXELS_AT_ONCE) for at in range(0, targets.columns.size, VOXELS_AT_ONCE))
+        return np.concatenate([measure(targets.score[:, b], predicted[:, targets.columns[b]], groups) for b in blocks])
+
+    # --- Parts of fitting ---
+
+    def prepare(self, bands: Mapping[str, Array], *, rescale: bool = True, remember: bool = True) -> Prepared:
+        """Bring bands into the form that the ridge sees."""
+        solver = self.solver_for(sum(X.shape[1] for X in bands.values()))
+        keys = [self._band_key(X, solver) if remember else "" for X in bands.values()]
+        columns = [self._prepare(X, solver, key, rescale) for X, key in zip(bands.values(), keys, strict=True)]
+        return Prepared(tuple(bands), columns, keys, solver)
+
     def solver_for(self, n_features: int) -> SolverName:
-        """What 'auto' stands for with so many undelayed features: the smaller of the two spaces."""
+        """'primal' where 'auto' finds fewer delayed features than rows to train on, for its bands are rotated."""
         if self.settings.solver != "auto":
             return self.settings.solver
         n_train = min(fold.train.size for fold in self.folds)
-        return "primal" if n_features * len(self.settings.delays_trs) < n_train else "himalaya"
+        return "primal" if n_features * len(self.settings.delays_trs) < n_train else "auto"
 
-    def _scored(self, prepared: Float32Array) -> Float32Array:
-        return np.asarray(prepared[self.rows.score_of_used])
+    def open(self, prepared: Prepared) -> RidgeSearch:
+        """The search on the fitted rows."""
+        settings = self.settings
+        return open_search(
+            [X[self.rows.fit_of_used] for X in prepared.columns],
+            self.targets.fit,
+            self.folds,
+            settings.alphas,
+            solver=prepared.solver,
+            precision=settings.precision,
+            device=settings.device,
+            n_targets_batch=settings.n_targets_batch,
+            memory_gb=settings.memory_gb,
+        )
 
-    def _prepare(self, X: Array, solver: SolverName, key: str | None, *, rescale: bool = True) -> Float32Array:
+    def search(
+        self, search: RidgeSearch, pool: FloatArray, keys: Sequence[str] = (), wanted: BoolArray | None = None
+    ) -> SearchTable:
+        """Score the gammas of the pool, each for the voxels that want it; minus infinity for the others."""
+        shape = (len(pool), self.targets.columns.size)
+        scores, index = np.full(shape, -np.inf), np.zeros(shape, dtype=np.int64)
+        for row, gamma in enumerate(tqdm(pool, desc="gammas", unit="gamma", leave=False, delay=SLOW_S)):
+            if wanted is None or wanted[row].all():
+                scores[row], index[row] = self._cv_scores(search, gamma, keys, None)
+            elif wanted[row].any():
+                targets = np.flatnonzero(wanted[row])
+                scores[row, targets], index[row, targets] = self._cv_scores(search, gamma, keys, targets)
+        return SearchTable(pool, scores, index)
+
+    def _cv_scores(
+        self, search: RidgeSearch, gamma: FloatArray, keys: Sequence[str], targets: IntArray | None
+    ) -> tuple[FloatArray, IntArray]:
+        make = partial(search.cv_scores, gamma) if targets is None else partial(search.cv_scores, gamma, targets)
+        if self.cache is None or not any(keys):
+            return make()
+        support = [(key, float(share)) for key, share in zip(keys, gamma, strict=True) if share > 0]
+        key = ("search", self._target_key, *support)
+        if targets is None:
+            return self._remember(key, make, _pair_bytes)
+        if key in self.cache:
+            scores, index = self._remember(key, make, _pair_bytes)
+            return scores[targets], index[targets]
+        return self._remember((*key, fingerprint(targets)), make, _pair_bytes)
+
+    def _predict(
+        self, search: RidgeSearch, table: SearchTable, choices: Mapping[str, Choice], prepared: Prepared
+    ) -> tuple[dict[str, Float32Array], dict[str, FloatArray]]:
+        """Predictions of every model, and the product measure of the last one.
+
+        A voxel's weights depend on its gamma and the alpha that goes with it, not on the model that chose them, so each
+        (gamma, voxel) is fitted once for all models. Weights are held for a batch of voxels at a time.
+        """
+        targets, scored = self.targets, [X[self.rows.score_of_used] for X in prepared.columns]
+        predictions = {model: _nothing(len(targets.score), targets.good.size) for model in choices}
+        split = {band: np.zeros(targets.columns.size) for band in prepared.names}
+        chosen = np.stack([choice.gamma_index for choice in choices.values()])
+        for gamma in np.unique(chosen):
+            for voxels in self._batches(np.flatnonzero((chosen == gamma).any(axis=0)), prepared):
+                weights = search.weights(table.gammas[gamma], self.alphas[table.alpha_index[gamma, voxels]], voxels)
+                parts = {b: X @ w for b, X, w in zip(prepared.names, scored, weights, strict=True)}
+                whole = np.sum(list(parts.values()), axis=0)
+                for predicted, gammas in zip(predictions.values(), chosen, strict=True):
+                    own = gammas[voxels] == gamma
+                    predicted[:, targets.columns[voxels[own]]] = whole[:, own]
+                own = chosen[-1][voxels] == gamma
+                shares = split_r2(targets.score[:, voxels[own]], {band: part[:, own] for band, part in parts.items()})
+                for band, share in shares.items():
+                    split[band][voxels[own]] = share
+        return predictions, split
+
+    def _batches(self, voxels: IntArray, prepared: Prepared) -> Iterator[IntArray]:
+        """Voxels in batches whose weights and predictions fit into the memory budget."""
+        n_bands, n_columns = len(prepared.columns), sum(X.shape[1] for X in prepared.columns)
+        bytes_per_voxel = 20 * n_columns + 8 * len(self.targets.score) * (2 * n_bands + 4)
+        n_at_once = max(1, int(self.settings.memory_gb * 2**30 / bytes_per_voxel))
+        for start in range(0, voxels.size, n_at_once):
+            yield voxels[start : start + n_at_once]
+
+    def _prepare(self, X: Array, solver: SolverName, key: str, rescale: bool) -> Float32Array:
         def make() -> Float32Array:
             rows, settings = self.rows, self.settings
             band = prepare_band(X, rows.groups, rows.fit, rows.used, settings.delays_trs, rescale=rescale)
@@ -109,31 +250,7 @@ class Problem:
                 return band
             return rotate_band(band, rows.fit_of_used, settings.keep_variance, settings.device)
 
-        return make() if key is None else self._remember(("band", key), make, lambda band: band.nbytes)
-
-    def _open(self, prepared: Sequence[Float32Array], solver: SolverName) -> RidgeSearch:
-        settings = self.settings
-        return open_search(
-            [X[self.rows.fit_of_used] for X in prepared],
-            self.targets.fit,
-            self.folds,
-            settings.alphas,
-            solver=solver,
-            precision=settings.precision,
-            device=settings.device,
-            n_targets_batch=settings.n_targets_batch,
-        )
-
-    def _search(self, search: RidgeSearch, pool: FloatArray, band_keys: Sequence[str] | None) -> SearchTable:
-        found: list[tuple[FloatArray, IntArray]] = []
-        for gamma in pool:
-            make = partial(search.cv_scores, gamma)
-            if band_keys is None or self.cache is None:
-                found.append(make())
-                continue
-            support = [(key, float(share)) for key, share in zip(band_keys, gamma, strict=True) if share > 0]
-            found.append(self._remember(("search", self._target_key, *support), make, _pair_bytes))
-        return SearchTable(pool, np.stack([scores for scores, _ in found]), np.stack([index for _, index in found]))
+        return self._remember(("band", key), make, lambda band: band.nbytes) if key else make()
 
     def _remember(self, key: tuple[object, ...], make: Callable[[], T], size: Callable[[T], int]) -> T:
         return make() if self.cache is None else self.cache.get(key, make, size)
@@ -151,6 +268,18 @@ class Problem:
         """Hash of the responses, the folds and the grid."""
         folds = [part for fold in self.folds for part in (fold.train, fold.held_out)]
         return fingerprint(self.targets.fit, self.alphas, *folds, self.settings.precision)
+
+
+def _nothing(n_rows: int, n_voxels: int) -> Float32Array:
+    return np.full((n_rows, n_voxels), np.nan, dtype=np.float32)
+
+
+def _ranked(scores: FloatArray, allowed: npt.NDArray[np.intp]) -> Int16Array:
+    """The best rows of the pool among the allowed ones, (at most N_RANKED, n_good); -1 where nothing was tried."""
+    own = scores[allowed]
+    order = np.argsort(-own, axis=0, kind="stable")[:N_RANKED]
+    tried = np.isfinite(np.take_along_axis(own, order, axis=0))
+    return np.where(tried, allowed[order], -1).astype(np.int16)
 
 
 def _pair_bytes(pair: tuple[FloatArray, IntArray]) -> int:

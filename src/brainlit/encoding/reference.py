@@ -42,15 +42,15 @@ class HimalayaSearch:
             bands = [backend.asarray(X) for X in self._Xs]
             self._kernels = backend.stack([X @ X.T for X in bands])
 
-    def cv_scores(self, gamma: FloatArray) -> tuple[FloatArray, IntArray]:
-        """Best score over alphas and the index of that alpha, both of shape (n_targets,)."""
+    def cv_scores(self, gamma: FloatArray, targets: IntArray | None = None) -> tuple[FloatArray, IntArray]:
+        """Best score over alphas and the index of that alpha, of the asked targets (all by default)."""
         from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
 
         used = np.flatnonzero(gamma)
         with himalaya_backend(self._backend) as backend:
             _, _, scores, alphas = solve_multiple_kernel_ridge_random_search(
                 self._kernels[used],
-                backend.asarray(self._Y),
+                backend.asarray(self._Y if targets is None else self._Y[:, targets]),
                 n_iter=backend.asarray(np.asarray(gamma, dtype=self._Y.dtype)[None, used]),
                 alphas=backend.asarray(self.alphas.astype(self._Y.dtype)),
                 cv=self._cv,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from brainlit.encoding.groups import BoolArray, Float32Array, FloatArray, IntArray
+
+Int16Array = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,16 @@ class ProbeResult:
         Voxels left out because they are not finite or constant.
     used : bool array of shape (n_voxels,)
     meta : dict of plain values
-        Solver, seed, delays, grid, numbers of rows, ...
+        Solver, seed, delays, grid, numbers of rows, warnings, ...
+    rest_predictions : mapping of 'residual_lag0', 'residual_lags' to float32 array of shape (n_score_trs, n_voxels)
+        What the residuals predict; for intervals of the impacts.
+    gamma_ranking : mapping of model to int16 array of shape (n_ranked, n_voxels)
+        Rows of meta['gammas'] by cross-validated score, the chosen one first; -1 where there is none.
+    alpha_index : mapping of model to int16 array of shape (n_voxels,)
+        The chosen alpha, an index into meta['alphas']; -1 where a voxel was dropped.
+    sub_split, sub_unique : mapping of band or sub-band to array
+        Product measure of the joint model in which bands are cut into sub-bands, and R2 that is lost without each
+        sub-band; empty unless asked for (`ProbeConfig.sub_bands`).
     """
 
     r: FloatArray
@@ -61,6 +73,16 @@ class ProbeResult:
     n_dropped: int
     used: BoolArray
     meta: Mapping[str, Any]
+    rest_predictions: Mapping[str, Float32Array] = field(default_factory=dict)
+    gamma_ranking: Mapping[str, Int16Array] = field(default_factory=dict)
+    alpha_index: Mapping[str, Int16Array] = field(default_factory=dict)
+    sub_split: Mapping[str, FloatArray] = field(default_factory=dict)
+    sub_unique: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    @property
+    def gamma_index(self) -> dict[str, Int16Array]:
+        """The chosen gamma of every model, a row of meta['gammas'], (n_voxels,); -1 where a voxel was dropped."""
+        return {model: ranking[0] for model, ranking in self.gamma_ranking.items()}
 
     @property
     def joint(self) -> str:

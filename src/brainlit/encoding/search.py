@@ -28,8 +28,8 @@ class RidgeSearch(Protocol):
 
     name: str
 
-    def cv_scores(self, gamma: FloatArray) -> tuple[FloatArray, IntArray]:
-        """Best score over alphas and the index of that alpha, both of shape (n_targets,)."""
+    def cv_scores(self, gamma: FloatArray, targets: IntArray | None = None) -> tuple[FloatArray, IntArray]:
+        """Best score over alphas and the index of that alpha, of the asked targets (all by default)."""
         ...
 
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
@@ -73,6 +73,7 @@ def open_search(
     precision: Precision = "float32",
     device: str = "cpu",
     n_targets_batch: int | None = None,
+    memory_gb: float = 4.0,
 ) -> RidgeSearch:
     """Prepare a solver for the bands Xs, each (n_rows, n_features_b), and the responses Y, (n_rows, n_targets).
 
@@ -90,6 +91,7 @@ def open_search(
         raise ValueError(f"unknown solver {solver!r}; choose one of {', '.join(SOLVERS)}.")
     n_features = sum(X.shape[1] for X in Xs)
     n_train = min(fold.train.size for fold in folds)
+    n_targets_batch = n_targets_batch or max(1, int(memory_gb * 2**30 / (8 * (n_features + len(Y)))))
     if solver == "primal" or (solver == "auto" and n_features < n_train):
         from brainlit.encoding.primal import PrimalSearch
 
