@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from brainlit.callbacks import held_out
-from brainlit.callbacks.probe_engine import ProbeEngine
+from brainlit.callbacks.probe_budget import Costs, Thinning, thin
+from brainlit.callbacks.probe_engine import Moment, ProbeEngine
 from brainlit.callbacks.probe_log import log_figures, log_scores, summary_line
+from brainlit.callbacks.probe_plan import Plan, refuse_scored_monitors, thinned_before
+from brainlit.callbacks.rendezvous import Meeting, Meetings
 from brainlit.callbacks.state import borrowed_state
 from brainlit.datamodules import StoryDataModule
+from brainlit.hints import did_you_mean
 from brainlit.results.record import ProbeRecord, load_record, record_path
 from brainlit.results.tables import write_table
+
+WarmStarts = Literal["never", "during", "during and after"]
+log = logging.getLogger(__name__)
 
 
 class BandedRidgeProbe(pl.Callback):
@@ -30,8 +38,8 @@ class BandedRidgeProbe(pl.Callback):
     subjects) in every logger.
 
     Model modes, random states and himalaya's backend are given back, also when a probe fails. A failing probe stops
-    the run; a failing picture is logged. Only the first process of several probes, while the others wait at their next
-    collective: give the strategy a timeout longer than a probe (`DDPStrategy(timeout=…)`).
+    the run; a failing picture is logged. Several processes share the voxels out among them. They meet through files in
+    the run directory, so a probe may take longer than the time-out of their collectives; one that fails stops all.
 
     Parameters
     ----------
@@ -53,6 +61,16 @@ class BandedRidgeProbe(pl.Callback):
         'auto', 'primal' or 'himalaya' (the reference).
     max_seconds : float, optional
         Time for the probes between before and after; once it is spent they are left out. Before and after always run.
+    max_seconds_per_probe : float, optional
+        Time for each probe. One that would take longer is thinned: first layers of the curve (the compared one stays,
+        the others are spread evenly), then voxels (evenly, in every region, chosen without looking at responses), then
+        mixtures. What was left out is in the records and the report. The last probe leaves out what the first did, so
+        that they compare; those between keep its voxels.
+    memory_gb : float
+        What the solvers and predictions may hold besides the responses; voxels are taken in batches that fit.
+    warm_start : 'never', 'during' or 'during and after'
+        Which probes try, for each voxel, only the three mixtures that were best for it in the probe before. 'after' is
+        searched in full by default, as 'before' is: a difference between the two is then none of search.
     seed : int
         Of the mixtures and of the bootstrap.
     block_trs, n_bootstraps : int
@@ -82,6 +100,9 @@ class BandedRidgeProbe(pl.Callback):
         skip_trs: int = 5,
         solver: Literal["auto", "primal", "himalaya"] = "auto",
         max_seconds: float | None = None,
+        max_seconds_per_probe: float | None = None,
+        memory_gb: float = 4.0,
+        warm_start: WarmStarts = "during",
         seed: int = 0,
         block_trs: int = 10,
         n_bootstraps: int = 1000,
@@ -96,6 +117,10 @@ class BandedRidgeProbe(pl.Callback):
         super().__init__()
         if every_n_epochs < 0:
             raise ValueError(f"every_n_epochs is {every_n_epochs}; give 0 (before and after only) or more.")
+        if max_seconds_per_probe is not None and max_seconds_per_probe <= 0:
+            raise ValueError(f"max_seconds_per_probe is {max_seconds_per_probe}; give a time, or leave it out.")
+        if warm_start not in get_args(WarmStarts):
+            raise ValueError(f"warm_start is {warm_start!r}. {did_you_mean(warm_start, get_args(WarmStarts))}")
         held_out.check_name(data, name)
         self.data, self.name = data, name
         mixtures = ProbeConfig().n_gammas if n_gammas is None else dict(n_gammas)
@@ -106,50 +131,52 @@ class BandedRidgeProbe(pl.Callback):
             solver=solver,
             seed=seed,
             n_gammas=mixtures,
+            memory_gb=memory_gb,
         )
         bootstrap = {"block_trs": block_trs, "n_bootstraps": n_bootstraps, "seed": seed}
         self.engine = ProbeEngine(config, layers, partition_layer, bootstrap, with_window=data is not None)
         self.every_n_epochs, self.max_seconds = every_n_epochs, max_seconds
         self.figures, self.headline_region, self.run_dir = figures, headline_region, run_dir
+        self.max_seconds_per_probe, self.warm_start = max_seconds_per_probe, warm_start
+        self._meetings = Meetings()
+        self._costs: Costs | None = None
         self._seconds_between = 0.0
         self._probed_after = False
 
     # --- Lightning hooks ---
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Prepare the other data set, if there is one, where it is probed."""
-        if self.data is not None and stage == "fit" and trainer.is_global_zero:
+        """Refuse checkpoints chosen on scored stories; prepare the other data set, if there is one."""
+        if stage != "fit":
+            return
+        refuse_scored_monitors(trainer)
+        self._meetings.set_up(trainer)
+        if self.data is not None:
             with borrowed_state(pl_module):
                 held_out.set_up(self, trainer, pl_module)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe before training; a resumed run reads what it found then."""
-        self._seconds_between, self._probed_after = 0.0, False
-        if trainer.is_global_zero:
-            self.probe(trainer, pl_module, stage="before", epoch=0)
+        self._seconds_between, self._probed_after, self._costs = 0.0, False, None
+        self.engine.fits.starts.clear()
+        self.probe(trainer, pl_module, stage="before", epoch=0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe every so many epochs, the last one excepted (that is `after`)."""
         epoch = trainer.current_epoch + 1
         last = epoch == trainer.max_epochs or trainer.should_stop
-        if not trainer.is_global_zero or not self.every_n_epochs or epoch % self.every_n_epochs or last:
-            return
-        if self.max_seconds is not None and self._seconds_between > self.max_seconds:
-            rank_zero_info(f"probe after epoch {epoch} left out: max_seconds ({self.max_seconds:g}) is spent.")
-            return
-        started = time.monotonic()
-        self.probe(trainer, pl_module, stage="during", epoch=epoch)
-        self._seconds_between += time.monotonic() - started
+        if self.every_n_epochs and not epoch % self.every_n_epochs and not last:
+            self.probe(trainer, pl_module, stage="during", epoch=epoch)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe after training."""
-        if trainer.is_global_zero and trainer.global_step > 0:
+        if trainer.global_step > 0:
             self.probe(trainer, pl_module, stage="after", epoch=max(trainer.current_epoch, 1))
             self._probed_after = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe after training in a run that was killed between its last epoch and its last probe."""
-        if trainer.is_global_zero and trainer.global_step > 0 and not self._probed_after:
+        if trainer.global_step > 0 and not self._probed_after:
             device = pl_module.device
             pl_module.to(trainer.strategy.root_device)
             try:
@@ -160,36 +187,108 @@ class BandedRidgeProbe(pl.Callback):
     # --- The probe ---
 
     def probe(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, epoch: int) -> list[ProbeRecord]:
-        """Probe all subjects now: read or compute their records, write the table, log.
+        """Probe all subjects now: read or compute their records, write the table, log; to be called in all processes.
+
+        Returns
+        -------
+        list of ProbeRecord
+            None in other processes than the first, or if there was no time.
 
         Raises
         ------
         RuntimeError
             If a resumed run lacks its probe from before training.
+        ElsewhereError
+            If another process failed.
         ValueError
             If there is nothing to fit or score on.
         """
-        tuned: Any = trainer.datamodule  # type: ignore[attr-defined]
-        datamodule: Any = tuned if self.data is None else self.data
-        folder = self._probes_folder(trainer)
-        weights = weights_hash(pl_module)
-        subjects = list(datamodule.probed_subjects)
-        found = {name: self._earlier(datamodule, folder, name, epoch, weights, trainer.ckpt_path) for name in subjects}
-        missing = [name for name in subjects if found[name] is None]
-        if missing:
-            when: dict[str, Any] = {"stage": stage, "epoch": epoch, "step": trainer.global_step}
-            facts = {"headline_region": self.headline_region, "weights": weights}
-            if self.data is not None:
-                facts |= held_out.more_facts(self.data, tuned.roles.stories("tune"))
-            for record in self.engine.measure(pl_module, datamodule, missing, folder, facts=facts, **when):
-                found[record.subject] = record
-        records = [record for record in found.values() if record is not None]
-        write_table(records, folder / f"epoch-{epoch:03d}.csv")
-        log_scores(trainer, records, self.name)
-        rank_zero_info(summary_line(records, self.headline_region, reread=not missing, name=self.name))
-        if self.figures and self.name is None:
-            log_figures(trainer, folder.parent)
+        started, folder = time.monotonic(), self._probes_folder(trainer)
+        found: dict[str, ProbeRecord] = {}
+        with borrowed_state(pl_module), self._meetings.next(trainer) as meeting:
+            agenda = meeting.tell("agenda", lambda: self._agenda(trainer, pl_module, stage, epoch, found))
+            if agenda is None:
+                return []
+            if agenda["subjects"]:
+                self._compute(trainer, pl_module, stage, epoch, agenda, found, meeting)
+            if not meeting.is_first:
+                return []
+            records = [found[name] for name in agenda["order"]]
+            write_table(records, folder / f"epoch-{epoch:03d}.csv")
+            log_scores(trainer, records, self.name)
+            reread = not agenda["subjects"]
+            rank_zero_info(summary_line(records, self.headline_region, reread=reread, name=self.name))
+            if self.figures and self.name is None:
+                log_figures(trainer, folder.parent)
+        self._seconds_between += time.monotonic() - started if stage == "during" else 0.0
         return records
+
+    def _agenda(
+        self, trainer: pl.Trainer, pl_module: Any, stage: str, epoch: int, found: dict[str, ProbeRecord]
+    ) -> dict[str, Any] | None:
+        """Who is to be probed; None if there is no time. Records that are there already are put into `found`."""
+        if stage == "during" and self.max_seconds is not None and self._seconds_between > self.max_seconds:
+            rank_zero_info(f"probe after epoch {epoch} left out: max_seconds ({self.max_seconds:g}) is spent.")
+            return None
+        datamodule, folder = self._datamodule(trainer), self._probes_folder(trainer)
+        weights, order = weights_hash(pl_module), list(datamodule.probed_subjects)
+        for name in order:
+            record = self._earlier(datamodule, folder, name, epoch, weights, trainer.ckpt_path)
+            if record is not None:
+                found[name] = record
+        return {"order": order, "subjects": [name for name in order if name not in found], "weights": weights}
+
+    def _compute(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        stage: str,
+        epoch: int,
+        agenda: dict[str, Any],
+        found: dict[str, ProbeRecord],
+        meeting: Meeting,
+    ) -> None:
+        """Probe who is on the agenda; their records are put into `found`."""
+        datamodule, folder, engine = self._datamodule(trainer), self._probes_folder(trainer), self.engine
+        module: Any = pl_module
+        features, features_s = engine.features(module, datamodule)
+        chosen = engine.resolve_layers(int(module.backbone.n_layers) + 1)[1]
+        plan = Plan(engine, datamodule, agenda["subjects"], features, chosen, features_s, meeting.n_ranks)
+        thinning, words = meeting.tell("thinning", lambda: self._thinning(plan, stage, folder))
+        facts = {"headline_region": self.headline_region, "weights": agenda["weights"], "thinned_words": words}
+        if self.data is not None:
+            tuned: Any = trainer.datamodule  # type: ignore[attr-defined]
+            facts |= held_out.more_facts(self.data, tuned.roles.stories("tune"))
+        moment = Moment(
+            stage,
+            epoch,
+            trainer.global_step,
+            facts,
+            None if thinning is None else Thinning.from_json(thinning),
+            stage != "before" and stage in self.warm_start,
+            features_s,
+        )
+        if moment.warm:
+            engine.remember(folder, agenda["subjects"], epoch)
+        for record in engine.probe(features, datamodule, agenda["subjects"], folder, moment, meeting, chosen):
+            found[record.subject] = record
+        if self._costs is not None:
+            self._costs = plan.corrected(self._costs, moment.thinning)
+
+    def _thinning(self, plan: Plan, stage: str, folder: Path) -> tuple[dict[str, Any] | None, str]:
+        """What this probe leaves out, as plain JSON (None: nothing), and in words."""
+        first = None if stage == "before" else thinned_before(folder)
+        budget_s, thinning = self.max_seconds_per_probe, first or plan.whole
+        if stage != "after" and budget_s is not None:
+            self._costs = self._costs or plan.costs()
+            thinning = thin(thinning, plan.chosen, budget_s, self._costs, keep_voxels=stage == "during")
+        words = thinning.words(plan.whole)
+        if words:
+            rank_zero_info(f"probe {stage} thinned to {words}")
+        if self._costs is not None and budget_s is not None and self._costs.seconds(thinning) > 1.2 * budget_s:
+            seconds = self._costs.seconds(thinning)
+            log.warning("the probe %s will take about %.0f s, not %.0f s, thinned or not", stage, seconds, budget_s)
+        return (thinning.json() if words else None), words
 
     def _earlier(
         self, datamodule: Any, folder: Path, subject: str, epoch: int, weights: str, resumed_from: Any
@@ -215,6 +314,9 @@ class BandedRidgeProbe(pl.Callback):
             f"{path} was made with other probe settings or data (fingerprint {record.fingerprint}, now {expected}), so"
             " before and after would not compare. Resume with the settings that the run began with."
         )
+
+    def _datamodule(self, trainer: pl.Trainer) -> Any:
+        return trainer.datamodule if self.data is None else self.data  # type: ignore[attr-defined]
 
     def _probes_folder(self, trainer: pl.Trainer) -> Path:
         return Path(self.run_dir or trainer.default_root_dir) / "probes" / (self.name or "")
