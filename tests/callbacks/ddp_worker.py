@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from brainlit.encoding import probe as encoding_probe
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
 
-TIMEOUT_S, PROBE_S = 3.0, 4.5
+TIMEOUT_S, PROBE_S = 8.0, 10.5
 original = encoding_probe.run_probes
 
 
@@ -43,8 +43,16 @@ def fit(store: Path, run: Path, epochs: int) -> str:
     return f"steps {trainer.global_step}, longer {time.monotonic() - started > TIMEOUT_S}"
 
 
+def start_together(folder: Path, rank: int) -> None:
+    """Imports may take longer than a collective waits."""
+    (folder / f"ready-{rank}").touch()
+    while not (folder / f"ready-{1 - rank}").exists():
+        time.sleep(0.05)
+
+
 def main(store: Path, folder: Path) -> None:
     rank = int(os.environ["LOCAL_RANK"])
+    start_together(folder, rank)
     ways: list[tuple[str, Callable[..., Any], int]] = [("slow", slow, 1), ("broken", broken, 0)]
     said = {}
     for name, way, epochs in ways:

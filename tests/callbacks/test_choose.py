@@ -122,7 +122,7 @@ def test_only_probes_during_training_start_warm(thinned: Path) -> None:
 def test_before_and_after_must_leave_out_the_same(thinned: Path) -> None:
     run, records = RunDirectory(thinned), find_records(thinned / "probes")
     assert build_summary(run, records, "finished")["probe"]["thinned"]["layers"] == [2]
-    records[-1].facts["thinned"]["voxel_share"] = 0.5  # type: ignore[index]
+    records[-1].facts["thinned"]["voxel_share"] = 0.5
     with pytest.raises(ValueError, match="leave out different layers, voxels or mixtures"):
         build_summary(run, records, "finished")
 

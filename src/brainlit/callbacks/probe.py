@@ -20,6 +20,7 @@ from brainlit.callbacks.probe_plan import Plan, refuse_scored_monitors, thinned_
 from brainlit.callbacks.rendezvous import Meeting, Meetings
 from brainlit.callbacks.state import borrowed_state
 from brainlit.datamodules import StoryDataModule
+from brainlit.encoding.search import SolverName
 from brainlit.hints import did_you_mean
 from brainlit.results.record import ProbeRecord, load_record, record_path
 from brainlit.results.tables import write_table
@@ -58,7 +59,9 @@ class BandedRidgeProbe(pl.Callback):
     skip_trs : int
         First rows of each span, neither fitted nor scored.
     solver : str
-        'auto', 'primal' or 'himalaya' (the reference).
+        'auto' takes one of ours by the smaller space; 'himalaya' is the reference.
+    device : str
+        torch device of the solvers: 'cpu' or 'cuda' (the GPU of each process).
     max_seconds : float, optional
         Time for the probes between before and after; once it is spent they are left out. Before and after always run.
     max_seconds_per_probe : float, optional
@@ -98,7 +101,8 @@ class BandedRidgeProbe(pl.Callback):
         n_gammas: dict[int, int] | None = None,
         n_folds: int = 4,
         skip_trs: int = 5,
-        solver: Literal["auto", "primal", "himalaya"] = "auto",
+        solver: SolverName = "auto",
+        device: str = "cpu",
         max_seconds: float | None = None,
         max_seconds_per_probe: float | None = None,
         memory_gb: float = 4.0,
@@ -132,6 +136,7 @@ class BandedRidgeProbe(pl.Callback):
             seed=seed,
             n_gammas=mixtures,
             memory_gb=memory_gb,
+            device=device,
         )
         bootstrap = {"block_trs": block_trs, "n_bootstraps": n_bootstraps, "seed": seed}
         self.engine = ProbeEngine(config, layers, partition_layer, bootstrap, with_window=data is not None)
@@ -254,7 +259,7 @@ class BandedRidgeProbe(pl.Callback):
         features, features_s = engine.features(module, datamodule)
         chosen = engine.resolve_layers(int(module.backbone.n_layers) + 1)[1]
         plan = Plan(engine, datamodule, agenda["subjects"], features, chosen, features_s, meeting.n_ranks)
-        thinning, words = meeting.tell("thinning", lambda: self._thinning(plan, stage, folder))
+        thinning, words = meeting.tell("thinning", lambda: self._thinning(plan, stage, folder, bool(found)))
         facts = {"headline_region": self.headline_region, "weights": agenda["weights"], "thinned_words": words}
         if self.data is not None:
             tuned: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -275,11 +280,14 @@ class BandedRidgeProbe(pl.Callback):
         if self._costs is not None:
             self._costs = plan.corrected(self._costs, moment.thinning)
 
-    def _thinning(self, plan: Plan, stage: str, folder: Path) -> tuple[dict[str, Any] | None, str]:
-        """What this probe leaves out, as plain JSON (None: nothing), and in words."""
-        first = None if stage == "before" else thinned_before(folder)
+    def _thinning(self, plan: Plan, stage: str, folder: Path, begun: bool) -> tuple[dict[str, Any] | None, str]:
+        """What this probe leaves out, as plain JSON (None: nothing), and in words.
+
+        Others follow the probe before training, also the rest of that one where it was `begun` by an earlier process.
+        """
+        first = thinned_before(folder) if begun or stage != "before" else None
         budget_s, thinning = self.max_seconds_per_probe, first or plan.whole
-        if stage != "after" and budget_s is not None:
+        if budget_s is not None and (stage == "during" or (stage == "before" and not begun)):
             self._costs = self._costs or plan.costs()
             thinning = thin(thinning, plan.chosen, budget_s, self._costs, keep_voxels=stage == "during")
         words = thinning.words(plan.whole)
