@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.callbacks.layer_features import layer_features
+from brainlit.callbacks.rendezvous import Meetings
 from brainlit.encoding.roles import Span
 from brainlit.encoding.similarity import linear_cka, relative_change
 from brainlit.store.atomic import atomic_path
@@ -34,8 +35,8 @@ class FeatureDrift(pl.Callback):
     (norm of the difference over the norm) go to every logger as drift/cka/layer-<k> and drift/change/layer-<k>, and as
     rows into <run>/drift.csv. Rows without sound do not count.
 
-    Training goes on as it would without this callback. Only the first process computes, while the others wait at their
-    next collective.
+    Training goes on as it would without this callback. Only the first process computes; the others wait for it through
+    files in the run directory, not in a collective that could time out.
 
     Parameters
     ----------
@@ -72,14 +73,23 @@ class FeatureDrift(pl.Callback):
         self._reference: dict[int, Float32Array] = {}
         self._rows: list[Row] = []
         self._compared_epoch = 0
+        self._meetings = Meetings()
 
     # --- Lightning hooks ---
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Agree on where processes meet."""
+        if stage == "fit":
+            self._meetings.set_up(trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the states of the pretrained model, or read them where the run is resumed."""
         self._compared_epoch = 0
-        if not trainer.is_global_zero:
-            return
+        with self._meetings.next(trainer) as meeting:
+            if meeting.is_first:
+                self._keep_reference(trainer, pl_module)
+
+    def _keep_reference(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         path = self._folder(trainer) / REFERENCE_FILE
         what = self._what(trainer, pl_module)
         if trainer.ckpt_path is None:
@@ -94,19 +104,25 @@ class FeatureDrift(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare every so many epochs."""
         epoch = trainer.current_epoch + 1
-        if trainer.is_global_zero and epoch % self.every_n_epochs == 0:
+        if epoch % self.every_n_epochs == 0:
             self.compare(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare after the last epoch, unless that was just done."""
         epoch = trainer.current_epoch
-        if trainer.is_global_zero and epoch > 0 and self._compared_epoch != epoch:
+        if epoch > 0 and self._compared_epoch != epoch:
             self.compare(trainer, pl_module, epoch)
 
     # --- The comparison ---
 
     def compare(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
-        """Compare now: log, and write the table anew with the rows of this epoch."""
+        """Compare now: log, and write the table anew with the rows of this epoch; to be called in all processes."""
+        self._compared_epoch = epoch
+        with self._meetings.next(trainer) as meeting:
+            if meeting.is_first:
+                self._compare(trainer, pl_module, epoch)
+
+    def _compare(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         values: dict[str, float] = {}
         rows = [row for row in self._rows if int(row["epoch"]) < epoch]
         for layer, now in self._states(trainer, pl_module).items():
@@ -119,7 +135,7 @@ class FeatureDrift(pl.Callback):
             values |= {f"drift/{name}/layer-{layer}": value for name, value in scores.items() if math.isfinite(value)}
             where = {"epoch": epoch, "step": trainer.global_step, "layer": layer}
             rows.append({column: str(value) for column, value in {**where, **scores}.items()})
-        self._rows, self._compared_epoch = rows, epoch
+        self._rows = rows
         write_rows(self._folder(trainer) / TABLE_FILE, rows)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -91,11 +91,11 @@ def window_samples(data: StoryDataModule) -> Iterable[int]:
     return [data.store.timebase(story).window_length(window.n_trs, window.context_s) for story in stories]
 
 
-def more_facts(facts: Mapping[str, Any], data: StoryDataModule, tuned: Iterable[str]) -> dict[str, Any]:
-    """A record's facts with the data set, and a warning where scored stories are named like stories tuned on."""
+def more_facts(data: StoryDataModule, tuned: Iterable[str]) -> dict[str, Any]:
+    """What a record's facts add: the data set, and a warning where scored stories are named like stories tuned on."""
     same = sorted(set(data.roles.stories("score")) & set(tuned))
     warning = (
         f"{data.store.name} (held-out data): {', '.join(same)} are scored, and stories of these names are tuned on; if"
         " they are the same sound, their scores are not held out."
     )
-    return {**facts, "data_set": data.store.name, "warnings": [*facts["warnings"], *([warning] if same else [])]}
+    return {"data_set": data.store.name, "warnings": [warning] if same else []}

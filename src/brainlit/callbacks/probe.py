@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from brainlit.callbacks import held_out
-from brainlit.callbacks.layer_features import layer_features
-from brainlit.callbacks.probe_data import ProbeData, fingerprint, probe_data
+from brainlit.callbacks.probe_budget import Costs, Thinning, thin
+from brainlit.callbacks.probe_engine import Moment, ProbeEngine
 from brainlit.callbacks.probe_log import log_figures, log_scores, summary_line
+from brainlit.callbacks.probe_plan import Plan, refuse_scored_monitors, thinned_before
+from brainlit.callbacks.rendezvous import Meeting, Meetings
 from brainlit.callbacks.state import borrowed_state
 from brainlit.datamodules import StoryDataModule
-from brainlit.results.record import ProbeRecord, load_record, record_path, save_record
-from brainlit.results.region_scores import block_weights
-from brainlit.results.score_table import ScoreTable, curve_rows, probe_rows, regions_with_all
+from brainlit.encoding.search import SolverName
+from brainlit.hints import did_you_mean
+from brainlit.results.record import ProbeRecord, load_record, record_path
 from brainlit.results.tables import write_table
 
-if TYPE_CHECKING:
-    from brainlit.encoding.probe import ProbeConfig, ProbeResult
-
-Features = Mapping[int, Any]
+WarmStarts = Literal["never", "during", "during and after"]
+log = logging.getLogger(__name__)
 
 
 class BandedRidgeProbe(pl.Callback):
@@ -42,8 +39,8 @@ class BandedRidgeProbe(pl.Callback):
     subjects) in every logger.
 
     Model modes, random states and himalaya's backend are given back, also when a probe fails. A failing probe stops
-    the run; a failing picture is logged. Only the first process of several probes, while the others wait at their next
-    collective: give the strategy a timeout longer than a probe (`DDPStrategy(timeout=…)`).
+    the run; a failing picture is logged. Several processes share the voxels out among them. They meet through files in
+    the run directory, so a probe may take longer than the time-out of their collectives; one that fails stops all.
 
     Parameters
     ----------
@@ -62,9 +59,21 @@ class BandedRidgeProbe(pl.Callback):
     skip_trs : int
         First rows of each span, neither fitted nor scored.
     solver : str
-        'auto', 'primal' or 'himalaya' (the reference).
+        'auto' takes one of ours by the smaller space; 'himalaya' is the reference.
+    device : str
+        torch device of the solvers: 'cpu' or 'cuda' (the GPU of each process).
     max_seconds : float, optional
         Time for the probes between before and after; once it is spent they are left out. Before and after always run.
+    max_seconds_per_probe : float, optional
+        Time for each probe. One that would take longer is thinned: first layers of the curve (the compared one stays,
+        the others are spread evenly), then voxels (evenly, in every region, chosen without looking at responses), then
+        mixtures. What was left out is in the records and the report. The last probe leaves out what the first did, so
+        that they compare; those between keep its voxels.
+    memory_gb : float
+        What the solvers and predictions may hold besides the responses; voxels are taken in batches that fit.
+    warm_start : 'never', 'during' or 'during and after'
+        Which probes try, for each voxel, only the three mixtures that were best for it in the probe before. 'after' is
+        searched in full by default, as 'before' is: a difference between the two is then none of search.
     seed : int
         Of the mixtures and of the bootstrap.
     block_trs, n_bootstraps : int
@@ -92,8 +101,12 @@ class BandedRidgeProbe(pl.Callback):
         n_gammas: dict[int, int] | None = None,
         n_folds: int = 4,
         skip_trs: int = 5,
-        solver: Literal["auto", "primal", "himalaya"] = "auto",
+        solver: SolverName = "auto",
+        device: str = "cpu",
         max_seconds: float | None = None,
+        max_seconds_per_probe: float | None = None,
+        memory_gb: float = 4.0,
+        warm_start: WarmStarts = "during",
         seed: int = 0,
         block_trs: int = 10,
         n_bootstraps: int = 1000,
@@ -103,68 +116,72 @@ class BandedRidgeProbe(pl.Callback):
         data: StoryDataModule | None = None,
         name: str | None = None,
     ) -> None:
-        from brainlit.encoding.cache import ProbeCache
         from brainlit.encoding.probe import ProbeConfig
 
         super().__init__()
         if every_n_epochs < 0:
             raise ValueError(f"every_n_epochs is {every_n_epochs}; give 0 (before and after only) or more.")
+        if max_seconds_per_probe is not None and max_seconds_per_probe <= 0:
+            raise ValueError(f"max_seconds_per_probe is {max_seconds_per_probe}; give a time, or leave it out.")
+        if warm_start not in get_args(WarmStarts):
+            raise ValueError(f"warm_start is {warm_start!r}. {did_you_mean(warm_start, get_args(WarmStarts))}")
         held_out.check_name(data, name)
         self.data, self.name = data, name
         mixtures = ProbeConfig().n_gammas if n_gammas is None else dict(n_gammas)
-        self.config: ProbeConfig = ProbeConfig(
+        config = ProbeConfig(
             delays_trs=tuple(delays_trs),
             n_folds=n_folds,
             skip_trs=skip_trs,
             solver=solver,
             seed=seed,
             n_gammas=mixtures,
+            memory_gb=memory_gb,
+            device=device,
         )
-        self.every_n_epochs, self.layers, self.partition_layer = every_n_epochs, layers, partition_layer
-        self.max_seconds, self.figures, self.headline_region = max_seconds, figures, headline_region
-        self.bootstrap = {"block_trs": block_trs, "n_bootstraps": n_bootstraps, "seed": seed}
-        self.run_dir = run_dir
-        self._cache = ProbeCache()
-        self._data: dict[str, ProbeData] = {}
+        bootstrap = {"block_trs": block_trs, "n_bootstraps": n_bootstraps, "seed": seed}
+        self.engine = ProbeEngine(config, layers, partition_layer, bootstrap, with_window=data is not None)
+        self.every_n_epochs, self.max_seconds = every_n_epochs, max_seconds
+        self.figures, self.headline_region, self.run_dir = figures, headline_region, run_dir
+        self.max_seconds_per_probe, self.warm_start = max_seconds_per_probe, warm_start
+        self._meetings = Meetings()
+        self._costs: Costs | None = None
         self._seconds_between = 0.0
         self._probed_after = False
 
     # --- Lightning hooks ---
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Prepare the other data set, if there is one, where it is probed."""
-        if self.data is not None and stage == "fit" and trainer.is_global_zero:
+        """Refuse checkpoints chosen on scored stories; prepare the other data set, if there is one."""
+        if stage != "fit":
+            return
+        refuse_scored_monitors(trainer)
+        self._meetings.set_up(trainer)
+        if self.data is not None:
             with borrowed_state(pl_module):
                 held_out.set_up(self, trainer, pl_module)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe before training; a resumed run reads what it found then."""
-        self._data, self._seconds_between, self._probed_after = {}, 0.0, False
-        if trainer.is_global_zero:
-            self.probe(trainer, pl_module, stage="before", epoch=0)
+        self._seconds_between, self._probed_after, self._costs = 0.0, False, None
+        self.engine.fits.starts.clear()
+        self.probe(trainer, pl_module, stage="before", epoch=0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe every so many epochs, the last one excepted (that is `after`)."""
         epoch = trainer.current_epoch + 1
         last = epoch == trainer.max_epochs or trainer.should_stop
-        if not trainer.is_global_zero or not self.every_n_epochs or epoch % self.every_n_epochs or last:
-            return
-        if self.max_seconds is not None and self._seconds_between > self.max_seconds:
-            rank_zero_info(f"probe after epoch {epoch} left out: max_seconds ({self.max_seconds:g}) is spent.")
-            return
-        started = time.monotonic()
-        self.probe(trainer, pl_module, stage="during", epoch=epoch)
-        self._seconds_between += time.monotonic() - started
+        if self.every_n_epochs and not epoch % self.every_n_epochs and not last:
+            self.probe(trainer, pl_module, stage="during", epoch=epoch)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe after training."""
-        if trainer.is_global_zero and trainer.global_step > 0:
+        if trainer.global_step > 0:
             self.probe(trainer, pl_module, stage="after", epoch=max(trainer.current_epoch, 1))
             self._probed_after = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe after training in a run that was killed between its last epoch and its last probe."""
-        if trainer.is_global_zero and trainer.global_step > 0 and not self._probed_after:
+        if trainer.global_step > 0 and not self._probed_after:
             device = pl_module.device
             pl_module.to(trainer.strategy.root_device)
             try:
@@ -175,35 +192,111 @@ class BandedRidgeProbe(pl.Callback):
     # --- The probe ---
 
     def probe(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, epoch: int) -> list[ProbeRecord]:
-        """Probe all subjects now: read or compute their records, write the table, log.
+        """Probe all subjects now: read or compute their records, write the table, log; to be called in all processes.
+
+        Returns
+        -------
+        list of ProbeRecord
+            None in other processes than the first, or if there was no time.
 
         Raises
         ------
         RuntimeError
             If a resumed run lacks its probe from before training.
+        ElsewhereError
+            If another process failed.
         ValueError
             If there is nothing to fit or score on.
         """
-        tuned: Any = trainer.datamodule  # type: ignore[attr-defined]
-        datamodule: Any = tuned if self.data is None else self.data
-        folder = self._probes_folder(trainer)
-        weights = weights_hash(pl_module)
-        subjects = list(datamodule.probed_subjects)
-        found = {name: self._earlier(datamodule, folder, name, epoch, weights, trainer.ckpt_path) for name in subjects}
-        missing = [name for name in subjects if found[name] is None]
-        if missing:
-            with borrowed_state(pl_module):
-                where = {"stage": stage, "epoch": epoch, "step": trainer.global_step, "weights": weights}
-                where["tuned_stories"] = tuned.roles.stories("tune")
-                for record in self._compute(pl_module, datamodule, missing, folder, where):
-                    found[record.subject] = record
-        records = [record for record in found.values() if record is not None]
-        write_table(records, folder / f"epoch-{epoch:03d}.csv")
-        log_scores(trainer, records, self.name)
-        rank_zero_info(summary_line(records, self.headline_region, reread=not missing, name=self.name))
-        if self.figures and self.name is None:
-            log_figures(trainer, folder.parent)
+        started, folder = time.monotonic(), self._probes_folder(trainer)
+        found: dict[str, ProbeRecord] = {}
+        with borrowed_state(pl_module), self._meetings.next(trainer) as meeting:
+            agenda = meeting.tell("agenda", lambda: self._agenda(trainer, pl_module, stage, epoch, found))
+            if agenda is None:
+                return []
+            if agenda["subjects"]:
+                self._compute(trainer, pl_module, stage, epoch, agenda, found, meeting)
+            if not meeting.is_first:
+                return []
+            records = [found[name] for name in agenda["order"]]
+            write_table(records, folder / f"epoch-{epoch:03d}.csv")
+            log_scores(trainer, records, self.name)
+            reread = not agenda["subjects"]
+            rank_zero_info(summary_line(records, self.headline_region, reread=reread, name=self.name))
+            if self.figures and self.name is None:
+                log_figures(trainer, folder.parent)
+        self._seconds_between += time.monotonic() - started if stage == "during" else 0.0
         return records
+
+    def _agenda(
+        self, trainer: pl.Trainer, pl_module: Any, stage: str, epoch: int, found: dict[str, ProbeRecord]
+    ) -> dict[str, Any] | None:
+        """Who is to be probed; None if there is no time. Records that are there already are put into `found`."""
+        if stage == "during" and self.max_seconds is not None and self._seconds_between > self.max_seconds:
+            rank_zero_info(f"probe after epoch {epoch} left out: max_seconds ({self.max_seconds:g}) is spent.")
+            return None
+        datamodule, folder = self._datamodule(trainer), self._probes_folder(trainer)
+        weights, order = weights_hash(pl_module), list(datamodule.probed_subjects)
+        for name in order:
+            record = self._earlier(datamodule, folder, name, epoch, weights, trainer.ckpt_path)
+            if record is not None:
+                found[name] = record
+        return {"order": order, "subjects": [name for name in order if name not in found], "weights": weights}
+
+    def _compute(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        stage: str,
+        epoch: int,
+        agenda: dict[str, Any],
+        found: dict[str, ProbeRecord],
+        meeting: Meeting,
+    ) -> None:
+        """Probe who is on the agenda; their records are put into `found`."""
+        datamodule, folder, engine = self._datamodule(trainer), self._probes_folder(trainer), self.engine
+        module: Any = pl_module
+        features, features_s = engine.features(module, datamodule)
+        chosen = engine.resolve_layers(int(module.backbone.n_layers) + 1)[1]
+        plan = Plan(engine, datamodule, agenda["subjects"], features, chosen, features_s, meeting.n_ranks)
+        thinning, words = meeting.tell("thinning", lambda: self._thinning(plan, stage, folder, bool(found)))
+        facts = {"headline_region": self.headline_region, "weights": agenda["weights"], "thinned_words": words}
+        if self.data is not None:
+            tuned: Any = trainer.datamodule  # type: ignore[attr-defined]
+            facts |= held_out.more_facts(self.data, tuned.roles.stories("tune"))
+        moment = Moment(
+            stage,
+            epoch,
+            trainer.global_step,
+            facts,
+            None if thinning is None else Thinning.from_json(thinning),
+            stage != "before" and stage in self.warm_start,
+            features_s,
+        )
+        if moment.warm:
+            engine.remember(folder, agenda["subjects"], epoch)
+        for record in engine.probe(features, datamodule, agenda["subjects"], folder, moment, meeting, chosen):
+            found[record.subject] = record
+        if self._costs is not None:
+            self._costs = plan.corrected(self._costs, moment.thinning)
+
+    def _thinning(self, plan: Plan, stage: str, folder: Path, begun: bool) -> tuple[dict[str, Any] | None, str]:
+        """What this probe leaves out, as plain JSON (None: nothing), and in words.
+
+        Others follow the probe before training, also the rest of that one where it was `begun` by an earlier process.
+        """
+        first = thinned_before(folder) if begun or stage != "before" else None
+        budget_s, thinning = self.max_seconds_per_probe, first or plan.whole
+        if budget_s is not None and (stage == "during" or (stage == "before" and not begun)):
+            self._costs = self._costs or plan.costs()
+            thinning = thin(thinning, plan.chosen, budget_s, self._costs, keep_voxels=stage == "during")
+        words = thinning.words(plan.whole)
+        if words:
+            rank_zero_info(f"probe {stage} thinned to {words}")
+        if self._costs is not None and budget_s is not None and self._costs.seconds(thinning) > 1.2 * budget_s:
+            seconds = self._costs.seconds(thinning)
+            log.warning("the probe %s will take about %.0f s, not %.0f s, thinned or not", stage, seconds, budget_s)
+        return (thinning.json() if words else None), words
 
     def _earlier(
         self, datamodule: Any, folder: Path, subject: str, epoch: int, weights: str, resumed_from: Any
@@ -220,7 +313,7 @@ class BandedRidgeProbe(pl.Callback):
                 " the weights of that time are gone. Start a new run, or put the file back."
             )
         record = load_record(path)
-        expected = self._fingerprint(datamodule, subject)
+        expected = self.engine.fingerprint(datamodule, subject)
         if record.fingerprint == expected and (resumed_from is not None or record.facts.get("weights") == weights):
             return record
         if resumed_from is None:
@@ -230,152 +323,8 @@ class BandedRidgeProbe(pl.Callback):
             " before and after would not compare. Resume with the settings that the run began with."
         )
 
-    def _compute(
-        self,
-        pl_module: pl.LightningModule,
-        datamodule: Any,
-        subjects: Sequence[str],
-        folder: Path,
-        where: dict[str, Any],
-    ) -> list[ProbeRecord]:
-        layers, chosen = self._layers(pl_module)
-        spans = [*datamodule.roles.spans("fit"), *datamodule.roles.spans("score")]
-        together = self._who_heard_the_same(datamodule, subjects)
-        bar = tqdm(total=1 + len(together) * len(layers), desc=f"probe {where['stage']}", unit="model", leave=False)
-        records = []
-        with bar:
-            features = layer_features(pl_module, datamodule, spans, layers)
-            bar.update()
-            for group in together:
-                records += self._probe_subjects(datamodule, group, features, chosen, folder, where, bar)
-        return records
-
-    def _who_heard_the_same(self, datamodule: Any, subjects: Sequence[str]) -> list[list[str]]:
-        """Subjects whose encoding models have the same rows, and are searched together."""
-        groups: dict[bytes, list[str]] = {}
-        for subject in subjects:
-            groups.setdefault(self._subject_data(datamodule, subject).rows.tobytes(), []).append(subject)
-        return list(groups.values())
-
-    def _probe_subjects(
-        self,
-        datamodule: Any,
-        subjects: Sequence[str],
-        features: Features,
-        chosen: int,
-        folder: Path,
-        where: dict[str, Any],
-        bar: Any,
-    ) -> list[ProbeRecord]:
-        from brainlit.encoding.probe import run_probes
-
-        started = time.monotonic()
-        data = {subject: self._subject_data(datamodule, subject) for subject in subjects}
-        first = data[subjects[0]]
-        roles = ({name: own.responses for name, own in data.items()}, first.groups, first.fit, first.score, self.config)
-        bands = {"backbone": features[chosen][first.rows], **first.stimulus}
-        ceilings = {name: own.ceiling for name, own in data.items()}
-        results = run_probes(bands, *roles, ceilings=ceilings, cache=self._cache)
-        bar.update()
-        curve: dict[int, dict[str, ProbeResult]] = {}
-        for layer in (layer for layer in features if layer != chosen):
-            curve[layer] = run_probes({"backbone": features[layer][first.rows]}, *roles)
-            bar.update()
-        records = []
-        for name, result in results.items():
-            alone = {layer: own[name] for layer, own in curve.items()}
-            record = self._record(datamodule, name, result, alone, chosen, where)
-            seconds = (time.monotonic() - started) / len(subjects)
-            facts = self._facts(result, data[name], where["weights"], seconds)
-            if self.data is not None:
-                facts = held_out.more_facts(facts, self.data, where["tuned_stories"])
-            record = replace(record, facts=facts)
-            save_record(record, result, folder)
-            records.append(record)
-        return records
-
-    def _record(
-        self,
-        datamodule: Any,
-        subject: str,
-        result: ProbeResult,
-        curve: Mapping[int, ProbeResult],
-        chosen: int,
-        where: dict[str, Any],
-    ) -> ProbeRecord:
-        """Region scores with their intervals; the facts are still missing."""
-        person = datamodule.store.subject(subject)
-        regions = regions_with_all(person.regions, result.used)
-        boot = self.bootstrap
-        blocks = block_weights(result.score_groups, boot["block_trs"], boot["n_bootstraps"], boot["seed"])
-        rows = probe_rows(result, regions, chosen, blocks)
-        for layer, alone in curve.items():
-            rows += curve_rows(alone, regions, layer, blocks)
-        return ProbeRecord(
-            subject=subject,
-            stage=where["stage"],
-            epoch=where["epoch"],
-            step=where["step"],
-            layer=chosen,
-            fingerprint=self._fingerprint(datamodule, subject),
-            table=ScoreTable(rows),
-            r=np.asarray(result.r_by_model["backbone"], dtype=np.float64),
-            ceiling=result.ceiling,
-            regions=regions,
-            vertices=person.vertices,
-        )
-
-    def _facts(self, result: Any, data: ProbeData, weights: str, seconds: float) -> dict[str, Any]:
-        """What a reader needs to check the numbers."""
-        config, grid = self.config, self.config.alphas
-        edge = {model: round(float(share), 4) for model, share in result.alpha_at_edge.items()}
-        n_voxels = len(result.used)
-        return {
-            **data.facts,
-            "n_fit_trs": int(result.meta.get("n_fit_trs", int(data.fit.sum()))),
-            "n_score_trs": len(result.score_groups),
-            "n_voxels": n_voxels,
-            "n_used": int(result.used.sum()),
-            "n_dropped": int(result.n_dropped),
-            "delays_trs": list(config.delays_trs),
-            "ridge": f"{len(grid)} alphas from {min(grid):.3g} to {max(grid):.3g}, {config.n_folds} folds over stories,"
-            f" mixtures per number of bands {dict(config.n_gammas)}, solver {result.meta.get('solver', config.solver)},"
-            f" seed {config.seed}",
-            "alpha_at_edge": edge,
-            "warnings": [
-                f"{100 * share:.0f} % of the voxels chose the smallest or largest alpha in the model {model}."
-                for model, share in edge.items()
-                if model == "backbone" and share > 0.5
-            ],
-            "bootstrap": self.bootstrap,
-            "headline_region": self.headline_region,
-            "weights": weights,
-            "seconds": round(seconds, 1),
-        }
-
-    # --- Small things ---
-
-    def _subject_data(self, datamodule: Any, subject: str) -> ProbeData:
-        if subject not in self._data:
-            roles = datamodule.roles
-            self._data[subject] = probe_data(
-                datamodule.store, subject, roles.spans("fit"), roles.spans("score"), self.config.skip_trs
-            )
-        return self._data[subject]
-
-    def _layers(self, pl_module: Any) -> tuple[list[int], int]:
-        """Layers of the curve (with the compared one), and the compared one, counted from 0."""
-        n_states = int(pl_module.backbone.n_layers) + 1
-        asked = range(n_states) if self.layers == "all" else self.layers
-        chosen = _from_start(self.partition_layer, n_states)
-        return sorted({chosen, *(_from_start(int(layer), n_states) for layer in asked)}), chosen
-
-    def _fingerprint(self, datamodule: Any, subject: str) -> str:
-        roles = datamodule.roles
-        spans = [[str(span) for span in roles.spans(role)] for role in ("fit", "score")]
-        settings = [asdict(self.config), self.bootstrap, self.layers, self.partition_layer]
-        settings += [] if self.data is None else [asdict(self.data.window)]
-        return fingerprint(datamodule.store.fingerprint, subject, spans, settings)
+    def _datamodule(self, trainer: pl.Trainer) -> Any:
+        return trainer.datamodule if self.data is None else self.data  # type: ignore[attr-defined]
 
     def _probes_folder(self, trainer: pl.Trainer) -> Path:
         return Path(self.run_dir or trainer.default_root_dir) / "probes" / (self.name or "")
@@ -389,9 +338,3 @@ def weights_hash(module: pl.LightningModule) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _from_start(layer: int, n_states: int) -> int:
-    if not -n_states <= layer < n_states:
-        raise ValueError(f"layer {layer} does not exist: the backbone has hidden states 0..{n_states - 1}.")
-    return layer % n_states

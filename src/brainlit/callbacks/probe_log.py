@@ -80,6 +80,8 @@ def summary_line(
             parts.append(f"{label} {score.value:.3f}{bounds}")
     seconds = sum(record.facts.get("seconds", 0.0) for record in records)
     how = "read from the run directory" if reread else f"{seconds:.0f} s"
+    words = first.facts.get("thinned_words")
+    how += f", thinned to {words}" if words else ""
     return (
         f"probe {f'of {name} ' if name else ''}{first.stage} (epoch {first.epoch}), {region}, layer {first.layer},"
         f" {len(records)} subject{'s' if len(records) > 1 else ''}: {', '.join(parts)} ({how})"

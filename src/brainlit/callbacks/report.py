@@ -47,7 +47,7 @@ class RunReport(pl.Callback):
     def __init__(self, run_dir: str | None = None, regime: str | None = None) -> None:
         super().__init__()
         self.run_dir, self.regime = run_dir, regime
-        self._started = 0.0
+        self._started = self._trained_s = self._last = 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a finished run before anything is trained.
@@ -64,11 +64,30 @@ class RunReport(pl.Callback):
         """Write what is known beforehand, so that a killed run can be reported too."""
         if not trainer.is_global_zero:
             return
-        self._started = time.monotonic()
+        self._started, self._trained_s = time.monotonic(), 0.0
         path, datamodule = self._path(trainer), trainer.datamodule  # type: ignore[attr-defined]
         write_json_atomic(path / RUN_FILE, run_facts(trainer, pl_module, self.regime))
         seed = pl_module.hparams.get("seed", getattr(datamodule, "seed", None))
         write_provenance(path, collect(seed=seed, store_path=getattr(datamodule.store, "path", None)))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The clock of training runs until the last batch of the epoch, validation included, probes not."""
+        self._last = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the batch."""
+        self._tick()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the validation, unless it is the one before training."""
+        if not trainer.sanity_checking and self._last:
+            self._tick()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._trained_s, self._last = self._trained_s + now - self._last, now
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the report, mark the run as finished and say where it is."""
@@ -80,8 +99,9 @@ class RunReport(pl.Callback):
         trained = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
         seconds = round(time.monotonic() - self._started, 1)
         facts = read_json(path / RUN_FILE)
+        training = {"training_seconds": round(self._trained_s, 2)}
         earlier = float(facts.get("seconds", 0.0))
-        write_json_atomic(path / RUN_FILE, {**facts, **trained, "seconds": earlier + seconds})
+        write_json_atomic(path / RUN_FILE, {**facts, **trained, "seconds": earlier + seconds, **training})
         run = RunDirectory.open(path)
         report = write_report(run, state="finished")
         run.finish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from brainlit.results.layer_epochs import layer_epochs_figure
 from brainlit.results.look import (
     BAND_COLOURS,
     FAINT,
@@ -189,6 +190,7 @@ def summary_figures(
         ("ceilings", lambda: ceiling_figure(summary)),
         ("partition", lambda: partition_figure(summary)),
         ("layers", lambda: layer_figure(summary)),
+        ("layer_epochs", lambda: layer_epochs_figure(summary, _panel_regions(summary))),
         ("learning", lambda: learning_figure(summary, metrics)),
     ]
 

@@ -121,7 +121,9 @@ def render_report(
         else "",
         _low_level_section(summary),
         html.section("Noise ceiling", shown("ceilings"), _ceiling_table(summary)) if "ceilings" in figures else "",
-        html.section("Layers", shown("layers")) if "layers" in figures else "",
+        html.section("Layers", *[shown(name) for name in ("layers", "layer_epochs") if name in figures])
+        if {"layers", "layer_epochs"} & set(figures)
+        else "",
         html.section("Learning", shown("learning")) if "learning" in figures else "",
         html.section("On the cortex", *[shown(name) for name in dict.fromkeys(brains)]) if brains else "",
         html.section("What this run does not show", html.bullets(summary["limits"], "limits")),
@@ -194,6 +196,9 @@ def _run_section(summary: Mapping[str, Any]) -> str:
         "uncertainty": boot
         and f"95 % intervals: block bootstrap over time, {boot.get('block_trs')}-TR blocks drawn within each held-out"
         f" story, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}; before and after share the draws",
+        "left out to save time": probe.get("thinned_words"),
+        "time": _time_words(summary),
+        "best checkpoint": _chosen_words(summary),
         "voxels": "; ".join(_voxel_words(name, facts) for name, facts in probe["subjects"].items()),
     }
     return html.facts(pairs)
@@ -202,7 +207,29 @@ def _run_section(summary: Mapping[str, Any]) -> str:
 def _voxel_words(name: str, facts: Mapping[str, Any]) -> str:
     repeats = facts.get("n_repeats")
     words = f"{name}: {facts.get('n_used')} of {facts.get('n_voxels')} ({facts.get('n_dropped', 0)} dropped as constant"
-    return words + f" or missing), {f'{repeats} repeats' if repeats else 'no repeats'}"
+    left_out = f", {facts['n_left_out']} left out to save time" if facts.get("n_left_out") else ""
+    return words + f" or missing{left_out}), {f'{repeats} repeats' if repeats else 'no repeats'}"
+
+
+def _time_words(summary: Mapping[str, Any]) -> str | None:
+    seconds = summary.get("seconds") or {}
+    if not seconds.get("training"):
+        return None
+    return (
+        f"training {seconds['training']:.0f} s, probes {seconds['probes']:.0f} s ({100 * seconds['share']:.0f} % of"
+        " training)"
+    )
+
+
+def _chosen_words(summary: Mapping[str, Any]) -> str | None:
+    chosen = summary.get("chosen")
+    if not chosen:
+        return None
+    return (
+        f"{Path(chosen['checkpoint']).name}, after epoch {chosen['epoch']}: highest {chosen['by']}"
+        f" ({chosen['value']:.3f}, layer {chosen['layer']}) on {', '.join(chosen['choose_spans'])}, which are neither"
+        " tuned on nor scored"
+    )
 
 
 def _spans(probe: Mapping[str, Any], role: str) -> str | None:

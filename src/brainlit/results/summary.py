@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from brainlit.results.headline import headline_sentences, limit_sentences
+from brainlit.results.layer_epochs import TABLE_FILE as LAYER_CURVE_FILE
+from brainlit.results.layer_epochs import curve_of
 from brainlit.results.lookup import ALL_SUBJECTS, regions_of
 from brainlit.results.provenance import PROVENANCE_FILE
 from brainlit.results.record import ProbeRecord, find_held_out, find_records
@@ -18,6 +20,8 @@ from brainlit.results.score_table import ALL_VOXELS, FORMULAS
 
 SUMMARY_FILE = "summary.json"
 RUN_FILE = "run.json"
+CHOSEN_FILE = "chosen.json"
+"""Which checkpoint was chosen, and by what; of the callback ChooseCheckpoint."""
 SCHEMA = 1
 LEARNING_METRICS = ("r_backbone", "r_over_ceiling", "low_level_share")
 
@@ -37,8 +41,8 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
 
     Returns
     -------
-    dict of plain JSON: run, probe, stages, scores, learning, held_out, headline, limits, formulas, warnings. Subjects
-    who were probed and not tuned on have tuned_on false in probe.subjects.
+    dict of plain JSON: run, probe, stages, scores, learning, layer_epochs, chosen, seconds, held_out, headline, limits,
+    formulas, warnings. Subjects who were probed and not tuned on have tuned_on false in probe.subjects.
 
     Raises
     ------
@@ -58,6 +62,9 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
         "stages": {name: _stage_facts(group) for name, group in stages.items()},
         "scores": scores,
         "learning": _learning(records),
+        "layer_epochs": curve_of(run.path / LAYER_CURVE_FILE, records),
+        "chosen": _read_if_there(run.path / CHOSEN_FILE),
+        "seconds": _seconds(facts, records, held_out),
         "held_out": {name: _held_out_part(group) for name, group in held_out.items()},
         "formulas": FORMULAS,
     }
@@ -101,6 +108,13 @@ def _check_comparable(records: Sequence[ProbeRecord]) -> None:
             f"the probes of {', '.join(mixed)} were made with different settings or data and cannot be compared."
             " Move the older files out of probes/ and probe again."
         )
+    for subject in by_subject:
+        left_out = {r.stage: r.facts.get("thinned") for r in records if r.subject == subject and r.stage != "during"}
+        if len(left_out) > 1 and left_out["before"] != left_out["after"]:
+            raise ValueError(
+                f"the probes of {subject} before and after training leave out different layers, voxels or mixtures and"
+                " cannot be compared. Probe again with one max_seconds_per_probe."
+            )
 
 
 def _score_rows(stages: Mapping[str, Sequence[ProbeRecord]]) -> list[dict[str, Any]]:
@@ -199,9 +213,18 @@ def _probe_facts(records: Sequence[ProbeRecord], held_out_subjects: Sequence[str
     """What all probes of the run share, and what differs by subject."""
     if not records:
         return {"subjects": {}}
-    per_subject = ("n_voxels", "n_used", "n_dropped", "n_repeats", "ceiling_stories", "alpha_at_edge", "has_vertices")
+    per_subject = (
+        "n_voxels",
+        "n_used",
+        "n_dropped",
+        "n_left_out",
+        "n_repeats",
+        "ceiling_stories",
+        "alpha_at_edge",
+        "has_vertices",
+    )
     last = {record.subject: record for record in records}
-    shared = {k: v for k, v in records[0].facts.items() if k not in (*per_subject, "warnings", "seconds")}
+    shared = {k: v for k, v in records[0].facts.items() if k not in (*per_subject, "warnings", "seconds", "warm_start")}
     return {
         **shared,
         "layer": records[0].layer,
@@ -212,6 +235,16 @@ def _probe_facts(records: Sequence[ProbeRecord], held_out_subjects: Sequence[str
         },
         "seconds": float(np.sum([record.facts.get("seconds", 0.0) for record in records])),
     }
+
+
+def _seconds(
+    facts: Mapping[str, Any], records: Sequence[ProbeRecord], held_out: Mapping[str, Sequence[ProbeRecord]]
+) -> dict[str, Any]:
+    """Time of all probes and of training, and the first as a share of the second where both are known."""
+    everything = [*records, *(record for group in held_out.values() for record in group)]
+    probes = float(np.sum([record.facts.get("seconds", 0.0) for record in everything]))
+    training = facts.get("training_seconds")
+    return {"probes": round(probes, 1), "training": training, "share": probes / training if training else None}
 
 
 def _run_facts(run: RunDirectory) -> dict[str, Any]:

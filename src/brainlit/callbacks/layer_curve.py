@@ -1,0 +1,116 @@
+"""Alignment over layers as training goes on: every layer alone, at chosen epochs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+
+from brainlit.callbacks.layer_scores import LayerScore, score_layers
+from brainlit.callbacks.probe_engine import ProbeEngine
+from brainlit.callbacks.probe_plan import refuse_scored_monitors
+from brainlit.callbacks.rendezvous import Meetings
+from brainlit.callbacks.state import borrowed_state
+from brainlit.results.layer_epochs import TABLE_FILE, CurveRow, read_curve, write_curve
+
+
+class LayerCurve(pl.Callback):
+    """Ask at chosen epochs how well each layer by itself predicts the scored stories: quicker than a whole probe.
+
+    One ridge per layer, without other bands, partition or ceilings, for all probed subjects. Rows go into
+    <run>/layer_curve.csv, scalars curve/<region>/layer-<k> into every logger, and the report draws layers over epochs.
+    These numbers are of scored stories: nothing may be chosen by them (`ChooseCheckpoint` is for that).
+
+    Several processes take layers in turn, and wait for each other through files, not in a collective.
+
+    Parameters
+    ----------
+    every_n_epochs : int
+        After how many epochs; the time before training and the end are always there. 0 takes only `epochs`.
+    epochs : list of int, optional
+        Further epochs after which to do so (1 is the first).
+    layers : 'all' or list of int
+        Hidden states; 0 is the input of the first layer, negative ones count from the end.
+    delays_trs : tuple of int
+        Delays of the encoding models, in TRs.
+    n_folds, skip_trs : int
+        As in BandedRidgeProbe.
+    block_trs, n_bootstraps, seed : int
+        Block bootstrap of the intervals.
+    run_dir : str, optional
+        The run directory; the trainer's default_root_dir where not given.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        epochs: list[int] | None = None,
+        layers: Literal["all"] | list[int] = "all",
+        delays_trs: tuple[int, ...] = (1, 2, 3, 4),
+        n_folds: int = 4,
+        skip_trs: int = 5,
+        block_trs: int = 10,
+        n_bootstraps: int = 200,
+        seed: int = 0,
+        run_dir: str | None = None,
+    ) -> None:
+        from brainlit.encoding.probe import ProbeConfig
+
+        super().__init__()
+        if every_n_epochs < 0:
+            raise ValueError(f"every_n_epochs is {every_n_epochs}; give 0 (only the epochs listed) or more.")
+        config = ProbeConfig(delays_trs=tuple(delays_trs), n_folds=n_folds, skip_trs=skip_trs, seed=seed)
+        bootstrap = {"block_trs": block_trs, "n_bootstraps": n_bootstraps, "seed": seed}
+        self.engine = ProbeEngine(config, layers, layers[0] if layers != "all" and layers else -1, bootstrap)
+        self.every_n_epochs, self.epochs, self.run_dir = every_n_epochs, tuple(epochs or ()), run_dir
+        self._meetings = Meetings()
+        self._drawn_epoch = -1
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Agree on where processes meet; refuse checkpoints chosen on scored stories."""
+        if stage == "fit":
+            refuse_scored_monitors(trainer)
+            self._meetings.set_up(trainer)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The curve before training; a resumed run has it already."""
+        self._drawn_epoch = -1
+        if trainer.ckpt_path is None:
+            self.draw(trainer, pl_module, 0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The curve of the epochs that were asked for."""
+        epoch = trainer.current_epoch + 1
+        if epoch in self.epochs or (self.every_n_epochs and epoch % self.every_n_epochs == 0):
+            self.draw(trainer, pl_module, epoch)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The curve after training, unless it was just drawn."""
+        if trainer.current_epoch > 0 and self._drawn_epoch != trainer.current_epoch:
+            self.draw(trainer, pl_module, trainer.current_epoch)
+
+    def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> list[LayerScore]:
+        """Measure now: log, and write the table with the rows of this epoch; to be called in all processes."""
+        self._drawn_epoch = epoch
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        with borrowed_state(pl_module), self._meetings.next(trainer) as meeting:
+            features, _ = self.engine.features(pl_module, datamodule)
+            scores = score_layers(self.engine, features, datamodule, list(datamodule.probed_subjects), meeting)
+            if meeting.is_first:
+                self._write(trainer, scores, epoch)
+        return scores
+
+    def _write(self, trainer: pl.Trainer, scores: list[LayerScore], epoch: int) -> None:
+        path = Path(self.run_dir or trainer.default_root_dir) / TABLE_FILE
+        rows = [row for row in read_curve(path) if row.epoch < epoch]
+        rows += [CurveRow(epoch, trainer.global_step, **vars(score)) for score in scores]
+        write_curve(path, rows)
+        values = {
+            f"curve/{score.region.replace(' ', '_')}/layer-{score.layer}": score.r
+            for score in scores
+            if math.isfinite(score.r)
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)

@@ -1,0 +1,77 @@
+"""Two processes share a probe that takes longer than their collectives wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainlit.results.record import load_record, record_path
+from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def folder(toy_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two processes have trained twice: with a slow probe in the second of them, and with a failing one."""
+    path = tmp_path_factory.mktemp("ddp")
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    shared |= {"NODE_RANK": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
+    command = [sys.executable, "-m", "tests.callbacks.ddp_worker", str(toy_store_path), str(path)]
+    workers = []
+    for rank in range(2):
+        log = (path / f"log-{rank}").open("w")
+        environment = {**shared, "LOCAL_RANK": str(rank)}
+        workers.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT))
+    try:
+        ended = [worker.wait(timeout=600) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert ended == [0, 0], (path / "log-0").read_text()[-3000:] + (path / "log-1").read_text()[-3000:]
+    return path
+
+
+def said(folder: Path, name: str) -> list[str]:
+    return [json.loads((folder / f"said-{rank}.json").read_text())[name] for rank in range(2)]
+
+
+def test_a_probe_longer_than_the_time_out_of_collectives_ends_well(folder: Path) -> None:
+    for words in said(folder, "slow"):
+        assert words.endswith("longer True")
+        assert not words.startswith("steps 0")
+    assert not list((folder / "slow").glob(".meeting/*"))
+
+
+def test_shares_put_together_are_the_probe_of_one_process(folder: Path, toy_store_path: Path, tmp_path: Path) -> None:
+    data = toy_data(toy_store_path)
+    data.prepare_data()
+    data.setup()
+    for expected in toy_probe().engine.measure(ToyModule(), data, ["sub-A", "sub-B"], tmp_path):
+        found = load_record(record_path(folder / "slow" / "probes", expected.subject, 0))
+        assert found.table.keys == expected.table.keys
+        assert (found.fingerprint, found.facts["n_used"]) == (expected.fingerprint, expected.facts["n_used"])
+        np.testing.assert_allclose(found.r, expected.r, atol=1e-5)
+        for ours, theirs in zip(found.table.rows, expected.table.rows, strict=True):
+            assert ours.score.value == pytest.approx(theirs.score.value, abs=1e-5)
+            if ours.score.replicates is not None and theirs.score.replicates is not None:
+                np.testing.assert_allclose(ours.score.replicates, theirs.score.replicates, atol=1e-4)
+
+
+def test_one_failing_process_stops_both_and_says_why(folder: Path) -> None:
+    first, second = said(folder, "broken")
+    assert second == "ArithmeticError: singular matrix in this share"
+    assert first == "ElsewhereError: process 1 of the run stopped: " + second
