@@ -16,6 +16,7 @@ from brainlit.datamodules.dataset import WindowDataset
 from brainlit.datamodules.loader import StepLoader, evaluation_loader
 from brainlit.datamodules.regimes import TargetChoice
 from brainlit.datamodules.resume import require_same
+from brainlit.datamodules.roles import settle_roles
 from brainlit.datamodules.steps import EpochSteps
 from brainlit.datamodules.subjects import require_heard, settle_subjects, with_fraction
 from brainlit.datamodules.targets import (
@@ -30,7 +31,7 @@ from brainlit.datamodules.targets.config import REGIMES, Regime, require_choice
 from brainlit.datamodules.voxels import FloatArray, IntArray, common_columns, heard_any, select_voxels, voxel_ceilings
 from brainlit.datamodules.windows import WindowBatch, WindowConfig, evaluation_windows, training_windows
 from brainlit.encoding.ceiling import CeilingMethod
-from brainlit.encoding.roles import Roles, Span, make_roles
+from brainlit.encoding.roles import Roles, Span
 from brainlit.features import FeatureConfig
 from brainlit.store import StoryStore, build_store
 from brainlit.stories import StorySource
@@ -355,11 +356,9 @@ class StoryDataModule(L.LightningDataModule):
 
     def _settle_roles(self) -> Roles:
         asked = self.source.default_roles() if self._asked_roles is None else self._asked_roles
-        purge_trs = self._asked_purge_trs
-        if purge_trs is None:
-            purge_trs = self.window.purge_trs(self.tr_s, MAX_DELAY_TRS)
-        n_trs_of = {story: self.store.n_trs(story) for story in self.story_names}
-        return make_roles(asked, n_trs_of, purge_trs, self._allow)
+        own_trs = self.window.purge_trs(self.tr_s, MAX_DELAY_TRS)
+        purge_trs = own_trs if self._asked_purge_trs is None else self._asked_purge_trs
+        return settle_roles(self.store, asked, purge_trs, self._allow)
 
     def _choose_voxels(self) -> dict[str, IntArray]:
         how = (self.roles.spans("choose"), self.min_ceiling, self.ceiling_method)

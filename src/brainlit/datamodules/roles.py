@@ -1,0 +1,35 @@
+"""The roles of a store's stories, with one sound under two names found out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from brainlit.encoding.roles import Roles, make_roles
+from brainlit.store import StoryStore
+
+
+def settle_roles(
+    store: StoryStore, asked: Mapping[str, Sequence[str]], purge_trs: int, allow: Sequence[str] = ()
+) -> Roles:
+    """The roles that are asked for, checked against the stories of the store.
+
+    Raises
+    ------
+    LeakError, ValueError
+        See `make_roles`.
+    """
+    n_trs_of = {story: store.n_trs(story) for story in store.story_names}
+    return make_roles(asked, n_trs_of, purge_trs, allow, same_length_sounds(store))
+
+
+def same_length_sounds(store: StoryStore) -> dict[str, str]:
+    """SHA-256 of the samples of every story that is as long as another one: only these can be the same sound."""
+    n_samples = {story: store.n_samples(story) for story in store.story_names}
+    n_stories = Counter(n_samples.values())
+    return {
+        story: hashlib.sha256(store.audio(story, 0, n).tobytes()).hexdigest()
+        for story, n in n_samples.items()
+        if n_stories[n] > 1
+    }
