@@ -59,11 +59,11 @@ data: $(READY) ## download what is missing and published, then prepare, check an
 report: $(READY) ## write the report of RUN (a run directory; the latest run by default) again
 	$(BIN)/brainlit report $(RUN)
 
-reproduce: $(READY) ## brain and permuted runs for each of SEEDS="11 12 13" of the demo (finished ones are kept), and their table
-	@for seed in $(SEEDS); do for regime in brain permuted; do \
-		[ -f runs/reproduce/$$regime-$$seed/report.html ] || $(BIN)/brainlit fit $(CONFIGS) --seed_everything $$seed \
-		--data.regime $$regime --run.experiment reproduce --run.id $$regime-$$seed $(ARGS) || exit 1; done; done
-	$(BIN)/brainlit compare $(foreach seed,$(SEEDS),runs/reproduce/brain-$(seed) runs/reproduce/permuted-$(seed))
+reproduce: $(READY) ## brain and permuted runs of MODEL for each of SEEDS="11 12 13" (finished ones are kept), and their table
+	@for seed in $(SEEDS); do for regime in brain permuted; do id=$(MODEL)-$$regime-$$seed; \
+		[ -f runs/reproduce/$$id/report.html ] || $(BIN)/brainlit fit $(CONFIGS) --seed_everything $$seed \
+		--data.regime $$regime --run.experiment reproduce --run.id $$id $(ARGS) || exit 1; done; done
+	$(BIN)/brainlit compare $(foreach seed,$(SEEDS),$(foreach regime,brain permuted,runs/reproduce/$(MODEL)-$(regime)-$(seed)))
 
 fractions: $(READY) ## REGIME on each of FRACTIONS="0.1 0.25 0.5 1" of the data and SEEDS (finished runs are kept), and the curve
 	@for seed in $(SEEDS); do for fraction in $(FRACTIONS); do id=$(MODEL)-$(REGIME)-$$fraction-$$seed; \

@@ -28,7 +28,7 @@ data and results:
              the story store made from them:                     brainlit data info experiments/data/demo.yaml
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
   export     write the tuned model as a Hugging Face folder:     brainlit export runs/brain_tune/ID
-  compare    tuned against permuted runs, seed by seed:          brainlit compare runs/reproduce/*
+  compare    tuned against permuted runs, model by model:        brainlit compare runs/reproduce/*
   curve      alignment by hours of tuning data, with a figure:   brainlit curve runs/fractions/wav2vec-*
   doctor     look at this machine and say what is missing:       brainlit doctor [--fix]
 
