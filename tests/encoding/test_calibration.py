@@ -28,19 +28,21 @@ from .simulate import DELAYS, Setting, Simulated, draw_population, population_r2
 
 SMALL = Setting(n_features=4, n_voxels=8)
 MIXTURES = ((0.5, 0.3, 0.2), (1.0, 0.0, 0.0), (0.0, 0.5, 0.5))
-N_SETS = 60
+N_SETS = 48
 PARTS = tuple(truth(draw_population(0, SMALL)))
 
 
 def data_set(k: int, n_fit: int = 400, n_score: int = 300) -> Simulated:
-    return simulate(k, n_fit, n_score, replace(SMALL, fractions=MIXTURES[k % 3]))
+    return simulate(k, n_fit, n_score, replace(SMALL, fractions=MIXTURES[k % len(MIXTURES)]))
 
 
 def check_bias(errors: np.ndarray, at_most: float = 0.03) -> None:
-    """No part is off by more than 0.03 on average; errors of shape (n_sets, n_parts)."""
-    limit = at_most + 2.0 * errors.std(axis=0) / np.sqrt(len(errors))
-    wrong = np.abs(errors.mean(axis=0)) > limit
-    assert not wrong.any(), dict(zip(np.array(PARTS)[wrong], errors.mean(axis=0)[wrong], strict=True))
+    """No part of any mixture is off by more than 0.03 on average; errors of shape (n_sets, n_parts)."""
+    for k, mixture in enumerate(MIXTURES):
+        own = errors[k :: len(MIXTURES)]
+        limit = at_most + 2.0 * own.std(axis=0) / np.sqrt(len(own))
+        wrong = np.abs(own.mean(axis=0)) > limit
+        assert not wrong.any(), (mixture, dict(zip(np.array(PARTS)[wrong], own.mean(axis=0)[wrong], strict=True)))
 
 
 def check_coverage(hits: np.ndarray) -> None:
@@ -107,14 +109,14 @@ def test_the_value_is_the_covariance_score_of_least_squares() -> None:
 @pytest.mark.parametrize("scored", [False, True], ids=["in-sample R2", "held-out R2 of least squares"])
 def test_other_scores_of_the_same_weights_are_biased(scored: bool) -> None:
     with pytest.raises(AssertionError):
-        check_bias(errors_of(lambda data: least_squares(data, scored=scored, covariance=False), 30))
+        check_bias(errors_of(lambda data: least_squares(data, scored=scored, covariance=False), 24))
 
 
 def test_the_truth_is_what_noise_free_signals_give_at_large_n() -> None:
     setting = Setting(n_features=3, n_voxels=5, signal=(1.0, 1.0), decay=0.5)
     data = simulate(5, 20_000, 10_000, setting)
     known, found = truth(data.population), least_squares(data, scored=True, covariance=False)
-    assert max(abs(known[part] - found[part]) for part in PARTS) < 0.01
+    assert max(abs(known[part] - found[part]) for part in PARTS) < 0.02
     split = population_split(data.population)
     assert split["joint"] == pytest.approx(population_r2(data.population)[model_name(BANDS)].mean(), abs=1e-6)
     assert sum(split[band] for band in BANDS) == pytest.approx(1.0)
@@ -131,8 +133,8 @@ def test_a_backbone_of_low_level_information_has_no_semantic_part_except_by_the_
     only = replace(SMALL, fractions=(1.0, 0.0, 0.0), backbone=(1.0, 0.0, 0.0), signal=(0.3, 0.6))
     left: dict[str, list[float]] = {}
     hits = []
-    for k in range(4):
-        data = simulate(k, 900, 450, only)
+    for k in range(2):
+        data = simulate(k, 700, 450, only)
         found = region_shares(data.bands, data.Y, data.groups, data.fit, data.score).parts
         hits += [found[part].covers(0.0) for part in ("backbone", "semantic", "backbone&semantic")]
         result = run_probe(data.bands, data.Y, data.groups, data.fit, data.score)
@@ -176,12 +178,23 @@ def test_low_level_share_and_joint_r2_are_on_their_scales() -> None:
     assert found.joint_r2.low - 0.02 < joint < found.joint_r2.high + 0.02
 
 
+def test_a_band_that_never_changes_explains_nothing() -> None:
+    data = data_set(0)
+    bands = {**data.bands, "semantic": np.ones((len(data.Y), 3))}
+    found = region_shares(bands, data.Y, data.groups, data.fit, data.score)
+    assert found.n_columns["semantic"] == 0
+    assert found.parts["semantic"].value == pytest.approx(0.0, abs=1e-9)
+    assert found.parts["backbone"].value > 0.05
+
+
 def test_what_cannot_be_shared_out_is_refused() -> None:
     data = data_set(0)
     with pytest.raises(LeakError, match="both fitted and scored"):
         region_shares(data.bands, data.Y, data.groups, data.fit, data.fit)
     with pytest.raises(ValueError, match=r"blocks of 60 scored rows.*Score more rows"):
         region_shares(data.bands, data.Y, data.groups, data.fit, data.score, block_trs=60)
+    with pytest.raises(ValueError, match=r"level is 95"):
+        region_shares(data.bands, data.Y, data.groups, data.fit, data.score, level=95)
     opposite = np.where(data.fit[:, None], data.Y, -data.Y)
     with pytest.raises(ValueError, match="explain nothing"):
         region_shares(data.bands, opposite, data.groups, data.fit, data.score)

@@ -11,8 +11,9 @@ draw counts with block sums.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -186,8 +187,8 @@ def block_bootstrap(
     ValueError
         If shapes differ, no voxel is left, or there is nothing to draw from.
     """
-    (scores,), n_units, how = _draw_scores(observed, [predicted], groups, score, voxels, draws)
-    return _interval(scores, n_units, how)
+    (scores,), interval = _draw_scores(observed, [predicted], groups, score, voxels, draws)
+    return interval(scores)
 
 
 def block_bootstrap_difference(
@@ -204,8 +205,8 @@ def block_bootstrap_difference(
 
     Both get the same blocks, so what makes a block easy or hard for both cancels.
     """
-    (a, b), n_units, how = _draw_scores(observed, [predicted_a, predicted_b], groups, score, voxels, draws)
-    return _interval(a - b, n_units, how)
+    (a, b), interval = _draw_scores(observed, [predicted_a, predicted_b], groups, score, voxels, draws)
+    return interval(a - b)
 
 
 def block_bootstrap_share(
@@ -223,8 +224,8 @@ def block_bootstrap_share(
     predictions : mapping of 'backbone', 'low_level' and 'backbone+low_level' to array of shape (n_trs, n_voxels)
         As a ProbeResult keeps them.
     """
-    scores, n_units, how = _draw_scores(observed, _share_models(predictions), groups, "r2", voxels, draws)
-    return _interval(_share(*scores), n_units, how)
+    scores, interval = _draw_scores(observed, _share_models(predictions), groups, "r2", voxels, draws)
+    return interval(_share(*scores))
 
 
 def block_bootstrap_share_difference(
@@ -238,8 +239,8 @@ def block_bootstrap_share_difference(
 ) -> Interval:
     """Low-level share with predictions a minus that with predictions b, on the same rows with the same blocks."""
     models = [*_share_models(predictions_a), *_share_models(predictions_b)]
-    scores, n_units, how = _draw_scores(observed, models, groups, "r2", voxels, draws)
-    return _interval(_share(*scores[:3]) - _share(*scores[3:]), n_units, how)
+    scores, interval = _draw_scores(observed, models, groups, "r2", voxels, draws)
+    return interval(_share(*scores[:3]) - _share(*scores[3:]))
 
 
 def _check_over(over: str) -> None:
@@ -283,8 +284,8 @@ def _draw_scores(
     score: ScoreName,
     voxels: BoolArray | None,
     draws: BlockDraws | None,
-) -> tuple[list[FloatArray], dict[str, int], BlockDraws]:
-    """Per model the region's score and, after it, its replicates, (1 + n_bootstraps,); and what was drawn."""
+) -> tuple[list[FloatArray], Callable[[FloatArray], Interval]]:
+    """Per model the region's score and, after it, its replicates, (1 + n_bootstraps,); and what makes the interval."""
     how, labels = draws or BlockDraws(), np.asarray(groups)
     arrays = [np.asarray(array) for array in (observed, *predictions)]
     if any(array.shape != arrays[0].shape for array in arrays) or labels.shape != arrays[0].shape[:1]:
@@ -294,13 +295,13 @@ def _draw_scores(
     if not keep.any():
         raise ValueError("the region has no voxel with finite responses and predictions.")
     block_of_row, weights = block_weights(labels, how.block_trs, how.n_bootstraps, how.seed, how.over)
-    n_blocks, n_stories = weights.shape[1], len(group_slices(labels))
-    if how.over == "time" and n_blocks == n_stories:
+    n_stories = len(group_slices(labels))
+    if how.over == "time" and weights.shape[1] == n_stories:
         raise ValueError(f"no story is longer than a block of {how.block_trs} rows; lower block_trs.")
-    n_units = {"stories": n_stories} if how.over == "stories" else {"blocks": n_blocks, "stories": n_stories}
     blocks = (block_of_row, np.concatenate([np.ones_like(weights[:1]), weights]))
     found = [region_replicates(arrays[0], array, labels, {"": keep}, blocks)[""] for array in arrays[1:]]
-    return [r if score == "r" else r2 for r, r2 in found], n_units, how
+    interval = partial(_interval, how=how, n_units=weights.shape[1], n_stories=n_stories)
+    return [r if score == "r" else r2 for r, r2 in found], interval
 
 
 def _share_models(predictions: Mapping[str, Array]) -> list[Array]:
@@ -314,10 +315,9 @@ def _share(backbone: FloatArray, low_level: FloatArray, both: FloatArray) -> Flo
     return np.asarray((backbone + low_level - both) / backbone)
 
 
-def _interval(scores: FloatArray, n_units: dict[str, int], how: BlockDraws) -> Interval:
-    over_time, n_stories = how.over == "time", n_units["stories"]
-    n, n_strata = (n_units["blocks"], n_stories) if over_time else (n_stories, 1)
-    stretch = small_sample_factor(n, how.level, n_strata)
+def _interval(scores: FloatArray, how: BlockDraws, n_units: int, n_stories: int) -> Interval:
+    over_time = how.over == "time"
+    stretch = small_sample_factor(n_units, how.level, n_stories if over_time else 1)
     low, high = percentile_interval(float(scores[0]), scores[1:], how.level, stretch)
-    fixed = ("stories",) if over_time else ()
-    return Interval(float(scores[0]), low, high, how.level, {"blocks": n} if over_time else n_units, fixed)
+    drawn = {"blocks" if over_time else "stories": n_units}
+    return Interval(float(scores[0]), low, high, how.level, drawn, ("stories",) if over_time else ())

@@ -67,7 +67,8 @@ class RegionShares:
         Share of the responses' variance that all bands together would explain with endless data; not divided by any
         ceiling.
     low_level_share : Share or None
-        (R2_B + R2_L - R2_BL) / R2_B of the same quantities; None without backbone or low-level band.
+        (R2_B + R2_L - R2_BL) / R2_B of the same quantities; None without backbone or low-level band, and where the
+        backbone explains nothing.
     n_columns : mapping of band to its columns after delays and reduction
     kept_variance : float
         Share of each band's variance that these columns hold; where it is far below 1, the shares are those of the
@@ -98,8 +99,11 @@ def region_shares(
 ) -> RegionShares:
     """Parts of the joint R2 of a region as endless data would give them; see the module's text for the formulas.
 
-    Cost: one decomposition per model and n_fit x n_scored x (n_columns + n_voxels) multiplications for the interval; no
-    search. What is estimated is linear, so of the probe's settings only delays, skipped rows and keep_variance count.
+    Cost: no search; one decomposition per band and per model, and n_fit x n_scored x (n_columns + n_voxels)
+    multiplications per model for the interval. Of the probe's settings, delays, skipped rows and keep_variance count.
+
+    The intervals say what other minutes of such stories and of the same people would give. They say nothing of other
+    people, and nothing of voxels that were picked by their score on the scored rows.
 
     Parameters
     ----------
@@ -126,35 +130,14 @@ def region_shares(
     rows = prepare_rows(groups, fit, score, settings.skip_trs, len(Y))
     targets = prepare_targets(np.asarray(Y), rows)
     blocks = [_starts(labels, block_trs) for labels in (rows.score_groups, rows.fit_groups)]
-    if blocks[0].size < MIN_SCORED_BLOCKS:
-        raise ValueError(
-            f"{blocks[0].size} blocks of {block_trs} scored rows; an interval needs at least {MIN_SCORED_BLOCKS}."
-            " Score more rows, or read the parts of the probe without an interval."
-        )
-    prepared = {
-        band: prepare_band(bands[band], rows.groups, rows.fit, rows.used, settings.delays_trs) for band in names
-    }
-    columns, kept = _leading_components(prepared, rows, settings.keep_variance)
-    models = [model_name(members) for members in subsets(names)]
+    _check(len(blocks[0]), block_trs, level)
+    used = {band: prepare_band(bands[band], rows.groups, rows.fit, rows.used, settings.delays_trs) for band in names}
+    columns, kept = _leading_components(used, rows, settings.keep_variance)
     sums = [_covariance([columns[band] for band in members], rows, targets, blocks) for members in subsets(names)]
-    variance = np.add.reduceat(np.square(targets.score, dtype=np.float64).sum(axis=1), blocks[0])
-    scored = np.stack([*(own for own, _ in sums), variance])
-    pairs = np.stack([*(of_pairs for _, of_pairs in sums), np.zeros_like(sums[0][1])])
-    *unit, total = np.eye(len(scored))
-    c = dict(zip(models, unit, strict=True))
-    joint = unit[-1]
-    if joint @ scored.sum(axis=1) <= 0:
-        raise ValueError(
-            "the bands together explain nothing of these voxels on the scored rows, so there is no R2 to share out;"
-            " choose voxels that the probe predicts."
-        )
-    low_level = None
-    if {"backbone", "low_level"} <= set(names):
-        shared = c["backbone"] + c["low_level"] - c["backbone+low_level"]
-        low_level = _ratio(shared, c["backbone"], scored, pairs, level)
+    parts, joint_r2, low_level = _share_out(names, sums, _block_variance(targets, blocks[0]), level)
     return RegionShares(
-        parts={part: _ratio(w, joint, scored, pairs, level) for part, w in partition_variance(c, names).items()},
-        joint_r2=_ratio(joint, total, scored, pairs, level),
+        parts=parts,
+        joint_r2=joint_r2,
         low_level_share=low_level,
         n_columns={band: X.shape[1] for band, X in columns.items()},
         kept_variance=kept,
@@ -162,6 +145,16 @@ def region_shares(
         n_fit_trs=int(rows.fit.sum()),
         n_scored_blocks=len(blocks[0]),
     )
+
+
+def _check(n_blocks: int, block_trs: int, level: float) -> None:
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level is {level}; the coverage of an interval is between 0 and 1.")
+    if n_blocks < MIN_SCORED_BLOCKS:
+        raise ValueError(
+            f"{n_blocks} blocks of {block_trs} scored rows; an interval needs at least {MIN_SCORED_BLOCKS}."
+            " Score more rows, or read the parts of the probe without an interval."
+        )
 
 
 def _starts(labels: IntArray, block_trs: int) -> IntArray:
@@ -221,6 +214,33 @@ def _orthonormal(F: FloatArray) -> tuple[FloatArray, FloatArray]:
     real = lam > NULL * max(lam[-1] if lam.size else 0.0, np.finfo(float).tiny)
     to_basis = V[:, real] / np.sqrt(lam[real])
     return F @ to_basis, to_basis
+
+
+def _block_variance(targets: ProbeTargets, starts: IntArray) -> FloatArray:
+    """Sum of squares of the scored responses in each block, (n_scored_blocks,)."""
+    return np.asarray(np.add.reduceat(np.square(targets.score, dtype=np.float64).sum(axis=1), starts))
+
+
+def _share_out(
+    names: tuple[str, ...], sums: Sequence[tuple[FloatArray, FloatArray]], variance: FloatArray, level: float
+) -> tuple[dict[str, Share], Share, Share | None]:
+    """Parts over the joint c, the joint c over the variance, and the low-level share, from the c_m of all models."""
+    scored = np.stack([*(by_block for by_block, _ in sums), variance])
+    pairs = np.stack([*(by_pair for _, by_pair in sums), np.zeros_like(sums[0][1])])
+    *each, total = np.eye(len(scored))
+    c = dict(zip(map(model_name, subsets(names)), each, strict=True))
+    joint = c[model_name(names)]
+    if joint @ scored.sum(axis=1) <= 0:
+        raise ValueError(
+            "the bands together explain nothing of these voxels on the scored rows, so there is no R2 to share out;"
+            " choose voxels that the probe predicts."
+        )
+    parts = {part: _ratio(w, joint, scored, pairs, level) for part, w in partition_variance(c, names).items()}
+    low_level = None
+    if {"backbone", "low_level"} <= set(names) and c["backbone"] @ scored.sum(axis=1) > 0:
+        shared = c["backbone"] + c["low_level"] - c["backbone+low_level"]
+        low_level = _ratio(shared, c["backbone"], scored, pairs, level)
+    return parts, _ratio(joint, total, scored, pairs, level), low_level
 
 
 def _ratio(part: FloatArray, whole: FloatArray, scored: FloatArray, pairs: FloatArray, level: float) -> Share:
