@@ -131,7 +131,7 @@ def fit_linear(problem: Problem, config: ProbeConfig, device: torch.device | str
         for part in logits:
             given = torch.from_numpy(problem.features[part]).to(device)
             logits[part].append((given @ weight + bias).detach())
-    return Fitted(settings, {part: _decided(torch.stack(rows)[:, None], problem.kind) for part, rows in logits.items()})
+    return Fitted(settings, {part: _decided(torch.stack(rows), problem.kind, (-1, 1)) for part, rows in logits.items()})
 
 
 def _minimise(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, kind: Kind, strength: float, max_steps: int) -> None:
@@ -160,7 +160,7 @@ def fit_mlp(problem: Problem, config: ProbeConfig, device: torch.device | str = 
     shape = (len(settings), len(config.seeds))
     return Fitted(
         settings,
-        {part: _decided(networks.logits(part).unflatten(0, shape), problem.kind) for part in _asked(problem)},
+        {part: _decided(networks.logits(part), problem.kind, shape) for part in _asked(problem)},
     )
 
 
@@ -219,21 +219,23 @@ class _Networks:
     def _choose_loss(self) -> Tensor:
         x, y = _tensors(self.problem, CHOOSE, self.device)
         with torch.no_grad():
-            logits = _forward(x.expand(len(self.decay), *x.shape), self.parameters)
+            logits = _forward(x, self.parameters)
             return _losses(logits, y.expand(len(self.decay), *y.shape), self.problem.kind).mean(1)
 
     def logits(self, part: str) -> Tensor:
         """Of the best weights: (n_networks, n_clips, n_labels)."""
         x = torch.from_numpy(self.problem.features[part]).to(self.device)
-        return _forward(x.expand(len(self.decay), *x.shape), self.best)
+        return _forward(x, self.best)
 
 
 PROBES: dict[str, Callable[[Problem, ProbeConfig, torch.device | str], Fitted]] = {"linear": fit_linear, "mlp": fit_mlp}
 
 
 def _forward(x: Tensor, parameters: list[Tensor]) -> Tensor:
+    """Each network's own clips (n_networks, n_clips, n_features), or the same ones (n_clips, n_features) for all."""
     weight_1, bias_1, weight_2, bias_2 = parameters
-    return torch.relu(x @ weight_1 + bias_1) @ weight_2 + bias_2
+    hidden = x @ weight_1 if x.ndim == 3 else torch.einsum("nf,kfh->knh", x, weight_1)
+    return torch.relu(hidden + bias_1) @ weight_2 + bias_2
 
 
 def _losses(logits: Tensor, y: Tensor, kind: Kind) -> Tensor:
@@ -243,9 +245,10 @@ def _losses(logits: Tensor, y: Tensor, kind: Kind) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, y, reduction="none").sum(-1)
 
 
-def _decided(logits: Tensor, kind: Kind) -> IntArray:
-    decided = logits.argmax(-1) if kind == "single" else (logits > 0).long()
-    return np.asarray(decided.cpu().numpy(), dtype=np.int64)
+def _decided(logits: Tensor, kind: Kind, shape: tuple[int, int]) -> IntArray:
+    """Answers, the first axis (networks) cut into settings and seeds."""
+    decided = (logits.argmax(-1) if kind == "single" else (logits > 0).long()).cpu().numpy()
+    return np.asarray(decided.reshape(*shape, *decided.shape[1:]), dtype=np.int64)
 
 
 def _asked(problem: Problem) -> list[str]:

@@ -140,11 +140,10 @@ def _counts(n_clusters: int, draws: Draws) -> Iterator[FloatArray]:
     for first in range(0, draws.n_boot, REPLICATES_AT_ONCE):
         n_now = min(REPLICATES_AT_ONCE, draws.n_boot - first)
         chosen = rng.integers(0, n_clusters, size=(n_now, n_clusters)) + n_clusters * np.arange(n_now)[:, None]
-        yield np.bincount(chosen.ravel(), minlength=n_now * n_clusters).reshape(n_now, n_clusters).astype(np.float64)
+        counts = np.bincount(chosen.ravel(), minlength=n_now * n_clusters).astype(np.float64)
+        yield counts.reshape(n_now, n_clusters)
 
 
 def _indicators(kind: Kind, labels: IntArray, n_labels: int) -> FloatArray:
     """0 or 1 for each clip and label: (n_clips, n_labels)."""
-    if kind == "multi":
-        return labels.astype(np.float64)
-    return (labels[:, None] == np.arange(n_labels)).astype(np.float64)
+    return np.asarray(labels if kind == "multi" else labels[:, None] == np.arange(n_labels), dtype=np.float64)
