@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from brainlit.downstream.probes import Problem, ProbeConfig, fit_linear, fit_mlp, standardised
+from brainlit.downstream.probes import ProbeConfig, Problem, fit_linear, fit_mlp, standardised
 from tests.downstream.planted import planted_features, planted_task
 
 
@@ -58,13 +58,13 @@ def xor(n_clips, seed):
 
 
 def test_the_network_learns_what_no_line_can():
-    pairs = {"train": xor(600, 0), "choose": xor(200, 1), "test": xor(200, 2)}
+    pairs = {"train": xor(400, 0), "choose": xor(200, 1), "test": xor(200, 2)}
     given = Problem({p: x for p, (x, _) in pairs.items()}, {p: y for p, (_, y) in pairs.items()}, "single", 2)
-    config = ProbeConfig(decays=(0.01,), seeds=(0, 1), max_epochs=80, rate=0.01)
+    config = ProbeConfig(decays=(0.01,), seeds=(0, 1), max_epochs=60, rate=0.02)
     truth = given.targets["test"]
     network = fit_mlp(given, config).predictions["test"]
     assert network.shape == (1, 2, 200)
-    assert (network == truth).mean() > 0.93
+    assert (network == truth).mean() > 0.9
     assert (fit_linear(given, config).predictions["test"] == truth).mean() < 0.65
 
 

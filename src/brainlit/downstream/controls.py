@@ -152,8 +152,11 @@ def _verdict(result: TaskResult, reader: TaskResult, part: str, draws: Draws | N
     values = (
         f"{part}: {result.metric} {score.value:.3f} ({probe}), and {read.value:.3f} from the words of the transcript"
     )
-    if compare(reader, _only(result, probe), part, draws=draws).low > 0:
+    above = compare(reader, _only(result, probe), part, draws=draws)
+    if above.low > 0:
         return f"{values}. What lies above that is not in which words are said: their sound or order, or the voice."
+    if above.difference > 0:
+        return f"{values}. The difference may be chance, so the score is no evidence for semantics."
     return f"{values}. Words by themselves reach this score, so it is no evidence for semantics."
 
 
