@@ -91,7 +91,7 @@ def test_the_network_stops_before_it_learns_noise():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"probes": ("linaer",)}, "Did you mean 'linear'"),
+        ({"probes": ("linear_",)}, "Did you mean 'linear'"),
         ({"seeds": ()}, "probe seeds are empty"),
         ({"strengths": (-1.0,)}, "cannot be negative"),
         ({"patience": 0}, "probe patience is 0"),

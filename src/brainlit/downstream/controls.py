@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -172,5 +171,5 @@ def _bags(clips: Sequence[Clip], vocabulary: Mapping[str, int]) -> Float32Array:
     """1 for each known word of a clip: (n_clips, n_words)."""
     bags = np.zeros((len(clips), len(vocabulary)), dtype=np.float32)
     for row, clip in zip(bags, clips, strict=True):
-        row[[vocabulary[word] for word in Counter(_words(clip)) if word in vocabulary]] = 1
+        row[[vocabulary[word] for word in _words(clip) if word in vocabulary]] = 1
     return bags
