@@ -1,4 +1,4 @@
-"""The repository of SLURP with its sounds: dataset/slurp/*.jsonl, metadata.json, audio/slurp_real, audio/slurp_synth."""
+"""The repository of SLURP with its sounds: dataset/slurp with tables and metadata, audio/slurp_real and slurp_synth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from tests.layouts.speech import write_lines, write_speech
 Row = tuple[int, str, str, str, dict[str, float | None]]
 REQUESTS: dict[str, list[Row]] = {
     "train": [
-        (4489, "wake me up at eight o'clock", "alarm", "set", {"audio-15-headset": 0.2, "audio-15": 0.0, "audio-16": 0}),
+        (
+            4489,
+            "wake me up at eight o'clock",
+            "alarm",
+            "set",
+            {"audio-15-headset": 0.2, "audio-15": 0.0, "audio-16": 0},
+        ),
         (16421, "how many unread emails do i have", "email", "query", {"audio-17-headset": 0.0}),
         (13804, "what is one dollar in yen", "qa", "currency", {"audio--18": 0.5, "audio--18-headset": None}),
     ],

@@ -148,7 +148,7 @@ def _report(asked: dict[str, list[_Request]], recordings: Recordings) -> dict[st
     texts = {part: [one.text for one in requests] for part, requests in asked.items()}
     n_odd = sum(one.odd for one in everything)
     return {
-        "labels": f"scenario_action; {n_odd} lines call their intent otherwise",
+        "labels": f"scenario_action; lines that call their intent otherwise: {n_odd}",
         "left_out": "; ".join(left_out),
         "words heard in train": heard_before(texts),
     }

@@ -44,6 +44,7 @@ DEVELOPMENT_SPEAKERS = tuple(sorted(_DEV.split()))
 """The 50 speakers of TEST, none of the core, on whom recognisers are usually developed."""
 
 TestSet = Literal["core", "full"]
+_UNPACKED = ("TIMIT", "timit", "timit/TIMIT", "timit/timit", "TIMIT/TIMIT", "data")
 _SENTENCE = re.compile(r"(s[aix]\d+)\.(wav|phn|txt|wrd|wav\.wav)", re.IGNORECASE)
 _EVERY_TENTH = 10
 
@@ -71,7 +72,7 @@ def load_phones(folder: Path, test: TestSet = "core", with_sa: bool = False) -> 
     Parameters
     ----------
     folder : Path
-        Holds TRAIN and TEST, itself or in 'TIMIT' or 'data'.
+        Holds TRAIN and TEST, itself or in 'TIMIT', 'timit/timit' or 'data'.
     test : {core, full}
         'core': the 24 core speakers, and the 50 usual development speakers of TEST choose; the other 94 are left out.
         'full': all 168 speakers of TEST, and every tenth speaker of TRAIN (by region and name) chooses.
@@ -117,9 +118,7 @@ def _parts(
 ) -> tuple[dict[str, list[tuple[_Utterance, Clip]]], dict[str, str]]:
     """Utterances with their clips by part, and the facts."""
     require_option("test", test, ("core", "full"))
-    root = inside(
-        inside(need_folder(folder, "TIMIT", WHERE), "train", "TIMIT", "timit", "data"), "train", "TIMIT", "timit"
-    )
+    root = inside(need_folder(folder, "TIMIT", WHERE), "train", *_UNPACKED)
     train, held_out = _utterances(root, "train"), _utterances(root, "test")
     said, split, left_out = _core_split(root, train, held_out) if test == "core" else _full_split(train, held_out)
     n_sa = sum(one.sentence.startswith("sa") for part in said.values() for one in part)
