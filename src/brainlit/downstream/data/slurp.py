@@ -147,11 +147,11 @@ def _report(asked: dict[str, list[_Request]], recordings: Recordings) -> dict[st
     left_out += [f"{n_there - n_heard} further recordings of the same sentences"] * (recordings == "best")
     texts = {part: [one.text for one in requests] for part, requests in asked.items()}
     n_odd = sum(one.odd for one in everything)
-    return {
+    facts = {
         "labels": f"scenario_action; lines that call their intent otherwise: {n_odd}",
-        "left_out": "; ".join(left_out),
         "words heard in train": heard_before(texts),
     }
+    return {**facts, "left_out": "; ".join(left_out)} if left_out else facts
 
 
 _FACTS = {

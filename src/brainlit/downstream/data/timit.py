@@ -127,12 +127,8 @@ def _parts(
         left_out.append(f"{n_sa} SA sentences, which are the same two in every part")
     parts = {part: [(one, _clip(one)) for one in found] for part, found in said.items()}
     texts = {part: [clip.text for _, clip in pairs] for part, pairs in parts.items()}
-    return parts, {
-        **_FACTS,
-        "split": split,
-        "left_out": "; ".join(left_out),
-        "words heard in train": heard_before(texts),
-    }
+    facts = {**_FACTS, "split": split, "words heard in train": heard_before(texts)}
+    return parts, {**facts, "left_out": "; ".join(left_out)} if left_out else facts
 
 
 def _core_split(
