@@ -1,0 +1,149 @@
+"""Scores of predictions, and how far they would move with other clips or other speakers.
+
+Every score is a function of sums over clips (of hits, of label counts, of wrong words). So clips, or all clips of a
+speaker, are added up once, and a bootstrap replicate is a product of draw counts with those sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.downstream.task import IntArray, Kind, Metric
+
+FloatArray = npt.NDArray[np.float64]
+
+FEWEST_SPEAKERS = 5
+"""With fewer, drawing speakers would give a handful of different samples; then clips are drawn."""
+REPLICATES_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score with its bootstrap percentile interval.
+
+    Parameters
+    ----------
+    value, low, high : float
+    n_clips : int
+    n_drawn : int
+        Speakers or clips that a replicate draws, with replacement.
+    drawn : str
+        'speakers', or 'clips' where speakers are unknown or fewer than 5: then the interval is for other clips of the
+        same speakers only.
+    """
+
+    value: float
+    low: float
+    high: float
+    n_clips: int
+    n_drawn: int
+    drawn: str
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How clips or speakers are drawn.
+
+    Parameters
+    ----------
+    n_boot : int
+    level : float
+        Coverage of the percentile interval.
+    seed : int
+    """
+
+    n_boot: int = 1000
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_boot < 1 or not 0 < self.level < 1:
+            raise ValueError(f"n_boot {self.n_boot}, level {self.level}; need at least 1, and a share between 0 and 1.")
+
+
+def clip_sums(metric: Metric, kind: Kind, truth: IntArray, predicted: IntArray, n_labels: int) -> FloatArray:
+    """What each clip adds to a score: (n_clips, 2) for accuracy, (n_clips, 2 x n_labels) for macro_f1.
+
+    Parameters
+    ----------
+    truth, predicted : int arrays of shape (n_clips,), or (n_clips, n_labels) for kind 'multi'
+    """
+    if metric == "accuracy":
+        right = (truth == predicted).reshape(len(truth), -1).mean(axis=1)
+        return np.stack([right, np.ones(len(truth))], axis=1)
+    there, found = (_indicators(kind, labels, n_labels) for labels in (truth, predicted))
+    return np.concatenate([there * found, (there + found) / 2], axis=1)
+
+
+def score_of(metric: Metric, sums: FloatArray) -> FloatArray:
+    """The score from sums over clips, (..., n) -> (...).
+
+    accuracy is the share of clips that are right; for 'multi' the share of right yes-or-no answers. macro_f1 is the
+    mean over labels of 2 hits / (clips that have it + clips that are said to), over labels with any such clip.
+    """
+    half = sums.shape[-1] // 2
+    over = sums[..., half:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.where(over > 0, sums[..., :half] / over, np.nan)
+    return np.asarray(ratios[..., 0] if metric == "accuracy" else np.nanmean(ratios, axis=-1))
+
+
+def estimate(metric: Metric, sums: FloatArray, speakers: Sequence[str], draws: Draws | None = None) -> Estimate:
+    """A score and its interval; the mean over seeds where there are several.
+
+    Parameters
+    ----------
+    sums : array of shape (n_seeds, n_clips, n)
+        What `clip_sums` gives for each seed.
+    speakers : sequence of str, length n_clips
+        Drawn as wholes where all are known and there are at least 5.
+    """
+    how = draws or Draws()
+    clusters, drawn = clusters_of(speakers)
+    value = float(score_of(metric, sums.sum(axis=1)).mean())
+    low, high = interval(replicates(metric, sums, clusters, how), how)
+    return Estimate(value, low, high, len(clusters), int(clusters.max()) + 1, drawn)
+
+
+def clusters_of(speakers: Sequence[str]) -> tuple[IntArray, str]:
+    """Number of the cluster of each clip, from 0, and what the clusters are: 'speakers' or 'clips'."""
+    names, clusters = np.unique(np.asarray(speakers, dtype=np.str_), return_inverse=True)
+    if len(names) >= FEWEST_SPEAKERS and "" not in names:
+        return clusters.astype(np.int64), "speakers"
+    return np.arange(len(speakers), dtype=np.int64), "clips"
+
+
+def replicates(metric: Metric, sums: FloatArray, clusters: IntArray, draws: Draws) -> FloatArray:
+    """The score of each bootstrap sample, mean over seeds: shape (n_boot,). The same draws for the same clusters."""
+    n_clusters = int(clusters.max()) + 1
+    of_cluster = np.zeros((len(sums), n_clusters, sums.shape[2]))
+    for seed, values in enumerate(sums):
+        np.add.at(of_cluster[seed], clusters, values)
+    parts = [score_of(metric, counts @ of_cluster).mean(axis=0) for counts in _counts(n_clusters, draws)]
+    return np.concatenate(parts)
+
+
+def interval(values: FloatArray, draws: Draws) -> tuple[float, float]:
+    """Percentile interval of replicates; NaN ones (no label was drawn) do not count."""
+    tail = 50 * (1 - draws.level)
+    low, high = np.nanpercentile(values, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _counts(n_clusters: int, draws: Draws) -> Iterator[FloatArray]:
+    """How often each cluster is drawn, some replicates at a time: (n, n_clusters)."""
+    rng = np.random.default_rng(draws.seed)
+    for first in range(0, draws.n_boot, REPLICATES_AT_ONCE):
+        n_now = min(REPLICATES_AT_ONCE, draws.n_boot - first)
+        chosen = rng.integers(0, n_clusters, size=(n_now, n_clusters)) + n_clusters * np.arange(n_now)[:, None]
+        counts = np.bincount(chosen.ravel(), minlength=n_now * n_clusters).astype(np.float64)
+        yield counts.reshape(n_now, n_clusters)
+
+
+def _indicators(kind: Kind, labels: IntArray, n_labels: int) -> FloatArray:
+    """0 or 1 for each clip and label: (n_clips, n_labels)."""
+    return np.asarray(labels if kind == "multi" else labels[:, None] == np.arange(n_labels), dtype=np.float64)
