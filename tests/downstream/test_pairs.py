@@ -11,11 +11,13 @@ import pytest
 from brainlit.demo.lexicon import CATEGORIES, category_of
 from brainlit.downstream.pairs import (
     DEMO_MEANING,
-    WordListMissingError,
-    cmudict_phones,
     demo_category_mates,
     find_pairs,
     phone_distances,
+)
+from brainlit.downstream.word_lists import (
+    WordListMissingError,
+    cmudict_phones,
     share_stem,
     wordnet_lemmas,
     wordnet_synonyms,

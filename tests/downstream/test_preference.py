@@ -28,7 +28,7 @@ def lexicon(seed: int = 0, n_words: int = 64) -> tuple[dict[str, tuple[str, ...]
 def pairs() -> WordPairs:
     phones, category = lexicon()
     related = {(a, b) for a, b in combinations(phones, 2) if category[a] == category[b]}
-    return find_pairs(phones, related, "planted")
+    return find_pairs(phones, related, "planted", max_per_kind=400)
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.demo.lexicon import CATEGORIES
-from brainlit.features.phones import arpabet_phone
+from brainlit.demo.lexicon import CATEGORIES, category_of
+from brainlit.downstream.word_lists import Pair, cmudict_phones, ordered_pair, stems, wordnet_lemmas, wordnet_synonyms
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-Pair: TypeAlias = tuple[str, str]
 
 KINDS = ("semantic", "near_homophone", "random")
 SEMANTIC, NEAR_HOMOPHONE, RANDOM = range(3)
@@ -32,13 +29,6 @@ DEMO_MOST_PHONE_DISTANCE = 0.5
 
 DEMO_MEANING = "category mates of one part of speech ('horse' and 'rabbit'): semantic neighbours, not synonyms"
 WORDNET_MEANING = "synonyms: words that share a synset of WordNet"
-
-_SUFFIXES = ("'s", "ies", "ing", "ed", "es", "s", "d", "er", "est", "en", "ly", "y", "al", "ful", "less", "ness")
-_SHORTEST_STEM = 3
-
-
-class WordListMissingError(RuntimeError):
-    """A word list that nltk reads is not on this machine; the message says how to get it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,15 +154,6 @@ def phone_distances(phones: Sequence[Sequence[str]]) -> FloatArray:
     return result + result.T
 
 
-def share_stem(one: str, other: str) -> bool:
-    """Whether two words are one but for a regular English ending.
-
-    >>> share_stem("wind", "windy"), share_stem("injured", "injuring"), share_stem("bank", "tank")
-    (True, True, False)
-    """
-    return not _stems(one).isdisjoint(_stems(other))
-
-
 def demo_category_mates(words: Iterable[str]) -> set[Pair]:
     """Pairs of words of the demo's lexicon that have one category and one part of speech; see DEMO_MEANING.
 
@@ -181,79 +162,55 @@ def demo_category_mates(words: Iterable[str]) -> set[Pair]:
     """
     said = set(words)
     slots = [slot for category in CATEGORIES.values() for slot in category]
-    return {_pair(a, b) for slot in slots for a, b in combinations([word for word in slot if word in said], 2)}
+    return {ordered_pair(a, b) for slot in slots for a, b in combinations([word for word in slot if word in said], 2)}
 
 
-def wordnet_synonyms(words: Iterable[str]) -> set[Pair]:
-    """Pairs of these words that share a synset of WordNet, in whatever sense and inflection.
-
-    Raises
-    ------
-    WordListMissingError
-        If nltk or its corpus 'wordnet' is not installed.
-    """
-    wordnet = _nltk_corpus("wordnet")
-    members: dict[str, set[str]] = defaultdict(set)
-    for word in words:
-        for synset in wordnet.synsets(word):
-            members[synset.name()].add(word)
-    return {_pair(a, b) for found in members.values() for a, b in combinations(sorted(found), 2)}
-
-
-def wordnet_lemmas(words: Iterable[str]) -> dict[str, frozenset[str]]:
-    """The base forms of each word, over all parts of speech: 'sang' is 'sing'. Raises as `wordnet_synonyms`."""
-    wordnet = _nltk_corpus("wordnet")
-    return {word: frozenset(filter(None, (wordnet.morphy(word, pos) for pos in "nvar"))) for word in words}
-
-
-def cmudict_phones(words: Iterable[str], file: Path | None = None) -> dict[str, tuple[str, ...]]:
-    """Phones of these words, without stress, by the CMU pronouncing dictionary; the first pronunciation of each.
+def demo_pairs(
+    phones: Mapping[str, Sequence[str]], *, most_phone_distance: float = DEMO_MOST_PHONE_DISTANCE, seed: int = 0
+) -> WordPairs:
+    """Pairs of the demo's content words: category mates, and near-homophones by the phones that were spoken.
 
     Parameters
     ----------
-    file : Path, optional
-        The dictionary as it is published (cmudict-0.7b, cmudict.dict): a word and its phones per line. Else nltk's.
+    phones : mapping of word to its phones
+        Of `WordSounds`; words that are not in the lexicon are passed over.
+    """
+    content = {word: spoken for word, spoken in phones.items() if word in category_of()}
+    mates = demo_category_mates(content)
+    return find_pairs(content, mates, DEMO_MEANING, most_phone_distance=most_phone_distance, seed=seed)
 
-    Returns
-    -------
-    dict
-        Without the words that the dictionary lacks.
+
+def english_pairs(
+    words: Collection[str],
+    phones: Mapping[str, Sequence[str]] | None = None,
+    *,
+    most_phone_distance: float = MOST_PHONE_DISTANCE,
+    cmudict: Path | None = None,
+    seed: int = 0,
+) -> WordPairs:
+    """Synonyms by WordNet, and near-homophones by the CMU pronouncing dictionary or by phones of your own.
+
+    Parameters
+    ----------
+    phones : mapping of word to its phones, optional
+        Such as those of `WordSounds`. Without them the dictionary is asked.
+    cmudict : Path, optional
+        The dictionary's file; else nltk's.
 
     Raises
     ------
     WordListMissingError
-        If no file is given and nltk or its corpus 'cmudict' is not installed.
-    FileNotFoundError
-        If the file is not there.
+        If WordNet is not installed, or the dictionary is needed and is not there.
     """
-    listed = _nltk_corpus("cmudict").dict() if file is None else _read_cmudict(file)
-    found = {word: listed[word.lower()][0] for word in words if word.lower() in listed}
-    return {word: tuple(filter(None, map(arpabet_phone, spoken))) for word, spoken in found.items()}
-
-
-def _read_cmudict(file: Path) -> dict[str, list[list[str]]]:
-    """Pronunciations of each word in lower case; 'word(1)' or 'word(2)' is another one of 'word'."""
-    listed: dict[str, list[list[str]]] = defaultdict(list)
-    for line in file.read_text(encoding="latin-1").splitlines():
-        parts = line.split("#")[0].split()
-        if len(parts) > 1 and not line.startswith(";;;"):
-            listed[parts[0].split("(")[0].lower()].append(parts[1:])
-    return listed
-
-
-def _nltk_corpus(name: str) -> Any:
-    """A corpus of nltk, which is no dependency of brainlit."""
-    cure = f"pip install nltk && python -m nltk.downloader {name}"
-    try:
-        corpus = getattr(importlib.import_module("nltk.corpus"), name)
-        corpus.ensure_loaded()
-    except ImportError as error:
-        raise WordListMissingError(
-            f"the word list {name!r} is read by nltk, which is not installed; cure: {cure}"
-        ) from error
-    except LookupError as error:
-        raise WordListMissingError(f"nltk is installed, its word list {name!r} is not; cure: {cure}") from error
-    return corpus
+    spoken = phones or cmudict_phones(words, cmudict)
+    return find_pairs(
+        {word: spoken.get(word, ()) for word in words},
+        wordnet_synonyms(words),
+        WORDNET_MEANING,
+        lemmas=wordnet_lemmas(words),
+        most_phone_distance=most_phone_distance,
+        seed=seed,
+    )
 
 
 def _edits(one: IntArray, others: IntArray, lengths: IntArray) -> IntArray:
@@ -267,25 +224,12 @@ def _edits(one: IntArray, others: IntArray, lengths: IntArray) -> IntArray:
     return np.asarray(row[np.arange(len(others)), lengths])
 
 
-def _stems(word: str) -> set[str]:
-    """The word and what regular endings leave of it: 'injured' -> injured, injur, injure; 'hummed' -> hum, ..."""
-    lower = word.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    cut = {lower[: -len(suffix)] for suffix in _SUFFIXES if lower.endswith(suffix)}
-    stems = {stem for stem in cut if len(stem) >= _SHORTEST_STEM}
-    doubled = {stem[:-1] for stem in stems if len(stem) > _SHORTEST_STEM and stem[-1] == stem[-2]}
-    return {lower} | stems | doubled | {stem + letter for stem in stems for letter in "ey"}
-
-
 def _one_stem(words: Sequence[str], lemmas: Mapping[str, Collection[str]]) -> set[Pair]:
     owners: dict[str, set[str]] = defaultdict(set)
     for word in words:
-        for stem in _stems(word).union(lemmas.get(word, ())):
+        for stem in stems(word).union(lemmas.get(word, ())):
             owners[stem].add(word)
-    return {_pair(a, b) for found in owners.values() for a, b in combinations(sorted(found), 2)}
-
-
-def _pair(one: str, other: str) -> Pair:
-    return (one, other) if one < other else (other, one)
+    return {ordered_pair(a, b) for found in owners.values() for a, b in combinations(sorted(found), 2)}
 
 
 def _symmetric(pairs: Iterable[Pair], index: Mapping[str, int]) -> BoolArray:

@@ -116,7 +116,7 @@ def preference(
     a word move together. Drawn that way, the own noise of a pair counts three times (the product of two counts has
     variance 3), which makes intervals up to 1.7 times too wide: measured, 95 % intervals covered 99 to 100 %. So the
     replicates are drawn in to the standard error that is right for pairs that share words (Aronow, Samii and Assenova
-    2015, arXiv 1312.3398), with Student's t for half the words of the rarer kind.
+    2015, arXiv 1312.3398), with Student's t for half the words of the rarer kind: measured, 94 to 100 %.
 
     The interval is for other words of the same sort (of the same categories, in the demo); it says nothing about other
     voices or models.
@@ -225,7 +225,7 @@ def _contrasts(table: FloatArray, pairs: WordPairs, how: Draws) -> _Contrasts:
     drawn = np.concatenate(list(_drawn_means(table, pairs, how)))
     off = drawn[:, list(_MINUENDS)] - drawn[:, list(_SUBTRAHENDS)] - estimates
     spread = np.sqrt(np.nanmean(np.square(off), axis=0))
-    right = _standard_errors(table - means[pairs.kind], pairs) * _student_factor(pairs, how.level)
+    right = _standard_errors(table - means[pairs.kind], pairs) * _student_factors(pairs, how.level)
     scale = np.divide(right, spread, out=np.zeros_like(spread), where=spread > 0)
     return estimates, estimates + scale * off
 
@@ -253,7 +253,7 @@ def _standard_errors(residuals: FloatArray, pairs: WordPairs) -> FloatArray:
     """Standard errors of the contrasts, (3, n_layers), from each pair's distance to the mean of its kind.
 
     The sum over all couples of pairs that share a word, itself counted once: squared sums of words less squares of
-    pairs (equation 3 of arXiv 1312.3398). Never less than for independent pairs.
+    pairs (arXiv 1312.3398). Never less than for independent pairs.
     """
     n_pairs = np.bincount(pairs.kind, minlength=len(KINDS))
     errors = []
@@ -268,14 +268,14 @@ def _standard_errors(residuals: FloatArray, pairs: WordPairs) -> FloatArray:
     return np.stack(errors)
 
 
-def _student_factor(pairs: WordPairs, level: float) -> float:
-    """What few words add: quantile of Student's t over that of the normal, and the n / (n - 1) of a variance."""
+def _student_factors(pairs: WordPairs, level: float) -> FloatArray:
+    """What few words add to each contrast, (3, 1): Student's t over the normal, and the n / (n - 1) of a variance."""
     from scipy.stats import norm, t
 
-    used = [np.union1d(pairs.first[pairs.kind == k], pairs.second[pairs.kind == k]).size for k in (0, 1)]
-    n_free = max(min(used) / 2, 2.0)
-    quantile = 0.5 + level / 2
-    return float(t.ppf(quantile, n_free - 1) / norm.ppf(quantile) * np.sqrt(n_free / (n_free - 1)))
+    used = [np.union1d(pairs.first[pairs.kind == k], pairs.second[pairs.kind == k]).size for k in range(len(KINDS))]
+    n_free = [max(min(used[plus], used[minus]) / 2, 2.0) for plus, minus in zip(_MINUENDS, _SUBTRAHENDS, strict=True)]
+    n, quantile = np.asarray(n_free)[:, None], 0.5 + level / 2
+    return np.asarray(t.ppf(quantile, n - 1) / norm.ppf(quantile) * np.sqrt(n / (n - 1)))
 
 
 def _ratio(estimate: FloatArray, replicates: FloatArray, how: Draws) -> Effect | None:
