@@ -1,4 +1,8 @@
-"""What a speech model knows about speech besides the brain: tasks, probes of its frozen layers, and their controls."""
+"""What a speech model knows about speech besides the brain: tasks, probes of its frozen layers, and their controls.
+
+What a task is can be had from here without loading torch; what answers it is in the modules `features`, `evaluate`,
+`controls`, `compare`, `demo_tasks` and `ctc`.
+"""
 
 from brainlit.downstream.clip import Clip, cut_clips
 from brainlit.downstream.task import RecognitionTask, Task, make_recognition_task, make_task

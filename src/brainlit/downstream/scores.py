@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ FloatArray = npt.NDArray[np.float64]
 FEWEST_SPEAKERS = 5
 """With fewer, drawing speakers would give a handful of different samples; then clips are drawn."""
 REPLICATES_AT_ONCE = 200
+
+Measure = Literal["accuracy", "macro_f1", "error_rate"]
+"""A task's metric, or errors per word or letter of a transcript."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ def clip_sums(metric: Metric, kind: Kind, truth: IntArray, predicted: IntArray, 
     return np.concatenate([there * found, (there + found) / 2], axis=1)
 
 
-def score_of(metric: Metric, sums: FloatArray) -> FloatArray:
-    """The score from sums over clips, (..., n) -> (...).
+def score_of(metric: Measure, sums: FloatArray) -> FloatArray:
+    """The score from sums over clips, (..., n) -> (...): what was counted over what there was.
 
     accuracy is the share of clips that are right; for 'multi' the share of right yes-or-no answers. macro_f1 is the
     mean over labels of 2 hits / (clips that have it + clips that are said to), over labels with any such clip.
@@ -89,16 +93,16 @@ def score_of(metric: Metric, sums: FloatArray) -> FloatArray:
     over = sums[..., half:]
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.where(over > 0, sums[..., :half] / over, np.nan)
-    return np.asarray(ratios[..., 0] if metric == "accuracy" else np.nanmean(ratios, axis=-1))
+    return np.asarray(np.nanmean(ratios, axis=-1) if metric == "macro_f1" else ratios[..., 0])
 
 
-def estimate(metric: Metric, sums: FloatArray, speakers: Sequence[str], draws: Draws | None = None) -> Estimate:
+def estimate(metric: Measure, sums: FloatArray, speakers: Sequence[str], draws: Draws | None = None) -> Estimate:
     """A score and its interval; the mean over seeds where there are several.
 
     Parameters
     ----------
     sums : array of shape (n_seeds, n_clips, n)
-        What `clip_sums` gives for each seed.
+        What `clip_sums` gives for each seed; (errors, words) of each clip for error_rate.
     speakers : sequence of str, length n_clips
         Drawn as wholes where all are known and there are at least 5.
     """
@@ -117,7 +121,7 @@ def clusters_of(speakers: Sequence[str]) -> tuple[IntArray, str]:
     return np.arange(len(speakers), dtype=np.int64), "clips"
 
 
-def replicates(metric: Metric, sums: FloatArray, clusters: IntArray, draws: Draws) -> FloatArray:
+def replicates(metric: Measure, sums: FloatArray, clusters: IntArray, draws: Draws) -> FloatArray:
     """The score of each bootstrap sample, mean over seeds: shape (n_boot,). The same draws for the same clusters."""
     n_clusters = int(clusters.max()) + 1
     of_cluster = np.zeros((len(sums), n_clusters, sums.shape[2]))

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from brainlit.downstream.clip import Clip, cut_clips
 from brainlit.downstream.copies import later_copies
-from brainlit.tuning.objectives.characters import inventory_of
 
 __all__ = [
     "CHOOSE",
@@ -136,6 +135,8 @@ def make_recognition_task(
     ValueError
         If a part is empty, a clip has no text, or the texts have no letters.
     """
+    from brainlit.tuning.objectives.characters import inventory_of
+
     texts = [clip.text for part in clips.values() for clip in part]
     return RecognitionTask(name, dict(clips), inventory_of(texts), dict(facts or {}))
 
