@@ -1,6 +1,6 @@
 """A model learns to spell tones; error rates are those of a slow reference."""
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def test_a_layer_that_is_not_there_is_refused(backbone, task):
 
 
 def slow_distance(first, second):
-    @lru_cache(maxsize=None)
+    @cache
     def distance(i, j):
         if not i or not j:
             return i + j

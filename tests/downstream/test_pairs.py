@@ -12,6 +12,7 @@ from brainlit.demo.lexicon import CATEGORIES, category_of
 from brainlit.downstream.pairs import (
     DEMO_MEANING,
     demo_category_mates,
+    english_pairs,
     find_pairs,
     phone_distances,
 )
@@ -126,6 +127,25 @@ def test_wordnet_and_its_dictionary_are_asked_through_nltk(monkeypatch: pytest.M
     assert wordnet_synonyms(synsets) == {("big", "large")}
     assert wordnet_lemmas(["bigs", "big"]) == {"bigs": frozenset({"big"}), "big": frozenset()}
     assert cmudict_phones(["Big", "large"]) == {"Big": ("B", "IH", "G")}
+
+
+def test_english_pairs_join_the_lists_and_prefer_phones_that_were_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    wordnet = SimpleNamespace(
+        ensure_loaded=lambda: None,
+        synsets=lambda word: [SimpleNamespace(name=lambda: "store.n.01")] if word in ("shop", "store") else [],
+        morphy=lambda word, pos: "bank" if word == "tank" else None,
+    )
+    listed = {word: [list(spoken)] for word, spoken in PHONES.items() if spoken}
+    cmudict = SimpleNamespace(ensure_loaded=lambda: None, dict=lambda: listed)
+    fake_nltk(monkeypatch, wordnet=wordnet, cmudict=cmudict)
+    pairs = english_pairs(list(PHONES))
+    assert "WordNet" in pairs.meaning
+    assert pairs.of_kind("semantic") == [("shop", "store")]
+    assert pairs.of_kind("near_homophone") == [("shop", "sop")]
+    assert pairs.left_out["one stem or lemma"] == 3  # bank, banks and tank, whose lemma is planted
+    spoken = english_pairs(list(PHONES), {"shop": ("SH",), "store": ("SH",), "shore": ("SH",)})
+    assert spoken.of_kind("near_homophone") == [("shop", "shore"), ("shore", "store")]
+    assert spoken.left_out["words without phones"] == 5
 
 
 def test_missing_lists_are_named_with_their_cure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from brainlit.downstream.probes import Problem, ProbeConfig, fit_linear, fit_mlp, standardised
+from brainlit.downstream.probes import ProbeConfig, Problem, fit_linear, fit_mlp, standardised
 from tests.downstream.planted import planted_features, planted_task
 
 

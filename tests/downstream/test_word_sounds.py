@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.backbones.conftest import load, save_mini
 
 from brainlit.demo import speak
 from brainlit.demo.lexicon import CATEGORIES
@@ -17,6 +16,7 @@ from brainlit.downstream.word_sounds import WordSounds, stored_stories, word_sou
 from brainlit.store import StoryStore
 from brainlit.stories import Intervals, Story
 from brainlit.timebase import SAMPLE_RATE_HZ, TimeBase
+from tests.backbones.conftest import load, save_mini
 
 
 def story(name: str, words: list[tuple[str, float, float]], phones: Intervals | None = None) -> Story:

@@ -208,7 +208,7 @@ def pair_cosines(values: npt.ArrayLike, tokens: TokenPairs, centred: bool = True
     for start in range(0, len(cosine), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         cosine[rows] = np.einsum("nf,nf->n", unit[tokens.first[rows]], unit[tokens.second[rows]])
-    return np.bincount(tokens.pair, weights=cosine * tokens.weight, minlength=len(tokens.pairs))
+    return np.bincount(tokens.pair, weights=cosine * tokens.weight, minlength=len(tokens.pairs)).astype(np.float64)
 
 
 def _middle(vectors: FloatArray, word: IntArray) -> FloatArray:

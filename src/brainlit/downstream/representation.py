@@ -304,7 +304,7 @@ def _unit(vectors: FloatArray) -> FloatArray:
     """Rows of length 1; what is 0 but for rounding errors becomes 0."""
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     sure = norm > 1e-12 * max(float(np.abs(vectors).max(initial=0)), 1e-300)
-    return np.divide(vectors, norm, out=np.zeros_like(vectors), where=sure)
+    return np.asarray(np.divide(vectors, norm, out=np.zeros_like(vectors), where=sure))
 
 
 def _rows(values: npt.ArrayLike) -> FloatArray:
