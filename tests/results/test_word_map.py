@@ -8,7 +8,7 @@ from PIL import Image
 
 from brainlit.downstream.representation import WordMap, word_map
 from brainlit.results.look import Figure
-from brainlit.results.word_map import CATEGORY_COLOURS, word_map_figure
+from brainlit.results.word_map import CATEGORY_COLOURS, apart_from_each_other, word_map_figure
 
 KINDS = ("animals", "body", "food", "money", "music", "vehicles")
 
@@ -46,3 +46,14 @@ def test_the_words_beside_it_have_the_numbers(figure: Figure, words: WordMap) ->
     assert all(kind in figure.alt for kind in KINDS)
     assert "principal components" in figure.caption
     assert f"after {after.p:.3f}" in figure.caption
+
+
+def test_names_do_not_lie_on_each_other_and_stay_where_they_have_room() -> None:
+    places = np.array([[0.0, 0.0], [0.1, 0.0], [0.05, 0.01], [5.0, 0.0]])
+    size = np.array([1.0, 0.2])
+    moved = apart_from_each_other(places, size)
+    heights = np.sort(moved[:3, 1])
+    assert (np.diff(heights) >= 0.2).all()
+    assert heights[-1] - heights[0] < 0.5
+    assert np.array_equal(moved[:, 0], places[:, 0])
+    assert np.array_equal(moved[3], places[3])

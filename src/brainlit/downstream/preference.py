@@ -60,7 +60,7 @@ class Preference:
     semantic, phonetic, difference : Effect
         As at the top of this module.
     ratio : Effect or None
-        The preference; None where phonetic is not surely above 0.
+        The preference; None where phonetic is not surely above 0, or the interval of the ratio has no end.
     """
 
     layer: int
@@ -76,8 +76,8 @@ class Preference:
         """What may be said of this layer."""
         if self.ratio is None:
             return (
-                f"layer {self.layer}: cannot tell the ratio (near-homophones are not surely more alike than random"
-                f" pairs: {_said(self.phonetic)}); semantic {_said(self.semantic)}"
+                f"layer {self.layer}: cannot tell the ratio, for phonetic likeness is not clear of 0:"
+                f" {_said(self.phonetic)}; semantic likeness {_said(self.semantic)}"
             )
         return (
             f"layer {self.layer}: semantic likeness is {_said(self.ratio)} of phonetic likeness"

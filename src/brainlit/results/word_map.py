@@ -10,10 +10,14 @@ import numpy.typing as npt
 from brainlit.downstream.representation import Separation, WordMap
 from brainlit.results.look import FAINT, Figure, house_style, new_figure, render
 
+FloatArray = npt.NDArray[np.float64]
+
 CATEGORY_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B8860B", "#3A9BDC", "#4B3F9E", "#5B6470")
 """The palette of Okabe and Ito for all kinds of colour vision, with its yellow and black made readable."""
 CATEGORY_MARKS = ("o", "s", "^", "D", "v", "P", "X", "h")
 MAX_NAMED_WORDS = 24
+NAME_SIZE = np.asarray((0.16, 0.04))
+"""Width and height of a category's name, as a share of the map's."""
 
 
 def word_map_figure(words: WordMap, name: str = "word-map") -> Figure:
@@ -39,18 +43,20 @@ def word_map_figure(words: WordMap, name: str = "word-map") -> Figure:
     return Figure(name, png, svg, _alt(words, kinds, sides), _caption(words))
 
 
-def _draw_panel(axes: Any, words: WordMap, kinds: list[str], places: npt.NDArray[np.float64]) -> None:
+def _draw_panel(axes: Any, words: WordMap, kinds: list[str], places: FloatArray) -> None:
     from matplotlib.patheffects import withStroke
 
     mine_of = np.asarray(words.categories)
-    halo = [withStroke(linewidth=3, foreground="white")]
+    halo = withStroke(linewidth=3, foreground="white")
+    bold: Any = {"weight": "bold", "ha": "center", "va": "center", "path_effects": [halo], "zorder": 4}
+    middles = np.stack([np.median(places[mine_of == kind], axis=0) for kind in kinds])
+    named_at = apart_from_each_other(middles, NAME_SIZE * np.ptp(places, axis=0))
     for k, kind in enumerate(kinds):
         colour = CATEGORY_COLOURS[k % len(CATEGORY_COLOURS)]
         mark = CATEGORY_MARKS[(k + k // len(CATEGORY_COLOURS)) % len(CATEGORY_MARKS)]
         mine = places[mine_of == kind]
         axes.scatter(*mine.T, s=30, color=colour, marker=mark, linewidths=0.4, edgecolors="white", alpha=0.85)
-        middle = np.median(mine, axis=0)
-        axes.text(*middle, kind, color=colour, weight="bold", ha="center", va="center", path_effects=halo, zorder=4)
+        axes.text(*named_at[k], kind, color=colour, **bold)
     if len(words.words) <= MAX_NAMED_WORDS:
         for word, place in zip(words.words, places, strict=True):
             axes.annotate(word, place, (4, 3), textcoords="offset points", fontsize=7, color=FAINT)
@@ -58,6 +64,26 @@ def _draw_panel(axes: Any, words: WordMap, kinds: list[str], places: npt.NDArray
     axes.set_yticks([])
     axes.grid(visible=False)
     axes.set_aspect("equal", adjustable="datalim")
+
+
+def apart_from_each_other(places: FloatArray, size: FloatArray, n_steps: int = 200) -> FloatArray:
+    """Places of names of one size (width, height), moved up and down until none lies on another, if that can be.
+
+    Parameters
+    ----------
+    places : array of shape (n, 2)
+        Middles of the names.
+    """
+    moved = np.array(places, dtype=np.float64)
+    for _ in range(n_steps):
+        gaps = moved[:, None] - moved
+        on_each_other = (np.abs(gaps) < size).all(axis=2) & ~np.eye(len(moved), dtype=bool)
+        if not on_each_other.any():
+            break
+        above = np.where(gaps[:, :, 1] == 0, np.tri(len(moved)) - 0.5, gaps[:, :, 1])
+        push = np.sign(above) * (1.01 * size[1] - np.abs(gaps[:, :, 1])) / 2
+        moved[:, 1] += np.where(on_each_other, push, 0).sum(axis=1) / on_each_other.sum(axis=1).clip(1)
+    return moved
 
 
 def _said(apart: Separation) -> str:
