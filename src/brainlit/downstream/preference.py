@@ -1,0 +1,318 @@
+"""Does a layer hold what words mean or how they sound: cosines of word pairs, less those of random pairs.
+
+Choi et al. 2024 (arXiv 2406.08619) slice words out of the sound, average the frames, and compare cosines of synonyms
+and of near-homophones with those of random pairs. From these:
+
+    semantic = mean cos(semantic pairs) - mean cos(random pairs)
+    phonetic = mean cos(near-homophones) - mean cos(random pairs)
+    preference = semantic / phonetic,   difference = semantic - phonetic
+
+The ratio is a number only where near-homophones are surely more alike than random pairs. Otherwise it is withheld, for
+a ratio over something that may be 0 can be anything; the difference is always defined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.downstream.pairs import KINDS, NEAR_HOMOPHONE, RANDOM, SEMANTIC, WordPairs
+from brainlit.downstream.scores import Draws
+from brainlit.downstream.token_pairs import TokenPairs
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Features: TypeAlias = Mapping[int, npt.NDArray[np.floating[Any]]]
+"""Layer -> array of shape (n_tokens, n_features), as `clip_features` gives them."""
+_Contrasts: TypeAlias = tuple[FloatArray, FloatArray]
+
+CONTRASTS = ("semantic", "phonetic", "difference")
+_MINUENDS, _SUBTRAHENDS = (SEMANTIC, NEAR_HOMOPHONE, SEMANTIC), (RANDOM, RANDOM, NEAR_HOMOPHONE)
+DEFAULT_DRAWS = Draws(n_boot=2000)
+_ROWS_AT_ONCE, _REPLICATES_AT_ONCE = 4096, 100
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A number with its bootstrap interval over words."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Semantic and phonetic likeness of word representations in one layer.
+
+    Parameters
+    ----------
+    layer : int
+    centred : bool
+        Whether the mean over words was taken off first. Raw cosines of speech models are near 1 for any two words
+        (anisotropy: see `cosines['random']`), which squeezes all differences; the centred ones are not squeezed.
+    n_pairs : mapping of kind to number of pairs
+    cosines : mapping of kind to mean cosine
+    semantic, phonetic, difference : Effect
+        As at the top of this module.
+    ratio : Effect or None
+        The preference; None where phonetic is not surely above 0, or the interval of the ratio has no end.
+    """
+
+    layer: int
+    centred: bool
+    n_pairs: Mapping[str, int]
+    cosines: Mapping[str, float]
+    semantic: Effect
+    phonetic: Effect
+    difference: Effect
+    ratio: Effect | None
+
+    def words(self) -> str:
+        """What may be said of this layer."""
+        if self.ratio is None:
+            return (
+                f"layer {self.layer}: cannot tell the ratio, for phonetic likeness is not clear of 0:"
+                f" {_said(self.phonetic)}; semantic likeness {_said(self.semantic)}"
+            )
+        return (
+            f"layer {self.layer}: semantic likeness is {_said(self.ratio)} of phonetic likeness"
+            f" ({self.n_pairs['semantic']} semantic pairs, {self.n_pairs['near_homophone']} near-homophones)"
+        )
+
+    def row(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PreferenceChange:
+    """How one layer changed between two models that heard the same tokens; Effects are second minus first.
+
+    Parameters
+    ----------
+    ratio : Effect or None
+        None where the ratio is withheld for either model.
+    """
+
+    layer: int
+    centred: bool
+    semantic: Effect
+    phonetic: Effect
+    difference: Effect
+    ratio: Effect | None
+
+
+def preference(
+    features: Features, tokens: TokenPairs, *, centred: bool = True, draws: Draws | None = None
+) -> list[Preference]:
+    """The preference of each layer, with intervals over words.
+
+    Words are drawn with replacement and a pair counts as often as its two words do together, so that pairs that share
+    a word move together. Drawn that way, the own noise of a pair counts three times (the product of two counts has
+    variance 3), which makes intervals up to 1.7 times too wide: measured, 95 % intervals covered 99 to 100 %. So the
+    replicates are drawn in to the standard error that is right for pairs that share words (Aronow, Samii and Assenova
+    2015, arXiv 1312.3398), with Student's t for half the words of the rarer kind: measured, 94 to 100 %.
+
+    The interval is for other words of the same sort (of the same categories, in the demo); it says nothing about other
+    voices or models.
+
+    Parameters
+    ----------
+    features : mapping of layer to array of shape (n_tokens, n_features)
+        One vector per token, in the order that `pair_tokens` was given.
+    centred : bool
+        Take the mean over words off first. Call it with False too, to show the raw cosines.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many vectors as tokens, or a value is not finite.
+    """
+    how = draws or DEFAULT_DRAWS
+    cosines = {layer: pair_cosines(values, tokens, centred) for layer, values in features.items()}
+    table = np.stack(list(cosines.values()), axis=1)
+    estimates, replicates = _contrasts(table, tokens.pairs, how)
+    effects = _effects(estimates, replicates, how)
+    return [
+        Preference(
+            layer=layer,
+            centred=centred,
+            n_pairs=tokens.pairs.counts(),
+            cosines={name: float(table[tokens.pairs.kind == kind, k].mean()) for kind, name in enumerate(KINDS)},
+            semantic=effects[0][k],
+            phonetic=effects[1][k],
+            difference=effects[2][k],
+            ratio=_ratio(estimates[:, k], replicates[:, :, k], how) if effects[1][k].low > 0 else None,
+        )
+        for k, layer in enumerate(features)
+    ]
+
+
+def preference_change(
+    before: Features, after: Features, tokens: TokenPairs, *, centred: bool = True, draws: Draws | None = None
+) -> list[PreferenceChange]:
+    """What changed from one model to another, layer by layer, on the same tokens with the same draws of words.
+
+    Raises
+    ------
+    ValueError
+        If the models have other layers, or as `preference`.
+    """
+    if list(before) != list(after):
+        raise ValueError(f"layers {list(before)} before and {list(after)} after; a change needs the same ones.")
+    how = draws or DEFAULT_DRAWS
+    first, second = (
+        np.stack([pair_cosines(values, tokens, centred) for values in features.values()], axis=1)
+        for features in (before, after)
+    )
+    effects = _effects(*_contrasts(second - first, tokens.pairs, how), how)
+    one, other = (_contrasts(table, tokens.pairs, how) for table in (first, second))
+    sure = [[effect.low > 0 for effect in _effects(*part, how)[1]] for part in (one, other)]
+    return [
+        PreferenceChange(
+            layer=layer,
+            centred=centred,
+            semantic=effects[0][k],
+            phonetic=effects[1][k],
+            difference=effects[2][k],
+            ratio=_ratio_change(one, other, k, how) if sure[0][k] and sure[1][k] else None,
+        )
+        for k, layer in enumerate(before)
+    ]
+
+
+def pair_cosines(values: npt.ArrayLike, tokens: TokenPairs, centred: bool = True) -> FloatArray:
+    """Mean cosine of the compared tokens of each pair of words, shape (n_pairs,); 0 where a vector is 0.
+
+    Parameters
+    ----------
+    values : array of shape (n_tokens, n_features)
+    centred : bool
+        Take off the mean over words of the words' means, so that frequent words do not decide what the middle is.
+    """
+    vectors = np.asarray(values, dtype=np.float64)
+    if vectors.ndim != 2 or len(vectors) != tokens.n_tokens or not np.isfinite(vectors).all():
+        raise ValueError(
+            f"features of shape {vectors.shape} for {tokens.n_tokens} tokens; need a finite vector for each token."
+        )
+    if centred:
+        vectors = vectors - _middle(vectors, tokens.word)
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 0)
+    cosine = np.empty(len(tokens.first))
+    for start in range(0, len(cosine), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        cosine[rows] = np.einsum("nf,nf->n", unit[tokens.first[rows]], unit[tokens.second[rows]])
+    return np.bincount(tokens.pair, weights=cosine * tokens.weight, minlength=len(tokens.pairs)).astype(np.float64)
+
+
+def _middle(vectors: FloatArray, word: IntArray) -> FloatArray:
+    known = word >= 0
+    counts = np.bincount(word[known])
+    shares = 1.0 / (counts[word[known]] * (counts > 0).sum())
+    return np.asarray(shares @ vectors[known])
+
+
+def _contrasts(table: FloatArray, pairs: WordPairs, how: Draws) -> _Contrasts:
+    """Of cosines (n_pairs, n_layers): contrasts (3, n_layers) and their replicates (n_boot, 3, n_layers)."""
+    means = np.stack([table[pairs.kind == kind].mean(axis=0) for kind in range(len(KINDS))])
+    estimates = means[list(_MINUENDS)] - means[list(_SUBTRAHENDS)]
+    drawn = np.concatenate(list(_drawn_means(table, pairs, how)))
+    off = drawn[:, list(_MINUENDS)] - drawn[:, list(_SUBTRAHENDS)] - estimates
+    spread = np.sqrt(np.nanmean(np.square(off), axis=0))
+    right = _standard_errors(table - means[pairs.kind], pairs) * _student_factors(pairs, how.level)
+    scale = np.divide(right, spread, out=np.zeros_like(spread), where=spread > 0)
+    return estimates, estimates + scale * off
+
+
+def _drawn_means(table: FloatArray, pairs: WordPairs, how: Draws) -> Iterator[FloatArray]:
+    """Mean of each kind when words are drawn, some replicates at a time: (n, n_kinds, n_layers).
+
+    NaN where no pair of a kind was drawn.
+    """
+    rng = np.random.default_rng(how.seed)
+    n_words = len(pairs.words)
+    places = [np.flatnonzero(pairs.kind == kind) for kind in range(len(KINDS))]
+    for start in range(0, how.n_boot, _REPLICATES_AT_ONCE):
+        n_now = min(_REPLICATES_AT_ONCE, how.n_boot - start)
+        counts = rng.multinomial(n_words, np.full(n_words, 1.0 / n_words), size=n_now).astype(np.float64)
+        means = []
+        for mine in places:
+            weight = counts[:, pairs.first[mine]] * counts[:, pairs.second[mine]]
+            total = weight.sum(axis=1, keepdims=True)
+            means.append(np.where(total > 0, weight @ table[mine] / np.maximum(total, 1), np.nan))
+        yield np.stack(means, axis=1)
+
+
+def _standard_errors(residuals: FloatArray, pairs: WordPairs) -> FloatArray:
+    """Standard errors of the contrasts, (3, n_layers), from each pair's distance to the mean of its kind.
+
+    The sum over all couples of pairs that share a word, itself counted once: squared sums of words less squares of
+    pairs (arXiv 1312.3398). Never less than for independent pairs.
+    """
+    n_pairs = np.bincount(pairs.kind, minlength=len(KINDS))
+    errors = []
+    for plus, minus in zip(_MINUENDS, _SUBTRAHENDS, strict=True):
+        sign = (pairs.kind == plus).astype(np.float64) - (pairs.kind == minus)
+        share = (sign / n_pairs[pairs.kind])[:, None] * residuals
+        of_word = np.zeros((len(pairs.words), residuals.shape[1]))
+        np.add.at(of_word, pairs.first, share)
+        np.add.at(of_word, pairs.second, share)
+        alone = np.square(share).sum(axis=0)
+        errors.append(np.sqrt(np.maximum(np.square(of_word).sum(axis=0) - alone, alone)))
+    return np.stack(errors)
+
+
+def _student_factors(pairs: WordPairs, level: float) -> FloatArray:
+    """What few words add to each contrast, (3, 1): Student's t over the normal, and the n / (n - 1) of a variance."""
+    from scipy.stats import norm, t
+
+    used = [np.union1d(pairs.first[pairs.kind == k], pairs.second[pairs.kind == k]).size for k in range(len(KINDS))]
+    n_free = [max(min(used[plus], used[minus]) / 2, 2.0) for plus, minus in zip(_MINUENDS, _SUBTRAHENDS, strict=True)]
+    n, quantile = np.asarray(n_free)[:, None], 0.5 + level / 2
+    return np.asarray(t.ppf(quantile, n - 1) / norm.ppf(quantile) * np.sqrt(n / (n - 1)))
+
+
+def _ratio(estimate: FloatArray, replicates: FloatArray, how: Draws) -> Effect | None:
+    """semantic / phonetic of contrasts (3,) and replicates (n_boot, 3); None where the interval has no end."""
+    return _bounded(float(estimate[0] / estimate[1]), _ratios(replicates), how)
+
+
+def _ratio_change(one: _Contrasts, other: _Contrasts, k: int, how: Draws) -> Effect | None:
+    """The ratio of layer k in the second model minus that in the first, replicate by replicate."""
+    before, after = (float(estimates[0, k] / estimates[1, k]) for estimates, _ in (one, other))
+    with np.errstate(invalid="ignore"):
+        drawn = _ratios(other[1][:, :, k]) - _ratios(one[1][:, :, k])
+    return _bounded(after - before, drawn, how)
+
+
+def _ratios(replicates: FloatArray) -> FloatArray:
+    """semantic / phonetic of each replicate; infinite where phonetic is not above 0, for there the ratio has no end."""
+    semantic, phonetic = replicates[:, 0], replicates[:, 1]
+    endless = np.copysign(np.inf, semantic)
+    return np.where(np.isnan(phonetic), np.nan, np.divide(semantic, phonetic, out=endless, where=phonetic > 0))
+
+
+def _bounded(value: float, replicates: FloatArray, how: Draws) -> Effect | None:
+    tail = 50 * (1 - how.level)
+    low, high = np.nanpercentile(replicates, [tail, 100 - tail], method="nearest")
+    return Effect(value, float(low), float(high)) if np.isfinite([low, high]).all() else None
+
+
+def _effects(estimates: FloatArray, replicates: FloatArray, how: Draws) -> list[list[Effect]]:
+    """Percentile intervals: estimates (n, n_layers), replicates (n_boot, n, n_layers) -> n lists of one per layer."""
+    tail = 50 * (1 - how.level)
+    low, high = np.nanpercentile(replicates, [tail, 100 - tail], axis=0)
+    return [
+        [Effect(float(value), float(a), float(b)) for value, a, b in zip(*parts, strict=True)]
+        for parts in zip(estimates, low, high, strict=True)
+    ]
+
+
+def _said(effect: Effect) -> str:
+    return f"{effect.value:.3f} [{effect.low:.3f}, {effect.high:.3f}]"
