@@ -261,9 +261,15 @@ class _FoldRows:
         out = np.ones(n_rows, dtype=bool)
         out[fold.train] = False
         untrained = np.flatnonzero(out)
-        rows = (fold.train, fold.held_out, untrained, np.searchsorted(untrained, fold.held_out))
-        sizes = (fold.train.size, fold.held_out.size, untrained.size)
-        return cls(*(_as_range(part, device) for part in rows), *sizes)
+        return cls(
+            train=_as_range(fold.train, device),
+            held_out=_as_range(fold.held_out, device),
+            untrained=_as_range(untrained, device),
+            held_out_of_untrained=_as_range(np.searchsorted(untrained, fold.held_out), device),
+            n_train=fold.train.size,
+            n_held_out=fold.held_out.size,
+            n_untrained=untrained.size,
+        )
 
 
 def as_tensor(values: Array, dtype: torch.dtype, device: str) -> torch.Tensor:

@@ -97,10 +97,9 @@ class HeldOutRows:
 
     def __init__(self, left: torch.Tensor, basis: FilterBasis) -> None:
         self._left, self._basis = left, basis
-        like = {"dtype": left.dtype, "device": left.device}
-        self._terms = [(run, self._scaled(run, torch.as_tensor(vectors, **like))) for run, vectors in basis.runs]
+        self._terms = [(run, self._scaled(run, left.new_tensor(vectors))) for run, vectors in basis.runs]
         mix = np.concatenate([basis.mix, -np.ones((len(basis.mix), 1))], axis=1)
-        self._mix = torch.as_tensor(mix, **like)
+        self._mix = left.new_tensor(mix)
 
     def residuals(self, coefficients: torch.Tensor, responses: torch.Tensor) -> torch.Tensor:
         """Prediction minus response, (n_alphas, n_rows, n_targets).
@@ -118,7 +117,7 @@ class HeldOutRows:
             stop = start + len(vectors) // n_rows
             torch.mm(vectors, coefficients[run], out=parts[start:stop].flatten(0, 1))
             start = stop
-        return (self._mix @ parts.flatten(1)).unflatten(1, (n_rows, n_targets))
+        return (self._mix @ parts.flatten(1)).view(len(self._mix), n_rows, n_targets)
 
     def smoother(self) -> torch.Tensor:
         """left diag(filter) left' of every alpha, (n_alphas, n_rows, n_rows)."""
