@@ -6,7 +6,7 @@ two-sided test of signs or ranks goes below 2 / 2^5 = .0625, whatever the data.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,9 +163,13 @@ def _over_items(
     return effect, low, high
 
 
-def _parts(n_items: int, n_rows: int) -> list[slice]:
+def _parts(n_items: int, n_rows: int) -> Iterator[slice]:
+    """Slices over the items; a bar shows after three seconds."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
     width = max(1, N_VALUES_AT_ONCE // n_rows)
-    return [slice(k, k + width) for k in range(0, n_items, width)]
+    for k in tqdm(range(0, n_items, width), desc="Paired tests", unit="part", leave=False, delay=3):
+        yield slice(k, k + width)
 
 
 def _result(
@@ -180,6 +184,7 @@ def _result(
 ) -> PairedTest:
     effect, low, high = interval
     known = np.isfinite(effect)
-    columns = (statistic, p, smallest_p, effect, low, high)
-    masked = (np.where(known, values, np.nan).reshape(shape) for values in columns)
-    return PairedTest(method, n.reshape(shape), *masked, coverage)
+    found, p, smallest_p, effect, low, high = (
+        np.where(known, values, np.nan).reshape(shape) for values in (statistic, p, smallest_p, effect, low, high)
+    )
+    return PairedTest(method, n.reshape(shape), found, p, smallest_p, effect, low, high, coverage)
