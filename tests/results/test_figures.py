@@ -60,8 +60,8 @@ def test_the_area_of_a_part_follows_its_value(summary: dict[str, Any]) -> None:
 
 
 def test_nothing_to_show_is_no_figure(summary: dict[str, Any]) -> None:
-    bare = {**summary, "scores": [], "learning": []}
-    assert [job() for _, job in summary_figures(bare, {})] == [None] * 5
+    bare = {**summary, "scores": [], "learning": [], "layer_epochs": []}
+    assert [job() for _, job in summary_figures(bare, {})] == [None] * 6
     only_loss = learning_figure(bare, {"train/loss_step": [(0.0, 1.0), (1.0, 0.5)]})
     assert only_loss is not None
     assert "from 1 to 0.5" in only_loss.alt

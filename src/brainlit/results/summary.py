@@ -110,7 +110,7 @@ def _check_comparable(records: Sequence[ProbeRecord]) -> None:
         )
     for subject in by_subject:
         left_out = {r.stage: r.facts.get("thinned") for r in records if r.subject == subject and r.stage != "during"}
-        if len(left_out) > 1 and left_out["before"] != left_out["after"]:
+        if {"before", "after"} <= set(left_out) and left_out["before"] != left_out["after"]:
             raise ValueError(
                 f"the probes of {subject} before and after training leave out different layers, voxels or mixtures and"
                 " cannot be compared. Probe again with one max_seconds_per_probe."
