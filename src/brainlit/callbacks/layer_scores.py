@@ -63,7 +63,8 @@ def _rows_by_subject(
         roles = (Ys, first.groups, first.fit, first.score, engine.config)
         for name, result in run_probes({"backbone": features[layer][first.rows]}, *roles).items():
             regions = regions_with_all(datamodule.store.subject(name).regions, result.used)
-            rows[name] = curve_rows(result, regions, layer, engine.blocks(result))
+            curve = curve_rows(result, regions, layer, engine.blocks(result))
+            rows[name] = [row for row in curve if row.metric == "r_backbone"]
     return rows
 
 

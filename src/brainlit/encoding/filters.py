@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -67,8 +68,8 @@ def filter_basis(filters: FloatArray, eigenvalues: Array, weight: Array, toleran
         Positive: size in a prediction of a direction whose filter is 1, in standard deviations of the response.
     """
     decade = np.floor(np.log10(np.asarray(eigenvalues, dtype=np.float64)) / RUN_DECADES)
-    starts = np.flatnonzero(np.diff(decade, prepend=-np.inf))
-    runs = [slice(int(a), int(b)) for a, b in zip(starts, [*starts[1:], len(decade)], strict=True)]
+    edges = [*np.flatnonzero(np.diff(decade, prepend=-np.inf)), len(decade)]
+    runs = [slice(int(a), int(b)) for a, b in pairwise(edges)]
     found = [np.linalg.svd(filters[:, run] * weight[run], full_matrices=False) for run in runs]
     limit = _cut([sizes for _, sizes, _ in found], tolerance)
     mixes, kept = [np.zeros((len(filters), 0))], []
