@@ -64,8 +64,8 @@ def test_whole_stories_are_drawn_and_one_cannot_be() -> None:
     np.testing.assert_allclose(weights.mean(axis=0), 1.0, atol=0.15)
     with pytest.raises(ValueError, match="one story cannot be drawn"):
         block_weights(np.zeros(50, dtype=np.int64), 10, 5, 0, "stories")
-    with pytest.raises(ValueError, match=r"'storys'.*stories"):
-        block_weights(GROUPS, 10, 5, 0, "storys")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'storiez'.*stories"):
+        block_weights(GROUPS, 10, 5, 0, "storiez")  # type: ignore[arg-type]
 
 
 def test_intervals_are_stretched_percentiles_of_the_replicates() -> None:
