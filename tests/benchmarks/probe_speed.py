@@ -45,8 +45,8 @@ STORY_TRS = 300
 DELAYS_TRS = (1, 2, 3, 4)
 KEEP_VARIANCE = 0.99
 DECAY = 0.68
-"""Singular values of a band fall with this power of their rank: 99 % of the variance of 256 + 102 + 256 features at four
-delays is in about 1,600 components."""
+"""Singular values of a band fall with this power of their rank: 99 % of the variance of 256 + 102 + 256 features at
+four delays is in about 1,600 components."""
 N_TARGETS_BATCH = 2000
 Seconds = tuple[float, float]
 """Processor, wall."""
