@@ -20,10 +20,8 @@ def planted_task(kind="single", sizes=SIZES, labels=LABELS, text=None, metric="a
     for part, n_clips in sizes.items():
         examples[part] = []
         for k in range(n_clips):
-            if kind == "single":
-                label = str(rng.choice(labels))
-            else:
-                label = [name for name in labels if rng.random() < 0.4]
+            several = [name for name in labels if rng.random() < 0.4]
+            label = several if kind == "multi" else str(rng.choice(labels))
             examples[part].append((clip(part, k, text(label) if text else ""), label))
     return make_task(name, kind, examples, metric=metric)
 

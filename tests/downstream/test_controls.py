@@ -20,6 +20,7 @@ from brainlit.downstream.probes import ProbeConfig
 from brainlit.downstream.scores import Draws
 from tests.backbones.conftest import load, save_mini
 from tests.downstream.planted import clip, planted_features, planted_task
+from tests.downstream.test_compare import answered
 
 LINEAR = ProbeConfig(probes=("linear",), strengths=(0.1, 0.01))
 WORDS = {"blue": "the sky", "green": "the grass", "red": "the rose", "white": "the snow"}
@@ -55,6 +56,14 @@ def test_a_score_above_what_reading_allows_is_said_to_be():
     assert transcript_only(task).score().value < 0.4
     (warning,) = with_controls(model(task), task_controls(task, 12, LINEAR)).warnings
     assert "not in which words are said" in warning
+
+
+def test_a_difference_that_may_be_chance_is_said_to_be():
+    task = planted_task(sizes={"train": 20, "choose": 20, "test": 40}, text=WORDS.get)
+    reader = replace(answered(task, np.arange(40) < 20), facts={"known_words/test": "1.0"})
+    (warning,) = with_controls(answered(task, np.arange(40) % 10 < 6), {"transcript": reader}).warnings
+    assert "accuracy 0.600 (linear), and 0.500" in warning
+    assert "may be chance, so the score is no evidence for semantics" in warning
 
 
 def test_where_the_reader_knows_no_word_it_is_blind():

@@ -65,7 +65,6 @@ def test_clips_hold_their_word_and_its_phones(tasks):
         for part in ("train", "test_unseen_words")
         for clip, row in zip(task.clips[part], task.targets[part], strict=True)
     }
-    assert {"b", "t", "k"} - phones.get("bank", set("b")) == {"t", "k"} - phones.get("bank", set())
     for word, first in (("bread", "b"), ("tax", "t"), ("melody", "m"), ("salty", "s"), ("penny", "p")):
         assert first in phones[word]
     lengths_s = [len(clip.sound()) / 16_000 for clip in task.clips["train"]]

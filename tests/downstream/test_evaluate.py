@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from brainlit.downstream import make_task
 from brainlit.downstream.evaluate import evaluate
 from brainlit.downstream.probes import ProbeConfig
 from brainlit.downstream.result import load_result
-from tests.downstream.planted import LABELS, SIZES, planted_features, planted_task
+from tests.downstream.planted import LABELS, SIZES, clip, planted_features, planted_task
 
 LINEAR = ProbeConfig(probes=("linear",), strengths=(0.1, 0.01))
 
@@ -118,10 +119,19 @@ def test_rows_hold_every_layer_part_and_probe():
     }  # fmt: skip
 
 
+def test_where_the_speaker_is_the_answer_clips_are_drawn():
+    names = tuple(f"speaker {k}" for k in range(10))
+    parts = {part: [(clip(part, k), names[k % 10]) for k in range(40)] for part in ("train", "choose", "test")}
+    asked = make_task("who", "single", parts, metric="accuracy")
+    assert run(asked, planted_features(asked, {0: 1.0})).score("test").drawn == "clips"
+    task = planted_task()
+    assert run(task, planted_features(task, {0: 1.0})).score("test").drawn == "speakers"
+
+
 def test_what_was_not_asked_is_not_answered():
     task = planted_task()
     result = run(task, planted_features(task, {0: 0.5}))
-    with pytest.raises(ValueError, match="no test part 'tset'. Did you mean 'test'"):
+    with pytest.raises(ValueError, match=r"no test part 'tset'\. Did you mean 'test'"):
         result.score("tset")
     with pytest.raises(ValueError, match="was not probed with 'mlp'"):
         result.score("test", "mlp")

@@ -58,9 +58,8 @@ def test_a_clip_has_the_same_vector_alone_and_in_any_batch(backbone, clips):
 
 
 def test_it_is_the_mean_over_whole_frames_and_nothing_else(backbone, clips):
-    for clip, values in zip(
-        clips[2:4], zip(*clip_features(backbone, clips[2:4], progress=False).values()), strict=True
-    ):
+    found = np.stack(list(clip_features(backbone, clips[2:4], progress=False).values()), axis=1)
+    for clip, values in zip(clips[2:4], found, strict=True):
         n_samples = len(clip.sound())
         n_frames = int(backbone.frame_mask(torch.ones(1, n_samples, dtype=torch.bool)).sum())
         fewest = next(

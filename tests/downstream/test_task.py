@@ -36,7 +36,7 @@ def test_parts_share_one_sorted_label_map():
 
 def test_the_label_map_is_the_same_whatever_the_hash_seed():
     code = (
-        "import json; from tests.downstream.test_task import *;"
+        "import json; from brainlit.downstream import make_task; from tests.downstream.planted import clip;"
         "words = {'set order ' + str(k) for k in range(40)};"
         "pairs = {p: [(clip(p, k), w) for k, w in enumerate(words)] for p in ('train', 'choose', 'test')};"
         "task = make_task('t', 'single', pairs);"
@@ -160,9 +160,9 @@ def test_a_clip_is_cut_where_it_says_at_16_khz(tmp_path):
 
 def test_a_clip_that_cannot_be_is_refused(tmp_path):
     samples = np.zeros(1600, dtype=np.int16)
-    with pytest.raises(ValueError, match="begins at 0.2 s, but its source ends at 0.100 s"):
+    with pytest.raises(ValueError, match=r"begins at 0\.2 s, but its source ends at 0\.100 s"):
         Clip("late", samples, 0.2).sound()
-    with pytest.raises(ValueError, match="'back' is from 0.2 to 0.1 s"):
+    with pytest.raises(ValueError, match=r"'back' is from 0\.2 to 0\.1 s"):
         Clip("back", samples, 0.2, 0.1)
     with pytest.raises(ValueError, match="float64 samples"):
         Clip("floats", samples.astype(float))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -152,8 +151,11 @@ def _verdict(result: TaskResult, reader: TaskResult, part: str, draws: Draws | N
     values = (
         f"{part}: {result.metric} {score.value:.3f} ({probe}), and {read.value:.3f} from the words of the transcript"
     )
-    if compare(reader, _only(result, probe), part, draws=draws).low > 0:
+    above = compare(reader, _only(result, probe), part, draws=draws)
+    if above.low > 0:
         return f"{values}. What lies above that is not in which words are said: their sound or order, or the voice."
+    if above.difference > 0:
+        return f"{values}. The difference may be chance, so the score is no evidence for semantics."
     return f"{values}. Words by themselves reach this score, so it is no evidence for semantics."
 
 
@@ -169,5 +171,5 @@ def _bags(clips: Sequence[Clip], vocabulary: Mapping[str, int]) -> Float32Array:
     """1 for each known word of a clip: (n_clips, n_words)."""
     bags = np.zeros((len(clips), len(vocabulary)), dtype=np.float32)
     for row, clip in zip(bags, clips, strict=True):
-        row[[vocabulary[word] for word in Counter(_words(clip)) if word in vocabulary]] = 1
+        row[[vocabulary[word] for word in _words(clip) if word in vocabulary]] = 1
     return bags

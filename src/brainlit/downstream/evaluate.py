@@ -72,10 +72,18 @@ def task_result(task: Task, model: str, layers: tuple[int, ...], probes: Mapping
         layers=layers,
         truth={part: task.targets[part] for part in parts},
         clips={part: tuple(clip.name for clip in task.clips[part]) for part in parts},
-        speakers={part: tuple(clip.speaker for clip in task.clips[part]) for part in parts},
+        speakers={part: _speakers(task, part) for part in parts},
         probes=probes,
         facts=task.facts,
     )
+
+
+def _speakers(task: Task, part: str) -> tuple[str, ...]:
+    """Who speaks, for intervals; nobody where the speaker is the answer: drawing speakers would draw labels."""
+    names = tuple(clip.speaker for clip in task.clips[part])
+    if task.kind == "single" and names == tuple(task.labels[k] for k in task.targets[part]):
+        return ("",) * len(names)
+    return names
 
 
 def _choose(task: Task, fitted: list[Fitted]) -> ProbeOutcome:

@@ -53,7 +53,8 @@ class TaskResult:
     truth : mapping of test part to int array
         The right answers, as in Task.
     clips, speakers : mapping of test part to tuple of str
-        Whom results of other models are paired by, and whom intervals are drawn by.
+        What results of other models are paired by, and whom intervals are drawn by; speakers are empty where they are
+        unknown, or are what was asked.
     probes : mapping of probe to ProbeOutcome
     controls : mapping of control to its Estimate by part
     warnings : tuple of str
