@@ -59,6 +59,21 @@ def test_pure_noise_seldom_passes(autocorrelation: float, n_repeats: int, method
     assert np.nan_to_num(ceiling.ceiling_r > 0.4).mean() > 0.01
 
 
+@pytest.mark.parametrize(("autocorrelation", "share"), [(0.0, 0.031), (0.6, 0.084)])
+def test_the_published_rule_passes_noise_that_ours_does_not(autocorrelation: float, share: float) -> None:
+    """SP over a total power of 1, although rows were cut off after z-scoring, and no test: ceilings of chance."""
+    from scipy.signal import lfilter
+
+    white = np.random.default_rng(11).standard_normal((10, 331, 3000))
+    noise = lfilter([1.0], [1.0, -autocorrelation], white, axis=1)
+    noise = ((noise - noise.mean(axis=1, keepdims=True)) / noise.std(axis=1, keepdims=True))[:, 40:]
+    signal_power = (10 * noise.mean(axis=0).var(axis=0) - noise.var(axis=1).mean(axis=0)) / 9
+    with np.errstate(invalid="ignore", divide="ignore"):
+        published = np.nan_to_num(1 / np.sqrt(1 + (1 / signal_power - 1) / 10)) * (signal_power > 0)
+    assert (published > 0.4).mean() == pytest.approx(share, abs=0.015)
+    assert noise_ceiling(noise).reliable(0.4).mean() < 0.01
+
+
 @every_method
 def test_real_signal_passes(method: CeilingMethod) -> None:
     _, repeats = simulate(5, 300, 200, 0.3, seed=4)
