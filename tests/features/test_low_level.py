@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainlit.features import LOW_LEVEL, SEMANTIC, STANDARD, low_level_spaces
+from brainlit.features import LOW_LEVEL, SEMANTIC, STANDARD, SUB_BANDS, low_level_spaces, sub_band_columns
 from brainlit.features.inventory import count_phones
 from tests.features.tone import spoken, tone_story
 
@@ -54,3 +54,12 @@ def test_the_page_names_exactly_the_spaces_and_says_which_need_phones():
         assert row.split("|")[-1].strip() == ("yes" if needs_phones else "no"), name
         assert ("low_level" in row) == (name in LOW_LEVEL), name
         assert ("**" in row) == (name in STANDARD), name
+
+
+def test_every_space_has_a_sub_band_and_columns_are_found_by_it() -> None:
+    assert {space.sub_band for space in LOW_LEVEL.values()} == set(SUB_BANDS) - {"other"}
+    columns = ["envelope/envelope", "phone_rate/phone_rate", "phones/AA", "articulation/nasal", "own/x", "mfcc/mfcc_00"]
+    found = sub_band_columns(columns)
+    assert found == {"spectral": [0, 5], "articulatory": [3], "phonemic": [2], "rates": [1], "other": [4]}
+    assert list(found) == list(SUB_BANDS)
+    assert sub_band_columns([]) == {}

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from brainlit.results.region_scores import Score, block_weights
 from brainlit.results.score_table import (
     ALL_VOXELS,
+    FORMULAS,
     ScoreRow,
     ScoreTable,
+    curve_rows,
     partition_scores,
     probe_rows,
     regions_with_all,
@@ -99,3 +103,71 @@ def test_two_rows_of_one_name_are_refused() -> None:
     row = ScoreRow("a", 0, "r", 3, Score(1.0))
     with pytest.raises(ValueError, match="share region"):
         ScoreTable([row, row])
+
+
+def test_drawing_every_block_once_gives_the_values(brain: FakeBrain) -> None:
+    """So replicates follow the same formulas as the values: impacts and normalised correlations among them."""
+    result = brain.probe(epoch=4, layer=2)
+    block_of_row, weights = block_weights(result.score_groups, **BOOTSTRAP)
+    once = block_of_row, np.ones((1, weights.shape[1]))
+    rows = probe_rows(result, regions_with_all(brain.regions, result.used), 2, once)
+    drawn = {row.metric: row.score for row in rows if row.region == "semantic" and row.score.replicates is not None}
+    for metric in ("impact_residual_lag0", "impact_residual_lags", "impact_banded_ridge", "low_level_share"):
+        assert metric in drawn
+    assert {"normalised_raw", "normalised_ratio_of_means", "normalised_mean_of_ratios"} < set(drawn)
+    for metric, score in drawn.items():
+        assert score.replicates == pytest.approx([score.value], rel=1e-3, abs=1e-4), metric
+
+
+def test_impacts_have_intervals_and_old_files_only_values(brain: FakeBrain, table: ScoreTable) -> None:
+    for way in ("residual_lag0", "residual_lags", "banded_ridge"):
+        row = table.get("semantic", 2, f"impact_{way}")
+        assert row is not None
+        assert row.score.interval is not None
+        assert row.score.interval[0] < row.score.value < row.score.interval[1]
+    result = replace(brain.probe(epoch=4, layer=2), rest_predictions={})
+    blocks = block_weights(result.score_groups, **BOOTSTRAP)
+    old = ScoreTable(probe_rows(result, {"semantic": brain.regions["semantic"]}, 2, blocks))
+    row = old.get("semantic", 2, "impact_residual_lags")
+    assert row is not None
+    assert row.score == Score(value(table, "semantic", "impact_residual_lags"))
+
+
+def test_split_adds_up_in_every_region(table: ScoreTable) -> None:
+    for region in (ALL_VOXELS, "semantic", "auditory", "null"):
+        split = [row.score.value for row in table.rows if row.region == region and row.metric.startswith("split_")]
+        assert len(split) == 3
+        assert sum(split) == pytest.approx(value(table, region, "r2_joint"), abs=1e-4)
+
+
+def test_both_normalised_correlations_over_the_voxels_above_the_threshold() -> None:
+    brain = FakeBrain("sub-1")
+    brain.ceiling = np.where(np.arange(24) % 4 == 0, 0.05, np.linspace(0.3, 0.9, 24))
+    brain.ceiling[1] = np.nan
+    result = brain.probe(epoch=4, layer=2)
+    blocks = block_weights(result.score_groups, **BOOTSTRAP)
+    rows = probe_rows(result, regions_with_all(brain.regions, result.used), 2, blocks)
+    found = {row.metric: row for row in rows if row.region == "semantic" and row.metric.startswith("normalised_")}
+    kept = np.array([2, 3, 5, 6, 7])
+    r, ceiling = result.r_by_model["backbone"][kept], brain.ceiling[kept]
+    assert {row.n_voxels for row in found.values()} == {5}
+    assert found["normalised_n_dropped"].score.value == 3
+    assert found["normalised_raw"].score.value == pytest.approx(r.mean())
+    assert found["normalised_ceiling"].score.value == pytest.approx(ceiling.mean())
+    assert found["normalised_ratio_of_means"].score.value == pytest.approx(r.mean() / ceiling.mean())
+    assert found["normalised_mean_of_ratios"].score.value == pytest.approx((r / ceiling).mean())
+    assert set(found) <= set(FORMULAS)
+    with pytest.raises(ValueError, match="min_ceiling is 0"):
+        probe_rows(result, {"semantic": brain.regions["semantic"]}, 2, blocks, min_ceiling=0)
+
+
+def test_a_layer_of_the_curve_has_r_and_r2_and_with_other_bands_the_parts(brain: FakeBrain) -> None:
+    alone, together = brain.probe(epoch=4, layer=1, alone=True), brain.probe(epoch=4, layer=1)
+    regions, blocks = {"semantic": brain.regions["semantic"]}, block_weights(alone.score_groups, **BOOTSTRAP)
+    rows = {row.metric: row.score for row in curve_rows(alone, regions, 1, blocks)}
+    assert set(rows) == {"r_backbone", "r2_backbone"}
+    assert rows["r2_backbone"].value == pytest.approx(alone.region(regions["semantic"])["r2"])
+    low, high = rows["r2_backbone"].interval or (0, 0)
+    assert low < rows["r2_backbone"].value < high
+    parts = {row.metric for row in curve_rows(together, regions, 1, blocks)}
+    assert {"partition_semantic", "split_backbone", "impact_residual_lags"} < parts

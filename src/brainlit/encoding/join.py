@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,17 @@ def join_results(parts: Sequence[ProbeResult]) -> ProbeResult:
     first = parts[0]
     for part in parts[1:]:
         _check_alike(first, part)
-    tables = {name: _join_table([getattr(part, name) for part in parts]) for name in _TABLES}
+    tables: dict[str, Any] = {name: _join_table([getattr(part, name) for part in parts]) for name in _TABLES}
     at_edge, low, high = alpha_edges(tables["alpha_index"], len(first.meta["alphas"]))
     lasting = [text for text in first.meta["warnings"] if text not in _edge_texts(first)]
     meta = {**first.meta, "alpha_at_low_edge": low, "alpha_at_high_edge": high}
-    return ProbeResult(
-        **{name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in _PER_VOXEL},
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in _PER_VOXEL
+    }
+    return replace(
+        first,
+        **arrays,
         **tables,
-        score_groups=first.score_groups,
         ceiling=_join_ceilings(parts),
         alpha_at_edge=at_edge,
         n_dropped=sum(part.n_dropped for part in parts),

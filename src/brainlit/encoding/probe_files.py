@@ -14,6 +14,8 @@ from brainlit.encoding.result import ProbeResult
 
 FORMAT = "brainlit-probe"
 VERSION = 1
+SLASH = ":"
+"""For the slash in names of sub-bands, which would make groups in a file."""
 _ARRAYS = ("r", "r2", "observed", "score_groups", "used")
 _SAVED_PREDICTIONS = ("backbone", "low_level", "backbone+low_level")
 """Models whose predictions are saved besides the joint one: those that bootstraps of the low-level share need."""
@@ -83,13 +85,13 @@ def _write(result: ProbeResult, file: Any) -> None:
         table = file.create_group(name, track_order=True)
         for key, values in getattr(result, name).items():
             if name != "predictions" or key in (*_SAVED_PREDICTIONS, result.joint):
-                table.create_dataset(key, data=values)
+                table.create_dataset(key.replace("/", SLASH), data=values)
 
 
 def _read(file: Any) -> ProbeResult:
     fields: dict[str, Any] = {name: np.asarray(file[name]) for name in _ARRAYS}
     for name in (*_TABLES, *_LATER_TABLES):
-        fields[name] = {key: np.asarray(values) for key, values in file[name].items()} if name in file else {}
+        fields[name] = _read_table(file[name]) if name in file else {}
     return ProbeResult(
         **fields,
         ceiling=np.asarray(file["ceiling"]) if "ceiling" in file else None,
@@ -97,3 +99,7 @@ def _read(file: Any) -> ProbeResult:
         n_dropped=int(file.attrs["n_dropped"]),
         meta=json.loads(file.attrs["meta"]),
     )
+
+
+def _read_table(group: Any) -> dict[str, Any]:
+    return {key.replace(SLASH, "/"): np.asarray(values) for key, values in group.items()}

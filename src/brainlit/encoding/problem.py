@@ -17,6 +17,7 @@ from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.folds import Fold, make_folds
 from brainlit.encoding.gammas import gamma_pool, inside_set
 from brainlit.encoding.groups import Array, BoolArray, Float32Array, FloatArray, IntArray
+from brainlit.encoding.leaks import refuse_leaking_folds
 from brainlit.encoding.partition import model_name, split_r2, subsets
 from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets
 from brainlit.encoding.result import Int16Array
@@ -78,6 +79,7 @@ class Problem:
     ) -> None:
         self.rows, self.targets, self.settings, self.cache = rows, targets, settings, cache
         self.folds: list[Fold] = make_folds(rows.fit_groups, settings.n_folds, settings.purge, rows.fit_times)
+        refuse_leaking_folds(self.folds, rows.fit_groups, rows.fit_times, settings.purge)
         self.alphas = np.asarray(settings.alphas, dtype=np.float64)
 
     # --- Fitting ---

@@ -116,7 +116,11 @@ class Roles:
 
 
 def make_roles(
-    roles: Mapping[str, Sequence[str]], n_trs_of: Mapping[str, int], purge_trs: int, allow: Sequence[str] = ()
+    roles: Mapping[str, Sequence[str]],
+    n_trs_of: Mapping[str, int],
+    purge_trs: int,
+    allow: Sequence[str] = (),
+    sounds: Mapping[str, str] | None = None,
 ) -> Roles:
     """Read the spans of every role and refuse leaks between them.
 
@@ -129,11 +133,14 @@ def make_roles(
         longest delay, so that no row of one role is computed from sound or responses of another.
     allow : sequence of str
         Pairs of roles that may share rows all the same, in words: 'fit and choose'.
+    sounds : mapping of story to hash of its sound, optional
+        SHA-256 of the samples, say. Stories with the same sound under two names count as one.
 
     Raises
     ------
     LeakError
-        If spans overlap, or spans of different roles lie closer than purge_trs in one story.
+        If spans overlap, or spans of different roles lie closer than purge_trs in one story, or one sound serves two
+        roles under two names.
     ValueError
         For unknown roles or stories, spans that are empty or outside their story, or a negative purge.
     """
@@ -149,6 +156,7 @@ def make_roles(
     for first, second in combinations(by_role, 2):
         if frozenset((first, second)) not in allowed:
             _refuse_leaks(first, by_role[first], second, by_role[second], purge_trs)
+            _refuse_same_sound(first, by_role[first], second, by_role[second], sounds or {})
     return Roles(by_role, purge_trs, tuple(allow))
 
 
@@ -172,6 +180,19 @@ def _refuse_leaks(first: str, ours: tuple[Span, ...], second: str, theirs: tuple
                     f"{a} ({first}) and {b} ({second}) are {gap_trs} TRs apart; window and delays reach over"
                     f" {purge_trs} TRs (purge_trs).{cure}"
                 )
+
+
+def _refuse_same_sound(
+    first: str, ours: tuple[Span, ...], second: str, theirs: tuple[Span, ...], sounds: Mapping[str, str]
+) -> None:
+    story_of = {sounds[span.story]: span.story for span in ours if span.story in sounds}
+    for span in theirs:
+        same = story_of.get(sounds.get(span.story, ""))
+        if same is not None and same != span.story:
+            raise LeakError(
+                f"{same!r} ({first}) and {span.story!r} ({second}) are the same sound under two names. Leave one of them"
+                f" out, or say so in words: allow: ['{first} and {second}']."
+            )
 
 
 def _allowed_pair(words: str) -> frozenset[str]:

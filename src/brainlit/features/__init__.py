@@ -5,7 +5,7 @@ from __future__ import annotations
 from brainlit.features.config import FeatureConfig, LanguageModelConfig
 from brainlit.features.extractor import SEMANTIC, FeatureExtractor
 from brainlit.features.language_model import LanguageModel
-from brainlit.features.low_level import LOW_LEVEL, STANDARD, low_level_spaces
+from brainlit.features.low_level import LOW_LEVEL, STANDARD, SUB_BANDS, low_level_spaces, sub_band_columns
 from brainlit.features.phonemic import phone_classes, phone_rate
 from brainlit.features.rates import word_length, word_rate
 from brainlit.features.resample import lanczos_matrix, lanczos_resample
@@ -17,6 +17,7 @@ __all__ = [
     "LOW_LEVEL",
     "SEMANTIC",
     "STANDARD",
+    "SUB_BANDS",
     "FeatureConfig",
     "FeatureExtractor",
     "LanguageModel",
@@ -29,6 +30,7 @@ __all__ = [
     "phone_classes",
     "phone_rate",
     "read_word_vectors",
+    "sub_band_columns",
     "word_length",
     "word_rate",
     "word_vectors",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal, get_args
 
 from brainlit.features.articulation import articulation
 from brainlit.features.config import PerTr
@@ -15,15 +16,22 @@ from brainlit.features.spectral import envelope, log_mel, mfcc, power_spectrum
 from brainlit.hints import did_you_mean
 from brainlit.stories import FeatureSpace, Story
 
+SubBand = Literal["spectral", "articulatory", "phonemic", "rates", "other"]
+SUB_BANDS: tuple[SubBand, ...] = get_args(SubBand)
+"""Finer cut of the low-level band, in the order that everything keeps; 'other' holds what a data set brings itself."""
+
 
 @dataclass(frozen=True)
 class LowLevelSpace:
-    """How a space is computed, and whether stories without phone times can have it.
+    """How a space is computed, what it describes, and whether stories without phone times can have it.
 
     Parameters
     ----------
     function : function
         Story -> FeatureSpace, with the keyword per_tr; with `inventory` too where needs_inventory.
+    sub_band : str
+        What it is of: sound ('spectral'), how phones are made ('articulatory'), which phones ('phonemic'), or pace
+        ('rates').
     needs_phones : bool
         The story must have phone times.
     needs_inventory : bool
@@ -31,6 +39,7 @@ class LowLevelSpace:
     """
 
     function: Callable[..., FeatureSpace]
+    sub_band: SubBand
     needs_phones: bool = False
     needs_inventory: bool = False
 
@@ -43,19 +52,19 @@ class LowLevelSpace:
 
 LOW_LEVEL = MappingProxyType(
     {
-        "log_mel": LowLevelSpace(log_mel),
-        "envelope": LowLevelSpace(envelope),
-        "power_spectrum": LowLevelSpace(power_spectrum),
-        "mfcc": LowLevelSpace(mfcc),
-        "word_rate": LowLevelSpace(word_rate),
-        "word_length": LowLevelSpace(word_length),
-        "pauses": LowLevelSpace(pauses),
-        "phone_rate": LowLevelSpace(phone_rate, needs_phones=True),
-        "phone_classes": LowLevelSpace(phone_classes, needs_phones=True),
-        "phones": LowLevelSpace(phones, needs_phones=True, needs_inventory=True),
-        "diphones": LowLevelSpace(diphones, needs_phones=True, needs_inventory=True),
-        "triphones": LowLevelSpace(triphones, needs_phones=True, needs_inventory=True),
-        "articulation": LowLevelSpace(articulation, needs_phones=True),
+        "log_mel": LowLevelSpace(log_mel, "spectral"),
+        "envelope": LowLevelSpace(envelope, "spectral"),
+        "power_spectrum": LowLevelSpace(power_spectrum, "spectral"),
+        "mfcc": LowLevelSpace(mfcc, "spectral"),
+        "word_rate": LowLevelSpace(word_rate, "rates"),
+        "word_length": LowLevelSpace(word_length, "rates"),
+        "pauses": LowLevelSpace(pauses, "rates"),
+        "phone_rate": LowLevelSpace(phone_rate, "rates", needs_phones=True),
+        "phone_classes": LowLevelSpace(phone_classes, "articulatory", needs_phones=True),
+        "phones": LowLevelSpace(phones, "phonemic", needs_phones=True, needs_inventory=True),
+        "diphones": LowLevelSpace(diphones, "phonemic", needs_phones=True, needs_inventory=True),
+        "triphones": LowLevelSpace(triphones, "phonemic", needs_phones=True, needs_inventory=True),
+        "articulation": LowLevelSpace(articulation, "articulatory", needs_phones=True),
     }
 )
 
@@ -67,6 +76,28 @@ def low_level_spaces(story: Story) -> list[FeatureSpace]:
     """The standard spaces that the story allows, in a fixed order; the last two only where it has phones."""
     allowed = [name for name in STANDARD if story.phones is not None or not LOW_LEVEL[name].needs_phones]
     return [LOW_LEVEL[name].compute(story) for name in allowed]
+
+
+def sub_band_columns(columns: Sequence[str]) -> dict[SubBand, list[int]]:
+    """Which columns of the low-level band belong to which sub-band.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Names as 'space/column', as a store gives them (`StoryStore.band_columns('low_level')`).
+
+    Returns
+    -------
+    dict of sub-band to positions
+        In the order of SUB_BANDS, without empty ones.
+
+    >>> sub_band_columns(["word_rate/word_rate", "log_mel/mel_00", "log_mel/mel_01", "loudness/dB"])
+    {'spectral': [1, 2], 'rates': [0], 'other': [3]}
+    """
+    spaces = [column.partition("/")[0] for column in columns]
+    of_column = [LOW_LEVEL[space].sub_band if space in LOW_LEVEL else "other" for space in spaces]
+    found = {name: [k for k, own in enumerate(of_column) if own == name] for name in SUB_BANDS}
+    return {name: positions for name, positions in found.items() if positions}
 
 
 def require_known(names: Iterable[str]) -> None:

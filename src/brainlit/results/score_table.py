@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.encoding.impact import banded_rest
 from brainlit.results.region_scores import BoolArray, FloatArray, IntArray, Score, region_replicates
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 MIN_CEILING = 0.1
 MIN_SHARE_WITH_CEILING = 0.75
 ALL_VOXELS = "all voxels"
+VOXELS_AT_ONCE = 256
+Blocks = tuple[IntArray, FloatArray]
 KINDS = ("semantic", "auditory", "null")
 
 FORMULAS = {
@@ -33,9 +36,22 @@ FORMULAS = {
     "low_level_share": "(R2_B + R2_L - R2_BL) / R2_B, each R2 summed over the voxels; left out where the 95 %"
     " interval of R2_B reaches 0",
     "impact_residual_lag0": "100 (r_B - r_B|L) / r_B, each r a mean over voxels; low-level features regressed out of"
-    " the backbone's features at lag 0 (as published)",
+    " the backbone's features at lag 0 (as published); left out where r_B is not above 0",
     "impact_residual_lags": "as before, regressed out over lags -k..k",
     "impact_banded_ridge": "as before, r_B|L from the backbone's part of a banded ridge with the low-level band",
+    "r2_low_level, r2_semantic, r2_joint": "as r2_backbone, of the other models",
+    "split": "product measure: sum over rows of p_b (2 y - p) over that of y^2, p_b being the band's part of the joint"
+    " prediction p; mean over voxels; adds up to R2 of the joint model; no interval",
+    "sub_split": "as split, of a joint model in which bands are cut into sub-bands",
+    "sub_unique": "R2 of that joint model minus R2 of the same without the sub-band, mean over voxels; no interval",
+    "normalised_raw": "mean r_backbone of the voxels whose ceiling is known and not under the threshold; only these"
+    " count in the numbers that begin with normalised_",
+    "normalised_ceiling": "mean ceiling of the same voxels; held fixed in the intervals",
+    "normalised_ratio_of_means": "normalised_raw / normalised_ceiling; never clipped",
+    "normalised_mean_of_ratios": "mean over the same voxels of r_backbone / ceiling; never clipped; voxels with a low"
+    " ceiling have as much say as others and more scatter",
+    "normalised_n_dropped": "voxels of the region whose ceiling is unknown or under the threshold"
+    f" ({MIN_CEILING} unless said); dropped above",
     "partition": "unique and shared R2 from the seven nested models, mean over voxels; the parts add up to R2 of the"
     " joint model and may be negative on held-out data",
 }
@@ -85,9 +101,13 @@ def regions_with_all(regions: Mapping[str, BoolArray], used: BoolArray) -> dict[
 
 
 def probe_rows(
-    result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: tuple[IntArray, FloatArray]
+    result: ProbeResult,
+    regions: Mapping[str, BoolArray],
+    layer: int,
+    blocks: Blocks,
+    min_ceiling: float = MIN_CEILING,
 ) -> list[ScoreRow]:
-    """All numbers of the partition layer.
+    """All numbers of one layer that its bands allow.
 
     Parameters
     ----------
@@ -96,40 +116,42 @@ def probe_rows(
     layer : int
         Which layer the backbone band held (0 is the input of the first layer).
     blocks : result of `region_scores.block_weights` for result.score_groups
+    min_ceiling : float
+        Voxels with a lower ceiling are dropped from the normalised numbers, and counted.
     """
-    replicates = {
-        model: region_replicates(result.observed, predicted, result.score_groups, regions, blocks)
-        for model, predicted in result.predictions.items()
-    }
-    with_ceiling = _with_ceiling(result, regions)
-    drawn = region_replicates(
-        result.observed, result.predictions["backbone"], result.score_groups, with_ceiling, blocks
-    )
+    drawn = {model: _drawn(result, predicted, regions, blocks) for model, predicted in result.predictions.items()}
+    rests = rest_scores(result, regions, blocks)
     rows = []
     for region, mask in regions.items():
-        r = _region_scores(result.r_by_model, replicates, region, mask, which=0)
-        r2 = _region_scores(result.r2_by_model, replicates, region, mask, which=1)
+        r = _region_scores(result.r_by_model, drawn, region, mask, which=0)
+        r2 = _region_scores(result.r2_by_model, drawn, region, mask, which=1)
         scores = {f"r_{_short(model, r)}": score for model, score in r.items()}
         scores |= {f"r2_{_short(model, r2)}": score for model, score in r2.items()}
         scores |= {f"partition_{part}": score for part, score in partition_scores(r2).items()}
-        scores |= _low_level(result, r2, mask)
-        if region in with_ceiling:
-            scores |= _ceiling(result, with_ceiling[region], drawn[region][0])
+        scores |= _split_scores(result, mask)
+        scores |= _low_level(r, r2, {way: by_region[region] for way, by_region in rests.items()})
         rows += [ScoreRow(region, layer, name, int(mask.sum()), score) for name, score in scores.items()]
-    return rows
-
-
-def curve_rows(
-    result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: tuple[IntArray, FloatArray]
-) -> list[ScoreRow]:
-    """The alignment of one layer alone, for the layer curve."""
-    replicates = region_replicates(
-        result.observed, result.predictions["backbone"], result.score_groups, regions, blocks
+    return (
+        rows
+        + _ceiling_rows(result, regions, layer, blocks)
+        + normalised_rows(result, regions, layer, blocks, min_ceiling)
     )
-    r = result.r_by_model["backbone"]
+
+
+def curve_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: Blocks) -> list[ScoreRow]:
+    """The numbers of a layer of the curve: r and R2 of the backbone, and the parts where it has other bands beside it.
+
+    Parameters are those of `probe_rows`.
+    """
+    if len(result.r_by_model) > 1:
+        return probe_rows(result, regions, layer, blocks)
+    drawn = _drawn(result, result.predictions["backbone"], regions, blocks)
     return [
-        ScoreRow(region, layer, "r_backbone", int(mask.sum()), Score(float(r[mask].mean()), replicates[region][0]))
+        ScoreRow(region, layer, f"{name}_backbone", int(mask.sum()), Score(_mean(table["backbone"], mask), replicates))
         for region, mask in regions.items()
+        for name, table, replicates in zip(
+            ("r", "r2"), (result.r_by_model, result.r2_by_model), drawn[region], strict=True
+        )
     ]
 
 
@@ -156,6 +178,96 @@ def partition_scores(r2: Mapping[str, Score]) -> dict[str, Score]:
     return {part: Score(float(value[0]), replicates.get(part)) for part, value in values.items()}
 
 
+def rest_scores(result: ProbeResult, regions: Mapping[str, BoolArray], blocks: Blocks) -> dict[str, dict[str, Score]]:
+    """What correlation each way of taking low-level features out leaves, per region, with replicates where kept."""
+    replicates: dict[str, dict[str, FloatArray]] = {
+        way: {region: pair[0] for region, pair in _drawn(result, predicted, regions, blocks).items()}
+        for way, predicted in result.rest_predictions.items()
+    }
+    if "banded_ridge" in result.r_rest:
+        models = [result.predictions[model] for model in ("backbone+low_level", "low_level")]
+        replicates["banded_ridge"] = _voxelwise(
+            result, models, lambda both, low, _: banded_rest(both, low), regions, blocks
+        )
+    return {
+        way: {
+            region: Score(_mean(rest, mask), replicates[way][region] if way in replicates else None)
+            for region, mask in regions.items()
+        }
+        for way, rest in result.r_rest.items()
+    }
+
+
+def normalised_rows(
+    result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: Blocks, min_ceiling: float = MIN_CEILING
+) -> list[ScoreRow]:
+    """Raw, ceiling and both normalised correlations over the voxels with a ceiling, and how many were dropped.
+
+    Raises
+    ------
+    ValueError
+        If min_ceiling is not positive.
+    """
+    if not min_ceiling > 0:
+        raise ValueError(
+            f"min_ceiling is {min_ceiling}; a ceiling of 0 divides by 0: give a positive one, such as 0.1."
+        )
+    if result.ceiling is None:
+        return []
+    ceiling = np.asarray(result.ceiling, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        kept = {name: mask & (ceiling >= min_ceiling) for name, mask in regions.items()}
+    known = {name: mask for name, mask in kept.items() if mask.any()}
+    predicted, r = result.predictions["backbone"], np.asarray(result.r_by_model["backbone"], dtype=np.float64)
+    raw = _drawn(result, predicted, known, blocks)
+    ratios = _voxelwise(result, [predicted], lambda drawn, voxels: drawn / ceiling[voxels], known, blocks)
+    rows = []
+    for name, mask in regions.items():
+        own = kept[name]
+        scores = {"n_dropped": Score(float((mask & ~own).sum()))}
+        if name in known:
+            top = _mean(ceiling, own)
+            scores["raw"] = Score(_mean(r, own), raw[name][0])
+            scores["ceiling"] = Score(top)
+            scores["ratio_of_means"] = Score(_mean(r, own) / top, raw[name][0] / top)
+            scores["mean_of_ratios"] = Score(_mean(r / np.where(own, ceiling, 1.0), own), ratios[name])
+        rows += [ScoreRow(name, layer, f"normalised_{key}", int(own.sum()), score) for key, score in scores.items()]
+    return rows
+
+
+def _drawn(
+    result: ProbeResult, predicted: npt.NDArray[Any], regions: Mapping[str, BoolArray], blocks: Blocks
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    return region_replicates(result.observed, predicted, result.score_groups, regions, blocks)
+
+
+def _voxelwise(
+    result: ProbeResult,
+    predictions: Sequence[npt.NDArray[Any]],
+    combine: Callable[..., FloatArray],
+    regions: Mapping[str, BoolArray],
+    blocks: Blocks,
+) -> dict[str, FloatArray]:
+    """Replicates of a region's mean of combine(r of each prediction, voxels), which no mean of r gives.
+
+    Every voxel is a region of its own to `region_replicates`, a few hundred at a time.
+    """
+    inside = np.flatnonzero(np.any([*regions.values(), np.zeros_like(result.used)], axis=0))
+    totals = {name: np.zeros(len(blocks[1])) for name in regions}
+    for start in range(0, inside.size, VOXELS_AT_ONCE):
+        voxels = inside[start : start + VOXELS_AT_ONCE]
+        alone = {str(k): row for k, row in enumerate(np.eye(voxels.size, dtype=bool))}
+        drawn = [
+            region_replicates(result.observed[:, voxels], p[:, voxels], result.score_groups, alone, blocks)
+            for p in predictions
+        ]
+        r = [np.stack([by_voxel[name][0] for name in alone], axis=1) for by_voxel in drawn]
+        combined = combine(*r, voxels)
+        for name, mask in regions.items():
+            totals[name] += combined @ mask[voxels]
+    return {name: total / regions[name].sum() for name, total in totals.items()}
+
+
 def _region_scores(
     by_model: Mapping[str, npt.NDArray[np.floating]],
     replicates: Mapping[str, Mapping[str, tuple[FloatArray, FloatArray]]],
@@ -164,26 +276,47 @@ def _region_scores(
     which: int,
 ) -> dict[str, Score]:
     return {
-        model: Score(
-            float(np.asarray(values, dtype=np.float64)[mask].mean()),
-            replicates[model][region][which] if model in replicates else None,
-        )
+        model: Score(_mean(values, mask), replicates[model][region][which] if model in replicates else None)
         for model, values in by_model.items()
     }
 
 
-def _low_level(result: ProbeResult, r2: Mapping[str, Score], mask: BoolArray) -> dict[str, Score]:
+def _split_scores(result: ProbeResult, mask: BoolArray) -> dict[str, Score]:
+    """Product measures, and what sub-bands alone add; only of models of several bands."""
+    tables = {"split": result.split if len(result.split) > 1 else {}}
+    tables |= {"sub_split": result.sub_split, "sub_unique": result.sub_unique}
+    return {
+        f"{table}_{band.replace('/', '.')}": Score(_mean(values, mask))
+        for table, by_band in tables.items()
+        for band, values in by_band.items()
+    }
+
+
+def _low_level(r: Mapping[str, Score], r2: Mapping[str, Score], rests: Mapping[str, Score]) -> dict[str, Score]:
     """Share and impacts, where the backbone explains anything at all."""
     if "backbone+low_level" not in r2 or not _above_zero(r2["backbone"]):
         return {}
     shared = r2["backbone"] + r2["low_level"] - r2["backbone+low_level"]
     scores = {"low_level_share": shared.over(r2["backbone"])}
-    r_backbone = float(np.asarray(result.r_by_model["backbone"], dtype=np.float64)[mask].mean())
-    for kind, rest in result.r_rest.items():
-        left = float(np.asarray(rest, dtype=np.float64)[mask].mean())
-        if np.isfinite(left) and r_backbone > 0:
-            scores[f"impact_{kind}"] = Score(100 * (r_backbone - left) / r_backbone)
+    if r["backbone"].value > 0:
+        impacts = {way: r["backbone"].combine(rest, _percent_lost) for way, rest in rests.items()}
+        scores |= {f"impact_{way}": impact for way, impact in impacts.items() if np.isfinite(impact.value)}
     return scores
+
+
+def _percent_lost(whole: FloatArray, rest: FloatArray) -> FloatArray:
+    return 100 * (whole - rest) / whole
+
+
+def _ceiling_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: Blocks) -> list[ScoreRow]:
+    """Ceiling and normalised alignment of the regions in which enough voxels have a ceiling."""
+    with_ceiling = _with_ceiling(result, regions)
+    drawn = _drawn(result, result.predictions["backbone"], with_ceiling, blocks)
+    return [
+        ScoreRow(region, layer, name, int(regions[region].sum()), score)
+        for region, defined in with_ceiling.items()
+        for name, score in _ceiling(result, defined, drawn[region][0]).items()
+    ]
 
 
 def _with_ceiling(result: ProbeResult, regions: Mapping[str, BoolArray]) -> dict[str, BoolArray]:
@@ -197,12 +330,16 @@ def _with_ceiling(result: ProbeResult, regions: Mapping[str, BoolArray]) -> dict
 
 def _ceiling(result: ProbeResult, defined: BoolArray, r_drawn: FloatArray) -> dict[str, Score]:
     """Ceiling and normalised alignment over the voxels that have a ceiling; r_drawn are replicates of their mean r."""
-    mean = float(np.asarray(result.ceiling, dtype=np.float64)[defined].mean())
+    assert result.ceiling is not None
+    mean = _mean(result.ceiling, defined)
     scores = {"ceiling": Score(mean)}
     if mean >= MIN_CEILING:
-        r = float(np.asarray(result.r_by_model["backbone"], dtype=np.float64)[defined].mean())
-        scores["r_over_ceiling"] = Score(r / mean, r_drawn / mean)
+        scores["r_over_ceiling"] = Score(_mean(result.r_by_model["backbone"], defined) / mean, r_drawn / mean)
     return scores
+
+
+def _mean(values: npt.NDArray[Any], mask: BoolArray) -> float:
+    return float(np.asarray(values, dtype=np.float64)[mask].mean())
 
 
 def _above_zero(score: Score) -> bool:
