@@ -128,28 +128,26 @@ def test_what_cannot_be_probed_is_said(
         assert main(["probe", *arguments]) == 2
         return capsys.readouterr().err
 
-    data = ("-c", str(toy_config))
+    data, roles = ("-c", str(toy_config)), "{fit: [toy1], score: [toy5]}"
     assert "and nothing was named" in refused(*data)
     assert "a checkpoint and model were named" in refused(str(run_copy), "--weights", "base")
     assert "not a run directory" in refused(str(tmp_path))
     assert "The run has: best.ckpt, last.ckpt" in refused(str(run_copy), "--checkpoint", "bset")
     assert "Did you mean 'wav2vec'?" in refused("--model", "wavvec", "--weights", "random:tiny", *data)
     assert "hidden states 0..4" in refused(str(run_copy), "--probe.layers", "[7]")
-    assert "was tuned on toy1[0:40], and toy1[0:40] (fit)" in refused(str(run_copy), "--data.roles.fit", "[toy1]")
+    assert "was tuned on toy1[0:40], and toy1[0:40] (fit)" in refused(str(run_copy), "--data.roles", roles)
+    assert "no stories to score" in refused(str(run_copy), "--data.roles", "{fit: [toy2]}")
     lonely = tmp_path / "lonely.ckpt"
     shutil.copy(run_copy / "checkpoints" / "last.ckpt", lonely)
     assert "its data are not known. Say which: -c CONFIG" in refused(str(lonely))
     lonely.write_text("weights")
     assert "is no checkpoint that can be read" in refused(str(lonely), *data)
-    for path in (run_copy / "checkpoints").iterdir():
-        assert path.suffix == ".ckpt"
     empty = shutil.copytree(run_copy, tmp_path / "empty", ignore=shutil.ignore_patterns("*.ckpt"))
     assert "has no checkpoint" in refused(str(empty))
     np.savez(tmp_path / "short.npz", **{f"toy{k}": np.ones((39, 2)) for k in range(6)})
     said = refused("--features", str(tmp_path / "short.npz"), *data)
     assert "the features of 'toy2' have shape (39, 2), and the store has 40 TRs of it" in said
     assert "there is no file of features" in refused("--features", str(tmp_path / "none.h5"), *data)
-    assert "is there already" not in said
     assert "holds no probe" in refused("--compare", str(tmp_path), str(run_copy))
     assert "are the same probe" in refused("--compare", str(run_copy), str(run_copy))
     (tmp_path / "full").mkdir()

@@ -246,5 +246,7 @@ def _datamodule(data: Mapping[str, Any]) -> Any:
     datamodule.setup()
     for role in ("fit", "score"):
         if not datamodule.roles.spans(role):
-            raise UsageError(f"the data have no stories to {role}; give some: --data.roles.{role} [NAME]")
+            raise UsageError(
+                f"the data have no stories to {role}; name some: --data.roles '{{fit: [STORY], score: [STORY]}}'"
+            )
     return datamodule

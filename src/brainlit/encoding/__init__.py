@@ -24,8 +24,8 @@ from brainlit.encoding.folds import Fold, make_folds
 from brainlit.encoding.gammas import DEFAULT_N_GAMMAS, gamma_pool
 from brainlit.encoding.hierarchical import hierarchical_bootstrap
 from brainlit.encoding.impact import IMPACTS, banded_rest, low_level_impact, residual_features
-from brainlit.encoding.join import join_results
 from brainlit.encoding.intervals import Interval
+from brainlit.encoding.join import join_results
 from brainlit.encoding.normalise import Normalised, mean_of_ratios, normalise, ratio_of_means
 from brainlit.encoding.paired import PairedTest, paired_sign_flip, paired_wilcoxon
 from brainlit.encoding.partition import BANDS, model_name, part_name, partition_variance, split_r2, subsets
