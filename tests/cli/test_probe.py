@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from brainlit.cli import main
+from brainlit.cli.errors import UsageError
 from brainlit.cli.probe import new_folder
 from brainlit.cli.probe_features import FeatureFileError, read_features
+from brainlit.cli.probe_sources import asked_layers
 from brainlit.encoding.roles import Span
 from brainlit.results import report
 from brainlit.results.record import ProbeRecord, find_records
@@ -143,9 +145,7 @@ def test_what_cannot_be_probed_is_said(
     assert "not a run directory" in refused(str(tmp_path))
     assert "The run has: best.ckpt, last.ckpt" in refused(str(run_copy), "--checkpoint", "bset")
     assert "Did you mean 'wav2vec'?" in refused("--model", "wavvec", "--weights", "random:tiny", *data)
-    assert "hidden states 0..4" in refused(str(run_copy), "--probe.layers", "[7]")
     assert "was tuned on toy1[0:40], and toy1[0:40] (fit)" in refused(str(run_copy), "--data.roles", roles)
-    assert "no stories to score" in refused(str(run_copy), "--data.roles", "{fit: [toy2]}")
     lonely = tmp_path / "lonely.ckpt"
     shutil.copy(run_copy / "checkpoints" / "last.ckpt", lonely)
     assert "its data are not known. Say which: -c CONFIG" in refused(str(lonely))
@@ -153,8 +153,8 @@ def test_what_cannot_be_probed_is_said(
     assert "is no checkpoint that can be read" in refused(str(lonely), *data)
     empty = shutil.copytree(run_copy, tmp_path / "empty", ignore=shutil.ignore_patterns("*.ckpt"))
     assert "has no checkpoint" in refused(str(empty))
-    np.savez(tmp_path / "short.npz", **{f"toy{k}": np.ones((39, 2)) for k in range(6)})
-    said = refused("--features", str(tmp_path / "short.npz"), *data)
+    short = written(tmp_path, {f"toy{k}": np.ones((39, 2)) for k in range(6)}, ".npz")
+    said = refused("--features", str(short), *data)
     assert "the features of 'toy2' have shape (39, 2), and the store has 40 TRs of it" in said
     assert "there is no file of features" in refused("--features", str(tmp_path / "none.h5"), *data)
     assert "holds no probe" in refused("--compare", str(tmp_path), str(run_copy))
@@ -168,6 +168,15 @@ def test_a_taken_folder_gets_a_number(tmp_path: Path) -> None:
     folders = [new_folder(None, tmp_path / "probe-best").name for _ in range(3)]
     assert folders == ["probe-best", "probe-best-2", "probe-best-3"]
     assert new_folder(str(tmp_path / "probe-best"), tmp_path).name == "probe-best", "it is empty"
+
+
+def test_layers_of_a_file_are_chosen_by_number_or_from_the_end() -> None:
+    features = {layer: np.zeros((3, layer)) for layer in (9, 2, 4)}
+    for asked, compared, expected in (("all", -1, ([2, 4, 9], 9)), ([-3], 4, ([2, 4], 4)), ([9], -2, ([4, 9], 4))):
+        curve, layer = asked_layers(features, asked, compared)  # type: ignore[arg-type]
+        assert (list(curve), layer) == expected
+    with pytest.raises(UsageError, match="layer 3 does not exist: the file has the layers 2, 4, 9"):
+        asked_layers(features, [3], -1)
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".npz"])
@@ -212,7 +221,7 @@ def test_files_that_are_no_features_are_refused(tmp_path: Path) -> None:
 def written(folder: Path, arrays: dict[str, np.ndarray], suffix: str) -> Path:
     path = folder / f"features{suffix}"
     if suffix == ".npz":
-        np.savez(path, **arrays)
+        np.savez(path, **arrays)  # type: ignore[arg-type]
     else:
         with h5py.File(path, "w") as file:
             for name, values in arrays.items():

@@ -43,13 +43,13 @@ SHORT = {"--model": "--model.backbone.family", "--weights": "--model.backbone.we
 
 def main(arguments: Sequence[str]) -> int:
     """Probe, or compare two probes; print the table and where everything is."""
+    if "--compare" in arguments:
+        return _compare(arguments)
     if not arguments or "-h" in arguments or "--help" in arguments:
         from brainlit.cli.probe_options import options_help
 
         print(f"{HELP}\n{options_help()}")
         return 0 if arguments else 2
-    if "--compare" in arguments:
-        return _compare(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in ("httpx", "matplotlib", "fontTools", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -87,6 +87,7 @@ def _compare(arguments: Sequence[str]) -> int:
 
 
 def _probe(arguments: Sequence[str]) -> int:
+    from brainlit.cli.export import chosen_checkpoint
     from brainlit.cli.probe_options import ProbeCLI, config_of, settings_of_run
 
     kind, named, options = _understood(arguments)
@@ -98,10 +99,12 @@ def _probe(arguments: Sequence[str]) -> int:
     cli = ProbeCLI([*before, *options], settings_of_run(run) if run is not None else {})
     if cli.config.checkpoint is not None and (named is None or named.is_file()):
         raise UsageError("--checkpoint chooses one of a run's checkpoints: name the run's folder before it.")
+    if named is not None and run is not None and not named.is_file():
+        named = chosen_checkpoint(run, cli.config.checkpoint or "best")
     return _measure(cli, kind, named, run)
 
 
-def _measure(cli: ProbeCLI, kind: str, named: Path | None, run: RunDirectory | None) -> int:
+def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirectory | None) -> int:
     """Check everything that can be checked, then compute, then write."""
     from brainlit.cli.probe_sources import from_features, from_model
     from brainlit.results.record import ProbeRecord
@@ -111,7 +114,7 @@ def _measure(cli: ProbeCLI, kind: str, named: Path | None, run: RunDirectory | N
     if kind == "features":
         probed = from_features(cli, datamodule, engine.spans(datamodule))
     else:
-        probed = from_model(cli, datamodule, named, run)
+        probed = from_model(cli, datamodule, checkpoint, run)
         engine.resolve_layers(int(probed.module.backbone.n_layers) + 1)
     subjects = list(datamodule.probed_subjects)
     for subject in subjects:
@@ -122,8 +125,8 @@ def _measure(cli: ProbeCLI, kind: str, named: Path | None, run: RunDirectory | N
     records: list[ProbeRecord]
     asked: tuple[Any, ...] = (datamodule, subjects, folder / "probes")
     if probed.features is not None:
-        compared = {"partition_layer": probed.partition_layer}
-        records = engine.measure_features(probed.features, *asked, facts=facts, **compared, **when)
+        when["partition_layer"] = probed.partition_layer
+        records = engine.measure_features(probed.features, *asked, facts=facts, **when)
     else:
         records = engine.measure(probed.module, *asked, facts=facts, **when)
     _write(folder, records, probed, datamodule, settings.seed)

@@ -60,7 +60,7 @@ def from_features(cli: ProbeCLI, datamodule: Any, spans: Sequence[Span]) -> Prob
     path = Path(cli.config.features)
     n_trs_of = {story: datamodule.store.n_trs(story) for story in datamodule.story_names}
     read = read_features(path, spans, n_trs_of)
-    features, compared = _asked_layers(read, cli.settings.layers, cli.settings.partition_layer)
+    features, compared = asked_layers(read, cli.settings.layers, cli.settings.partition_layer)
     widths = ", ".join(f"{layer}: {values.shape[1]}" for layer, values in features.items())
     words = {"id": path.name, "regime": "features", "model": f"features of {path.name} (columns by layer: {widths})"}
     facts = {"features": str(path), "weights": sha256_of(path)[:20]}
@@ -68,7 +68,7 @@ def from_features(cli: ProbeCLI, datamodule: Any, spans: Sequence[Span]) -> Prob
     return Probed(folder, "features", words, facts, features=features, partition_layer=compared)
 
 
-def _asked_layers(
+def asked_layers(
     features: Mapping[int, Any], asked: Literal["all"] | Sequence[int], partition_layer: int
 ) -> tuple[dict[int, Any], int]:
     """The layers of the curve, and which one is compared; negative numbers count the file's layers from the end."""
@@ -84,11 +84,11 @@ def _asked_layers(
     return {layer: features[layer] for layer in sorted(curve)}, compared
 
 
-def from_model(cli: ProbeCLI, datamodule: Any, named: Path | None, run: RunDirectory | None) -> Probed:
-    """A tuned model where a run or a checkpoint is named, else the untuned one of the options; on its device."""
+def from_model(cli: ProbeCLI, datamodule: Any, checkpoint: Path | None, run: RunDirectory | None) -> Probed:
+    """The model of a checkpoint (of a run, where it has one), else the untuned one of the options; on its device."""
     import torch
 
-    probed = _untuned(cli) if named is None else _tuned(cli, datamodule, named, run)
+    probed = _untuned(cli) if checkpoint is None else _tuned(datamodule, checkpoint, run)
     _require_short_windows(probed.module.backbone, datamodule)
     probed.module.to("cuda" if torch.cuda.is_available() else "cpu")
     return probed
@@ -107,25 +107,26 @@ def _untuned(cli: ProbeCLI) -> Probed:
     return Probed(RUNS / name, "model", words, {"weights": weights_hash(module)}, module)
 
 
-def _tuned(cli: ProbeCLI, datamodule: Any, named: Path, run: RunDirectory | None) -> Probed:
+def _tuned(datamodule: Any, checkpoint: Path, run: RunDirectory | None) -> Probed:
     from brainlit.callbacks.probe import weights_hash
-    from brainlit.cli.export import chosen_checkpoint
     from brainlit.results.run_directory import read_json
     from brainlit.results.summary import RUN_FILE
     from brainlit.tuning import load_tuned
 
-    in_run = run is not None and not named.is_file()
-    checkpoint = chosen_checkpoint(run, cli.config.checkpoint or "best") if run is not None and in_run else named
     content = _what_it_says(checkpoint)
     warnings = refuse_tuned_rows(datamodule, content.get("StoryDataModule", {}))
     module = load_tuned(checkpoint)
     said = read_json(run.path / RUN_FILE) if run is not None and (run.path / RUN_FILE).is_file() else {}
-    words = {key: said[key] for key in ("regime", "regime_words", "control", "training", "tune") if key in said}
+    words: dict[str, Any] = {
+        key: said[key] for key in ("regime", "regime_words", "control", "training", "tune") if key in said
+    }
     words |= {"id": checkpoint.name, "model": _words_of(module)}
     if run is not None:
         words |= {"experiment": f"probe of {run.experiment}/{run.run_id}"}
     facts = {"checkpoint": str(checkpoint), "weights": weights_hash(module), "warnings": warnings}
-    folder = run.path / f"probe-{checkpoint.stem}" if run is not None else named.with_name(f"{named.stem}-probe")
+    folder = (
+        run.path / f"probe-{checkpoint.stem}" if run is not None else checkpoint.with_name(f"{checkpoint.stem}-probe")
+    )
     epoch, step = int(content["epoch"]) + 1, int(content["global_step"])
     return Probed(folder, "checkpoint", words, facts, module, epoch=epoch if step else 0, step=step)
 

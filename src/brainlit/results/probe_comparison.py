@@ -252,7 +252,9 @@ def _over_subjects(rows: Sequence[RegionDifference], subjects: Sequence[str]) ->
             ALL_SUBJECTS,
             name,
             sum(row.n_voxels for row in own),
-            *(mean_score([getattr(row, side) for row in own]) for side in ("a", "b", "difference")),
+            mean_score([row.a for row in own]),
+            mean_score([row.b for row in own]),
+            mean_score([row.difference for row in own]),
             test="wilcoxon",
             p=float(p),
             smallest_p=float(smallest_p),
@@ -312,7 +314,7 @@ def _plain(row: RegionDifference, metric: str) -> dict[str, Any]:
     """A row as plain JSON; what is not a number is None."""
     score = row.difference.json()
     numbers = {"a": row.a.value, "b": row.b.value, "p": row.p, "smallest_p": row.smallest_p, "q": row.q}
-    known = {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
+    known: dict[str, Any] = {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
     known |= {"difference": score["value"], "low": score["low"], "high": score["high"], "metric": metric}
     names = ("subject", "region", "n_voxels", "test", "n_higher", "n_lower", "n_trs", "n_stories", "n_subjects")
     whole = known | {name: getattr(row, name) for name in names}
