@@ -26,6 +26,8 @@ training (config files are merged from left to right, then come the options):
 data and results:
   data       download recordings; prepare, check or describe
              the story store made from them:                     brainlit data info experiments/data/demo.yaml
+  probe      what the layers of a model, or any features, say
+             about the brain; or two probes compared:            brainlit probe runs/brain_tune/ID
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
   export     write the tuned model as a Hugging Face folder:     brainlit export runs/brain_tune/ID
   compare    tuned against permuted runs, model by model:        brainlit compare runs/reproduce/*
@@ -67,6 +69,10 @@ def _verb(name: str) -> Callable[[Sequence[str]], int]:
         from brainlit.cli.data import main as data
 
         return data
+    if name == "probe":
+        from brainlit.cli.probe import main as probe
+
+        return probe
     if name == "report":
         from brainlit.cli.report import main as report
 
@@ -87,5 +93,5 @@ def _verb(name: str) -> Callable[[Sequence[str]], int]:
         from brainlit.doctor import main as doctor
 
         return doctor
-    known = ("fit", "validate", "test", "predict", "data", "report", "export", "compare", "curve", "doctor")
+    known = ("fit", "validate", "test", "predict", "data", "probe", "report", "export", "compare", "curve", "doctor")
     raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, known)}")

@@ -1,0 +1,255 @@
+"""`brainlit probe`: the whole probe of a checkpoint, an untuned model or features from a file; or two compared."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brainlit.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from brainlit.cli.probe_options import ProbeCLI
+    from brainlit.cli.probe_sources import Probed
+    from brainlit.results.run_directory import RunDirectory
+
+HELP = """\
+usage: brainlit probe RUN_OR_CHECKPOINT [options] [-c DATA.yaml] [--data.* ...]
+       brainlit probe --model FAMILY [--weights WEIGHTS] -c DATA.yaml [options]
+       brainlit probe --features FILE -c DATA.yaml [options]
+       brainlit probe --compare A B [--region NAME] [--metric r|r2] [--output DIR]
+
+Measure how well a speech model, or any features, predict the responses of listeners, layer by layer and beside
+low-level and semantic features; write records, a table, figures and a page. Data, subjects and the probe's settings of
+a run are those that it was started with, unless options say otherwise; with -c, the data are those of the file alone.
+
+examples:
+  brainlit probe runs/brain_tune/ID --checkpoint last --probe.layers [0,-1]
+  brainlit probe --model wav2vec --weights base -c experiments/data/lebel2023.yaml --data.subjects [UTS03]
+  brainlit probe --features features.h5 -c experiments/data/demo.yaml
+  brainlit probe --compare runs/brain_tune/ID/probe-best runs/probe/wav2vec-base
+
+  --model FAMILY        wav2vec, whisper, ...: a model that was not tuned (any --model.backbone.* of brainlit fit)
+  --weights WEIGHTS     tiny, a size such as base, a hub id, or a folder (--model.backbone.weights)
+"""
+COMPARE_HELP = """\
+Test per region, and per voxel, whether the backbone of one probe predicts the same responses better than that of
+another. exit status: 0 compared, 2 they cannot be compared, or wrong use.
+"""
+SHORT = {"--model": "--model.backbone.family", "--weights": "--model.backbone.weights"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Probe, or compare two probes; print the table and where everything is."""
+    if "--compare" in arguments:
+        return _compare(arguments)
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        from brainlit.cli.probe_options import options_help
+
+        print(f"{HELP}\n{options_help()}")
+        return 0 if arguments else 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("httpx", "matplotlib", "fontTools", "filelock"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return _probe(arguments)
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    from brainlit.results.probe_comparison import (
+        METRICS,
+        CompareConfig,
+        compare_probes,
+        comparison_table,
+        write_comparison,
+    )
+
+    defaults = CompareConfig()
+    parser = argparse.ArgumentParser(prog="brainlit probe", description=COMPARE_HELP, allow_abbrev=False)
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), required=True, help="probes or runs")
+    parser.add_argument("--region", help="test this region only (default: all)")
+    parser.add_argument("--metric", choices=METRICS, default=defaults.metric)
+    parser.add_argument("--output", type=Path, help="folder for comparison.json and comparison.csv")
+    for name in ("bootstrap_trs", "permutation_trs", "n_bootstraps", "n_permutations", "seed"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name), help="(default: %(default)s)")
+    given = vars(parser.parse_args(list(arguments)))
+    (a, b), region, output = (given.pop(name) for name in ("compare", "region", "output"))
+    comparison = compare_probes(a, b, region, CompareConfig(**given))
+    print(comparison_table(comparison))
+    if output is not None:
+        file, table = write_comparison(comparison, output)
+        print(f"\nNumbers: {file}\nTable: {table}")
+    return 0
+
+
+# --- Probing ---
+
+
+def _probe(arguments: Sequence[str]) -> int:
+    from brainlit.cli.export import chosen_checkpoint
+    from brainlit.cli.probe_options import ProbeCLI, config_of, settings_of_run
+
+    kind, named, options = _understood(arguments)
+    run = _run_of(named) if named is not None else None
+    own_data = kind == "checkpoint" and not _names_config(options)
+    if own_data and run is None:
+        raise UsageError(f"{named} lies in no run's folder, so its data are not known. Say which: -c CONFIG.")
+    before = ["-c", str(config_of(run))] if own_data and run is not None else []
+    cli = ProbeCLI([*before, *options], settings_of_run(run) if run is not None else {})
+    if cli.config.checkpoint is not None and (named is None or named.is_file()):
+        raise UsageError("--checkpoint chooses one of a run's checkpoints: name the run's folder before it.")
+    if named is not None and run is not None and not named.is_file():
+        named = chosen_checkpoint(run, cli.config.checkpoint or "best")
+    return _measure(cli, kind, named, run)
+
+
+def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirectory | None) -> int:
+    """Check everything that can be checked, then compute, then write."""
+    from brainlit.cli.probe_sources import from_features, from_model
+    from brainlit.results.record import ProbeRecord
+
+    settings, engine = cli.settings, cli.settings.engine()
+    datamodule = _datamodule(cli.resolved["data"])
+    if kind == "features":
+        probed = from_features(cli, datamodule, engine.spans(datamodule))
+    else:
+        probed = from_model(cli, datamodule, checkpoint, run)
+        engine.resolve_layers(int(probed.module.backbone.n_layers) + 1)
+    subjects = list(datamodule.probed_subjects)
+    for subject in subjects:
+        engine.subject_data(datamodule, subject)
+    folder = new_folder(cli.config.output, probed.folder)
+    facts = {**probed.facts, "headline_region": settings.headline_region}
+    when: dict[str, Any] = {"stage": "after" if probed.step else "before", "epoch": probed.epoch, "step": probed.step}
+    records: list[ProbeRecord]
+    asked: tuple[Any, ...] = (datamodule, subjects, folder / "probes")
+    if probed.features is not None:
+        when["partition_layer"] = probed.partition_layer
+        records = engine.measure_features(probed.features, *asked, facts=facts, **when)
+    else:
+        records = engine.measure(probed.module, *asked, facts=facts, **when)
+    _write(folder, records, probed, datamodule, settings.seed)
+    return 0
+
+
+def _write(folder: Path, records: Sequence[Any], probed: Probed, datamodule: Any, seed: int) -> None:
+    """The table, the page with its figures, and what they rest on; the numbers to the screen."""
+    from brainlit.results.provenance import collect, write_provenance
+    from brainlit.results.region_table import region_table
+    from brainlit.results.report import write_report
+    from brainlit.results.run_directory import RunDirectory, read_json, write_json_atomic
+    from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
+    from brainlit.results.tables import write_table
+
+    truth = [bool(datamodule.store.subject(subject).truth) for subject in datamodule.probed_subjects]
+    about = {
+        "experiment": f"probe of {probed.source}",
+        **probed.run,
+        "simulated": all(truth),
+        "data": f"{datamodule.store.name}, TR {datamodule.tr_s:g} s",
+        "data_facts": dict(datamodule.store.facts),
+        "data_module": {"held_out_subjects": list(datamodule.held_out_subjects)},
+    }
+    write_json_atomic(folder / RUN_FILE, about)
+    write_provenance(folder, collect(seed=seed, store_path=datamodule.store.path))
+    table = write_table(records, folder / "probe.csv")
+    page = write_report(RunDirectory(folder), state="finished")
+    print(region_table(read_json(folder / SUMMARY_FILE)))
+    print(f"\nRecords: {folder / 'probes'}\nTable: {table}\nFigures: {folder / 'figures'}\nPage: {page}")
+
+
+def new_folder(asked: str | None, default: Path) -> Path:
+    """Make the folder to write into: the one that was asked for, or the default with a number that is free.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder that was asked for holds something.
+    """
+    if asked is not None:
+        folder = Path(asked)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(f"{folder} holds something, and nothing is overwritten. Give another --output.")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    number = 1
+    while True:
+        folder = default if number == 1 else default.with_name(f"{default.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+# --- What is probed ---
+
+
+def _understood(arguments: Sequence[str]) -> tuple[str, Path | None, list[str]]:
+    """What is probed ('checkpoint', 'model' or 'features'), the run or checkpoint if one is named, and the options."""
+    options = list(arguments)
+    named = Path(options.pop(0)) if not options[0].startswith("-") else None
+    keys = [option.partition("=")[0] for option in options]
+    kinds = {
+        "checkpoint": named is not None,
+        "model": any(key in SHORT or key.startswith("--model.") for key in keys),
+        "features": "--features" in keys,
+    }
+    chosen = [kind for kind, is_given in kinds.items() if is_given]
+    if len(chosen) != 1:
+        said = "nothing was named" if not chosen else f"a {' and '.join(chosen)} were named"
+        raise UsageError(
+            f"brainlit probe looks at one thing, and {said}. Give a run's folder or a checkpoint (before all options),"
+            " or --model FAMILY, or --features FILE."
+        )
+    return chosen[0], named, [_spelled_out(option) for option in options]
+
+
+def _spelled_out(option: str) -> str:
+    """--model wav2vec stands for --model.backbone.family wav2vec."""
+    key, equals, value = option.partition("=")
+    return f"{SHORT.get(key, key)}{equals}{value}"
+
+
+def _names_config(options: Sequence[str]) -> bool:
+    return any(option.partition("=")[0] in ("-c", "--config") for option in options)
+
+
+def _run_of(path: Path) -> RunDirectory | None:
+    """The run of a folder, or that in whose checkpoints/ a file lies; None for a file elsewhere."""
+    from brainlit.results.run_directory import STATUS_FILE, RunDirectory
+
+    if not path.is_file():
+        return RunDirectory.open(path)
+    folder = path.absolute().parent.parent
+    return RunDirectory.open(folder) if (folder / STATUS_FILE).is_file() else None
+
+
+def _datamodule(data: Mapping[str, Any]) -> Any:
+    """The data module, ready to probe: without what only tuning needs.
+
+    Raises
+    ------
+    UsageError
+        If a role is missing.
+    """
+    from jsonargparse import ArgumentParser
+
+    from brainlit.datamodules import StoryDataModule
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(StoryDataModule, "data")
+    untuned = {"regime": "pretrained", "tune_fraction": 1.0, "min_ceiling": None, "common_voxels": False}
+    built = parser.instantiate_classes(parser.parse_object({"data": {**data, **untuned}}))
+    datamodule: Any = built.data
+    datamodule.only_probe()
+    datamodule.prepare_data()
+    datamodule.setup()
+    for role in ("fit", "score"):
+        if not datamodule.roles.spans(role):
+            raise UsageError(
+                f"the data have no stories to {role}; name some: --data.roles '{{fit: [STORY], score: [STORY]}}'"
+            )
+    return datamodule
