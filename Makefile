@@ -27,7 +27,7 @@ CURVES = fractions$(subst $(nothing) ,,$(addprefix -,$(filter-out demo,$(DATA)) 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint data report doctor reproduce fractions bench bench-step bench-full clean
+.PHONY: help train test lint data report probe doctor reproduce fractions bench bench-step bench-full clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ data: $(READY) ## download what is missing and published, then prepare, check an
 
 report: $(READY) ## write the report of RUN (a run directory; the latest run by default) again
 	$(BIN)/brainlit report $(RUN)
+
+probe: $(READY) ## the whole probe of RUN's best checkpoint: every layer, every band (ARGS="--checkpoint last")
+	@[ -n "$(RUN)" ] || { echo "say which run: make probe RUN=runs/brain_tune/ID"; exit 1; }
+	$(BIN)/brainlit probe $(RUN) $(ARGS)
 
 reproduce: $(READY) ## brain and permuted runs of MODEL for each of SEEDS="11 12 13" (finished ones are kept), and their table
 	@for seed in $(SEEDS); do for regime in brain permuted; do id=$(MODEL)-$$regime-$$seed; \
