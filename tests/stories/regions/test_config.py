@@ -191,6 +191,14 @@ def test_files_that_were_cut_off_are_refused(
         read_subject_regions(config, "sub-1", N, root)
 
 
+@pytest.mark.parametrize("missing", [1, 4, 8, 12, 15])
+def test_an_annotation_that_ends_inside_its_last_colour_is_refused(tmp_path: Path, missing: int) -> None:
+    file = region_files(annot(tmp_path), "sub-1", tmp_path)[0]
+    file.write_bytes(file.read_bytes()[:-missing])
+    with pytest.raises(SourceError, match="ends too early"):
+        read_subject_regions(RegionConfig(file=str(file.name).replace("lh", "{hemi}")), "sub-1", N, tmp_path)
+
+
 def test_one_region_of_a_bool_array_has_the_name_of_the_file(tmp_path: Path) -> None:
     np.save(tmp_path / "language.npy", BOTH == 1)
     found = read_subject_regions(RegionConfig(file="language.npy"), "s", N, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -126,10 +127,39 @@ def _read_annot(path: Path) -> tuple[IntArray, dict[int, str]]:
     from nibabel.freesurfer.io import read_annot
 
     try:
+        _require_whole_annot(path)
         labels, _, names = read_annot(path)  # type: ignore[no-untyped-call]
-    except (*_DAMAGED, OverflowError, MemoryError) as error:
+    except (*_DAMAGED, OverflowError, MemoryError, struct.error) as error:
         raise _damaged(path, error) from error
     return np.asarray(labels, dtype=np.int64), {k: name.decode("utf-8", "replace") for k, name in enumerate(names)}
+
+
+def _require_whole_annot(path: Path) -> None:
+    """Refuse an annotation file that ends before its own counts say so (FreeSurfer's format, old and new).
+
+    nibabel takes one that was cut off inside a colour for whole, with numbers that nobody wrote.
+    """
+    with path.open("rb") as file:
+
+        def number() -> int:
+            return int(struct.unpack(">i", file.read(4))[0])
+
+        def skip(n_bytes: int) -> None:
+            if n_bytes < 0 or len(file.read(n_bytes)) < n_bytes:
+                raise EOFError("the file ends too early")
+
+        skip(8 * number())
+        if not number():
+            return
+        n_entries = number()
+        if n_entries < 0:
+            number()
+        skip(number())
+        for _ in range(number() if n_entries < 0 else n_entries):
+            if n_entries < 0:
+                number()
+            skip(number())
+            skip(16)
 
 
 def _read_gifti(path: Path) -> tuple[IntArray, dict[int, str]]:
