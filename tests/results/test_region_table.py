@@ -15,7 +15,8 @@ from brainlit.results.summary import build_summary
 def test_numbers_intervals_and_what_they_rest_on(run: RunDirectory) -> None:
     summary = build_summary(run)
     text = region_table(summary)
-    heads, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "|" in line]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    heads, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
     assert heads == ["", "all voxels", "semantic", "auditory", "null"]
     cells = {row[0]: dict(zip(heads[1:], row[1:], strict=True)) for row in rows[1:]}
     score = (find_score(summary, "semantic", "r_backbone") or {})["after"]

@@ -300,7 +300,7 @@ def _how(config: CompareConfig, formula: str, rows: Sequence[RegionDifference]) 
     else:
         yield "One subject: nothing is shown about other people."
     yield (
-        f"q: p after the false discovery rate over the {len({row.region for row in one})} regions of a subject"
+        f"q: p after the false discovery rate over a subject's regions, {len({row.region for row in one})} here"
         " (Benjamini-Hochberg). A better, B better: voxels with a difference at a false discovery rate of"
         f" {FALSE_DISCOVERIES:.0%} over all voxels of a subject."
     )

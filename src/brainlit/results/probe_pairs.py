@@ -104,7 +104,7 @@ def read_pair(subject: str, file_a: Path, file_b: Path, region: str | None) -> P
             raise ValueError(f"{subject} has no region {region!r}. {did_you_mean(region, regions)}")
         regions = {region: regions[region]}
     n_stories = len(records[0].facts.get("score_stories", [])) or int(groups[-1]) + 1
-    return ProbePair(observed[0], *predicted, groups, regions, n_stories)
+    return ProbePair(observed[0], predicted[0], predicted[1], groups, regions, n_stories)
 
 
 def _require_same_rows(subject: str, records: Sequence[ProbeRecord], results: Sequence[ProbeResult]) -> None:
