@@ -173,8 +173,8 @@ def _leading_components(
 ) -> tuple[dict[str, FloatArray], float, bool]:
     """Each band's leading components, (n_used, k), the share of variance they keep, and whether rows were too few.
 
-    All bands are cut at the same share of their variance, where keep_variance is reached or the columns of all bands would be more than rows / TRS_PER_COLUMN. Responses
-    are not looked at.
+    All bands are cut at the same share of their variance: at keep_variance, or earlier where the columns of all bands
+    would be more than rows / TRS_PER_COLUMN. Responses are not looked at.
     """
     spectra, vectors = {}, {}
     for band, X in prepared.items():
