@@ -167,7 +167,7 @@ def _story_lengths(rng: np.random.Generator, n_trs: int, between: tuple[int, int
     """Lengths of as many stories as are needed, each inside the range, that add up to about n_trs."""
     n_stories = max(1, round(n_trs / np.mean(between)))
     lengths = rng.uniform(*between, n_stories)
-    return np.clip(np.round(lengths * n_trs / lengths.sum()), *between).astype(np.int64)
+    return np.asarray(np.clip(np.round(lengths * n_trs / lengths.sum()), *between), dtype=np.int64)
 
 
 def _draw_story(
@@ -233,10 +233,10 @@ def _moments(population: Population) -> tuple[dict[str, FloatArray], FloatArray,
     covariance = np.zeros((N_LAGS, channels, N_LAGS, channels))
     for c, memory in enumerate(np.repeat(setting.memory, setting.n_features)):
         covariance[:, c, :, c] = _lag_covariance(memory)
-    covariance = covariance.reshape(N_LAGS * channels, -1)
+    flat = covariance.reshape(N_LAGS * channels, -1)
     columns = {band: _delayed_columns(weights) for band, weights in population.mixtures.items()}
     targets = population.responses.reshape(N_LAGS * channels, -1)
-    return columns, covariance, targets, np.einsum("sv,st,tv->v", targets, covariance, targets, optimize=True)
+    return columns, flat, targets, np.einsum("sv,st,tv->v", targets, flat, targets, optimize=True)
 
 
 def _regress(parts: list[FloatArray], covariance: FloatArray, targets: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -101,6 +101,7 @@ def test_the_value_is_the_covariance_score_of_least_squares() -> None:
     data = data_set(3)
     found = region_shares(data.bands, data.Y, data.groups, data.fit, data.score, ProbeConfig(skip_trs=0))
     by_hand = least_squares(data, scored=True, covariance=True)
+    assert not found.is_cut
     assert sum(share.value for share in found.parts.values()) == pytest.approx(1.0)
     for part in PARTS:
         assert found.parts[part].value == pytest.approx(by_hand[part], abs=0.02)
@@ -151,11 +152,13 @@ def test_a_backbone_of_low_level_information_has_no_semantic_part_except_by_the_
         assert abs(np.mean(values)) < 0.1, way
 
 
-def test_wide_bands_are_cut_to_what_the_rows_can_carry() -> None:
+def test_wide_bands_are_cut_to_what_the_rows_can_carry_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
     data = simulate(0, 450, 300, Setting(n_features=20, n_voxels=5, decay=1.0))
     found = region_shares(data.bands, data.Y, data.groups, data.fit, data.score)
     assert sum(found.n_columns.values()) <= found.n_fit_trs / 4
-    assert 0.5 < found.kept_variance < 0.95
+    assert found.is_cut
+    assert 0.5 < found.kept_variance < 0.99
+    assert "too many for" in caplog.text
     assert sum(share.value for share in found.parts.values()) == pytest.approx(1.0)
 
 

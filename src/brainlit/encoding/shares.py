@@ -21,6 +21,7 @@ is about as large as the first where stories are few: an interval that holds the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,9 +36,11 @@ from brainlit.encoding.partition import model_name, order_bands, partition_varia
 from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets, prepare_rows, prepare_targets
 from brainlit.encoding.statistics import cut_blocks
 
+log = logging.getLogger(__name__)
+
 TRS_PER_COLUMN = 4
 """Fitted rows for every column of the joint model; with fewer, bands are cut to their leading components."""
-MIN_SCORED_BLOCKS = 15
+MIN_SCORED_BLOCKS = 10
 NULL = 1e-9
 """Components with less than this share of the largest one's variance are rounding."""
 
@@ -71,8 +74,10 @@ class RegionShares:
         backbone explains nothing.
     n_columns : mapping of band to its columns after delays and reduction
     kept_variance : float
-        Share of each band's variance that these columns hold; where it is far below 1, the shares are those of the
-        leading components.
+        Share of the bands' variance that these columns hold (the smallest of any band).
+    is_cut : bool
+        Whether there were too few fitted rows for all columns. The shares are then those of the bands' leading
+        components, and intervals are not calibrated for the whole bands, even where most variance is kept.
     n_voxels, n_fit_trs, n_scored_blocks : int
     """
 
@@ -81,6 +86,7 @@ class RegionShares:
     low_level_share: Share | None
     n_columns: Mapping[str, int]
     kept_variance: float
+    is_cut: bool
     n_voxels: int
     n_fit_trs: int
     n_scored_blocks: int
@@ -94,7 +100,7 @@ def region_shares(
     score: npt.ArrayLike,
     config: ProbeConfig | None = None,
     *,
-    block_trs: int = 10,
+    block_trs: int = 15,
     level: float = 0.95,
 ) -> RegionShares:
     """Parts of the joint R2 of a region as endless data would give them; see the module's text for the formulas.
@@ -132,7 +138,7 @@ def region_shares(
     blocks = [_starts(labels, block_trs) for labels in (rows.score_groups, rows.fit_groups)]
     _check(len(blocks[0]), block_trs, level)
     used = {band: prepare_band(bands[band], rows.groups, rows.fit, rows.used, settings.delays_trs) for band in names}
-    columns, kept = _leading_components(used, rows, settings.keep_variance)
+    columns, kept, is_cut = _leading_components(used, rows, settings.keep_variance)
     sums = [_covariance([columns[band] for band in members], rows, targets, blocks) for members in subsets(names)]
     parts, joint_r2, low_level = _share_out(names, sums, _block_variance(targets, blocks[0]), level)
     return RegionShares(
@@ -141,6 +147,7 @@ def region_shares(
         low_level_share=low_level,
         n_columns={band: X.shape[1] for band, X in columns.items()},
         kept_variance=kept,
+        is_cut=is_cut,
         n_voxels=targets.score.shape[1],
         n_fit_trs=int(rows.fit.sum()),
         n_scored_blocks=len(blocks[0]),
@@ -163,11 +170,11 @@ def _starts(labels: IntArray, block_trs: int) -> IntArray:
 
 def _leading_components(
     prepared: Mapping[str, Array], rows: ProbeRows, keep_variance: float
-) -> tuple[dict[str, FloatArray], float]:
-    """Each band's leading components, (n_used, k), cut at the same share of variance, and that share.
+) -> tuple[dict[str, FloatArray], float, bool]:
+    """Each band's leading components, (n_used, k), the share of variance they keep, and whether rows were too few.
 
-    Cut where keep_variance is reached or the columns of all bands would be more than rows / TRS_PER_COLUMN. Responses
-    are not looked at.
+    All bands are cut at the same share of their variance: at keep_variance, or earlier where the columns of all bands
+    would be more than rows / TRS_PER_COLUMN. Responses are not looked at.
     """
     spectra, vectors = {}, {}
     for band, X in prepared.items():
@@ -182,7 +189,14 @@ def _leading_components(
     keep = {band: real[band] & (before[band] < cut) for band in prepared}
     columns = {band: X.astype(np.float64) @ vectors[band][:, keep[band]] for band, X in prepared.items()}
     shares = [spectra[band][keep[band]].sum() / spectra[band].sum() for band in prepared if spectra[band].any()]
-    return columns, float(min(shares, default=1.0))
+    kept = float(min(shares, default=1.0))
+    if wanted.size > budget:
+        log.warning(
+            "%d columns are too many for %d fitted rows; bands are cut to their leading components (%.1f %% of their"
+            " variance), and the shares are those of these components. Fit at least %d rows for whole bands.",
+            *(wanted.size, rows.fit.sum(), 100.0 * kept, TRS_PER_COLUMN * wanted.size),
+        )
+    return columns, kept, wanted.size > budget
 
 
 def _covariance(
