@@ -74,9 +74,9 @@ def test_one_that_works_long_is_not_taken_for_dead(tmp_path: Path) -> None:
     rest = threading.Event()
 
     def work(meeting: Meeting) -> Any:
-        meeting.silent_s = 0.2
+        meeting.silent_s = 1.0
         if meeting.rank == 1:
-            rest.wait(0.8)
+            rest.wait(2.5)
         return meeting.collect("values", meeting.rank)
 
     assert together(tmp_path / "a", work) == [[0, 1], []]

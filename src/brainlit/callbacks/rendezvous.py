@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from brainlit.store.atomic import atomic_path
-
 log = logging.getLogger(__name__)
 
 FOLDER = ".meeting"
@@ -79,9 +77,7 @@ class Meeting:
             elif self.n_ranks > 1 and error is None:
                 self._leave()
         finally:
-            self._ended.set()
-            if self._pulse is not None:
-                self._pulse.join()
+            self._end_pulse()
 
     # --- What is exchanged ---
 
@@ -107,8 +103,10 @@ class Meeting:
 
     def put(self, name: str, text: str = "") -> None:
         """Leave a text under a name of this process; readers see all of it or nothing."""
-        with atomic_path(self.path(name, self.rank)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        path = self.path(name, self.rank)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
 
     def path(self, name: str, rank: int) -> Path:
         """Where a process leaves something."""
@@ -136,17 +134,24 @@ class Meeting:
     # --- How ---
 
     def _leave(self) -> None:
-        """Nobody leaves before the first process is done; it is the last to leave, and tidies up."""
-        self.put("done")
+        """Nobody leaves before the first process is done; it is the last to leave, and tidies up.
+
+        To have left is the last thing that the others write: the folder may be gone after that.
+        """
         if not self.is_first:
             self.wait("done", [0])
+            self._end_pulse()
             self.put("left")
         else:
+            self.put("done")
             self.wait("left", range(1, self.n_ranks))
-            self._ended.set()
-            if self._pulse is not None:
-                self._pulse.join()
+            self._end_pulse()
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end_pulse(self) -> None:
+        self._ended.set()
+        if self._pulse is not None:
+            self._pulse.join()
 
     def _check_others(self, missing: list[int]) -> None:
         for rank in range(self.n_ranks):
