@@ -208,30 +208,28 @@ def normalised_rows(
     ValueError
         If min_ceiling is not positive.
     """
-    if not min_ceiling > 0:
-        raise ValueError(
-            f"min_ceiling is {min_ceiling}; a ceiling of 0 divides by 0: give a positive one, such as 0.1."
-        )
+    from brainlit.encoding.normalise import normalise
+
+    alignment = result.r_by_model["backbone"]
+    ceiling = np.full(alignment.shape, np.nan) if result.ceiling is None else np.asarray(result.ceiling, np.float64)
+    numbers = {name: normalise(alignment, ceiling, mask, min_ceiling) for name, mask in regions.items()}
     if result.ceiling is None:
         return []
-    ceiling = np.asarray(result.ceiling, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         kept = {name: mask & (ceiling >= min_ceiling) for name, mask in regions.items()}
     known = {name: mask for name, mask in kept.items() if mask.any()}
-    predicted, r = result.predictions["backbone"], np.asarray(result.r_by_model["backbone"], dtype=np.float64)
+    predicted = result.predictions["backbone"]
     raw = _drawn(result, predicted, known, blocks)
     ratios = _voxelwise(result, [predicted], lambda drawn, voxels: drawn / ceiling[voxels], known, blocks)
     rows = []
-    for name, mask in regions.items():
-        own = kept[name]
-        scores = {"n_dropped": Score(float((mask & ~own).sum()))}
+    for name, found in numbers.items():
+        scores = {"n_dropped": Score(float(found.n_dropped))}
         if name in known:
-            top = _mean(ceiling, own)
-            scores["raw"] = Score(_mean(r, own), raw[name][0])
-            scores["ceiling"] = Score(top)
-            scores["ratio_of_means"] = Score(_mean(r, own) / top, raw[name][0] / top)
-            scores["mean_of_ratios"] = Score(_mean(r / np.where(own, ceiling, 1.0), own), ratios[name])
-        rows += [ScoreRow(name, layer, f"normalised_{key}", int(own.sum()), score) for key, score in scores.items()]
+            scores["raw"] = Score(found.raw, raw[name][0])
+            scores["ceiling"] = Score(found.ceiling)
+            scores["ratio_of_means"] = Score(found.ratio_of_means, raw[name][0] / found.ceiling)
+            scores["mean_of_ratios"] = Score(found.mean_of_ratios, ratios[name])
+        rows += [ScoreRow(name, layer, f"normalised_{key}", found.n_used, score) for key, score in scores.items()]
     return rows
 
 
