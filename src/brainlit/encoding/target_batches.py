@@ -16,8 +16,8 @@ Targets = slice | torch.Tensor
 """Columns of the responses: a range, or indices."""
 SMALLEST_BATCH = 128
 """Targets that are taken at once even where the budget has no room for them: smaller products run slowly."""
-CPU_BATCH = 512
-"""A processor gains nothing from larger batches, whose products leave its caches."""
+CPU_BATCH = 128
+"""A processor loses with larger batches, whose products leave its caches."""
 
 
 class TargetBatches:
