@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from brainlit.encoding.intervals import small_sample_factor
 from brainlit.encoding.statistics import correlation_within, r2_within
-from brainlit.results.region_scores import Score, block_weights, mean_score, region_replicates
+from brainlit.results.region_scores import Score, block_weights, mean_score, region_replicates, stretch_of
 
 GROUPS = np.repeat([0, 1], [47, 33])
 
@@ -82,6 +83,22 @@ def test_a_paired_difference_is_narrower_than_two_separate_ones(data: tuple[np.n
     low, high = (after - before).interval or (0, 0)
     alone_low, alone_high = before.interval or (0, 0)
     assert 0 < high - low < 0.5 * (alone_high - alone_low)
+
+
+def test_few_blocks_widen_the_interval_about_the_value_and_one_block_per_story_gives_none() -> None:
+    groups = np.repeat([0, 1], [60, 100])
+    few, none = block_weights(groups, 20, 500, 0), block_weights(groups, 100, 500, 0)
+    factor = stretch_of(groups, few)
+    assert factor == small_sample_factor(8, 0.95, 2)
+    assert factor == pytest.approx(np.sqrt(8 / 6) * 2.4469 / 1.95996, rel=1e-4)
+    replicates = 0.3 + few[1] @ np.linspace(-0.1, 0.1, 8)
+    plain = Score(0.3, replicates)
+    (low, high), (lower, higher) = plain.interval, plain.stretched(factor).interval  # type: ignore[misc]
+    assert [0.3 - lower, higher - 0.3] == pytest.approx([factor * (0.3 - low), factor * (high - 0.3)])
+    assert stretch_of(groups, none) is None
+    assert Score(0.3, replicates).stretched(None).interval is None
+    difference = plain.stretched(factor) - Score(0.1, replicates * 0.5).stretched(factor)
+    assert difference.replicates == pytest.approx(0.2 + factor * (replicates * 0.5 - 0.2))
 
 
 def test_scores_without_replicates_have_no_interval() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainlit.results.region_scores import Score, block_weights
+from brainlit.results.region_scores import Score, block_weights, region_replicates, stretch_of
 from brainlit.results.score_table import (
     ALL_VOXELS,
     FORMULAS,
@@ -49,6 +49,21 @@ def test_values_are_those_of_the_probe(brain: FakeBrain, table: ScoreTable) -> N
     for part, values in result.partition.items():
         expected = values[brain.regions["semantic"]].mean()
         assert value(table, "semantic", f"partition_{part}") == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_tables_replicates_are_widened_for_the_number_of_blocks(brain: FakeBrain, table: ScoreTable) -> None:
+    result = brain.probe(epoch=4, layer=2)
+    blocks = block_weights(result.score_groups, **BOOTSTRAP)
+    plain, _ = region_replicates(
+        result.observed, result.predictions["backbone"], result.score_groups, {"": result.used}, blocks
+    )[""]
+    row, factor = table.get(ALL_VOXELS, 2, "r_backbone"), stretch_of(result.score_groups, blocks)
+    assert row is not None
+    assert factor is not None
+    assert factor > 1.01
+    assert row.score.replicates == pytest.approx(row.score.value + factor * (plain - row.score.value))
+    (alone,) = [one for one in curve_rows(result, {ALL_VOXELS: result.used}, 2, blocks) if one.metric == "r_backbone"]
+    assert alone.score.interval == row.score.interval
 
 
 def test_parts_add_up_to_the_joint_model(table: ScoreTable) -> None:

@@ -12,6 +12,7 @@ from brainlit.callbacks.layer_scores import LayerScore, score_layers
 from brainlit.callbacks.probe_engine import ProbeEngine
 from brainlit.callbacks.rendezvous import Meetings
 from brainlit.callbacks.state import borrowed_state
+from brainlit.encoding.bootstrap import BLOCK_TRS
 from brainlit.encoding.roles import LeakError, Roles
 from brainlit.results.run_directory import read_json, write_json_atomic
 from brainlit.results.score_table import ALL_VOXELS
@@ -69,7 +70,7 @@ class ChooseCheckpoint(ModelCheckpoint):
         )
         config = ProbeConfig(delays_trs=tuple(delays_trs), n_folds=n_folds, skip_trs=skip_trs)
         self.region, self.layer, self.every_n = region, layer, every_n_epochs
-        bootstrap = {"block_trs": 10, "n_bootstraps": 1, "seed": 0}
+        bootstrap = {"block_trs": BLOCK_TRS, "n_bootstraps": 1, "seed": 0}
         self.engine = ProbeEngine(config, [layer], layer, bootstrap, score_role="choose")
         self._meetings = Meetings()
 

@@ -13,6 +13,7 @@ from brainlit.callbacks.probe_engine import ProbeEngine
 from brainlit.callbacks.probe_plan import refuse_scored_monitors
 from brainlit.callbacks.rendezvous import Meetings
 from brainlit.callbacks.state import borrowed_state
+from brainlit.encoding.bootstrap import BLOCK_TRS
 from brainlit.results.layer_epochs import TABLE_FILE, CurveRow, read_curve, write_curve
 
 
@@ -51,7 +52,7 @@ class LayerCurve(pl.Callback):
         delays_trs: tuple[int, ...] = (1, 2, 3, 4),
         n_folds: int = 4,
         skip_trs: int = 5,
-        block_trs: int = 10,
+        block_trs: int = BLOCK_TRS,
         n_bootstraps: int = 200,
         seed: int = 0,
         run_dir: str | None = None,

@@ -20,6 +20,7 @@ from brainlit.callbacks.probe_plan import Plan, refuse_scored_monitors, thinned_
 from brainlit.callbacks.rendezvous import Meeting, Meetings
 from brainlit.callbacks.state import borrowed_state
 from brainlit.datamodules import StoryDataModule
+from brainlit.encoding.bootstrap import BLOCK_TRS
 from brainlit.encoding.search import SolverName
 from brainlit.hints import did_you_mean
 from brainlit.results.record import ProbeRecord, load_record, record_path
@@ -108,7 +109,7 @@ class BandedRidgeProbe(pl.Callback):
         memory_gb: float = 4.0,
         warm_start: WarmStarts = "during",
         seed: int = 0,
-        block_trs: int = 10,
+        block_trs: int = BLOCK_TRS,
         n_bootstraps: int = 1000,
         figures: bool = True,
         headline_region: str | None = None,

@@ -18,6 +18,7 @@ from brainlit.callbacks.probe_data import ProbeData, fingerprint, probe_data
 from brainlit.callbacks.probe_fits import Fits
 from brainlit.callbacks.rendezvous import Meeting
 from brainlit.callbacks.state import borrowed_state
+from brainlit.encoding.bootstrap import BLOCK_TRS
 from brainlit.results.record import ProbeRecord, save_record
 from brainlit.results.region_scores import block_weights
 from brainlit.results.score_table import ScoreRow, ScoreTable, curve_rows, probe_rows, regions_with_all
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 Layers = Literal["all"] | Sequence[int]
 Features = Mapping[int, npt.NDArray[np.float32]]
-DEFAULT_BOOTSTRAP: Mapping[str, int] = {"block_trs": 10, "n_bootstraps": 1000, "seed": 0}
+DEFAULT_BOOTSTRAP: Mapping[str, int] = {"block_trs": BLOCK_TRS, "n_bootstraps": 1000, "seed": 0}
 NOT_IN_FINGERPRINT = ("memory_gb", "n_targets_batch", "device")
 """Settings of a probe that decide how long it takes and not what comes out."""
 

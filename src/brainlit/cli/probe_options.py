@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from brainlit.callbacks.probe_engine import ProbeEngine
 from brainlit.cli.run_options import CONFIG_FILE
 from brainlit.cli.training import BrainlitCLI
+from brainlit.encoding.bootstrap import BLOCK_TRS
 from brainlit.encoding.config import ProbeConfig
 from brainlit.results.run_directory import RunDirectory
 
@@ -28,7 +29,7 @@ class ProbeSettings(ProbeConfig):
     """Hidden states of the layer curve; 0 is the input of the first layer, negative ones count from the end."""
     partition_layer: int = -1
     """Hidden state that is compared with the low-level and semantic features."""
-    block_trs: int = 10
+    block_trs: int = BLOCK_TRS
     """Rows per block of the bootstrap over time."""
     n_bootstraps: int = 1000
     """Draws of the bootstrap; its seed is that of the gammas."""

@@ -16,11 +16,12 @@ from typing import Any, Literal
 import numpy as np
 
 from brainlit.encoding import fdr, paired_wilcoxon
+from brainlit.encoding.bootstrap import BLOCK_TRS
 from brainlit.encoding.permutation import block_difference_test
 from brainlit.hints import did_you_mean
 from brainlit.results.lookup import ALL_SUBJECTS
 from brainlit.results.probe_pairs import ProbePair, probe_files, read_pair, shared_subjects
-from brainlit.results.region_scores import Score, block_weights, mean_score, region_replicates
+from brainlit.results.region_scores import Score, block_weights, mean_score, region_replicates, stretch_of
 from brainlit.results.run_directory import write_json_atomic
 from brainlit.store.atomic import atomic_path
 
@@ -43,13 +44,13 @@ class CompareConfig:
     metric : 'r' or 'r2'
         Correlation or 1 - SSE / SST of the backbone alone.
     bootstrap_trs, permutation_trs : int
-        Rows per block of the interval and of the test; a small p needs longer blocks than an interval.
+        Rows per block of the interval and of the test.
     n_bootstraps, n_permutations, seed : int
     """
 
     metric: Metric = "r"
-    bootstrap_trs: int = 10
-    permutation_trs: int = 20
+    bootstrap_trs: int = BLOCK_TRS
+    permutation_trs: int = BLOCK_TRS
     n_bootstraps: int = 2000
     n_permutations: int = 2000
     seed: int = 0
@@ -223,7 +224,8 @@ def _subject_rows(subject: str, pair: ProbePair, config: CompareConfig) -> list[
 def _paired_scores(pair: ProbePair, config: CompareConfig) -> dict[str, tuple[Score, Score, Score]]:
     """A, B and A - B of each region, from the same draws; draw 0 counts every block once."""
     block_of_row, weights = block_weights(pair.groups, config.bootstrap_trs, config.n_bootstraps, config.seed)
-    if weights.shape[1] == pair.groups[-1] + 1:
+    stretch = stretch_of(pair.groups, (block_of_row, weights))
+    if stretch is None:
         raise ValueError(
             f"no scored story is longer than a block of {config.bootstrap_trs} TRs, so there is no interval; give a"
             " smaller --bootstrap_trs."
@@ -233,7 +235,7 @@ def _paired_scores(pair: ProbePair, config: CompareConfig) -> dict[str, tuple[Sc
     drawn = [region_replicates(pair.observed, p, pair.groups, pair.regions, blocks) for p in (pair.a, pair.b)]
     scores = {}
     for name in pair.regions:
-        a, b = (Score(float(own[name][which][0]), own[name][which][1:]) for own in drawn)
+        a, b = (Score(float(own[name][which][0]), own[name][which][1:]).stretched(stretch) for own in drawn)
         scores[name] = (a, b, a - b)
     return scores
 
@@ -285,7 +287,7 @@ def _how(config: CompareConfig, formula: str, rows: Sequence[RegionDifference]) 
     yield f"Mean over voxels of {formula}, ridge on the backbone alone, both on the same {'; '.join(heard)}."
     yield (
         f"Intervals: block bootstrap over time within stories, {config.bootstrap_trs}-TR blocks, the same for A and B,"
-        f" {config.n_bootstraps} draws, seed {config.seed}."
+        f" {config.n_bootstraps} draws, seed {config.seed}, widened for the number of blocks."
     )
     yield (
         f"p of one subject: A and B exchanged within {config.permutation_trs}-TR blocks, two-sided, (b + 1) / (m + 1)"

@@ -1,7 +1,9 @@
 """Numbers that carry their bootstrap replicates, so that differences and ratios of them are paired.
 
-The replicates come from `encoding.bootstrap`: a region's score is the mean over its voxels, and blocks of some ten TRs
-are drawn within each story. Two probes of the same stories share the draws.
+The replicates come from `encoding.bootstrap`: a region's score is the mean over its voxels, and blocks of some twenty
+TRs are drawn within each story. Two probes of the same stories share the draws. Few blocks scatter too little, so a
+probe's replicates are stretched about their value before they are kept; differences and means of stretched ones need
+no more of it.
 """
 
 from __future__ import annotations
@@ -11,10 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.encoding.bootstrap import block_weights, region_replicates
-from brainlit.encoding.groups import BoolArray, FloatArray, IntArray
+from brainlit.encoding.bootstrap import Blocks, block_weights, region_replicates
+from brainlit.encoding.groups import BoolArray, FloatArray, IntArray, group_slices
+from brainlit.encoding.intervals import small_sample_factor
 
-__all__ = ["BoolArray", "FloatArray", "IntArray", "Score", "block_weights", "mean_score", "region_replicates"]
+__all__ = [
+    "Blocks",
+    "BoolArray",
+    "FloatArray",
+    "IntArray",
+    "Score",
+    "block_weights",
+    "mean_score",
+    "region_replicates",
+    "stretch_of",
+]
 
 INTERVAL = 0.95
 
@@ -55,6 +68,12 @@ class Score:
     def __add__(self, other: Score) -> Score:
         return self.combine(other, np.add)
 
+    def stretched(self, factor: float | None) -> Score:
+        """Replicates so many times as far from the value; without replicates where the factor is None."""
+        if self.replicates is None or factor is None:
+            return Score(self.value)
+        return Score(self.value, self.value + factor * (self.replicates - self.value))
+
     def over(self, other: Score) -> Score:
         """Ratio self / other."""
         return self.combine(other, np.divide)
@@ -63,6 +82,24 @@ class Score:
         """Value, low and high; None for what is not a number."""
         low, high = self.interval or (None, None)
         return {"value": _number(self.value), "low": _number(low), "high": _number(high)}
+
+
+def stretch_of(groups: IntArray, blocks: Blocks) -> float | None:
+    """How much too narrow plain percentiles are: `encoding.intervals.small_sample_factor`.
+
+    Parameters
+    ----------
+    groups : int array of shape (n_trs,)
+        Story of each scored row.
+    blocks : result of `block_weights` for these rows, over time
+
+    Returns
+    -------
+    float or None
+        None where no story has two blocks: then nothing was drawn, and there is no interval.
+    """
+    n_blocks, n_stories = blocks[1].shape[1], len(group_slices(groups))
+    return small_sample_factor(n_blocks, INTERVAL, n_stories) if n_blocks > n_stories else None
 
 
 def mean_score(scores: list[Score]) -> Score:

@@ -195,7 +195,8 @@ def _run_section(summary: Mapping[str, Any]) -> str:
         "ridge": probe.get("ridge"),
         "uncertainty": boot
         and f"95 % intervals: block bootstrap over time, {boot.get('block_trs')}-TR blocks drawn within each held-out"
-        f" story, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}; before and after share the draws",
+        f" story, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}, widened for the number of blocks;"
+        " before and after share the draws",
         "left out to save time": probe.get("thinned_words"),
         "time": _time_words(summary),
         "best checkpoint": _chosen_words(summary),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.impact import banded_rest
-from brainlit.results.region_scores import BoolArray, FloatArray, IntArray, Score, region_replicates
+from brainlit.results.region_scores import Blocks, BoolArray, FloatArray, Score, region_replicates, stretch_of
 
 if TYPE_CHECKING:
     from brainlit.encoding.probe import ProbeResult
@@ -19,7 +19,6 @@ MIN_CEILING = 0.1
 MIN_SHARE_WITH_CEILING = 0.75
 ALL_VOXELS = "all voxels"
 VOXELS_AT_ONCE = 256
-Blocks = tuple[IntArray, FloatArray]
 KINDS = ("semantic", "auditory", "null")
 
 FORMULAS = {
@@ -121,6 +120,7 @@ def probe_rows(
     """
     drawn = {model: _drawn(result, predicted, regions, blocks) for model, predicted in result.predictions.items()}
     rests = rest_scores(result, regions, blocks)
+    stretch = stretch_of(result.score_groups, blocks)
     rows = []
     for region, mask in regions.items():
         r = _region_scores(result.r_by_model, drawn, region, mask, which=0)
@@ -129,13 +129,10 @@ def probe_rows(
         scores |= {f"r2_{_short(model, r2)}": score for model, score in r2.items()}
         scores |= {f"partition_{part}": score for part, score in partition_scores(r2).items()}
         scores |= _split_scores(result, mask)
-        scores |= _low_level(r, r2, {way: by_region[region] for way, by_region in rests.items()})
+        scores |= _low_level(r, r2, {way: by_region[region] for way, by_region in rests.items()}, stretch)
         rows += [ScoreRow(region, layer, name, int(mask.sum()), score) for name, score in scores.items()]
-    return (
-        rows
-        + _ceiling_rows(result, regions, layer, blocks)
-        + normalised_rows(result, regions, layer, blocks, min_ceiling)
-    )
+    rows += _ceiling_rows(result, regions, layer, blocks) + normalised_rows(result, regions, layer, blocks, min_ceiling)
+    return [replace(row, score=row.score.stretched(stretch)) for row in rows]
 
 
 def curve_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: Blocks) -> list[ScoreRow]:
@@ -146,8 +143,15 @@ def curve_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int
     if len(result.r_by_model) > 1:
         return probe_rows(result, regions, layer, blocks)
     drawn = _drawn(result, result.predictions["backbone"], regions, blocks)
+    stretch = stretch_of(result.score_groups, blocks)
     return [
-        ScoreRow(region, layer, f"{name}_backbone", int(mask.sum()), Score(_mean(table["backbone"], mask), replicates))
+        ScoreRow(
+            region,
+            layer,
+            f"{name}_backbone",
+            int(mask.sum()),
+            Score(_mean(table["backbone"], mask), replicates).stretched(stretch),
+        )
         for region, mask in regions.items()
         for name, table, replicates in zip(
             ("r", "r2"), (result.r_by_model, result.r2_by_model), drawn[region], strict=True
@@ -290,9 +294,11 @@ def _split_scores(result: ProbeResult, mask: BoolArray) -> dict[str, Score]:
     }
 
 
-def _low_level(r: Mapping[str, Score], r2: Mapping[str, Score], rests: Mapping[str, Score]) -> dict[str, Score]:
+def _low_level(
+    r: Mapping[str, Score], r2: Mapping[str, Score], rests: Mapping[str, Score], stretch: float | None
+) -> dict[str, Score]:
     """Share and impacts, where the backbone explains anything at all."""
-    if "backbone+low_level" not in r2 or not _above_zero(r2["backbone"]):
+    if "backbone+low_level" not in r2 or not _above_zero(r2["backbone"].stretched(stretch)):
         return {}
     shared = r2["backbone"] + r2["low_level"] - r2["backbone+low_level"]
     scores = {"low_level_share": shared.over(r2["backbone"])}
