@@ -15,6 +15,7 @@ from brainlit.callbacks import BandedRidgeProbe, RunReport
 from brainlit.callbacks.probe import weights_hash
 from brainlit.cli.training import parsed
 from brainlit.datamodules import StoryDataModule, WindowConfig
+from brainlit.encoding.roles import LeakError
 from brainlit.results import report as report_module
 from brainlit.results.record import find_held_out, find_records, load_record, record_path
 from brainlit.results.report import write_report
@@ -112,7 +113,7 @@ def test_summary_and_report_keep_them_apart(fitted: tuple[Path, ToyModule]) -> N
     assert row["difference"]["value"] == pytest.approx(values[1] - values[0])
     assert row["difference"]["low"] is not None
     assert (summary["probe"]["n_score_trs"], part["n_score_trs"]) == (35, 43)
-    assert summary["warnings"] == []
+    assert not [text for text in summary["warnings"] if "tuned on" in text]
     page = " ".join((path / "report.html").read_text().split())
     assert page.count("Held-out data: other") == 1
     assert "scored on toy5[0:48] (43 TRs used)" in page
@@ -204,9 +205,23 @@ def test_scored_stories_that_are_tuned_on_are_pointed_out(
     callbacks = (toy_probe(layers=[2]), held_out_probe(other_store, data=data), RunReport())
     toy_trainer(path, *callbacks, epochs=0).fit(ToyModule(), toy_data(toy_store_path))
     assert data.describe()["roles"] == {"fit": ["toy2[0:48]", "toy3[0:48]"], "score": ["toy0[0:48]"]}
-    (warning,) = json.loads((path / "summary.json").read_text())["warnings"]
+    (warning,) = [text for text in json.loads((path / "summary.json").read_text())["warnings"] if "alpha" not in text]
     assert "toy (held-out data): toy0 are scored, and stories of these names are tuned on" in warning
     assert warning.split(":")[0] in write_report(path).read_text()
+
+
+def test_a_sound_that_was_tuned_on_is_refused_under_any_name_unless_words_allow_it(
+    toy_store_path: Path, tmp_path: Path
+) -> None:
+    roles = {"fit": ["toy2", "toy3"], "score": ["toy0"]}  # toy0 is tuned on, and this is the same store
+    probe = held_out_probe(toy_store_path, data=toy_data(toy_store_path, roles=roles))
+    with pytest.raises(LeakError, match=r"'toy0' \(score of the held-out data\) is 'toy0', which was tuned on"):
+        toy_trainer(tmp_path / "one", probe).fit(ToyModule(), toy_data(toy_store_path))
+    assert not list((tmp_path / "one").glob("probes/**/*.h5"))
+    allowed = toy_data(toy_store_path, roles=roles, allow=["tune and score", "tune and fit"])
+    trainer = toy_trainer(tmp_path / "two", held_out_probe(toy_store_path, data=allowed), epochs=0)
+    trainer.fit(ToyModule(), toy_data(toy_store_path))
+    assert find_held_out(tmp_path / "two" / "probes")
 
 
 YAML = """

@@ -23,6 +23,13 @@ def test_rows_roles_and_bands_fit_together(toy_store: StoryStore) -> None:
     assert data.facts["score_stories"] == ["toy5"]
 
 
+def test_the_low_level_band_comes_in_parts_where_asked(toy_store: StoryStore) -> None:
+    whole = probe_data(toy_store, "sub-A", FIT, SCORE, skip_trs=5).stimulus
+    parts = probe_data(toy_store, "sub-A", FIT, SCORE, skip_trs=5, sub_bands=True).stimulus
+    assert list(parts) == ["low_level/spectral", "semantic"]
+    assert np.array_equal(parts["low_level/spectral"], whole["low_level"])
+
+
 def test_stories_that_a_subject_did_not_hear_are_left_out(toy_store: StoryStore) -> None:
     data = probe_data(toy_store, "sub-B", FIT, SCORE, skip_trs=5)
     assert data.rows.tolist() == [False] * 40 + [True] * 80

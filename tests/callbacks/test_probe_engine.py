@@ -46,7 +46,27 @@ def test_it_makes_the_records_of_the_callback(data: StoryDataModule, toy_store_p
     assert [(record.subject, record.epoch, record.step) for record in records] == [("sub-A", 4, 9), ("sub-B", 4, 9)]
     for record in records:
         assert_same_scores(record, load_record(record_path(tmp_path / "run" / "probes", record.subject, 0)))
-        assert (record.facts["weights"], record.facts["warnings"]) == ("abc", ["beware"])
+        assert record.facts["weights"] == "abc"
+        *of_the_search, last = record.facts["warnings"]
+        assert last == "beware"
+        assert all("alpha" in text for text in of_the_search)
+
+
+def test_sub_bands_are_in_the_records_where_asked(data: StoryDataModule, tmp_path: Path) -> None:
+    (plain,) = engine(layers=[1]).measure(ToyModule(), data, ["sub-A"], tmp_path / "plain")
+    (record,) = engine(layers=[1], sub_bands=True).measure(ToyModule(), data, ["sub-A"], tmp_path / "parts")
+    found = {row.metric for row in record.table.rows} - {row.metric for row in plain.table.rows}
+    assert found == {f"sub_{what}_low_level.spectral" for what in ("split", "unique")} | {
+        f"sub_split_{band}" for band in ("backbone", "semantic")
+    }
+    split = [
+        row.score.value
+        for row in record.table.rows
+        if row.metric.startswith("sub_split_") and row.region == "all voxels"
+    ]
+    joint = record.table.get("all voxels", record.layer, "r2_joint")
+    assert joint is not None
+    assert sum(split) == pytest.approx(joint.score.value, abs=0.02)
 
 
 def test_ready_features_give_the_same(data: StoryDataModule, tmp_path: Path) -> None:

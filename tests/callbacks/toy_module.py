@@ -74,7 +74,8 @@ def toy_data(store: Path, **changes: Any) -> StoryDataModule:
 
 def toy_probe(**changes: Any) -> BandedRidgeProbe:
     """A probe with few mixtures and draws, without figures."""
-    settings = {"n_gammas": {1: 1, 2: 2, 3: 2}, "n_folds": 2, "delays_trs": (1, 2, 3), "n_bootstraps": 20}
+    settings: dict[str, Any] = {"n_gammas": {1: 1, 2: 2, 3: 2}, "n_folds": 2, "delays_trs": (1, 2, 3)}
+    settings |= {"n_bootstraps": 20, "block_trs": 8}
     return BandedRidgeProbe(**{**settings, "figures": False, **changes})
 
 

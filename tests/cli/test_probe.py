@@ -23,7 +23,9 @@ from brainlit.results.record import ProbeRecord, find_records
 
 PAGE = (Path(__file__).parents[2] / "docs" / "probing.md").read_text()
 COMMANDS = re.findall(r"^brainlit (probe .*)$", PAGE, re.MULTILINE)
-FAST = ["--probe.n_bootstraps", "50", "--probe.n_gammas", "{1: 1, 2: 2, 3: 2}"]
+FAST = ["--probe.n_bootstraps", "50", "--probe.n_gammas", "{1: 1, 2: 2, 3: 2}", "--probe.block_trs", "8"]
+SHORT = ["--bootstrap_trs", "8"]
+"""The toy's stories are short."""
 SPANS = [Span("a", 0, 4), Span("b", 2, 5)]
 N_TRS = {"a": 4, "b": 6, "c": 3}
 
@@ -67,7 +69,7 @@ def page_folder(
                 command = command.replace(old, new)
             patch.setattr(report, "draw_figures", draw if "--model" in command else lambda *_: ({}, {}))
             arguments = re.sub(r"experiments/data/\S+", str(toy_config), command).split()
-            assert main([*arguments, *([] if "--compare" in arguments else FAST)]) == 0, command
+            assert main([*arguments, *(SHORT if "--compare" in arguments else FAST)]) == 0, command
     return folder
 
 

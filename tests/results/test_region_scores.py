@@ -96,6 +96,7 @@ def test_few_blocks_widen_the_interval_about_the_value_and_one_block_per_story_g
     (low, high), (lower, higher) = plain.interval, plain.stretched(factor).interval  # type: ignore[misc]
     assert [0.3 - lower, higher - 0.3] == pytest.approx([factor * (0.3 - low), factor * (high - 0.3)])
     assert stretch_of(groups, none) is None
+    assert stretch_of(groups, block_weights(groups, 50, 500, 0)) is None  # one and two blocks
     assert Score(0.3, replicates).stretched(None).interval is None
     difference = plain.stretched(factor) - Score(0.1, replicates * 0.5).stretched(factor)
     assert difference.replicates == pytest.approx(0.2 + factor * (replicates * 0.5 - 0.2))

@@ -71,6 +71,16 @@ def test_probes_with_other_settings_are_not_compared(run: RunDirectory) -> None:
         build_summary(run, records)
 
 
+def test_warnings_that_differ_in_numbers_come_once_and_from_the_last_probe(run: RunDirectory) -> None:
+    texts = {("sub-1", 0): "old", ("sub-1", 4): "12 % lie at 1e4.", ("sub-2", 4): "7 % lie at 1e4."}
+    records = [
+        replace(r, facts={**r.facts, "warnings": [texts[r.subject, r.epoch]] if (r.subject, r.epoch) in texts else []})
+        for r in find_records(run.probes)
+    ]
+    assert build_summary(run, records)["warnings"] == ["12 % lie at 1e4. (So, with other numbers, for 2 subjects.)"]
+    assert build_summary(run, records[:1])["warnings"] == ["old"]
+
+
 def test_a_run_without_training_has_no_difference(run: RunDirectory) -> None:
     summary = build_summary(run, [r for r in find_records(run.probes) if r.epoch == 0])
     row = find_score(summary, "semantic", "r_backbone")

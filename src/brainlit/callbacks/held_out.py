@@ -1,4 +1,4 @@
-"""Probes of other data than those that a run is tuned on: their names, and whether the model can hear them."""
+"""Probes of other data than those that a run is tuned on: names, sounds that were tuned on, what the model can hear."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 
 from brainlit.datamodules import StoryDataModule
+from brainlit.datamodules.roles import sound_hash
+from brainlit.encoding.leaks import refuse_tuned
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -33,11 +35,15 @@ def check_name(data: StoryDataModule | None, name: str | None) -> None:
 
 
 def set_up(probe: Any, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Prepare the data of a probe that has its own; see `check_unique` and `prepare` for what is refused."""
+    """Prepare the data of a probe that has its own.
+
+    What is refused: see `check_unique`, `prepare` and `refuse_same_sounds`.
+    """
     others: Iterable[Any] = [other for other in trainer.callbacks if type(other) is type(probe)]  # type: ignore[attr-defined]
     subjects = trainer.datamodule.probed_subjects  # type: ignore[attr-defined]
     check_unique(probe.name, [other.name for other in others if other is not probe], subjects)
     prepare(probe.data, probe.name, module.backbone)
+    refuse_same_sounds(probe.data, trainer.datamodule)  # type: ignore[attr-defined]
 
 
 def check_unique(name: str, others: Iterable[str | None], subjects: Iterable[str]) -> None:
@@ -82,6 +88,23 @@ def prepare(data: StoryDataModule, name: str, backbone: Any) -> None:
             f" backbone hears at most {most / rate_hz:g} s; shorten window.n_trs or window.context_s in the probe's"
             " data.init_args."
         )
+
+
+def refuse_same_sounds(data: StoryDataModule, tuned: StoryDataModule) -> None:
+    """Refuse stories that are fitted or scored and whose sound, under any name, is tuned on.
+
+    Raises
+    ------
+    LeakError
+        Unless data.allow says so in words; see `encoding.leaks.refuse_tuned`.
+    """
+    theirs, ours = tuned.roles.stories("tune"), [s for role in ("fit", "score") for s in data.roles.stories(role)]
+    lengths = [{part.store.n_samples(story) for story in stories} for part, stories in ((data, ours), (tuned, theirs))]
+    sounds, tuned_sounds = (
+        {story: sound_hash(part.store, story, lengths[0] & lengths[1]) for story in stories}
+        for part, stories in ((data, ours), (tuned, theirs))
+    )
+    refuse_tuned(data.roles, theirs, sounds, tuned_sounds)
 
 
 def window_samples(data: StoryDataModule) -> Iterable[int]:

@@ -59,6 +59,8 @@ class BandedRidgeProbe(pl.Callback):
         Folds of the ridge's cross-validation over the fit stories.
     skip_trs : int
         First rows of each span, neither fitted nor scored.
+    sub_bands : bool
+        Also split the low-level band into spectral, articulatory, phonemic features and rates.
     solver : str
         'auto' takes one of ours by the smaller space; 'himalaya' is the reference.
     device : str
@@ -102,6 +104,7 @@ class BandedRidgeProbe(pl.Callback):
         n_gammas: dict[int, int] | None = None,
         n_folds: int = 4,
         skip_trs: int = 5,
+        sub_bands: bool = False,
         solver: SolverName = "auto",
         device: str = "cpu",
         max_seconds: float | None = None,
@@ -133,6 +136,7 @@ class BandedRidgeProbe(pl.Callback):
             delays_trs=tuple(delays_trs),
             n_folds=n_folds,
             skip_trs=skip_trs,
+            sub_bands=sub_bands,
             solver=solver,
             seed=seed,
             n_gammas=mixtures,

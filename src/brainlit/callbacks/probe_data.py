@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from brainlit.datamodules.voxels import ceilings
 from brainlit.encoding.roles import Span
+from brainlit.features import sub_band_columns
 from brainlit.store import StoryStore
 
 BoolArray = npt.NDArray[np.bool_]
@@ -29,7 +30,7 @@ class ProbeData:
     ----------
     rows : bool array of shape (n_rows_of_all_spans,)
         Which rows of the features this subject heard.
-    stimulus : mapping of band to float32 array (n_trs, n_features)
+    stimulus : mapping of band or sub-band to float32 array (n_trs, n_features)
     responses : float32 array of shape (n_trs, n_voxels)
         NaN in columns that are not good in every story.
     groups : int array of shape (n_trs,)
@@ -51,7 +52,13 @@ class ProbeData:
 
 
 def probe_data(
-    store: StoryStore, subject: str, fit_spans: Sequence[Span], score_spans: Sequence[Span], skip_trs: int
+    store: StoryStore,
+    subject: str,
+    fit_spans: Sequence[Span],
+    score_spans: Sequence[Span],
+    skip_trs: int,
+    *,
+    sub_bands: bool = False,
 ) -> ProbeData:
     """Read what a probe of one subject needs.
 
@@ -62,6 +69,8 @@ def probe_data(
     ----------
     skip_trs : int
         First rows of each span, which the probe leaves out of the score; left out of the ceiling too.
+    sub_bands : bool
+        Give the low-level band in parts ('low_level/spectral', ...), as `ProbeConfig.sub_bands` needs it.
 
     Raises
     ------
@@ -82,7 +91,7 @@ def probe_data(
     ceiling, repeat_facts = score_ceiling(store, subject, [s for s in kept if s in set(score_spans)], skip_trs)
     return ProbeData(
         rows=rows,
-        stimulus=_stimulus(store, kept),
+        stimulus=_stimulus(store, kept, sub_bands),
         responses=responses,
         groups=groups,
         fit=is_fit[groups],
@@ -121,11 +130,14 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()[:20]
 
 
-def _stimulus(store: StoryStore, spans: Sequence[Span]) -> dict[str, Float32Array]:
-    bands = {}
+def _stimulus(store: StoryStore, spans: Sequence[Span], sub_bands: bool) -> dict[str, Float32Array]:
+    bands: dict[str, Float32Array] = {}
     for kind in STIMULUS_BANDS:
         values = np.concatenate([store.band(s.story, kind)[s.start_tr : s.stop_tr] for s in spans])  # type: ignore[arg-type]
-        if values.shape[1]:
+        if kind == "low_level" and sub_bands:
+            parts = sub_band_columns(store.band_columns("low_level"))
+            bands |= {f"low_level/{name}": values[:, columns] for name, columns in parts.items()}
+        elif values.shape[1]:
             bands[kind] = values
     return bands
 

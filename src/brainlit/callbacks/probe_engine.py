@@ -234,7 +234,12 @@ class ProbeEngine:
         if subject not in self._data:
             roles = datamodule.roles
             self._data[subject] = probe_data(
-                datamodule.store, subject, roles.spans("fit"), roles.spans(self.score_role), self.config.skip_trs
+                datamodule.store,
+                subject,
+                roles.spans("fit"),
+                roles.spans(self.score_role),
+                self.config.skip_trs,
+                sub_bands=self.config.sub_bands,
             )
         return self._data[subject]
 
@@ -331,11 +336,6 @@ class ProbeEngine:
         config, grid, thinning = self.config, self.config.alphas, moment.thinning
         n_gammas = dict(config.n_gammas if thinning is None else thinning.n_gammas)
         edge = {model: round(float(share), 4) for model, share in result.alpha_at_edge.items()}
-        warnings = [
-            f"{100 * share:.0f} % of the voxels chose the smallest or largest alpha in the model {model}."
-            for model, share in edge.items()
-            if model == "backbone" and share > 0.5
-        ]
         n_voxels, n_used = len(result.used), int(result.used.sum())
         return {
             **data.facts,
@@ -355,7 +355,7 @@ class ProbeEngine:
             "warm_start": bool(result.meta.get("warm_start", False)),
             "seconds": round(seconds, 2),
             **moment.facts,
-            "warnings": [*warnings, *moment.facts.get("warnings", [])],
+            "warnings": [*result.meta.get("warnings", []), *moment.facts.get("warnings", [])],
         }
 
 

@@ -227,8 +227,8 @@ def _paired_scores(pair: ProbePair, config: CompareConfig) -> dict[str, tuple[Sc
     stretch = stretch_of(pair.groups, (block_of_row, weights))
     if stretch is None:
         raise ValueError(
-            f"no scored story is longer than a block of {config.bootstrap_trs} TRs, so there is no interval; give a"
-            " smaller --bootstrap_trs."
+            f"the scored stories have too few blocks of {config.bootstrap_trs} TRs for an interval; give a smaller"
+            " --bootstrap_trs."
         )
     blocks = (block_of_row, np.concatenate([np.ones_like(weights[:1]), weights]))
     which = METRICS.index(config.metric)

@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 INTERVAL = 0.95
+MIN_MORE_BLOCKS = 3
+"""With one or two degrees of freedom an interval is 13 or 4 times the standard error, and leaves [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,11 @@ def stretch_of(groups: IntArray, blocks: Blocks) -> float | None:
     Returns
     -------
     float or None
-        None where no story has two blocks: then nothing was drawn, and there is no interval.
+        None where there are too few blocks for an interval: fewer than MIN_MORE_BLOCKS more than stories.
     """
     n_blocks, n_stories = blocks[1].shape[1], len(group_slices(groups))
-    return small_sample_factor(n_blocks, INTERVAL, n_stories) if n_blocks > n_stories else None
+    enough = n_blocks >= n_stories + MIN_MORE_BLOCKS
+    return small_sample_factor(n_blocks, INTERVAL, n_stories) if enough else None
 
 
 def mean_score(scores: list[Score]) -> Score:

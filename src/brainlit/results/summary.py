@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,21 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
     summary["headline"] = headline_sentences(summary)
     summary["limits"] = limit_sentences(summary)
     everything = [*records, *(record for group in held_out.values() for record in group)]
-    summary["warnings"] = sorted({text for record in everything for text in record.facts.get("warnings", [])})
+    summary["warnings"] = _warnings(everything)
     return summary
+
+
+def _warnings(records: Iterable[ProbeRecord]) -> list[str]:
+    """Of each subject's last probe; those that differ in their numbers only come once, with how many say so."""
+    last = {(record.facts.get("data_set"), record.subject): record for record in records}
+    alike: dict[str, list[str]] = {}
+    for record in last.values():
+        for text in dict.fromkeys(record.facts.get("warnings", [])):
+            alike.setdefault(re.sub(r"\d+", "0", text), []).append(text)
+    return sorted(
+        texts[0] if len(texts) == 1 else f"{texts[0]} (So, with other numbers, for {len(texts)} subjects.)"
+        for texts in alike.values()
+    )
 
 
 def write_summary(run: RunDirectory, summary: Mapping[str, Any]) -> Path:
