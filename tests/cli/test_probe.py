@@ -113,6 +113,14 @@ def test_features_of_a_file_take_the_models_place(page_folder: Path) -> None:
     assert run["simulated"]
 
 
+def test_where_shares_cannot_be_told_it_says_why(page_folder: Path) -> None:
+    assert (page_folder / "probes" / "with-shares" / "shares.csv").read_text().count("\n") == 1, "only the heading"
+    assert (
+        "- no shares for semantic of sub-A: 3 blocks of 15 scored rows; an interval needs at least 10."
+        in (page_folder / "said.txt").read_text()
+    )
+
+
 def test_two_probes_are_compared(page_folder: Path) -> None:
     whole = json.loads((page_folder / "comparison" / "comparison.json").read_text())
     (row,) = whole["rows"]

@@ -160,6 +160,7 @@ class ProbeEngine:
         epoch: int = 0,
         step: int = 0,
         facts: Mapping[str, Any] | None = None,
+        features_s: float = 0.0,
     ) -> list[ProbeRecord]:
         """The same for features that are there already, whatever they come from.
 
@@ -170,13 +171,16 @@ class ProbeEngine:
         partition_layer : int, optional
             Which of them is compared with the other bands; by default the engine's, counted from the end of the sorted
             layers where it is negative.
+        features_s : float
+            Seconds that the features took, for the records.
 
         Raises
         ------
         ValueError
             If an array has not a row per TR, or there is no such layer.
         """
-        moment, chosen = Moment(stage, epoch, step, facts or {}), self.chosen(features, partition_layer)
+        moment = Moment(stage, epoch, step, facts or {}, features_s=features_s)
+        chosen = self.chosen(features, partition_layer)
         return self.probe(features, datamodule, subjects, folder, moment, Meeting(folder), chosen)
 
     def probe(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from brainlit.cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from brainlit.callbacks.probe_engine import Features, ProbeEngine
     from brainlit.cli.probe_options import ProbeCLI
     from brainlit.cli.probe_sources import Probed
     from brainlit.results.run_directory import RunDirectory
@@ -31,6 +32,7 @@ examples:
   brainlit probe --features features.h5 -c experiments/data/demo.yaml
   brainlit probe --compare runs/brain_tune/ID/probe-best runs/probe/wav2vec-base
 
+  --shares true         also each region's parts as endless data would give them, with calibrated intervals
   --model FAMILY        wav2vec, whisper, ...: a model that was not tuned (any --model.backbone.* of brainlit fit)
   --weights WEIGHTS     tiny, a size such as base, a hub id, or a folder (--model.backbone.weights)
 """
@@ -107,7 +109,6 @@ def _probe(arguments: Sequence[str]) -> int:
 def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirectory | None) -> int:
     """Check everything that can be checked, then compute, then write."""
     from brainlit.cli.probe_sources import from_features, from_model
-    from brainlit.results.record import ProbeRecord
 
     settings, engine = cli.settings, cli.settings.engine()
     datamodule = _datamodule(cli.resolved["data"])
@@ -122,15 +123,35 @@ def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirector
     folder = new_folder(cli.config.output, probed.folder)
     facts = {**probed.facts, "headline_region": settings.headline_region}
     when: dict[str, Any] = {"stage": "after" if probed.step else "before", "epoch": probed.epoch, "step": probed.step}
-    records: list[ProbeRecord]
-    asked: tuple[Any, ...] = (datamodule, subjects, folder / "probes")
-    if probed.features is not None:
-        when["partition_layer"] = probed.partition_layer
-        records = engine.measure_features(probed.features, *asked, facts=facts, **when)
-    else:
-        records = engine.measure(probed.module, *asked, facts=facts, **when)
+    features, features_s, compared = _features(probed, engine, datamodule)
+    records = engine.measure_features(
+        features,
+        datamodule,
+        subjects,
+        folder / "probes",
+        partition_layer=compared,
+        features_s=features_s,
+        facts=facts,
+        **when,
+    )
     _write(folder, records, probed, datamodule, settings.seed)
+    if cli.config.shares:
+        from brainlit.cli.probe_shares import measure_shares, shares_table, write_shares
+
+        shares = measure_shares(engine, features[compared], datamodule, subjects)
+        print(f"\n{shares_table(shares)}\nShares: {write_shares(shares, folder)}")
     return 0
+
+
+def _features(probed: Probed, engine: ProbeEngine, datamodule: Any) -> tuple[Features, float, int]:
+    """Features by layer, the seconds that they took, and the layer that is compared."""
+    if probed.features is not None:
+        return probed.features, 0.0, int(probed.partition_layer or 0)
+    from brainlit.callbacks.state import borrowed_state
+
+    with borrowed_state(probed.module):
+        features, features_s = engine.features(probed.module, datamodule)
+    return features, features_s, engine.resolve_layers(int(probed.module.backbone.n_layers) + 1)[1]
 
 
 def _write(folder: Path, records: Sequence[Any], probed: Probed, datamodule: Any, seed: int) -> None:

@@ -83,7 +83,7 @@ class ProbeCLI(BrainlitCLI):
 
 
 def add_probe_options(parser: ArgumentParser) -> None:
-    """Add --probe.*, --checkpoint, --features and --output."""
+    """Add --probe.*, --checkpoint, --features, --output and --shares."""
     parser.add_argument(
         "--checkpoint",
         type=str | None,
@@ -95,6 +95,12 @@ def add_probe_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output", type=str | None, default=None, help="Folder to write; a new one beside what is probed by default."
+    )
+    parser.add_argument(
+        "--shares",
+        type=bool,
+        default=False,
+        help="true: also each region's parts as endless data would give them, with calibrated intervals.",
     )
     parser.add_class_arguments(ProbeSettings, "probe")
 
