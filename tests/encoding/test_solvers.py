@@ -60,15 +60,18 @@ def test_all_solvers_give_the_same_answer(precision: str, purged: bool) -> None:
     for solver in SOLVERS:
         search = open_search(Xs, Y, folds, ALPHAS, solver=solver, precision=precision)
         table = search_pool(search, POOL)
-        weights = np.vstack(refit_weights(search, table, choose(table), np.asarray(ALPHAS)))
-        found[solver] = table, np.hstack(Xs) @ weights
-    reference, predicted = found["himalaya"]
+        choice = choose(table)
+        weights = np.vstack(refit_weights(search, table, choice, np.asarray(ALPHAS)))
+        found[solver] = table, choice, np.hstack(Xs) @ weights
+    reference, chosen, predicted = found["himalaya"]
     tolerance = 1e-4 if precision == "float32" else 1e-8
     for solver in SOLVERS:
-        table, own = found[solver]
+        table, choice, own = found[solver]
         np.testing.assert_allclose(table.scores, reference.scores, atol=tolerance)
         assert (table.alpha_index == reference.alpha_index).mean() >= 0.99
-        assert np.quantile(np.abs(own - predicted).max(axis=0), 0.98) < 10 * tolerance
+        same = (choice.gamma_index == chosen.gamma_index) & (choice.alpha_index == chosen.alpha_index)
+        assert same.mean() >= 0.9, "two mixtures may tie in a voxel or two"
+        assert np.abs(own - predicted)[:, same].max() < 10 * tolerance
 
 
 @pytest.mark.parametrize("solver", ["primal", "kernel"])
