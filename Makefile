@@ -8,7 +8,10 @@ PRESET ?=
 SEED ?=
 ARGS ?=
 RUN ?=
-SEEDS ?= 11 12 13
+SEEDS ?=
+JOBS ?=
+QUICK ?=
+PERMUTATIONS ?=
 FRACTIONS ?= 0.1 0.25 0.5 1
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2
@@ -21,6 +24,7 @@ CONFIGS = -c experiments/brain_tune.yaml -c experiments/data/$(DATA).yaml -c exp
 	-c experiments/regime/$(REGIME).yaml $(if $(PRESET),-c experiments/paper/$(PRESET).yaml)
 CHOICES = $(if $(SEED),--seed_everything $(SEED)) $(if $(SIZE),--model.backbone.weights $(SIZE)) \
 	$(if $(SUBJECT),--data.subjects [$(SUBJECT)])
+CURVE_SEEDS = $(or $(SEEDS),11 12 13)
 # Runs of other data, sizes or presets have a folder of their own: runs/fractions-lebel2023-UTS03, say.
 nothing :=
 CURVES = fractions$(subst $(nothing) ,,$(addprefix -,$(filter-out demo,$(DATA)) $(SUBJECT) $(notdir $(SIZE)) $(PRESET)))
@@ -63,14 +67,12 @@ probe: $(READY) ## the whole probe of RUN's best checkpoint: every layer, every 
 	@[ -n "$(RUN)" ] || { echo "say which run: make probe RUN=runs/brain_tune/ID"; exit 1; }
 	$(BIN)/brainlit probe $(RUN) $(ARGS)
 
-reproduce: $(READY) ## brain and permuted runs of MODEL for each of SEEDS="11 12 13" (finished ones are kept), and their table
-	@for seed in $(SEEDS); do for regime in brain permuted; do id=$(MODEL)-$$regime-$$seed; \
-		[ -f runs/reproduce/$$id/report.html ] || $(BIN)/brainlit fit $(CONFIGS) --seed_everything $$seed \
-		--data.regime $$regime --run.experiment reproduce --run.id $$id $(ARGS) || exit 1; done; done
-	$(BIN)/brainlit compare $(foreach seed,$(SEEDS),$(foreach regime,brain permuted,runs/reproduce/$(MODEL)-$(regime)-$(seed)))
+reproduce: $(READY) ## all regimes of MODEL for each of SEEDS="11 12 13 14 15", JOBS at a time (finished runs are kept), and the report; QUICK=1: ten minutes
+	$(BIN)/brainlit reproduce --model $(MODEL) $(if $(QUICK),--quick) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(PERMUTATIONS),--permutations $(PERMUTATIONS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
-fractions: $(READY) ## REGIME on each of FRACTIONS="0.1 0.25 0.5 1" of the data and SEEDS (finished runs are kept), and the curve
-	@for seed in $(SEEDS); do for fraction in $(FRACTIONS); do id=$(MODEL)-$(REGIME)-$$fraction-$$seed; \
+fractions: $(READY) ## REGIME on each of FRACTIONS="0.1 0.25 0.5 1" of the data and SEEDS="11 12 13" (finished runs are kept), and the curve
+	@for seed in $(CURVE_SEEDS); do for fraction in $(FRACTIONS); do id=$(MODEL)-$(REGIME)-$$fraction-$$seed; \
 		[ -f runs/$(CURVES)/$$id/report.html ] || $(BIN)/brainlit fit $(CONFIGS) $(CHOICES) --seed_everything $$seed \
 		--data.tune_fraction $$fraction --run.experiment $(CURVES) --run.id $$id $(ARGS) || exit 1; done; done
 	$(BIN)/brainlit curve --output runs/$(CURVES)/$(MODEL) $$(dirname runs/$(CURVES)/$(MODEL)-*/report.html)

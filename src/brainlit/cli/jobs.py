@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -93,11 +93,12 @@ def run_jobs(
     logs.mkdir(parents=True, exist_ok=True)
     layout = "{desc}: {n_fmt}/{total_fmt} |{bar:20}| {elapsed}{postfix}"
     with _ending_is_ctrl_c(), tqdm(total=len(jobs), desc="jobs", bar_format=layout, disable=not jobs) as bar:
+        shown: object = None
         try:
             while pool.advance():
-                _show(bar, pool)
+                shown = _show(bar, pool, shown)
                 time.sleep(POLL_S)
-            _show(bar, pool)
+            _show(bar, pool, shown)
         finally:
             pool.end()
     if pool.failed:
@@ -213,7 +214,8 @@ class _Pool:
 
     def _signal(self, number: signal.Signals) -> None:
         for own in self._alive():
-            os.killpg(own.process.pid, number)
+            with suppress(ProcessLookupError):
+                os.killpg(own.process.pid, number)
 
 
 def _check(jobs: Sequence[Job]) -> None:
@@ -226,20 +228,24 @@ def _check(jobs: Sequence[Job]) -> None:
         before.add(job.name)
 
 
-def _show(bar: tqdm, pool: _Pool) -> None:
-    """The bar: how many are done, about how long the others take, what runs now."""
+def _show(bar: tqdm, pool: _Pool, shown: object) -> object:
+    """Draw the bar if what it says has changed (on a terminal every second): about how long the others take, what runs.
+
+    Returns what it says now, by which the next call knows a change.
+    """
+    now = ", ".join(own.job.name for own in pool.running)
+    state = len(pool.done), len(pool.failed), now, int(time.monotonic()) if sys.stderr.isatty() else 0
+    if state == shown:
+        return shown
     taken = {kind: list(own.values()) for kind, own in pool.taken.items()}
     running = [(own.job.kind, own.seconds) for own in pool.running]
     left = seconds_left([job.kind for job in pool.waiting], running, taken, pool.n_at_once)
-    now = ", ".join(own.job.name for own in pool.running)
-    words = f"about {tqdm.format_interval(left)} left" if left is not None else "time left not known yet"
-    if pool.failed:
-        words = f"{pool.failed[0][0].name} failed, no others start"
-    n_done = len(pool.done)
-    changed = n_done != bar.n or (now and now not in (bar.postfix or ""))
-    if changed or (sys.stderr.isatty() and time.monotonic() - getattr(bar, "shown_s", 0.0) > 1):
-        bar.n, bar.shown_s = n_done, time.monotonic()
-        bar.set_postfix_str(f"{words}; now {now}" if now else "", refresh=True)
+    words = [f"about {tqdm.format_interval(left)} left"] if left and not pool.failed else []
+    words += [f"{job.name} failed, no others start" for job, _ in pool.failed]
+    words += [f"now {now}"] if now else []
+    bar.n = len(pool.done)
+    bar.set_postfix_str("; ".join(words))
+    return state
 
 
 def _story_of(job: Job, status: int, log: Path) -> str:
@@ -247,7 +253,7 @@ def _story_of(job: Job, status: int, log: Path) -> str:
     how = f"exit status {status}" if status > 0 else f"ended by {signal.Signals(-status).name}"
     if -status == signal.SIGKILL:
         how += ", as the system does where memory runs out: try fewer jobs at once"
-    text = log.read_text(encoding="utf-8", errors="replace")
+    text = log.read_bytes().decode("utf-8", errors="replace")
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]  # of a bar its last state
     end = "\n".join(f"  | {line}" for line in [line for line in lines if line][-LAST_LINES:])
     return f"{job.name} failed ({how}). The end of its log, {log}:\n{end or '  (it is empty)'}"

@@ -1,0 +1,283 @@
+"""`brainlit reproduce`: every regime on the demo over several seeds, what each run knows besides, and the report."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brainlit.cli.errors import UsageError
+from brainlit.cli.jobs import Job, JobError, available_cores, run_jobs, thread_variables
+from brainlit.hints import did_you_mean
+
+EXPERIMENTS = Path("experiments")
+PRETRAINED = "pretrained"
+FULL: dict[str, Any] = {
+    "seeds": [11, 12, 13, 14, 15],
+    "regimes": [PRETRAINED, "brain", "permuted", "stimulus", "language_model"],
+    "permutations": 2,
+    "experiment": "reproduce",
+}
+QUICK = FULL | {
+    "seeds": [11, 12],
+    "regimes": [PRETRAINED, "brain", "permuted"],
+    "permutations": 1,
+    "experiment": "reproduce-quick",
+}
+OURS = ("seed_everything", "data.regime", "data.control.draw", "run.root", "run.experiment", "run.id", "run.resume")
+"""Options of a fit that the plan sets."""
+LOGS = "logs"
+
+DESCRIPTION = """\
+Train and probe every regime on the demo for several seeds, ask each model the downstream tasks, and write the report of
+all of them. Runs are runs/<experiment>/<model>-<regime>-<seed>, further permutations end in -draw2 and so on. The same
+command again goes on where it stopped: finished runs are kept, one that was cut short goes on from its last checkpoint
+(or begins again, if it has none). A run that was made with other settings is refused."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a reproduction.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder.
+    regime : str
+    seed : int
+    fit : tuple of str
+        Arguments of brainlit.
+    models : tuple of str
+        What `brainlit downstream` asks of it: untuned, tuned.
+    """
+
+    path: Path
+    regime: str
+    seed: int
+    fit: tuple[str, ...]
+    models: tuple[str, ...]
+
+    @property
+    def is_started(self) -> bool:
+        """Whether there is a run in its folder."""
+        from brainlit.results.run_directory import STATUS_FILE
+
+        return (self.path / STATUS_FILE).is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its status says so."""
+        from brainlit.results.run_directory import RunDirectory
+
+        return self.is_started and RunDirectory.open(self.path).state == "finished"
+
+    @property
+    def todo(self) -> tuple[str, ...]:
+        """Arguments of brainlit that bring it to its report; none where it has one."""
+        if not self.is_finished:
+            return self.fit
+        return () if (self.path / "report.html").is_file() else ("report", str(self.path))
+
+    @property
+    def downstream(self) -> tuple[str, ...]:
+        """Arguments of brainlit for the downstream tasks, which leaves out those that are done."""
+        return ("downstream", str(self.path), "--models", *self.models)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Plan, run what is missing, compare; 1 if a job failed."""
+    given, further = parsed_arguments(arguments)
+    runs = planned_runs(given, further)
+    check_settings(runs)
+    jobs = list(planned_jobs(runs))
+    folder = Path(given.root) / given.experiment
+    report = ["compare", *(str(run.path) for run in runs), "--output", str(folder)]
+    n_finished = sum(not run.todo for run in runs)
+    if given.dry_run:
+        commands = [shlex.join(["brainlit", *job.command[3:]]) for job in jobs]
+        print("\n".join([*commands, shlex.join(["brainlit", *report])]))
+        print(f"{n_finished} of {len(runs)} runs are finished.")
+        return 0
+    n_cores = available_cores()
+    n_at_once = given.jobs or min(n_cores, len(runs))
+    print(f"{n_finished} of {len(runs)} runs are finished; {n_at_once} jobs at a time. Their logs: {folder / LOGS}")
+    try:
+        run_jobs(jobs, folder / LOGS, n_at_once, thread_variables(n_at_once, n_cores))
+    except JobError as error:
+        print(f"error: {error}\nThe same command goes on where it stopped.", file=sys.stderr)
+        return 1
+    from brainlit.cli.compare import main as compare
+
+    return compare(report[1:])
+
+
+def parsed_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our options with their defaults, and those that are meant for every fit.
+
+    Raises
+    ------
+    UsageError
+        If an option is neither ours nor one of a fit, or a value cannot be.
+    """
+    parser = _parser()
+    cut = list(arguments).index("--") if "--" in arguments else len(arguments)
+    given, unknown = parser.parse_known_args(list(arguments[:cut]))
+    further = [*unknown, *arguments[cut + 1 :]]
+    for name, value in (QUICK if given.quick else FULL).items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
+    _check_further(further, [option[2:] for action in parser._actions for option in action.option_strings])
+    _check_values(given)
+    given.regimes = sorted(dict.fromkeys(given.regimes), key=lambda regime: regime != PRETRAINED)
+    return given, further
+
+
+def planned_runs(given: argparse.Namespace, further: Sequence[str]) -> list[Run]:
+    """All runs, seed by seed, the pretrained model first in each."""
+    return [
+        _run(given, seed, regime, draw, further, is_first=(regime, draw) == (given.regimes[0], 1))
+        for seed in given.seeds
+        for regime in given.regimes
+        for draw in range(1, given.permutations + 1 if regime == "permuted" else 2)
+    ]
+
+
+def planned_jobs(runs: Sequence[Run]) -> Iterator[Job]:
+    """What is missing of the runs: each its fit, then its downstream tasks.
+
+    The first fit of a seed makes the store and the tiny model, for which the others of this seed wait.
+    """
+    first: dict[int, str] = {}
+    for run in runs:
+        name, before = run.path.name, ()
+        if run.todo:
+            gate = first.setdefault(run.seed, name)
+            yield _job(name, run.todo, (gate,) if gate != name else (), f"fit {run.regime}")
+            before = (name,)
+        yield _job(f"{name}-downstream", run.downstream, before, "downstream")
+
+
+def check_settings(runs: Iterable[Run]) -> None:
+    """See that options are understood and runs that exist were made with them, before anything is started.
+
+    Raises
+    ------
+    UsageError
+        If an option of a fit is unknown, or a run was made with other settings. Settings that only one of the two has,
+        as after an update, do not count.
+    """
+    import yaml
+
+    from brainlit.cli.run_options import CONFIG_FILE, difference
+    from brainlit.cli.training import parsed
+
+    runs = list(runs)
+    parser = parsed("fit", runs[0].fit[1:]).parser
+    seen: set[str] = set()
+    for run in runs:
+        file = run.path / CONFIG_FILE
+        if run.regime in seen and not file.is_file():
+            continue
+        seen.add(run.regime)
+        wanted = yaml.safe_load(parser.dump(parser.parse_args(list(run.fit[1:])), skip_validation=True))
+        if run.is_started and file.is_file():
+            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+            changed = difference(_shared(wanted, found), _shared(found, wanted))
+            if changed:
+                raise UsageError(
+                    f"{run.path} was made with other settings: {changed}. Take the same, or --experiment NAME for runs"
+                    " with these."
+                )
+
+
+def _shared(ours: Any, theirs: Any) -> Any:
+    """Ours without the keys that theirs lacks."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        return {key: _shared(value, theirs[key]) for key, value in ours.items() if key in theirs}
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        return [_shared(one, other) for one, other in zip(ours, theirs, strict=True)]
+    return ours
+
+
+def _run(given: argparse.Namespace, seed: int, regime: str, draw: int, further: Sequence[str], is_first: bool) -> Run:
+    name = f"{given.model}-{regime}-{seed}" + (f"-draw{draw}" if draw > 1 else "")
+    files = [
+        EXPERIMENTS / "brain_tune.yaml",
+        EXPERIMENTS / "data" / "demo.yaml",
+        EXPERIMENTS / "model" / f"{given.model}.yaml",
+        *([EXPERIMENTS / "quick.yaml"] if given.quick else []),
+        EXPERIMENTS / "regime" / f"{regime}.yaml",
+    ]
+    fit = ["fit", *(part for file in files for part in ("-c", str(file))), "--seed_everything", str(seed)]
+    fit += ["--run.root", given.root, "--run.experiment", given.experiment, "--run.id", name]
+    fit += ["--data.control.draw", str(draw)] if draw > 1 else []
+    fit += [*further, *(["--trainer.max_epochs", "0"] if regime == PRETRAINED else [])]
+    models = [*(["untuned"] if is_first else []), *(["tuned"] if regime != PRETRAINED else [])]
+    return Run(Path(given.root) / given.experiment / name, regime, seed, tuple(fit), tuple(models))
+
+
+def _job(name: str, arguments: Sequence[str], after: tuple[str, ...], kind: str) -> Job:
+    return Job(name, (sys.executable, "-m", "brainlit.cli", *arguments), after, kind)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="brainlit reproduce",
+        description=DESCRIPTION,
+        epilog="Dotted options (--trainer.max_epochs 3), and all that follow --, are handed to every fit.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", default="wav2vec", help="a file of experiments/model (default: %(default)s)")
+    add("--seeds", nargs="+", type=int, help=f"default: {_words(FULL['seeds'])}")
+    add("--regimes", nargs="+", help=f"files of experiments/regime (default: {_words(FULL['regimes'])})")
+    add("--permutations", type=int, help="draws of the permuted control per seed (default: 2)")
+    add("--jobs", type=int, help="jobs at a time (default: one per core; each has its share of the cores)")
+    add("--experiment", help="folder of the runs (default: reproduce)")
+    add("--root", default="runs", help="folder of all experiments (default: %(default)s)")
+    add(
+        "--quick",
+        action="store_true",
+        help="ten minutes on 2 cores: experiments/quick.yaml, in reproduce-quick; if not said otherwise seeds"
+        f" {_words(QUICK['seeds'])}, one permutation and only {_words(QUICK['regimes'])}",
+    )
+    add("--dry-run", action="store_true", help="print the commands and how many runs are finished")
+    return parser
+
+
+def _words(values: Iterable[object]) -> str:
+    return " ".join(map(str, values))
+
+
+def _check_further(further: Sequence[str], own: Sequence[str]) -> None:
+    """Only options of a fit, and none that the plan sets."""
+    if further and not further[0].startswith("-"):
+        raise UsageError(f"{further[0]!r} belongs to no option; brainlit reproduce --help says which there are.")
+    for option in (word for word in further if re.match(r"--?[A-Za-z]", word)):
+        name = option.lstrip("-").partition("=")[0]
+        if name in OURS:
+            raise UsageError(f"--{name} is set for each run; brainlit reproduce --help says by which options.")
+        if "." not in name and name not in ("c", "config"):
+            raise UsageError(f"there is no option {option!r}. {did_you_mean(name, own)}")
+
+
+def _check_values(given: argparse.Namespace) -> None:
+    if not (EXPERIMENTS / "brain_tune.yaml").is_file():
+        raise FileNotFoundError(f"there is no {EXPERIMENTS}/brain_tune.yaml here: start in brainlit's own folder.")
+    for folder, names in (("model", [given.model]), ("regime", given.regimes)):
+        known = [path.stem for path in (EXPERIMENTS / folder).glob("*.yaml")]
+        for name in names:
+            if name not in known:
+                raise UsageError(f"there is no {folder} {name!r}. {did_you_mean(name, known)}")
+    if len(set(given.seeds)) < len(given.seeds) or min(given.seeds) < 0:
+        raise UsageError(f"--seeds {_words(given.seeds)}: give different numbers from 0 on.")
+    for name in ("permutations", "jobs"):
+        value = getattr(given, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}; give at least 1.")
