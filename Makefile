@@ -12,6 +12,8 @@ SEEDS ?=
 JOBS ?=
 QUICK ?=
 PERMUTATIONS ?=
+KEY ?=
+VALUES ?=
 FRACTIONS ?= 0.1 0.25 0.5 1
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2
@@ -31,7 +33,7 @@ CURVES = fractions$(subst $(nothing) ,,$(addprefix -,$(filter-out demo,$(DATA)) 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint data report probe doctor reproduce fractions bench bench-step bench-full clean
+.PHONY: help train test lint data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +72,11 @@ probe: $(READY) ## the whole probe of RUN's best checkpoint: every layer, every 
 reproduce: $(READY) ## all regimes of MODEL for each of SEEDS="11 12 13 14 15", JOBS at a time (finished runs are kept), and the report; QUICK=1: ten minutes
 	$(BIN)/brainlit reproduce --model $(MODEL) $(if $(QUICK),--quick) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(PERMUTATIONS),--permutations $(PERMUTATIONS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+
+sweep: $(READY) ## MODEL with KEY=model.backbone_lr at each of VALUES="1e-3 2e-3" for SEEDS="0 1", compared on stories that choose
+	@[ -n "$(KEY)" ] && [ -n "$(VALUES)" ] || { echo 'say what to vary: make sweep KEY=model.backbone_lr VALUES="1e-3 2e-3"'; exit 1; }
+	$(BIN)/brainlit sweep --key $(KEY) --values $(VALUES) --model $(MODEL) --regime $(REGIME) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
 fractions: $(READY) ## REGIME on each of FRACTIONS="0.1 0.25 0.5 1" of the data and SEEDS="11 12 13" (finished runs are kept), and the curve
 	@for seed in $(CURVE_SEEDS); do for fraction in $(FRACTIONS); do id=$(MODEL)-$(REGIME)-$$fraction-$$seed; \

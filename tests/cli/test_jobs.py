@@ -133,7 +133,7 @@ def test_an_interruption_ends_the_jobs(tmp_path: Path, usual_signals: None, numb
     polite = f"note = open({path!r}, 'ab', buffering=0)\ntry: note.write(b'begins ') and time.sleep(60)\n"
     polite = f"import time\n{polite}except KeyboardInterrupt: note.write(b'asked')"
     stubborn = (
-        f"{WAIT}\nfrom signal import SIG_IGN, SIGINT, SIGTERM, signal; signal(SIGINT, SIG_IGN); signal(SIGTERM, SIG_IGN)"
+        f"{WAIT}\nfrom signal import SIG_IGN, SIGINT, SIGTERM, signal; [signal(n, SIG_IGN) for n in (SIGINT, SIGTERM)]"
         f"\nprint(os.getpid(), flush=True); wait_for('begins', {path!r}); os.kill(os.getppid(), {int(number)})"
         "\ntime.sleep(60)"
     )

@@ -80,9 +80,9 @@ def test_every_fit_of_the_plan_is_what_its_name_says(tmp_path: Path, quick: list
         config = settings(run)
         assert run.path == Path(config["run"]["root"]) / config["run"]["experiment"] / config["run"]["id"]
         assert config["seed_everything"] == config["data"]["seed"] == config["model"]["seed"] == 12
-        assert config["data"]["regime"] == run.regime == run.path.name.split("-")[1]
+        assert config["data"]["regime"] == run.kind == run.path.name.split("-")[1]
         assert config["data"]["control"]["draw"] == (2 if run.path.name.endswith("draw2") else 1)
-        assert config["trainer"]["max_epochs"] == (0 if run.regime == "pretrained" else 7)
+        assert config["trainer"]["max_epochs"] == (0 if run.kind == "pretrained" else 7)
         assert config["data"]["store_dir"].startswith("data/store/demo-quick" if quick else "data/store/demo-12")
 
 

@@ -33,6 +33,8 @@ data and results:
   compare    tuned against permuted runs, model by model:        brainlit compare runs/reproduce/*
   reproduce  every regime on the demo over several seeds, side
              by side on all cores, then the report of all:       brainlit reproduce --quick
+  sweep      one setting at several values, compared on the
+             stories that choose: brainlit sweep --key model.backbone_lr --values 1e-3 2e-3 --seeds 0 1
   curve      alignment by hours of tuning data, with a figure:   brainlit curve runs/fractions/wav2vec-*
   doctor     look at this machine and say what is missing:       brainlit doctor [--fix]
 
@@ -95,12 +97,16 @@ def _verb(name: str) -> Callable[[Sequence[str]], int]:
         from brainlit.cli.reproduce import main as reproduce
 
         return reproduce
+    if name == "sweep":
+        from brainlit.cli.sweep import main as sweep
+
+        return sweep
     if name == "doctor":
         from brainlit.doctor import main as doctor
 
         return doctor
     known = (
-        *("fit", "validate", "test", "predict", "data", "probe", "report", "export", "compare", "reproduce", "curve"),
-        "doctor",
+        *("fit", "validate", "test", "predict", "data", "probe", "report", "export", "compare", "reproduce", "sweep"),
+        *("curve", "doctor"),
     )
     raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, known)}")

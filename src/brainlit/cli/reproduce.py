@@ -32,6 +32,7 @@ QUICK = FULL | {
 OURS = ("seed_everything", "data.regime", "data.control.draw", "run.root", "run.experiment", "run.id", "run.resume")
 """Options of a fit that the plan sets."""
 LOGS = "logs"
+BRAINLIT = (sys.executable, "-m", "brainlit.cli")
 
 DESCRIPTION = """\
 Train and probe every regime on the demo for several seeds, ask each model the downstream tasks, and write the report of
@@ -42,22 +43,23 @@ command again goes on where it stopped: finished runs are kept, one that was cut
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a reproduction.
+    """One run of a reproduction or a sweep.
 
     Parameters
     ----------
     path : Path
         Its folder.
-    regime : str
+    kind : str
+        What it is among those of its seed: its regime, or the value that is varied.
     seed : int
     fit : tuple of str
         Arguments of brainlit.
     models : tuple of str
-        What `brainlit downstream` asks of it: untuned, tuned.
+        What `brainlit downstream` asks: untuned, tuned; nothing is asked where this is empty.
     """
 
     path: Path
-    regime: str
+    kind: str
     seed: int
     fit: tuple[str, ...]
     models: tuple[str, ...]
@@ -94,26 +96,43 @@ def main(arguments: Sequence[str]) -> int:
     given, further = parsed_arguments(arguments)
     runs = planned_runs(given, further)
     check_settings(runs)
-    jobs = list(planned_jobs(runs))
     folder = Path(given.root) / given.experiment
     report = ["compare", *(str(run.path) for run in runs), "--output", str(folder)]
-    n_finished = sum(not run.todo for run in runs)
     if given.dry_run:
-        commands = [shlex.join(["brainlit", *job.command[3:]]) for job in jobs]
-        print("\n".join([*commands, shlex.join(["brainlit", *report])]))
-        print(f"{n_finished} of {len(runs)} runs are finished.")
-        return 0
-    n_cores = available_cores()
-    n_at_once = given.jobs or min(n_cores, len(runs))
-    print(f"{n_finished} of {len(runs)} runs are finished; {n_at_once} jobs at a time. Their logs: {folder / LOGS}")
+        return show_commands(runs, report)
     try:
-        run_jobs(jobs, folder / LOGS, n_at_once, thread_variables(n_at_once, n_cores))
+        run_missing(runs, folder, given.jobs)
     except JobError as error:
         print(f"error: {error}\nThe same command goes on where it stopped.", file=sys.stderr)
         return 1
     from brainlit.cli.compare import main as compare
 
     return compare(report[1:])
+
+
+def show_commands(runs: Sequence[Run], *last: Sequence[str]) -> int:
+    """Print the commands that are left to do, and how many runs are finished."""
+    commands = [*(job.command[len(BRAINLIT) :] for job in planned_jobs(runs)), *last]
+    print("\n".join([*(shlex.join(["brainlit", *command]) for command in commands), _count(runs)]))
+    return 0
+
+
+def run_missing(runs: Sequence[Run], folder: Path, n_at_once: int | None) -> None:
+    """Run what is missing side by side, by default on all cores, with logs in the folder.
+
+    Raises
+    ------
+    JobError
+        If a job failed.
+    """
+    n_cores = available_cores()
+    n_at_once = n_at_once or min(n_cores, len(runs))
+    print(f"{_count(runs)} {n_at_once} jobs at a time; their logs: {folder / LOGS}")
+    run_jobs(list(planned_jobs(runs)), folder / LOGS, n_at_once, thread_variables(n_at_once, n_cores))
+
+
+def _count(runs: Sequence[Run]) -> str:
+    return f"{sum(not run.todo for run in runs)} of {len(runs)} runs are finished."
 
 
 def parsed_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -125,14 +144,15 @@ def parsed_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list
         If an option is neither ours nor one of a fit, or a value cannot be.
     """
     parser = _parser()
-    cut = list(arguments).index("--") if "--" in arguments else len(arguments)
-    given, unknown = parser.parse_known_args(list(arguments[:cut]))
-    further = [*unknown, *arguments[cut + 1 :]]
+    ours, after = split_further(arguments)
+    given, unknown = parser.parse_known_args(ours)
+    further = [*unknown, *after]
     for name, value in (QUICK if given.quick else FULL).items():
         if getattr(given, name) is None:
             setattr(given, name, value)
-    _check_further(further, [option[2:] for action in parser._actions for option in action.option_strings])
-    _check_values(given)
+    check_further(further, parser)
+    check_numbers(given)
+    check_known({"model": [given.model], "regime": given.regimes})
     given.regimes = sorted(dict.fromkeys(given.regimes), key=lambda regime: regime != PRETRAINED)
     return given, further
 
@@ -154,12 +174,13 @@ def planned_jobs(runs: Sequence[Run]) -> Iterator[Job]:
     """
     first: dict[int, str] = {}
     for run in runs:
-        name, before = run.path.name, ()
+        name, before = run.path.name, tuple[str, ...]()
         if run.todo:
             gate = first.setdefault(run.seed, name)
-            yield _job(name, run.todo, (gate,) if gate != name else (), f"fit {run.regime}")
+            yield _job(name, run.todo, (gate,) if gate != name else (), f"fit {run.kind}")
             before = (name,)
-        yield _job(f"{name}-downstream", run.downstream, before, "downstream")
+        if run.models:
+            yield _job(f"{name}-downstream", run.downstream, before, "downstream")
 
 
 def check_settings(runs: Iterable[Run]) -> None:
@@ -181,9 +202,9 @@ def check_settings(runs: Iterable[Run]) -> None:
     seen: set[str] = set()
     for run in runs:
         file = run.path / CONFIG_FILE
-        if run.regime in seen and not file.is_file():
+        if run.kind in seen and not file.is_file():
             continue
-        seen.add(run.regime)
+        seen.add(run.kind)
         wanted = yaml.safe_load(parser.dump(parser.parse_args(list(run.fit[1:])), skip_validation=True))
         if run.is_started and file.is_file():
             found = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -206,14 +227,8 @@ def _shared(ours: Any, theirs: Any) -> Any:
 
 def _run(given: argparse.Namespace, seed: int, regime: str, draw: int, further: Sequence[str], is_first: bool) -> Run:
     name = f"{given.model}-{regime}-{seed}" + (f"-draw{draw}" if draw > 1 else "")
-    files = [
-        EXPERIMENTS / "brain_tune.yaml",
-        EXPERIMENTS / "data" / "demo.yaml",
-        EXPERIMENTS / "model" / f"{given.model}.yaml",
-        *([EXPERIMENTS / "quick.yaml"] if given.quick else []),
-        EXPERIMENTS / "regime" / f"{regime}.yaml",
-    ]
-    fit = ["fit", *(part for file in files for part in ("-c", str(file))), "--seed_everything", str(seed)]
+    files = base_files(given.model, regime, given.quick)
+    fit = ["fit", *files, "--seed_everything", str(seed)]
     fit += ["--run.root", given.root, "--run.experiment", given.experiment, "--run.id", name]
     fit += ["--data.control.draw", str(draw)] if draw > 1 else []
     fit += [*further, *(["--trainer.max_epochs", "0"] if regime == PRETRAINED else [])]
@@ -222,7 +237,7 @@ def _run(given: argparse.Namespace, seed: int, regime: str, draw: int, further: 
 
 
 def _job(name: str, arguments: Sequence[str], after: tuple[str, ...], kind: str) -> Job:
-    return Job(name, (sys.executable, "-m", "brainlit.cli", *arguments), after, kind)
+    return Job(name, (*BRAINLIT, *arguments), after, kind)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -255,29 +270,47 @@ def _words(values: Iterable[object]) -> str:
     return " ".join(map(str, values))
 
 
-def _check_further(further: Sequence[str], own: Sequence[str]) -> None:
-    """Only options of a fit, and none that the plan sets."""
+def split_further(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands before -- and after it."""
+    cut = list(arguments).index("--") if "--" in arguments else len(arguments)
+    return list(arguments[:cut]), list(arguments[cut + 1 :])
+
+
+def base_files(model: str, regime: str, quick: bool = False) -> list[str]:
+    """The config files of a run on the demo, as options."""
+    names = ["brain_tune", "data/demo", f"model/{model}", *(["quick"] if quick else []), f"regime/{regime}"]
+    return [part for name in names for part in ("-c", str(EXPERIMENTS / f"{name}.yaml"))]
+
+
+def check_further(further: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Refuse, by a UsageError, what is no option of a fit, and what the plan sets."""
+    own = [option[2:] for action in parser._actions for option in action.option_strings]
     if further and not further[0].startswith("-"):
-        raise UsageError(f"{further[0]!r} belongs to no option; brainlit reproduce --help says which there are.")
+        raise UsageError(f"{further[0]!r} belongs to no option; {parser.prog} --help says which there are.")
     for option in (word for word in further if re.match(r"--?[A-Za-z]", word)):
         name = option.lstrip("-").partition("=")[0]
         if name in OURS:
-            raise UsageError(f"--{name} is set for each run; brainlit reproduce --help says by which options.")
+            raise UsageError(f"--{name} is set for each run; {parser.prog} --help says by which options.")
         if "." not in name and name not in ("c", "config"):
             raise UsageError(f"there is no option {option!r}. {did_you_mean(name, own)}")
 
 
-def _check_values(given: argparse.Namespace) -> None:
+def check_numbers(given: argparse.Namespace) -> None:
+    """Refuse, by a UsageError, seeds that come twice or are negative, and counts below 1."""
+    if len(set(given.seeds)) < len(given.seeds) or min(given.seeds) < 0:
+        raise UsageError(f"--seeds {_words(given.seeds)}: give different numbers from 0 on.")
+    for name in ("permutations", "jobs"):
+        value = getattr(given, name, None)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}; give at least 1.")
+
+
+def check_known(chosen: Mapping[str, Sequence[str]]) -> None:
+    """Refuse models and regimes that have no file below experiments/, and other folders than brainlit's own."""
     if not (EXPERIMENTS / "brain_tune.yaml").is_file():
         raise FileNotFoundError(f"there is no {EXPERIMENTS}/brain_tune.yaml here: start in brainlit's own folder.")
-    for folder, names in (("model", [given.model]), ("regime", given.regimes)):
+    for folder, names in chosen.items():
         known = [path.stem for path in (EXPERIMENTS / folder).glob("*.yaml")]
         for name in names:
             if name not in known:
                 raise UsageError(f"there is no {folder} {name!r}. {did_you_mean(name, known)}")
-    if len(set(given.seeds)) < len(given.seeds) or min(given.seeds) < 0:
-        raise UsageError(f"--seeds {_words(given.seeds)}: give different numbers from 0 on.")
-    for name in ("permutations", "jobs"):
-        value = getattr(given, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} is {value}; give at least 1.")
