@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from brainlit.cli import jobs, main, reproduce
-from brainlit.cli.reproduce import check_settings, parsed_arguments, planned_jobs, planned_runs
+from brainlit import __version__
+from brainlit.cli import jobs, main
+from brainlit.cli import plan as planning
+from brainlit.cli.plan import Run, check_settings, planned_jobs
+from brainlit.cli.reproduce import parsed_arguments, planned_runs
 from brainlit.cli.training import parsed
 from brainlit.results.run_directory import RunDirectory
 
@@ -24,11 +27,11 @@ def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def plan(folder: Path, *arguments: str) -> list[reproduce.Run]:
+def plan(folder: Path, *arguments: str) -> list[Run]:
     return planned_runs(*parsed_arguments(["--root", str(folder), *arguments]))
 
 
-def names(runs: Sequence[reproduce.Run]) -> list[str]:
+def names(runs: Sequence[Run]) -> list[str]:
     return [run.path.name for run in runs]
 
 
@@ -37,13 +40,13 @@ def parser() -> Any:
     return parsed("fit", plan(Path("runs"))[0].fit[1:]).parser
 
 
-def settings(run: reproduce.Run) -> dict[str, Any]:
+def settings(run: Run) -> dict[str, Any]:
     """What a fit of this run would write into its config.yaml."""
     config = parser().parse_args(list(run.fit[1:]))
     return dict(yaml.safe_load(parser().dump(config, skip_validation=True)))
 
 
-def begin(run: reproduce.Run, *, finished: bool = True, with_report: bool = True) -> None:
+def begin(run: Run, *, finished: bool = True, with_report: bool = True) -> None:
     """The folder that a fit of this run leaves."""
     directory = RunDirectory.create(run.path.parents[1], run.path.parent.name, run.path.name)
     (run.path / "config.yaml").write_text(yaml.safe_dump(settings(run)))
@@ -115,8 +118,13 @@ def test_finished_runs_are_left_out_and_unfinished_ones_go_on(tmp_path: Path) ->
     pretrained, brain, permuted = names(runs)
     assert pretrained not in planned
     assert planned[f"{pretrained}-downstream"][1] == ()
-    assert planned[brain] == (runs[1].fit, ()), "the first that is missing waits for nobody"
-    assert planned[permuted] == (("report", str(runs[2].path)), (brain,))
+    assert planned[brain] == (runs[1].fit, ()), "the store is there, so nobody waits for it"
+    assert planned[permuted] == (("report", str(runs[2].path)), ())
+
+
+def test_a_job_of_the_plan_is_this_very_brainlit(tmp_path: Path) -> None:
+    jobs.run_jobs([jobs.Job("version", (*planning.BRAINLIT, "--version"))], tmp_path, 1)
+    assert (tmp_path / "version.txt").read_text() == f"brainlit {__version__}\n"
 
 
 def test_runs_that_were_made_with_other_settings_are_refused(tmp_path: Path) -> None:
@@ -169,7 +177,7 @@ def test_what_cannot_be_is_refused_before_anything_starts(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reproduce, "run_jobs", lambda *_: pytest.fail("something was started"))
+    monkeypatch.setattr(planning, "run_jobs", lambda *_: pytest.fail("something was started"))
     assert main(["reproduce", "--root", str(tmp_path), *arguments]) == 2
     assert message in capsys.readouterr().err
 
@@ -188,9 +196,9 @@ def test_a_failed_job_ends_in_words_and_1_and_the_report_comes_last(
     arguments = ["reproduce", "--root", str(tmp_path), "--quick", "--seeds", "1", "--jobs", "3"]
     compared: list[Sequence[str]] = []
     monkeypatch.setattr("brainlit.cli.compare.main", lambda given: compared.append(given) or 0)
-    monkeypatch.setattr(reproduce, "available_cores", lambda: 8)
+    monkeypatch.setattr(planning, "available_cores", lambda: 8)
     calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr(reproduce, "run_jobs", lambda *given: calls.append(given))
+    monkeypatch.setattr(planning, "run_jobs", lambda *given: calls.append(given))
     assert main(arguments) == 0
     ((_, logs, n_at_once, environment),) = calls
     assert (logs, n_at_once) == (tmp_path / "reproduce-quick" / "logs", 3)
@@ -201,7 +209,7 @@ def test_a_failed_job_ends_in_words_and_1_and_the_report_comes_last(
     def fail(*_: object) -> None:
         raise jobs.JobError("wav2vec-brain-1 failed (exit status 2).")
 
-    monkeypatch.setattr(reproduce, "run_jobs", fail)
+    monkeypatch.setattr(planning, "run_jobs", fail)
     capsys.readouterr()
     assert main(arguments) == 1
     error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`brainlit sweep`: one setting at several values and seeds, compared on the stories that choose, never on scored ones."""
+"""`brainlit sweep`: one setting at several values, compared on the stories that choose, never on scored ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from brainlit.cli.errors import UsageError
 from brainlit.cli.jobs import JobError
-from brainlit.cli.reproduce import (
+from brainlit.cli.plan import (
     Run,
     base_files,
     check_further,
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     given, unknown = parser.parse_known_args(ours)
     further = [*unknown, *after]
     check_further(further, parser)
+    check_further([f"--{given.key}"], parser)
     check_numbers(given)
     check_known({"model": [given.model], "regime": [given.regime]})
     runs = planned_runs(given, further)
@@ -63,8 +64,8 @@ def planned_runs(given: argparse.Namespace, further: Sequence[str]) -> list[Run]
     UsageError
         If two values make one folder name.
     """
-    names = {value: re.sub(r"[^A-Za-z0-9.]+", "_", value).strip("_.") or "_" for value in given.values}
-    if len(set(names.values())) < len(given.values):
+    names = {value: re.sub(r"[^A-Za-z0-9.-]+", "_", value).strip("_.-") for value in given.values}
+    if len(set(names.values())) < len(given.values) or not all(names.values()):
         raise UsageError(f"--values {' '.join(given.values)}: give values that make different folder names.")
     folder = Path(given.root) / (given.experiment or f"sweep-{given.key}")
     runs = []
