@@ -8,7 +8,12 @@ PRESET ?=
 SEED ?=
 ARGS ?=
 RUN ?=
-SEEDS ?= 11 12 13
+SEEDS ?=
+JOBS ?=
+QUICK ?=
+PERMUTATIONS ?=
+KEY ?=
+VALUES ?=
 FRACTIONS ?= 0.1 0.25 0.5 1
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2
@@ -21,13 +26,14 @@ CONFIGS = -c experiments/brain_tune.yaml -c experiments/data/$(DATA).yaml -c exp
 	-c experiments/regime/$(REGIME).yaml $(if $(PRESET),-c experiments/paper/$(PRESET).yaml)
 CHOICES = $(if $(SEED),--seed_everything $(SEED)) $(if $(SIZE),--model.backbone.weights $(SIZE)) \
 	$(if $(SUBJECT),--data.subjects [$(SUBJECT)])
+CURVE_SEEDS = $(or $(SEEDS),11 12 13)
 # Runs of other data, sizes or presets have a folder of their own: runs/fractions-lebel2023-UTS03, say.
 nothing :=
 CURVES = fractions$(subst $(nothing) ,,$(addprefix -,$(filter-out demo,$(DATA)) $(SUBJECT) $(notdir $(SIZE)) $(PRESET)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint data report probe doctor reproduce fractions bench bench-step bench-full clean
+.PHONY: help train test lint data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,14 +69,17 @@ probe: $(READY) ## the whole probe of RUN's best checkpoint: every layer, every 
 	@[ -n "$(RUN)" ] || { echo "say which run: make probe RUN=runs/brain_tune/ID"; exit 1; }
 	$(BIN)/brainlit probe $(RUN) $(ARGS)
 
-reproduce: $(READY) ## brain and permuted runs of MODEL for each of SEEDS="11 12 13" (finished ones are kept), and their table
-	@for seed in $(SEEDS); do for regime in brain permuted; do id=$(MODEL)-$$regime-$$seed; \
-		[ -f runs/reproduce/$$id/report.html ] || $(BIN)/brainlit fit $(CONFIGS) --seed_everything $$seed \
-		--data.regime $$regime --run.experiment reproduce --run.id $$id $(ARGS) || exit 1; done; done
-	$(BIN)/brainlit compare $(foreach seed,$(SEEDS),$(foreach regime,brain permuted,runs/reproduce/$(MODEL)-$(regime)-$(seed)))
+reproduce: $(READY) ## regimes of MODEL on SEEDS="11 12 13 14 15", JOBS at a time (finished runs are kept), and their report; QUICK=1: ten minutes
+	$(BIN)/brainlit reproduce --model $(MODEL) $(if $(QUICK),--quick) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(PERMUTATIONS),--permutations $(PERMUTATIONS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
-fractions: $(READY) ## REGIME on each of FRACTIONS="0.1 0.25 0.5 1" of the data and SEEDS (finished runs are kept), and the curve
-	@for seed in $(SEEDS); do for fraction in $(FRACTIONS); do id=$(MODEL)-$(REGIME)-$$fraction-$$seed; \
+sweep: $(READY) ## MODEL with KEY=model.backbone_lr at each of VALUES="1e-3 2e-3" for SEEDS="0 1", compared on stories that choose
+	@[ -n "$(KEY)" ] && [ -n "$(VALUES)" ] || { echo 'say what to vary: make sweep KEY=model.backbone_lr VALUES="1e-3 2e-3"'; exit 1; }
+	$(BIN)/brainlit sweep --key $(KEY) --values $(VALUES) --model $(MODEL) --regime $(REGIME) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+
+fractions: $(READY) ## REGIME on each of FRACTIONS="0.1 0.25 0.5 1" of the data and SEEDS="11 12 13" (finished runs are kept), and the curve
+	@for seed in $(CURVE_SEEDS); do for fraction in $(FRACTIONS); do id=$(MODEL)-$(REGIME)-$$fraction-$$seed; \
 		[ -f runs/$(CURVES)/$$id/report.html ] || $(BIN)/brainlit fit $(CONFIGS) $(CHOICES) --seed_everything $$seed \
 		--data.tune_fraction $$fraction --run.experiment $(CURVES) --run.id $$id $(ARGS) || exit 1; done; done
 	$(BIN)/brainlit curve --output runs/$(CURVES)/$(MODEL) $$(dirname runs/$(CURVES)/$(MODEL)-*/report.html)

@@ -26,6 +26,7 @@ def test_none_is_forgotten() -> None:
         *(f"data/{name}.yaml" for name in ("narratives", "petit_prince")),
         *(f"model/{name}.yaml" for name in sorted(BACKBONES)),
         *(f"paper/{name}.yaml" for name in PRESETS),
+        "quick.yaml",
         *(f"regime/{name}.yaml" for name in sorted(REGIMES)),
     ]
 
@@ -88,3 +89,18 @@ def test_its_head_says_question_command_cost_and_result(path: Path) -> None:
     head = [line for line in (ROOT / path).read_text().splitlines() if line.startswith("#")]
     for word in ("# Question:", "# Command:", "# Cost:", "# Result:"):
         assert any(line.startswith(word) for line in head), word
+
+
+def test_the_quick_reproduction_has_data_of_its_own_and_validates_its_last_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    files = [BASE, DATA, MODEL, Path("experiments/quick.yaml"), REGIME]
+    full, quick = (
+        parsed("fit", [*(part for file in own for part in ("-c", str(file))), "--seed_everything", "12"]).resolved
+        for own in ([BASE, DATA, MODEL, REGIME], files)
+    )
+    assert quick["data"]["store_dir"] == "data/store/demo-quick-12" != full["data"]["store_dir"]
+    assert quick["data"]["source"]["init_args"].keys() == full["data"]["source"]["init_args"].keys()
+    assert quick["trainer"]["max_epochs"] < full["trainer"]["max_epochs"]
+    assert quick["trainer"]["max_epochs"] % quick["trainer"]["check_val_every_n_epoch"] == 0

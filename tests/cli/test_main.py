@@ -14,7 +14,20 @@ from brainlit.cli import main
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for verb in ("fit", "validate", "test", "predict", "data", "probe", "report", "compare", "curve", "doctor"):
+    for verb in (
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "data",
+        "probe",
+        "doctor",
+        "report",
+        "compare",
+        "reproduce",
+        "sweep",
+        "curve",
+    ):
         assert f"\n  {verb} " in text
     assert main([]) == 2, "no verb is wrong use"
 

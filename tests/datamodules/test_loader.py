@@ -138,6 +138,7 @@ def test_a_resumed_run_with_workers_sees_the_same(toy_store_path: Path, tmp_path
     [
         ({"seed": 9}, "made with seed 0, and this run has 9"),
         ({"regime": "stimulus"}, "made with regime permuted, and this run has stimulus"),
+        ({"control": ControlConfig(block_trs=5, draw=2)}, "'draw': 1.* and this run has .*'draw': 2"),
         ({"control": ControlConfig("phase")}, "'kind': 'blocks', .* and this run has .*'kind': 'phase'"),
         ({"subjects": ["sub-A"]}, "made with subjects"),
         ({"tune_fraction": 0.8}, "made with tune_fraction 1.0, and this run has 0.8"),

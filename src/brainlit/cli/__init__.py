@@ -31,6 +31,10 @@ data and results:
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
   export     write the tuned model as a Hugging Face folder:     brainlit export runs/brain_tune/ID
   compare    tuned against permuted runs, model by model:        brainlit compare runs/reproduce/*
+  reproduce  every regime on the demo over several seeds, side
+             by side on all cores, then the report of all:       brainlit reproduce --quick
+  sweep      one setting at several values, compared on the
+             stories that choose: brainlit sweep --key model.backbone_lr --values 1e-3 2e-3 --seeds 0 1
   curve      alignment by hours of tuning data, with a figure:   brainlit curve runs/fractions/wav2vec-*
   doctor     look at this machine and say what is missing:       brainlit doctor [--fix]
 
@@ -89,9 +93,20 @@ def _verb(name: str) -> Callable[[Sequence[str]], int]:
         from brainlit.cli.curve import main as curve
 
         return curve
+    if name == "reproduce":
+        from brainlit.cli.reproduce import main as reproduce
+
+        return reproduce
+    if name == "sweep":
+        from brainlit.cli.sweep import main as sweep
+
+        return sweep
     if name == "doctor":
         from brainlit.doctor import main as doctor
 
         return doctor
-    known = ("fit", "validate", "test", "predict", "data", "probe", "report", "export", "compare", "curve", "doctor")
+    known = (
+        *("fit", "validate", "test", "predict", "data", "probe", "report", "export", "compare", "reproduce", "sweep"),
+        *("curve", "doctor"),
+    )
     raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, known)}")

@@ -20,6 +20,7 @@ from brainlit.datamodules.targets import (
     phase_targets,
     randomise_phases,
 )
+from brainlit.datamodules.targets.controls import draw_seed
 from brainlit.datamodules.targets.permuted import exchange_stories, shift_stories
 from brainlit.encoding.roles import Span
 from brainlit.store import StoryStore
@@ -153,12 +154,48 @@ def test_every_control_keeps_variance_and_loses_the_match(toy_store: StoryStore,
         np.testing.assert_array_equal(ours, real[PermutedTargets(voxels, spans, 5, 0).source_rows("sub-A")])
 
 
+@pytest.mark.parametrize("kind", ["blocks", "shift", "other_story", "phase"])
+def test_the_first_draw_is_that_of_the_seed_and_the_others_are_others(toy_store: StoryStore, kind: str) -> None:
+    voxels = VoxelTargets(toy_store, VOXELS)
+    spans = [Span(f"toy{k}", 0, 40) for k in range(4)]
+
+    def rows(seed: int, **settings: int) -> np.ndarray:
+        config = ControlConfig(kind, block_trs=5, min_shift_trs=8, **settings)  # type: ignore[arg-type]
+        targets = control_targets(config, voxels, spans, seed)
+        return np.concatenate([span_rows(targets, "sub-A", span) for span in spans])
+
+    first = {
+        "blocks": lambda: PermutedTargets(voxels, spans, 5, seed=3),
+        "shift": lambda: ShiftedTargets(voxels, spans, 8, seed=3),
+        "other_story": lambda: OtherStoryTargets(voxels, spans, seed=3),
+        "phase": lambda: phase_targets(voxels, spans, seed=3),
+    }[kind]()
+    expected = np.concatenate([span_rows(first, "sub-A", span) for span in spans])
+    np.testing.assert_array_equal(rows(3), expected)
+    np.testing.assert_array_equal(rows(3, draw=1), expected)
+    np.testing.assert_array_equal(rows(3, draw=2), rows(3, draw=2))
+    several = {draw: rows(3, draw=draw).tobytes() for draw in range(1, 9)}
+    assert len(set(several.values())) > 4, "of few stories there are few exchanges"
+    if kind != "other_story":
+        assert len(set(several.values())) == 8
+        assert several[2] not in {rows(seed).tobytes() for seed in range(8)}, "a draw is not another seed's first one"
+
+
+def test_draws_are_independent_of_each_other_and_of_neighbouring_seeds() -> None:
+    seeds = [draw_seed(seed, draw) for seed in range(50) for draw in range(1, 6)]
+    assert len(set(seeds)) == len(seeds)
+    assert [draw_seed(seed, 1) for seed in range(50)] == list(range(50))
+    together = np.corrcoef([np.random.default_rng(draw_seed(11, draw)).standard_normal(4000) for draw in (1, 2, 3, 4)])
+    assert np.abs(together - np.eye(4)).max() < 4 / np.sqrt(4000)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"kind": "phas"}, "control.kind is 'phas'. Did you mean 'phase'"),
         ({"block_trs": 0}, "control.block_trs is 0"),
         ({"min_shift_trs": 0}, "control.min_shift_trs is 0"),
+        ({"draw": 0}, "control.draw is 0; draws are counted from 1"),
     ],
 )
 def test_impossible_controls_are_refused(settings: dict[str, object], message: str) -> None:

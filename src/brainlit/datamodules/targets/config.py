@@ -31,17 +31,23 @@ class ControlConfig:
         Length of the blocks of kind blocks, longer than the responses' autocorrelation.
     min_shift_trs : int
         Smallest shift of kind shift, either way round the circle.
+    draw : int
+        Which draw from the data's seed, counted from 1; draws are independent of each other. Several say how much of a
+        control's result is its permutation's.
     """
 
     kind: ControlKind = "blocks"
     block_trs: int = 10
     min_shift_trs: int = 30
+    draw: int = 1
 
     def __post_init__(self) -> None:
         require_choice("control.kind", self.kind, get_args(ControlKind))
         for name in ("block_trs", "min_shift_trs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"control.{name} is {getattr(self, name)}; give at least 1 TR.")
+        if self.draw < 1:
+            raise ValueError(f"control.draw is {self.draw}; draws are counted from 1.")
 
 
 @dataclass(frozen=True)

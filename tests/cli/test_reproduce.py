@@ -1,0 +1,217 @@
+"""The plan of a reproduction: which runs, in which order, which are left out. Nothing is trained here."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from brainlit import __version__
+from brainlit.cli import jobs, main
+from brainlit.cli import plan as planning
+from brainlit.cli.plan import Run, check_settings, planned_jobs
+from brainlit.cli.reproduce import parsed_arguments, planned_runs
+from brainlit.cli.training import parsed
+from brainlit.results.run_directory import RunDirectory
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def plan(folder: Path, *arguments: str) -> list[Run]:
+    return planned_runs(*parsed_arguments(["--root", str(folder), *arguments]))
+
+
+def names(runs: Sequence[Run]) -> list[str]:
+    return [run.path.name for run in runs]
+
+
+@cache
+def parser() -> Any:
+    return parsed("fit", plan(Path("runs"))[0].fit[1:]).parser
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """What a fit of this run would write into its config.yaml."""
+    config = parser().parse_args(list(run.fit[1:]))
+    return dict(yaml.safe_load(parser().dump(config, skip_validation=True)))
+
+
+def begin(run: Run, *, finished: bool = True, with_report: bool = True) -> None:
+    """The folder that a fit of this run leaves."""
+    directory = RunDirectory.create(run.path.parents[1], run.path.parent.name, run.path.name)
+    (run.path / "config.yaml").write_text(yaml.safe_dump(settings(run)))
+    if with_report:
+        (run.path / "report.html").touch()
+    directory.finish() if finished else directory.release()
+
+
+def test_the_full_plan_is_seed_by_seed_with_the_pretrained_model_first(tmp_path: Path) -> None:
+    runs = plan(tmp_path)
+    of_a_seed = ["pretrained-{}", "brain-{}", "permuted-{}", "permuted-{}-draw2", "stimulus-{}", "language_model-{}"]
+    assert names(runs) == [f"wav2vec-{name.format(seed)}" for seed in range(11, 16) for name in of_a_seed]
+    assert {run.path.parent for run in runs} == {tmp_path / "reproduce"}
+    later = plan(tmp_path, "--seeds", "3", "--regimes", "brain", "pretrained", "--model", "hubert")
+    assert names(later) == ["hubert-pretrained-3", "hubert-brain-3"]
+
+
+def test_quick_has_fewer_runs_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    runs = plan(tmp_path, "--quick")
+    of_a_seed = ["pretrained", "brain", "permuted"]
+    assert names(runs) == [f"wav2vec-{regime}-{seed}" for seed in (11, 12) for regime in of_a_seed]
+    assert {run.path.parent.name for run in runs} == {"reproduce-quick"}
+    assert all("experiments/quick.yaml" in run.fit for run in runs)
+    own = plan(tmp_path, "--quick", "--seeds", "5", "--permutations", "2", "--experiment", "mine")
+    assert names(own)[-1] == "wav2vec-permuted-5-draw2"
+    assert own[0].path.parent.name == "mine"
+
+
+@pytest.mark.parametrize("quick", [[], ["--quick"]], ids=["full", "quick"])
+def test_every_fit_of_the_plan_is_what_its_name_says(tmp_path: Path, quick: list[str]) -> None:
+    """Also where further options speak of epochs: the pretrained model has none."""
+    runs = plan(tmp_path, "--seeds", "12", "--permutations", "2", *quick, "--trainer.max_epochs", "7")
+    for run in runs:
+        config = settings(run)
+        assert run.path == Path(config["run"]["root"]) / config["run"]["experiment"] / config["run"]["id"]
+        assert config["seed_everything"] == config["data"]["seed"] == config["model"]["seed"] == 12
+        assert config["data"]["regime"] == run.kind == run.path.name.split("-")[1]
+        assert config["data"]["control"]["draw"] == (2 if run.path.name.endswith("draw2") else 1)
+        assert config["trainer"]["max_epochs"] == (0 if run.kind == "pretrained" else 7)
+        assert config["data"]["store_dir"].startswith("data/store/demo-quick" if quick else "data/store/demo-12")
+
+
+def test_the_others_of_a_seed_wait_for_its_first_fit_and_tasks_for_their_run(tmp_path: Path) -> None:
+    waits = {job.name: job.after for job in planned_jobs(plan(tmp_path, "--seeds", "1", "2"))}
+    for seed in (1, 2):
+        first = f"wav2vec-pretrained-{seed}"
+        assert waits[first] == ()
+        for name in ("brain", "permuted", "stimulus", "language_model"):
+            assert waits[f"wav2vec-{name}-{seed}"] == (first,)
+            assert waits[f"wav2vec-{name}-{seed}-downstream"] == (f"wav2vec-{name}-{seed}",)
+    assert len(waits) == 2 * 6 * 2
+
+
+def test_tasks_are_asked_of_the_untuned_model_once_per_seed(tmp_path: Path) -> None:
+    asked = {run.path.name: run.models for run in plan(tmp_path, "--seeds", "1", "--permutations", "1")}
+    assert asked.pop("wav2vec-pretrained-1") == ("untuned",)
+    assert set(asked.values()) == {("tuned",)}
+    alone = plan(tmp_path, "--seeds", "1", "--regimes", "permuted", "brain", "--permutations", "2")
+    assert [run.models for run in alone] == [("untuned", "tuned"), ("tuned",), ("tuned",)]
+
+
+def test_finished_runs_are_left_out_and_unfinished_ones_go_on(tmp_path: Path) -> None:
+    runs = plan(tmp_path, "--quick", "--seeds", "1")
+    begin(runs[0])
+    begin(runs[1], finished=False)
+    begin(runs[2], with_report=False)
+    check_settings(runs)
+    planned = {job.name: (job.command[3:], job.after) for job in planned_jobs(runs)}
+    pretrained, brain, permuted = names(runs)
+    assert pretrained not in planned
+    assert planned[f"{pretrained}-downstream"][1] == ()
+    assert planned[brain] == (runs[1].fit, ()), "the store is there, so nobody waits for it"
+    assert planned[permuted] == (("report", str(runs[2].path)), ())
+
+
+def test_a_job_of_the_plan_is_this_very_brainlit(tmp_path: Path) -> None:
+    jobs.run_jobs([jobs.Job("version", (*planning.BRAINLIT, "--version"))], tmp_path, 1)
+    assert (tmp_path / "version.txt").read_text() == f"brainlit {__version__}\n"
+
+
+def test_runs_that_were_made_with_other_settings_are_refused(tmp_path: Path) -> None:
+    arguments = ["--quick", "--seeds", "1", "--regimes", "brain"]
+    (run,) = plan(tmp_path, *arguments, "--trainer.max_epochs", "3")
+    begin(run)
+    with pytest.raises(ValueError, match=r"brain-1 was made with other settings: trainer.max_epochs is 5, was 3. Take"):
+        check_settings(plan(tmp_path, *arguments))
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    config["trainer"]["max_epochs"] = 5
+    del config["data"]["control"]["draw"], config["trainer"]["callbacks"][0]["init_args"]["seed"]
+    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
+    check_settings(plan(tmp_path, *arguments))  # options that came later do not count
+
+
+def test_a_dry_run_prints_commands_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--quick", "--seeds", "1", "--regimes", "pretrained", "brain"]
+    begin(plan(tmp_path, *arguments)[0])
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["reproduce", "--root", str(tmp_path), *arguments, "--dry-run", "--", "--run.wandb", "off"]) == 0
+    *commands, count = capsys.readouterr().out.splitlines()
+    folder = tmp_path / "reproduce-quick"
+    assert [shlex.split(command)[1] for command in commands] == ["downstream", "fit", "downstream", "compare"]
+    assert commands[1].endswith("--run.id wav2vec-brain-1 --run.wandb off")
+    both = [str(folder / f"wav2vec-{regime}-1") for regime in ("pretrained", "brain")]
+    assert shlex.split(commands[-1]) == ["brainlit", "compare", *both, "--output", str(folder)]
+    assert count == "1 of 2 runs are finished."
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "wavvec"], "there is no model 'wavvec'. Did you mean 'wav2vec'?"),
+        (["--regimes", "brains"], "there is no regime 'brains'. Did you mean 'brain'?"),
+        (["--sedes", "11"], "there is no option '--sedes'. Did you mean 'seeds'?"),
+        (["wav2vec"], "'wav2vec' belongs to no option"),
+        (["--seeds", "1", "1"], "--seeds 1 1: give different numbers"),
+        (["--jobs", "0"], "--jobs is 0; give at least 1"),
+        (["--permutations", "0"], "--permutations is 0; give at least 1"),
+        (["--seed_everything", "3"], "--seed_everything is set for each run"),
+        (["--", "--run.id=x"], "--run.id is set for each run"),
+        (["--quick", "--seeds", "1", "--trainer.max_epoch", "3"], "Did you mean --trainer.max_epochs?"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(planning, "run_jobs", lambda *_: pytest.fail("something was started"))
+    assert main(["reproduce", "--root", str(tmp_path), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_it_starts_in_the_folder_of_the_project(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", "--dry-run"]) == 2
+    assert "no experiments/brain_tune.yaml here: start in brainlit's own folder" in capsys.readouterr().err
+
+
+def test_a_failed_job_ends_in_words_and_1_and_the_report_comes_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["reproduce", "--root", str(tmp_path), "--quick", "--seeds", "1", "--jobs", "3"]
+    compared: list[Sequence[str]] = []
+    monkeypatch.setattr("brainlit.cli.compare.main", lambda given: compared.append(given) or 0)
+    monkeypatch.setattr(planning, "available_cores", lambda: 8)
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(planning, "run_jobs", lambda *given: calls.append(given))
+    assert main(arguments) == 0
+    ((_, logs, n_at_once, environment),) = calls
+    assert (logs, n_at_once) == (tmp_path / "reproduce-quick" / "logs", 3)
+    assert environment == jobs.thread_variables(3, 8)
+    assert compared[0][-2:] == ["--output", str(tmp_path / "reproduce-quick")]
+    assert len(compared[0]) == 5
+
+    def fail(*_: object) -> None:
+        raise jobs.JobError("wav2vec-brain-1 failed (exit status 2).")
+
+    monkeypatch.setattr(planning, "run_jobs", fail)
+    capsys.readouterr()
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: wav2vec-brain-1 failed (exit status 2).\nThe same command goes on")
+    assert len(compared) == 1
