@@ -22,6 +22,7 @@ PRESETS = {"brain_wavlm": "wavlm", "multi_brain": "wav2vec", "paper_code": "wav2
 def test_none_is_forgotten() -> None:
     assert [str(path.relative_to("experiments")) for path in FILES] == [
         "brain_tune.yaml",
+        "curves.yaml",
         *(f"data/{name}.yaml" for name in ("alice", "alice_bids", "demo", "deniz2019", "lebel2023")),
         *(f"data/{name}.yaml" for name in ("narratives", "petit_prince")),
         *(f"model/{name}.yaml" for name in sorted(BACKBONES)),
@@ -82,6 +83,15 @@ def test_the_text_of_the_paper_stops_early_and_keeps_the_probes(
     callbacks = parsed("fit", options).resolved["trainer"]["callbacks"]
     names = [callback["class_path"].rsplit(".", 1)[-1] for callback in callbacks]
     assert names == ["BandedRidgeProbe", "FeatureDrift", "RunReport", "EarlyStopping"]
+
+
+def test_curves_come_before_the_report_that_draws_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    options = [part for file in merged(Path("experiments/curves.yaml")) for part in ("-c", str(file))]
+    callbacks = parsed("fit", [*options, "--seed_everything", "3"]).resolved["trainer"]["callbacks"]
+    names = [callback["class_path"].rsplit(".", 1)[-1] for callback in callbacks]
+    assert names == ["BandedRidgeProbe", "LayerCurve", "ChooseCheckpoint", "FeatureDrift", "RunReport"]
+    assert [callbacks[k]["init_args"]["seed"] for k in (0, 1)] == [3, 3]
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
