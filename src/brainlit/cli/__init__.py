@@ -28,6 +28,8 @@ data and results:
              the story store made from them:                     brainlit data info experiments/data/demo.yaml
   probe      what the layers of a model, or any features, say
              about the brain; or two probes compared:            brainlit probe runs/brain_tune/ID
+  downstream what its models know about phones, words and
+             meaning, with controls; or any model without a run: brainlit downstream runs/brain_tune/ID
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
   export     write the tuned model as a Hugging Face folder:     brainlit export runs/brain_tune/ID
   compare    tuned against permuted runs, model by model:        brainlit compare runs/reproduce/*
@@ -73,6 +75,10 @@ def _verb(name: str) -> Callable[[Sequence[str]], int]:
         from brainlit.cli.probe import main as probe
 
         return probe
+    if name == "downstream":
+        from brainlit.cli.downstream import main as downstream
+
+        return downstream
     if name == "report":
         from brainlit.cli.report import main as report
 
@@ -93,5 +99,18 @@ def _verb(name: str) -> Callable[[Sequence[str]], int]:
         from brainlit.doctor import main as doctor
 
         return doctor
-    known = ("fit", "validate", "test", "predict", "data", "probe", "report", "export", "compare", "curve", "doctor")
+    known = (
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "data",
+        "probe",
+        "downstream",
+        "report",
+        "export",
+        "compare",
+        "curve",
+    )
+    known = (*known, "doctor")
     raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, known)}")
