@@ -62,7 +62,7 @@ def of_run(path: Path, given: argparse.Namespace) -> Asked:
     CheckpointError
         If a checkpoint cannot be read.
     UsageError
-        If two models would have one name.
+        If no model is left, or two would have one name.
     """
     run = RunDirectory.open(path)
     if not (run.path / CONFIG_FILE).is_file():
@@ -71,13 +71,15 @@ def of_run(path: Path, given: argparse.Namespace) -> Asked:
     config = rebuilt(BackboneConfig, said["model"]["backbone"])
     asked = given.models or [UNTUNED, TUNED]
     if said["data"].get("regime") == "pretrained" and TUNED in asked:
-        print(f"{run.path} is a pretrained run: it has no tuned model, and only the untuned one is asked")
-        asked = [UNTUNED]
+        print(f"{run.path} is a pretrained run: it has no tuned model; the untuned one can be asked")
+        asked = [name for name in asked if name != TUNED]
     models = [_untuned(config)] if UNTUNED in asked else []
     models += [_tuned(chosen_checkpoint(run, "last"), TUNED)] if TUNED in asked else []
     files = [chosen_checkpoint(run, name) for name in given.checkpoint]
     models = _with_untrained([*models, *(_tuned(file, file.stem) for file in files)], config, given)
     names = [model.name for model in models]
+    if not set(names) - {UNTRAINED}:
+        raise UsageError(f"no model is left to ask of {run.path}; leave out --models.")
     taken = [file for file in files if names.count(file.stem) > 1 or file.stem in (UNTRAINED, UNTUNED, TUNED)]
     if taken:
         raise UsageError(f"{taken[0]} would be called {taken[0].stem!r}, as another model is; rename the file.")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from brainlit.downstream.compare import compare
+from brainlit.downstream.compare import Comparison, compare
 from brainlit.downstream.preference import Effect, PreferenceChange, preference, preference_change
 from brainlit.downstream.recognition import RecognitionResult, Unit, compare_recognition
 from brainlit.downstream.result import TaskResult
@@ -26,7 +26,7 @@ METRICS = {
 RATES: Mapping[Unit, str] = {"words": "WER", "characters": "CER"}
 HOW = """\
 Scores are of clips that decided nothing: layer and regularisation were chosen on others. [low, high] is the 95 %
-percentile interval of 1000 bootstrap draws, with replacement, of the n speakers or clips that 'drawn' names; drawing
+percentile interval of 1000 bootstrap draws, with replacement, of the speakers or clips under 'drawn'; drawing
 clips says nothing about other speakers, and neither says what another training run would give. Controls are scores on
 the same clips without the model; their intervals, and those of all layers, are in scores.csv."""
 PAIRED = "Paired: both models answer for the same draws. p: McNemar's exact test, which takes clips as independent."
@@ -89,18 +89,18 @@ def _task_lines(task: str, results: Mapping[str, TaskResult]) -> Iterator[str]:
     controls = list(dict.fromkeys(name for result in results.values() for name in result.controls))
     yield f"### {task}"
     yield f"\n{metric}: {METRICS[metric]}\n"
-    yield from _head("model", "part", "probe", f"{metric} [95 %]", "n", "drawn", "layer", *controls)
+    yield from _head("model", "part", "probe", f"{metric} [95 %]", "drawn", "layer", *controls)
     for model, result in results.items():
         for part in result.parts:
             beside = [_value(result.controls.get(name, {}).get(part)) for name in controls]
             for probe in result.probes:
                 score = result.score(part, probe)
-                yield _row(model, part, probe, _said(score), *_drawn(score), result.chosen_layer(probe), *beside)
+                yield _row(model, part, probe, _said(score), _drawn(score), result.chosen_layer(probe), *beside)
     base = results.get(UNTUNED)
     others = {model: result for model, result in results.items() if model not in (UNTRAINED, UNTUNED)}
     if base is not None and others:
         yield f"\n{PAIRED}\n"
-        yield from _head("difference", "part", "probe", "[95 %]", "n", "drawn", "only one right", "p")
+        yield from _head("difference", "part", "probe", "[95 %]", "drawn", "only one right", "p")
         for model, result in others.items():
             yield from _difference_rows(model, base, result)
 
@@ -113,31 +113,31 @@ def _difference_rows(model: str, base: TaskResult, result: TaskResult) -> Iterat
             single = result.kind == "single"
             only = f"{model} {found.only_b:g}, {UNTUNED} {found.only_a:g}" if single else ""
             p = f"{found.mcnemar_p:.2g}" if single and found.mcnemar_p == found.mcnemar_p else ""
-            yield _row(f"{model} - {UNTUNED}", part, probe, said, found.n_drawn, found.drawn, only, p)
+            yield _row(f"{model} - {UNTUNED}", part, probe, said, _drawn(found), only, p)
 
 
 def _recognition_lines(task: str, results: Mapping[str, RecognitionResult]) -> Iterator[str]:
     yield f"### {task}"
     yield "\nWER, CER: insertions, deletions and substitutions per word or letter that was said\n"
-    yield from _head("model", "part", "WER [95 %]", "CER [95 %]", "n", "drawn", "best epoch")
+    yield from _head("model", "part", "WER [95 %]", "CER [95 %]", "drawn", "best epoch")
     base = results.get(UNTUNED)
     for model, result in results.items():
         for part in result.said:
             rates = [result.error_rate(part, unit) for unit in RATES]
-            yield _row(model, part, *map(_said, rates), *_drawn(rates[0]), result.facts.get("best_epoch", ""))
+            yield _row(model, part, *map(_said, rates), _drawn(rates[0]), result.facts.get("best_epoch", ""))
         for part in result.said if base is not None and model not in (UNTRAINED, UNTUNED) else ():
             rates = [compare_recognition(base, result, part, unit) for unit in RATES]  # type: ignore[arg-type]
-            yield _row(f"{model} - {UNTUNED}", part, *(_said(one, "+") for one in rates), *_drawn(rates[0]), "")
+            yield _row(f"{model} - {UNTUNED}", part, *(_said(one, "+") for one in rates), _drawn(rates[0]), "")
 
 
 def _warnings(probed: Mapping[str, Mapping[str, TaskResult]]) -> Iterator[str]:
-    """Every warning once, with the tasks and models that it is about."""
+    """Every warning once, with the task and the models that it is about; an untrained model is a control itself."""
     about: dict[tuple[str, str], list[str]] = {}
     for task, results in probed.items():
         for model, result in results.items():
-            for warning in result.warnings:
+            for warning in result.warnings if model != UNTRAINED else ():
                 about.setdefault((task, warning), []).append(model)
-    yield from (f"- {task}, {' and '.join(models)}: {warning}" for (task, warning), models in about.items())
+    yield from (f"- {task}, {', '.join(models)}: {warning}" for (task, warning), models in about.items())
 
 
 # --- Words ---
@@ -193,8 +193,9 @@ def _said(score: Estimate, sign: str = "") -> str:
     return f"{score.value:{sign}.3f} [{score.low:{sign}.3f}, {score.high:{sign}.3f}]"
 
 
-def _drawn(score: Estimate) -> tuple[int, str]:
-    return score.n_drawn, score.drawn
+def _drawn(score: Estimate | Comparison) -> str:
+    n_clips = f" ({score.n_clips} clips)" if score.drawn != "clips" else ""
+    return f"{score.n_drawn} {score.drawn}{n_clips}"
 
 
 def _value(score: Estimate | None) -> str:
