@@ -27,7 +27,7 @@ from tests.layouts.timit import write_timit
 
 PAGE = (Path(__file__).parents[2] / "docs" / "downstream.md").read_text()
 COMMANDS = re.findall(r"^brainlit (downstream .*)$", PAGE, re.MULTILINE)
-SMALL = DemoSize(1, 1, 1, 1, 1, 2, 1, 1, 1)
+SMALL = DemoSize(1, 1, 1, 1, 1, 10, 2, 2, 2)
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +102,6 @@ def test_models_are_told_apart(page_folder: Path, demo_run: Path) -> None:
     assert found["tuned"].same_tokens(found["untuned"])
     moved = {name: abs(states.layers[4] - found["untuned"].layers[4]).max() for name, states in found.items()}
     assert moved["tuned"] > 0.01
-    assert abs(found["tuned"].layers[0] - found["untuned"].layers[0]).max() >= 0
     assert found["best"].facts["made_from"].startswith("best.ckpt, ")
     assert set(find_results(model_folder(demo_run, "best"))) == {"demo/speaker"}
 
@@ -184,8 +183,13 @@ def test_what_is_there_is_kept_and_never_taken_for_another(
 
 
 def test_a_pretrained_run_has_the_untuned_model_only(
-    page_folder: Path, demo_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    page_folder: Path,
+    demo_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(demo_tasks, "DemoSize", lambda: SMALL)
     run = Path(shutil.copytree(demo_run, tmp_path / "run", ignore=shutil.ignore_patterns("*.ckpt", "tuned", "best")))
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert main(["downstream", str(run), "--task", "demo/speaker"]) == 2, "a run that was stopped early is none"
