@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
 
-from brainlit.cli import main
+from brainlit.cli import HELP, main
 from brainlit.cli.downstream_options import ALL, DATA, DEMO, RECOGNITION
 from brainlit.demo import DemoSource
 from brainlit.downstream import data, demo_tasks
@@ -23,6 +25,7 @@ from brainlit.downstream.preference import preference
 from brainlit.downstream.recognition import load_recognition_result
 from brainlit.downstream.run_files import find_results, find_words, model_folder
 from brainlit.store import StoryStore, build_store
+from tests.layouts.speech import RATE_HZ, samples
 from tests.layouts.timit import write_timit
 
 PAGE = (Path(__file__).parents[2] / "docs" / "downstream.md").read_text()
@@ -61,6 +64,8 @@ def page_folder(demo_run: Path, demo_store: Path, tmp_path_factory: pytest.TempP
     (folder / "runs" / "brain_tune").mkdir(parents=True)
     (folder / "runs" / "brain_tune" / "ID").symlink_to(demo_run)
     write_timit(folder / "TIMIT")
+    for sound in folder.rglob("*.WAV"):
+        soundfile.write(sound, np.tile(samples(str(sound.relative_to(folder))), 10), RATE_HZ)
     replaced = {"--weights base": "--weights random:tiny", "/path/to/TIMIT": "TIMIT", "--epochs 10": "--epochs 1"}
     replaced["data/store/demo-0"] = str(demo_store)
     with pytest.MonkeyPatch.context() as patch, (folder / "said.txt").open("w") as said:
@@ -114,7 +119,7 @@ def test_what_is_printed_is_what_the_files_say(page_folder: Path, demo_run: Path
     assert f"| tuned | test | linear | {cells} | {tuned['demo/speaker'].chosen_layer()} |" in said
     change = compare(untuned["demo/phones"], tuned["demo/phones"], "test")
     between = f"{change.difference:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
-    assert f"| tuned - untuned | test | linear | {between} | 8 speakers (72 clips) |" in said
+    assert f"| tuned - untuned | test | linear | {between} | {change.n_drawn} {change.drawn}" in said
     states = find_words(model_folder(demo_run, "tuned"))
     assert states is not None
     for one in preference(states.layers, states.token_pairs()):
@@ -270,6 +275,7 @@ def test_help_lists_every_task_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+    assert "\n  downstream " in HELP
     for name in ALL:
         assert re.search(rf"^    {name} +\w", done.stdout, re.MULTILINE), name
 

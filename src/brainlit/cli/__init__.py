@@ -99,18 +99,6 @@ def _verb(name: str) -> Callable[[Sequence[str]], int]:
         from brainlit.doctor import main as doctor
 
         return doctor
-    known = (
-        "fit",
-        "validate",
-        "test",
-        "predict",
-        "data",
-        "probe",
-        "downstream",
-        "report",
-        "export",
-        "compare",
-        "curve",
-    )
-    known = (*known, "doctor")
+    known = ["fit", "validate", "test", "predict", "data", "probe", "downstream"]
+    known += ["report", "export", "compare", "curve", "doctor"]
     raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, known)}")

@@ -97,7 +97,11 @@ def _task_lines(task: str, results: Mapping[str, TaskResult]) -> Iterator[str]:
                 score = result.score(part, probe)
                 yield _row(model, part, probe, _said(score), _drawn(score), result.chosen_layer(probe), *beside)
     base = results.get(UNTUNED)
-    others = {model: result for model, result in results.items() if model not in (UNTRAINED, UNTUNED)}
+    others = {
+        model: result
+        for model, result in results.items()
+        if base is not None and model not in (UNTRAINED, UNTUNED) and result.clips == base.clips
+    }
     if base is not None and others:
         yield f"\n{PAIRED}\n"
         yield from _head("difference", "part", "probe", "[95 %]", "drawn", "only one right", "p")
@@ -125,8 +129,10 @@ def _recognition_lines(task: str, results: Mapping[str, RecognitionResult]) -> I
         for part in result.said:
             rates = [result.error_rate(part, unit) for unit in RATES]
             yield _row(model, part, *map(_said, rates), _drawn(rates[0]), result.facts.get("best_epoch", ""))
-        for part in result.said if base is not None and model not in (UNTRAINED, UNTUNED) else ():
-            rates = [compare_recognition(base, result, part, unit) for unit in RATES]  # type: ignore[arg-type]
+        if base is None or model in (UNTRAINED, UNTUNED) or result.said != base.said:
+            continue
+        for part in result.said:
+            rates = [compare_recognition(base, result, part, unit) for unit in RATES]
             yield _row(f"{model} - {UNTUNED}", part, *(_said(one, "+") for one in rates), _drawn(rates[0]), "")
 
 
@@ -145,8 +151,8 @@ def _warnings(probed: Mapping[str, Mapping[str, TaskResult]]) -> Iterator[str]:
 
 def _word_lines(heard: Mapping[str, WordStates]) -> Iterator[str]:
     first = next(iter(heard.values()))
-    tokens = first.token_pairs()
-    counts = ", ".join(f"{n} {kind.replace('_', '-')}" for kind, n in tokens.pairs.counts().items())
+    n_pairs = first.token_pairs().pairs.counts()
+    counts = ", ".join(f"{n} {kind.replace('_', '-')}" for kind, n in n_pairs.items())
     yield "### words: meaning or sound"
     yield f"\n{len(first.words)} spoken words of {', '.join(first.facts['stories'])}; pairs: {counts}."
     yield f"Semantic pairs are {first.meaning}."
@@ -158,7 +164,7 @@ def _word_lines(heard: Mapping[str, WordStates]) -> Iterator[str]:
     base = heard.get(UNTUNED)
     for model, states in heard.items():
         if base is not None and model not in (UNTRAINED, UNTUNED) and states.same_tokens(base):
-            change = preference_change(base.layers, states.layers, tokens)[-1]
+            change = preference_change(base.layers, states.layers, base.token_pairs())[-1]
             yield f"\n{model} - {UNTUNED}, last layer, the same words: {_change(change)}"
 
 

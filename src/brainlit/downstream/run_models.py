@@ -11,7 +11,7 @@ from brainlit.backbones import SpeechBackbone
 from brainlit.downstream.controls import task_controls, with_controls
 from brainlit.downstream.ctc import CtcConfig, recognise
 from brainlit.downstream.evaluate import evaluate
-from brainlit.downstream.features import Features, task_features
+from brainlit.downstream.features import task_features
 from brainlit.downstream.probes import ProbeConfig
 from brainlit.downstream.recognition import RecognitionResult, load_recognition_result
 from brainlit.downstream.result import TaskResult, load_result
@@ -53,6 +53,9 @@ class Asking:
 
     Parameters
     ----------
+    probes : ProbeConfig
+    ctc : CtcConfig
+        For recognition.
     seed : int
         Of random features; kept with every result.
     device : str
@@ -116,7 +119,8 @@ def ask(model: Model, folder: Path, questions: Sequence[Question], how: Asking, 
     tasks = [one for one in questions if isinstance(one, Task)]
     features = task_features(backbone, tasks, **heard) if tasks else {}
     for task in tasks:
-        result = _probed(model.name, task, features.pop(task.name), how, progress)
+        given = features.pop(task.name)
+        result = evaluate(task, given, how.probes, model=model.name, device=how.device, progress=progress)
         result = with_controls(result, how.controls(task, backbone.hidden_size))
         replace(result, facts={**result.facts, **made}).save(answer_path(folder, task.name))
     for one in questions:
@@ -160,10 +164,6 @@ def folders_of(root: Path) -> dict[str, Path]:
 def find_recognition(folder: Path) -> dict[str, RecognitionResult]:
     """What one model wrote down, by task; none where the folder is missing."""
     return {result.task: result for result in map(load_recognition_result, sorted(folder.glob("*.json")))}
-
-
-def _probed(model: str, task: Task, features: Mapping[str, Features], how: Asking, progress: bool) -> TaskResult:
-    return evaluate(task, features, how.probes, model=model, device=how.device, progress=progress)
 
 
 def _how_made(model: Model, how: Asking) -> dict[str, str]:
