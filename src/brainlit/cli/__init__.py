@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from brainlit import __version__
 from brainlit.cli.errors import UsageError, explained
@@ -28,6 +29,8 @@ data and results:
              the story store made from them:                     brainlit data info experiments/data/demo.yaml
   probe      what the layers of a model, or any features, say
              about the brain; or two probes compared:            brainlit probe runs/brain_tune/ID
+  downstream what its models know about phones, words and
+             meaning, with controls; or any model without a run: brainlit downstream runs/brain_tune/ID
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
   export     write the tuned model as a Hugging Face folder:     brainlit export runs/brain_tune/ID
   compare    tuned against permuted runs, model by model:        brainlit compare runs/reproduce/*
@@ -41,6 +44,11 @@ data and results:
 brainlit VERB --help says more; --print_config shows what the merged config files say; --debug shows where an error
 arose; --version.
 """
+
+TRAINING = ("fit", "validate", "test", "predict")
+BESIDES = ("data", "probe", "downstream", "report", "export", "compare", "reproduce", "sweep", "curve")
+MODULES = {**{verb: f"brainlit.cli.{verb}" for verb in BESIDES}, "doctor": "brainlit.doctor"}
+"""Verb -> the module whose `main` takes its arguments; imported when the verb is used."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,48 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _verb(name: str) -> Callable[[Sequence[str]], int]:
-    if name in ("fit", "validate", "test", "predict"):
+    if name in TRAINING:
         from brainlit.cli.training import run_verb
 
         return lambda arguments: run_verb(name, arguments)
-    if name == "data":
-        from brainlit.cli.data import main as data
-
-        return data
-    if name == "probe":
-        from brainlit.cli.probe import main as probe
-
-        return probe
-    if name == "report":
-        from brainlit.cli.report import main as report
-
-        return report
-    if name == "export":
-        from brainlit.cli.export import main as export
-
-        return export
-    if name == "compare":
-        from brainlit.cli.compare import main as compare
-
-        return compare
-    if name == "curve":
-        from brainlit.cli.curve import main as curve
-
-        return curve
-    if name == "reproduce":
-        from brainlit.cli.reproduce import main as reproduce
-
-        return reproduce
-    if name == "sweep":
-        from brainlit.cli.sweep import main as sweep
-
-        return sweep
-    if name == "doctor":
-        from brainlit.doctor import main as doctor
-
-        return doctor
-    known = (
-        *("fit", "validate", "test", "predict", "data", "probe", "report", "export", "compare", "reproduce", "sweep"),
-        *("curve", "doctor"),
-    )
-    raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, known)}")
+    if name not in MODULES:
+        raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, (*TRAINING, *MODULES))}")
+    run: Callable[[Sequence[str]], int] = import_module(MODULES[name]).main
+    return run

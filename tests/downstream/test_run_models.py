@@ -1,0 +1,111 @@
+"""Models are asked once each; an answer is known by the weights and the seed that it is from."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from brainlit.downstream import Clip, make_task
+from brainlit.downstream import run_models as module
+from brainlit.downstream.evaluate import evaluate
+from brainlit.downstream.probes import ProbeConfig
+from brainlit.downstream.run_files import find_results, model_folder, task_path
+from brainlit.downstream.run_models import Asking, Model, answer_path, ask, folders_of, is_answered, set_beside
+from tests.backbones.conftest import load, save_mini
+from tests.downstream.planted import planted_features, planted_task
+
+LINEAR = ProbeConfig(probes=("linear",), strengths=(0.1,))
+
+
+@pytest.fixture
+def tasks():
+    """Two tasks on the same clips."""
+    rng = np.random.default_rng(0)
+    examples = {
+        part: [
+            (Clip(f"{part}/{k}", rng.integers(-999, 999, 3200).astype(np.int16), text="ab"[k % 2]), k % 2)
+            for k in range(8)
+        ]
+        for part in ("train", "choose", "test")
+    }
+    named = {name: {part: [(clip, f"{name} {k}") for clip, k in pairs] for part, pairs in examples.items()}
+             for name in ("one", "two")}  # fmt: skip
+    return [make_task(name, "single", pairs, metric="accuracy") for name, pairs in named.items()]
+
+
+def test_a_model_is_loaded_once_and_controls_are_made_once_for_all(tasks, tmp_path, monkeypatch):
+    save_mini(tmp_path / "mini")
+    n_calls: Counter[str] = Counter()
+
+    def counted(name, function):
+        def call(*given, **named):
+            n_calls[name] += 1
+            return function(*given, **named)
+
+        return call
+
+    monkeypatch.setattr(module, "task_controls", counted("controls", module.task_controls))
+    monkeypatch.setattr(module, "task_features", counted("features", module.task_features))
+    how = Asking(LINEAR, seed=3)
+    for name in ("untuned", "tuned"):
+        model = Model(name, f"weights of {name}", counted("load", lambda: load(tmp_path / "mini")))
+        ask(model, model_folder(tmp_path, name), tasks, how, progress=False)
+        assert is_answered(answer_path(model_folder(tmp_path, name), "one"), model, how)
+    assert n_calls == {"load": 2, "features": 2, "controls": 2}, "a pass for each model, controls for each task"
+    found = find_results(model_folder(tmp_path, "tuned"))
+    assert list(found) == ["one", "two"]
+    assert set(found["one"].controls) == {"majority", "random_features", "transcript"}
+    assert found["one"].facts["made_from"] == "weights of tuned"
+    assert found["one"].facts["seed"] == "3"
+
+
+def kept(folder, model="tuned", n_test=10, **facts):
+    """A result that is there already."""
+    task = planted_task(sizes={"train": 20, "choose": 10, "test": n_test})
+    features = planted_features(task, {0: 1.0}, seed=len(model))
+    result = evaluate(task, features, LINEAR, model=model, progress=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    return replace(result, facts=facts).save(task_path(folder, "planted"))
+
+
+@pytest.mark.parametrize(
+    ("origin", "how", "words"),
+    [
+        ("last.ckpt, 20 steps", Asking(LINEAR), r"made_from last\.ckpt, 10 steps, not last\.ckpt, 20 steps"),
+        ("last.ckpt, 10 steps", Asking(LINEAR, seed=1), "seed 0, not 1"),
+        ("last.ckpt, 10 steps", Asking(ProbeConfig()), "no probe mlp"),
+    ],
+)
+def test_an_answer_to_something_else_is_refused(tmp_path, origin, how, words):
+    path = kept(tmp_path, made_from="last.ckpt, 10 steps", seed="0")
+    with pytest.raises(ValueError, match=rf"{words}.*--again makes it anew"):
+        is_answered(path, Model("tuned", origin, load), how)
+    same = Model("tuned", "last.ckpt, 10 steps", load)
+    assert is_answered(path, same, Asking(LINEAR))
+    assert not is_answered(tmp_path / "other.npz", same, Asking(LINEAR))
+
+
+def test_models_are_controls_of_those_that_came_after_them(tmp_path):
+    for name in ("best", "tuned", "untrained", "untuned"):
+        kept(model_folder(tmp_path, name), name)
+    (tmp_path / "downstream" / "scores.csv").touch()
+    folders = folders_of(tmp_path)
+    assert list(folders) == ["untrained", "untuned", "tuned", "best"]
+    set_beside(folders)
+    found = {name: find_results(folder)["planted"] for name, folder in folders.items()}
+    assert {name: set(result.controls) for name, result in found.items()} == {
+        "untrained": set(),
+        "untuned": {"untrained"},
+        "tuned": {"untrained", "pretrained"},
+        "best": {"untrained", "pretrained"},
+    }
+    assert found["tuned"].controls["pretrained"] == {"test": found["untuned"].score("test")}
+    assert found["tuned"].controls["untrained"] == {"test": found["untrained"].score("test")}
+
+
+def test_a_model_that_heard_other_clips_is_no_control(tmp_path):
+    kept(model_folder(tmp_path, "untuned"), "untuned", n_test=11)
+    kept(model_folder(tmp_path, "tuned"))
+    set_beside(folders_of(tmp_path))
+    assert find_results(model_folder(tmp_path, "tuned"))["planted"].controls == {}
