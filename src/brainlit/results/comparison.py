@@ -155,6 +155,11 @@ def runs_by_seed(runs: Iterable[FinishedRun]) -> dict[tuple[str, int], dict[str,
     return dict(sorted(found.items()))
 
 
+def has_pairs(runs: Iterable[FinishedRun]) -> bool:
+    """Whether any model and seed has a brain and a permuted run; errors are those of `runs_by_seed`."""
+    return any({BRAIN, PERMUTED} <= set(regimes) for regimes in runs_by_seed(runs).values())
+
+
 def pair_by_seed(runs: Sequence[FinishedRun], region: str | None = None) -> list[SeedResult]:
     """One result per model and seed that has a brain and a permuted run; the headline's region by default.
 
