@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def _plant_downstream(run: Path, seed: int, regime: str) -> None:
     model = UNTUNED if regime == "pretrained" else TUNED
     folder = model_folder(run, model)
     folder.mkdir(parents=True)
-    for name, right in (("demo/word_category", RIGHT[regime]), ("demo/phones", 0.6), ("demo/speaker", 0.5)):
+    for name, right in (("demo/word_category", RIGHT[regime]), ("demo/phones", 0.6)):
         planted_answers(name, right, seed, model).save(task_path(folder, name))
     planted_words(MEANING[regime], seed).save(folder / WORDS_FILE)
 
@@ -119,9 +120,7 @@ def planted_answers(name: str, right: float, seed: int, model: str = TUNED) -> T
         said[part] = np.where(is_right, truth, (truth + 1) % len(task.labels))[None, None]
     result = task_result(task, model, (4,), {"linear": ProbeOutcome(0, np.zeros(1), np.zeros(1), said)})
     controls = {name: {"test": Estimate(at, at, at, 200, 10, "speakers")} for name, at in CONTROLS.items()}
-    object.__setattr__(result, "controls", controls)
-    object.__setattr__(result, "warnings", ("test: words by themselves reach this score.",))
-    return result
+    return replace(result, controls=controls, warnings=("test: words by themselves reach this score.",))
 
 
 CONTROLS = {"majority": 0.27, "transcript": 0.9}

@@ -73,7 +73,7 @@ def test_a_difference_of_scores_is_that_of_the_pair(evidence: Evidence, reproduc
 def test_controls_and_warnings_of_tasks_are_kept(evidence: Evidence) -> None:
     assert evidence.controls["demo/phones", "test"] == CONTROLS
     assert evidence.controls["demo/phones", "test_unseen_words"] == {}
-    assert "demo/speaker: test: words by themselves reach this score." in evidence.notes
+    assert "demo/phones: test: words by themselves reach this score." in evidence.notes
 
 
 def test_changes_of_preference_are_paired_over_words(evidence: Evidence, reproduction: list[Path]) -> None:
@@ -123,6 +123,18 @@ def test_what_is_missing_is_absent_and_named(reproduction: list[Path]) -> None:
     assert "wav2vec (tiny), stimulus: no run of any seed" in found.missing
     assert "wav2vec (tiny), pretrained: no downstream tasks of any seed" in found.missing
     assert "wav2vec (tiny), pretrained: no words of any seed" in found.missing
+    assert not [text for text in found.missing if text.startswith("wav2vec (tiny), brain")]
+
+
+def test_a_permutation_without_tasks_is_named(tmp_path: Path) -> None:
+    runs = [planted_run(tmp_path, 11, "permuted", draw=draw).path for draw in (1, 2)]
+    shutil.rmtree(model_folder(runs[1], "tuned"))
+    found = read_evidence(read_finished(runs))
+    assert "wav2vec (tiny), permuted: no downstream tasks of any seed" in found.missing
+    assert len(found.seeds[0].states["permuted"]) == 2
+    there = found.seeds[0].value("permuted", Key("demo/phones", "test"))
+    assert there is not None
+    assert there.draws == ()
 
 
 def test_a_single_run_may_have_both_of_its_models(tmp_path: Path, reproduction: list[Path]) -> None:

@@ -24,14 +24,14 @@ def main(arguments: Sequence[str]) -> int:
         "--into", type=Path, help="page whose part between <!-- claims:begin --> and <!-- claims:end --> is replaced"
     )
     given = parser.parse_args(list(arguments))
-    from brainlit.results.claims_table import between, claims_markdown, replace_between
+    from brainlit.results.claims_table import around_markers, claims_markdown, replace_between
     from brainlit.results.comparison import comparison_table, has_pairs, pair_by_seed, read_finished
     from brainlit.results.comparison_report import write_comparison
     from brainlit.results.evidence import read_evidence
     from brainlit.results.findings import findings
 
     if given.into is not None:
-        between(given.into, "claims")
+        around_markers(given.into, "claims")
     runs = read_finished(named_runs(given.runs), given.region)
     if has_pairs(runs):
         print(comparison_table(pair_by_seed(runs, given.region)), end="\n\n")

@@ -101,11 +101,11 @@ def replace_between(path: Path, name: str, text: str) -> Path:
     ValueError
         If it does not have each marker once, in this order.
     """
-    before, after = between(path, name)
+    before, after = around_markers(path, name)
     return write_text_atomic(path, f"{before}\n{text.strip()}\n{after}")
 
 
-def between(path: Path, name: str) -> tuple[str, str]:
+def around_markers(path: Path, name: str) -> tuple[str, str]:
     """What stands up to the first marker and from the second one on; errors are those of `replace_between`."""
     whole = path.read_text(encoding="utf-8")
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"

@@ -26,7 +26,8 @@ Summary = Mapping[str, Any]
 KEPT_METRICS = ("r_backbone", "low_level_share", "partition_backbone", "impact_")
 """Beginnings of the names of what is kept of a probe's table: replicates of 30 whole runs would fill the memory."""
 KEPT_REGIONS = ("auditory", "null")
-ENDS = ("low", "high")
+SAME_START = 1e-3
+"""Largest difference of r before tuning between runs of one seed; on a GPU sums have no fixed order."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ def read_finished(runs: Iterable[Path | str], region: str | None = None) -> list
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     paths = [Path(run) for run in runs]
-    both = list(zip(paths, read_summaries(paths), strict=True))
-    return [_finished(*one, region) for one in tqdm(both, desc="Reading runs", unit="run", leave=False, delay=3)]
+    shown = tqdm(paths, desc="Reading runs", unit="run", leave=False, delay=3)
+    return [_finished(path, summary, region) for path, summary in zip(shown, read_summaries(paths), strict=True)]
 
 
 def runs_by_seed(runs: Iterable[FinishedRun]) -> dict[tuple[str, int], dict[str, list[FinishedRun]]]:
@@ -225,7 +226,7 @@ def _seed_result(tuned: FinishedRun, permuted: Sequence[FinishedRun], region: st
     name = region or str(brain["headline_region"])
     row, controls = _row(brain, name, "r_backbone"), [_row(run.summary, name, "r_backbone") for run in permuted]
     for control in controls:
-        if abs(row["before"]["value"] - control["before"]["value"]) > 1e-6:
+        if abs(row["before"]["value"] - control["before"]["value"]) > SAME_START:
             raise ValueError(
                 f"{_model(facts)}, seed {facts['seed']}: before tuning the brain run has r {row['before']['value']:.4f}"
                 f" in {name}, the permuted run {control['before']['value']:.4f}; they did not start from the same"
@@ -235,6 +236,7 @@ def _seed_result(tuned: FinishedRun, permuted: Sequence[FinishedRun], region: st
     null = find_score(brain, "null", "r_backbone") if "null" in regions_of(brain) else None
     after, rises = row["after"]["value"], [control["difference"] for control in controls]
     r_permuted = float(np.mean([control["after"]["value"] for control in controls]))
+    rise = float(np.mean([rise["value"] for rise in rises]))
     return SeedResult(
         model=_model(facts),
         seed=int(facts["seed"]),
@@ -242,7 +244,7 @@ def _seed_result(tuned: FinishedRun, permuted: Sequence[FinishedRun], region: st
         r_before=row["before"]["value"],
         r_brain=after,
         r_permuted=r_permuted,
-        permuted_rise=(float(np.mean([rise["value"] for rise in rises])), *(_mean_of(rises, s) for s in ENDS)),
+        permuted_rise=(rise, _mean_of(rises, "low"), _mean_of(rises, "high")),
         share_before=_value(share, "before"),
         share_brain=_value(share, "after"),
         share_permuted=_mean_share(permuted, name),

@@ -76,7 +76,7 @@ def low_level_figure(evidence: Evidence) -> Figure | None:
 
 def downstream_figure(evidence: Evidence) -> Figure | None:
     """Score of each task and part, with its controls as lines."""
-    tasks = [f"{task.removeprefix('demo/').replace('_', ' ')}: {_part_said(part)}" for task, part in evidence.tasks]
+    tasks = [f"{task.removeprefix('demo/').replace('_', ' ')}\n{_part_said(part)}" for task, part in evidence.tasks]
     panels = [(name, Key(*which)) for name, which in zip(tasks, evidence.tasks, strict=True)][:MAX_TASK_PANELS]
     formula = (
         "Score of a linear probe on frozen features, at the layer that was best on the choosing clips (accuracy, or"
@@ -127,7 +127,7 @@ def _regimes_figure(evidence: Evidence, name: str, panels: Sequence[Panel], labe
         grid[0][0].set_ylabel(label)
         _legend(figure, evidence)
 
-    said = "; ".join(f"{title}: {_regimes_said(evidence, key)}" for title, key in panels)
+    said = "; ".join(f"{' '.join(title.split())}: {_regimes_said(evidence, key)}" for title, key in panels)
     return _figure(
         name, draw, (min(width * across, 13.0), 2.7 * down + 0.5), f"{said}.", f"{formula}. {_dots(evidence)}"
     )
@@ -298,4 +298,6 @@ def _figure(name: str, draw: Callable[[Any], None], size_in: tuple[float, float]
     with house_style():
         figure = new_figure(*size_in)
         draw(figure)
-        return Figure(name, render(figure, "png"), render(figure, "svg"), alt, caption)
+        png = render(figure, "png")
+        figure.set_layout_engine("none")  # the places that were found stay; finding them again takes as long as drawing
+        return Figure(name, png, render(figure, "svg"), alt, caption)

@@ -101,7 +101,7 @@ def _claims_of(evidence: Evidence, found: Sequence[Finding], model: str) -> str:
         if one.claim.topic != topic:
             topic = one.claim.topic
             rows.append(([f"<b>{escape(TOPICS[topic])}</b>", *[""] * (len(HEADS) - 1)], False))
-        rows.append(([*map(escape, row_cells(one)[:-1]), _badge(one)], False))
+        rows.append((_cells(one), False))
     heading = f"<h3>{escape(model)}, seeds {', '.join(str(seed.seed) for seed in evidence.of(model))}</h3>"
     return "".join(
         [
@@ -111,6 +111,14 @@ def _claims_of(evidence: Evidence, found: Sequence[Finding], model: str) -> str:
             html.bullets([*plain_sentences(own), *note_sentences(own)], "limits"),
         ]
     )
+
+
+def _cells(one: Finding) -> list[str]:
+    """The cells of HEADS: the source small below the claim, a line for each seed, the verdict in its colour."""
+    _, *numbers, seeds, _ = map(escape, row_cells(one))
+    claim = f'{escape(one.text)}<div class="note">{escape(one.claim.source)}</div>'
+    lines = seeds.replace("; ", "<br>")
+    return [claim, *numbers, f'<span class="ci">{lines}</span>', _badge(one)]
 
 
 def _badge(one: Finding) -> str:

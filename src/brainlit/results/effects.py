@@ -185,8 +185,8 @@ def _mean_measured(found: Sequence[Measured]) -> Measured:
         return found[0]
     lows, highs = [one.low for one in found if one.low is not None], [one.high for one in found if one.high is not None]
     known = len(lows) == len(highs) == len(found)
-    ends = (float(np.mean(lows)), float(np.mean(highs))) if known else (None, None)
-    return Measured(float(np.mean([one.value for one in found])), *ends, tuple(one.value for one in found))
+    low, high = (float(np.mean(lows)), float(np.mean(highs))) if known else (None, None)
+    return Measured(float(np.mean([one.value for one in found])), low, high, tuple(one.value for one in found))
 
 
 @lru_cache

@@ -14,7 +14,7 @@ from brainlit.downstream.result import TaskResult
 from brainlit.downstream.run_files import TUNED, UNTUNED, WordStates, find_results, find_words, model_folder
 from brainlit.downstream.scores import Draws, clusters_of, replicates, score_of
 from brainlit.hints import did_you_mean
-from brainlit.results.comparison import FinishedRun, runs_by_seed
+from brainlit.results.comparison import SAME_START, FinishedRun, runs_by_seed
 from brainlit.results.effects import (
     ALIGNMENT,
     AUDITORY,
@@ -38,8 +38,6 @@ from brainlit.results.record import ProbeRecord
 from brainlit.results.region_scores import Score, mean_score
 from brainlit.results.word_evidence import map_of, word_numbers
 
-SAME_START = 1e-3
-"""Largest difference of r before tuning between runs of one seed; on a GPU sums have no fixed order."""
 TASK_DRAWS = Draws()
 
 TASKS = "tasks"
@@ -76,6 +74,8 @@ def read_evidence(runs: Sequence[FinishedRun], region: str | None = None) -> Evi
         If no run has the region, one is there twice, or runs of one seed did not start from the same model or were not
         asked about the same clips or words.
     """
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
     if not runs:
         raise ValueError("no run is given; name the folders of finished runs.")
     name = region or str(runs[0].summary["headline_region"])
@@ -83,8 +83,8 @@ def read_evidence(runs: Sequence[FinishedRun], region: str | None = None) -> Evi
     if name not in known:
         raise ValueError(f"no run has a region {name!r}. {did_you_mean(name, known)}")
     gathered = _Collected()
-    groups = runs_by_seed(runs)
-    seeds = tuple(_seed(*which, by_regime, name, gathered) for which, by_regime in groups.items())
+    groups = tqdm(runs_by_seed(runs).items(), desc="Tasks and words", unit="seed", leave=False, delay=3)
+    seeds = tuple(_seed(*which, by_regime, name, gathered) for which, by_regime in groups)
     return Evidence(
         region=name,
         seeds=seeds,
@@ -216,7 +216,7 @@ def _add_words(
 
 
 def _missing(seeds: Sequence[SeedEvidence]) -> list[str]:
-    """Which runs, tasks and words are not there, model by model."""
+    """Which runs, tasks and words are not there (or not of every permutation), model by model."""
     sentences = []
     for model in dict.fromkeys(seed.model for seed in seeds):
         own = [seed for seed in seeds if seed.model == model]
@@ -234,13 +234,14 @@ def _missing(seeds: Sequence[SeedEvidence]) -> list[str]:
 
 
 def _has(seed: SeedEvidence, regime: str, what: str) -> bool:
-    """Whether a state of a regime has some number of a kind."""
-    kinds = [
-        {ALIGNMENT: key.what == ALIGNMENT, WORDS: key.where == WORDS, TASKS: key.where not in (REGION, AUDITORY, WORDS)}
-        for state in seed.states[regime]
-        for key in state
-    ]
-    return any(kind[what] for kind in kinds)
+    """Whether every state of a regime has a number of a kind."""
+    return all(what in {_kind(key) for key in state} for state in seed.states[regime])
+
+
+def _kind(key: Key) -> str:
+    if key.where in (REGION, AUDITORY):
+        return key.what
+    return WORDS if key.where == WORDS else TASKS
 
 
 def _seeds_said(seeds: Sequence[SeedEvidence]) -> str:

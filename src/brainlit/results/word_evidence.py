@@ -19,7 +19,7 @@ from brainlit.results.effects import BRAIN, PERMUTED, PRETRAINED, Change, Measur
 
 RATIO, SEPARATION, CKA = "ratio", "separation", "cka"
 WORD_DRAWS = Draws(n_boot=500)
-"""A tenth of a second per model and layer set; the interval that decides is that over seeds."""
+"""Few, because the interval that decides is that over seeds."""
 CHANGES = ((BRAIN, PRETRAINED), (BRAIN, PERMUTED))
 N_PERMUTATIONS = 100
 FEWEST_WORDS = 4
@@ -98,7 +98,7 @@ def _numbers(words: WordStates | None, tokens: TokenPairs | None, start: WordSta
 
 
 def _changes(heard: Heard, tokens: TokenPairs) -> dict[Change, list[dict[Name, Measured]]]:
-    """Changes of preference with their intervals over words, one for each pair of states."""
+    """Changes of preference in the last layer with their intervals over words, one for each pair of states."""
     changes: dict[Change, list[dict[Name, Measured]]] = {}
     for pair in CHANGES:
         ours, theirs = ([words for words in heard.get(regime, ()) if words is not None] for regime in pair)
@@ -108,21 +108,20 @@ def _changes(heard: Heard, tokens: TokenPairs) -> dict[Change, list[dict[Name, M
 
 
 def _change(before: WordStates, after: WordStates, tokens: TokenPairs) -> dict[Name, Measured]:
-    found: dict[Name, Measured] = {}
-    for layer in preference_change(before.layers, after.layers, tokens, draws=WORD_DRAWS):
-        for what in (*CONTRASTS, RATIO):
-            effect = getattr(layer, what)
-            if effect is None:
-                continue
-            found[what, layer.layer] = Measured(effect.value, effect.low, effect.high)
-            if layer.layer == max(after.layers):
-                found[what, None] = found[what, layer.layer]
-    return found
+    """Of the last layer, which is what claims are about; comparing pairs of tokens takes the most time of all."""
+    last = max(after.layers)
+    (layer,) = preference_change({last: before.layers[last]}, {last: after.layers[last]}, tokens, draws=WORD_DRAWS)
+    effects = {what: getattr(layer, what) for what in (*CONTRASTS, RATIO)}
+    return {
+        (what, None): Measured(effect.value, effect.low, effect.high)
+        for what, effect in effects.items()
+        if effect is not None
+    }
 
 
 def _likeness(one: WordStates, other: WordStates, layer: int) -> float:
-    means = [word_means(words.layers[layer], words.words)[1] for words in (one, other)]
-    return linear_cka(*means, debiased=True) if len(means[0]) >= FEWEST_WORDS else float("nan")
+    before, after = (word_means(words.layers[layer], words.words)[1] for words in (one, other))
+    return linear_cka(before, after, debiased=True) if len(before) >= FEWEST_WORDS else float("nan")
 
 
 def _of_categories(words: WordStates) -> tuple[tuple[str, ...], list[str], FloatArray]:
