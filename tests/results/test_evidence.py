@@ -86,7 +86,7 @@ def test_changes_of_preference_are_paired_over_words(evidence: Evidence, reprodu
         found = evidence.seeds[0].difference("brain", "pretrained", Key(what, WORDS))
         expected = getattr(last, what)
         assert found is not None
-        assert (found.value, found.low, found.high) == (expected.value, expected.low, expected.high)
+        assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
     values = [evidence.seeds[0].value(regime, Key("difference", WORDS)) for regime in ("brain", "pretrained")]
     assert values[0].value - values[1].value == pytest.approx(last.difference.value)  # type: ignore[union-attr]
 

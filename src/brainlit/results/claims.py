@@ -49,7 +49,7 @@ class Claim:
     topic : str
         One of TOPICS.
     text : str
-        What is claimed; {region} stands for the compared voxels.
+        What is claimed; {place} stands for the compared voxels.
     source : str
         Who claims it, and what they found.
     metric : str
@@ -108,7 +108,7 @@ def _task(text: str, *keys: Key, metric: str = "score of a linear probe") -> Cla
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "alignment",
-        "alignment rises in {region} voxels",
+        "alignment rises in {place}",
         f"{PAPER}: about 30 % higher in late language regions (wav2vec 2.0, HuBERT; Whisper not significantly)",
         f"{_R}; after - before",
         (Key(ALIGNMENT, REGION),),
@@ -126,7 +126,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "alignment",
         "alignment rises more than with the same sound and no brain",
-        f"{PAPER}, {MULTI}: stimulus-tuned is as pretrained",
+        f"{MULTI}: stimulus-tuned is as pretrained",
         f"{_R}; brain - stimulus",
         (Key(ALIGNMENT, REGION),),
         "r",
@@ -144,7 +144,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "low level",
-        "the low-level share falls in {region} voxels",
+        "the low-level share falls in {place}",
         "ours, asked for by the reviews of arXiv 2311.04664: shared variance instead of residuals",
         f"{_SHARE}; after - before",
         (Key("low_level_share", REGION),),
@@ -163,7 +163,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "low level",
-        "the low-level impact falls in {region} voxels",
+        "the low-level impact falls in {place}",
         f"{PAPER}: lower in all three families (there by residuals)",
         f"{_IMPACT}; after - before",
         (Key("impact_banded_ridge", REGION),),
@@ -256,7 +256,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "layers",
-        "the gain grows towards the last layers in {region} voxels",
+        "the gain grows towards the last layers in {place}",
         f"{LAYERS}: bell-shaped over layers before tuning, rising to the last layer after it",
         "gain in r of the last layer - mean gain of the first third of the layers; each layer alone",
         (Key(LATE_MINUS_EARLY, REGION),),

@@ -156,6 +156,6 @@ def _seeds_said(evidence: Evidence, model: str) -> str:
     seeds = evidence.of(model)
     which = ", ".join(str(seed.seed) for seed in seeds)
     return (
-        f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''} ({which}); {evidence.region} voxels; in brackets after a"
+        f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''} ({which}); {evidence.place}; in brackets after a"
         " number its smallest effect of interest"
     )

@@ -55,7 +55,7 @@ def comparison_figures(evidence: Evidence) -> list[Figure]:
 
 def alignment_figure(evidence: Evidence) -> Figure | None:
     """Alignment before and after, by regime, in the compared region and in auditory voxels."""
-    panels = [(f"{evidence.region} voxels", Key(ALIGNMENT, REGION))]
+    panels = [(evidence.place, Key(ALIGNMENT, REGION))]
     panels += [("auditory voxels", Key(ALIGNMENT, AUDITORY))] if evidence.region != AUDITORY else []
     return _regimes_figure(evidence, "alignment", panels, "held-out correlation r", f"r: {FORMULAS[ALIGNMENT]}")
 
@@ -68,7 +68,7 @@ def low_level_figure(evidence: Evidence) -> Figure | None:
         ("R² of the model alone", Key("partition_backbone", REGION)),
     ]
     formula = (
-        f"{evidence.region} voxels. Share: {FORMULAS['low_level_share']}. Impact: {FORMULAS['impact_residual_lag0']},"
+        f"{evidence.place}. Share: {FORMULAS['low_level_share']}. Impact: {FORMULAS['impact_residual_lag0']},"
         f" here {FORMULAS['impact_banded_ridge']}. Alone: unique part, {FORMULAS['partition']}"
     )
     return _regimes_figure(evidence, "low_level", panels, "", formula)
@@ -95,7 +95,7 @@ def preference_figure(evidence: Evidence) -> Figure | None:
 
 def layers_figure(evidence: Evidence) -> Figure | None:
     """Alignment of each layer alone, by regime."""
-    panels = [(f"{evidence.region} voxels", Key(ALIGNMENT, REGION))]
+    panels = [(evidence.place, Key(ALIGNMENT, REGION))]
     panels += [("auditory voxels", Key(ALIGNMENT, AUDITORY))] if evidence.region != AUDITORY else []
     return _layers_figure(evidence, "layers", panels, "held-out correlation r", f"r: {FORMULAS[ALIGNMENT]}")
 

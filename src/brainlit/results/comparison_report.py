@@ -86,7 +86,7 @@ def _header(evidence: Evidence, found: Sequence[Finding]) -> str:
         said = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
         seeds = evidence.of(model)
         sentences.append(f"{model}: {said}; {len(seeds)} seed{'s' if len(seeds) != 1 else ''}.")
-    about = f"{len(evidence.runs)} runs · {', '.join(evidence.regimes).replace('_', ' ')} · {evidence.region} voxels"
+    about = f"{len(evidence.runs)} runs · {', '.join(evidence.regimes).replace('_', ' ')} · {evidence.place}"
     return (
         f'<header class="card"><h1>What brain-tuning did</h1><div class="meta">{escape(about)}</div>'
         f"{html.bullets(sentences, 'headline')}</header>"

@@ -132,6 +132,12 @@ class Evidence:
     runs: tuple[str, ...] = ()
 
     @property
+    def place(self) -> str:
+        """The region in words: 'semantic voxels'."""
+        words = self.region.replace("_", " ")
+        return words if words.endswith("voxels") else f"{words} voxels"
+
+    @property
     def models(self) -> list[str]:
         """In alphabetical order."""
         return sorted({seed.model for seed in self.seeds})

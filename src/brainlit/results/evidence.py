@@ -84,7 +84,7 @@ def read_evidence(runs: Sequence[FinishedRun], region: str | None = None) -> Evi
         raise ValueError(f"no run has a region {name!r}. {did_you_mean(name, known)}")
     gathered = _Collected()
     groups = tqdm(runs_by_seed(runs).items(), desc="Tasks and words", unit="seed", leave=False, delay=3)
-    seeds = tuple(_seed(*which, by_regime, name, gathered) for which, by_regime in groups)
+    seeds = tuple(_seed(model, seed, by_regime, name, gathered) for (model, seed), by_regime in groups)
     return Evidence(
         region=name,
         seeds=seeds,

@@ -18,6 +18,8 @@ class Finding:
 
     Parameters
     ----------
+    place : str
+        The compared region in words.
     seeds : mapping of seed to Measured
         The seeds that have the number; n is how many they are.
     mean, low, high : float or None
@@ -30,7 +32,7 @@ class Finding:
 
     claim: Claim
     model: str
-    region: str
+    place: str
     seeds: Mapping[int, Measured]
     mean: float | None
     low: float | None
@@ -47,7 +49,7 @@ class Finding:
     @property
     def text(self) -> str:
         """The claim with the name of the region."""
-        return self.claim.text.format(region=self.region.replace("_", " ").removesuffix(" voxels"))
+        return self.claim.text.format(place=self.place)
 
     def json(self) -> dict[str, Any]:
         """Plain values."""
@@ -85,13 +87,13 @@ def _finding(claim: Claim, evidence: Evidence, model: str) -> Finding:
     found = _measured(seeds, claim.between, key)
     if not found:
         nothing = (None, None, None, None)
-        return Finding(claim, model, evidence.region, {}, *nothing, NOT_MEASURED, (_what_to_run(claim, seeds),))
+        return Finding(claim, model, evidence.place, {}, *nothing, NOT_MEASURED, (_what_to_run(claim, seeds),))
     values = [one.value for one in found.values()]
     mean, low, high = over_seeds(values)
     p = float(paired_sign_flip(values).p) if len(values) > 1 else None
     said = verdict(claim.kind, claim.smallest, low, high)
     notes = [*_own_notes(claim, low, high, found, len(seeds)), *_control_notes(claim, key, seeds)]
-    return Finding(claim, model, evidence.region, found, mean, low, high, p, said, tuple(notes))
+    return Finding(claim, model, evidence.place, found, mean, low, high, p, said, tuple(notes))
 
 
 def _measured(seeds: Sequence[SeedEvidence], between: tuple[str, str], key: Key) -> dict[int, Measured]:
