@@ -12,6 +12,7 @@ import pytest
 from brainlit.cli import main
 from brainlit.results.comparison import FinishedRun, comparison_table, pair_by_seed, read_finished, read_summaries
 from brainlit.results.record import find_records
+from brainlit.results.run_directory import RunDirectory
 from brainlit.results.summary import build_summary, write_summary
 from tests.results.fake_run import fake_run
 
@@ -97,6 +98,40 @@ def test_the_difference_has_the_interval_of_paired_replicates(tmp_path: Path) ->
     assert result.beyond_permuted.value == pytest.approx(result.r_brain - result.r_permuted)
     assert low > 0
     assert f"({low:+.3f} to {high:+.3f})" in comparison_table([result])
+
+
+def test_permutations_of_a_seed_are_averaged(tmp_path: Path) -> None:
+    paths = []
+    for name, learns in (("brain", 1.0), ("permuted", 0.3), ("permuted-draw2", 0.1)):
+        run = fake_run(tmp_path, ("sub-1",), learns, (0, 4), control=name != "brain", places=False, run_id=name)
+        write_summary(run, build_summary(run))
+        paths.append(run.path)
+    runs = read_finished(paths)
+    (result,) = pair_by_seed(runs)
+    alone = [pair_by_seed([runs[0], run])[0] for run in runs[1:]]
+    assert result.n_permutations == 2
+    for name in ("r_permuted", "share_permuted"):
+        assert getattr(result, name) == pytest.approx(np.mean([getattr(one, name) for one in alone])), name
+    assert result.permuted_rise == pytest.approx(np.mean([one.permuted_rise for one in alone], axis=0))
+    mean_of_draws = np.mean([one.beyond_permuted.replicates for one in alone], axis=0)
+    assert result.beyond_permuted.interval == pytest.approx(np.quantile(mean_of_draws, [0.025, 0.975]))
+    assert "- permuted: mean over 2 permutations of each seed" in comparison_table([result])
+    assert "permutations" not in comparison_table(alone)
+
+
+def test_only_what_is_compared_is_kept_of_a_probe(small_run: RunDirectory) -> None:
+    write_summary(small_run, build_summary(small_run))
+    (run,) = read_finished([small_run.path])
+    whole = {record.epoch: record.table for record in find_records(small_run.probes)}
+    for records, epoch in ((run.before, 0), (run.after, 4)):
+        table = records["sub-1"].table
+        assert {region for region, _, _ in table.keys} == {"semantic", "auditory", "null"}
+        assert ("semantic", 2, "r_joint") in whole[epoch].keys
+        assert table.get("semantic", 2, "r_joint") is None
+        kept, there = table.get("semantic", 1, "r_backbone"), whole[epoch].get("semantic", 1, "r_backbone")
+        assert kept is not None
+        assert there is not None
+        assert kept.score.value == there.score.value
 
 
 def test_seeds_without_a_partner_are_refused() -> None:

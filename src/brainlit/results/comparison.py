@@ -1,34 +1,64 @@
 """Tuned against permuted, seed by seed: is it the match between sound and brain that makes a model more semantic?
 
 Runs are paired by model and seed: `brain` and `permuted` runs of one pair share stories, listeners, starting weights
-and the probe before tuning, so the difference of their alignments after tuning is what the match alone brought.
+and the probe before tuning, so the difference of their alignments after tuning is what the match alone brought. Several
+permutations of one seed are averaged first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brainlit.results.effects import BRAIN, PERMUTED
 from brainlit.results.lookup import find_score, regions_of
-from brainlit.results.record import ProbeRecord, find_records
+from brainlit.results.record import ProbeRecord, load_record
 from brainlit.results.region_scores import Score, mean_score
 from brainlit.results.run_directory import read_json
+from brainlit.results.score_table import ScoreTable
 from brainlit.results.summary import SUMMARY_FILE
 
 Summary = Mapping[str, Any]
-REGIMES = ("brain", "permuted")
+KEPT_METRICS = ("r_backbone", "low_level_share", "partition_backbone", "impact_")
+"""Beginnings of the names of what is kept of a probe's table: replicates of 30 whole runs would fill the memory."""
+KEPT_REGIONS = ("auditory", "null")
+SAME_START = 1e-3
+"""Largest difference of r before tuning between runs of one seed; on a GPU sums have no fixed order."""
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run's summary, and its probes from after tuning, by subject."""
+    """What a comparison needs of a run.
+
+    Parameters
+    ----------
+    summary : mapping
+        Its summary.json.
+    after, before : mapping of subject to ProbeRecord
+        The probes of the last and of the first moment; their tables hold KEPT_METRICS of the compared region and of
+        KEPT_REGIONS only. `after` is empty where nothing was tuned.
+    path : Path or None
+        Its folder.
+    """
 
     summary: Summary
     after: Mapping[str, ProbeRecord]
+    before: Mapping[str, ProbeRecord] = field(default_factory=dict)
+    path: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Experiment and id."""
+        return f"{self.summary['run'].get('experiment')}/{self.summary['run'].get('id')}"
+
+    @property
+    def regime(self) -> str:
+        """What was predicted."""
+        return str(self.summary["run"].get("regime"))
 
 
 @dataclass(frozen=True)
@@ -42,7 +72,8 @@ class SeedResult:
     beyond_permuted : Score
         r_brain - r_permuted; replicates are paired over held-out time, None where the probes are not at hand.
     r_before, r_brain, r_permuted : float
-        Mean held-out correlation of the backbone's layer before tuning, after it, and after permuted tuning.
+        Mean held-out correlation of the backbone's layer before tuning, after it, and after permuted tuning. Numbers
+        of the permuted control are means over its permutations.
     permuted_rise : (float, float, float)
         Rise of the permuted control with its 95 % interval over held-out time.
     share_before, share_brain, share_permuted : float or None
@@ -62,6 +93,7 @@ class SeedResult:
     share_brain: float | None
     share_permuted: float | None
     null_brain: float | None
+    n_permutations: int = 1
 
     @property
     def gain_percent(self) -> float:
@@ -88,12 +120,45 @@ def read_summaries(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
     return summaries
 
 
-def read_finished(runs: Iterable[Path | str]) -> list[FinishedRun]:
-    """Finished runs with their last probes; errors are those of `read_summaries`."""
+def read_finished(runs: Iterable[Path | str], region: str | None = None) -> list[FinishedRun]:
+    """Finished runs with their first and last probes; errors are those of `read_summaries`.
+
+    Parameters
+    ----------
+    region : str, optional
+        Which region's numbers are kept; that of each run's headline by default.
+    """
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
     paths = [Path(run) for run in runs]
-    return [
-        FinishedRun(summary, _last_records(path)) for path, summary in zip(paths, read_summaries(paths), strict=True)
-    ]
+    shown = tqdm(paths, desc="Reading runs", unit="run", leave=False, delay=3)
+    return [_finished(path, summary, region) for path, summary in zip(shown, read_summaries(paths), strict=True)]
+
+
+def runs_by_seed(runs: Iterable[FinishedRun]) -> dict[tuple[str, int], dict[str, list[FinishedRun]]]:
+    """Runs of each model and seed, by regime; only `permuted` may be there several times: further permutations.
+
+    Raises
+    ------
+    ValueError
+        If a run has no seed, or is one too many.
+    """
+    found: dict[tuple[str, int], dict[str, list[FinishedRun]]] = {}
+    for run in runs:
+        facts = run.summary["run"]
+        if facts.get("seed") is None:
+            raise ValueError(f"the run {run.name} does not say its seed, so it cannot be paired; train it again.")
+        model, seed = _model(facts), int(facts["seed"])
+        same = found.setdefault((model, seed), {}).setdefault(run.regime, [])
+        if same and (run.regime != PERMUTED or run.name in [other.name for other in same]):
+            raise ValueError(f"two runs of {model}, seed {seed} have the regime {run.regime!r}; name only one of them.")
+        same.append(run)
+    return dict(sorted(found.items()))
+
+
+def has_pairs(runs: Iterable[FinishedRun]) -> bool:
+    """Whether any model and seed has a brain and a permuted run; errors are those of `runs_by_seed`."""
+    return any({BRAIN, PERMUTED} <= set(regimes) for regimes in runs_by_seed(runs).values())
 
 
 def pair_by_seed(runs: Sequence[FinishedRun], region: str | None = None) -> list[SeedResult]:
@@ -104,18 +169,13 @@ def pair_by_seed(runs: Sequence[FinishedRun], region: str | None = None) -> list
     ValueError
         If no seed has both, one has a regime twice, or the probes before tuning differ, so that they are not a pair.
     """
-    found: dict[tuple[str, int, str], FinishedRun] = {}
-    for run in runs:
-        facts = run.summary["run"]
-        key = (_model(facts), int(facts["seed"]), str(facts.get("regime")))
-        if key in found:
-            raise ValueError(f"two runs of {key[0]}, seed {key[1]} have the regime {key[2]!r}; name only one of them.")
-        found[key] = run
-    pairs = sorted({(model, seed) for model, seed, _ in found})
-    paired = [pair for pair in pairs if all((*pair, regime) in found for regime in REGIMES)]
+    found = runs_by_seed(runs)
+    paired = [regimes for regimes in found.values() if all(regime in regimes for regime in (BRAIN, PERMUTED))]
     if not paired:
-        raise ValueError(f"{pairs} have no brain and permuted run together; train both with the same MODEL and SEED.")
-    return [_seed_result(found[(*pair, "brain")], found[(*pair, "permuted")], region) for pair in paired]
+        raise ValueError(
+            f"{list(found)} have no brain and permuted run together; train both with the same MODEL and SEED."
+        )
+    return [_seed_result(regimes[BRAIN][0], regimes[PERMUTED], region) for regimes in paired]
 
 
 def comparison_table(results: Sequence[SeedResult]) -> str:
@@ -137,6 +197,9 @@ def comparison_table(results: Sequence[SeedResult]) -> str:
     for model in models:
         lines += ["", *([f"{model}:"] if len(models) > 1 else [])]
         lines += _over_seeds([result for result in results if result.model == model])
+    draws = sorted({result.n_permutations for result in results})
+    if draws != [1]:
+        lines.append(f"- permuted: mean over {' or '.join(map(str, draws))} permutations of each seed")
     return "\n".join(lines)
 
 
@@ -158,41 +221,57 @@ def _over_seeds(results: Sequence[SeedResult]) -> list[str]:
     ]
 
 
-def _seed_result(tuned: FinishedRun, permuted: FinishedRun, region: str | None) -> SeedResult:
+def _seed_result(tuned: FinishedRun, permuted: Sequence[FinishedRun], region: str | None) -> SeedResult:
     brain, facts = tuned.summary, tuned.summary["run"]
     name = region or str(brain["headline_region"])
-    row, control = (_row(run.summary, name, "r_backbone") for run in (tuned, permuted))
-    if abs(row["before"]["value"] - control["before"]["value"]) > 1e-6:
-        raise ValueError(
-            f"{_model(facts)}, seed {facts['seed']}: before tuning the brain run has r {row['before']['value']:.4f} in"
-            f" {name}, the permuted run {control['before']['value']:.4f}; they did not start from the same model,"
-            " stories and probe."
-        )
-    share, control_share = (find_score(run.summary, name, "low_level_share") for run in (tuned, permuted))
+    row, controls = _row(brain, name, "r_backbone"), [_row(run.summary, name, "r_backbone") for run in permuted]
+    for control in controls:
+        if abs(row["before"]["value"] - control["before"]["value"]) > SAME_START:
+            raise ValueError(
+                f"{_model(facts)}, seed {facts['seed']}: before tuning the brain run has r {row['before']['value']:.4f}"
+                f" in {name}, the permuted run {control['before']['value']:.4f}; they did not start from the same"
+                " model, stories and probe."
+            )
+    share = find_score(brain, name, "low_level_share")
     null = find_score(brain, "null", "r_backbone") if "null" in regions_of(brain) else None
-    rise = control["difference"]
+    after, rises = row["after"]["value"], [control["difference"] for control in controls]
+    r_permuted = float(np.mean([control["after"]["value"] for control in controls]))
+    rise = float(np.mean([rise["value"] for rise in rises]))
     return SeedResult(
         model=_model(facts),
         seed=int(facts["seed"]),
-        beyond_permuted=_difference(tuned, permuted, name, row["after"]["value"] - control["after"]["value"]),
+        beyond_permuted=_difference(tuned, permuted, name, after - r_permuted),
         r_before=row["before"]["value"],
-        r_brain=row["after"]["value"],
-        r_permuted=control["after"]["value"],
-        permuted_rise=(rise["value"], rise["low"], rise["high"]),
+        r_brain=after,
+        r_permuted=r_permuted,
+        permuted_rise=(rise, _mean_of(rises, "low"), _mean_of(rises, "high")),
         share_before=_value(share, "before"),
         share_brain=_value(share, "after"),
-        share_permuted=_value(control_share, "after"),
+        share_permuted=_mean_share(permuted, name),
         null_brain=_value(null, "after"),
+        n_permutations=len(permuted),
     )
 
 
-def _difference(tuned: FinishedRun, permuted: FinishedRun, region: str, value: float) -> Score:
-    """r tuned - r permuted with replicates, where both were probed alike; without them otherwise."""
-    prints = [{name: record.fingerprint for name, record in run.after.items()} for run in (tuned, permuted)]
-    if not prints[0] or prints[0] != prints[1]:
+def _mean_of(rows: Sequence[Mapping[str, Any]], end: str) -> float | None:
+    """Mean of one end of the intervals of several permutations: as wide as if they erred alike."""
+    values = [row[end] for row in rows]
+    return None if None in values else float(np.mean(values))
+
+
+def _mean_share(permuted: Sequence[FinishedRun], region: str) -> float | None:
+    shares = [_value(find_score(run.summary, region, "low_level_share"), "after") for run in permuted]
+    known = [share for share in shares if share is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _difference(tuned: FinishedRun, permuted: Sequence[FinishedRun], region: str, value: float) -> Score:
+    """r tuned - mean r permuted with replicates, where all were probed alike; without them otherwise."""
+    prints = [{name: record.fingerprint for name, record in run.after.items()} for run in (tuned, *permuted)]
+    if not prints[0] or any(other != prints[0] for other in prints):
         return Score(value)
-    a, b = (_mean_alignment(run.after.values(), region) for run in (tuned, permuted))
-    return Score(value, (a - b).replicates)
+    own, *others = (_mean_alignment(run.after.values(), region) for run in (tuned, *permuted))
+    return Score(value, (own - mean_score(others)).replicates)
 
 
 def _mean_alignment(records: Iterable[ProbeRecord], region: str) -> Score:
@@ -200,10 +279,21 @@ def _mean_alignment(records: Iterable[ProbeRecord], region: str) -> Score:
     return mean_score([row.score for row in rows if row is not None])
 
 
-def _last_records(run: Path) -> dict[str, ProbeRecord]:
-    records = find_records(run / "probes")
-    last = max((record.epoch for record in records), default=0)
-    return {record.subject: record for record in records if record.epoch == last}
+def _finished(path: Path, summary: Summary, region: str | None) -> FinishedRun:
+    """The run with its first and last probes; what was probed in between is not read."""
+    regions = {region or str(summary["headline_region"]), *KEPT_REGIONS}
+    files: dict[str, list[Path]] = {}
+    for file in sorted((path / "probes").glob("*/epoch-*.h5"), key=lambda file: int(file.stem.partition("-")[2])):
+        files.setdefault(file.parent.name, []).append(file)
+    first, last = ([_thinned(load_record(own[k]), regions) for own in files.values()] for k in (0, -1))
+    before = {record.subject: record for record in first if record.epoch == 0}
+    end = max((record.epoch for record in last), default=0)
+    return FinishedRun(summary, {r.subject: r for r in last if r.epoch == end > 0}, before, path)
+
+
+def _thinned(record: ProbeRecord, regions: set[str]) -> ProbeRecord:
+    kept = [row for row in record.table.rows if row.region in regions and row.metric.startswith(KEPT_METRICS)]
+    return replace(record, table=ScoreTable(kept), regions={}, vertices=None, ceiling=None)
 
 
 def _model(facts: Mapping[str, Any]) -> str:
