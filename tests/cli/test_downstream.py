@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import yaml
 from brainlit.cli import HELP, main
 from brainlit.cli.downstream_options import ALL, DATA, DEMO, RECOGNITION
 from brainlit.demo import DemoSource
-from brainlit.downstream import data, demo_tasks
+from brainlit.downstream import data, demo_tasks, probes
 from brainlit.downstream.compare import compare
 from brainlit.downstream.demo_tasks import DEMO_TASKS, DemoSize
 from brainlit.downstream.preference import preference
@@ -59,7 +60,10 @@ def demo_run(finished_run: Path, demo_store: Path, tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="session")
 def page_folder(demo_run: Path, demo_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the page's commands were run, one after the other; said.txt has what they printed."""
+    """Where the page's commands were run, one after the other; said.txt has what they printed.
+
+    Speech is made once, and there is little of it; probes are fitted in few steps.
+    """
     folder = tmp_path_factory.mktemp("page")
     (folder / "runs" / "brain_tune").mkdir(parents=True)
     (folder / "runs" / "brain_tune" / "ID").symlink_to(demo_run)
@@ -72,6 +76,9 @@ def page_folder(demo_run: Path, demo_store: Path, tmp_path_factory: pytest.TempP
         patch.chdir(folder)
         patch.setattr("sys.stdout", said)
         patch.setattr(demo_tasks, "DemoSize", lambda: SMALL)
+        patch.setattr(probes, "ProbeConfig", partial(probes.ProbeConfig, strengths=(0.1,), max_steps=20))
+        for name in ("_words", "_sentences"):
+            patch.setattr(demo_tasks, name, cache(getattr(demo_tasks, name)))
         for command in COMMANDS:
             for old, new in replaced.items():
                 command = command.replace(old, new)
