@@ -33,7 +33,8 @@ data and results:
              meaning, with controls; or any model without a run: brainlit downstream runs/brain_tune/ID
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
   export     write the tuned model as a Hugging Face folder:     brainlit export runs/brain_tune/ID
-  compare    tuned against permuted runs, model by model:        brainlit compare runs/reproduce/*
+  compare    regimes beside each other, and whether what is
+             claimed about brain-tuning holds over seeds:        brainlit compare runs/reproduce/*
   reproduce  every regime on the demo over several seeds, side
              by side on all cores, then the report of all:       brainlit reproduce --quick
   sweep      one setting at several values, compared on the
