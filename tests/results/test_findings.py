@@ -127,7 +127,7 @@ def test_an_effect_too_small_to_matter_is_not_supported_and_said() -> None:
 
 
 def test_the_published_task_stands_in_for_the_demos() -> None:
-    key = Key("timit_phones", "test")
+    key = Key("timit/phones", "test")
     found = finding(told(key, brain=[0.6, 0.61], pretrained=[0.6, 0.61]), "phones are read no worse")
     assert (found.n, found.verdict) == (2, SUPPORTED)
 

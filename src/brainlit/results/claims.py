@@ -209,7 +209,7 @@ CLAIMS: tuple[Claim, ...] = (
         "phones are read no worse",
         f"{MULTI}: phonemes never below pretrained; {PAPER}: better",
         "macro-F1 of a linear probe on the phones of a clip; tuned - before",
-        (Key("demo/phones", "test"), Key("timit_phones", "test")),
+        (Key("demo/phones", "test"), Key("timit/phones", "test")),
         "score",
         "not worse",
     ),
@@ -217,7 +217,7 @@ CLAIMS: tuple[Claim, ...] = (
     _task(
         "sentence type, templates or sentences that train does not have",
         Key("demo/sentence_type", "test_unseen_templates"),
-        Key("timit_sentence_type_without_sa", "test"),
+        Key("timit/sentence_type_without_sa", "test"),
     ),
     _task("speaker", Key("demo/speaker", "test"), metric="accuracy"),
     Claim(
