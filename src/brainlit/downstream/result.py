@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.downstream.npz import load_npz, save_npz
 from brainlit.downstream.scores import Draws, Estimate, clip_sums, estimate, score_of
 from brainlit.downstream.task import TEST, IntArray, Kind, Metric
 from brainlit.hints import did_you_mean
-from brainlit.store.atomic import atomic_path
 
 FloatArray = npt.NDArray[np.float64]
-FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,15 +164,12 @@ class TaskResult:
         for probe, outcome in self.probes.items():
             arrays |= {f"choose/{probe}": outcome.choose_scores, f"settings/{probe}": outcome.settings}
             arrays |= {f"predictions/{probe}/{part}": _small(values) for part, values in outcome.predictions.items()}
-        with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, record=np.asarray(json.dumps(self._record())), **cast(Any, arrays))
-        return Path(path)
+        return save_npz(Path(path), self._record(), arrays)
 
     def _record(self) -> dict[str, Any]:
         """All that is no array, as plain values."""
         plain = ("task", "model", "kind", "metric", "labels", "layers", "clips", "speakers", "warnings", "facts")
         return {
-            "format": FORMAT,
             **{name: getattr(self, name) for name in plain},
             "chosen": {probe: outcome.chosen for probe, outcome in self.probes.items()},
             "controls": {
@@ -191,11 +186,7 @@ def load_result(path: Path) -> TaskResult:
     ValueError
         If the file is something else.
     """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    record = json.loads(str(arrays.pop("record", "{}")))
-    if record.pop("format", None) != FORMAT:
-        raise ValueError(f"{path} is no result of a downstream task of this version; run the task again.")
+    record, arrays = load_npz(Path(path), "result of a downstream task")
     chosen, controls = record.pop("chosen"), record.pop("controls")
     truth = {part: arrays[f"truth/{part}"] for part in record["clips"]}
     probes = {

@@ -7,25 +7,23 @@ those that the last probe saw), or the name of another checkpoint.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.downstream.npz import load_npz, save_npz
 from brainlit.downstream.pairs import DEMO_MEANING, WordPairs, demo_pairs, english_pairs
 from brainlit.downstream.result import TaskResult, load_result
 from brainlit.downstream.token_pairs import TokenPairs, pair_tokens
-from brainlit.store.atomic import atomic_path
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 
 UNTUNED, TUNED = "untuned", "tuned"
 FOLDER, WORDS_FILE = "downstream", "words.npz"
-FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +72,8 @@ class WordStates:
     def save(self, path: Path) -> Path:
         """Write everything into one .npz file, without pickle; `load_words` reads it."""
         plain = ("words", "speakers", "categories", "phones", "meaning", "facts")
-        record = {"format": FORMAT, **{name: getattr(self, name) for name in plain}}
         arrays = {f"layer-{layer}": values.astype(np.float16) for layer, values in self.layers.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, record=np.asarray(json.dumps(record)), **cast(Any, arrays))
-        return path
+        return save_npz(path, {name: getattr(self, name) for name in plain}, arrays)
 
 
 def load_words(path: Path) -> WordStates:
@@ -90,11 +84,7 @@ def load_words(path: Path) -> WordStates:
     ValueError
         If the file is something else.
     """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    record = json.loads(str(arrays.pop("record", "{}")))
-    if record.pop("format", None) != FORMAT:
-        raise ValueError(f"{path} holds no states of words of this version; run `brainlit downstream` again.")
+    record, arrays = load_npz(path, "states of words")
     return WordStates(
         words=tuple(record["words"]),
         speakers=tuple(record["speakers"]),
