@@ -96,8 +96,8 @@ def _is_at_last_batch(loops: Mapping[str, Any]) -> bool:
 
 
 def new_run_id() -> str:
-    """Sortable by time, unique by four random digits that do not touch anyone's random state."""
-    return f"{datetime.now(tz=UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    """Sortable by time, unique by eight random digits that do not touch anyone's random state."""
+    return f"{datetime.now(tz=UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
 class RunDirectory:
