@@ -13,7 +13,7 @@ KEY, WORDS = Key("r_backbone", "region"), Key("difference", "words")
 
 def test_the_interval_over_seeds_is_that_of_a_t_test() -> None:
     values = [0.14, 0.19, 0.17, 0.11, 0.2]
-    mean, low, high = over_seeds(values)
+    mean, low, high = over_seeds([Measured(value) for value in values])
     expected = t.interval(0.95, 4, np.mean(values), np.std(values, ddof=1) / np.sqrt(5))
     assert (low, high) == pytest.approx(expected)
     one_sided = equivalence_paired(values, (-1, 1), alpha=0.025)
@@ -23,7 +23,15 @@ def test_the_interval_over_seeds_is_that_of_a_t_test() -> None:
 
 
 def test_one_seed_has_no_interval() -> None:
-    assert over_seeds([0.3]) == (0.3, None, None)
+    assert over_seeds([Measured(0.3, 0.2, 0.4)]) == (0.3, None, None)
+
+
+def test_seeds_that_agree_by_chance_do_not_make_the_interval_narrower_than_their_own() -> None:
+    close = [Measured(0.304, 0.20, 0.40), Measured(0.306, 0.25, 0.37)]
+    mean, low, high = over_seeds(close)
+    assert (mean, low, high) == pytest.approx((0.305, *(0.305 + np.array([-1, 1]) * np.hypot(0.1, 0.06) / 2)))
+    without = over_seeds([close[0], Measured(0.306)])
+    assert without[2] - without[1] == pytest.approx(2 * 12.7062 * 0.001, rel=1e-4)
 
 
 def test_a_difference_is_paired_replicate_by_replicate() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from brainlit.results.effects import over_seeds
+from brainlit.results.effects import Measured, over_seeds
 from brainlit.results.verdicts import CANNOT_TELL, NOT_SUPPORTED, SHOWN, SUPPORTED, Kind, smallest_p, verdict
 
 SMALLEST = 0.1
@@ -89,7 +89,7 @@ def test_the_smallest_p_is_that_of_all_signs_alike() -> None:
 def _rates(kind: Kind, truth: float, smallest: float, n_seeds: int = 5, n_experiments: int = 4000) -> dict[str, float]:
     """How often each verdict is given if seeds scatter by 1 about the truth."""
     seeds = truth + np.random.default_rng(7).standard_normal((n_experiments, n_seeds))
-    said = Counter(verdict(kind, smallest, *over_seeds(values)[1:]) for values in seeds)
+    said = Counter(verdict(kind, smallest, *over_seeds([Measured(value) for value in values])[1:]) for values in seeds)
     return {word: n / n_experiments for word, n in said.items()}
 
 

@@ -218,7 +218,7 @@ def _draw_layers(axes: Any, evidence: Evidence, model: str, key: Key) -> None:
         }
         if not found:
             continue
-        ends = [over_seeds([one.value for one in values]) for values in found.values()]
+        ends = [over_seeds(values) for values in found.values()]
         colour = _colour(regime)
         axes.plot(list(found), [mean for mean, _, _ in ends], color=colour, marker="o", ms=3.5)
         if all(low is not None for _, low, _ in ends):
@@ -243,7 +243,7 @@ def _over(values: Sequence[Measured]) -> tuple[float, float | None, float | None
     """Mean and interval over seeds; of one seed its own."""
     if len(values) == 1:
         return values[0].value, values[0].low, values[0].high
-    return over_seeds([one.value for one in values])
+    return over_seeds(values)
 
 
 def _layers_of(seeds: Iterable[SeedEvidence], key: Key) -> list[int]:
@@ -276,9 +276,7 @@ def _last_layer_said(evidence: Evidence, model: str, key: Key) -> str:
     seeds = evidence.of(model)
     last = key._replace(layer=_layers_of(seeds, key)[-1])
     found = [(regime, _values(seeds, regime, last)) for regime in evidence.regimes]
-    return ", ".join(
-        f"{_regime_said(r)} {over_seeds([v.value for v in values])[0]:.3f}" for r, values in found if values
-    )
+    return ", ".join(f"{_regime_said(r)} {over_seeds(values)[0]:.3f}" for r, values in found if values)
 
 
 def _dots(evidence: Evidence) -> str:

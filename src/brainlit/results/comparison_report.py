@@ -139,7 +139,7 @@ def _tasks_table(evidence: Evidence) -> str:
 
 
 def _over_seeds_cell(evidence: Evidence, model: str, key: Key, other: str) -> str:
-    values = [one.value for seed in evidence.of(model) if (one := seed.difference(BRAIN, other, key)) is not None]
+    values = [one for seed in evidence.of(model) if (one := seed.difference(BRAIN, other, key)) is not None]
     if not values:
         return html.DASH
     mean, low, high = over_seeds(values)

@@ -153,17 +153,23 @@ class Evidence:
         return [seed for seed in self.seeds if seed.model == model]
 
 
-def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None, float | None]:
+def over_seeds(found: Sequence[Measured], level: float = 0.95) -> tuple[float, float | None, float | None]:
     """Mean over seeds and its t interval (n - 1 degrees of freedom); no interval with one seed.
 
-    >>> mean, low, high = over_seeds([0.14, 0.19, 0.17])
+    The scatter of seeds holds all there is, but two or three may lie close together by chance. So the interval is never
+    narrower than the seeds' own intervals make that of their mean, where all seeds have one.
+
+    >>> mean, low, high = over_seeds([Measured(0.14), Measured(0.19), Measured(0.17)])
     >>> round(mean, 3), round(low, 3), round(high, 3)
     (0.167, 0.104, 0.229)
     """
-    mean, n = float(np.mean(values)), len(values)
+    values, n = [one.value for one in found], len(found)
+    mean = float(np.mean(values))
     if n < 2:
         return mean, None, None
-    half = _student(n, level) * float(np.std(values, ddof=1)) / n**0.5
+    halves = [(one.high - one.low) / 2 for one in found if one.low is not None and one.high is not None]
+    own = float(np.linalg.norm(halves)) / n if len(halves) == n else 0.0
+    half = max(_student(n, level) * float(np.std(values, ddof=1)) / n**0.5, own)
     return mean, mean - half, mean + half
 
 

@@ -88,9 +88,8 @@ def _finding(claim: Claim, evidence: Evidence, model: str) -> Finding:
     if not found:
         nothing = (None, None, None, None)
         return Finding(claim, model, evidence.place, {}, *nothing, NOT_MEASURED, (_what_to_run(claim, seeds),))
-    values = [one.value for one in found.values()]
-    mean, low, high = over_seeds(values)
-    p = float(paired_sign_flip(values).p) if len(values) > 1 else None
+    mean, low, high = over_seeds(list(found.values()))
+    p = float(paired_sign_flip([one.value for one in found.values()]).p) if len(found) > 1 else None
     said = verdict(claim.kind, claim.smallest, low, high)
     notes = [*_own_notes(claim, low, high, found, len(seeds)), *_control_notes(claim, key, seeds)]
     return Finding(claim, model, evidence.place, found, mean, low, high, p, said, tuple(notes))
@@ -125,7 +124,7 @@ def _control_notes(claim: Claim, key: Key, seeds: Sequence[SeedEvidence]) -> lis
         return []
     notes = []
     for regime, words in ((PERMUTED, "The permuted control"), (STIMULUS, "Stimulus tuning")):
-        values = [one.value for one in _measured(seeds, (regime, PRETRAINED), key).values()]
+        values = list(_measured(seeds, (regime, PRETRAINED), key).values())
         mean, low, high = over_seeds(values) if values else (0.0, None, None)
         if is_beyond_zero(claim.kind, low, high):
             interval = f"{claim.number(low)} to {claim.number(high)}, {len(values)} seeds"
