@@ -26,6 +26,8 @@ COLOURS = {PRETRAINED: "#1F2733", **REGIME_COLOURS}
 PANELS_ACROSS = 4
 MAX_TASK_PANELS = 24
 LEAST_SCORE_SPAN, LEGEND_COLUMN_IN = 0.2, 1.6
+LABEL_SHARE = 0.07
+"""Height of a line's name, as a share of the panel's."""
 CONTROL_LINES = {"majority": "commonest label", "random_features": "random features", "transcript": "transcript"}
 PREFERENCE_PANELS = {
     "semantic": "meaning: semantic - random",
@@ -65,7 +67,7 @@ def low_level_figure(evidence: Evidence) -> Figure | None:
     panels = [
         ("low-level share", Key("low_level_share", REGION)),
         ("low-level impact (%)", Key("impact_banded_ridge", REGION)),
-        ("R² of the model alone", Key("partition_backbone", REGION)),
+        ("R² that no other band has", Key("partition_backbone", REGION)),
     ]
     formula = (
         f"{evidence.place}. Share: {FORMULAS['low_level_share']}. Impact: {FORMULAS['impact_residual_lag0']},"
@@ -199,14 +201,30 @@ def _draw_controls(axes: Any, evidence: Evidence, key: Key) -> None:
     controls = evidence.controls.get((key.what, key.where))
     if controls is None:
         return
-    for name, words in CONTROL_LINES.items():
-        if name in controls:
-            axes.axhline(controls[name], color=FAINT, linewidth=1.0, linestyle=(0, (4, 2)))
-            at: Any = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-            axes.text(1.0, controls[name], words, fontsize=7, color=FAINT, **at)
+    lines = sorted((controls[name], words) for name, words in CONTROL_LINES.items() if name in controls)
+    for value, _ in lines:
+        axes.axhline(value, color=FAINT, linewidth=1.0, linestyle=(0, (4, 2)))
     low, high = axes.get_ylim()
     missing = max(0.0, LEAST_SCORE_SPAN - (high - low)) / 2
     axes.set_ylim(low - missing, high + missing)
+    at: Any = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+    for value, words in _names_apart(lines, LABEL_SHARE * (high - low + 2 * missing)):
+        axes.text(1.0, value, words, fontsize=7, color=FAINT, **at)
+
+
+def _names_apart(lines: Sequence[tuple[float, str]], room: float) -> list[tuple[float, str]]:
+    """Names of lines from the lowest up; those too near to the one below share its place above both.
+
+    >>> _names_apart([(0.10, "one"), (0.12, "two"), (0.9, "three")], 0.05)
+    [(0.12, 'one, two'), (0.9, 'three')]
+    """
+    named: list[tuple[float, str]] = []
+    for value, words in lines:
+        if named and value - named[-1][0] < room:
+            named[-1] = (value, f"{named[-1][1]}, {words}")
+        else:
+            named.append((value, words))
+    return named
 
 
 def _draw_layers(axes: Any, evidence: Evidence, model: str, key: Key) -> None:
