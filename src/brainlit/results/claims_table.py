@@ -21,7 +21,8 @@ RULE = (
     " (for 'no worse' and 'stays as it was': within the margin). Not supported: it lies wholly below the smallest"
     " effect of interest, or beyond 0 the other way. Else it cannot be told with this n. Without any effect a rise or"
     " fall is called supported in at most 2.5 % of experiments, claim by claim; nothing is corrected for the number of"
-    " claims. Intervals of single seeds are over held-out time, clips or words and decide nothing."
+    " claims. Intervals of single seeds are over held-out time, clips or words; where seeds agree by chance, they keep"
+    " the interval from being narrower than numbers so uncertain allow."
 )
 
 

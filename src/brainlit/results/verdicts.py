@@ -2,7 +2,7 @@
 
 A seed is a whole new experiment (stories, voices, listeners, starting weights), so a claim is judged by how much its
 number moves between seeds: mean and t interval with n - 1 degrees of freedom, one number per seed. Intervals of single
-seeds (over held-out time, clips or words) are shown and decide nothing.
+seeds (over held-out time, clips or words) only bound it from below (`effects.over_seeds`).
 
 kind        supported                not supported                                  else
 rises       interval above 0         interval below `smallest`                      cannot tell
