@@ -30,7 +30,7 @@ QUICK: dict[str, Any] = {"delays_trs": (1, 2, 3), "n_folds": 2}
 def run(toy_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs with a probe before and after, a curve at each epoch and a chosen checkpoint."""
     path = tmp_path_factory.mktemp("runs") / "toy" / "one"
-    callbacks = (toy_probe(), LayerCurve(n_bootstraps=20, **QUICK), ChooseCheckpoint(**QUICK), RunReport())
+    callbacks = (toy_probe(), LayerCurve(block_trs=8, n_bootstraps=20, **QUICK), ChooseCheckpoint(**QUICK), RunReport())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report_module, "draw_figures", lambda *_, **__: ({}, {}))
         trainer = toy_trainer(path, *callbacks, epochs=2, enable_checkpointing=True)

@@ -304,7 +304,8 @@ def test_the_command_line_can_set_everything(toy_store_path: Path, capsys: pytes
     module.setup()
     assert module.window == WindowConfig(n_trs=1, context_s=6.0)
     assert len(module.train_dataloader()) == 40 / 8
-    assert module.describe()["targets"]["control"] == {"kind": "shift", "block_trs": 10, "min_shift_trs": 9}
+    control = {"kind": "shift", "block_trs": 10, "min_shift_trs": 9, "draw": 1}
+    assert module.describe()["targets"]["control"] == control
     shown = " ".join(parser.format_help().split())
     assert "Seconds of sound before the first of them" in shown
     assert "Decides windows and order of every epoch" in shown
