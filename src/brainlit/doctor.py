@@ -120,16 +120,20 @@ def check_espeak() -> Check:
     return Check("espeak-ng", "ok", "the library and its voices are there (GPL-3.0, used by the demo only)")
 
 
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
 def check_machine(folder: Path) -> list[Check]:
     """Cores, accelerator and free disk at the folder where runs and stores go."""
     free = shutil.disk_usage(folder).free
     disk = f"{free / 1e9:.1f} GB free at {folder}"
     enough = free >= NEEDED_DISK_BYTES
     cure = "" if enough else f"the demo needs {NEEDED_DISK_BYTES / 1e9:.0f} GB; free some, or work in another folder"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     gpu = "an NVIDIA driver is there" if shutil.which("nvidia-smi") else "no NVIDIA driver: everything runs on the CPU"
     return [
-        Check("cores", "ok", str(cores)),
+        Check("cores", "ok", str(available_cores())),
         Check("accelerator", "ok", gpu),
         Check("disk", "ok" if enough else "warning", disk, cure),
     ]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
 import yaml
 
 from brainlit.backbones import BACKBONES, BackboneConfig, load_backbone
 from brainlit.cli.errors import UsageError
 from brainlit.cli.export import chosen_checkpoint
+from brainlit.cli.probe_sources import folder_name
 from brainlit.cli.run_options import CONFIG_FILE
 from brainlit.downstream.controls import untrained
 from brainlit.downstream.run_files import TUNED, UNTUNED
@@ -25,7 +23,7 @@ from brainlit.hints import did_you_mean
 from brainlit.results.run_directory import RunDirectory, read_json
 from brainlit.results.summary import RUN_FILE
 from brainlit.store import StoryStore
-from brainlit.tuning.checkpoint import CheckpointError, load_tuned, read_record
+from brainlit.tuning.checkpoint import load_tuned, read_content
 from brainlit.tuning.settings import rebuilt
 
 RUNS = Path("runs") / "downstream"
@@ -46,10 +44,9 @@ def of_model(given: argparse.Namespace) -> Asked:
     config = BackboneConfig(family=given.model, weights=given.weights or "tiny")
     if config.family not in BACKBONES:
         raise UsageError(f"backbone family {config.family!r} is not known. {did_you_mean(config.family, BACKBONES)}")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{config.family}-{config.weights}").strip("-.")
     store, seed = given.store, given.seed
     words = None if store is None else lambda: _words_of_store(store, seed)
-    return Asked(given.output or RUNS / name, _with_untrained([_untuned(config)], config, given), words)
+    return Asked(given.output or RUNS / folder_name(config), _with_untrained([_untuned(config)], config, given), words)
 
 
 def of_run(path: Path, given: argparse.Namespace) -> Asked:
@@ -100,11 +97,7 @@ def _with_untrained(models: Sequence[Model], config: BackboneConfig, given: argp
 
 def _tuned(path: Path, name: str) -> Model:
     """A checkpoint; only what it says about itself is read now."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
-        raise CheckpointError(f"{path} is no checkpoint that can be read; name one of a run.") from error
-    read_record(content)
+    content = read_content(path)
     return Model(name, f"{path.name}, {content['global_step']} steps", lambda: load_tuned(path).backbone)
 
 

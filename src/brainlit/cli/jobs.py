@@ -47,11 +47,6 @@ class JobError(RuntimeError):
     """Jobs failed; the message names each with its log file and the end of it."""
 
 
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def thread_variables(n_at_once: int, n_cores: int) -> dict[str, str]:
     """Environment in which each of n_at_once jobs computes with its share of the cores.
 

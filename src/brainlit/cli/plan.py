@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from brainlit.cli.errors import UsageError
-from brainlit.cli.jobs import Job, available_cores, run_jobs, thread_variables
+from brainlit.cli.jobs import Job, JobError, run_jobs, thread_variables
+from brainlit.doctor import available_cores
 from brainlit.hints import did_you_mean
 
 EXPERIMENTS = Path("experiments")
@@ -140,18 +141,23 @@ def show_commands(runs: Sequence[Run], *last: Sequence[str]) -> int:
     return 0
 
 
-def run_missing(runs: Sequence[Run], folder: Path, n_at_once: int | None) -> None:
+def run_missing(runs: Sequence[Run], folder: Path, n_at_once: int | None) -> bool:
     """Run what is missing side by side, by default on all cores, with logs in the folder.
 
-    Raises
-    ------
-    JobError
-        If a job failed.
+    Returns
+    -------
+    bool
+        Whether everything is there now; a job that failed is told on standard error.
     """
     n_cores = available_cores()
     n_at_once = n_at_once or min(n_cores, len(runs))
     print(f"{_count(runs)} {n_at_once} jobs at a time; their logs: {folder / LOGS}")
-    run_jobs(list(planned_jobs(runs)), folder / LOGS, n_at_once, thread_variables(n_at_once, n_cores))
+    try:
+        run_jobs(list(planned_jobs(runs)), folder / LOGS, n_at_once, thread_variables(n_at_once, n_cores))
+    except JobError as error:
+        print(f"error: {error}\nThe same command goes on where it stopped.", file=sys.stderr)
+        return False
+    return True
 
 
 def _count(runs: Sequence[Run]) -> str:

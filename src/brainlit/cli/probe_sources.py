@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 from brainlit.cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from brainlit.backbones import BackboneConfig
     from brainlit.cli.probe_options import ProbeCLI
     from brainlit.encoding.roles import Span
     from brainlit.results.run_directory import RunDirectory
@@ -102,9 +102,14 @@ def _untuned(cli: ProbeCLI) -> Probed:
 
     config = rebuilt(BackboneConfig, cli.resolved["model"]["backbone"])
     module = BrainTuning(backbone=config).eval()
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{config.family}-{config.weights}").strip("-.")
+    name = folder_name(config)
     words = {"id": name, "regime": "pretrained", "regime_words": "pretrained: not tuned", "model": _words_of(module)}
     return Probed(RUNS / name, "model", words, {"weights": weights_hash(module)}, module)
+
+
+def folder_name(config: BackboneConfig) -> str:
+    """Family and weights of a model without a run, as the name of its folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{config.family}-{config.weights}").strip("-.")
 
 
 def _tuned(datamodule: Any, checkpoint: Path, run: RunDirectory | None) -> Probed:
@@ -112,8 +117,9 @@ def _tuned(datamodule: Any, checkpoint: Path, run: RunDirectory | None) -> Probe
     from brainlit.results.run_directory import read_json
     from brainlit.results.summary import RUN_FILE
     from brainlit.tuning import load_tuned
+    from brainlit.tuning.checkpoint import read_content
 
-    content = _what_it_says(checkpoint)
+    content = read_content(checkpoint)
     warnings = refuse_tuned_rows(datamodule, content.get("StoryDataModule", {}))
     module = load_tuned(checkpoint)
     said = read_json(run.path / RUN_FILE) if run is not None and (run.path / RUN_FILE).is_file() else {}
@@ -129,26 +135,6 @@ def _tuned(datamodule: Any, checkpoint: Path, run: RunDirectory | None) -> Probe
     )
     epoch, step = int(content["epoch"]) + 1, int(content["global_step"])
     return Probed(folder, "checkpoint", words, facts, module, epoch=epoch if step else 0, step=step)
-
-
-def _what_it_says(checkpoint: Path) -> dict[str, Any]:
-    """Epoch, step and data of a checkpoint; the weights stay on disk.
-
-    Raises
-    ------
-    CheckpointError
-        If it cannot be read, or was not written by BrainTuning.
-    """
-    import torch
-
-    from brainlit.tuning.checkpoint import CheckpointError, read_record
-
-    try:
-        content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
-        raise CheckpointError(f"{checkpoint} is no checkpoint that can be read; name one of a run.") from error
-    read_record(content)
-    return content
 
 
 def refuse_tuned_rows(datamodule: Any, tuned_on: Mapping[str, Any]) -> list[str]:

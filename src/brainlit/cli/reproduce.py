@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from brainlit.cli.jobs import JobError
 from brainlit.cli.plan import (
     Run,
     base_files,
@@ -51,10 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     report = ["compare", *(str(run.path) for run in runs), "--output", str(folder)]
     if given.dry_run:
         return show_commands(runs, report)
-    try:
-        run_missing(runs, folder, given.jobs)
-    except JobError as error:
-        print(f"error: {error}\nThe same command goes on where it stopped.", file=sys.stderr)
+    if not run_missing(runs, folder, given.jobs):
         return 1
     from brainlit.cli.compare import main as compare
 

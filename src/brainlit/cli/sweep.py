@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import csv
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from brainlit.cli.errors import UsageError
-from brainlit.cli.jobs import JobError
 from brainlit.cli.plan import (
     Run,
     base_files,
@@ -47,10 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = runs[0].path.parent
     if given.dry_run:
         return show_commands(runs)
-    try:
-        run_missing(runs, folder, given.jobs)
-    except JobError as error:
-        print(f"error: {error}\nThe same command goes on where it stopped.", file=sys.stderr)
+    if not run_missing(runs, folder, given.jobs):
         return 1
     print(table(given.key, given.values, given.seeds, {(run.kind, run.seed): run.path for run in runs}))
     return 0

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,6 +46,22 @@ def read_record(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             " brain-tuning run, or name a save_pretrained folder in --model.backbone.weights."
         )
     return dict(checkpoint[RECORD])
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """Epoch, step, record and the rest of a checkpoint of BrainTuning; the weights stay on disk.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read, or was not written by BrainTuning.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise CheckpointError(f"{path} is no checkpoint that can be read; name one of a run.") from error
+    read_record(content)
+    return content
 
 
 def check_same(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
