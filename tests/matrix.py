@@ -18,9 +18,9 @@ from torch import Tensor
 
 from brainlit.backbones import BACKBONES, BackboneConfig
 from brainlit.backbones.lora import LoraConfig
+from brainlit.backbones.tiny_text import MOST_TOKENS, _tokenizer, vocabulary
 from brainlit.callbacks import BandedRidgeProbe
 from brainlit.datamodules import LanguageTargetsConfig, SpeechTargetsConfig, StoryDataModule, WindowConfig
-from brainlit.datamodules.tiny_language_model import MOST_TOKENS, _tokenizer, vocabulary
 from brainlit.demo import DemoSource
 from brainlit.results.record import load_record, record_path
 from brainlit.tuning import BrainTuning, HeadConfig, ObjectiveConfig

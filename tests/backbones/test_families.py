@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from brainlit.backbones import BACKBONES, BackboneConfig, load_backbone
-from brainlit.backbones.hubert import HubertBackbone
 from brainlit.backbones.registry import Families
+from brainlit.backbones.wav2vec_like import HubertBackbone
 from tests.backbones.conftest import CONVOLUTIONAL, everything, load, save_mini, sound
 
 

@@ -15,9 +15,8 @@ from transformers import (
 )
 
 from brainlit.backbones import WeightsError
-from brainlit.backbones.phones import PhoneListener, make_lesson, phone_inventory
 from brainlit.backbones.speecht5 import SpeechT5Backbone
-from brainlit.backbones.tiny import TinyRecipe, learn_phones
+from brainlit.backbones.tiny import PhoneListener, TinyRecipe, learn_phones, make_lesson, phone_inventory
 from tests.backbones.conftest import MINI as WAV2VEC_MINI
 from tests.backbones.conftest import everything, sound
 from tests.backbones.conftest import load as load_family

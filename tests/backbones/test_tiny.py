@@ -7,17 +7,22 @@ import pytest
 import torch
 
 from brainlit.backbones import BACKBONES, BackboneConfig, WeightsError, load_backbone
-from brainlit.backbones.cache import settings_key
-from brainlit.backbones.phones import SILENCE, UNKNOWN, PhoneListener, draw_crops, make_lesson, phone_inventory
 from brainlit.backbones.tiny import (
+    SILENCE,
+    UNKNOWN,
+    PhoneListener,
     TinyRecipe,
     corpus_version,
+    draw_crops,
     learn_phones,
+    make_lesson,
+    phone_inventory,
     recipe_folder,
     tiny_architecture,
     tiny_folder,
     tiny_record,
 )
+from brainlit.backbones.weights import settings_key
 from brainlit.stories import Intervals, Story
 from brainlit.timebase import TimeBase
 
@@ -46,7 +51,7 @@ def fake_corpus(monkeypatch, tmp_path):
         made.append((seed, minutes))
         return [tone_story(f"tones{k}", 10 * seed + k) for k in range(5)]
 
-    monkeypatch.setattr("brainlit.demo.corpus.speech_corpus", speech_corpus)
+    monkeypatch.setattr("brainlit.demo.source.speech_corpus", speech_corpus)
     monkeypatch.setenv("BRAINLIT_CACHE", str(tmp_path / "cache"))
     return made
 

@@ -7,8 +7,7 @@ import torch
 from transformers import AutoModel, SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
 from brainlit.backbones import WeightsError
-from brainlit.backbones.phones import PhoneListener, make_lesson, phone_inventory
-from brainlit.backbones.tiny import TinyRecipe, learn_phones
+from brainlit.backbones.tiny import PhoneListener, TinyRecipe, learn_phones, make_lesson, phone_inventory
 from brainlit.backbones.wav2vec2_bert import Wav2Vec2BertBackbone
 from tests.backbones.conftest import everything, sound
 from tests.backbones.conftest import load as load_family

@@ -2,14 +2,17 @@
 
 import json
 import socket
+import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
 
 from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
-from brainlit.backbones.hub import fetch
+from brainlit.backbones.weights import CONTENTS, cached_folder, fetch, find_damage, settings_key
+from brainlit.paths import cache_dir
 from tests.backbones.conftest import save_mini
 
 
@@ -106,7 +109,7 @@ def test_a_hub_that_answers_is_asked(monkeypatch):
         asked.append(local_files_only)
         raise OSError("no such model\non the hub")
 
-    monkeypatch.setattr("brainlit.backbones.hub.why_unreachable", lambda: None)
+    monkeypatch.setattr("brainlit.backbones.weights.why_unreachable", lambda: None)
     with pytest.raises(WeightsError, match="a/b' from the model hub: no such model They"):
         fetch("a/b", get)
     assert asked == [True, False]
@@ -137,7 +140,7 @@ def test_the_hubs_cache_is_used_without_asking_the_hub(monkeypatch, tmp_path):
     save_mini(stored / "snapshots" / ("0" * 40))
     (stored / "refs").mkdir()
     (stored / "refs" / "main").write_text("0" * 40)
-    monkeypatch.setattr("brainlit.backbones.hub.why_unreachable", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.setattr("brainlit.backbones.weights.why_unreachable", lambda: pytest.fail("the hub was asked"))
     backbone = load("org/name")
     assert backbone.origin == {"kind": "pretrained", "hub_id": "org/name", "commit": "0" * 40}
 
@@ -247,3 +250,87 @@ def test_loading_leaves_the_random_state_alone(mini_folder):
     load(mini_folder)
     load(f"random:{mini_folder}")
     assert torch.equal(torch.rand(3), expected)
+
+
+# --- cache
+# Folders that are made once: whole, checked, and made again when damaged.
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BRAINLIT_CACHE", str(tmp_path / "cache"))
+
+
+class Builder:
+    """Writes two files and counts."""
+
+    def __init__(self):
+        self.n_calls = 0
+
+    def __call__(self, folder):
+        self.n_calls += 1
+        (folder / "a.txt").write_text("alpha")
+        (folder / "deep").mkdir()
+        (folder / "deep" / "b.bin").write_bytes(b"beta")
+
+
+def test_cache_dir_follows_the_environment(tmp_path, monkeypatch):
+    assert cache_dir() == tmp_path / "cache"
+    monkeypatch.delenv("BRAINLIT_CACHE")
+    assert cache_dir() == Path.home() / ".cache" / "brainlit"
+
+
+def test_built_once_per_settings():
+    build = Builder()
+    first = cached_folder("thing", {"seed": 0, "steps": 3}, build)
+    again = cached_folder("thing", {"steps": 3, "seed": 0}, build)
+    other = cached_folder("thing", {"steps": 3, "seed": 1}, build)
+    assert first == again != other
+    assert build.n_calls == 2
+    assert (first / "deep" / "b.bin").read_bytes() == b"beta"
+    assert json.loads((first / CONTENTS).read_text())["settings"] == {"seed": 0, "steps": 3}
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda folder: (folder / "a.txt").write_text("alphb"),
+        lambda folder: (folder / "a.txt").unlink(),
+        lambda folder: (folder / CONTENTS).unlink(),
+        lambda folder: (folder / CONTENTS).write_text("{"),
+    ],
+    ids=["changed", "missing", "no contents", "broken contents"],
+)
+def test_a_damaged_folder_is_made_again(harm, caplog):
+    build = Builder()
+    folder = cached_folder("thing", {}, build)
+    harm(folder)
+    assert find_damage(folder)
+    assert cached_folder("thing", {}, build) == folder
+    assert build.n_calls == 2
+    assert find_damage(folder) is None
+    assert "damaged" in caplog.text
+
+
+def test_a_failing_build_leaves_nothing(tmp_path):
+    def fail(folder):
+        (folder / "half").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        cached_folder("thing", {}, fail)
+    assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
+
+
+def test_others_wait_for_the_first():
+    build = Builder()
+    threads = [threading.Thread(target=cached_folder, args=("thing", {}, build)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert build.n_calls == 1
+
+
+def test_keys_do_not_depend_on_order_and_do_on_values():
+    assert settings_key({"a": 1, "b": 2}) == settings_key({"b": 2, "a": 1}) != settings_key({"a": 1, "b": 3})

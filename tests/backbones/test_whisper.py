@@ -8,9 +8,8 @@ import torch
 from transformers import AutoModel, WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from brainlit.backbones import BackboneConfig, WeightsError
-from brainlit.backbones.phones import PhoneListener, make_lesson, phone_inventory
-from brainlit.backbones.rows import pool_window
-from brainlit.backbones.tiny import TinyRecipe, learn_phones
+from brainlit.backbones.frames import pool_window
+from brainlit.backbones.tiny import PhoneListener, TinyRecipe, learn_phones, make_lesson, phone_inventory
 from brainlit.backbones.whisper import WhisperBackbone
 from tests.backbones.conftest import everything, sound
 from tests.backbones.conftest import load as load_family

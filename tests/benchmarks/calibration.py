@@ -17,8 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from brainlit.encoding import BANDS, ProbeConfig, ProbeResult, model_name, partition_variance, run_probe, subsets
-from brainlit.encoding.groups import FloatArray, demean_within
-from brainlit.encoding.shares import region_shares
+from brainlit.encoding.arrays import FloatArray, demean_within
+from brainlit.encoding.asymptotic_partition import region_shares
 from brainlit.encoding.statistics import cut_blocks
 from tests.encoding.simulate import Setting, Simulated, population_split, simulate, truth
 

@@ -33,7 +33,7 @@ from brainlit.encoding import (
     region_replicates,
 )
 from brainlit.encoding.bootstrap import BLOCK_TRS
-from brainlit.encoding.intervals import small_sample_factor
+from brainlit.encoding.statistics import small_sample_factor
 
 ALPHA, TOLERANCE, PHI, N_TRS = 0.05, 0.015, 0.5, 291
 ONE_STORY, THREE_STORIES = np.zeros(N_TRS, dtype=np.int64), np.repeat([0, 1, 2], 100)

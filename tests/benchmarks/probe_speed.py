@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from brainlit.encoding import (
     DEFAULT_ALPHAS,
@@ -35,11 +35,11 @@ from brainlit.encoding import (
     run_probe,
     subsets,
 )
+from brainlit.encoding.arrays import Array, FloatArray
+from brainlit.encoding.banded import open_search
 from brainlit.encoding.bands import prepare_band, rotate_band
-from brainlit.encoding.gammas import inside_set
-from brainlit.encoding.groups import Array, FloatArray
 from brainlit.encoding.partition import BANDS
-from brainlit.encoding.search import choose, open_search, refit_weights, search_pool
+from brainlit.encoding.search import choose, inside_set, refit_weights, search_pool
 
 STORY_TRS = 300
 DELAYS_TRS = (1, 2, 3, 4)

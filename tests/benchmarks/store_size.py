@@ -25,8 +25,8 @@ import numpy as np
 import soundfile
 
 from brainlit.store import StoryStore, build_store
-from brainlit.stories.lebel2023.facts import VOLUMES
-from brainlit.stories.lebel2023.source import LebelSource
+from brainlit.stories.lebel2023 import LebelSource
+from brainlit.stories.lebel2023_facts import VOLUMES
 
 SUBJECT, TEST_STORY, N_VOXELS, N_REPEATS = "UTS03", "wheretheressmoke", 95_556, 10
 RESPONSES = f"derivative/preprocessed_data/{SUBJECT}"

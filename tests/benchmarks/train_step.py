@@ -23,8 +23,8 @@ from brainlit.backbones.frames import normalise_clips
 from brainlit.tuning import BrainTuning
 from brainlit.tuning.front_end_cache import FrontEndCache, FrontEndCacheConfig
 from brainlit.tuning.heads import HeadConfig
+from brainlit.tuning.module import slow_precision
 from brainlit.tuning.pooling import PoolingConfig
-from brainlit.tuning.precision import slow_precision
 
 SAMPLE_RATE_HZ = 16_000
 WAV2VEC_BASE = BackboneConfig(weights="random:base")

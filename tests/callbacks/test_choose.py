@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from brainlit.callbacks import ChooseCheckpoint, LayerCurve, RunReport, probe_budget
+from brainlit.callbacks import ChooseCheckpoint, LayerCurve, RunReport
 from brainlit.callbacks.choose import check_choosing
-from brainlit.callbacks.probe_plan import refuse_scored_monitors
-from brainlit.encoding.roles import LeakError, make_roles
+from brainlit.probing import budget as probe_budget
+from brainlit.probing.plan import refuse_scored_monitors
 from brainlit.results import report as report_module
-from brainlit.results.layer_epochs import layer_epochs_figure, read_curve
+from brainlit.results.figures import layer_epochs_figure, read_curve
 from brainlit.results.record import find_records
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.summary import build_summary
+from brainlit.splits import LeakError, make_roles
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
 
 QUICK: dict[str, Any] = {"delays_trs": (1, 2, 3), "n_folds": 2}

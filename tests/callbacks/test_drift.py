@@ -12,10 +12,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from brainlit.callbacks.drift import FeatureDrift, first_windows
-from brainlit.callbacks.layer_features import layer_features
 from brainlit.datamodules.windows import evaluation_windows
-from brainlit.encoding.roles import Span
 from brainlit.encoding.similarity import linear_cka
+from brainlit.probing.inputs import layer_features
+from brainlit.splits import Span
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_trainer
 
 

@@ -15,10 +15,10 @@ from brainlit.callbacks import BandedRidgeProbe, RunReport
 from brainlit.callbacks.probe import weights_hash
 from brainlit.cli.training import parsed
 from brainlit.datamodules import StoryDataModule, WindowConfig
-from brainlit.encoding.roles import LeakError
 from brainlit.results import report as report_module
 from brainlit.results.record import find_held_out, find_records, load_record, record_path
 from brainlit.results.report import write_report
+from brainlit.splits import LeakError
 from brainlit.store import StoreSettingsError
 from tests.callbacks.test_probe import Stop
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer

@@ -12,9 +12,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from brainlit.callbacks import BandedRidgeProbe, RunReport, probe_log
+from brainlit.callbacks import BandedRidgeProbe, RunReport
+from brainlit.callbacks import probe as probe_log
 from brainlit.callbacks.probe import weights_hash
-from brainlit.encoding.probe_files import load_probe
+from brainlit.encoding.result import load_probe
 from brainlit.results import report as report_module
 from brainlit.results.record import find_records, load_record, record_path
 from brainlit.results.run_directory import RunDirectory, RunFinishedError

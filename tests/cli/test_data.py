@@ -6,12 +6,18 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+import brainlit
 from brainlit.cli import main
-from brainlit.cli.data import EXAMPLES
+from brainlit.cli.data import EXAMPLES, known_store, remember_store
+from brainlit.features import FeatureConfig
+from brainlit.store import build_store
 from brainlit.stories import Remote, Story
+from tests.store.test_schema import OnDisk
 from tests.stories.local_server import BUCKET, LocalServer
 from tests.toy import ToySource
 
@@ -193,3 +199,59 @@ def test_what_cannot_be_downloaded_is_said(
     assert "there is nothing to download for 'toy' (ToySource)" in capsys.readouterr().err
     assert main(["data", "download", str(toy_store_path)]) == 2
     assert "needs the config of a data set" in capsys.readouterr().err
+
+
+# --- prepared
+# The memory of prepared stores: right as long as nothing changed, silent as soon as anything did.
+
+
+Change = Callable[[Path, pytest.MonkeyPatch], object]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("BRAINLIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TOY_ROOT", "here")
+    (tmp_path / "data.yaml").write_text("root: ${oc.env:TOY_ROOT}")
+    (tmp_path / "vectors.txt").write_text("a 1 2")
+    source = OnDisk(tmp_path / "raw")
+    build_store(source, tmp_path / "store", progress=False).close()
+    features = FeatureConfig(vectors=str(tmp_path / "vectors.txt"))
+    return SimpleNamespace(source=source, features=features, store_dir=str(tmp_path / "store"))
+
+
+def command(folder: Path) -> list[str]:
+    return ["-c", str(folder / "data.yaml"), "--data.subjects", "[sub-A]"]
+
+
+def test_a_command_that_was_never_run_is_not_known(tmp_path: Path, data: Any) -> None:
+    assert known_store(command(tmp_path)) is None
+
+
+def test_the_same_command_is_known_and_no_other(tmp_path: Path, data: Any) -> None:
+    remember_store(command(tmp_path), data)
+    assert known_store(command(tmp_path)) == tmp_path / "store"
+    assert known_store([*command(tmp_path), "--data.seed", "3"]) is None
+    assert known_store([f"--config={tmp_path / 'data.yaml'}"]) is None
+
+
+CHANGES: dict[str, Change] = {
+    "a config file": lambda folder, patch: (folder / "data.yaml").write_text("root: there"),
+    "the environment": lambda folder, patch: patch.setenv("TOY_ROOT", "there"),
+    "a source file": lambda folder, patch: (folder / "raw" / "toy3").write_text("changed"),
+    "a source file is gone": lambda folder, patch: (folder / "raw" / "sub-B").unlink(),
+    "a new file beside the sources": lambda folder, patch: (folder / "raw" / "toy3.report").write_text("log"),
+    "the file of word vectors": lambda folder, patch: (folder / "vectors.txt").write_text("b 1 2"),
+    "a file of the store": lambda folder, patch: (folder / "store" / "stories" / "toy0.h5").unlink(),
+    "the whole store": lambda folder, patch: (folder / "store" / "store.json").unlink(),
+    "the software": lambda folder, patch: patch.setattr(brainlit, "__version__", "99"),
+    "the folder": lambda folder, patch: patch.chdir(folder),
+    "the memory itself": lambda folder, patch: next((folder / "cache" / "prepared").iterdir()).write_text("{"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_any_change_takes_the_long_way(tmp_path: Path, data: Any, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_store(command(tmp_path), data)
+    CHANGES[what](tmp_path, monkeypatch)
+    assert known_store(command(tmp_path)) is None

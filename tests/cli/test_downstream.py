@@ -17,14 +17,14 @@ import soundfile
 import yaml
 
 from brainlit.cli import HELP, main
-from brainlit.cli.downstream_options import ALL, DATA, DEMO, RECOGNITION
+from brainlit.cli.downstream import ALL, DATA, DEMO, RECOGNITION
 from brainlit.demo import DemoSource
 from brainlit.downstream import data, demo_tasks, probes
-from brainlit.downstream.compare import compare
 from brainlit.downstream.demo_tasks import DEMO_TASKS, DemoSize
+from brainlit.downstream.evaluate import compare
 from brainlit.downstream.preference import preference
-from brainlit.downstream.recognition import load_recognition_result
-from brainlit.downstream.run_files import find_results, find_words, model_folder
+from brainlit.downstream.recognise import load_recognition_result
+from brainlit.downstream.result import find_results, find_words, model_folder
 from brainlit.store import StoryStore, build_store
 from tests.layouts.speech import RATE_HZ, samples
 from tests.layouts.timit import write_timit

@@ -15,11 +15,10 @@ import pytest
 from brainlit.cli import main
 from brainlit.cli.errors import UsageError
 from brainlit.cli.probe import new_folder
-from brainlit.cli.probe_features import FeatureFileError, read_features
-from brainlit.cli.probe_sources import asked_layers
-from brainlit.encoding.roles import Span
+from brainlit.cli.probe_sources import FeatureFileError, asked_layers, read_features
 from brainlit.results import report
 from brainlit.results.record import ProbeRecord, find_records
+from brainlit.splits import Span
 
 PAGE = (Path(__file__).parents[2] / "docs" / "probing.md").read_text()
 COMMANDS = re.findall(r"^brainlit (probe .*)$", PAGE, re.MULTILINE)

@@ -13,7 +13,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from brainlit.datamodules import ControlConfig, StoryDataModule, WindowBatch, WindowConfig
-from brainlit.encoding.roles import LeakError, Span
+from brainlit.splits import LeakError, Span
 from brainlit.store import StoreError, StoreSettingsError, UnknownNameError
 from tests.toy import ToySource
 

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from brainlit.demo.grammar import FILLERS, TEMPLATES, write_sentence, write_story
-from brainlit.demo.lexicon import CATEGORIES, category_of, word_vectors
+from brainlit.demo.text import CATEGORIES, FILLERS, TEMPLATES, category_of, word_vectors, write_sentence, write_story
 
 
 def test_eight_categories_of_twelve_different_words():

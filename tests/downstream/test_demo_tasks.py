@@ -5,11 +5,18 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from brainlit.demo.grammar import FILLERS, TEMPLATES
-from brainlit.demo.lexicon import CATEGORIES, category_of
 from brainlit.demo.speech import VOICES
-from brainlit.downstream.demo_speech import UNSEEN_VOICES, say_words, sentence_type, unseen_templates, unseen_words
-from brainlit.downstream.demo_tasks import DEMO_TASKS, DemoSize, demo_tasks
+from brainlit.demo.text import CATEGORIES, FILLERS, TEMPLATES, category_of
+from brainlit.downstream.demo_tasks import (
+    DEMO_TASKS,
+    UNSEEN_VOICES,
+    DemoSize,
+    demo_tasks,
+    say_words,
+    sentence_type,
+    unseen_templates,
+    unseen_words,
+)
 
 SMALL = DemoSize(1, 1, 1, 1, 1, 10, 2, 2, 2)
 

@@ -8,14 +8,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from brainlit.demo.lexicon import CATEGORIES, category_of
-from brainlit.downstream.pairs import (
-    DEMO_MEANING,
-    demo_category_mates,
-    english_pairs,
-    find_pairs,
-    phone_distances,
-)
+from brainlit.demo.text import CATEGORIES, category_of
+from brainlit.downstream.pairs import DEMO_MEANING, demo_category_mates, english_pairs, find_pairs, phone_distances
 from brainlit.downstream.word_lists import (
     WordListMissingError,
     cmudict_phones,

@@ -6,10 +6,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from brainlit.downstream.pairs import WordPairs, find_pairs
+from brainlit.downstream.pairs import TokenPairs, WordPairs, find_pairs, pair_tokens
 from brainlit.downstream.preference import Preference, pair_cosines, preference, preference_change
 from brainlit.downstream.scores import Draws
-from brainlit.downstream.token_pairs import TokenPairs, pair_tokens
 
 DRAWS = Draws(n_boot=300)
 VOICES = ("low", "high", "rough")

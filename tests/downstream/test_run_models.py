@@ -10,7 +10,7 @@ from brainlit.downstream import Clip, make_task
 from brainlit.downstream import run_models as module
 from brainlit.downstream.evaluate import evaluate
 from brainlit.downstream.probes import ProbeConfig
-from brainlit.downstream.run_files import find_results, model_folder, task_path
+from brainlit.downstream.result import find_results, model_folder, task_path
 from brainlit.downstream.run_models import Asking, Model, answer_path, ask, folders_of, is_answered, set_beside
 from tests.backbones.conftest import load, save_mini
 from tests.downstream.planted import planted_features, planted_task

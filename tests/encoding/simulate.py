@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding import BANDS, model_name, partition_variance, subsets
-from brainlit.encoding.groups import BoolArray, FloatArray, IntArray
+from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray
 
 SOURCES = ("low_level", "semantic", "own")
 DELAYS = (1, 2, 3, 4)

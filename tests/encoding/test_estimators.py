@@ -5,8 +5,7 @@ import pytest
 
 from brainlit.encoding import EncodingModel, ProbeConfig, run_probe
 from brainlit.encoding.bands import learn_band, prepare_band, rotate_band
-
-from .conftest import Planted, make_planted
+from tests.encoding.conftest import Planted, make_planted
 
 CONFIG = ProbeConfig(n_gammas={1: 1, 2: 1, 3: 2}, low_level_impact=False)
 

@@ -21,13 +21,12 @@ from brainlit.encoding import (
     refuse_tuned,
     residual_features,
     run_probe,
-    standardise,
 )
+from brainlit.encoding import arrays as standardise
+from brainlit.encoding.arrays import position_in_group
 from brainlit.encoding.bands import rotate_band
-from brainlit.encoding.folds import Fold, make_folds
-from brainlit.encoding.groups import position_in_group
-
-from .conftest import Planted, make_planted
+from brainlit.encoding.search import Fold, make_folds
+from tests.encoding.conftest import Planted, make_planted
 
 QUICK = ProbeConfig(n_gammas={1: 1, 2: 1, 3: 1}, alphas=(1e-2, 1e-1, 1.0, 10.0), low_level_impact=False)
 N_TRS = {"alice": 300, "alice_again": 300, "tea": 200, "end": 150}

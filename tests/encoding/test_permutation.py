@@ -14,8 +14,8 @@ from brainlit.encoding import (
     correlation_within,
     r2_within,
 )
+from brainlit.encoding.arrays import demean_within
 from brainlit.encoding.bootstrap import time_blocks
-from brainlit.encoding.groups import demean_within
 
 GROUPS = np.repeat([0, 1, 2], [70, 60, 75])
 WHOLE = np.r_[0:200]  # the last five rows are no whole block

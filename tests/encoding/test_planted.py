@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from brainlit.encoding import ProbeConfig, run_probe
-
-from .conftest import Planted
+from tests.encoding.conftest import Planted
 
 
 def test_shares_of_two_independent_bands_are_recovered(planted: Planted) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from brainlit.encoding import delay_within, himalaya_backend, standardise
+from brainlit.encoding import arrays as standardise
+from brainlit.encoding import delay_within, himalaya_backend
+from brainlit.encoding.arrays import demean_within, group_slices
 from brainlit.encoding.bands import prepare_band, rotate_band
-from brainlit.encoding.groups import demean_within, group_slices
 
 
 def loop_delay(X: np.ndarray, groups: np.ndarray, delays: tuple[int, ...]) -> np.ndarray:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from brainlit.encoding import BandedRidge, Fold, banded_ridge_cv, himalaya_backend, hyper_gradient_ridge, make_folds
-from brainlit.encoding.eigen import EigenSearch
-from brainlit.encoding.filters import filter_basis
-from brainlit.encoding.search import RidgeSearch, choose, open_search, refit_weights, search_pool
+from brainlit.encoding.banded import open_search
+from brainlit.encoding.eigen import EigenSearch, filter_basis
+from brainlit.encoding.search import RidgeSearch, choose, refit_weights, search_pool
 from brainlit.encoding.target_batches import TargetBatches
 
 ALPHAS = tuple(np.logspace(-3, 4, 15))

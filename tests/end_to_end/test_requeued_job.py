@@ -17,7 +17,7 @@ import torch
 
 from brainlit.results.run_directory import RunDirectory
 from tests.backbones.conftest import save_mini
-from tests.callbacks.test_requeue import SLURM, fake_scontrol
+from tests.callbacks.test_resume import SLURM, fake_scontrol
 
 PATIENCE_S = 300
 

@@ -14,12 +14,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, Sampler
 
 from brainlit.backbones import BackboneConfig
-from brainlit.callbacks.random_state import RandomState
-from brainlit.callbacks.requeue import Requeue
-from brainlit.callbacks.within_epoch import WithinEpoch
-from brainlit.results.checkpoint_io import AtomicCheckpointIO
+from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
 from brainlit.results.loggers import MetricsLogger
-from brainlit.results.run_directory import RunDirectory
+from brainlit.results.run_directory import AtomicCheckpointIO, RunDirectory
 from brainlit.tuning import BrainTuning
 from brainlit.tuning.heads import HeadConfig
 from tests.backbones.conftest import save_mini

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainlit.features import LOW_LEVEL, SEMANTIC, STANDARD, SUB_BANDS, low_level_spaces, sub_band_columns
-from brainlit.features.inventory import count_phones
+from brainlit.features.phones import count_phones
 from tests.features.tone import spoken, tone_story
 
 PAGE = Path(__file__).parents[2] / "docs" / "features.md"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from brainlit.results.comparison import read_finished
-from brainlit.results.effects import Evidence
-from brainlit.results.evidence import read_evidence
+from brainlit.comparison.effects import Evidence
+from brainlit.comparison.evidence import read_evidence
+from brainlit.comparison.runs import read_finished
 from brainlit.results.run_directory import RunDirectory
 from tests.results.fake_run import fake_run
 from tests.results.planted_runs import planted_reproduction

@@ -8,18 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from brainlit.demo.lexicon import CATEGORIES
+from brainlit.demo.text import CATEGORIES
 from brainlit.downstream.evaluate import task_result
 from brainlit.downstream.pairs import DEMO_MEANING
-from brainlit.downstream.result import ProbeOutcome, TaskResult
-from brainlit.downstream.run_files import TUNED, UNTUNED, WORDS_FILE, WordStates, model_folder, task_path
+from brainlit.downstream.result import (
+    TUNED,
+    UNTUNED,
+    WORDS_FILE,
+    ProbeOutcome,
+    TaskResult,
+    WordStates,
+    model_folder,
+    task_path,
+)
 from brainlit.downstream.scores import Estimate
 from brainlit.encoding.result import ProbeResult
-from brainlit.results.provenance import collect, write_provenance
 from brainlit.results.record import ProbeRecord, save_record
-from brainlit.results.region_scores import Score
-from brainlit.results.run_directory import RunDirectory, write_json_atomic
-from brainlit.results.score_table import ScoreRow, ScoreTable
+from brainlit.results.run_directory import RunDirectory, collect, write_json_atomic, write_provenance
+from brainlit.results.scores import Score, ScoreRow, ScoreTable
 from brainlit.results.summary import RUN_FILE, build_summary, write_summary
 from tests.downstream.planted import planted_task
 from tests.results.fake_run import FakeBrain

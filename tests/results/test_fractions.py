@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from brainlit.cli import main
-from brainlit.results.fraction_figure import curve_figure
-from brainlit.results.fractions import curve_points, curve_table, write_curve_table
-from brainlit.results.lookup import find_score
+from brainlit.results.fractions import curve_figure, curve_points, curve_table, write_curve_table
+from brainlit.results.record import find_score
 from brainlit.results.run_directory import RunDirectory, write_json_atomic
 from brainlit.results.summary import build_summary, write_summary
 from tests.results.fake_run import fake_run
@@ -115,7 +114,7 @@ def test_numbers_without_an_interval_or_share_stay_empty(small: dict[str, Any], 
 
 
 def _drawn(monkeypatch: pytest.MonkeyPatch, points: Any) -> Any:
-    from brainlit.results import fraction_figure
+    from brainlit.results import fractions as fraction_figure
 
     kept: list[Any] = []
     monkeypatch.setattr(fraction_figure, "render", lambda figure, *_: kept.append(figure) or b"")

@@ -7,10 +7,17 @@ import h5py
 import numpy as np
 import pytest
 
-from brainlit.encoding.probe_files import load_probe
-from brainlit.results.record import find_records, load_record, record_path, save_record
+from brainlit.encoding.result import load_probe
+from brainlit.results.record import (
+    COLUMNS,
+    find_records,
+    load_record,
+    read_metrics,
+    record_path,
+    save_record,
+    write_table,
+)
 from brainlit.results.run_directory import RunDirectory
-from brainlit.results.tables import COLUMNS, read_metrics, write_table
 from tests.results.fake_run import FakeBrain, fake_record
 
 

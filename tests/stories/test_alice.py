@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from brainlit.encoding.delays import delay_within
-from brainlit.encoding.folds import make_folds
-from brainlit.encoding.ridge import ridge_cv
+from brainlit.encoding.arrays import delay_within
+from brainlit.encoding.banded import ridge_cv
+from brainlit.encoding.search import make_folds
 from brainlit.encoding.statistics import correlation
 from brainlit.features import word_rate
 from brainlit.store import build_store, check_store

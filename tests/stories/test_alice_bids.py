@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainlit.stories.alice import NOT_PREPROCESSED, SUBJECTS, AliceSource
+from brainlit.stories.alice_bids import NOT_PREPROCESSED, SUBJECTS, AliceSource
 from brainlit.stories.base import SourceError, SubjectLeftOut
 from tests.layouts.alice_bids import CLICK_S, SOUND, WORDS, AliceFiles, write_alice_bids, write_events
 from tests.layouts.volumes import column_of_planted, write_run, write_sound

@@ -32,11 +32,10 @@ from brainlit.stories.download import (
     missing_locally,
     plan_text,
     pointer_problem,
-    remote,
     transfer,
 )
-from brainlit.stories.download.checksums import parts_etags, usual_part_bytes
-from brainlit.stories.download.ledger import LEDGER_FILE
+from brainlit.stories.download import hosts as remote
+from brainlit.stories.download.verify import LEDGER_FILE, parts_etags, usual_part_bytes
 from tests.stories.local_server import BUCKET, LocalServer
 
 BIG, WAVS = "responses/UTS03/souls.hf5", tuple(f"stimuli/story {k}.wav" for k in range(5))

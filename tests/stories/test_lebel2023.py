@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 import yaml
 
-from brainlit.encoding.roles import LeakError, make_roles
+from brainlit.splits import LeakError, make_roles
 from brainlit.stories import SourceError, Story
-from brainlit.stories.lebel2023 import facts as known
-from brainlit.stories.lebel2023.clock import n_rows
-from brainlit.stories.lebel2023.source import LebelSource
-from brainlit.stories.lebel2023.words import read_words_and_phones
+from brainlit.stories import lebel2023_facts as known
+from brainlit.stories.lebel2023 import LebelSource, n_rows, read_words_and_phones
 from brainlit.stories.readers.scanner_log import read_scanner_log
 from brainlit.stories.regions.config import RegionConfig
 from brainlit.timebase import fill_missed_triggers

@@ -1,14 +1,18 @@
 """BrainTuning in Lightning: it learns, from what it should, in the mode it was asked for."""
 
+from __future__ import annotations
+
 import copy
 import logging
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
 from brainlit.tuning import PoolingConfig
+from brainlit.tuning.module import RunningCorrelation, slow_precision
 from tests.tuning.conftest import PLANTED_DELAY_TRS, TR_S, FakeData
 
 
@@ -278,3 +282,56 @@ def test_trains_on_a_gpu(make_module, make_trainer):
     assert trainer.callback_metrics["val/loss"] < 0.5
     module.cuda()
     assert module.pooled_states(FakeData().batch(), [-1]).is_cuda
+
+
+# --- precision
+# Half precision that is slower than single precision is said.
+
+
+CPU = torch.device("cpu")
+
+
+def test_slow_bfloat16_is_said_with_the_ratio() -> None:
+    sentence = slow_precision("bf16-mixed", CPU, {torch.float32: 1e-3, torch.bfloat16: 9e-2})
+    assert sentence is not None
+    assert "90 times" in sentence
+    assert "--trainer.precision 32-true" in sentence
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "bfloat16_s"),
+    [("bf16-mixed", "cpu", 4e-4), ("32-true", "cpu", 9e-2), ("bf16-mixed", "cuda", 9e-2)],
+)
+def test_nothing_to_say(precision: str, device: str, bfloat16_s: float) -> None:
+    assert slow_precision(precision, torch.device(device), {torch.float32: 1e-3, torch.bfloat16: bfloat16_s}) is None
+
+
+def test_it_measures_this_processor() -> None:
+    sentence = slow_precision("bf16-true", CPU)
+    assert sentence is None or "times as long" in sentence
+
+
+# --- scores
+# Correlation in batches is correlation.
+
+
+def test_equals_numpy_over_the_rows_that_count():
+    rng = np.random.default_rng(0)
+    observed = torch.tensor(rng.normal(size=(6, 4, 3)) + 50).float()
+    predicted = (observed * 0.3 + torch.tensor(rng.normal(size=(6, 4, 3)))).float()
+    mask = torch.tensor(rng.random((6, 4)) > 0.3)
+    observed[~mask] = torch.nan
+    running = RunningCorrelation(3, torch.device("cpu"))
+    for part in (slice(0, 2), slice(2, 3), slice(3, 6)):
+        running.update(predicted[part], observed[part], mask[part])
+    p, y = predicted[mask].double().numpy(), observed[mask].double().numpy()
+    expected = [np.corrcoef(p[:, v], y[:, v])[0, 1] for v in range(3)]
+    np.testing.assert_allclose(running.r().numpy(), expected, rtol=1e-9)
+
+
+def test_constant_columns_and_no_rows_are_nan():
+    running = RunningCorrelation(2, torch.device("cpu"))
+    assert running.r().isnan().all()
+    observed = torch.tensor([[[1.0, 2.0], [1.0, 3.0], [1.0, 5.0]]])
+    running.update(observed * 2, observed, torch.ones(1, 3, dtype=torch.bool))
+    assert running.r().isnan().tolist() == [True, False]

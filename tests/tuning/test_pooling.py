@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from brainlit.backbones.rows import attention_of_rows, max_of_rows, pool_per_tr, pool_window, rows_of_frames
+from brainlit.backbones.frames import attention_of_rows, max_of_rows, pool_per_tr, pool_window, rows_of_frames
 from brainlit.tuning.pooling import PoolingConfig, build_pooling
 
 HOWS = ["mean", "max", "last", "attention", "first"]

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from brainlit.backbones.base import FrontEnd
 from brainlit.backbones.config import BackboneConfig
-from brainlit.backbones.convolutional import TINY_SETTINGS, ConvolutionalBackbone
 from brainlit.backbones.frames import real_sound
-from brainlit.backbones.hub import WeightsError
-from brainlit.backbones.weights import RANDOM_PREFIX, find_checkpoint, resolve_weights
+from brainlit.backbones.wav2vec_like import TINY_SETTINGS, ConvolutionalBackbone
+from brainlit.backbones.weights import RANDOM_PREFIX, WeightsError, find_checkpoint, resolve_weights
 
 DROPOUTS = ("positional_dropout", "hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
 

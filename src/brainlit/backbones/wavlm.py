@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from brainlit.backbones.config import BackboneConfig
-from brainlit.backbones.convolutional import ConvolutionalBackbone
+from brainlit.backbones.wav2vec_like import ConvolutionalBackbone
 
 
 class WavLMBackbone(ConvolutionalBackbone):

@@ -2,21 +2,222 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import torch
 
 from brainlit.backbones.config import BackboneConfig
-from brainlit.backbones.hub import WeightsError as WeightsError
-from brainlit.backbones.hub import commit_of, fetch, local_folder
 from brainlit.backbones.sizes import ARCHITECTURES, SIZES
+from brainlit.files import sha256_of, to_disk
 from brainlit.hints import did_you_mean
+from brainlit.paths import cache_dir
 
 if TYPE_CHECKING:
     from brainlit.backbones.base import SpeechBackbone
+
+
+# --- cache
+# Folders that are expensive to make and cheap to keep, one per set of settings.
+
+
+log = logging.getLogger(__name__)
+
+CONTENTS = "contents.json"
+
+
+def cached_folder(kind: str, settings: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+    """The folder that these settings make; built if it is not there, or not whole.
+
+    A second process waits for the first. The folder appears under its name only when it is complete, with a list of
+    its files' SHA-256 that is checked at every use, so a damaged one is made again.
+
+    Parameters
+    ----------
+    kind : str
+        First part of the folder's name.
+    settings : mapping of plain JSON values
+        All that decides what is in the folder.
+    build : callable
+        Fills the empty folder that it is given.
+    """
+    from filelock import FileLock
+
+    parent = cache_dir()
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = parent / f"{kind}-{settings_key(settings)}"
+    with FileLock(parent / f"{folder.name}.lock"):
+        if folder.exists():
+            damage = find_damage(folder)
+            if damage is None:
+                return folder
+            log.warning("%s is damaged (%s); making it again", folder, damage)
+            shutil.rmtree(folder)
+        _build_aside(folder, settings, build)
+    return folder
+
+
+def settings_key(settings: Mapping[str, Any]) -> str:
+    """First 16 hex digits of the SHA-256 of the settings, in whatever order they are given."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a cached folder, in words; None if each file is there with the content it was made with."""
+    try:
+        files: dict[str, str] = json.loads((folder / CONTENTS).read_text())["files"]
+    except FileNotFoundError:
+        return f"no {CONTENTS}"
+    except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
+        return f"{CONTENTS} cannot be read"
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if sha256_of(folder / name) != digest:
+            return f"{name} has changed"
+    return None
+
+
+def _build_aside(folder: Path, settings: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+    """Build under a temporary name, list the contents, put everything on disk, rename."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        build(aside)
+        files = {str(path.relative_to(aside)): sha256_of(path) for path in sorted(aside.rglob("*")) if path.is_file()}
+        contents = {"settings": dict(settings), "files": files}
+        (aside / CONTENTS).write_text(json.dumps(contents, indent=2) + "\n")
+        for path in aside.rglob("*"):
+            to_disk(path)
+        aside.chmod(0o755)
+        aside.replace(folder)
+        to_disk(folder.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+# --- hub
+# Published weights without a network: a folder of our own first, then the hub's cache, then the hub itself.
+
+
+T = TypeVar("T")
+
+WEIGHTS_VARIABLE = "BRAINLIT_WEIGHTS"
+NEEDED_FILES = "config.json, model.safetensors (or pytorch_model.bin) and preprocessor_config.json"
+PROBE_TIMEOUT_S = 4.0
+
+
+class WeightsError(ValueError):
+    """Weights that are not there, or are another model's."""
+
+
+def weights_dir() -> Path:
+    """Where weights that were copied here by hand are looked for: $BRAINLIT_WEIGHTS, else the cache's `weights`."""
+    return Path(os.environ.get(WEIGHTS_VARIABLE) or cache_dir() / "weights").expanduser()
+
+
+def local_folder(hub_id: str) -> Path:
+    """The folder for a hub id, `<weights_dir>/<org>/<name>`; whether it is there or not."""
+    return weights_dir() / hub_id
+
+
+def commit_of(location: str) -> str | None:
+    """The hub's commit of files that are here; None for folders that did not come from the hub.
+
+    Parameters
+    ----------
+    location : str
+        A folder, where `hf download --local-dir` leaves a note of it, or the id of a model in the hub's cache.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(location).is_dir():
+        note = Path(location) / ".cache" / "huggingface" / "download" / "config.json.metadata"
+        return note.read_text().split("\n", 1)[0].strip() or None if note.is_file() else None
+    cached = try_to_load_from_cache(location, "config.json")
+    return Path(cached).parent.name if isinstance(cached, str) else None
+
+
+def fetch(location: str, get: Callable[[bool], T]) -> T:
+    """What `get(local_files_only)` finds in a folder or in the hub's cache; for a hub id, otherwise on the hub.
+
+    A hub that cannot be reached is found out in seconds, where the hub's client would try again for half a minute.
+
+    Parameters
+    ----------
+    location : str
+        Folder or hub id.
+    get : callable
+        Raises OSError if something is missing.
+
+    Raises
+    ------
+    WeightsError
+        If it is not there; says what to run where there is a network, and where to put the files.
+    """
+    try:
+        return get(True)
+    except (OSError, ValueError) as error:
+        if Path(location).is_dir():
+            raise _unreadable(location, error) from error
+        obstacle = why_unreachable()
+        if obstacle is not None:
+            raise _not_here(location, obstacle) from error
+    try:
+        return get(False)
+    except (OSError, ValueError) as error:
+        raise _not_here(location, _first_line(error)) from error
+
+
+def why_unreachable(timeout_s: float = PROBE_TIMEOUT_S) -> str | None:
+    """Why the hub, or the proxy on the way to it, cannot be reached, in words; None if it answers."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, so the hub is not asked."
+    hub = urlsplit(constants.ENDPOINT)
+    proxies = getproxies()
+    proxy = proxies.get(hub.scheme, proxies.get("all"))
+    target = urlsplit(proxy) if proxy and not proxy_bypass(hub.hostname or "") else hub
+    address = (target.hostname or "", target.port or (443 if target.scheme == "https" else 80))
+    try:
+        socket.create_connection(address, timeout=timeout_s).close()
+    except OSError as error:
+        return f"{address[0]} cannot be reached ({error})."
+    return None
+
+
+def _unreadable(folder: str, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"could not read the weights in {folder}: {_first_line(error)} It needs {NEEDED_FILES}; save them again with"
+        " save_pretrained, or download them again."
+    )
+
+
+def _not_here(hub_id: str, reason: str) -> WeightsError:
+    folder = local_folder(hub_id)
+    return WeightsError(
+        f"could not get weights {hub_id!r} from the model hub: {reason} They are not in {folder} either. On a machine"
+        f" that reaches the hub, run `hf download {hub_id} --local-dir {folder}`, and copy that folder to the same"
+        f" place here; what is needed of it is {NEEDED_FILES}. ${WEIGHTS_VARIABLE} chooses another place than"
+        f" {weights_dir()}. Weights 'tiny' need no download at all."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
 
 RANDOM_PREFIX = "random:"
 MAY_BE_MISSING = ("masked_spec_embed",)

@@ -8,15 +8,15 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from brainlit.callbacks.layer_scores import LayerScore, score_layers
-from brainlit.callbacks.probe_engine import ProbeEngine
-from brainlit.callbacks.rendezvous import Meetings
-from brainlit.callbacks.state import borrowed_state
 from brainlit.encoding.bootstrap import BLOCK_TRS
-from brainlit.encoding.roles import LeakError, Roles
+from brainlit.probing.engine import ProbeEngine
+from brainlit.probing.inputs import borrowed_state
+from brainlit.probing.layer_scores import LayerScore, score_layers
+from brainlit.probing.process_group import Meetings
 from brainlit.results.run_directory import read_json, write_json_atomic
-from brainlit.results.score_table import ALL_VOXELS
+from brainlit.results.scores import ALL_VOXELS
 from brainlit.results.summary import CHOSEN_FILE
+from brainlit.splits import LeakError, Roles
 
 
 class ChooseCheckpoint(ModelCheckpoint):

@@ -12,11 +12,11 @@ import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.callbacks.layer_features import layer_features
-from brainlit.callbacks.rendezvous import Meetings
-from brainlit.encoding.roles import Span
 from brainlit.encoding.similarity import linear_cka, relative_change
-from brainlit.store.atomic import atomic_path
+from brainlit.files import atomic_path
+from brainlit.probing.inputs import layer_features
+from brainlit.probing.process_group import Meetings
+from brainlit.splits import Span
 
 TABLE_FILE = "drift.csv"
 REFERENCE_FILE = "drift_reference.npz"

@@ -9,8 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 
 from brainlit.datamodules import StoryDataModule
-from brainlit.datamodules.roles import sound_hash
-from brainlit.encoding.leaks import refuse_tuned
+from brainlit.datamodules.selection import sound_hash
+from brainlit.splits import refuse_tuned
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

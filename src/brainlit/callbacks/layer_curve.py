@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 
-from brainlit.callbacks.layer_scores import LayerScore, score_layers
-from brainlit.callbacks.probe_engine import ProbeEngine
-from brainlit.callbacks.probe_plan import refuse_scored_monitors
-from brainlit.callbacks.rendezvous import Meetings
-from brainlit.callbacks.state import borrowed_state
 from brainlit.encoding.bootstrap import BLOCK_TRS
-from brainlit.results.layer_epochs import TABLE_FILE, CurveRow, read_curve, write_curve
+from brainlit.probing.engine import ProbeEngine
+from brainlit.probing.inputs import borrowed_state
+from brainlit.probing.layer_scores import LayerScore, score_layers
+from brainlit.probing.plan import refuse_scored_monitors
+from brainlit.probing.process_group import Meetings
+from brainlit.results.figures import TABLE_FILE, CurveRow, read_curve, write_curve
 
 
 class LayerCurve(pl.Callback):

@@ -12,9 +12,8 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-from brainlit.results.provenance import collect, write_provenance
 from brainlit.results.report import write_report
-from brainlit.results.run_directory import RunDirectory, read_json, write_json_atomic
+from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
 
 REGIMES = {

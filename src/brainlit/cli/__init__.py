@@ -47,9 +47,19 @@ arose; --version.
 """
 
 TRAINING = ("fit", "validate", "test", "predict")
-BESIDES = ("data", "probe", "downstream", "report", "export", "compare", "reproduce", "sweep", "curve")
-MODULES = {**{verb: f"brainlit.cli.{verb}" for verb in BESIDES}, "doctor": "brainlit.doctor"}
-"""Verb -> the module whose `main` takes its arguments; imported when the verb is used."""
+VERBS = {
+    "data": "brainlit.cli.data:main",
+    "probe": "brainlit.cli.probe:main",
+    "downstream": "brainlit.cli.downstream:main",
+    "report": "brainlit.cli.reports:run_report",
+    "export": "brainlit.cli.reports:run_export",
+    "compare": "brainlit.cli.reports:run_compare",
+    "curve": "brainlit.cli.reports:run_curve",
+    "reproduce": "brainlit.cli.reproduce:run_reproduce",
+    "sweep": "brainlit.cli.reproduce:run_sweep",
+    "doctor": "brainlit.doctor:main",
+}
+"""Verb -> the function that takes its arguments; its module is imported when the verb is used."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +88,8 @@ def _verb(name: str) -> Callable[[Sequence[str]], int]:
         from brainlit.cli.training import run_verb
 
         return lambda arguments: run_verb(name, arguments)
-    if name not in MODULES:
-        raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, (*TRAINING, *MODULES))}")
-    run: Callable[[Sequence[str]], int] = import_module(MODULES[name]).main
+    if name not in VERBS:
+        raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, (*TRAINING, *VERBS))}")
+    module, _, function = VERBS[name].partition(":")
+    run: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
     return run

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from brainlit.cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from brainlit.callbacks.probe_engine import Features, ProbeEngine
-    from brainlit.cli.probe_options import ProbeCLI
-    from brainlit.cli.probe_sources import Probed
+    from brainlit.cli.probe_sources import ProbeCLI, Probed
+    from brainlit.probing.engine import Features, ProbeEngine
     from brainlit.results.run_directory import RunDirectory
+
 
 HELP = """\
 usage: brainlit probe RUN_OR_CHECKPOINT [options] [-c DATA.yaml] [--data.* ...]
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     if "--compare" in arguments:
         return _compare(arguments)
     if not arguments or "-h" in arguments or "--help" in arguments:
-        from brainlit.cli.probe_options import options_help
+        from brainlit.cli.probe_sources import options_help
 
         print(f"{HELP}\n{options_help()}")
         return 0 if arguments else 2
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _compare(arguments: Sequence[str]) -> int:
-    from brainlit.results.probe_comparison import (
+    from brainlit.comparison.two_probes import (
         METRICS,
         CompareConfig,
         compare_probes,
@@ -89,8 +89,8 @@ def _compare(arguments: Sequence[str]) -> int:
 
 
 def _probe(arguments: Sequence[str]) -> int:
-    from brainlit.cli.export import chosen_checkpoint
-    from brainlit.cli.probe_options import ProbeCLI, config_of, settings_of_run
+    from brainlit.cli.probe_sources import ProbeCLI, config_of, settings_of_run
+    from brainlit.cli.reports import chosen_checkpoint
 
     kind, named, options = _understood(arguments)
     run = _run_of(named) if named is not None else None
@@ -136,7 +136,7 @@ def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirector
     )
     _write(folder, records, probed, datamodule, settings.seed)
     if cli.config.shares:
-        from brainlit.cli.probe_shares import measure_shares, shares_table, write_shares
+        from brainlit.probing.shares import measure_shares, shares_table, write_shares
 
         shares = measure_shares(engine, features[compared], datamodule, subjects)
         print(f"\n{shares_table(shares)}\nShares: {write_shares(shares, folder)}")
@@ -147,7 +147,7 @@ def _features(probed: Probed, engine: ProbeEngine, datamodule: Any) -> tuple[Fea
     """Features by layer, the seconds that they took, and the layer that is compared."""
     if probed.features is not None:
         return probed.features, 0.0, int(probed.partition_layer or 0)
-    from brainlit.callbacks.state import borrowed_state
+    from brainlit.probing.inputs import borrowed_state
 
     with borrowed_state(probed.module):
         features, features_s = engine.features(probed.module, datamodule)
@@ -156,12 +156,10 @@ def _features(probed: Probed, engine: ProbeEngine, datamodule: Any) -> tuple[Fea
 
 def _write(folder: Path, records: Sequence[Any], probed: Probed, datamodule: Any, seed: int) -> None:
     """The table, the page with its figures, and what they rest on; the numbers to the screen."""
-    from brainlit.results.provenance import collect, write_provenance
-    from brainlit.results.region_table import region_table
-    from brainlit.results.report import write_report
-    from brainlit.results.run_directory import RunDirectory, read_json, write_json_atomic
+    from brainlit.results.record import write_table
+    from brainlit.results.report import region_table, write_report
+    from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
     from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
-    from brainlit.results.tables import write_table
 
     truth = [bool(datamodule.store.subject(subject).truth) for subject in datamodule.probed_subjects]
     about = {

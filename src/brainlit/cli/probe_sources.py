@@ -3,18 +3,282 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser
 
 from brainlit.cli.errors import UsageError
+from brainlit.cli.run_options import CONFIG_FILE
+from brainlit.cli.training import BrainlitCLI
+from brainlit.encoding.bootstrap import BLOCK_TRS
+from brainlit.encoding.config import ProbeConfig
+from brainlit.hints import did_you_mean
+from brainlit.probing.engine import ProbeEngine
+from brainlit.results.run_directory import RunDirectory
+from brainlit.splits import Span
 
 if TYPE_CHECKING:
     from brainlit.backbones import BackboneConfig
-    from brainlit.cli.probe_options import ProbeCLI
-    from brainlit.encoding.roles import Span
-    from brainlit.results.run_directory import RunDirectory
+
+
+# --- probe_features
+# Features that somebody else computed, from an HDF5 or npz file, checked against the store at once.
+
+
+Float32Array = npt.NDArray[np.float32]
+Read = Callable[[str], Any]
+
+HDF5, NPZ = (".h5", ".hdf5"), (".npz",)
+_LAYER = re.compile(r"layer-(\d+)/(.+)")
+
+
+class FeatureFileError(ValueError):
+    """A file of features that does not fit the data."""
+
+
+def read_features(path: Path, spans: Sequence[Span], n_trs_of: Mapping[str, int]) -> dict[int, Float32Array]:
+    """The rows of the spans, in their order, of each layer in the file.
+
+    Parameters
+    ----------
+    path : Path
+        .h5, .hdf5 or .npz with one array (n_trs, n_features) per story, named as the story; or several layers,
+        `layer-<k>/<story>`. Stories that no span needs may be there or not.
+    spans : sequence of Span
+        What is fitted and scored.
+    n_trs_of : mapping of story to its number of rows in the store
+
+    Returns
+    -------
+    dict of layer to float32 array of shape (n_rows_of_all_spans, n_features)
+        Layer 0 where the file has no layers.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    FeatureFileError
+        If it cannot be read, a story is missing, or an array has other rows than the store, is not numeric or finite.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of features {path}.")
+    if path.suffix in HDF5:
+        return _read_hdf5(path, spans, n_trs_of)
+    if path.suffix in NPZ:
+        return _read_npz(path, spans, n_trs_of)
+    raise FeatureFileError(f"{path} ends in {path.suffix!r}; features are read from .h5, .hdf5 or .npz.")
+
+
+def _read_hdf5(path: Path, spans: Sequence[Span], n_trs_of: Mapping[str, int]) -> dict[int, Float32Array]:
+    import h5py
+
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise FeatureFileError(f"{path} is no HDF5 file that can be read ({error}). Write it again.") from error
+    with file:
+        names: list[str] = []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        return _gathered(path, names, lambda name: file[name][()], spans, n_trs_of)
+
+
+def _read_npz(path: Path, spans: Sequence[Span], n_trs_of: Mapping[str, int]) -> dict[int, Float32Array]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return _gathered(path, list(arrays.files), lambda name: arrays[name], spans, n_trs_of)
+    except FeatureFileError:
+        raise
+    except (BadZipFile, EOFError, ValueError) as error:
+        raise FeatureFileError(f"{path} is no npz file of plain arrays ({error}). Write it with np.savez.") from error
+
+
+def _gathered(
+    path: Path, names: Sequence[str], read: Read, spans: Sequence[Span], n_trs_of: Mapping[str, int]
+) -> dict[int, Float32Array]:
+    layers = _by_layer(path, names)
+    stories = list(dict.fromkeys(span.story for span in spans))
+    features = {}
+    for layer, named in sorted(layers.items()):
+        where = f"layer {layer} of {path}" if len(layers) > 1 else str(path)
+        values = {story: _checked(where, story, named, read, n_trs_of[story]) for story in stories}
+        widths = {story: array.shape[1] for story, array in values.items()}
+        if len(set(widths.values())) > 1:
+            said = ", ".join(f"{story} {width}" for story, width in widths.items())
+            raise FeatureFileError(f"{where} has other numbers of features by story ({said}); give all the same ones.")
+        features[layer] = np.concatenate([values[span.story][span.start_tr : span.stop_tr] for span in spans])
+    return features
+
+
+def _by_layer(path: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
+    """Layer to story to name in the file."""
+    matches = {name: _LAYER.fullmatch(name) for name in names}
+    layered = {name: match for name, match in matches.items() if match is not None}
+    if not names or (layered and len(layered) < len(names)):
+        other = next((name for name in names if name not in layered), "nothing")
+        raise FeatureFileError(
+            f"{path} holds {other!r}; name all arrays <story>, or, with several layers, all layer-<k>/<story>."
+        )
+    if not layered:
+        return {0: {name: name for name in names}}
+    layers: dict[int, dict[str, str]] = {}
+    for name, match in layered.items():
+        layers.setdefault(int(match[1]), {})[match[2]] = name
+    return layers
+
+
+def _checked(where: str, story: str, named: Mapping[str, str], read: Read, n_trs: int) -> Float32Array:
+    if story not in named:
+        raise FeatureFileError(f"{where} has no features of {story!r}. {did_you_mean(story, named)}")
+    values = np.asarray(read(named[story]))
+    if values.dtype.kind not in "fiub":
+        raise FeatureFileError(f"{where}: the features of {story!r} are {values.dtype}; write real numbers.")
+    if values.ndim != 2 or len(values) != n_trs:
+        raise FeatureFileError(
+            f"{where}: the features of {story!r} have shape {values.shape}, and the store has {n_trs} TRs of it; need"
+            f" ({n_trs}, n_features), a row per TR."
+        )
+    if not np.isfinite(values).all():
+        rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        raise FeatureFileError(
+            f"{where}: the features of {story!r} are not finite in {len(rows)} of {n_trs} rows, the first being row"
+            f" {rows[0]}; write 0 where there is nothing."
+        )
+    return values.astype(np.float32)
+
+
+# --- probe_options
+# What `brainlit probe` understands: the probe's settings, and everything that `brainlit fit` knows about data.
+
+
+CALLBACK = "BandedRidgeProbe"
+
+
+@dataclass(frozen=True)
+class ProbeSettings(ProbeConfig):
+    """What is probed, and how it is delayed, cross-validated and solved."""
+
+    layers: Literal["all"] | list[int] = "all"
+    """Hidden states of the layer curve; 0 is the input of the first layer, negative ones count from the end."""
+    partition_layer: int = -1
+    """Hidden state that is compared with the low-level and semantic features."""
+    block_trs: int = BLOCK_TRS
+    """Rows per block of the bootstrap over time."""
+    n_bootstraps: int = 1000
+    """Draws of the bootstrap; its seed is that of the gammas."""
+    headline_region: str | None = None
+    """Region that the report begins with; by default 'semantic' where there is one, else all voxels."""
+
+    def engine(self) -> ProbeEngine:
+        """The probe with these settings."""
+        config = ProbeConfig(**{field.name: getattr(self, field.name) for field in fields(ProbeConfig)})
+        bootstrap = {"block_trs": self.block_trs, "n_bootstraps": self.n_bootstraps, "seed": self.seed}
+        return ProbeEngine(config, self.layers, self.partition_layer, bootstrap)
+
+
+class ProbeCLI(BrainlitCLI):
+    """Parses what follows `brainlit probe`, and builds nothing.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Options only.
+    defaults : mapping
+        Settings of the probe that hold where no option says otherwise.
+    """
+
+    def __init__(self, arguments: Sequence[str], defaults: Mapping[str, Any]) -> None:
+        self._probe_defaults = {f"probe.{name}": value for name, value in defaults.items()}
+        super().__init__("fit", arguments)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the group `probe` and what is the verb's own."""
+        super().add_arguments_to_parser(parser)
+        add_probe_options(parser)
+        parser.set_defaults(self._probe_defaults)
+
+    def _set_seed(self) -> None:
+        """Nothing random happens."""
+
+    def before_instantiate_classes(self) -> None:
+        """No run."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing is built."""
+
+    @property
+    def settings(self) -> ProbeSettings:
+        """The settings of the probe, checked."""
+        values = self.config.probe.as_dict()
+        for name in ("delays_trs", "alphas"):
+            values[name] = tuple(values[name])
+        return ProbeSettings(**values)
+
+
+def add_probe_options(parser: ArgumentParser) -> None:
+    """Add --probe.*, --checkpoint, --features, --output and --shares."""
+    parser.add_argument(
+        "--checkpoint",
+        type=str | None,
+        default=None,
+        help="Of a run: best (the default; last where there is none), last, or a checkpoint file.",
+    )
+    parser.add_argument(
+        "--features", type=str | None, default=None, help="File of features, .h5 or .npz, to probe instead of a model."
+    )
+    parser.add_argument(
+        "--output", type=str | None, default=None, help="Folder to write; a new one beside what is probed by default."
+    )
+    parser.add_argument(
+        "--shares",
+        type=bool,
+        default=False,
+        help="true: also each region's parts as endless data would give them, with calibrated intervals.",
+    )
+    parser.add_class_arguments(ProbeSettings, "probe")
+
+
+def options_help() -> str:
+    """The verb's own options with their defaults, without those of `brainlit fit`."""
+    from jsonargparse import set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog="brainlit probe", usage="", add_help=False)
+    add_probe_options(parser)
+    return str(parser.format_help()).partition("\n")[2].strip()
+
+
+def settings_of_run(run: RunDirectory) -> dict[str, Any]:
+    """The settings of a run's own probe, as far as `ProbeSettings` has them; empty where the run had no probe."""
+    config = yaml.safe_load((run.path / CONFIG_FILE).read_text(encoding="utf-8"))
+    known = {field.name for field in fields(ProbeSettings)}
+    for callback in config.get("trainer", {}).get("callbacks") or []:
+        arguments = callback.get("init_args") or {}
+        if callback.get("class_path", "").endswith(f".{CALLBACK}") and not arguments.get("name"):
+            return {key: value for key, value in arguments.items() if key in known and value is not None}
+    return {}
+
+
+def config_of(run: RunDirectory) -> Path:
+    """The configuration that a run was started with.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    """
+    path = run.path / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{run.path} has no {CONFIG_FILE}: its data are not known. Say which: -c CONFIG.")
+    return path
+
 
 RUNS = Path("runs") / "probe"
 """Where probes of models without a run go."""
@@ -54,7 +318,6 @@ class Probed:
 
 def from_features(cli: ProbeCLI, datamodule: Any, spans: Sequence[Span]) -> Probed:
     """Features of a file, checked against the store."""
-    from brainlit.cli.probe_features import read_features
     from brainlit.store import sha256_of
 
     path = Path(cli.config.features)
@@ -145,7 +408,7 @@ def refuse_tuned_rows(datamodule: Any, tuned_on: Mapping[str, Any]) -> list[str]
     LeakError
     """
     from brainlit.callbacks.held_out import more_facts
-    from brainlit.encoding.roles import LeakError, parse_span
+    from brainlit.splits import LeakError, parse_span
 
     tuned = [str(text) for text in tuned_on.get("tune", [])]
     if tuned_on.get("store_fingerprint") != datamodule.store.fingerprint:

@@ -2,36 +2,211 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
+import inspect
 import logging
 import os
+import re
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from brainlit.callbacks.divergence import DivergenceGuard
-from brainlit.callbacks.random_state import RandomState
-from brainlit.callbacks.requeue import Requeue
-from brainlit.callbacks.within_epoch import WithinEpoch
-from brainlit.cli.allocator import keep_freed_memory
+from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
 from brainlit.cli.errors import UsageError
-from brainlit.cli.parser import HintingParser
-from brainlit.cli.predictions import write_predictions
 from brainlit.cli.run_options import CONFIG_FILE, RunOptions, follow_run, open_run
 from brainlit.datamodules import StoryDataModule
-from brainlit.results.checkpoint_io import AtomicCheckpointIO
+from brainlit.files import atomic_path
+from brainlit.hints import nearest
 from brainlit.results.loggers import MetricsLogger, wandb_logger
-from brainlit.results.run_directory import RunDirectory
+from brainlit.results.run_directory import AtomicCheckpointIO, RunDirectory
+from brainlit.splits import Span
 from brainlit.tuning import BrainTuning
+
+# --- predictions
+# What a tuned model predicts for the scored stories, as a file.
+
+
+PREDICTIONS_FILE = "predictions.h5"
+
+
+def write_predictions(batches: Sequence[dict[str, Any]], datamodule: Any, checkpoint: Path) -> Path:
+    """Write <subject>/<story>, float32 (n_trs, n_targets), NaN outside the scored spans, and <subject>/voxels.
+
+    Parameters
+    ----------
+    batches : sequence of dict
+        What Trainer.predict returns: story, first_tr and predictions by subject, per batch.
+    datamodule : StoryDataModule
+        Set up; names the stories, spans and target voxels.
+    checkpoint : Path
+        The file goes into the folder of its run, <run>/checkpoints/<checkpoint>.
+
+    Returns
+    -------
+    Path
+        <run>/predictions.h5.
+    """
+    import h5py
+
+    path = checkpoint.resolve().parent.parent / PREDICTIONS_FILE
+    rows = collect_rows(batches, datamodule.story_names, datamodule.roles.spans("score"), datamodule.store.n_trs)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["checkpoint"] = str(checkpoint)
+        for (subject, story), values in rows.items():
+            file[f"{subject}/{story}"] = values
+        file.attrs["regime"] = datamodule.regime
+        if datamodule.regime in ("brain", "permuted"):  # the others predict representations, which are no voxels
+            for subject, voxels in datamodule.target_voxels.items():
+                file[f"{subject}/voxels"] = voxels
+    return path
+
+
+def collect_rows(
+    batches: Sequence[dict[str, Any]], story_names: Sequence[str], spans: Sequence[Span], n_trs_of: Any
+) -> dict[tuple[str, str], npt.NDArray[np.float32]]:
+    """Put windows back in their places: (subject, story) -> (n_trs, n_targets), NaN where nothing was predicted."""
+    rows: dict[tuple[str, str], npt.NDArray[np.float32]] = {}
+    for batch in batches:
+        for k, (index, first) in enumerate(zip(batch["story"].tolist(), batch["first_tr"].tolist(), strict=True)):
+            story = story_names[index]
+            stop = next(s.stop_tr for s in spans if s.story == story and s.start_tr <= first < s.stop_tr)
+            for subject, predicted in batch["predictions"].items():
+                values = predicted[k].float().cpu().numpy()
+                shape = (n_trs_of(story), values.shape[1])
+                target = rows.setdefault((subject, story), np.full(shape, np.nan, dtype=np.float32))
+                n_rows = min(len(values), stop - first)
+                target[first : first + n_rows] = values[:n_rows]
+    return rows
+
+
+# --- allocator
+# Memory that a training step frees stays with the process.
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+LARGEST = 2**31 - 4096
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc to reuse large freed blocks instead of handing them back to the kernel; True where it understood.
+
+    Every step on a CPU frees and asks again for hundreds of MB; fetched from the kernel each time, they cost a page
+    fault per 4 kB, and a step of the tiny model takes about twice as long. A process that was asked keeps its peak
+    memory until it ends, so only commands that train do this, never the library.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # another C library
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, LARGEST))
+
+
+# --- parser
+# The parser of the training verbs: what it refuses, it refuses with the nearest thing that it knows.
+
+
+_UNRECOGNISED = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
+_NO_FILE = re.compile(r"File does not exist: '([^']+)'")
+_NO_OPTION = re.compile(r"^Option '([^']+)' is not accepted")
+_NO_OPTION_IN_GROUP = re.compile(r"Group '([^']+)' does not accept option '([^']+)'")
+_NO_OPTION_OF_CLASS = re.compile(r"class_path '([^']+)':\s+Option '([^']+)' is not accepted")
+_NO_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
+
+
+class HintingParser(LightningArgumentParser):
+    """LightningCLI's parser with short errors, and a hint where something like the refused name exists."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the message with hints (the help of jsonargparse, a screen of options, is left out)."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        hints = list(dict.fromkeys(hints_for(message, self.known_keys())))
+        raise UsageError("\n  ".join([message.strip(), *hints])) from ex
+
+    def known_keys(self) -> list[str]:
+        """All dotted keys that the parser has an option for."""
+        options = (option for action in self._actions for option in action.option_strings)
+        return sorted({option.lstrip("-") for option in options if option.startswith("--")})
+
+
+def hints_for(message: str, keys: Iterable[str]) -> Iterable[str]:
+    """What was probably meant, one sentence each; nothing where nothing is near.
+
+    Parameters
+    ----------
+    message : str
+        What jsonargparse says.
+    keys : iterable of str
+        The dotted keys that exist.
+    """
+    known = list(keys)
+    if match := _UNRECOGNISED.search(message):
+        for token in match[1].split():
+            if token.startswith("--"):
+                yield from _meant(token[2:].partition("=")[0], known, "--")
+    if match := _NO_OPTION_IN_GROUP.search(message):
+        yield from _meant(f"{match[1]}.{match[2]}", known, "")
+    if match := _NO_OPTION_OF_CLASS.search(message):
+        yield from _meant(match[2], _parameters_of(match[1]), "")
+    elif match := _NO_OPTION.search(message):
+        yield from _meant(match[1], known, "")
+    if match := _NO_CLASS.search(message):
+        module = importlib.import_module(match[1])
+        yield from _meant(match[2], (name for name in dir(module) if not name.startswith("_")), f"{match[1]}.")
+    if match := _NO_FILE.search(message):
+        yield _nearest_file(Path(match[1]))
+    if "data.source" in message and "required" in message:
+        yield "A data set is missing: add for instance -c experiments/data/demo.yaml"
+
+
+def _meant(key: str, known: Iterable[str], prefix: str) -> Iterable[str]:
+    """The known key that is nearest part by part (what lies below an option is kept), or ends in the same part."""
+    names = list(known)
+    parts = key.split(".")
+    found: list[str] = []
+    for k, part in enumerate(parts):
+        below = {name.split(".")[k] for name in names if name.split(".")[:k] == found and name.count(".") >= k}
+        near = nearest(part, below)
+        if near is None:
+            break
+        found.append(near)
+    complete = ".".join(found) in names
+    if found and (complete or len(found) == len(parts)):
+        yield f"Did you mean {prefix}{'.'.join([*found, *parts[len(found) :]])}?"
+    elif same := [name for name in names if name.split(".")[-1] == parts[-1]]:
+        yield f"Did you mean {' or '.join(prefix + name for name in same[:3])}?"
+
+
+def _parameters_of(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    found: Any = getattr(importlib.import_module(module), name)
+    return [parameter for parameter in inspect.signature(found).parameters if parameter != "self"]
+
+
+def _nearest_file(path: Path) -> str:
+    folder = path.parent
+    names = sorted(other.name for other in folder.glob("*.yaml")) if folder.is_dir() else []
+    near = nearest(path.name, names)
+    question = f"Did you mean {near}? " if near else ""
+    return f"{question}{folder.name}/ holds: {', '.join(names) or 'no config files'}."
+
+
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,6 @@
 """LightningDataModules: TR-aligned windows of sound and the voxels they should predict."""
 
-from brainlit.datamodules.dataset import WindowDataset
-from brainlit.datamodules.loader import StepLoader
-from brainlit.datamodules.steps import EpochSteps
+from brainlit.datamodules.dataset import StepLoader, WindowDataset
 from brainlit.datamodules.story import StoryDataModule
 from brainlit.datamodules.targets import (
     ControlConfig,
@@ -13,7 +11,7 @@ from brainlit.datamodules.targets import (
     TargetSource,
     VoxelTargets,
 )
-from brainlit.datamodules.windows import Step, Window, WindowBatch, WindowConfig
+from brainlit.datamodules.windows import EpochSteps, Step, Window, WindowBatch, WindowConfig
 
 __all__ = [
     "ControlConfig",

@@ -16,11 +16,13 @@ from brainlit.datamodules.targets import (
     control_targets,
 )
 from brainlit.datamodules.targets.config import REPRESENTATIONS, Regime
-from brainlit.datamodules.targets.language_model import LanguageRepresentation
-from brainlit.datamodules.targets.representation import representation_targets
-from brainlit.datamodules.targets.speech_model import SpeechRepresentation
+from brainlit.datamodules.targets.representations import (
+    LanguageRepresentation,
+    SpeechRepresentation,
+    representation_targets,
+)
 from brainlit.datamodules.windows import WindowConfig
-from brainlit.encoding.roles import Roles
+from brainlit.splits import Roles
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +13,20 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
-from brainlit.datamodules.dataset import WindowDataset
-from brainlit.datamodules.loader import StepLoader, evaluation_loader
+from brainlit.datamodules.dataset import StepLoader, WindowDataset, evaluation_loader
 from brainlit.datamodules.regimes import TargetChoice
-from brainlit.datamodules.resume import require_same
-from brainlit.datamodules.roles import settle_roles
-from brainlit.datamodules.steps import EpochSteps
-from brainlit.datamodules.subjects import require_heard, settle_subjects, with_fraction
+from brainlit.datamodules.selection import (
+    FloatArray,
+    IntArray,
+    common_columns,
+    heard_any,
+    require_heard,
+    select_voxels,
+    settle_roles,
+    settle_subjects,
+    voxel_ceilings,
+    with_fraction,
+)
 from brainlit.datamodules.targets import (
     ControlConfig,
     LanguageTargetsConfig,
@@ -28,13 +36,46 @@ from brainlit.datamodules.targets import (
     VoxelTargets,
 )
 from brainlit.datamodules.targets.config import REGIMES, Regime, require_choice
-from brainlit.datamodules.voxels import FloatArray, IntArray, common_columns, heard_any, select_voxels, voxel_ceilings
-from brainlit.datamodules.windows import WindowBatch, WindowConfig, evaluation_windows, training_windows
+from brainlit.datamodules.windows import EpochSteps, WindowBatch, WindowConfig, evaluation_windows, training_windows
 from brainlit.encoding.ceiling import CeilingMethod
-from brainlit.encoding.roles import Roles, Span
 from brainlit.features import FeatureConfig
+from brainlit.splits import Roles, Span
 from brainlit.store import StoryStore, build_store
 from brainlit.stories import StorySource
+
+# --- resume
+# Whether a checkpoint was made with the same data.
+
+
+logger = logging.getLogger(__name__)
+
+
+def require_same(before: Mapping[str, Any], now: Mapping[str, Any], to_train: bool) -> None:
+    """Refuse to train on with other data than a run began with; for evaluation say so in the log.
+
+    Parameters
+    ----------
+    before : mapping
+        What the checkpoint remembers; what it does not know is taken to be the same.
+    now : mapping
+        The same of this run.
+
+    Raises
+    ------
+    ValueError
+        Naming the first setting that differs and both values.
+    """
+    for key, value in now.items():
+        earlier = before.get(key, value)
+        if earlier == value:
+            continue
+        if to_train:
+            raise ValueError(
+                f"the checkpoint was made with {key} {earlier}, and this run has {value}: a run goes on with the data"
+                " it began with. Give the checkpoint's setting, or start a new run."
+            )
+        logger.warning("the checkpoint was made with %s %s, this run has %s", key, earlier, value)
+
 
 SubjectSteps = Literal["together", "sequential"]
 

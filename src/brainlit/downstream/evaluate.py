@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
-from brainlit.downstream.features import Features
+from brainlit.backbones import SpeechBackbone, load_backbone
+from brainlit.downstream.clip import Clip
+from brainlit.downstream.features import Features, Float32Array
 from brainlit.downstream.probes import PROBES, Fitted, ProbeConfig, Problem, standardised
 from brainlit.downstream.result import ProbeOutcome, TaskResult
-from brainlit.downstream.scores import clip_sums, score_of
-from brainlit.downstream.task import CHOOSE, TRAIN, IntArray, Task
+from brainlit.downstream.scores import Draws, FloatArray, clip_sums, clusters_of, interval, replicates, score_of
+from brainlit.downstream.task import CHOOSE, TEST, TRAIN, IntArray, Metric, Task
+from brainlit.tuning.objectives.ctc import plain
 
 
 def evaluate(
@@ -131,3 +138,274 @@ def _checked(task: Task, features: Mapping[str, Features]) -> tuple[int, ...]:
             if not np.isfinite(values).all():
                 raise ValueError(f"task {task.name!r}, part {part!r}, layer {layer}: features hold NaN or infinity.")
     return layers
+
+
+# --- compare
+# Two models on the same clips.
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Score of b minus score of a, on the same clips.
+
+    Parameters
+    ----------
+    difference, low, high : float
+        With its bootstrap percentile interval; both models answer for the same drawn speakers or clips.
+    n_clips, n_drawn : int
+    drawn : str
+        'speakers' or 'clips', as in Estimate.
+    only_a, only_b : float
+        Clips that only one of the two gets right (for several seeds the mean over them), for kind 'single'; else NaN.
+    mcnemar_p : float
+        Exact two-sided p-value of McNemar's test that the two are right equally often (1947,
+        doi:10.1007/BF02295996); it takes clips as independent. NaN for kind 'multi' and for probes of several seeds.
+    """
+
+    difference: float
+    low: float
+    high: float
+    n_clips: int
+    n_drawn: int
+    drawn: str
+    only_a: float
+    only_b: float
+    mcnemar_p: float
+
+
+def compare(
+    a: TaskResult,
+    b: TaskResult,
+    part: str = TEST,
+    *,
+    probe: str | None = None,
+    layer: int | None = None,
+    metric: Metric | None = None,
+    draws: Draws | None = None,
+) -> Comparison:
+    """How much better b is than a.
+
+    Parameters
+    ----------
+    probe : str, optional
+        None: each result's linear probe, or its first.
+    layer : int, optional
+        None: each model at the layer that was chosen for it on 'choose'.
+
+    Raises
+    ------
+    ValueError
+        If the two did not answer the same questions about the same clips.
+    """
+    _check_same(a, b, part)
+    how, measure = draws or Draws(), metric or a.metric
+    sums = [result.sums(part, probe, layer, measure) for result in (a, b)]
+    clusters, drawn = clusters_of(a.speakers[part])
+    values = [float(score_of(measure, one.sum(axis=1)).mean()) for one in sums]
+    low, high = interval(replicates(measure, sums[1], clusters, how) - replicates(measure, sums[0], clusters, how), how)
+    only_a, only_b, p = _discordant(a, b, part, probe, layer)
+    n_drawn = int(clusters.max()) + 1
+    return Comparison(values[1] - values[0], low, high, len(clusters), n_drawn, drawn, only_a, only_b, p)
+
+
+def mcnemar_p(only_a: int, only_b: int) -> float:
+    """Exact two-sided p-value of McNemar's test from the clips that only one of two gets right.
+
+    >>> mcnemar_p(1, 6)
+    0.125
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def _discordant(
+    a: TaskResult, b: TaskResult, part: str, probe: str | None, layer: int | None
+) -> tuple[float, float, float]:
+    if a.kind == "multi":
+        return float("nan"), float("nan"), float("nan")
+    right_a, right_b = (_right(result, part, probe, layer) for result in (a, b))
+    if len(right_a) == len(right_b) == 1:
+        only_a, only_b = int((right_a > right_b).sum()), int((right_b > right_a).sum())
+        return only_a, only_b, mcnemar_p(only_a, only_b)
+    pairs = right_b[None, :] - right_a[:, None]
+    return float((pairs < 0).sum(-1).mean()), float((pairs > 0).sum(-1).mean()), float("nan")
+
+
+def _right(result: TaskResult, part: str, probe: str | None, layer: int | None) -> FloatArray:
+    """1 where a clip's answer is right: (n_seeds, n_clips)."""
+    return np.asarray(result.predictions(part, probe, layer) == result.truth[part], dtype=np.float64)
+
+
+def _check_same(a: TaskResult, b: TaskResult, part: str) -> None:
+    for what, theirs, ours in (
+        ("task", a.task, b.task),
+        ("labels", a.labels, b.labels),
+        ("metric", a.metric, b.metric),
+    ):
+        if theirs != ours:
+            raise ValueError(f"the two results have different {what}: {theirs!r} and {ours!r}; they cannot be paired.")
+    for result in (a, b):
+        result.predictions(part)
+    if a.clips[part] != b.clips[part] or not np.array_equal(a.truth[part], b.truth[part]):
+        raise ValueError(
+            f"the two results of {a.task!r} were not made from the same clips of {part!r}, so they cannot be paired;"
+            " run both with the same seed and the same version of the data."
+        )
+
+
+# --- controls
+# What a score is worth: guessing, reading instead of listening, features of nothing, a model that learned nothing.
+
+
+MAJORITY, TRANSCRIPT, RANDOM = "majority", "transcript", "random_features"
+READER_STRENGTHS = (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6)
+"""Counts of words are not standardised, hence weaker ones than for features."""
+
+
+def task_controls(
+    task: Task,
+    n_features: int,
+    config: ProbeConfig | None = None,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> dict[str, TaskResult]:
+    """The controls that need no model: once per task, for all models.
+
+    Parameters
+    ----------
+    n_features : int
+        Features of the random control; those of the models.
+
+    Returns
+    -------
+    dict of name to TaskResult
+        'majority': the commonest label of train. 'transcript': the linear probe on the words of the clips' texts, as a
+        bag; missing where a clip has no text. 'random_features': the linear probe on noise.
+    """
+    how = replace(config or ProbeConfig(), probes=("linear",))
+    found = {MAJORITY: majority(task), RANDOM: random_features(task, n_features, how, seed=seed, device=device)}
+    if all(clip.text.strip() for part in task.parts for clip in task.clips[part]):
+        found[TRANSCRIPT] = transcript_only(task, how, device=device)
+    return found
+
+
+def majority(task: Task) -> TaskResult:
+    """The commonest label of train for every clip; for kind 'multi' the labels that most of its clips have."""
+    train = task.targets[TRAIN]
+    if task.kind == "single":
+        answer = np.bincount(train, minlength=len(task.labels)).argmax().astype(np.int64)
+    else:
+        answer = (train.mean(axis=0) > 0.5).astype(np.int64)
+    predictions: dict[str, IntArray] = {
+        part: np.broadcast_to(answer, (1, 1, *task.targets[part].shape)).copy() for part in task.test_parts
+    }
+    nothing = np.full(1, np.nan)
+    return task_result(task, MAJORITY, (0,), {MAJORITY: ProbeOutcome(0, nothing, nothing, predictions)})
+
+
+def transcript_only(task: Task, config: ProbeConfig | None = None, *, device: torch.device | str = "cpu") -> TaskResult:
+    """The linear probe on which words are said: 1 for each word of train that a clip's text has, order left out.
+
+    A tree over bags of words solves Fluent Speech Commands, so that its intents are no evidence of semantics (Choi et
+    al. 2024, arXiv 2406.08619); so it is with any task that this control solves. The result's fact 'known_words/PART'
+    is the share of clips of a part with a word that train knows.
+    """
+    how = replace(config or ProbeConfig(), probes=("linear",), strengths=READER_STRENGTHS)
+    vocabulary = {
+        word: k for k, word in enumerate(sorted({word for clip in task.clips[TRAIN] for word in _words(clip)}))
+    }
+    bags = {part: _bags(task.clips[part], vocabulary) for part in task.parts}
+    result = evaluate(
+        task,
+        {part: {0: values} for part, values in bags.items()},
+        how,
+        model=TRANSCRIPT,
+        standardise=False,
+        device=device,
+        progress=False,
+    )
+    known = {f"known_words/{part}": f"{bags[part].any(axis=1).mean():.4f}" for part in task.test_parts}
+    return replace(result, facts={**result.facts, **known})
+
+
+def random_features(
+    task: Task,
+    n_features: int,
+    config: ProbeConfig | None = None,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> TaskResult:
+    """The linear probe on Gaussian noise that knows nothing of the clips: chance, with all that choosing does to it."""
+    how = replace(config or ProbeConfig(), probes=("linear",))
+    rng = np.random.default_rng(np.random.SeedSequence([seed, n_features]))
+    features: dict[str, Features] = {
+        part: {0: rng.standard_normal((len(task.clips[part]), n_features), dtype=np.float32)} for part in task.parts
+    }
+    return evaluate(task, features, how, model=RANDOM, device=device, progress=False)
+
+
+def untrained(backbone: SpeechBackbone, seed: int = 0) -> SpeechBackbone:
+    """A backbone of the same architecture with random weights: what architecture and sound give by themselves."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(backbone.architecture()))
+        found = load_backbone(replace(backbone.config, weights=f"random:{folder}", seed=seed))
+    found.restore_description(replace(found.config, weights=f"random:{backbone.config.weights}"), found.origin)
+    return found
+
+
+def with_controls(result: TaskResult, controls: Mapping[str, TaskResult], draws: Draws | None = None) -> TaskResult:
+    """The result with the scores of its controls, and with what they say about it as warnings.
+
+    Parameters
+    ----------
+    controls : mapping of name to TaskResult
+        Of `task_controls`, and others on the same task: 'untrained', 'pretrained'.
+    """
+    scores = {
+        name: {part: control.score(part, draws=draws) for part in result.parts} for name, control in controls.items()
+    }
+    reader = controls.get(TRANSCRIPT)
+    said = [_verdict(result, reader, part, draws) for part in result.parts] if reader else [_NO_TEXT]
+    return replace(result, controls=scores, warnings=(*result.warnings, *said))
+
+
+_NO_TEXT = (
+    "there is no transcript of the clips, so it is not known what their words alone would give; the score is no"
+    " evidence for semantics."
+)
+
+
+def _verdict(result: TaskResult, reader: TaskResult, part: str, draws: Draws | None) -> str:
+    """What the transcript-only control says about the best probe on a part."""
+    if float(reader.facts[f"known_words/{part}"]) == 0:
+        return f"{part}: train has none of the words of this part, so the transcript-only control is blind here."
+    probe = max(result.probes, key=lambda name: result.score(part, name, draws=Draws(n_boot=1)).value)
+    score, read = result.score(part, probe, draws=draws), reader.score(part, draws=draws)
+    values = (
+        f"{part}: {result.metric} {score.value:.3f} ({probe}), and {read.value:.3f} from the words of the transcript"
+    )
+    above = compare(reader, _only(result, probe), part, draws=draws)
+    if above.low > 0:
+        return f"{values}. What lies above that is not in which words are said: their sound or order, or the voice."
+    if above.difference > 0:
+        return f"{values}. The difference may be chance, so the score is no evidence for semantics."
+    return f"{values}. Words by themselves reach this score, so it is no evidence for semantics."
+
+
+def _only(result: TaskResult, probe: str) -> TaskResult:
+    return replace(result, probes={probe: result.probes[probe]})
+
+
+def _words(clip: Clip) -> list[str]:
+    return plain(clip.text).split()
+
+
+def _bags(clips: Sequence[Clip], vocabulary: Mapping[str, int]) -> Float32Array:
+    """1 for each known word of a clip: (n_clips, n_words)."""
+    bags = np.zeros((len(clips), len(vocabulary)), dtype=np.float32)
+    for row, clip in zip(bags, clips, strict=True):
+        row[[vocabulary[word] for word in _words(clip) if word in vocabulary]] = 1
+    return bags

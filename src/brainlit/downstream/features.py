@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from brainlit.backbones import SpeechBackbone
-from brainlit.backbones.rows import pool_window
+from brainlit.backbones.frames import pool_window
 from brainlit.downstream.clip import Clip, Int16Array
 from brainlit.downstream.task import Task
 

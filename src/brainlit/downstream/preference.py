@@ -20,9 +20,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.downstream.pairs import KINDS, NEAR_HOMOPHONE, RANDOM, SEMANTIC, WordPairs
+from brainlit.downstream.pairs import KINDS, NEAR_HOMOPHONE, RANDOM, SEMANTIC, TokenPairs, WordPairs
 from brainlit.downstream.scores import Draws
-from brainlit.downstream.token_pairs import TokenPairs
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from brainlit.downstream.task import CHOOSE, TRAIN, IntArray, Kind
 from brainlit.hints import did_you_mean
-from brainlit.tuning.objectives.initial import new_linear
+from brainlit.tuning.objectives.base import new_linear
 
 Float32Array = npt.NDArray[np.float32]
 

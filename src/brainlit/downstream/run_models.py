@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from brainlit.backbones import SpeechBackbone
-from brainlit.downstream.controls import task_controls, with_controls
-from brainlit.downstream.ctc import CtcConfig, recognise
-from brainlit.downstream.evaluate import evaluate
+from brainlit.downstream.evaluate import evaluate, task_controls, with_controls
 from brainlit.downstream.features import task_features
 from brainlit.downstream.probes import ProbeConfig
-from brainlit.downstream.recognition import RecognitionResult, load_recognition_result
-from brainlit.downstream.result import TaskResult, load_result
-from brainlit.downstream.run_files import FOLDER, TUNED, UNTUNED, WORDS_FILE, find_results, load_words, task_path
-from brainlit.downstream.story_words import StoryWords, hear
+from brainlit.downstream.recognise import CtcConfig, RecognitionResult, load_recognition_result, recognise
+from brainlit.downstream.result import (
+    FOLDER,
+    TUNED,
+    UNTUNED,
+    WORDS_FILE,
+    TaskResult,
+    find_results,
+    load_result,
+    load_words,
+    task_path,
+)
 from brainlit.downstream.task import RecognitionTask, Task
+from brainlit.downstream.words import StoryWords, hear
 
 Question: TypeAlias = Task | RecognitionTask | StoryWords
 

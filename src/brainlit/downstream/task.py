@@ -10,8 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.downstream.clip import Clip, cut_clips
-from brainlit.downstream.copies import later_copies
+from brainlit.downstream.clip import Clip, cut_clips, later_copies
 
 __all__ = [
     "CHOOSE",
@@ -135,7 +134,7 @@ def make_recognition_task(
     ValueError
         If a part is empty, a clip has no text, or the texts have no letters.
     """
-    from brainlit.tuning.objectives.characters import inventory_of
+    from brainlit.tuning.objectives.ctc import inventory_of
 
     texts = [clip.text for part in clips.values() for clip in part]
     return RecognitionTask(name, dict(clips), inventory_of(texts), dict(facts or {}))

@@ -4,8 +4,9 @@ Nothing here knows audio, backbones or Lightning: arrays go in, arrays and small
 `__all__` below say what belongs together.
 """
 
-from brainlit.encoding.backend import himalaya_backend
-from brainlit.encoding.banded import DEFAULT_ALPHAS, BandedRidge, banded_ridge_cv
+from brainlit.encoding.arrays import delay_within, standardise
+from brainlit.encoding.asymptotic_partition import RegionShares, Share, region_shares
+from brainlit.encoding.banded import DEFAULT_ALPHAS, BandedRidge, banded_ridge_cv, hyper_gradient_ridge, ridge_cv
 from brainlit.encoding.bootstrap import (
     BlockDraws,
     block_bootstrap,
@@ -13,25 +14,25 @@ from brainlit.encoding.bootstrap import (
     block_bootstrap_share,
     block_bootstrap_share_difference,
     block_weights,
+    hierarchical_bootstrap,
     region_replicates,
 )
-from brainlit.encoding.cache import ProbeCache
-from brainlit.encoding.ceiling import Ceiling, noise_ceiling
+from brainlit.encoding.ceiling import Ceiling, Normalised, mean_of_ratios, noise_ceiling, normalise, ratio_of_means
 from brainlit.encoding.config import ProbeConfig
-from brainlit.encoding.delays import delay_within
-from brainlit.encoding.equivalence import Equivalence, equivalence_from_replicates, equivalence_paired
 from brainlit.encoding.estimators import EncodingModel
-from brainlit.encoding.folds import Fold, make_folds
-from brainlit.encoding.gammas import DEFAULT_N_GAMMAS, gamma_pool
-from brainlit.encoding.hierarchical import hierarchical_bootstrap
-from brainlit.encoding.hyper_gradient import hyper_gradient_ridge
-from brainlit.encoding.impact import IMPACTS, banded_rest, low_level_impact, residual_features
-from brainlit.encoding.intervals import Interval
-from brainlit.encoding.join import join_results
-from brainlit.encoding.leaks import refuse_leaking_folds, refuse_scored, refuse_tuned
-from brainlit.encoding.normalise import Normalised, mean_of_ratios, normalise, ratio_of_means
-from brainlit.encoding.paired import PairedTest, paired_sign_flip, paired_wilcoxon
-from brainlit.encoding.partition import BANDS, model_name, part_name, partition_variance, split_r2, subsets
+from brainlit.encoding.himalaya_solvers import himalaya_backend
+from brainlit.encoding.partition import (
+    BANDS,
+    IMPACTS,
+    banded_rest,
+    low_level_impact,
+    model_name,
+    part_name,
+    partition_variance,
+    residual_features,
+    split_r2,
+    subsets,
+)
 from brainlit.encoding.permutation import (
     PermutationTest,
     block_difference_test,
@@ -39,20 +40,24 @@ from brainlit.encoding.permutation import (
     block_permutation_test,
 )
 from brainlit.encoding.probe import run_probe, run_probes, score_single_band
-from brainlit.encoding.probe_files import load_probe, save_probe
-from brainlit.encoding.result import ProbeResult
-from brainlit.encoding.ridge import ridge_cv
-from brainlit.encoding.roles import LeakError, Roles, Span, make_roles, parse_span
-from brainlit.encoding.shares import RegionShares, Share, region_shares
-from brainlit.encoding.standardise import standardise
+from brainlit.encoding.problem import ProbeCache, WarmStart
+from brainlit.encoding.result import ProbeResult, join_results, load_probe, save_probe
+from brainlit.encoding.search import DEFAULT_N_GAMMAS, Fold, gamma_pool, make_folds, refuse_leaking_folds
 from brainlit.encoding.statistics import (
+    Equivalence,
+    Interval,
+    PairedTest,
     correlation,
     correlation_within,
+    equivalence_from_replicates,
+    equivalence_paired,
     fdr,
+    paired_sign_flip,
+    paired_wilcoxon,
     permutation_p,
     r2_within,
 )
-from brainlit.encoding.warm import WarmStart
+from brainlit.splits import LeakError, Roles, Span, make_roles, parse_span, refuse_scored, refuse_tuned
 
 __all__ = [  # noqa: RUF022 - grouped by what belongs together
     # who may see which rows

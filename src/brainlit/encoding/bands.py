@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.delays import delay_within
-from brainlit.encoding.groups import BoolArray, Float32Array, FloatArray, demean_within
-from brainlit.encoding.standardise import column_scale
+from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, column_scale, delay_within, demean_within
 
 
 def prepare_band(

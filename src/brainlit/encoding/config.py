@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from brainlit.encoding.banded import DEFAULT_ALPHAS
-from brainlit.encoding.gammas import DEFAULT_N_GAMMAS
-from brainlit.encoding.search import SOLVERS, Precision, SolverName, check_alphas
+from brainlit.encoding.search import DEFAULT_N_GAMMAS, SOLVERS, Precision, SolverName, check_alphas
 from brainlit.hints import did_you_mean
 
 

@@ -11,9 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.bands import BandScaler, learn_band
-from brainlit.encoding.config import ProbeConfig
-from brainlit.encoding.groups import (
+from brainlit.encoding.arrays import (
     Array,
     BoolArray,
     Float32Array,
@@ -22,6 +20,8 @@ from brainlit.encoding.groups import (
     demean_within,
     position_in_group,
 )
+from brainlit.encoding.bands import BandScaler, learn_band
+from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import order_bands, split_r2
 from brainlit.encoding.probe_rows import ProbeRows, check_delays, prepare_targets
 from brainlit.encoding.problem import Prepared, Problem

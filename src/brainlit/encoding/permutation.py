@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.encoding.arrays import Array, BoolArray, FloatArray, IntArray, demean_within
 from brainlit.encoding.bootstrap import BLOCK_TRS, ScoreName, time_blocks
-from brainlit.encoding.groups import Array, BoolArray, FloatArray, IntArray, demean_within
 from brainlit.encoding.statistics import cut_blocks
 
 Alternative = Literal["greater", "two-sided"]
@@ -265,7 +265,7 @@ def _region_means(features: Features, regions: Mapping[str, BoolArray], n_voxels
 
 def _parts(n_voxels: int, width: int, what: str) -> Any:
     """Slices over the voxels; a bar shows after three seconds."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     starts = range(0, n_voxels, width)
     return (slice(k, min(k + width, n_voxels)) for k in tqdm(starts, desc=what, unit="part", leave=False, delay=3))

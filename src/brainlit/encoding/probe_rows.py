@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.groups import (
+from brainlit.encoding.arrays import (
     Array,
     BoolArray,
     Float32Array,
@@ -20,7 +20,7 @@ from brainlit.encoding.groups import (
     group_slices,
     position_in_group,
 )
-from brainlit.encoding.roles import LeakError
+from brainlit.splits import LeakError
 
 CONSTANT = 1e-6
 """A voxel whose sd is below this share of its root mean square counts as constant."""

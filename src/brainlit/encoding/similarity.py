@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.groups import FloatArray
+from brainlit.encoding.arrays import FloatArray
 
 
 def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike, debiased: bool = False) -> float:

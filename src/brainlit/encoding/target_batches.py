@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from brainlit.encoding.groups import IntArray
+from brainlit.encoding.arrays import IntArray
 
 log = logging.getLogger(__name__)
 

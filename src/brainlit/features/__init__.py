@@ -5,13 +5,11 @@ from __future__ import annotations
 from brainlit.features.config import FeatureConfig, LanguageModelConfig
 from brainlit.features.extractor import SEMANTIC, FeatureExtractor
 from brainlit.features.language_model import LanguageModel
+from brainlit.features.linguistic import phone_classes, phone_rate, word_length, word_rate
 from brainlit.features.low_level import LOW_LEVEL, STANDARD, SUB_BANDS, low_level_spaces, sub_band_columns
-from brainlit.features.phonemic import phone_classes, phone_rate
-from brainlit.features.rates import word_length, word_rate
-from brainlit.features.resample import lanczos_matrix, lanczos_resample
-from brainlit.features.semantic import word_vectors
+from brainlit.features.per_tr import lanczos_matrix, lanczos_resample
 from brainlit.features.spectral import envelope, log_mel
-from brainlit.features.vectors import read_word_vectors
+from brainlit.features.vectors import read_word_vectors, word_vectors
 
 __all__ = [
     "LOW_LEVEL",

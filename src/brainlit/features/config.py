@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
-PerTr = Literal["mean", "lanczos"]
+from brainlit.features.per_tr import PerTr
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from brainlit.features.config import FeatureConfig
-from brainlit.features.inventory import PhoneInventory, count_phones
 from brainlit.features.language_model import NAME as LANGUAGE_MODEL
 from brainlit.features.language_model import LanguageModel, shown_weights
 from brainlit.features.low_level import LOW_LEVEL, STANDARD, require_known
-from brainlit.features.semantic import AnyCase, word_vectors
-from brainlit.features.vectors import read_word_vectors
+from brainlit.features.phones import PhoneInventory, count_phones
+from brainlit.features.vectors import AnyCase, read_word_vectors, word_vectors
 from brainlit.stories import FeatureSpace, Intervals, Story
 from brainlit.stories.base import SourceError
 

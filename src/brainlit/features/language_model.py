@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
-from brainlit.features.config import LanguageModelConfig, PerTr
-from brainlit.features.per_tr import in_words, to_trs
+from brainlit.features.config import LanguageModelConfig
+from brainlit.features.per_tr import PerTr, in_words, to_trs
 from brainlit.stories import FeatureSpace, Story
 from brainlit.stories.base import SourceError
 

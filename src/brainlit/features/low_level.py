@@ -7,11 +7,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from brainlit.features.articulation import articulation
-from brainlit.features.config import PerTr
-from brainlit.features.inventory import PhoneInventory
-from brainlit.features.phonemic import diphones, phone_classes, phone_rate, phones, triphones
-from brainlit.features.rates import pauses, word_length, word_rate
+from brainlit.features.linguistic import (
+    articulation,
+    diphones,
+    pauses,
+    phone_classes,
+    phone_rate,
+    phones,
+    triphones,
+    word_length,
+    word_rate,
+)
+from brainlit.features.per_tr import PerTr
+from brainlit.features.phones import PhoneInventory
 from brainlit.features.spectral import envelope, log_mel, mfcc, power_spectrum
 from brainlit.hints import did_you_mean
 from brainlit.stories import FeatureSpace, Story
@@ -35,7 +43,7 @@ class LowLevelSpace:
     needs_phones : bool
         The story must have phone times.
     needs_inventory : bool
-        Its columns depend on the phones of all stories (`brainlit.features.inventory`).
+        Its columns depend on the phones of all stories (`brainlit.features.phones`).
     """
 
     function: Callable[..., FeatureSpace]

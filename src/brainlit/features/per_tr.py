@@ -7,11 +7,88 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.features.config import PerTr
-from brainlit.features.resample import lanczos_resample
 from brainlit.timebase import TimeBase
 
+# --- resample
+# Lanczos resampling of features from their own times to the scanner's, as encoding models of speech use it.
+#
+# The kernel is sinc(c d) sinc(c d / w) for |c d| < w, with d the time between an old and a new sample, c twice the
+# cut-off frequency and w the number of lobes (three). It is not normalised, so sums of events (words) keep their area
+# per 1 / c seconds. Formula: Duchon (1979), J. Appl. Meteor. 18:1016; use for word features: Huth et al. (2016),
+# Nature.
+
+
+FloatArray = npt.NDArray[np.float64]
+
+_NEW_TIMES_PER_BLOCK = 32
+
+
+def lanczos_matrix(
+    old_times_s: npt.ArrayLike, new_times_s: npt.ArrayLike, window: int = 3, cutoff_hz: float | None = None
+) -> FloatArray:
+    """Weights that take values at old times to new times, shape (n_new, n_old).
+
+    Parameters
+    ----------
+    old_times_s, new_times_s : arrays of shape (n_old,) and (n_new,)
+        Seconds of sound.
+    window : int
+        Lobes of the kernel on each side.
+    cutoff_hz : float or None
+        Frequencies above it are removed. None: half the rate of the new times, 1 / (2 TR), from their mean distance.
+
+    Raises
+    ------
+    ValueError
+        If times are not one-dimensional, window < 1, cutoff_hz is not positive, or cannot be found from one new time.
+    """
+    old_s, new_s = (np.asarray(times, dtype=np.float64) for times in (old_times_s, new_times_s))
+    if old_s.ndim != 1 or new_s.ndim != 1:
+        raise ValueError(f"times have shapes {old_s.shape} and {new_s.shape}; both must be one-dimensional.")
+    if window < 1:
+        raise ValueError(f"window is {window}; the kernel needs at least one lobe.")
+    scaled = 2 * _cutoff(new_s, cutoff_hz) * (new_s[:, None] - old_s[None, :])
+    return np.asarray(np.where(np.abs(scaled) < window, np.sinc(scaled) * np.sinc(scaled / window), 0.0))
+
+
+def lanczos_resample(
+    values: npt.ArrayLike,
+    old_times_s: npt.ArrayLike,
+    new_times_s: npt.ArrayLike,
+    window: int = 3,
+    cutoff_hz: float | None = None,
+) -> FloatArray:
+    """Values at the new times, (n_old, n_features) -> (n_new, n_features); see `lanczos_matrix`.
+
+    The weights are built for some new times at a time, from the old times within their reach, so that hours of
+    100 Hz features fit in memory.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    old_s, new_s = (np.asarray(times, dtype=np.float64) for times in (old_times_s, new_times_s))
+    if array.ndim != 2 or len(array) != old_s.size:
+        raise ValueError(f"values have shape {array.shape} for {old_s.size} times; need (n_times, n_features).")
+    cutoff = _cutoff(new_s, cutoff_hz)
+    reach_s = window / (2 * cutoff)
+    resampled = np.zeros((new_s.size, array.shape[1]))
+    for first in range(0, new_s.size, _NEW_TIMES_PER_BLOCK):
+        block_s = new_s[first : first + _NEW_TIMES_PER_BLOCK]
+        near = (old_s > block_s.min() - reach_s) & (old_s < block_s.max() + reach_s)
+        resampled[first : first + len(block_s)] = lanczos_matrix(old_s[near], block_s, window, cutoff) @ array[near]
+    return resampled
+
+
+def _cutoff(new_s: FloatArray, cutoff_hz: float | None) -> float:
+    if cutoff_hz is None:
+        if new_s.size < 2:
+            raise ValueError(f"cutoff_hz is not given and {new_s.size} new times have no spacing; pass cutoff_hz.")
+        cutoff_hz = 1 / (2 * float(np.mean(np.diff(new_s))))
+    if not (np.isfinite(cutoff_hz) and cutoff_hz > 0):
+        raise ValueError(f"cutoff_hz is {cutoff_hz}; it must be a positive frequency, such as 1 / (2 TR).")
+    return float(cutoff_hz)
+
+
 Float32Array = npt.NDArray[np.float32]
+PerTr = Literal["mean", "lanczos"]
 Combine = Literal["mean", "sum"]
 
 

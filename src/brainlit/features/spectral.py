@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.features.config import PerTr
-from brainlit.features.per_tr import in_words, to_trs
+from brainlit.features.per_tr import PerTr, in_words, to_trs
 from brainlit.stories import FeatureSpace, Story
 from brainlit.timebase import TimeBase
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.results.look import FAINT, Figure, house_style, new_figure, render
+from brainlit.results.style import FAINT, Figure, house_style, new_figure, render
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainlit import __version__
+from brainlit.files import sha256_of, to_disk
 from brainlit.results.model_card import CardFacts, base_model, model_card
-from brainlit.results.provenance import PROVENANCE_FILE
-from brainlit.results.run_directory import STATUS_FILE, RunDirectory, read_json
+from brainlit.results.run_directory import PROVENANCE_FILE, STATUS_FILE, RunDirectory, read_json
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE, build_summary
-from brainlit.store.atomic import sha256_of, to_disk
 
 if TYPE_CHECKING:
     from brainlit.backbones import SpeechBackbone
     from brainlit.tuning import BrainTuning
+
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from brainlit.store.atomic import atomic_path
+from brainlit.files import atomic_path
 
 METRICS_FILE = "metrics.csv"
 _log = logging.getLogger(__name__)

@@ -13,9 +13,16 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.store.atomic import atomic_path, full_disk_explained, require_space, reserve
-from brainlit.store.schema import ROWS_PER_CHUNK, SCHEMA_VERSION, StoreError, StoryEntry, SubjectEntry, checked_names
-from brainlit.store.sources import SourceFile
+from brainlit.files import atomic_path, full_disk_explained, require_space, reserve
+from brainlit.store.schema import (
+    ROWS_PER_CHUNK,
+    SCHEMA_VERSION,
+    SourceFile,
+    StoreError,
+    StoryEntry,
+    SubjectEntry,
+    checked_names,
+)
 from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
 from brainlit.timebase import SAMPLE_RATE_HZ
 

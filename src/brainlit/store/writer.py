@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
+from types import TracebackType
 from typing import Any, TypeVar
 
 import h5py
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 import brainlit
 from brainlit.features import FeatureConfig, FeatureExtractor
-from brainlit.store.atomic import is_temporary, sha256_of, waiting_lock, write_json
+from brainlit.files import is_temporary, sha256_of, waiting_lock, write_json
 from brainlit.store.files import (
     FINGERPRINT,
     Sources,
@@ -29,7 +31,6 @@ from brainlit.store.files import (
     write_story_file,
     write_subject_file,
 )
-from brainlit.store.read_ahead import StoryReader
 from brainlit.store.reader import StoryStore
 from brainlit.store.schema import (
     INDEX_FILE,
@@ -38,20 +39,68 @@ from brainlit.store.schema import (
     STORY_FOLDER,
     SUBJECT_FOLDER,
     FileEntry,
+    SourceFile,
     SpaceEntry,
     StoreError,
     StoreIndex,
     StoreSettingsError,
     StoryEntry,
     SubjectEntry,
+    changed,
     checked_names,
     fingerprint_of,
+    labels_of,
     read_index,
     refuse_other_settings,
+    remember,
     settings_of,
+    touched,
 )
-from brainlit.store.sources import SourceFile, changed, labels_of, remember, touched
-from brainlit.stories import StorySource, SubjectLeftOut
+from brainlit.stories import Intervals, Story, StorySource, SubjectLeftOut
+
+# --- read_ahead
+# Read the next story while the last one is written: sound is resampled on one core, features computed on another.
+
+
+class StoryReader:
+    """Asks a source for stories, one ahead of what is needed; never for two things at once.
+
+    Use as a context manager: leaving it waits for a story that is still being read.
+    """
+
+    def __init__(self, source: StorySource) -> None:
+        self.source = source
+        self._one_at_a_time = Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._coming: dict[str, Future[Story]] = {}
+
+    def __enter__(self) -> StoryReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def story(self, name: str, ahead: str | None = None) -> Story:
+        """A story, now; the one to read `ahead` comes in the background, and its errors when it is asked for."""
+        story = (self._coming.pop(name, None) or self._read(name)).result()
+        if ahead is not None:
+            self._coming[ahead] = self._read(ahead)
+        return story
+
+    def phones(self, name: str) -> Intervals | None:
+        """Phones of a story."""
+        with self._one_at_a_time:
+            return self.source.phones(name)
+
+    def _read(self, name: str) -> Future[Story]:
+        return self._thread.submit(self._story, name)
+
+    def _story(self, name: str) -> Story:
+        with self._one_at_a_time:
+            return self.source.story(name)
+
 
 logger = logging.getLogger(__name__)
 

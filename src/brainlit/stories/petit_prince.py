@@ -20,8 +20,8 @@ from brainlit.stories.base import Remote, Responses, SourceError, Story, Subject
 from brainlit.stories.published import PublishedSource, chosen, existing
 from brainlit.stories.readers.audio import read_audio
 from brainlit.stories.readers.images import count_volumes
+from brainlit.stories.readers.transcripts import read_word_table
 from brainlit.stories.readers.volumes import VolumeReader, check_pattern
-from brainlit.stories.readers.word_table import read_word_table
 from brainlit.stories.regions.config import RegionConfig
 from brainlit.timebase import TimeBase
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from brainlit.backbones import BackboneConfig
-from brainlit.tuning.settings import rebuilt
-
 if TYPE_CHECKING:
-    from brainlit.tuning.module import BrainTuning
+    pass
+
 
 log = logging.getLogger(__name__)
 
@@ -92,30 +88,6 @@ def check_same(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
             saved["backbone"]["weights"],
             ours["backbone"]["weights"],
         )
-
-
-def load_tuned(path: str | Path) -> BrainTuning:
-    """A tuned model from its checkpoint alone, on the CPU and in eval mode.
-
-    Needs neither the weights that tuning started from, nor a network, nor the data.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoint was not written by BrainTuning.
-    """
-    from brainlit.tuning.module import BrainTuning
-
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    record = read_record(checkpoint)
-    settings = {**checkpoint["hyper_parameters"], "anchor": {"kind": "none"}}  # what it held on to is not at hand
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(record["backbone"]["architecture"]))
-        asked = rebuilt(BackboneConfig, settings.pop("backbone"))
-        module = BrainTuning(backbone=replace(asked, weights=f"random:{folder}"), **settings)
-    module.adopt(asked, record)
-    module.load_state_dict(checkpoint["state_dict"])
-    return module.eval()
 
 
 def _core(architecture: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from brainlit.backbones import FrontEnd, SpeechBackbone
-from brainlit.places import cache_dir
-from brainlit.store.atomic import atomic_path
+from brainlit.files import atomic_path
+from brainlit.paths import cache_dir
 
 log = logging.getLogger(__name__)
 

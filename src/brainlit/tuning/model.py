@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from brainlit.backbones import BackboneConfig, FrontEnd, load_backbone
+from brainlit.backbones.frames import pool_per_tr
 from brainlit.backbones.lora import LoraConfig, add_lora
-from brainlit.backbones.rows import pool_per_tr
 from brainlit.backbones.trainable import TrainableConfig, apply_trainable
 from brainlit.tuning.anchor import AnchorConfig, build_anchor
 from brainlit.tuning.front_end_cache import FrontEndCache, FrontEndCacheConfig

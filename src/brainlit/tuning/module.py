@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from brainlit.backbones import BackboneConfig
@@ -20,7 +27,6 @@ from brainlit.tuning.losses import LossConfig, TargetLoss
 from brainlit.tuning.model import Batch, TunedModel
 from brainlit.tuning.objectives import Objective, ObjectiveConfig, check_regime, inventory_of
 from brainlit.tuning.pooling import PoolingConfig
-from brainlit.tuning.precision import slow_precision
 from brainlit.tuning.schedule import (
     Optimizer,
     Schedule,
@@ -28,9 +34,80 @@ from brainlit.tuning.schedule import (
     optimizer_with_schedule,
     parameter_groups,
 )
-from brainlit.tuning.scores import RunningCorrelation
 from brainlit.tuning.settings import check_choice, rebuilt
-from brainlit.tuning.standardise import pool_statistics
+
+# --- precision
+# Whether half precision is worth having on this device: on some processors it is a hundred times slower.
+
+
+SIZE = 256
+WORTH_SAYING = 1.5
+
+
+def slow_precision(precision: str, device: torch.device, seconds: dict[torch.dtype, float] | None = None) -> str | None:
+    """A sentence for the user if bfloat16 products are slower than float32 ones on this processor, else None.
+
+    Processors without instructions for bfloat16 compute it number by number. This is measured, on one small product.
+
+    Parameters
+    ----------
+    precision : str
+        As the Trainer takes it, such as 'bf16-mixed'.
+    device : torch.device
+        Only a CPU is looked at.
+    seconds : dict of dtype to float, optional
+        How long a product takes; measured now where not given.
+    """
+    if not precision.startswith("bf16") or device.type != "cpu":
+        return None
+    measured = seconds or {dtype: _matmul_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    ratio = measured[torch.bfloat16] / measured[torch.float32]
+    if ratio < WORTH_SAYING:
+        return None
+    return (
+        f"precision {precision}: matrix products in bfloat16 take {ratio:.0f} times as long as in float32 on this"
+        " processor, which has no instructions for them. Train with --trainer.precision 32-true here."
+    )
+
+
+def _matmul_seconds(dtype: torch.dtype) -> float:
+    a = torch.ones(SIZE, SIZE, dtype=dtype)
+    a @ a
+    started = time.perf_counter()
+    a @ a
+    return time.perf_counter() - started
+
+
+# --- scores
+# Correlation per voxel, batch by batch.
+
+
+class RunningCorrelation:
+    """Pearson's r of each column over rows that arrive in batches, in fp64.
+
+    Parameters
+    ----------
+    n_targets : int
+        Columns.
+    device : torch.device
+        Of the rows that will come.
+    """
+
+    def __init__(self, n_targets: int, device: torch.device) -> None:
+        self.sums = torch.zeros(6, n_targets, dtype=torch.float64, device=device)
+
+    def update(self, predicted: Tensor, observed: Tensor, mask: Tensor) -> None:
+        """Add rows: predicted and observed (batch, n_trs, n_targets), mask bool (batch, n_trs)."""
+        p, y = predicted[mask].double(), observed[mask].double()
+        self.sums += torch.stack([torch.ones_like(p), p, y, p * p, y * y, p * y]).sum(1)
+
+    def r(self) -> Tensor:
+        """Correlation per column, shape (n_targets,); NaN where a column does not vary or no row came."""
+        n, p, y, pp, yy, py = self.sums
+        covariance = n * py - p * y
+        variances = (n * pp - p * p) * (n * yy - y * y)
+        return torch.where(variances > 0, covariance / variances.clamp(min=1e-300).sqrt(), torch.nan)
+
 
 log = logging.getLogger(__name__)
 
@@ -347,3 +424,71 @@ def check_lora_dropout(lora: LoraConfig, backbone_mode: str) -> None:
             f"lora.dropout is {lora.dropout}, but backbone_mode eval leaves all dropout of the backbone out: give"
             " --model.backbone_mode train (the backbone's own dropouts are 0 unless asked for)."
         )
+
+
+def load_tuned(path: str | Path) -> BrainTuning:
+    """A tuned model from its checkpoint alone, on the CPU and in eval mode.
+
+    Needs neither the weights that tuning started from, nor a network, nor the data.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint was not written by BrainTuning.
+    """
+
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    record = read_record(checkpoint)
+    settings = {**checkpoint["hyper_parameters"], "anchor": {"kind": "none"}}  # what it held on to is not at hand
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(record["backbone"]["architecture"]))
+        asked = rebuilt(BackboneConfig, settings.pop("backbone"))
+        module = BrainTuning(backbone=replace(asked, weights=f"random:{folder}"), **settings)
+    module.adopt(asked, record)
+    module.load_state_dict(checkpoint["state_dict"])
+    return module.eval()
+
+
+# --- standardise
+# Mean and sd of the pooled states before tuning begins.
+
+
+N_BATCHES = 16
+
+
+@torch.no_grad()
+def pool_statistics(module: BrainTuning, n_batches: int = N_BATCHES) -> tuple[Tensor, Tensor]:
+    """Mean and sd of the pooled states over rows with sound, in the first training batches of all processes.
+
+    A pass of its own over the training windows, in eval mode; modes and random states are given back.
+
+    Returns
+    -------
+    mean, sd : float32 Tensors of shape (hidden_size,)
+
+    Raises
+    ------
+    ValueError
+        If no row of these batches has sound.
+    """
+    trainer = module.trainer
+    totals = torch.zeros(2, module.backbone.hidden_size, dtype=torch.float64, device=module.device)
+    n_rows = torch.zeros((), dtype=torch.float64, device=module.device)
+    was_training = module.backbone.training
+    module.backbone.eval()
+    try:
+        with isolate_rng():
+            for batch in islice(module.datamodule.train_dataloader(), n_batches):
+                with trainer.precision_plugin.forward_context():
+                    pooled, heard = module.pool(trainer.strategy.batch_to_device(batch))
+                rows = pooled[heard].double()
+                totals += torch.stack([rows.sum(0), rows.square().sum(0)])
+                n_rows += len(rows)
+    finally:
+        module.backbone.train(was_training)
+    totals = trainer.strategy.reduce(totals, reduce_op="sum")
+    n_rows = trainer.strategy.reduce(n_rows, reduce_op="sum")
+    if not n_rows:
+        raise ValueError("no training window has sound: check the stories of the tune role and the onset of the sound.")
+    mean, mean_square = totals / n_rows
+    return mean.float(), (mean_square - mean.square()).clamp(min=0).sqrt().float()

@@ -8,14 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from brainlit.backbones.rows import (
-    attention_of_rows,
-    end_of_rows,
-    max_of_rows,
-    mean_of_rows,
-    one_row,
-    rows_of_frames,
-)
+from brainlit.backbones.frames import attention_of_rows, end_of_rows, max_of_rows, mean_of_rows, one_row, rows_of_frames
 from brainlit.tuning.settings import check_choice
 
 Over = Literal["tr", "window"]

@@ -10,7 +10,7 @@ import pytest
 
 from brainlit.downstream import Task
 from brainlit.downstream.data import timit
-from brainlit.downstream.data.phones import CLASSES
+from brainlit.downstream.data.files import CLASSES
 from brainlit.stories import SourceError
 from tests.layouts.speech import samples
 from tests.layouts.timit import (

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from brainlit.stories.manifest.keys import ManifestError
 from brainlit.stories.manifest.reader import read_manifest
-from brainlit.stories.manifest.schema import Manifest, ResponseSpec, StorySpec, TierSpec
+from brainlit.stories.manifest.schema import Manifest, ManifestError, ResponseSpec, StorySpec, TierSpec
 
 
 def _write(folder: Path, manifest: dict[str, Any]) -> Path:

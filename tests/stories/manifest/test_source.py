@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from brainlit.stories import ManifestSource, SubjectLeftOut
-from brainlit.stories.manifest.keys import ManifestError
+from brainlit.stories.manifest.schema import ManifestError
 from brainlit.stories.readers.cleaning import clean_series
 from brainlit.stories.readers.transcripts import TranscriptError
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainlit.stories.readers.cleaning import CleaningError, clean_series, read_confounds
-from brainlit.stories.readers.drift import zscore
+from brainlit.stories.readers.cleaning import CleaningError, clean_series, drift_basis, read_confounds, zscore
 
 TR_S, N_TRS = 2.0, 200
 Array = np.ndarray[Any, Any]
@@ -135,3 +134,28 @@ def test_a_wrong_table_of_confounds_is_refused(tmp_path: Path, old: str, new: st
         read_confounds(path, ["csf"])
     with pytest.raises(FileNotFoundError):
         read_confounds(tmp_path / "none.tsv", ["csf"])
+
+
+# --- drift
+# What counts as slow, and z-scores.
+
+
+TR_S_drift, N_TRS_drift = 2.0, 300
+
+
+def test_the_basis_is_orthonormal_and_holds_what_is_slow() -> None:
+    basis = drift_basis(N_TRS_drift, TR_S_drift, 128.0)
+    assert basis.shape == (N_TRS_drift, 1 + 9 + 1), "constant, cosines with periods 1200 / k >= 128 s, line"
+    assert np.allclose(basis.T @ basis, np.eye(11), atol=1e-10)
+    cosines = np.cos(np.pi * np.outer(np.arange(N_TRS_drift) + 0.5, np.arange(10)) / N_TRS_drift)
+    wanted = np.column_stack([cosines, np.arange(N_TRS_drift)])
+    assert np.allclose(basis @ (basis.T @ wanted), wanted)
+
+
+def test_columns_without_data_have_no_z_scores() -> None:
+    rng = np.random.default_rng(1)
+    values = np.column_stack([rng.normal(100, 3, N_TRS_drift), np.full(N_TRS_drift, 7.1), rng.normal(size=N_TRS_drift)])
+    values[4, 2] = np.nan
+    scored = zscore(values)
+    assert np.isnan(scored).all(axis=0).tolist() == [False, True, True]
+    assert np.allclose([scored[:, 0].mean(), scored[:, 0].std()], [0, 1])

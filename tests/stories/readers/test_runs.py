@@ -12,7 +12,7 @@ import soundfile
 import yaml
 
 from brainlit.stories import ManifestSource, SourceError
-from brainlit.stories.manifest.keys import ManifestError
+from brainlit.stories.manifest.schema import ManifestError
 from brainlit.stories.readers.cleaning import clean_series, read_confounds
 from tests.layouts.fmriprep import AFFINE, N_TRS, SHAPE, TR_S, write_fmriprep_run, write_sidecar
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainlit.stories.alice import AliceSource
+from brainlit.stories.alice_bids import AliceSource
 from brainlit.stories.base import SourceError
 from brainlit.stories.petit_prince import PetitPrinceSource
 from brainlit.stories.readers.volumes import VolumeReader

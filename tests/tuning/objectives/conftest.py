@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from brainlit.backbones import BackboneConfig, FrontEnd, SpeechBackbone
-from brainlit.backbones.wav2vec import Wav2vecBackbone
+from brainlit.backbones.wav2vec_like import Wav2vecBackbone
 from brainlit.tuning.objectives import Objective
 from tests.backbones.conftest import save_mini
 

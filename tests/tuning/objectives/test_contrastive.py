@@ -19,8 +19,7 @@ from brainlit.tuning.objectives import (
     build_self_supervised,
     load_pretraining_heads,
 )
-from brainlit.tuning.objectives.contrastive import Draws
-from brainlit.tuning.objectives.quantiser import new_quantiser, quantise
+from brainlit.tuning.objectives.contrastive import Draws, new_quantiser, quantise
 from tests.backbones.conftest import MINI
 from tests.tuning.objectives.conftest import (
     SMALL_CODES,

@@ -6,11 +6,17 @@ from brainlit.datamodules.targets.config import (
     RepresentationConfig,
     SpeechTargetsConfig,
 )
-from brainlit.datamodules.targets.controls import control_targets
-from brainlit.datamodules.targets.permuted import OtherStoryTargets, PermutedTargets, ShiftedTargets, permute_blocks
-from brainlit.datamodules.targets.phase import phase_targets, randomise_phases
-from brainlit.datamodules.targets.stored import StoredTargets
-from brainlit.datamodules.targets.voxels import TargetSource, VoxelTargets
+from brainlit.datamodules.targets.controls import (
+    OtherStoryTargets,
+    PermutedTargets,
+    ShiftedTargets,
+    control_targets,
+    permute_blocks,
+    phase_targets,
+    randomise_phases,
+)
+from brainlit.datamodules.targets.representations import StoredTargets
+from brainlit.datamodules.targets.responses import TargetSource, VoxelTargets
 
 __all__ = [
     "ControlConfig",

@@ -10,7 +10,7 @@ from pathlib import Path
 from brainlit.downstream import Clip, Task, make_task
 from brainlit.downstream.data.files import need_folder, need_sound, plain_text
 from brainlit.stories import SourceError
-from brainlit.stories.readers.text_files import read_cells
+from brainlit.stories.readers.tables import read_cells
 
 WHERE = "github.com/CheyneyComputerScience/CREMA-D (with git-lfs)"
 SOUNDS = "AudioWAV"

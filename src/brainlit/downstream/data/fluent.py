@@ -12,7 +12,7 @@ from brainlit.downstream import Clip, Task, make_task
 from brainlit.downstream.data.files import heard_before, inside, need_file, need_folder, plain_text
 from brainlit.hints import did_you_mean
 from brainlit.stories import SourceError
-from brainlit.stories.readers.text_files import read_cells
+from brainlit.stories.readers.tables import read_cells
 
 WHERE = "fluent.ai (Fluent Speech Commands)"
 TABLES = {"train": "train_data.csv", "choose": "valid_data.csv", "test": "test_data.csv"}

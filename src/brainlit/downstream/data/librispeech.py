@@ -9,7 +9,7 @@ from brainlit.downstream import Clip, RecognitionTask, make_recognition_task
 from brainlit.downstream.data.files import inside, need_file, need_folder, plain_text
 from brainlit.hints import did_you_mean
 from brainlit.stories import SourceError
-from brainlit.stories.readers.text_files import read_lines
+from brainlit.stories.readers.tables import read_lines
 
 WHERE = "openslr.org/12"
 SETS = (

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from brainlit.downstream import Clip, Task, make_task
 from brainlit.downstream.data.files import heard_before, inside, need_file, need_folder, plain_text, require_option
 from brainlit.stories import SourceError
-from brainlit.stories.readers.text_files import read_lines
+from brainlit.stories.readers.tables import read_lines
 
 WHERE = "github.com/pswietojanski/slurp"
 WHERE_SOUND = "zenodo.org/record/4274930"

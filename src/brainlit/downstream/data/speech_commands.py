@@ -8,7 +8,7 @@ from pathlib import Path
 from brainlit.downstream import Clip, Task, make_task
 from brainlit.downstream.data.files import need_file, need_folder, require_option
 from brainlit.stories import SourceError
-from brainlit.stories.readers.text_files import read_lines
+from brainlit.stories.readers.tables import read_lines
 
 WHERE = "speech_commands_v0.02.tar.gz (download.tensorflow.org/data)"
 _WORDS = """

@@ -14,6 +14,7 @@ from typing import Literal
 
 from brainlit.downstream import Clip, RecognitionTask, Task, make_recognition_task, make_task
 from brainlit.downstream.data.files import (
+    CLASS_OF,
     any_case,
     heard_before,
     inside,
@@ -23,10 +24,9 @@ from brainlit.downstream.data.files import (
     plain_text,
     require_option,
 )
-from brainlit.downstream.data.phones import CLASS_OF
 from brainlit.hints import did_you_mean
 from brainlit.stories import SourceError
-from brainlit.stories.readers.text_files import read_lines
+from brainlit.stories.readers.tables import read_lines
 
 WHERE = "the Linguistic Data Consortium (LDC93S1)"
 _CORE = """

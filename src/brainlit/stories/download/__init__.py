@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from brainlit.stories.base import Remote
-from brainlit.stories.download.ledger import Ledger
+from brainlit.stories.download.hosts import DownloadError, Host, UnreachableError, open_host
 from brainlit.stories.download.plan import (
     MAX_NAMED,
     Plan,
@@ -23,9 +23,8 @@ from brainlit.stories.download.plan import (
     plan_without_network,
     require_room,
 )
-from brainlit.stories.download.pointers import pointer_problem
-from brainlit.stories.download.remote import DownloadError, Host, UnreachableError, open_host
 from brainlit.stories.download.transfer import OnDifference, Transfer
+from brainlit.stories.download.verify import Ledger, pointer_problem
 
 __all__ = [
     "DownloadError",

@@ -12,9 +12,8 @@ from typing import Literal
 
 from brainlit.hints import nearest
 from brainlit.stories.base import Remote
-from brainlit.stories.download.ledger import PART_SUFFIX, Ledger
-from brainlit.stories.download.pointers import pointer_problem
-from brainlit.stories.download.remote import DownloadError, Host, RemoteFile, checked_path, is_pattern
+from brainlit.stories.download.hosts import DownloadError, Host, RemoteFile, checked_path, is_pattern
+from brainlit.stories.download.verify import PART_SUFFIX, Ledger, pointer_problem
 
 State = Literal["whole", "unchecked", "partial", "absent", "pointer", "outdated", "other"]
 """Of a local file: found whole before; of the right size; begun; not there; a pointer; whole, but since published

@@ -13,13 +13,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal, get_args
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
-from brainlit.stories.download.checksums import SIZE_ONLY, MismatchError, check_file
-from brainlit.stories.download.ledger import Ledger, part_path
+from brainlit.stories.download.hosts import DownloadError, Host, RemoteFile, RestartError, UnreachableError
 from brainlit.stories.download.plan import Plan, PlannedFile, gigabytes
-from brainlit.stories.download.pointers import pointer_problem
-from brainlit.stories.download.remote import DownloadError, Host, RemoteFile, RestartError, UnreachableError
+from brainlit.stories.download.verify import SIZE_ONLY, Ledger, MismatchError, check_file, part_path, pointer_problem
 
 logger = logging.getLogger(__name__)
 

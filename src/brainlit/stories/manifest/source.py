@@ -6,7 +6,7 @@ docs/your_data.md describes the file. Paths in it are relative to its root, whic
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,23 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.hints import did_you_mean
-from brainlit.stories.base import (
-    BoolArray,
-    Float32Array,
-    Intervals,
-    Responses,
-    Story,
-    StorySource,
-    Subject,
+from brainlit.stories.base import BoolArray, Float32Array, Intervals, Responses, Story, StorySource, Subject
+from brainlit.stories.manifest.reader import Clocks, Presentations, ResponseReader, read_manifest
+from brainlit.stories.manifest.schema import (
+    Manifest,
+    ManifestError,
+    ResponseSpec,
+    StorySpec,
+    TierSpec,
+    filled,
+    placeholders,
 )
-from brainlit.stories.manifest.clock import Clocks
-from brainlit.stories.manifest.facts import clock_in_words, preprocessing_in_words
-from brainlit.stories.manifest.keys import ManifestError, filled, placeholders
-from brainlit.stories.manifest.reader import read_manifest
-from brainlit.stories.manifest.responses import Presentations, ResponseReader
-from brainlit.stories.manifest.schema import Manifest, StorySpec, TierSpec
 from brainlit.stories.readers.audio import read_audio
-from brainlit.stories.readers.drift import zscore
+from brainlit.stories.readers.cleaning import zscore
 from brainlit.stories.readers.runs import Run, RunFinder, make_finder
 from brainlit.stories.readers.tables import Table
 from brainlit.stories.readers.transcripts import (
@@ -44,6 +40,55 @@ from brainlit.stories.readers.transcripts import (
 )
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 from brainlit.timebase import TimeBase
+
+# --- facts
+# What reports say of a data set that a manifest describes.
+
+
+def clock_in_words(stories: Mapping[str, StorySpec]) -> str:
+    """When the rows of the responses happened.
+
+    >>> from brainlit.stories.manifest.schema import TierSpec
+    >>> words = TierSpec("a.TextGrid")
+    >>> clock_in_words({"frog": StorySpec("a.wav", words, 2.0, onset_s=-8.0, volumes_discarded=4)})
+    'frog: TR 2 s, row 0 of the file starts at -8 s of the sound, first 4 rows not used'
+    """
+    grouped: dict[str, list[str]] = {}
+    for name, spec in stories.items():
+        grouped.setdefault(_one_clock(spec), []).append(name)
+    return "; ".join(f"{_few(names)}: {clock}" for clock, names in grouped.items())
+
+
+def preprocessing_in_words(spec: ResponseSpec) -> str:
+    """What was done to the responses here.
+
+    >>> preprocessing_in_words(ResponseSpec("a.npy"))
+    'periods of 128 s and more taken out; z-scored per story'
+    """
+    parts = ["preprocessed before" if spec.preprocessed else ""]
+    if spec.fmriprep is not None:
+        parts.append(f"fMRIPrep, space {spec.space}")
+    if spec.high_pass_s is not None:
+        parts.append(f"periods of {spec.high_pass_s:g} s and more taken out")
+    if spec.low_pass_s is not None:
+        parts.append(f"periods below {spec.low_pass_s:g} s taken out")
+    if spec.confounds is not None:
+        parts.append(f"confounds regressed out: {', '.join(spec.confounds.columns)}")
+    return "; ".join(part for part in [*parts, "z-scored per story"] if part)
+
+
+def _one_clock(spec: StorySpec) -> str:
+    tr_s = "TR of the file" if spec.tr_s is None else f"TR {spec.tr_s:g} s"
+    start = "starts of the rows from a table" if spec.tr_starts else (
+        f"row 0 of the file starts at {spec.onset_s:g} s of the sound"
+    )  # fmt: skip
+    used = f", first {spec.volumes_discarded} rows not used" if spec.volumes_discarded else ""
+    return f"{tr_s}, {start}{used}"
+
+
+def _few(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
 
 log = logging.getLogger(__name__)
 

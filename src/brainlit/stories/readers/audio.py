@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories.base import SourceError
-from brainlit.stories.readers.text_files import require_file
+from brainlit.stories.readers.tables import require_file
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 _FULL_SCALE = 32768

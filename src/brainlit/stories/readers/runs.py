@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brainlit.hints import did_you_mean
-from brainlit.stories.manifest.keys import ManifestError, filled, placeholders
-from brainlit.stories.manifest.schema import Manifest
+from brainlit.stories.manifest.schema import Manifest, ManifestError, filled, placeholders
 from brainlit.stories.readers.bids import BoldRun, find_runs, repetition_time_s, require_runs, subject_folders
 from brainlit.stories.readers.images import (
     SERIES_SUFFIXES,
@@ -18,8 +17,7 @@ from brainlit.stories.readers.images import (
     read_series,
     shared_mask,
 )
-from brainlit.stories.readers.tables import Table, count_rows, read_table
-from brainlit.stories.readers.text_files import require_file
+from brainlit.stories.readers.tables import Table, count_rows, read_table, require_file
 
 
 @dataclass(frozen=True)

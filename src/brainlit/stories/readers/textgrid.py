@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from brainlit.stories.base import Intervals, SourceError
-from brainlit.stories.readers.text_files import read_lines
+from brainlit.stories.readers.tables import read_lines
 
 log = logging.getLogger(__name__)
 

@@ -187,7 +187,7 @@ def _first(regressors: FloatArray | None, n_trs: int) -> FloatArray | None:
 
 def _write_epi_mask(runs: Sequence[Path], path: Path) -> None:
     import nibabel as nib
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     inside: BoolArray | None = None
     affine: FloatArray = np.eye(4)

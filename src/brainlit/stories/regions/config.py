@@ -104,7 +104,7 @@ def read_subject_regions(config: RegionConfig, subject: str, n_voxels: int, root
         If a file cannot be read or does not fit the responses, or no region is left.
     """
     if config.pycortex is not None:
-        from brainlit.stories.regions.overlays import read_overlays
+        from brainlit.stories.regions.pycortex import read_overlays
 
         transform = _filled(config.transform, subject)
         filestore, mask = root / _filled(config.pycortex, subject), _optional(config.mask, subject, root)
@@ -133,7 +133,7 @@ def read_subject_regions(config: RegionConfig, subject: str, n_voxels: int, root
 def region_files(config: RegionConfig, subject: str, root: Path) -> list[Path]:
     """Files that a subject's regions are made from (for `StorySource.subject_files`); reads none of them."""
     if config.pycortex is not None:
-        from brainlit.stories.regions.overlays import overlay_files
+        from brainlit.stories.regions.pycortex import overlay_files
 
         filestore, transform = root / _filled(config.pycortex, subject), _filled(config.transform, subject)
         return overlay_files(filestore, subject, transform, _optional(config.mask, subject, root))

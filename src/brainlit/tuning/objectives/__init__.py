@@ -1,6 +1,6 @@
 """Losses that need no brain: the families' own self-supervised ones, and CTC on the transcript."""
 
-from brainlit.tuning.objectives.base import Objective
+from brainlit.tuning.objectives.base import Objective, ObjectiveConfig
 from brainlit.tuning.objectives.build import (
     SELF_SUPERVISED,
     build_ctc,
@@ -10,12 +10,9 @@ from brainlit.tuning.objectives.build import (
     for_family,
     train_mask_embedding,
 )
-from brainlit.tuning.objectives.characters import inventory_of
-from brainlit.tuning.objectives.config import ObjectiveConfig
-from brainlit.tuning.objectives.contrastive import Contrastive
-from brainlit.tuning.objectives.ctc import CharacterCtc
+from brainlit.tuning.objectives.contrastive import Contrastive, load_pretraining_heads
+from brainlit.tuning.objectives.ctc import CharacterCtc, inventory_of
 from brainlit.tuning.objectives.masked_prediction import MaskedPrediction
-from brainlit.tuning.objectives.pretraining_heads import load_pretraining_heads
 
 __all__ = [
     "SELF_SUPERVISED",

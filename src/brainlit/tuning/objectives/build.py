@@ -7,12 +7,10 @@ from dataclasses import replace
 from torch import nn
 
 from brainlit.backbones import SpeechBackbone
-from brainlit.tuning.objectives.base import Objective
-from brainlit.tuning.objectives.config import ObjectiveConfig
-from brainlit.tuning.objectives.contrastive import Contrastive
+from brainlit.tuning.objectives.base import Objective, ObjectiveConfig
+from brainlit.tuning.objectives.contrastive import Contrastive, use_pretraining_heads
 from brainlit.tuning.objectives.ctc import CharacterCtc
 from brainlit.tuning.objectives.masked_prediction import MaskedPrediction
-from brainlit.tuning.objectives.pretraining_heads import use_pretraining_heads
 
 SELF_SUPERVISED: dict[str, type[Contrastive] | type[MaskedPrediction]] = {
     "wav2vec": Contrastive,

@@ -2,20 +2,96 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from brainlit.backbones import FrontEnd, SpeechBackbone
-from brainlit.tuning.objectives.base import Batch, Objective
-from brainlit.tuning.objectives.config import ObjectiveConfig
-from brainlit.tuning.objectives.initial import new_linear
-from brainlit.tuning.objectives.masking import clip_generators, draw_others, hide_spans, mask_settings
-from brainlit.tuning.objectives.quantiser import Quantised, new_quantiser, quantise
+from brainlit.backbones import FrontEnd, SpeechBackbone, WeightsError
+from brainlit.backbones.weights import checkpoint_file
+from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig, new_linear
+from brainlit.tuning.objectives.masked_prediction import clip_generators, draw_others, hide_spans, mask_settings
+
+# --- quantiser
+# Product quantisation with a Gumbel softmax, as wav2vec 2.0 makes its targets.
+
+
+class Quantised(NamedTuple):
+    """Codewords of some frames.
+
+    Parameters
+    ----------
+    vectors : Tensor of shape (n_frames, codevector_dim)
+    codes : int64 Tensor of shape (n_frames, n_groups)
+        Which entry of each codebook.
+    perplexity : Tensor of shape ()
+        How many entries are in use, added up over codebooks: n_groups at least, n_groups x n_vars at most.
+    """
+
+    vectors: Tensor
+    codes: Tensor
+    perplexity: Tensor
+
+
+def new_quantiser(n_features: int, n_groups: int, n_vars: int, codevector_dim: int, generator: torch.Generator) -> Any:
+    """transformers' Wav2Vec2GumbelVectorQuantizer, so that parameters have the names and shapes of checkpoints.
+
+    Initialised as there, from the generator.
+    """
+    from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2GumbelVectorQuantizer
+
+    settings = SimpleNamespace(
+        num_codevector_groups=n_groups,
+        num_codevectors_per_group=n_vars,
+        codevector_dim=codevector_dim,
+        conv_dim=[n_features],
+    )
+    with torch.random.fork_rng(devices=[]):
+        quantiser = Wav2Vec2GumbelVectorQuantizer(settings)  # type: ignore[no-untyped-call]
+    nn.init.normal_(quantiser.weight_proj.weight, generator=generator)
+    nn.init.zeros_(quantiser.weight_proj.bias)
+    nn.init.uniform_(quantiser.codevectors, generator=generator)
+    return quantiser
+
+
+def quantise(
+    quantiser: Any, features: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+) -> Quantised:
+    """The nearest codewords, or with a generator a sample of them that gradients pass through (arXiv 1611.01144).
+
+    The numbers of the library's own forward, which cannot be used here: its noise comes from the global random state,
+    and it multiplies every codeword by its 0 or 1 for every frame, gigabytes for a batch of long windows.
+
+    Parameters
+    ----------
+    quantiser : Wav2Vec2GumbelVectorQuantizer
+    features : float32 Tensor of shape (n_frames, n_features)
+    temperature : float
+        Of the Gumbel softmax.
+    generator : torch.Generator or None
+        Draws the Gumbel noise, on the device of the features; None for no noise and no gradients through the choice.
+    """
+    n_groups, n_vars = quantiser.num_groups, quantiser.num_vars
+    logits = quantiser.weight_proj(features).view(len(features), n_groups, n_vars)
+    if generator is None:
+        codes = logits.argmax(-1)
+        chosen = functional.one_hot(codes, n_vars).to(logits.dtype)
+        shares = chosen.mean(0)
+    else:
+        noise = -torch.empty_like(logits).exponential_(generator=generator).log()
+        soft = ((logits + noise) / temperature).softmax(-1)
+        codes = soft.argmax(-1)
+        chosen = functional.one_hot(codes, n_vars).to(logits.dtype) - soft.detach() + soft
+        shares = logits.softmax(-1).mean(0)
+    vectors = torch.einsum("ngv,gvd->ngd", chosen, quantiser.codevectors.view(n_groups, n_vars, -1))
+    perplexity = torch.exp(-torch.xlogy(shares, shares).sum(-1)).sum()
+    return Quantised(vectors.flatten(1), codes, perplexity)
 
 
 class Draws(NamedTuple):
@@ -160,3 +236,61 @@ def _nothing(zero: Tensor) -> dict[str, Tensor]:
     """What a batch without hidden frames counts for."""
     parts = ("contrastive", "diversity", "perplexity", "accuracy", "n_hidden")
     return {"loss": zero, **dict.fromkeys(parts, zero.detach())}
+
+
+# --- pretraining_heads
+# Heads of wav2vec 2.0's own training, where a checkpoint still has them.
+
+
+log = logging.getLogger(__name__)
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def use_pretraining_heads(backbone: SpeechBackbone, module: Contrastive) -> bool:
+    """Go on with the heads of the backbone's own checkpoint; True where it has them. Says so in the log."""
+    file, weights = checkpoint_file(backbone, *FILES), backbone.config.weights
+    found = file is not None and load_pretraining_heads(file, module)
+    if found:
+        log.info("quantiser and projections of the contrastive loss: those of %s", weights)
+    else:
+        log.info("%s has no quantiser: it begins at random (seed %d), and so does the loss", weights, module.seed)
+    return found
+
+
+def load_pretraining_heads(file: Path, module: Contrastive) -> bool:
+    """Load quantizer, project_hid and project_q from a Wav2Vec2ForPreTraining checkpoint; False if it lacks any.
+
+    Parameters
+    ----------
+    file : Path
+        model.safetensors or pytorch_model.bin.
+
+    Raises
+    ------
+    WeightsError
+        If the checkpoint's heads have other shapes.
+    """
+    wanted = module.state_dict()
+    tensors = _read(file, set(wanted))
+    if set(tensors) != set(wanted):
+        return False
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise WeightsError(
+                f"{name} has shape {tuple(tensor.shape)} in {file} and {tuple(wanted[name].shape)} here; leave"
+                " --model.objective.n_groups and n_vars at null to take what the checkpoint says."
+            )
+    module.load_state_dict(tensors)
+    return True
+
+
+def _read(file: Path, names: set[str]) -> dict[str, Tensor]:
+    """Those of the named tensors that are in a file."""
+    if file.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(file, "pt") as tensors:
+            return {name: tensors.get_tensor(name) for name in names & set(tensors.keys())}
+    loaded: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    return {name: loaded[name] for name in names & set(loaded)}

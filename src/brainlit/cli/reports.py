@@ -1,0 +1,198 @@
+"""`brainlit report [RUN]`: write the report of a run again, from what lies in its folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brainlit.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from brainlit.results.run_directory import RunDirectory
+
+
+def run_report(arguments: Sequence[str]) -> int:
+    """Write summary.json, the figures and report.html; print the headline and where the report is."""
+    parser = argparse.ArgumentParser(prog="brainlit report", description="Write the report of a run again.")
+    parser.add_argument("run", nargs="?", type=Path, help="a run's folder; the latest run under --root by default")
+    parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
+    given = parser.parse_args(list(arguments))
+    from brainlit.results.report import write_report
+    from brainlit.results.run_directory import RunDirectory, read_json
+    from brainlit.results.summary import SUMMARY_FILE
+
+    run = RunDirectory.open(given.run or latest_run(given.root))
+    report = write_report(run)
+    for sentence in read_json(run.path / SUMMARY_FILE)["headline"]:
+        print(sentence)
+    print(f"Report: {report}")
+    return 0
+
+
+def latest_run(root: Path) -> Path:
+    """Folder of the run that was started or finished last.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    found = sorted(root.glob("*/*/status.json"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise FileNotFoundError(f"there is no run under {root}/. Train first (make train), or name the run's folder.")
+    return found[-1].parent
+
+
+# --- export
+# `brainlit export RUN`: a tuned model as a folder that transformers loads without brainlit.
+
+
+def run_export(arguments: Sequence[str]) -> int:
+    """Write the folder; print where it is."""
+    parser = argparse.ArgumentParser(
+        prog="brainlit export",
+        description="Write a tuned model as a Hugging Face folder: config, weights, feature extractor, model card.",
+    )
+    parser.add_argument("run", type=Path, help="a run's folder, or a checkpoint file")
+    parser.add_argument(
+        "--checkpoint", default="best", help="best (the default; last where there is none), last, or a checkpoint file"
+    )
+    parser.add_argument("--output", type=Path, help="folder to write (default: RUN/export)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the export of another checkpoint")
+    given = parser.parse_args(list(arguments))
+    from brainlit.results.export import export_model
+    from brainlit.results.run_directory import RunDirectory
+
+    if given.run.is_file():
+        run, checkpoint, output = None, given.run, given.run.with_name(f"{given.run.stem}-export")
+    else:
+        run = RunDirectory.open(given.run)
+        checkpoint, output = chosen_checkpoint(run, given.checkpoint), run.path / "export"
+    folder = export_model(checkpoint, given.output or output, run, overwrite=given.overwrite)
+    print(f"{checkpoint} is now a model of transformers, with its card: {folder}")
+    return 0
+
+
+def chosen_checkpoint(run: RunDirectory, name: str) -> Path:
+    """The checkpoint of a run that 'best', 'last' or a path stands for; where there is no best one, the last.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run has no checkpoint yet.
+    UsageError
+        If the name is none of these.
+    """
+    best = run.checkpoints / "best.ckpt"
+    if name == "best" and best.is_file():
+        return best
+    if name in ("best", "last"):
+        last = run.last_checkpoint
+        if last is None:
+            raise FileNotFoundError(f"{run.path} has no checkpoint: it was stopped before its first epoch ended.")
+        return last
+    for path in (Path(name), run.checkpoints / name):
+        if path.is_file():
+            return path
+    found = sorted(path.name for path in run.checkpoints.glob("*.ckpt"))
+    raise UsageError(f"--checkpoint is {name!r}; give best, last or a file. The run has: {', '.join(found) or 'none'}.")
+
+
+# --- compare
+# `brainlit compare RUN...`: regimes side by side, seed by seed, and what they say about the claims.
+
+
+DESCRIPTION = """\
+Set brain runs against permuted runs of the same models and seeds, then all regimes against each other: a table of the
+claims about brain-tuning, each with its number, its interval over seeds and a verdict. Name all runs of a reproduction
+at once: any seeds, regimes, permutations and models. docs/comparing.md says how verdicts are made."""
+
+
+def run_compare(arguments: Sequence[str]) -> int:
+    """Print the table of `results.comparison` and that of the claims; write the report where a folder is given."""
+    parser = argparse.ArgumentParser(
+        prog="brainlit compare", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="finished runs")
+    parser.add_argument("--region", help="region to compare (default: the one that the headline is about)")
+    parser.add_argument("--output", type=Path, help="folder for report.html, claims.md, claims.json and figures/")
+    parser.add_argument(
+        "--into", type=Path, help="page whose part between <!-- claims:begin --> and <!-- claims:end --> is replaced"
+    )
+    given = parser.parse_args(list(arguments))
+    from brainlit.comparison.evidence import read_evidence
+    from brainlit.comparison.findings import around_markers, claims_markdown, findings, replace_between
+    from brainlit.comparison.report import write_comparison
+    from brainlit.comparison.runs import comparison_table, has_pairs, pair_by_seed, read_finished
+
+    if given.into is not None:
+        around_markers(given.into, "claims")
+    runs = read_finished(named_runs(given.runs), given.region)
+    if has_pairs(runs):
+        print(comparison_table(pair_by_seed(runs, given.region)), end="\n\n")
+    evidence = read_evidence(runs, given.region)
+    found = findings(evidence)
+    table = claims_markdown(evidence, found)
+    print(table, end="")
+    if given.into is not None:
+        print(f"\nTable: {replace_between(given.into, 'claims', table)}")
+    if given.output is not None:
+        print(f"\nReport: {write_comparison(evidence, found, given.output)}")
+    return 0
+
+
+def named_runs(paths: Sequence[Path]) -> list[Path]:
+    """The paths without what an earlier comparison (or a reproduction) left beside the runs, named by a *."""
+    from brainlit.comparison.report import JSON_FILE, WRITTEN
+
+    runs = [path for path in paths if path.name not in (*WRITTEN, "logs") and not (path / JSON_FILE).is_file()]
+    return list(dict.fromkeys(runs))
+
+
+# --- curve
+# `brainlit curve RUN...`: alignment against the share of the data that was tuned on.
+
+
+def run_curve(arguments: Sequence[str]) -> int:
+    """Print the table of `results.fractions`, and write it and its picture."""
+    parser = argparse.ArgumentParser(
+        prog="brainlit curve",
+        description="Set runs with different data.tune_fraction beside each other: alignment by hours of tuning data,"
+        " one line per regime. Writes curve.csv and curve.png.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs of any fractions, regimes, seeds")
+    parser.add_argument("--region", help="region to look at (default: the one that the headline is about)")
+    parser.add_argument("--output", type=Path, help="folder to write into (default: the one that all runs lie in)")
+    given = parser.parse_args(list(arguments))
+    from brainlit.comparison.runs import read_summaries
+    from brainlit.results.fractions import (
+        FIGURE_FILE,
+        TABLE_FILE,
+        curve_figure,
+        curve_points,
+        curve_table,
+        save_curve_figure,
+        write_curve_table,
+    )
+
+    runs = [run for run in given.runs if run.name not in (TABLE_FILE, FIGURE_FILE)]  # of an earlier call, by a *
+    points = curve_points(read_summaries(runs), given.region)
+    folder = given.output or common_parent(runs)
+    figure = curve_figure(points)
+    print(curve_table(points))
+    print(f"\n{figure.caption}")
+    print(f"Table: {write_curve_table(points, folder)}")
+    print(f"Figure: {save_curve_figure(figure, folder)}")
+    return 0
+
+
+def common_parent(runs: Sequence[Path]) -> Path:
+    """The deepest folder that all runs lie in.
+
+    >>> str(common_parent([Path("/a/runs/x/1"), Path("/a/runs/y/1")]))
+    '/a/runs'
+    """
+    return Path(os.path.commonpath([run.absolute().parent for run in runs]))

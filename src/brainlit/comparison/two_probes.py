@@ -1,0 +1,481 @@
+"""Two probes against each other, region by region: pairs of predictions of the same responses on the same TRs.
+
+What makes a minute of a story easy or hard to predict does so for both models, so differences are taken block by block:
+the bootstrap draws the same blocks for both, and the permutation test exchanges the two predictions within blocks. A
+difference of means of two probes that do not share rows, voxels and responses is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from brainlit.encoding import fdr, paired_wilcoxon
+from brainlit.encoding.bootstrap import BLOCK_TRS
+from brainlit.encoding.permutation import block_difference_test
+from brainlit.encoding.probe import ProbeResult, load_probe
+from brainlit.files import atomic_path
+from brainlit.hints import did_you_mean
+from brainlit.results.record import ALL_SUBJECTS, ProbeRecord, load_record
+from brainlit.results.run_directory import write_json_atomic
+from brainlit.results.scores import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Score,
+    block_weights,
+    mean_score,
+    region_replicates,
+    stretch_of,
+)
+
+# --- probe_pairs
+# Pairs of predictions: two probes of one subject that share rows, voxels and responses, or a word on what differs.
+
+
+SAME_RESPONSE = 0.9999
+"""Correlation above which two columns are the same response: they may be scaled by other rows, never other numbers."""
+
+
+class ProbesDifferError(ValueError):
+    """Two probes that cannot be compared; the message names what differs."""
+
+
+@dataclass(frozen=True, eq=False)
+class ProbePair:
+    """Responses and predictions of both probes for one subject, over the voxels that they used.
+
+    Responses have norm 1 and predictions are in the same units: r and R2 do not change, and it does not matter that
+    the two probes may have scaled their voxels by other fitted rows.
+    """
+
+    observed: FloatArray
+    a: FloatArray
+    b: FloatArray
+    groups: IntArray
+    regions: Mapping[str, BoolArray]
+    n_stories: int
+
+
+def probe_files(path: Path) -> dict[str, Path]:
+    """The record file of each subject: of the last epoch that was probed, where a run holds several.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    if path.is_file():
+        return {load_record(path).subject: path}
+    for folder in (path / "probes", path):
+        found = sorted(folder.glob("*/epoch-*.h5"), key=_epoch)
+        if found:
+            last = _epoch(found[-1])
+            return {file.parent.name: file for file in found if _epoch(file) == last}
+    raise FileNotFoundError(
+        f"{path} holds no probe. Give a folder that brainlit probe wrote, a run's folder, or a file"
+        " probes/<subject>/epoch-<n>.h5."
+    )
+
+
+def shared_subjects(files_a: Mapping[str, Path], files_b: Mapping[str, Path], a: Path, b: Path) -> list[str]:
+    """The subjects of both probes.
+
+    Raises
+    ------
+    ProbesDifferError
+        If there is none, or both are the same files.
+    """
+    shared = [subject for subject in sorted(files_a) if subject in files_b]
+    if not shared:
+        raise ProbesDifferError(
+            f"there is nothing to compare: {a} has probes of {', '.join(sorted(files_a))}, {b} of"
+            f" {', '.join(sorted(files_b))}. Probe the same subjects."
+        )
+    if all(files_a[subject].samefile(files_b[subject]) for subject in shared):
+        raise ProbesDifferError(f"there is nothing to compare: {a} and {b} are the same probe. Name two probes.")
+    return shared
+
+
+def read_pair(subject: str, file_a: Path, file_b: Path, region: str | None) -> ProbePair:
+    """Read both probes of a subject, with the regions of the first one (or one region only).
+
+    Raises
+    ------
+    ProbesDifferError
+        If scored rows, voxels or responses differ.
+    ValueError
+        If there is no such region.
+    """
+    records, results = zip(*((load_record(file), load_probe(file)) for file in (file_a, file_b)), strict=True)
+    _require_same_rows(subject, records, results)
+    _require_same_voxels(subject, records, results)
+    used, groups = results[0].used, _numbered(results[0])
+    observed, predicted = zip(*(_scaled(result) for result in results), strict=True)
+    differ = int(((observed[0] * observed[1]).sum(axis=0) < SAME_RESPONSE).sum())
+    if differ:
+        raise ProbesDifferError(
+            f"the responses of {subject} differ in {differ} of {int(used.sum())} voxels; both probes must be scored"
+            " against the same responses. Probe both on the same store."
+        )
+    regions = {name: mask[used] for name, mask in records[0].regions.items()}
+    if region is not None:
+        if region not in regions:
+            raise ValueError(f"{subject} has no region {region!r}. {did_you_mean(region, regions)}")
+        regions = {region: regions[region]}
+    n_stories = len(records[0].facts.get("score_stories", [])) or int(groups[-1]) + 1
+    return ProbePair(observed[0], predicted[0], predicted[1], groups, regions, n_stories)
+
+
+def _require_same_rows(subject: str, records: Sequence[ProbeRecord], results: Sequence[ProbeResult]) -> None:
+    spans = [list(record.facts.get("score_spans", [])) for record in records]
+    if spans[0] != spans[1]:
+        said = " and ".join(", ".join(some) or "nothing" for some in spans)
+        raise ProbesDifferError(
+            f"the two probes of {subject} are scored on other rows: {said}. Score both on the same."
+        )
+    lengths = [np.bincount(_numbered(result)).tolist() for result in results]
+    if lengths[0] != lengths[1]:
+        raise ProbesDifferError(
+            f"the two probes of {subject} score {sum(lengths[0])} and {sum(lengths[1])} TRs of the same stories. Give"
+            " both the same probe.skip_trs."
+        )
+
+
+def _require_same_voxels(subject: str, records: Sequence[ProbeRecord], results: Sequence[ProbeResult]) -> None:
+    sizes = [result.used.size for result in results]
+    if sizes[0] != sizes[1]:
+        raise ProbesDifferError(
+            f"the two probes of {subject} have {sizes[0]} and {sizes[1]} voxels: not the same ones."
+        )
+    differ = int((results[0].used != results[1].used).sum())
+    if differ:
+        raise ProbesDifferError(
+            f"{differ} voxels of {subject} are used in one probe and dropped in the other: they are missing or"
+            " constant in some of the stories. Fit both on the same stories."
+        )
+    first, second = (record.regions for record in records)
+    other = [name for name in first if name in second and (first[name] != second[name]).any()]
+    if other:
+        raise ProbesDifferError(
+            f"the region {other[0]!r} of {subject} has other voxels in the two probes. Probe both on the same store."
+        )
+
+
+def _scaled(result: ProbeResult) -> tuple[FloatArray, FloatArray]:
+    """Responses at norm 1 and the backbone's predictions in the same units, (n_trs, n_used) each."""
+    observed = np.asarray(result.observed[:, result.used], dtype=np.float64)
+    norm = np.sqrt(np.square(observed).sum(axis=0))
+    return observed / norm, np.asarray(result.predictions["backbone"][:, result.used], dtype=np.float64) / norm
+
+
+def _numbered(result: ProbeResult) -> IntArray:
+    """Number of the scored span of each row, from 0: in a record they are counted together with the fitted ones."""
+    return np.cumsum(np.diff(result.score_groups, prepend=result.score_groups[0]) != 0)
+
+
+def _epoch(file: Path) -> int:
+    return int(file.stem.removeprefix("epoch-"))
+
+
+Metric = Literal["r", "r2"]
+METRICS: tuple[Metric, ...] = ("r", "r2")
+FALSE_DISCOVERIES = 0.05
+JSON_FILE, TABLE_FILE = "comparison.json", "comparison.csv"
+COLUMNS = (
+    "subject", "region", "metric", "n_voxels", "a", "b", "difference", "low", "high", "test", "p", "smallest_p", "q",
+    "n_higher", "n_lower", "n_trs", "n_stories", "n_subjects",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """How two probes are compared.
+
+    Parameters
+    ----------
+    metric : 'r' or 'r2'
+        Correlation or 1 - SSE / SST of the backbone alone.
+    bootstrap_trs, permutation_trs : int
+        Rows per block of the interval and of the test.
+    n_bootstraps, n_permutations, seed : int
+    """
+
+    metric: Metric = "r"
+    bootstrap_trs: int = BLOCK_TRS
+    permutation_trs: int = BLOCK_TRS
+    n_bootstraps: int = 2000
+    n_permutations: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(f"metric is {self.metric!r}. {did_you_mean(self.metric, METRICS)}")
+        if min(self.bootstrap_trs, self.permutation_trs, self.n_bootstraps, self.n_permutations) < 1:
+            raise ValueError(
+                f"blocks of {self.bootstrap_trs} and {self.permutation_trs} TRs, {self.n_bootstraps} bootstraps,"
+                f" {self.n_permutations} permutations: each must be at least 1."
+            )
+
+
+@dataclass(frozen=True)
+class RegionDifference:
+    """A against B in one region, of one subject or of the mean over subjects.
+
+    Parameters
+    ----------
+    a, b, difference : Score
+        Means over the voxels; the replicates of the difference are paired.
+    test : 'blocks' or 'wilcoxon'
+        Exchange of predictions within blocks of time (one subject), or signed ranks of the subjects' differences.
+    p, smallest_p, q : float
+        Two-sided; the smallest p that so many blocks, permutations or subjects can give; q is p after the false
+        discovery rate over the regions of this subject.
+    n_higher, n_lower : int
+        Voxels in which A, or B, is better at a false discovery rate of 5 % over the subject's voxels.
+    n_trs, n_stories : int
+        What was scored; of several subjects, of the one with the fewest rows.
+    """
+
+    subject: str
+    region: str
+    n_voxels: int
+    a: Score
+    b: Score
+    difference: Score
+    test: str
+    p: float
+    smallest_p: float
+    q: float
+    n_higher: int
+    n_lower: int
+    n_trs: int
+    n_stories: int
+    n_subjects: int = 1
+
+
+@dataclass(frozen=True)
+class ProbeComparison:
+    """All differences of two probes, and how they were made."""
+
+    a: Path
+    b: Path
+    config: CompareConfig
+    rows: tuple[RegionDifference, ...]
+    notes: tuple[str, ...] = ()
+
+
+def compare_probes(
+    a: Path | str, b: Path | str, region: str | None = None, config: CompareConfig | None = None
+) -> ProbeComparison:
+    """Test, per region and per voxel, whether the backbone of probe A predicts better than that of probe B.
+
+    Parameters
+    ----------
+    a, b : path
+        Folders of `brainlit probe`, run directories (the last epoch that was probed), or record files.
+    region : str, optional
+        Only this one; by default all regions of the records.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a path holds no probe.
+    ProbesDifferError
+        If the probes share no subject, are one and the same, or differ in scored rows, voxels or responses.
+    ValueError
+        If no record has the region, or there are too few rows for the blocks.
+    """
+    config, a, b = config or CompareConfig(), Path(a), Path(b)
+    files_a, files_b = probe_files(a), probe_files(b)
+    shared = shared_subjects(files_a, files_b, a, b)
+    alone = sorted(set(files_a) ^ set(files_b))
+    notes = (f"Left out, because only one of the two probes has them: {', '.join(alone)}.",) if alone else ()
+    rows: list[RegionDifference] = []
+    for subject in shared:
+        rows += _subject_rows(subject, read_pair(subject, files_a[subject], files_b[subject], region), config)
+    return ProbeComparison(a, b, config, (*_over_subjects(rows, shared), *rows), notes)
+
+
+def comparison_table(comparison: ProbeComparison) -> str:
+    """Markdown: one line per subject and region, then what the columns mean."""
+    metric = "r" if comparison.config.metric == "r" else "R2"
+    lines = [
+        f"A: {comparison.a}, B: {comparison.b}",
+        "",
+        f"| subject | region | voxels | {metric} A | {metric} B | A - B (95 % interval) | p | q | A better |"
+        " B better |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in comparison.rows:
+        low, high = row.difference.interval or (np.nan, np.nan)
+        lines.append(
+            f"| {row.subject} | {row.region} | {row.n_voxels} | {row.a.value:.3f} | {row.b.value:.3f} |"
+            f" {row.difference.value:+.3f} ({low:+.3f} to {high:+.3f}) | {row.p:.3g} | {row.q:.3g} | {row.n_higher} |"
+            f" {row.n_lower} |"
+        )
+    return "\n".join([*lines, "", *(f"- {line}" for line in _explained(comparison))])
+
+
+def write_comparison(comparison: ProbeComparison, folder: Path) -> tuple[Path, Path]:
+    """Write comparison.json and comparison.csv into a folder.
+
+    Raises
+    ------
+    FileExistsError
+        If it holds a comparison: nothing is overwritten.
+    """
+    for name in (JSON_FILE, TABLE_FILE):
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder / name} is there already and is not overwritten. Give another --output.")
+    rows = [_plain(row, comparison.config.metric) for row in comparison.rows]
+    whole = {"a": str(comparison.a), "b": str(comparison.b), "config": vars(comparison.config), "rows": rows}
+    file = write_json_atomic(folder / JSON_FILE, {**whole, "explained": _explained(comparison)})
+    with atomic_path(folder / TABLE_FILE) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, fieldnames=COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return file, folder / TABLE_FILE
+
+
+# --- Statistics ---
+
+
+def _subject_rows(subject: str, pair: ProbePair, config: CompareConfig) -> list[RegionDifference]:
+    scores = _paired_scores(pair, config)
+    how: dict[str, Any] = {
+        "score": config.metric,
+        "block_trs": config.permutation_trs,
+        "n_permutations": config.n_permutations,
+        "seed": config.seed,
+    }
+    arrays = (pair.observed, pair.a, pair.b, pair.groups)
+    by_region = block_difference_test(*arrays, regions=pair.regions, **how)
+    by_voxel = block_difference_test(*arrays, **how)
+    found = fdr(by_voxel.p) <= FALSE_DISCOVERIES
+    higher, lower = found & (by_voxel.statistic > 0), found & (by_voxel.statistic < 0)
+    tested = zip(pair.regions.items(), by_region.p, fdr(by_region.p), strict=True)
+    return [
+        RegionDifference(
+            subject,
+            name,
+            int(mask.sum()),
+            *scores[name],
+            test="blocks",
+            p=float(p),
+            smallest_p=by_region.smallest_p,
+            q=float(q),
+            n_higher=int((higher & mask).sum()),
+            n_lower=int((lower & mask).sum()),
+            n_trs=len(pair.groups),
+            n_stories=pair.n_stories,
+        )
+        for (name, mask), p, q in tested
+    ]
+
+
+def _paired_scores(pair: ProbePair, config: CompareConfig) -> dict[str, tuple[Score, Score, Score]]:
+    """A, B and A - B of each region, from the same draws; draw 0 counts every block once."""
+    block_of_row, weights = block_weights(pair.groups, config.bootstrap_trs, config.n_bootstraps, config.seed)
+    stretch = stretch_of(pair.groups, (block_of_row, weights))
+    if stretch is None:
+        raise ValueError(
+            f"the scored stories have too few blocks of {config.bootstrap_trs} TRs for an interval; give a smaller"
+            " --bootstrap_trs."
+        )
+    blocks = (block_of_row, np.concatenate([np.ones_like(weights[:1]), weights]))
+    which = METRICS.index(config.metric)
+    drawn = [region_replicates(pair.observed, p, pair.groups, pair.regions, blocks) for p in (pair.a, pair.b)]
+    scores = {}
+    for name in pair.regions:
+        a, b = (Score(float(own[name][which][0]), own[name][which][1:]).stretched(stretch) for own in drawn)
+        scores[name] = (a, b, a - b)
+    return scores
+
+
+def _over_subjects(rows: Sequence[RegionDifference], subjects: Sequence[str]) -> list[RegionDifference]:
+    """Mean over subjects of the regions that all of them have; nothing for a single subject."""
+    names = dict.fromkeys(row.region for row in rows)
+    by_region = {name: [row for row in rows if row.region == name] for name in names}
+    groups = {name: own for name, own in by_region.items() if len(own) == len(subjects)}
+    if len(subjects) < 2 or not groups:
+        return []
+    test = paired_wilcoxon(np.array([[row.difference.value for row in own] for own in groups.values()]).T)
+    tested = zip(groups.items(), test.p, test.smallest_p, fdr(test.p), strict=True)
+    return [
+        RegionDifference(
+            ALL_SUBJECTS,
+            name,
+            sum(row.n_voxels for row in own),
+            mean_score([row.a for row in own]),
+            mean_score([row.b for row in own]),
+            mean_score([row.difference for row in own]),
+            test="wilcoxon",
+            p=float(p),
+            smallest_p=float(smallest_p),
+            q=float(q),
+            n_higher=sum(row.n_higher for row in own),
+            n_lower=sum(row.n_lower for row in own),
+            n_trs=min(row.n_trs for row in own),
+            n_stories=min(row.n_stories for row in own),
+            n_subjects=len(own),
+        )
+        for (name, own), p, smallest_p, q in tested
+    ]
+
+
+# --- Words ---
+
+
+def _explained(comparison: ProbeComparison) -> list[str]:
+    config, rows = comparison.config, comparison.rows
+    formula = "Pearson r of response and prediction" if config.metric == "r" else "R2 = 1 - SSE / SST"
+    return [*_how(config, formula, rows), *comparison.notes]
+
+
+def _how(config: CompareConfig, formula: str, rows: Sequence[RegionDifference]) -> Iterator[str]:
+    one = [row for row in rows if row.test == "blocks"]
+    people = [row for row in rows if row.test == "wilcoxon"]
+    heard = sorted({f"{row.n_trs} TRs of {_stories(row.n_stories)} ({row.subject})" for row in one})
+    yield f"Mean over voxels of {formula}, ridge on the backbone alone, both on the same {'; '.join(heard)}."
+    yield (
+        f"Intervals: block bootstrap over time within stories, {config.bootstrap_trs}-TR blocks, the same for A and B,"
+        f" {config.n_bootstraps} draws, seed {config.seed}, widened for the number of blocks."
+    )
+    yield (
+        f"p of one subject: A and B exchanged within {config.permutation_trs}-TR blocks, two-sided, (b + 1) / (m + 1)"
+        f" with {config.n_permutations} permutations; the smallest p that can come out is"
+        f" {max(row.smallest_p for row in one):.3g}."
+    )
+    if people:
+        yield (
+            f"p of all: Wilcoxon's signed-rank test of the differences of {people[0].n_subjects} subjects, two-sided;"
+            f" the smallest p that they can give is {max(row.smallest_p for row in people):.3g}."
+        )
+    else:
+        yield "One subject: nothing is shown about other people."
+    yield (
+        f"q: p after the false discovery rate over a subject's regions, {len({row.region for row in one})} here"
+        " (Benjamini-Hochberg). A better, B better: voxels with a difference at a false discovery rate of"
+        f" {FALSE_DISCOVERIES:.0%} over all voxels of a subject."
+    )
+
+
+def _stories(n: int) -> str:
+    return f"{n} story" if n == 1 else f"{n} stories"
+
+
+def _plain(row: RegionDifference, metric: str) -> dict[str, Any]:
+    """A row as plain JSON; what is not a number is None."""
+    score = row.difference.json()
+    numbers = {"a": row.a.value, "b": row.b.value, "p": row.p, "smallest_p": row.smallest_p, "q": row.q}
+    known: dict[str, Any] = {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
+    known |= {"difference": score["value"], "low": score["low"], "high": score["high"], "metric": metric}
+    names = ("subject", "region", "n_voxels", "test", "n_higher", "n_lower", "n_trs", "n_stories", "n_subjects")
+    whole = known | {name: getattr(row, name) for name in names}
+    return {name: whole[name] for name in COLUMNS}

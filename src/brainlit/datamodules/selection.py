@@ -1,0 +1,275 @@
+"""Which voxels of a subject are tuned on, decided without looking at scored data."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+from tqdm.auto import tqdm
+
+from brainlit.demo.streams import random_stream
+from brainlit.encoding.ceiling import Ceiling, CeilingMethod, noise_ceiling
+from brainlit.splits import Roles, Span, make_roles
+from brainlit.store import StoryStore
+from brainlit.store.schema import unknown_name
+
+logger = logging.getLogger(__name__)
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+VOXELS_AT_ONCE = 8192
+"""Ten repeats of 291 TRs of so many voxels are 95 MB; of a whole brain, 1.1 GB."""
+
+
+def heard_any(store: StoryStore, subject: str, stories: Iterable[str]) -> bool:
+    """Whether a subject heard at least one of some stories."""
+    return not set(stories).isdisjoint(store.heard(subject))
+
+
+def select_voxels(
+    store: StoryStore,
+    subject: str,
+    choose: Sequence[Span],
+    min_ceiling: float | None,
+    method: CeilingMethod = "signal_power",
+) -> IntArray:
+    """Columns to tune on: finite and varying in every story and, if asked, with a reliable ceiling above min_ceiling.
+
+    Repeats are read in blocks of voxels.
+
+    Parameters
+    ----------
+    choose : sequence of Span
+        The ceiling is measured on the repeats of these rows and of no others.
+    min_ceiling : float or None
+        Correlation that a perfect model would reach with the mean of the repeats; None asks for no ceiling.
+    method : 'signal_power', 'split_half' or 'explainable_variance'
+        How the ceiling is estimated; `brainlit.encoding.ceiling` has the formulas.
+
+    Raises
+    ------
+    ValueError
+        If min_ceiling is not in 0..1, the subject heard none of `choose` repeatedly, or no voxel is left.
+    """
+    good = store.good_voxels(subject)
+    if not good.any():
+        raise ValueError(f"subject {subject!r} has no voxel that is finite and varies in all stories; leave it out.")
+    if min_ceiling is None:
+        return np.flatnonzero(good).astype(np.int64)
+    if not 0 <= min_ceiling < 1:
+        raise ValueError(f"min_ceiling is {min_ceiling}; a ceiling is a correlation between 0 and 1.")
+    reliable = good & _reliable(store, subject, choose, min_ceiling, method)
+    logger.info("%s: %d of %d voxels have a ceiling above %s", subject, reliable.sum(), good.sum(), min_ceiling)
+    if not reliable.any():
+        raise ValueError(
+            f"no voxel of subject {subject!r} has a reliable noise ceiling above {min_ceiling} on"
+            f" {', '.join(map(str, choose))}; lower min_ceiling."
+        )
+    return np.flatnonzero(reliable).astype(np.int64)
+
+
+def common_columns(store: StoryStore, chosen: Mapping[str, IntArray]) -> dict[str, IntArray]:
+    """The same columns for all subjects: those that were chosen in every one, in order.
+
+    Parameters
+    ----------
+    chosen : mapping of subject to int array
+        From `select_voxels`.
+
+    Raises
+    ------
+    ValueError
+        If the subjects have different numbers of voxels, so that columns are not the same places, or none is common.
+    """
+    counts = ", ".join(f"{subject} {store.n_voxels(subject):,}" for subject in chosen)
+    if len({store.n_voxels(subject) for subject in chosen}) > 1:
+        raise ValueError(
+            f"common_voxels needs responses in a common space, but the subjects have different numbers of voxels:"
+            f" {counts}. Bring all to one space (such as fsaverage5 or fsaverage6), leave out subjects, or set"
+            " common_voxels to false and take a head of kind linear."
+        )
+    first, *others = chosen.values()
+    shared = set(first.tolist()).intersection(*(columns.tolist() for columns in others))
+    common = np.array(sorted(shared), dtype=np.int64)
+    listed = ", ".join(f"{subject} {len(columns):,}" for subject, columns in chosen.items())
+    if not len(common):
+        raise ValueError(
+            f"no voxel is chosen in every subject (chosen: {listed}), so common_voxels leaves none. Lower min_ceiling"
+            " or leave it null, leave out the subject with the fewest voxels, or set common_voxels to false."
+        )
+    logger.info("%d voxels are common to all subjects; chosen in each: %s", len(common), listed)
+    return {subject: common.copy() for subject in chosen}
+
+
+def _reliable(
+    store: StoryStore, subject: str, choose: Sequence[Span], min_ceiling: float, method: CeilingMethod
+) -> npt.NDArray[np.bool_]:
+    return np.concatenate([part.reliable(min_ceiling) for part in ceilings(store, subject, choose, method)])
+
+
+def ceilings(
+    store: StoryStore, subject: str, spans: Sequence[Span], method: CeilingMethod = "signal_power"
+) -> Iterator[Ceiling]:
+    """Noise ceilings of all voxels in order, some voxels at a time; see `choose_repeats` for what they rest on."""
+    n_voxels = store.n_voxels(subject)
+    starts = range(0, n_voxels, VOXELS_AT_ONCE)
+    for start in tqdm(starts, desc=f"ceilings of {subject}", unit="block", leave=False, disable=len(starts) == 1):
+        block = slice(start, min(start + VOXELS_AT_ONCE, n_voxels))
+        repeats, groups = choose_repeats(store, subject, spans, block)
+        yield noise_ceiling(repeats, groups, method=method)
+
+
+def voxel_ceilings(store: StoryStore, subject: str, spans: Sequence[Span], method: CeilingMethod) -> FloatArray:
+    """The highest reachable correlation of every voxel of a subject, shape (n_voxels,); NaN where repeats disagree."""
+    return np.concatenate([part.ceiling_r for part in ceilings(store, subject, spans, method)])
+
+
+def choose_repeats(
+    store: StoryStore, subject: str, choose: Sequence[Span], voxels: slice = slice(None)
+) -> tuple[npt.NDArray[np.float32], IntArray]:
+    """The presentations of all spans that were heard repeatedly, end to end, and which span each row is of.
+
+    Parameters
+    ----------
+    voxels : slice
+        Columns to read.
+
+    Returns
+    -------
+    repeats : array of shape (n_repeats, n_rows, n_columns)
+        As many presentations as the least repeated span has.
+    groups : int array of shape (n_rows,)
+
+    Raises
+    ------
+    ValueError
+        If the subject heard none of the spans repeatedly.
+    """
+    spans = [span for span in choose if store.n_repeats(subject, span.story) > 1]
+    if not spans:
+        named = ", ".join(map(str, choose)) or "none"
+        elsewhere = [story for story in store.story_names if store.n_repeats(subject, story) > 1]
+        raise ValueError(
+            f"a noise ceiling needs repeats, and subject {subject!r} heard no 'choose' span ({named}) repeatedly;"
+            f" repeated are {', '.join(elsewhere) or 'none'}. Give 'choose' such a story (never one that is scored), or"
+            " set min_ceiling to null and take a loss without ceilings."
+        )
+    n_repeats = min(store.n_repeats(subject, span.story) for span in spans)
+    parts = []
+    for span in spans:
+        repeats = store.repeats(subject, span.story, voxels=voxels, repeats=slice(n_repeats))
+        assert repeats is not None
+        parts.append(repeats[:, span.start_tr : span.stop_tr])
+    groups = np.repeat(np.arange(len(spans)), [span.n_trs for span in spans])
+    return np.concatenate(parts, axis=1), groups
+
+
+# --- subjects
+# Whom to tune on, whom only to probe, and how much of the stories to use.
+
+
+def settle_subjects(
+    store: StoryStore, usable: Sequence[str], asked: Sequence[str] | None, held_out: Sequence[str]
+) -> list[str]:
+    """The subjects to tune on; without a wish all usable ones that are not held out.
+
+    Raises
+    ------
+    ValueError
+        If there is none, one is named twice or unknown, or one is to be tuned on and held out.
+    """
+    subjects = [name for name in usable if name not in held_out] if asked is None else list(asked)
+    if not subjects or len(set(subjects)) < len(subjects):
+        raise ValueError(f"subjects are {subjects}; name each subject once, and at least one.")
+    if len(set(held_out)) < len(held_out):
+        raise ValueError(f"held_out_subjects are {list(held_out)}; name each subject once.")
+    for subject in [*subjects, *held_out]:
+        if subject not in store.subject_names:
+            raise unknown_name("subject", subject, store.subject_names)
+    both = sorted(set(subjects) & set(held_out))
+    if both:
+        raise ValueError(
+            f"{', '.join(both)} cannot be tuned on and held out; name a subject in subjects or in held_out_subjects."
+        )
+    return subjects
+
+
+def require_heard(store: StoryStore, subjects: Sequence[str], tune: Sequence[str]) -> None:
+    """Refuse a subject who heard none of the stories to tune on.
+
+    Raises
+    ------
+    ValueError
+        Naming the first such subject and what they did hear.
+    """
+    for subject in subjects:
+        if tune and not heard_any(store, subject, tune):
+            raise ValueError(
+                f"subject {subject!r} heard none of the stories to tune on ({', '.join(tune)}), but"
+                f" {', '.join(store.heard(subject))}. Leave the subject out or tune on one of those."
+            )
+
+
+def with_fraction(roles: Roles, heard: Sequence[Span], fraction: float, seed: int) -> Roles:
+    """Roles with a part of the tuning rows: whole stories in random order, the last one cut.
+
+    The order depends on the seed and the stories' names only, so a smaller part lies inside a larger one, and the
+    number of rows is the fraction of all to half a row. What is left of a span only moves away from other roles.
+
+    Parameters
+    ----------
+    heard : sequence of Span
+        The tuning spans that a subject heard, of which the fraction is taken.
+    fraction : float
+        Above 0, up to 1.
+    """
+    if fraction == 1.0:
+        return roles
+    wanted = max(1, round(fraction * sum(span.n_trs for span in heard)))
+    order = sorted({span.story for span in heard}, key=lambda story: random_stream(seed, "tune order", story).random())
+    kept: dict[Span, Span] = {}
+    for span in sorted(heard, key=lambda span: (order.index(span.story), span.start_tr)):
+        n_trs = min(span.n_trs, wanted)
+        wanted -= n_trs
+        if n_trs:
+            kept[span] = replace(span, stop_tr=span.start_tr + n_trs)
+    tune = tuple(kept[span] for span in heard if span in kept)
+    return replace(roles, by_role={**roles.by_role, "tune": tune})
+
+
+# --- roles
+# The roles of a store's stories, with one sound under two names found out.
+
+
+def settle_roles(
+    store: StoryStore, asked: Mapping[str, Sequence[str]], purge_trs: int, allow: Sequence[str] = ()
+) -> Roles:
+    """The roles that are asked for, checked against the stories of the store.
+
+    Raises
+    ------
+    LeakError, ValueError
+        See `make_roles`.
+    """
+    n_trs_of = {story: store.n_trs(story) for story in store.story_names}
+    return make_roles(asked, n_trs_of, purge_trs, allow, same_length_sounds(store))
+
+
+def same_length_sounds(store: StoryStore) -> dict[str, str]:
+    """SHA-256 of the samples of every story that is as long as another one: only these can be the same sound."""
+    n_samples = {story: store.n_samples(story) for story in store.story_names}
+    shared = {n for n, n_stories in Counter(n_samples.values()).items() if n_stories > 1}
+    return {story: sound_hash(store, story, shared) for story, n in n_samples.items() if n in shared}
+
+
+def sound_hash(store: StoryStore, story: str, lengths: Collection[int]) -> str:
+    """SHA-256 of a story's samples if it is as long as one of `lengths`; else its length, which tells it from them."""
+    n_samples = store.n_samples(story)
+    if n_samples not in lengths:
+        return f"{n_samples} samples"
+    return hashlib.sha256(store.audio(story, 0, n_samples).tobytes()).hexdigest()

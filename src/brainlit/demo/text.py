@@ -1,0 +1,187 @@
+"""Stories written by a grammar: scenes of a few sentences about one category, templates with slots for content words.
+
+The text is nonsense with the statistics that matter: meaning changes slowly (a scene lasts some 20 s, longer than the
+haemodynamic response), any word form occurs in many sentences, and about three words in ten carry meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+# --- lexicon
+# The 96 content words of the demo and what they mean: eight categories, and one vector of meaning for each word.
+
+
+N_DIMENSIONS = 24
+"""Length of a word vector."""
+
+WORD_SPREAD = 0.4
+"""Standard deviation of a word around the centroid of its category, per dimension; centroids have 1."""
+
+VECTOR_SEED = 77
+"""Meaning is one fixed geometry: common to all seeds of the demo, so that seeds differ in text, voices and brains."""
+
+
+class Category(NamedTuple):
+    """The words of one semantic category, by the slot of a sentence that they fill."""
+
+    nouns: tuple[str, ...]
+    verbs: tuple[str, ...]
+    adjectives: tuple[str, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All words of the category: nouns, verbs, adjectives."""
+        return self.nouns + self.verbs + self.adjectives
+
+
+CATEGORIES: MappingProxyType[str, Category] = MappingProxyType(
+    {
+        "animals": Category(
+            ("horse", "rabbit", "wolf", "donkey", "spider", "tiger", "pigeon", "goat"),
+            ("chased", "hunted"),
+            ("furry", "wild"),
+        ),
+        "food": Category(
+            ("bread", "cheese", "butter", "soup", "apple", "pepper", "sugar", "potato"),
+            ("cooked", "tasted"),
+            ("sweet", "salty"),
+        ),
+        "music": Category(
+            ("piano", "guitar", "violin", "trumpet", "drum", "melody", "choir", "opera"),
+            ("sang", "hummed"),
+            ("loud", "musical"),
+        ),
+        "body": Category(
+            ("finger", "shoulder", "stomach", "elbow", "muscle", "tongue", "kidney", "ankle"),
+            ("injured", "bandaged"),
+            ("painful", "swollen"),
+        ),
+        "weather": Category(
+            ("thunder", "cloud", "snow", "storm", "rainbow", "breeze", "lightning", "fog"),
+            ("drenched", "froze"),
+            ("windy", "icy"),
+        ),
+        "vehicles": Category(
+            ("tractor", "bicycle", "train", "airplane", "lorry", "ferry", "truck", "rocket"),
+            ("drove", "parked"),
+            ("speedy", "rusty"),
+        ),
+        "clothing": Category(
+            ("jacket", "sweater", "trousers", "glove", "scarf", "button", "shirt", "slipper"),
+            ("wore", "ironed"),
+            ("woolen", "striped"),
+        ),
+        "money": Category(
+            ("wallet", "coin", "bank", "salary", "loan", "tax", "penny", "invoice"),
+            ("paid", "borrowed"),
+            ("rich", "costly"),
+        ),
+    }
+)
+
+
+@lru_cache(maxsize=1)
+def category_of() -> MappingProxyType[str, str]:
+    """The category of each of the 96 words."""
+    return MappingProxyType({word: name for name, category in CATEGORIES.items() for word in category.words})
+
+
+@lru_cache(maxsize=1)
+def word_vectors() -> MappingProxyType[str, npt.NDArray[np.float64]]:
+    """The meaning of each of the 96 words: an array of shape (24,).
+
+    A word is the centroid of its category, N(0, I), plus 0.4 N(0, I). The mean over the lexicon is taken off, so that
+    the sum over the words of a stretch of speech says what was talked about and not how fast.
+    """
+    rng = np.random.default_rng(VECTOR_SEED)
+    centroids = rng.standard_normal((len(CATEGORIES), N_DIMENSIONS))
+    n_words = len(category_of())
+    table = np.repeat(centroids, n_words // len(CATEGORIES), axis=0)
+    table = table + WORD_SPREAD * rng.standard_normal((n_words, N_DIMENSIONS))
+    table -= table.mean(axis=0)
+    table.setflags(write=False)
+    return MappingProxyType(dict(zip(category_of(), table, strict=True)))
+
+
+STRAY_WORD_SHARE = 0.1
+"""Share of slots filled from a random category and not from that of the scene."""
+
+FILLER_SHARE = 0.2
+"""Share of sentences without any content word."""
+
+SENTENCES_PER_SCENE = (4, 7)
+
+TEMPLATES = (
+    "The {A} {N} and the {N} were not far from the {A} {N}.",
+    "She {V} the {A} {N} before anyone had seen the {N}.",
+    "In the end it was the {A} {N} that they {V}.",
+    "He said that the {N} was as {A} as the {N} of his {N}.",
+    "There was one more {N} next to the {A} {N}.",
+    "Nobody {V} the {N}, and so the {A} {N} was left.",
+    "We talked about the {N}, about the {N}, and then the {N}.",
+    "My mother remembered the {A} {N} and how they {V} it.",
+    "If you ask me, that {A} {N} was too {A}.",
+    "They {V} some {N} while others {V} the {N}.",
+    "The {A} {N} was like a kind of {A} {N}.",
+    "Every morning the {N}, and every evening the {A} {N}.",
+    "You could tell by the {N} that the {N} was {A}.",
+    "First came the {N}, the {A} one, then the {A} {N}.",
+    "My brother {V} the {N} because of the {A} {N}.",
+    "From the road we saw the {N} and the {A} {N}.",
+    "So they {V} the {N}, the {N}, and then the {N}.",
+    "This {N} was {A}, but that {N} was {A}.",
+    "Between the {N} and the {N} there was the {A} {N}.",
+    "Have you ever {V} the {A} {N} with the {N}?",
+)
+
+FILLERS = (
+    "And then for quite a while nobody said anything at all.",
+    "I did not know what to do about it, and neither did she.",
+    "Well, that is how it was in those years.",
+    "He looked at me as if I should have known.",
+    "It was late, and we were all very tired by then.",
+    "You may think what you like, but this is how I remember it.",
+    "She asked me to wait for her, so I waited.",
+    "After that, things were never quite the same again.",
+    "To be honest, I could not believe it myself.",
+    "But let me go back to where it all began.",
+)
+
+_SLOT = re.compile(r"\{([NVA])\}")
+
+
+def write_story(rng: np.random.Generator, n_words: int) -> str:
+    """Scene after scene until the story has at least n_words words; one line of text, sentences end in '.' or '?'."""
+    if n_words < 1:
+        raise ValueError(f"n_words is {n_words}; a story needs at least one word.")
+    sentences: list[str] = []
+    total = 0
+    topic = ""
+    while total < n_words:
+        topic = str(rng.choice([name for name in CATEGORIES if name != topic]))
+        for _ in range(int(rng.integers(SENTENCES_PER_SCENE[0], SENTENCES_PER_SCENE[1] + 1))):
+            if total < n_words:
+                sentences.append(write_sentence(rng, topic))
+                total += len(sentences[-1].split())
+    return " ".join(sentences)
+
+
+def write_sentence(rng: np.random.Generator, topic: str) -> str:
+    """One sentence of a scene about a category, or a filler."""
+    if rng.random() < FILLER_SHARE:
+        return str(rng.choice(FILLERS))
+    return _SLOT.sub(lambda slot: _content_word(rng, topic, slot.group(1)), str(rng.choice(TEMPLATES)))
+
+
+def _content_word(rng: np.random.Generator, topic: str, slot: str) -> str:
+    name = str(rng.choice(list(CATEGORIES))) if rng.random() < STRAY_WORD_SHARE else topic
+    category = CATEGORIES[name]
+    words = {"N": category.nouns, "V": category.verbs, "A": category.adjectives}[slot]
+    return str(rng.choice(words))

@@ -1,0 +1,281 @@
+"""A region's parts as shares of the joint R2 that endless data would give, with intervals that cover them.
+
+The parts of a probe shrink where rows are few: held-out R2 pays for the noise in the weights and for the shrinkage that
+ridge puts on them, more so for larger models, so unique parts shrink most. Here neither enters. Weights are fitted by
+least squares, so that their mean over fit stories is what endless data would give. The score is the covariance of
+held-out responses and predictions instead of a squared error: c_m, the sum over voxels and scored rows of
+y * (X_m b_m). As b_m is fitted on other stories, its noise does not change the mean of c_m, which is the variance that
+the bands of model m explain of the responses. The parts made of the c_m (see `partition`), over the c of the joint
+model, are the shares. For prediction least squares is poor, and c_m does not say how well a finite model predicts: that
+is the probe's R2.
+
+Intervals are +- t sqrt(V), V being the variance of the linearised ratio. What the noise of the fit adds to c_m is a sum
+over pairs of a block of scored rows a and a block of fitted rows b, k_ab = sum_v y_a' X_a (X'X)^-1 X_b' e_b, with e the
+residuals of the fit times sqrt(n / (n - n_columns)). Blocks of both kinds are drawn, so
+
+    V = sum_a s_a^2 + sum_b (sum_a k_ab)^2 - sum_ab k_ab^2,
+
+s_a being what the scored block adds to c_m (errors clustered two ways: Cameron, Gelbach & Miller 2011). The second term
+is about as large as the first where stories are few: an interval that holds the predictions fixed is too short.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.encoding.arrays import Array, FloatArray, IntArray
+from brainlit.encoding.bands import prepare_band
+from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.partition import model_name, order_bands, partition_variance, subsets
+from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets, prepare_rows, prepare_targets
+from brainlit.encoding.statistics import cut_blocks
+
+log = logging.getLogger(__name__)
+
+TRS_PER_COLUMN = 4
+"""Fitted rows for every column of the joint model; with fewer, bands are cut to their leading components."""
+MIN_SCORED_BLOCKS = 10
+NULL = 1e-9
+"""Components with less than this share of the largest one's variance are rounding."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """An estimate with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def covers(self, value: float) -> bool:
+        """Whether the value lies inside the interval."""
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True, eq=False)
+class RegionShares:
+    """The partition of a region with endless data.
+
+    Parameters
+    ----------
+    parts : mapping of part ('backbone', 'backbone&low_level', ...) to Share
+        Shares of the joint R2; their values add up to 1, each may be negative.
+    joint_r2 : Share
+        Share of the responses' variance that all bands together would explain with endless data; not divided by any
+        ceiling.
+    low_level_share : Share or None
+        (R2_B + R2_L - R2_BL) / R2_B of the same quantities; None without backbone or low-level band, and where the
+        backbone explains nothing.
+    n_columns : mapping of band to its columns after delays and reduction
+    kept_variance : float
+        Share of the bands' variance that these columns hold (the smallest of any band).
+    is_cut : bool
+        Whether there were too few fitted rows for all columns. The shares are then those of the bands' leading
+        components, and intervals are not calibrated for the whole bands, even where most variance is kept.
+    n_voxels, n_fit_trs, n_scored_blocks : int
+    """
+
+    parts: Mapping[str, Share]
+    joint_r2: Share
+    low_level_share: Share | None
+    n_columns: Mapping[str, int]
+    kept_variance: float
+    is_cut: bool
+    n_voxels: int
+    n_fit_trs: int
+    n_scored_blocks: int
+
+
+def region_shares(
+    bands: Mapping[str, Array],
+    Y: Array,
+    groups: npt.ArrayLike,
+    fit: npt.ArrayLike,
+    score: npt.ArrayLike,
+    config: ProbeConfig | None = None,
+    *,
+    block_trs: int = 15,
+    level: float = 0.95,
+) -> RegionShares:
+    """Parts of the joint R2 of a region as endless data would give them; see the module's text for the formulas.
+
+    Cost: no search; one decomposition per band and per model, and n_fit x n_scored x (n_columns + n_voxels)
+    multiplications per model for the interval. Of the probe's settings, delays, skipped rows and keep_variance count.
+
+    The intervals say what other minutes of such stories and of the same people would give. They say nothing of other
+    people, and nothing of voxels that were picked by their score on the scored rows.
+
+    Parameters
+    ----------
+    bands, groups, fit, score, config
+        As for `run_probe`.
+    Y : array of shape (n_trs, n_voxels)
+        The region's voxels; sums run over all of them, in units of their sd on the fitted rows. Voxels that are not
+        finite or constant are left out.
+    block_trs : int
+        Rows per block, longer than the responses remember.
+    level : float
+        Coverage of the intervals.
+
+    Raises
+    ------
+    LeakError
+        If a group is both fitted and scored.
+    ValueError
+        If shapes, bands or masks make no sense, there are fewer than MIN_SCORED_BLOCKS blocks of scored rows, or the
+        bands explain nothing of the region (the joint covariance is not positive), so that there is nothing to share.
+    """
+    settings = config or ProbeConfig()
+    names = order_bands(bands)
+    rows = prepare_rows(groups, fit, score, settings.skip_trs, len(Y))
+    targets = prepare_targets(np.asarray(Y), rows)
+    blocks = [_starts(labels, block_trs) for labels in (rows.score_groups, rows.fit_groups)]
+    _check(len(blocks[0]), block_trs, level)
+    used = {band: prepare_band(bands[band], rows.groups, rows.fit, rows.used, settings.delays_trs) for band in names}
+    columns, kept, is_cut = _leading_components(used, rows, settings.keep_variance)
+    sums = [_covariance([columns[band] for band in members], rows, targets, blocks) for members in subsets(names)]
+    parts, joint_r2, low_level = _share_out(names, sums, _block_variance(targets, blocks[0]), level)
+    return RegionShares(
+        parts=parts,
+        joint_r2=joint_r2,
+        low_level_share=low_level,
+        n_columns={band: X.shape[1] for band, X in columns.items()},
+        kept_variance=kept,
+        is_cut=is_cut,
+        n_voxels=targets.score.shape[1],
+        n_fit_trs=int(rows.fit.sum()),
+        n_scored_blocks=len(blocks[0]),
+    )
+
+
+def _check(n_blocks: int, block_trs: int, level: float) -> None:
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level is {level}; the coverage of an interval is between 0 and 1.")
+    if n_blocks < MIN_SCORED_BLOCKS:
+        raise ValueError(
+            f"{n_blocks} blocks of {block_trs} scored rows; an interval needs at least {MIN_SCORED_BLOCKS}."
+            " Score more rows, or read the parts of the probe without an interval."
+        )
+
+
+def _starts(labels: IntArray, block_trs: int) -> IntArray:
+    return np.array([block[0] for block in cut_blocks(labels, block_trs)])
+
+
+def _leading_components(
+    prepared: Mapping[str, Array], rows: ProbeRows, keep_variance: float
+) -> tuple[dict[str, FloatArray], float, bool]:
+    """Each band's leading components, (n_used, k), the share of variance they keep, and whether rows were too few.
+
+    All bands are cut at the same share of their variance: at keep_variance, or earlier where the columns of all bands
+    would be more than rows / TRS_PER_COLUMN. Responses are not looked at.
+    """
+    spectra, vectors = {}, {}
+    for band, X in prepared.items():
+        fitted = X[rows.fit_of_used].astype(np.float64)
+        lam, V = np.linalg.eigh(fitted.T @ fitted)
+        spectra[band], vectors[band] = np.maximum(lam[::-1], 0.0), V[:, ::-1]
+    before = {band: (np.cumsum(lam) - lam) / max(lam.sum(), np.finfo(float).tiny) for band, lam in spectra.items()}
+    real = {band: (lam > NULL * lam[0]) & (before[band] < keep_variance) for band, lam in spectra.items()}
+    budget = int(rows.fit.sum()) // TRS_PER_COLUMN
+    wanted = np.sort(np.concatenate([before[band][real[band]] for band in prepared]))
+    cut = np.inf if wanted.size <= budget else wanted[budget]
+    keep = {band: real[band] & (before[band] < cut) for band in prepared}
+    columns = {band: X.astype(np.float64) @ vectors[band][:, keep[band]] for band, X in prepared.items()}
+    shares = [spectra[band][keep[band]].sum() / spectra[band].sum() for band in prepared if spectra[band].any()]
+    kept = float(min(shares, default=1.0))
+    if wanted.size > budget:
+        log.warning(
+            "%d columns are too many for %d fitted rows; bands are cut to their leading components (%.1f %% of their"
+            " variance), and the shares are those of these components. Fit at least %d rows for whole bands.",
+            *(wanted.size, rows.fit.sum(), 100.0 * kept, TRS_PER_COLUMN * wanted.size),
+        )
+    return columns, kept, wanted.size > budget
+
+
+def _covariance(
+    Xs: Sequence[FloatArray], rows: ProbeRows, targets: ProbeTargets, blocks: Sequence[IntArray]
+) -> tuple[FloatArray, FloatArray]:
+    """Scored blocks' parts of c_m, (n_scored_blocks,), and k_ab, (n_scored_blocks, n_fit_blocks), of one model."""
+    X = np.concatenate(Xs, axis=1)
+    y_fit, y_score = targets.fit.astype(np.float64), targets.score.astype(np.float64)
+    U, to_basis = _orthonormal(X[rows.fit_of_used])
+    Q = X[rows.score_of_used] @ to_basis
+    Z = U.T @ y_fit
+    n_free = len(U) - U.shape[1] - np.unique(rows.fit_groups).size
+    residuals = (y_fit - U @ Z) * np.sqrt(len(U) / max(n_free, 1))
+    scored = np.add.reduceat((y_score * (Q @ Z)).sum(axis=1), blocks[0])
+    return scored, _pairs(Q, U, targets.score, residuals, blocks)
+
+
+def _pairs(Q: Array, U: Array, y: Array, residuals: Array, blocks: Sequence[IntArray]) -> FloatArray:
+    """k_ab, scored block by scored block; float32 will do for a variance."""
+    Q, U, y, residuals = (np.ascontiguousarray(values, dtype=np.float32) for values in (Q, U, y, residuals))
+    rows = [slice(*edges) for edges in pairwise([*blocks[0], len(Q)])]
+    sums = [((Q[block] @ U.T) * (y[block] @ residuals.T)).sum(axis=0, dtype=np.float64) for block in rows]
+    return np.add.reduceat(np.stack(sums), blocks[1], axis=1)
+
+
+def _orthonormal(F: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Orthonormal basis of the columns of F, and the matrix that takes columns to it."""
+    lam, V = np.linalg.eigh(F.T @ F)
+    real = lam > NULL * max(lam[-1] if lam.size else 0.0, np.finfo(float).tiny)
+    to_basis = V[:, real] / np.sqrt(lam[real])
+    return F @ to_basis, to_basis
+
+
+def _block_variance(targets: ProbeTargets, starts: IntArray) -> FloatArray:
+    """Sum of squares of the scored responses in each block, (n_scored_blocks,)."""
+    return np.asarray(np.add.reduceat(np.square(targets.score, dtype=np.float64).sum(axis=1), starts))
+
+
+def _share_out(
+    names: tuple[str, ...], sums: Sequence[tuple[FloatArray, FloatArray]], variance: FloatArray, level: float
+) -> tuple[dict[str, Share], Share, Share | None]:
+    """Parts over the joint c, the joint c over the variance, and the low-level share, from the c_m of all models."""
+    scored = np.stack([*(by_block for by_block, _ in sums), variance])
+    pairs = np.stack([*(by_pair for _, by_pair in sums), np.zeros_like(sums[0][1])])
+    *each, total = np.eye(len(scored))
+    c = dict(zip(map(model_name, subsets(names)), each, strict=True))
+    joint = c[model_name(names)]
+    if joint @ scored.sum(axis=1) <= 0:
+        raise ValueError(
+            "the bands together explain nothing of these voxels on the scored rows, so there is no R2 to share out;"
+            " choose voxels that the probe predicts."
+        )
+    parts = {part: _ratio(w, joint, scored, pairs, level) for part, w in partition_variance(c, names).items()}
+    low_level = None
+    if {"backbone", "low_level"} <= set(names) and c["backbone"] @ scored.sum(axis=1) > 0:
+        shared = c["backbone"] + c["low_level"] - c["backbone+low_level"]
+        low_level = _ratio(shared, c["backbone"], scored, pairs, level)
+    return parts, _ratio(joint, total, scored, pairs, level), low_level
+
+
+def _ratio(part: FloatArray, whole: FloatArray, scored: FloatArray, pairs: FloatArray, level: float) -> Share:
+    """Ratio of two weighted sums of the c_m, with its t interval.
+
+    Parameters
+    ----------
+    part, whole : arrays of shape (n_sums,)
+        Weights of the sums in numerator and denominator.
+    scored : array of shape (n_sums, n_scored_blocks)
+    pairs : array of shape (n_sums, n_scored_blocks, n_fit_blocks)
+    """
+    from scipy.stats import t as student
+
+    totals = scored.sum(axis=1)
+    value = float(part @ totals / (whole @ totals))
+    slope = (part - value * whole) / (whole @ totals)
+    n_blocks = scored.shape[1]
+    by_pair = np.tensordot(slope, pairs, axes=1)
+    scored_variance = np.square(slope @ scored).sum() * n_blocks / (n_blocks - 1)
+    fit_variance = np.square(by_pair.sum(axis=0)).sum()
+    variance = max(scored_variance + fit_variance - np.square(by_pair).sum(), scored_variance, fit_variance)
+    half = float(student.ppf((1.0 + level) / 2.0, n_blocks - 1) * np.sqrt(variance))
+    return Share(value, value - half, value + half)

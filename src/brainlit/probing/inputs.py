@@ -1,0 +1,303 @@
+"""What a probe of one subject needs from the store: responses, stimulus bands, roles of the rows, noise ceiling."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning.pytorch.utilities import move_data_to_device
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from brainlit.datamodules.selection import ceilings
+from brainlit.features import sub_band_columns
+from brainlit.splits import Span
+from brainlit.store import StoryStore
+
+BoolArray = npt.NDArray[np.bool_]
+Float32Array = npt.NDArray[np.float32]
+
+STIMULUS_BANDS = ("low_level", "semantic")
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """Rows of the spans that one subject heard, fit spans first.
+
+    Parameters
+    ----------
+    rows : bool array of shape (n_rows_of_all_spans,)
+        Which rows of the features this subject heard.
+    stimulus : mapping of band or sub-band to float32 array (n_trs, n_features)
+    responses : float32 array of shape (n_trs, n_voxels)
+        NaN in columns that are not good in every story.
+    groups : int array of shape (n_trs,)
+        Number of the span of each row.
+    fit, score : bool arrays of shape (n_trs,)
+    ceiling : array of shape (n_voxels,) or None
+    facts : mapping
+        Spans, rows and repeats as plain JSON.
+    """
+
+    rows: BoolArray
+    stimulus: Mapping[str, Float32Array]
+    responses: Float32Array
+    groups: npt.NDArray[np.int64]
+    fit: BoolArray
+    score: BoolArray
+    ceiling: npt.NDArray[np.float64] | None
+    facts: Mapping[str, Any]
+
+
+def probe_data(
+    store: StoryStore,
+    subject: str,
+    fit_spans: Sequence[Span],
+    score_spans: Sequence[Span],
+    skip_trs: int,
+    *,
+    sub_bands: bool = False,
+) -> ProbeData:
+    """Read what a probe of one subject needs.
+
+    Voxels are those with data in every story; scored rows take no part in choosing them. The ceiling comes from the
+    repeats of the scored stories and is for dividing only.
+
+    Parameters
+    ----------
+    skip_trs : int
+        First rows of each span, which the probe leaves out of the score; left out of the ceiling too.
+    sub_bands : bool
+        Give the low-level band in parts ('low_level/spectral', ...), as `ProbeConfig.sub_bands` needs it.
+
+    Raises
+    ------
+    ValueError
+        If the subject heard no story to fit on, or none to score on.
+    """
+    spans = [*fit_spans, *score_spans]
+    parts = [store.responses(subject, span.story, span.start_tr, span.stop_tr) for span in spans]
+    heard = [part is not None for part in parts]
+    _check_heard(subject, heard, fit_spans, score_spans)
+    lengths = np.array([span.stop_tr - span.start_tr for span in spans])
+    is_fit = np.arange(len(spans)) < len(fit_spans)
+    rows = np.repeat(heard, lengths)
+    groups = np.repeat(np.arange(len(spans)), lengths)[rows]
+    responses = np.concatenate([part for part in parts if part is not None])
+    responses[:, ~store.good_voxels(subject)] = np.nan
+    kept = [span for span, has in zip(spans, heard, strict=True) if has]
+    ceiling, repeat_facts = score_ceiling(store, subject, [s for s in kept if s in set(score_spans)], skip_trs)
+    return ProbeData(
+        rows=rows,
+        stimulus=_stimulus(store, kept, sub_bands),
+        responses=responses,
+        groups=groups,
+        fit=is_fit[groups],
+        score=~is_fit[groups],
+        ceiling=ceiling,
+        facts=_span_facts(kept, set(fit_spans)) | repeat_facts,
+    )
+
+
+def score_ceiling(
+    store: StoryStore, subject: str, spans: Sequence[Span], skip_trs: int
+) -> tuple[npt.NDArray[np.float64] | None, dict[str, Any]]:
+    """Noise ceiling of the scored rows that were heard repeatedly, and what it rests on; None without repeats."""
+    rows = [Span(s.story, s.start_tr + skip_trs, s.stop_tr) for s in spans if s.stop_tr > s.start_tr + skip_trs]
+    repeated = [span for span in rows if store.n_repeats(subject, span.story) > 1]
+    if not repeated:
+        return None, {"n_repeats": 0}
+    parts = list(ceilings(store, subject, repeated))
+    facts = {
+        "n_repeats": parts[0].n_repeats,
+        "ceiling_stories": list(dict.fromkeys(span.story for span in repeated)),
+        "n_without_ceiling": sum(part.n_negative for part in parts),
+    }
+    return np.concatenate([part.ceiling_r for part in parts]), facts
+
+
+def fingerprint(*parts: Any) -> str:
+    """Short hash of arrays (dtype, shape, bytes) and JSON values."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:20]
+
+
+def _stimulus(store: StoryStore, spans: Sequence[Span], sub_bands: bool) -> dict[str, Float32Array]:
+    bands: dict[str, Float32Array] = {}
+    for kind in STIMULUS_BANDS:
+        values = np.concatenate([store.band(s.story, kind)[s.start_tr : s.stop_tr] for s in spans])  # type: ignore[arg-type]
+        if kind == "low_level" and sub_bands:
+            parts = sub_band_columns(store.band_columns("low_level"))
+            bands |= {f"low_level/{name}": values[:, columns] for name, columns in parts.items()}
+        elif values.shape[1]:
+            bands[kind] = values
+    return bands
+
+
+def _span_facts(spans: Sequence[Span], fit_spans: set[Span]) -> dict[str, Any]:
+    fit, score = [s for s in spans if s in fit_spans], [s for s in spans if s not in fit_spans]
+    return {
+        "fit_spans": [str(span) for span in fit],
+        "score_spans": [str(span) for span in score],
+        "score_stories": list(dict.fromkeys(span.story for span in score)),
+    }
+
+
+def _check_heard(subject: str, heard: Sequence[bool], fit_spans: Sequence[Span], score_spans: Sequence[Span]) -> None:
+    for role, spans, has in (
+        ("fit", fit_spans, heard[: len(fit_spans)]),
+        ("score", score_spans, heard[len(fit_spans) :]),
+    ):
+        if not any(has):
+            listed = ", ".join(str(span) for span in spans) or "none"
+            raise ValueError(
+                f"subject {subject} heard none of the stories to {role} ({listed}), so it cannot be probed. Give it"
+                f" stories in data.roles.{role}, or leave it out of data.subjects."
+            )
+
+
+# --- state
+# Borrow what is global and give it back: random states, module modes, torch threads.
+
+
+@contextmanager
+def borrowed_state(module: nn.Module) -> Iterator[None]:
+    """Let the block do what it likes to the random states, to train/eval modes and to torch's thread count.
+
+    Everything is put back as it was when the block ends, also when it raises: each submodule gets its own mode back
+    (a frozen part that was in eval mode stays there), and training goes on with the random numbers that it would have
+    drawn without the block.
+    """
+    modes = {part: part.training for part in module.modules()}
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - the global state is what is borrowed
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    n_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.set_rng_state(torch_state)
+        if cuda_states:
+            torch.cuda.set_rng_state_all(cuda_states)
+        if torch.get_num_threads() != n_threads:
+            torch.set_num_threads(n_threads)
+
+
+# --- layer_features
+# Hidden states per scanner row, from the stretches of sound that training uses ('segment' mode).
+
+
+class PoolsStates(Protocol):
+    """What the probe needs of a LightningModule."""
+
+    def pooled_states(self, batch: dict[str, Any], layers: Sequence[int]) -> Tensor:
+        """Tensor of shape (n_layers_asked, batch, n_bins, hidden_size)."""
+        ...
+
+
+def layer_features(
+    module: nn.Module,
+    datamodule: Any,
+    spans: Sequence[Span],
+    layers: Sequence[int],
+    progress: bool = True,
+) -> dict[int, Float32Array]:
+    """One feature vector per layer and row, for all rows of the spans, in their order.
+
+    Parameters
+    ----------
+    module : LightningModule with `pooled_states`
+        Put into eval mode for the forward passes; mode and random states come back, whatever happens.
+    datamodule : StoryDataModule
+        Gives `evaluation_batches(spans)`, which cover each row once, and `story_names`.
+    spans : sequence of Span
+    layers : sequence of int
+        Hidden states, 0 being the input of the first layer; no negative numbers.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    dict of layer to float32 array of shape (n_rows, hidden_size); n_rows is the sum of the spans' rows.
+
+    Raises
+    ------
+    ValueError
+        If a layer number is negative.
+    RuntimeError
+        If the batches leave out a row, or a state is not finite.
+    """
+    if any(layer < 0 for layer in layers):
+        raise ValueError(f"layers are {list(layers)}; count them from 0 (the input of the first layer).")
+    sink = _RowSink(spans, list(datamodule.story_names), len(layers))
+    device = next(module.parameters()).device
+    with borrowed_state(module), torch.inference_mode():
+        module.eval()
+        batches = datamodule.evaluation_batches(spans)
+        for batch in tqdm(batches, desc="hidden states", unit="batch", leave=False, disable=not progress):
+            states = module.pooled_states(move_data_to_device(batch, device), list(layers))  # type: ignore[operator]
+            sink.put(batch, states.float().cpu().numpy())
+    return dict(zip(layers, sink.whole(), strict=True))
+
+
+def n_rows(spans: Sequence[Span]) -> int:
+    """Rows of all spans together."""
+    return sum(span.stop_tr - span.start_tr for span in spans)
+
+
+class _RowSink:
+    """Collects the target rows of batches into one array per layer, (n_layers, n_rows, hidden_size)."""
+
+    def __init__(self, spans: Sequence[Span], story_names: Sequence[str], n_layers: int) -> None:
+        self.spans, self.story_names, self.n_layers = list(spans), story_names, n_layers
+        self.starts = np.cumsum([0, *(span.stop_tr - span.start_tr for span in spans)])
+        self.filled = np.zeros(int(self.starts[-1]), dtype=np.bool_)
+        self.values: Float32Array | None = None
+
+    def put(self, batch: dict[str, Any], states: Float32Array) -> None:
+        """Keep each row's last bins (the first ones are context), except masked rows and rows of other spans."""
+        if not np.isfinite(states).all():
+            raise RuntimeError("hidden states hold NaN or infinite values: training has diverged; lower the rates.")
+        if self.values is None:
+            self.values = np.zeros((self.n_layers, len(self.filled), states.shape[-1]), dtype=np.float32)
+        row_mask = batch["row_mask"].cpu().numpy()
+        rows_of = states[:, :, states.shape[2] - row_mask.shape[1] :]
+        for k, (story, first) in enumerate(zip(batch["story"].tolist(), batch["first_tr"].tolist(), strict=True)):
+            rows = np.flatnonzero(row_mask[k])
+            self._place(self.story_names[story], first + rows, rows_of[:, k, rows])
+
+    def _place(self, story: str, trs: npt.NDArray[np.int64], values: Float32Array) -> None:
+        assert self.values is not None
+        for span, start in zip(self.spans, self.starts[:-1], strict=True):
+            inside = (trs >= span.start_tr) & (trs < span.stop_tr)
+            if span.story == story and inside.any():
+                at = start + trs[inside] - span.start_tr
+                self.values[:, at] = values[:, inside]
+                self.filled[at] = True
+
+    def whole(self) -> list[Float32Array]:
+        """The arrays, one per layer, once every row has come."""
+        if self.values is None or not self.filled.all():
+            missing = int((~self.filled).sum())
+            raise RuntimeError(
+                f"{missing} of {len(self.filled)} rows have no hidden state: evaluation_batches must cover every row"
+                " of the spans."
+            )
+        return list(self.values)

@@ -1,0 +1,136 @@
+"""`brainlit probe --shares`: each region's parts as endless data would give them, with intervals."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm.auto import tqdm
+
+from brainlit.files import atomic_path
+from brainlit.results.scores import regions_with_all
+from brainlit.results.style import part_label
+
+if TYPE_CHECKING:
+    from brainlit.encoding.asymptotic_partition import RegionShares, Share
+    from brainlit.probing.engine import ProbeEngine
+
+
+FILE = "shares.csv"
+COLUMNS = (
+    "subject", "region", "part", "value", "low", "high", "n_voxels", "n_fit_trs", "n_scored_blocks", "kept_variance",
+    "is_cut",
+)  # fmt: skip
+JOINT, LOW_LEVEL = "joint_r2", "low_level_share"
+
+
+@dataclass(frozen=True)
+class SubjectShares:
+    """The shares of one region of one subject, or why there are none."""
+
+    subject: str
+    region: str
+    found: RegionShares | None
+    why_not: str = ""
+
+    def shares(self) -> dict[str, Share]:
+        """By part, then the joint R2 and the low-level share."""
+        if self.found is None:
+            return {}
+        more = {JOINT: self.found.joint_r2, LOW_LEVEL: self.found.low_level_share}
+        return {**self.found.parts, **{name: share for name, share in more.items() if share is not None}}
+
+
+def measure_shares(
+    engine: ProbeEngine, features: npt.NDArray[np.float32], datamodule: Any, subjects: Sequence[str]
+) -> list[SubjectShares]:
+    """The shares of every region of every subject; see `encoding.shares`.
+
+    Parameters
+    ----------
+    features : array of shape (n_rows, n_features)
+        The compared layer, a row per TR of `engine.spans(datamodule)`.
+    """
+    found = []
+    for subject in tqdm(subjects, desc="shares", unit="subject", leave=False):
+        data, person = engine.subject_data(datamodule, subject), datamodule.store.subject(subject)
+        bands = {"backbone": features[data.rows], **data.stimulus}
+        good = np.asarray(np.isfinite(data.responses).all(axis=0))
+        for region, mask in regions_with_all(person.regions, good).items():
+            shares, why_not = _of_region(bands, data.responses[:, mask], data, engine)
+            found.append(SubjectShares(subject, region, shares, why_not))
+    return found
+
+
+def _of_region(
+    bands: Mapping[str, npt.NDArray[np.float32]], responses: npt.NDArray[np.float32], data: Any, engine: ProbeEngine
+) -> tuple[RegionShares | None, str]:
+    """Where there is nothing to share out, or too little to say so, the reason in words."""
+    from brainlit.encoding import region_shares
+
+    try:
+        return region_shares(bands, responses, data.groups, data.fit, data.score, engine.config), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def write_shares(shares: Sequence[SubjectShares], folder: Path) -> Path:
+    """One row for every part of every region of every subject, as CSV."""
+    path = folder / FILE
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for one in shares:
+            for part, share in one.shares().items():
+                about = one.found
+                assert about is not None
+                size = (about.n_voxels, about.n_fit_trs, about.n_scored_blocks, about.kept_variance, about.is_cut)
+                writer.writerow([one.subject, one.region, part, share.value, share.low, share.high, *size])
+    return path
+
+
+def shares_table(shares: Sequence[SubjectShares]) -> str:
+    """Markdown: regions down the page, parts across it, and what they rest on."""
+    return "\n".join(_lines(shares))
+
+
+def _lines(shares: Sequence[SubjectShares]) -> Iterator[str]:
+    parts = list(dict.fromkeys(part for one in shares for part in one.shares()))
+    if parts:
+        yield f"| subject | region | voxels | {' | '.join(_label(part) for part in parts)} |"
+        yield "|---" * (len(parts) + 3) + "|"
+    for one in shares:
+        if one.found is not None:
+            cells = [_cell(one.shares().get(part)) for part in parts]
+            yield f"| {one.subject} | {one.region} | {one.found.n_voxels} | {' | '.join(cells)} |"
+    if parts:
+        yield ""
+        yield (
+            "- shares: parts of the R2 of all bands together as endless data would give them (least squares, covariance"
+            " of held-out responses and predictions; docs/calibration.md), [low, high]: 95 % interval over other"
+            " minutes of such stories, noise of the fit included"
+        )
+    cut = [one for one in shares if one.found is not None and one.found.is_cut]
+    if cut:
+        kept = min(one.found.kept_variance for one in cut if one.found is not None)
+        yield (
+            f"- bands were cut to their leading components ({100 * kept:.0f} % of their variance at least), because"
+            " there are too few fitted TRs for all: the shares are those of these components, and the intervals are not"
+            " calibrated for the whole bands"
+        )
+    for one in shares:
+        if one.found is None:
+            yield f"- no shares for {one.region} of {one.subject}: {one.why_not}"
+
+
+def _label(part: str) -> str:
+    return {JOINT: "R2 of all bands", LOW_LEVEL: "low-level share"}.get(part) or part_label(part)
+
+
+def _cell(share: Share | None) -> str:
+    return "-" if share is None else f"{share.value:.2f} [{share.low:.2f}, {share.high:.2f}]"

@@ -1,0 +1,472 @@
+"""The numbers of one probe of one subject, by region, layer and metric, and the formulas behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray, group_slices
+from brainlit.encoding.bootstrap import Blocks, block_weights, region_replicates
+from brainlit.encoding.partition import banded_rest
+from brainlit.encoding.statistics import small_sample_factor
+
+if TYPE_CHECKING:
+    from brainlit.encoding.probe import ProbeResult
+
+
+# --- region_scores
+# Numbers that carry their bootstrap replicates, so that differences and ratios of them are paired.
+#
+# The replicates come from `encoding.bootstrap`: a region's score is the mean over its voxels, and blocks of some twenty
+# TRs are drawn within each story. Two probes of the same stories share the draws. Few blocks scatter too little, so a
+# probe's replicates are stretched about their value before they are kept; differences and means of stretched ones need
+# no more of it.
+
+
+__all__ = [
+    "Blocks",
+    "BoolArray",
+    "FloatArray",
+    "IntArray",
+    "Score",
+    "block_weights",
+    "mean_score",
+    "region_replicates",
+    "stretch_of",
+]
+
+INTERVAL = 0.95
+MIN_MORE_BLOCKS = 3
+"""With one or two degrees of freedom an interval is 13 or 4 times the standard error, and leaves [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number with its bootstrap replicates.
+
+    Parameters
+    ----------
+    value : float
+    replicates : array of shape (n_bootstraps,) or None
+        None where the number has no interval.
+    """
+
+    value: float
+    replicates: FloatArray | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """2.5 and 97.5 % quantiles of the replicates."""
+        if self.replicates is None or not np.isfinite(self.replicates).all():
+            return None
+        low, high = np.quantile(self.replicates, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
+        return float(low), float(high)
+
+    def combine(self, other: Score, how: Any) -> Score:
+        """how(self, other), replicate by replicate; paired where both come from the same rows and seed."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = float(how(np.float64(self.value), np.float64(other.value)))
+            if self.replicates is None or other.replicates is None:
+                return Score(value)
+            return Score(value, how(self.replicates, other.replicates))
+
+    def __sub__(self, other: Score) -> Score:
+        return self.combine(other, np.subtract)
+
+    def __add__(self, other: Score) -> Score:
+        return self.combine(other, np.add)
+
+    def stretched(self, factor: float | None) -> Score:
+        """Replicates so many times as far from the value; without replicates where the factor is None."""
+        if self.replicates is None or factor is None:
+            return Score(self.value)
+        return Score(self.value, self.value + factor * (self.replicates - self.value))
+
+    def over(self, other: Score) -> Score:
+        """Ratio self / other."""
+        return self.combine(other, np.divide)
+
+    def json(self) -> dict[str, float | None]:
+        """Value, low and high; None for what is not a number."""
+        low, high = self.interval or (None, None)
+        return {"value": _number(self.value), "low": _number(low), "high": _number(high)}
+
+
+def stretch_of(groups: IntArray, blocks: Blocks) -> float | None:
+    """How much too narrow plain percentiles are: `encoding.intervals.small_sample_factor`.
+
+    Parameters
+    ----------
+    groups : int array of shape (n_trs,)
+        Story of each scored row.
+    blocks : result of `block_weights` for these rows, over time
+
+    Returns
+    -------
+    float or None
+        None where there are too few blocks for an interval: fewer than MIN_MORE_BLOCKS more than stories.
+    """
+    n_blocks, n_stories = blocks[1].shape[1], len(group_slices(groups))
+    enough = n_blocks >= n_stories + MIN_MORE_BLOCKS
+    return small_sample_factor(n_blocks, INTERVAL, n_stories) if enough else None
+
+
+def mean_score(scores: list[Score]) -> Score:
+    """Mean of several scores (subjects), replicate by replicate."""
+    if not scores:
+        raise ValueError("no scores to average; give at least one.")
+    value = float(np.mean([score.value for score in scores]))
+    replicates = [score.replicates for score in scores if score.replicates is not None]
+    if len(replicates) < len(scores) or len({len(r) for r in replicates}) > 1:
+        return Score(value)
+    return Score(value, np.mean(replicates, axis=0))
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+MIN_CEILING = 0.1
+MIN_SHARE_WITH_CEILING = 0.75
+ALL_VOXELS = "all voxels"
+VOXELS_AT_ONCE = 256
+KINDS = ("semantic", "auditory", "null")
+
+FORMULAS = {
+    "r_backbone": "mean over voxels of Pearson r between measured and predicted response on the scored rows;"
+    " ridge on the backbone's layer alone",
+    "r_low_level": "as alignment, low-level features alone",
+    "r_semantic": "as alignment, semantic features alone",
+    "r_joint": "as alignment, banded ridge on all bands together",
+    "ceiling": "mean noise-ceiling correlation of the voxels that have one (positive signal power), from the repeats"
+    f" of the scored stories; left out where fewer than {MIN_SHARE_WITH_CEILING:.0%} of the voxels have one",
+    "r_over_ceiling": "sum of r over sum of ceiling, over the voxels with a ceiling; never clipped; the ceiling is"
+    f" held fixed in the interval; left out where the mean ceiling is below {MIN_CEILING}",
+    "r2_backbone": "mean over voxels of 1 - SSE / SST on the scored rows, backbone alone",
+    "low_level_share": "(R2_B + R2_L - R2_BL) / R2_B, each R2 summed over the voxels; left out where the 95 %"
+    " interval of R2_B reaches 0",
+    "impact_residual_lag0": "100 (r_B - r_B|L) / r_B, each r a mean over voxels; low-level features regressed out of"
+    " the backbone's features at lag 0 (as published); left out where r_B is not above 0",
+    "impact_residual_lags": "as before, regressed out over lags -k..k",
+    "impact_banded_ridge": "as before, r_B|L from the backbone's part of a banded ridge with the low-level band",
+    "r2_low_level, r2_semantic, r2_joint": "as r2_backbone, of the other models",
+    "split": "product measure: sum over rows of p_b (2 y - p) over that of y^2, p_b being the band's part of the joint"
+    " prediction p; mean over voxels; adds up to R2 of the joint model; no interval",
+    "sub_split": "as split, of a joint model in which bands are cut into sub-bands",
+    "sub_unique": "R2 of that joint model minus R2 of the same without the sub-band, mean over voxels; no interval",
+    "normalised_raw": "mean r_backbone of the voxels whose ceiling is known and not under the threshold; only these"
+    " count in the numbers that begin with normalised_",
+    "normalised_ceiling": "mean ceiling of the same voxels; held fixed in the intervals",
+    "normalised_ratio_of_means": "normalised_raw / normalised_ceiling; never clipped",
+    "normalised_mean_of_ratios": "mean over the same voxels of r_backbone / ceiling; never clipped; voxels with a low"
+    " ceiling have as much say as others and more scatter",
+    "normalised_n_dropped": "voxels of the region whose ceiling is unknown or under the threshold"
+    f" ({MIN_CEILING} unless said); dropped above",
+    "partition": "unique and shared R2 from the seven nested models, mean over voxels; the parts add up to R2 of the"
+    " joint model and may be negative on held-out data",
+}
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One number: what, where, of which layer, over how many voxels."""
+
+    region: str
+    layer: int
+    metric: str
+    n_voxels: int
+    score: Score
+
+
+class ScoreTable:
+    """The rows of one probe of one subject, in a fixed order.
+
+    Parameters
+    ----------
+    rows : iterable of ScoreRow
+        At most one row per (region, layer, metric).
+    """
+
+    def __init__(self, rows: Iterable[ScoreRow]) -> None:
+        self.rows = tuple(rows)
+        self._index = {(row.region, row.layer, row.metric): row for row in self.rows}
+        if len(self._index) != len(self.rows):
+            raise ValueError("two rows of a score table share region, layer and metric; give each its own name.")
+
+    def get(self, region: str, layer: int, metric: str) -> ScoreRow | None:
+        """The row, or None."""
+        return self._index.get((region, layer, metric))
+
+    @property
+    def keys(self) -> tuple[tuple[str, int, str], ...]:
+        """(region, layer, metric) of each row."""
+        return tuple(self._index)
+
+
+def regions_with_all(regions: Mapping[str, BoolArray], used: BoolArray) -> dict[str, BoolArray]:
+    """The named regions without dropped voxels; first all used voxels, then kinds, then places. No empty ones."""
+    order = [*(name for name in KINDS if name in regions), *(name for name in regions if name not in KINDS)]
+    named = {ALL_VOXELS: used, **{name: regions[name] & used for name in order}}
+    return {name: mask for name, mask in named.items() if mask.any()}
+
+
+def probe_rows(
+    result: ProbeResult,
+    regions: Mapping[str, BoolArray],
+    layer: int,
+    blocks: Blocks,
+    min_ceiling: float = MIN_CEILING,
+) -> list[ScoreRow]:
+    """All numbers of one layer that its bands allow.
+
+    Parameters
+    ----------
+    regions : mapping of name to bool array of shape (n_voxels,)
+        From `regions_with_all`.
+    layer : int
+        Which layer the backbone band held (0 is the input of the first layer).
+    blocks : result of `region_scores.block_weights` for result.score_groups
+    min_ceiling : float
+        Voxels with a lower ceiling are dropped from the normalised numbers, and counted.
+    """
+    drawn = {model: _drawn(result, predicted, regions, blocks) for model, predicted in result.predictions.items()}
+    rests = rest_scores(result, regions, blocks)
+    stretch = stretch_of(result.score_groups, blocks)
+    rows = []
+    for region, mask in regions.items():
+        r = _region_scores(result.r_by_model, drawn, region, mask, which=0)
+        r2 = _region_scores(result.r2_by_model, drawn, region, mask, which=1)
+        scores = {f"r_{_short(model, r)}": score for model, score in r.items()}
+        scores |= {f"r2_{_short(model, r2)}": score for model, score in r2.items()}
+        scores |= {f"partition_{part}": score for part, score in partition_scores(r2).items()}
+        scores |= _split_scores(result, mask)
+        scores |= _low_level(r, r2, {way: by_region[region] for way, by_region in rests.items()}, stretch)
+        rows += [ScoreRow(region, layer, name, int(mask.sum()), score) for name, score in scores.items()]
+    rows += _ceiling_rows(result, regions, layer, blocks) + normalised_rows(result, regions, layer, blocks, min_ceiling)
+    return [replace(row, score=row.score.stretched(stretch)) for row in rows]
+
+
+def curve_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: Blocks) -> list[ScoreRow]:
+    """The numbers of a layer of the curve: r and R2 of the backbone, and the parts where it has other bands beside it.
+
+    Parameters are those of `probe_rows`.
+    """
+    if len(result.r_by_model) > 1:
+        return probe_rows(result, regions, layer, blocks)
+    drawn = _drawn(result, result.predictions["backbone"], regions, blocks)
+    stretch = stretch_of(result.score_groups, blocks)
+    return [
+        ScoreRow(
+            region,
+            layer,
+            f"{name}_backbone",
+            int(mask.sum()),
+            Score(_mean(table["backbone"], mask), replicates).stretched(stretch),
+        )
+        for region, mask in regions.items()
+        for name, table, replicates in zip(
+            ("r", "r2"), (result.r_by_model, result.r2_by_model), drawn[region], strict=True
+        )
+    ]
+
+
+def partition_scores(r2: Mapping[str, Score]) -> dict[str, Score]:
+    """Unique and shared parts of R2 by inclusion and exclusion; they add up to the joint model's R2.
+
+    Parameters
+    ----------
+    r2 : mapping of model ('backbone', 'backbone+low_level', …) to Score
+
+    Returns
+    -------
+    mapping of part to Score: 'backbone' (unique), 'backbone&low_level' (shared by two), …; empty with one band.
+    """
+    from brainlit.encoding.partition import BANDS, model_name, partition_variance, subsets
+
+    bands = [band for band in BANDS if band in r2]
+    models = [model_name(members) for members in subsets(bands)] if len(bands) > 1 else []
+    if not models or any(model not in r2 for model in models):
+        return {}
+    values = partition_variance({model: np.array([r2[model].value]) for model in models}, bands)
+    drawn = {model: draws for model in models if (draws := r2[model].replicates) is not None}
+    replicates = partition_variance(drawn, bands) if len(drawn) == len(models) else {}
+    return {part: Score(float(value[0]), replicates.get(part)) for part, value in values.items()}
+
+
+def rest_scores(result: ProbeResult, regions: Mapping[str, BoolArray], blocks: Blocks) -> dict[str, dict[str, Score]]:
+    """What correlation each way of taking low-level features out leaves, per region, with replicates where kept."""
+    replicates: dict[str, dict[str, FloatArray]] = {
+        way: {region: pair[0] for region, pair in _drawn(result, predicted, regions, blocks).items()}
+        for way, predicted in result.rest_predictions.items()
+    }
+    if "banded_ridge" in result.r_rest:
+        models = [result.predictions[model] for model in ("backbone+low_level", "low_level")]
+        replicates["banded_ridge"] = _voxelwise(
+            result, models, lambda both, low, _: banded_rest(both, low), regions, blocks
+        )
+    return {
+        way: {
+            region: Score(_mean(rest, mask), replicates[way][region] if way in replicates else None)
+            for region, mask in regions.items()
+        }
+        for way, rest in result.r_rest.items()
+    }
+
+
+def normalised_rows(
+    result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: Blocks, min_ceiling: float = MIN_CEILING
+) -> list[ScoreRow]:
+    """Raw, ceiling and both normalised correlations over the voxels with a ceiling, and how many were dropped.
+
+    Raises
+    ------
+    ValueError
+        If min_ceiling is not positive.
+    """
+    from brainlit.encoding.ceiling import normalise
+
+    alignment = result.r_by_model["backbone"]
+    ceiling = np.full(alignment.shape, np.nan) if result.ceiling is None else np.asarray(result.ceiling, np.float64)
+    numbers = {name: normalise(alignment, ceiling, mask, min_ceiling) for name, mask in regions.items()}
+    if result.ceiling is None:
+        return []
+    with np.errstate(invalid="ignore"):
+        kept = {name: mask & (ceiling >= min_ceiling) for name, mask in regions.items()}
+    known = {name: mask for name, mask in kept.items() if mask.any()}
+    predicted = result.predictions["backbone"]
+    raw = _drawn(result, predicted, known, blocks)
+    ratios = _voxelwise(result, [predicted], lambda drawn, voxels: drawn / ceiling[voxels], known, blocks)
+    rows = []
+    for name, found in numbers.items():
+        scores = {"n_dropped": Score(float(found.n_dropped))}
+        if name in known:
+            scores["raw"] = Score(found.raw, raw[name][0])
+            scores["ceiling"] = Score(found.ceiling)
+            scores["ratio_of_means"] = Score(found.ratio_of_means, raw[name][0] / found.ceiling)
+            scores["mean_of_ratios"] = Score(found.mean_of_ratios, ratios[name])
+        rows += [ScoreRow(name, layer, f"normalised_{key}", found.n_used, score) for key, score in scores.items()]
+    return rows
+
+
+def _drawn(
+    result: ProbeResult, predicted: npt.NDArray[Any], regions: Mapping[str, BoolArray], blocks: Blocks
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    return region_replicates(result.observed, predicted, result.score_groups, regions, blocks)
+
+
+def _voxelwise(
+    result: ProbeResult,
+    predictions: Sequence[npt.NDArray[Any]],
+    combine: Callable[..., FloatArray],
+    regions: Mapping[str, BoolArray],
+    blocks: Blocks,
+) -> dict[str, FloatArray]:
+    """Replicates of a region's mean of combine(r of each prediction, voxels), which no mean of r gives.
+
+    Every voxel is a region of its own to `region_replicates`, a few hundred at a time.
+    """
+    inside = np.flatnonzero(np.any([*regions.values(), np.zeros_like(result.used)], axis=0))
+    totals = {name: np.zeros(len(blocks[1])) for name in regions}
+    for start in range(0, inside.size, VOXELS_AT_ONCE):
+        voxels = inside[start : start + VOXELS_AT_ONCE]
+        alone = {str(k): row for k, row in enumerate(np.eye(voxels.size, dtype=bool))}
+        drawn = [
+            region_replicates(result.observed[:, voxels], p[:, voxels], result.score_groups, alone, blocks)
+            for p in predictions
+        ]
+        r = [np.stack([by_voxel[name][0] for name in alone], axis=1) for by_voxel in drawn]
+        combined = combine(*r, voxels)
+        for name, mask in regions.items():
+            totals[name] += combined @ mask[voxels]
+    return {name: total / regions[name].sum() for name, total in totals.items()}
+
+
+def _region_scores(
+    by_model: Mapping[str, npt.NDArray[np.floating]],
+    replicates: Mapping[str, Mapping[str, tuple[FloatArray, FloatArray]]],
+    region: str,
+    mask: BoolArray,
+    which: int,
+) -> dict[str, Score]:
+    return {
+        model: Score(_mean(values, mask), replicates[model][region][which] if model in replicates else None)
+        for model, values in by_model.items()
+    }
+
+
+def _split_scores(result: ProbeResult, mask: BoolArray) -> dict[str, Score]:
+    """Product measures, and what sub-bands alone add; only of models of several bands."""
+    tables = {"split": result.split if len(result.split) > 1 else {}}
+    tables |= {"sub_split": result.sub_split, "sub_unique": result.sub_unique}
+    return {
+        f"{table}_{band.replace('/', '.')}": Score(_mean(values, mask))
+        for table, by_band in tables.items()
+        for band, values in by_band.items()
+    }
+
+
+def _low_level(
+    r: Mapping[str, Score], r2: Mapping[str, Score], rests: Mapping[str, Score], stretch: float | None
+) -> dict[str, Score]:
+    """Share and impacts, where the backbone explains anything at all."""
+    if "backbone+low_level" not in r2 or not _above_zero(r2["backbone"].stretched(stretch)):
+        return {}
+    shared = r2["backbone"] + r2["low_level"] - r2["backbone+low_level"]
+    scores = {"low_level_share": shared.over(r2["backbone"])}
+    if r["backbone"].value > 0:
+        impacts = {way: r["backbone"].combine(rest, _percent_lost) for way, rest in rests.items()}
+        scores |= {f"impact_{way}": impact for way, impact in impacts.items() if np.isfinite(impact.value)}
+    return scores
+
+
+def _percent_lost(whole: FloatArray, rest: FloatArray) -> FloatArray:
+    return 100 * (whole - rest) / whole
+
+
+def _ceiling_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: Blocks) -> list[ScoreRow]:
+    """Ceiling and normalised alignment of the regions in which enough voxels have a ceiling."""
+    with_ceiling = _with_ceiling(result, regions)
+    drawn = _drawn(result, result.predictions["backbone"], with_ceiling, blocks)
+    return [
+        ScoreRow(region, layer, name, int(regions[region].sum()), score)
+        for region, defined in with_ceiling.items()
+        for name, score in _ceiling(result, defined, drawn[region][0]).items()
+    ]
+
+
+def _with_ceiling(result: ProbeResult, regions: Mapping[str, BoolArray]) -> dict[str, BoolArray]:
+    """The voxels with a ceiling of each region, where they are enough of it."""
+    if result.ceiling is None:
+        return {}
+    known = np.isfinite(np.asarray(result.ceiling, dtype=np.float64))
+    enough = {name: (mask & known).sum() >= MIN_SHARE_WITH_CEILING * mask.sum() for name, mask in regions.items()}
+    return {name: mask & known for name, mask in regions.items() if enough[name]}
+
+
+def _ceiling(result: ProbeResult, defined: BoolArray, r_drawn: FloatArray) -> dict[str, Score]:
+    """Ceiling and normalised alignment over the voxels that have a ceiling; r_drawn are replicates of their mean r."""
+    assert result.ceiling is not None
+    mean = _mean(result.ceiling, defined)
+    scores = {"ceiling": Score(mean)}
+    if mean >= MIN_CEILING:
+        scores["r_over_ceiling"] = Score(_mean(result.r_by_model["backbone"], defined) / mean, r_drawn / mean)
+    return scores
+
+
+def _mean(values: npt.NDArray[Any], mask: BoolArray) -> float:
+    return float(np.asarray(values, dtype=np.float64)[mask].mean())
+
+
+def _above_zero(score: Score) -> bool:
+    interval = score.interval
+    return score.value > 0 if interval is None else interval[0] > 0
+
+
+def _short(model: str, models: Mapping[str, Score]) -> str:
+    """'joint' for the model with all bands (where there are several)."""
+    largest = max(models, key=lambda name: name.count("+"))
+    return "joint" if "+" in largest and model == largest else model

@@ -1,0 +1,277 @@
+"""Who may see which rows: spans of stories, their roles, and the guard against leaks between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from brainlit.hints import did_you_mean
+from brainlit.stories.base import ROLES
+
+_SPAN = re.compile(r"^(?P<story>[^\[\]]+)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
+
+
+class LeakError(ValueError):
+    """The same rows, or rows too close together, would serve two roles."""
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """A contiguous stretch of one story: rows start_tr .. stop_tr - 1.
+
+    >>> str(Span("alice", 120, 240))
+    'alice[120:240]'
+    """
+
+    story: str
+    start_tr: int
+    stop_tr: int
+
+    @property
+    def n_trs(self) -> int:
+        """Number of rows."""
+        return self.stop_tr - self.start_tr
+
+    def gap_trs(self, other: Span) -> int:
+        """Rows between two spans of one story; negative where they overlap (by that many rows)."""
+        return max(self.start_tr, other.start_tr) - min(self.stop_tr, other.stop_tr)
+
+    def __str__(self) -> str:
+        return f"{self.story}[{self.start_tr}:{self.stop_tr}]"
+
+
+def parse_span(text: str, n_trs_of: Mapping[str, int]) -> Span:
+    """Read 'name' (the whole story) or 'name[120:240]' (rows 120..239; either number may be left out).
+
+    Parameters
+    ----------
+    n_trs_of : mapping of story to its number of rows
+
+    Raises
+    ------
+    ValueError
+        If the text has another form, the story is unknown (the nearest known one is named), or the rows are empty
+        or outside the story.
+
+    >>> parse_span("alice[120:]", {"alice": 300})
+    Span(story='alice', start_tr=120, stop_tr=300)
+    """
+    match = _SPAN.match(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a span; write a story's name, or name[start:stop] in TRs.")
+    story = match["story"]
+    if story not in n_trs_of:
+        raise ValueError(f"unknown story {story!r}. {did_you_mean(story, n_trs_of)}")
+    n_trs = n_trs_of[story]
+    start_tr, stop_tr = int(match["start"] or 0), int(match["stop"] or n_trs)
+    if start_tr >= stop_tr:
+        raise ValueError(f"{text!r} is empty: it starts at TR {start_tr} and stops at {stop_tr}; stop is exclusive.")
+    if stop_tr > n_trs:
+        raise ValueError(f"{text!r} ends at TR {stop_tr}, but {story!r} has {n_trs} TRs; stop at most there.")
+    return Span(story, start_tr, stop_tr)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which spans serve which role; made by `make_roles`, which has checked them.
+
+    Parameters
+    ----------
+    by_role : mapping of role to spans
+    purge_trs : int
+        Rows that were kept free between spans of different roles in one story.
+    allow : tuple of str
+        The exceptions that the config asked for, in its words.
+    """
+
+    by_role: Mapping[str, tuple[Span, ...]]
+    purge_trs: int
+    allow: tuple[str, ...] = ()
+
+    def spans(self, role: str) -> tuple[Span, ...]:
+        """The spans of one role; empty if it has none.
+
+        Raises
+        ------
+        ValueError
+            If there is no such role.
+        """
+        if role not in ROLES:
+            raise ValueError(f"unknown role {role!r}. {did_you_mean(role, ROLES)}")
+        return self.by_role.get(role, ())
+
+    def stories(self, role: str) -> tuple[str, ...]:
+        """The stories of one role, each once, in order."""
+        return tuple(dict.fromkeys(span.story for span in self.spans(role)))
+
+    def n_trs(self, role: str) -> int:
+        """Number of rows of one role."""
+        return sum(span.n_trs for span in self.spans(role))
+
+    def as_text(self) -> dict[str, list[str]]:
+        """The roles as plain text, as they are written in a config or a record."""
+        return {role: [str(span) for span in spans] for role, spans in self.by_role.items()}
+
+
+def make_roles(
+    roles: Mapping[str, Sequence[str]],
+    n_trs_of: Mapping[str, int],
+    purge_trs: int,
+    allow: Sequence[str] = (),
+    sounds: Mapping[str, str] | None = None,
+) -> Roles:
+    """Read the spans of every role and refuse leaks between them.
+
+    Parameters
+    ----------
+    roles : mapping of role ('tune', 'fit', 'choose', 'score') to spans as text
+    n_trs_of : mapping of story to its number of rows
+    purge_trs : int
+        Rows that must lie between spans of different roles in one story: at least the window's context plus the
+        longest delay, so that no row of one role is computed from sound or responses of another.
+    allow : sequence of str
+        Pairs of roles that may share rows all the same, in words: 'fit and choose'.
+    sounds : mapping of story to hash of its sound, optional
+        SHA-256 of the samples, say. Stories with the same sound under two names count as one.
+
+    Raises
+    ------
+    LeakError
+        If spans overlap, or spans of different roles lie closer than purge_trs in one story, or one sound serves two
+        roles under two names.
+    ValueError
+        For unknown roles or stories, spans that are empty or outside their story, or a negative purge.
+    """
+    if purge_trs < 0:
+        raise ValueError(f"purge_trs is {purge_trs}; a gap is not negative.")
+    for role in roles:
+        if role not in ROLES:
+            raise ValueError(f"unknown role {role!r}. {did_you_mean(role, ROLES)}")
+    by_role = {role: tuple(parse_span(text, n_trs_of) for text in roles[role]) for role in ROLES if roles.get(role)}
+    allowed = {_allowed_pair(words) for words in allow}
+    for role, spans in by_role.items():
+        _refuse_repeats(role, spans)
+    for first, second in combinations(by_role, 2):
+        if frozenset((first, second)) not in allowed:
+            _refuse_leaks(first, by_role[first], second, by_role[second], purge_trs)
+            _refuse_same_sound(first, by_role[first], second, by_role[second], sounds or {})
+    return Roles(by_role, purge_trs, tuple(allow))
+
+
+def _refuse_repeats(role: str, spans: tuple[Span, ...]) -> None:
+    for a, b in combinations(spans, 2):
+        if a.story == b.story and a.gap_trs(b) < 0:
+            raise LeakError(f"{role}: {a} and {b} share {-a.gap_trs(b)} TRs, which would count twice; list them once.")
+
+
+def _refuse_leaks(first: str, ours: tuple[Span, ...], second: str, theirs: tuple[Span, ...], purge_trs: int) -> None:
+    for a in ours:
+        for b in theirs:
+            if a.story != b.story:
+                continue
+            gap_trs = a.gap_trs(b)
+            cure = f" Move one of them, or say so in words: allow: ['{first} and {second}']."
+            if gap_trs < 0:
+                raise LeakError(f"{a} ({first}) and {b} ({second}) share {-gap_trs} TRs.{cure}")
+            if gap_trs < purge_trs:
+                raise LeakError(
+                    f"{a} ({first}) and {b} ({second}) are {gap_trs} TRs apart; window and delays reach over"
+                    f" {purge_trs} TRs (purge_trs).{cure}"
+                )
+
+
+def _refuse_same_sound(
+    first: str, ours: tuple[Span, ...], second: str, theirs: tuple[Span, ...], sounds: Mapping[str, str]
+) -> None:
+    story_of = {sounds[span.story]: span.story for span in ours if span.story in sounds}
+    for span in theirs:
+        same = story_of.get(sounds.get(span.story, ""))
+        if same is not None and same != span.story:
+            raise LeakError(
+                f"{same!r} ({first}) and {span.story!r} ({second}) are the same sound under two names. Leave one out,"
+                f" or say so in words: allow: ['{first} and {second}']."
+            )
+
+
+def _allowed_pair(words: str) -> frozenset[str]:
+    pair = words.split(" and ")
+    if len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(ROLES):
+        raise ValueError(f"allow: {words!r} is not understood; write two roles of {ROLES}, as in 'fit and choose'.")
+    return frozenset(pair)
+
+
+# --- leaks
+# Guards for what happens outside of a probe: choices that must not have seen the rows that are scored.
+
+
+def refuse_scored(roles: Roles, spans: Iterable[Span], purpose: str) -> None:
+    """Refuse spans that decide something (voxels, a checkpoint, a permutation) and are scored, or lie too near to it.
+
+    Parameters
+    ----------
+    spans : iterable of Span
+        What is looked at.
+    purpose : str
+        What for, in words: 'choosing voxels'.
+
+    Raises
+    ------
+    LeakError
+        If a span shares rows with a span of the role `score`, or is closer to it than the purge. What the roles allow
+        in words ('choose and score') holds for spans of those roles.
+    """
+    excused = {span for role in _allowed_with_score(roles) for span in roles.spans(role)}
+    for span in spans:
+        for scored in roles.spans("score"):
+            near = span.story == scored.story and span.gap_trs(scored) < roles.purge_trs
+            overlap = span.story == scored.story and span.gap_trs(scored) < 0
+            if (near or overlap) and span not in excused:
+                raise LeakError(
+                    f"{purpose} would look at {span}, and {scored} is scored. Use the stories of the role choose or"
+                    " tune for it."
+                )
+
+
+def refuse_tuned(
+    roles: Roles,
+    tuned: Iterable[str],
+    sounds: Mapping[str, str] | None = None,
+    tuned_sounds: Mapping[str, str] | None = None,
+) -> None:
+    """Refuse stories of another data set that are fitted or scored and were tuned on in the first one.
+
+    Stories are the same if their sounds have the same hash; where a hash is unknown, if they have the same name.
+
+    Parameters
+    ----------
+    roles : Roles
+        Of the data set that is probed.
+    tuned : iterable of str
+        Stories that were tuned on.
+    sounds, tuned_sounds : mapping of story to hash of its sound, optional
+        Of the two data sets.
+
+    Raises
+    ------
+    LeakError
+        Unless the roles of the probed data set say so in words: 'tune and fit', 'tune and score'.
+    """
+    ours, theirs = sounds or {}, tuned_sounds or {}
+    for role in ("fit", "score"):
+        if {"tune", role} in [set(words.split(" and ")) for words in roles.allow]:
+            continue
+        for story in roles.stories(role):
+            for other in tuned:
+                both_known = story in ours and other in theirs
+                if ours[story] == theirs[other] if both_known else story == other:
+                    raise LeakError(
+                        f"{story!r} ({role} of the held-out data) is {other!r}, which was tuned on. Leave it out of the"
+                        f" role {role}, or say so in words: allow: ['tune and {role}']."
+                    )
+
+
+def _allowed_with_score(roles: Roles) -> list[str]:
+    pairs = [set(words.split(" and ")) for words in roles.allow]
+    return [role for pair in pairs if "score" in pair for role in pair - {"score"}]

@@ -1,0 +1,133 @@
+"""`brainlit compare`: the commands of docs/comparing.md, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from glob import glob
+from pathlib import Path
+
+import pytest
+
+from brainlit.cli import main
+from tests.results.planted_runs import planted_run
+
+PAGE = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text()
+COMMANDS = re.findall(r"^brainlit (compare .*)$", PAGE, flags=re.MULTILINE)
+(SNIPPET,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+MARKED = "# Demo\n<!-- claims:begin -->\n<!-- claims:end -->\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Brain and permuted runs of two seeds under runs/reproduce, and a page with markers."""
+    root = tmp_path_factory.mktemp("compare")
+    for seed in (11, 12):
+        for regime in ("pretrained", "brain", "permuted"):
+            planted_run(root / "runs", seed, regime)
+    (root / "docs").mkdir()
+    (root / "docs" / "demo.md").write_text(MARKED)
+    return root
+
+
+def expanded(command: str) -> list[str]:
+    """As a shell would."""
+    return [name for word in shlex.split(command) for name in (sorted(glob(word)) or [word])]  # noqa: PTH207
+
+
+def test_the_commands_of_the_page_do_what_it_says(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("brainlit.comparison.report.comparison_figures", lambda _: [])
+    assert len(COMMANDS) == 3
+    for command in COMMANDS:
+        assert main(expanded(command)) == 0, command
+    out = capsys.readouterr().out
+    assert "| wav2vec (tiny) | 11 | 0.320 | 0.492 | +54 % |" in out
+    assert "| alignment rises more than with permuted responses (" in out
+    assert "alignment rises in auditory voxels" in out
+    page = (folder / "docs" / "demo.md").read_text()
+    assert page.startswith("# Demo\n<!-- claims:begin -->\n**wav2vec (tiny)**, 2 seeds (11, 12); semantic voxels")
+    assert page.endswith("<!-- claims:end -->\n")
+    assert (folder / "runs" / "reproduce" / "report.html").is_file()
+    assert json.loads((folder / "comparison" / "claims.json").read_text())["region"] == "auditory"
+    exec(SNIPPET, {})
+    assert "supported" in capsys.readouterr().out
+
+
+def test_a_page_without_markers_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing")
+    assert main(["compare", str(tmp_path / "no_run"), "--into", str(page)]) == 2
+    assert "needs the lines <!-- claims:begin -->" in capsys.readouterr().err
+
+
+def test_runs_without_a_pair_still_get_their_claims(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(folder / "runs" / "reproduce" / "wav2vec-brain-11")]) == 0
+    out = capsys.readouterr().out
+    assert "| model | seed |" not in out
+    assert "cannot tell with this n" in out
+    assert "- wav2vec (tiny), permuted: no run of any seed" in out
+
+
+def test_what_cannot_be_compared_is_refused_in_words(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = folder / "runs" / "reproduce"
+    copy = tmp_path / "copy"
+    shutil.copytree(runs / "wav2vec-brain-11", copy)
+    for arguments, words in (
+        ([str(tmp_path / "nothing")], "has no summary.json"),
+        ([str(runs / "wav2vec-brain-11"), "--region", "semantc"], "Did you mean 'semantic'?"),
+        ([str(runs / "wav2vec-brain-11"), str(copy)], "have the regime 'brain'; name only one of them"),
+    ):
+        assert main(["compare", *arguments]) == 2
+        assert words in capsys.readouterr().err
+
+
+# --- export
+# The verb export, and the commands of docs/export.md.
+
+
+Command = Callable[..., list[str]]
+PAGE_export = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+COMMANDS_export = re.findall(r"^brainlit (export .*)$", PAGE_export, re.MULTILINE)
+
+
+def test_the_page_has_its_commands() -> None:
+    assert len(COMMANDS_export) == 3
+
+
+def test_the_commands_of_the_page_and_its_snippet(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS_export:
+        arguments = command.replace("runs/brain_tune/ID", str(finished_run)).split()
+        assert main(arguments) == 0, capsys.readouterr().err
+    assert "with its card: models/tuned" in capsys.readouterr().out
+    said = json.loads((finished_run / "export" / "config.json").read_text())["brainlit"]
+    assert (said["run"], said["regime"]) == ("brain_tune/finished", "brain")
+    card = (finished_run / "export" / "README.md").read_text()
+    assert "'After' is of the weights in this folder" in card
+    assert "The listeners are simulated." in card
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE_export, re.DOTALL)
+    loaded: dict[str, object] = {}
+    exec(snippet, loaded)
+    assert type(loaded["model"]).__name__ == "Wav2Vec2Model"
+
+
+def test_what_is_not_there_is_said(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path)]) == 2
+    assert "not a run directory" in capsys.readouterr().err
+    assert main(["export", str(finished_run), "--checkpoint", "bset"]) == 2
+    assert "give best, last or a file. The run has: best.ckpt, last.ckpt" in capsys.readouterr().err
+    (tmp_path / "mine.txt").touch()
+    assert main(["export", str(finished_run), "--output", str(tmp_path)]) == 2
+    assert "something else than an export" in capsys.readouterr().err

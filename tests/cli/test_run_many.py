@@ -1,0 +1,184 @@
+"""The pool of commands: order, limits, failures, interruption. The jobs are tiny programs, never a training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from brainlit.cli import run_many as pool
+from brainlit.cli.run_many import Job, JobError, run_jobs, seconds_left, thread_variables
+
+
+def python(name: str, code: str, *after: str) -> Job:
+    return Job(name, (sys.executable, "-S", "-c", code), after)
+
+
+WAIT = """
+import os, time
+def wait_for(words, path):
+    for _ in range(3000):
+        if os.path.exists(path) and words in open(path).read():
+            return
+        time.sleep(0.01)
+    raise SystemExit(f"waited in vain for {words}")
+"""
+
+
+def noting(folder: Path, name: str, *after: str, until: str = "", seconds: float = 0.0) -> Job:
+    """A job that notes when it began and ended; it ends so long after others have noted what it waits for."""
+    path = str(folder / "notes")
+    note = f"open({path!r}, 'a').write"
+    waiting = f"{WAIT}\n{note}('{name} begins\\n')\nwait_for({until!r}, {path!r})\ntime.sleep({seconds})"
+    return python(name, f"{waiting}\n{note}('{name} ends\\n')", *after)
+
+
+def notes(folder: Path) -> list[str]:
+    path = folder / "notes"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "POLL_S", 0.01)
+    monkeypatch.setattr(pool, "PATIENCE_S", 1.0)
+
+
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM as in a terminal, whoever started the tests."""
+    ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in ours.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_jobs_run_in_their_order_after_those_they_wait_for(tmp_path: Path) -> None:
+    jobs = [
+        noting(tmp_path, "first"),
+        noting(tmp_path, "second", "first"),
+        noting(tmp_path, "third"),
+        noting(tmp_path, "fourth", "second", "third"),
+    ]
+    taken = run_jobs(jobs, tmp_path / "logs", 1)
+    assert notes(tmp_path) == [f"{job.name} {what}" for job in jobs for what in ("begins", "ends")]
+    assert list(taken) == ["first", "second", "third", "fourth"]
+    assert min(taken.values()) > 0
+
+
+def test_a_job_that_waits_is_overtaken(tmp_path: Path) -> None:
+    jobs = [
+        noting(tmp_path, "slow", until="overtakes ends"),
+        noting(tmp_path, "waits", "slow"),
+        noting(tmp_path, "overtakes"),
+    ]
+    run_jobs(jobs, tmp_path / "logs", 2)
+    lines = notes(tmp_path)
+    assert lines.index("overtakes ends") < lines.index("slow ends") < lines.index("waits begins")
+
+
+def test_no_more_than_so_many_run_at_once(tmp_path: Path) -> None:
+    first = [noting(tmp_path, "job0", until="job1 begins"), noting(tmp_path, "job1", until="job0 begins")]
+    run_jobs([*first, *(noting(tmp_path, f"job{k}", seconds=0.1) for k in range(2, 6))], tmp_path / "logs", 2)
+    running, most = 0, 0
+    for line in notes(tmp_path):
+        running += 1 if line.endswith("begins") else -1
+        most = max(most, running)
+    assert most == 2
+
+
+def test_a_job_has_a_log_our_variables_and_no_input(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; print(os.environ['OMP_NUM_THREADS'], repr(sys.stdin.read())); print('to err', file=sys.stderr)"
+    )
+    for _ in range(2):
+        run_jobs([python("says", code)], tmp_path / "logs", 1, thread_variables(2, 6))
+    assert sorted((tmp_path / "logs" / "says.txt").read_text().splitlines()) == ["3 ''"] * 2 + ["to err"] * 2
+
+
+def test_after_a_failure_the_others_finish_and_none_starts(tmp_path: Path) -> None:
+    note = f"open({str(tmp_path / 'notes')!r}, 'a').write('failing\\n')"
+    failing = f"{note}; [print('line', k) for k in range(30)]; print('50%\\r100%'); raise SystemExit(3)"
+    jobs = [
+        noting(tmp_path, "runs", until="failing", seconds=1.0),
+        python("fails", failing),
+        noting(tmp_path, "late"),
+        noting(tmp_path, "waits", "fails"),
+    ]
+    with pytest.raises(JobError) as caught:
+        run_jobs(jobs, tmp_path / "logs", 2)
+    assert sorted(notes(tmp_path)) == ["failing", "runs begins", "runs ends"]
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"fails failed (exit status 3). The end of its log, {tmp_path / 'logs' / 'fails.txt'}:"
+    assert lines[1:] == [*(f"  | line {k}" for k in range(16, 30)), "  | 100%"], "15 lines, of a bar its last state"
+
+
+def test_a_job_that_was_killed_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        JobError, match=r"ended by SIGKILL, as the system does where memory runs out.*\n  \(it is empty"
+    ):
+        run_jobs([python("dies", "import os; os.kill(os.getpid(), 9)")], tmp_path / "logs", 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_the_jobs(tmp_path: Path, usual_signals: None, number: signal.Signals) -> None:
+    """One ends when it is asked to, the other asks back until it is killed."""
+    path = str(tmp_path / "polite")
+    polite = f"note = open({path!r}, 'ab', buffering=0)\ntry: note.write(b'begins ') and time.sleep(60)\n"
+    polite = f"import time\n{polite}except KeyboardInterrupt: note.write(b'asked')"
+    stubborn = (
+        f"{WAIT}\nfrom signal import SIG_IGN, SIGINT, SIGTERM, signal; [signal(n, SIG_IGN) for n in (SIGINT, SIGTERM)]"
+        f"\nprint(os.getpid(), flush=True); wait_for('begins', {path!r}); os.kill(os.getppid(), {int(number)})"
+        "\ntime.sleep(60)"
+    )
+    jobs = [python("polite", polite), python("stubborn", stubborn)]
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([*jobs, noting(tmp_path, "late")], tmp_path / "logs", 2)
+    assert time.monotonic() - started < 30
+    assert (tmp_path / "polite").read_text() == "begins asked"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "logs" / "stubborn.txt").read_text()), 0)
+    assert notes(tmp_path) == []
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+def test_plans_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="two jobs are called 'a'"):
+        run_jobs([noting(tmp_path, "a"), noting(tmp_path, "a")], tmp_path / "logs", 1)
+    with pytest.raises(ValueError, match=r"job 'a' waits for \['b'\], which do not come before it"):
+        run_jobs([noting(tmp_path, "a", "b"), noting(tmp_path, "b")], tmp_path / "logs", 1)
+    assert notes(tmp_path) == []
+
+
+def test_nothing_to_do_is_done(tmp_path: Path) -> None:
+    assert run_jobs([], tmp_path / "logs", 2) == {}
+
+
+def test_the_time_left_is_that_of_the_kinds_that_are_known() -> None:
+    taken = {"fit": [90.0, 110.0], "ask": [20.0]}
+    assert seconds_left(["fit"], [], {}, 1) is None
+    assert seconds_left([], [("fit", 30.0)], taken, 1) == 70
+    assert seconds_left(["fit", "ask"], [("fit", 500.0)], taken, 2) == 60, "one that takes longer ends at any moment"
+    assert seconds_left(["new"], [], taken, 1) == pytest.approx(220 / 3), "the mean of all where a kind is new"
+
+
+@pytest.mark.parametrize(("n_at_once", "n_cores", "each"), [(2, 2, "1"), (1, 8, "8"), (3, 2, "1")])
+def test_jobs_share_the_cores(n_at_once: int, n_cores: int, each: str) -> None:
+    assert set(thread_variables(n_at_once, n_cores).values()) == {each}
+
+
+def test_the_bar_says_what_runs_and_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_jobs([noting(tmp_path, "one", seconds=0.2), noting(tmp_path, "two", seconds=0.2)], tmp_path / "logs", 1)
+    shown = capsys.readouterr().err
+    assert "now one" in shown
+    assert "1/2" in shown
+    assert "left; now two" in shown
+    assert "2/2" in shown

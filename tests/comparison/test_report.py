@@ -1,0 +1,97 @@
+"""The page of a comparison: claims first, figures with words, nothing from outside."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from brainlit.comparison.effects import Evidence, Key, SeedEvidence
+from brainlit.comparison.figures import COLOURS, alignment_figure, comparison_figures
+from brainlit.comparison.findings import findings
+from brainlit.comparison.report import WRITTEN, render_comparison, write_comparison
+from brainlit.results.scores import Score
+from brainlit.results.style import Figure
+from tests.results.test_figures import count
+from tests.results.test_report import Page
+
+NAMES = ["alignment", "low_level", "downstream", "preference", "layers", "cka", "word-map"]
+
+
+@pytest.fixture(scope="module")
+def figures(evidence: Evidence) -> dict[str, Figure]:
+    return {figure.name: figure for figure in comparison_figures(evidence)}
+
+
+def test_there_is_a_figure_for_each_result(figures: dict[str, Figure]) -> None:
+    assert list(figures) == NAMES
+    for figure in figures.values():
+        assert len(figure.alt) > 40
+        assert figure.svg is not None
+    for name in NAMES[:3]:
+        assert "Dots: seeds (n: wav2vec (tiny) 3)" in figures[name].caption
+        assert "95 % t interval over seeds" in figures[name].caption
+    assert "Pearson r between measured and predicted response" in figures["layers"].caption
+
+
+def test_the_words_beside_a_figure_have_its_means(figures: dict[str, Figure]) -> None:
+    assert (
+        "semantic voxels: wav2vec (tiny) before tuning 0.310, brain 0.472, permuted 0.313" in figures["alignment"].alt
+    )
+    assert "word category test: wav2vec (tiny) before tuning 0.400, brain 0.700" in figures["downstream"].alt
+    assert "low-level share: wav2vec (tiny) before tuning 0.800, brain 0.490" in figures["low_level"].alt
+    assert "semantic voxels, last layer: before tuning 0.310, brain 0.472" in figures["layers"].alt
+
+
+def test_each_regime_has_its_colour(figures: dict[str, Figure]) -> None:
+    for regime in ("pretrained", "brain", "permuted", "stimulus", "language_model"):
+        assert count(figures["alignment"], COLOURS[regime]) > 100, regime
+
+
+def test_the_page_begins_with_the_claims_and_needs_nothing_else(
+    evidence: Evidence, figures: dict[str, Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brainlit.comparison.report.comparison_figures", lambda _: list(figures.values()))
+    (tmp_path / "kept.txt").write_text("of someone else")
+    path = write_comparison(evidence, findings(evidence), tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {*WRITTEN, "kept.txt"}
+    assert {file.stem for file in (tmp_path / "figures").iterdir()} == set(NAMES)
+    assert json.loads((tmp_path / "claims.json").read_text())["region"] == "semantic"
+    assert (tmp_path / "claims.md").read_text().startswith("**wav2vec (tiny)**, 3 seeds")
+    text = path.read_text()
+    page = Page(text)
+    addresses = [value or "" for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href")]
+    assert len(addresses) == len(NAMES)
+    assert all(base64.b64decode(address.split(",", 1)[1]) for address in addresses)
+    assert not re.search(r"https?://|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
+    titles = re.findall(r"<h2>(.*?)</h2>", text)
+    assert titles[:3] == ["The claims", "How verdicts are made", "Alignment before and after"]
+    words = " ".join(page.text.split())
+    assert "wav2vec (tiny): 13 supported, 3 not supported, 3 not measured; 3 seeds." in words
+    assert "Not so: word category is read better, words that the probe never saw" in words
+    assert "words by themselves reach this score" in words
+    assert "tuned - permuted" in words
+
+
+def test_a_page_of_little_says_what_is_not_there() -> None:
+    seed = SeedEvidence("m <1>", 1, {"brain": ({Key("r_backbone", "region"): {"": Score(0.4)}},)})
+    little = Evidence("semantic", (seed,), missing=("m <1>, permuted: no run of any seed",), runs=("x/y",))
+    figures = comparison_figures(little)
+    text = render_comparison(little, findings(little), figures)
+    assert [figure.name for figure in figures] == ["alignment"]
+    assert "Not there" in text
+    assert "m &lt;1&gt;, permuted: no run of any seed" in text
+    assert "m <1>" not in text
+    assert "No run of regime pretrained" in text
+
+
+def test_models_stand_side_by_side(evidence: Evidence) -> None:
+    other = SeedEvidence("hubert", 11, evidence.seeds[0].states, evidence.seeds[0].words)
+    both = Evidence("semantic", (other, *evidence.seeds[1:]))
+    alignment = alignment_figure(both)
+    assert alignment is not None
+    assert "hubert before tuning 0.320, brain 0.492" in alignment.alt
+    assert "n: hubert 1, wav2vec (tiny) 2" in alignment.caption

@@ -1,0 +1,157 @@
+"""The probe without a trainer: the same records as from the callback, also from ready features."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from brainlit.datamodules import StoryDataModule
+from brainlit.encoding.probe import ProbeConfig, run_probe
+from brainlit.encoding.result import load_part, save_part
+from brainlit.probing import budget as probe_budget
+from brainlit.probing.budget import Thinning
+from brainlit.probing.engine import Moment, ProbeEngine
+from brainlit.probing.inputs import layer_features
+from brainlit.probing.process_group import Meeting
+from brainlit.results.record import ProbeRecord, find_records, load_record, record_path
+from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
+
+
+@pytest.fixture
+def data(toy_store_path: Path) -> StoryDataModule:
+    ready = toy_data(toy_store_path)
+    ready.prepare_data()
+    ready.setup()
+    return ready
+
+
+def engine(**changes: Any) -> ProbeEngine:
+    return toy_probe(**changes).engine
+
+
+def test_it_makes_the_records_of_the_callback(data: StoryDataModule, toy_store_path: Path, tmp_path: Path) -> None:
+    toy_trainer(tmp_path / "run", toy_probe(), epochs=0).fit(ToyModule(), toy_data(toy_store_path))
+    module = ToyModule().train()
+    state = torch.get_rng_state()
+    facts = {"weights": "abc", "warnings": ["beware"]}
+    records = engine().measure(module, data, ["sub-A", "sub-B"], tmp_path / "own", epoch=4, step=9, facts=facts)
+    assert module.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [(record.subject, record.epoch, record.step) for record in records] == [("sub-A", 4, 9), ("sub-B", 4, 9)]
+    for record in records:
+        assert_same_scores(record, load_record(record_path(tmp_path / "run" / "probes", record.subject, 0)))
+        assert record.facts["weights"] == "abc"
+        *of_the_search, last = record.facts["warnings"]
+        assert last == "beware"
+        assert all("alpha" in text for text in of_the_search)
+
+
+def test_sub_bands_are_in_the_records_where_asked(data: StoryDataModule, tmp_path: Path) -> None:
+    (plain,) = engine(layers=[1]).measure(ToyModule(), data, ["sub-A"], tmp_path / "plain")
+    (record,) = engine(layers=[1], sub_bands=True).measure(ToyModule(), data, ["sub-A"], tmp_path / "parts")
+    found = {row.metric for row in record.table.rows} - {row.metric for row in plain.table.rows}
+    assert found == {f"sub_{what}_low_level.spectral" for what in ("split", "unique")} | {
+        f"sub_split_{band}" for band in ("backbone", "semantic")
+    }
+    split = [
+        row.score.value
+        for row in record.table.rows
+        if row.metric.startswith("sub_split_") and row.region == "all voxels"
+    ]
+    joint = record.table.get("all voxels", record.layer, "r2_joint")
+    assert joint is not None
+    assert sum(split) == pytest.approx(joint.score.value, abs=0.02)
+
+
+def test_ready_features_give_the_same(data: StoryDataModule, tmp_path: Path) -> None:
+    module, own = ToyModule(), engine(layers=[1])
+    expected = own.measure(module, data, ["sub-B"], tmp_path / "model")
+    features = layer_features(module, data, own.spans(data), [1, 2], progress=False)
+    found = engine().measure_features(features, data, ["sub-B"], tmp_path / "array")
+    assert_same_scores(found[0], expected[0])
+    assert [record.layer for record in find_records(tmp_path / "array")] == [2]
+    (other,) = engine().measure_features(features, data, ["sub-B"], tmp_path / "other", partition_layer=1)
+    assert other.layer == 1
+
+
+def test_features_that_do_not_fit_are_refused(data: StoryDataModule, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"layer 3 have shape \(119, 2\); need \(120, n_features\)"):
+        engine().measure_features({3: np.zeros((119, 2), np.float32)}, data, ["sub-A"], tmp_path)
+    with pytest.raises(ValueError, match=r"layer 7 does not exist: there are features of the layers \[0\]"):
+        engine().measure_features({0: np.zeros((120, 2), np.float32)}, data, ["sub-A"], tmp_path, partition_layer=7)
+
+
+def random_features(seed: int) -> dict[int, np.ndarray]:
+    return {0: np.random.default_rng(seed).standard_normal((120, 3)).astype(np.float32)}
+
+
+def test_bands_that_did_not_change_are_looked_up(data: StoryDataModule, tmp_path: Path) -> None:
+    own = engine(layers=[0], partition_layer=0)
+    cache, n_bands, n_gammas = own.fits.cache, 3, 3 + 3 * 2 + 2
+    own.measure_features(random_features(0), data, ["sub-A", "sub-B"], tmp_path)
+    assert (cache.hits, cache.misses) == (0, n_bands + n_gammas)
+    without_backbone = 2 + 2 + 2  # two bands, a gamma for each, and two for both together
+    own.measure_features(random_features(1), data, ["sub-A", "sub-B"], tmp_path, epoch=1)
+    assert (cache.hits, cache.misses) == (without_backbone, 2 * (n_bands + n_gammas) - without_backbone)
+
+
+def test_a_warm_start_can_be_read_from_the_last_record(data: StoryDataModule, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"layers": [0], "partition_layer": 0}
+    first = engine(**settings)
+    (cold,) = first.measure_features(random_features(0), data, ["sub-A"], tmp_path)
+    assert cold.facts["warm_start"] is False
+    for own in (first, engine(**settings)):
+        own.remember(tmp_path, ["sub-A"], epoch=1)
+        moment = Moment("during", 1, 3, warm=True)
+        (warm,) = own.probe(random_features(0), data, ["sub-A"], tmp_path, moment, Meeting(tmp_path), 0)
+        assert warm.facts["warm_start"] is True
+        np.testing.assert_allclose(warm.r, cold.r, atol=1e-6)
+
+
+def test_thinned_voxels_are_neither_used_nor_dropped(
+    data: StoryDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_budget, "FEWEST_PER_REGION", 1)
+    own = engine(layers=[0], partition_layer=0)
+    (whole,) = own.measure_features(random_features(0), data, ["sub-A"], tmp_path)
+    n_gammas = {1: 1, 2: 2, 3: 2}
+    moment = Moment(thinning=Thinning((0,), 0.5, n_gammas))
+    (half,) = own.probe(random_features(0), data, ["sub-A"], tmp_path, moment, Meeting(tmp_path), 0)
+    used = np.isfinite(half.r)
+    assert 3 <= used.sum() < np.isfinite(whole.r).sum()
+    np.testing.assert_allclose(half.r[used], whole.r[used], atol=1e-6)
+    facts = half.facts
+    assert facts["n_used"] + facts["n_dropped"] + facts["n_left_out"] == facts["n_voxels"] == len(half.r)
+    assert (facts["n_used"], facts["n_dropped"]) == (used.sum(), whole.facts["n_dropped"])
+    assert set(half.regions) == set(whole.regions)
+    assert half.fingerprint == whole.fingerprint
+
+
+def test_parts_travel_between_processes_unchanged(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    bands = {name: rng.standard_normal((80, 2)) for name in ("backbone", "low_level")}
+    groups = np.repeat([0, 1, 2, 3], 20)
+    config = ProbeConfig(n_folds=2, delays_trs=(1,), low_level_impact=False)
+    result = run_probe(bands, rng.standard_normal((80, 5)), groups, groups < 3, groups == 3, config)
+    save_part(result, tmp_path / "part-0")
+    again = load_part(tmp_path / "part-0")
+    for field in fields(result):
+        ours, theirs = getattr(again, field.name), getattr(result, field.name)
+        if field.name == "meta":
+            assert ours == json.loads(json.dumps(dict(theirs)))
+        else:
+            np.testing.assert_equal(ours, theirs)
+
+
+def assert_same_scores(found: ProbeRecord, expected: ProbeRecord) -> None:
+    assert found.table.keys == expected.table.keys
+    assert found.layer == expected.layer
+    np.testing.assert_array_equal(found.r, expected.r)
+    values = [[row.score.value for row in record.table.rows] for record in (found, expected)]
+    np.testing.assert_array_equal(*values)

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from brainlit.datamodules import StoryDataModule
+from brainlit.encoding.ceiling import noise_ceiling
+from brainlit.probing.inputs import borrowed_state, fingerprint, layer_features, n_rows, probe_data, score_ceiling
+from brainlit.splits import Span
+from brainlit.store import StoryStore
+from tests.callbacks.toy_module import ToyModule, toy_data
+
+SPANS = (Span("toy2", 3, 40), Span("toy5", 0, 17))
+
+
+@pytest.fixture(scope="module")
+def data(toy_store_path: Path) -> StoryDataModule:
+    module = toy_data(toy_store_path)
+    module.prepare_data()
+    module.setup()
+    return module
+
+
+def test_rows_are_in_order_and_match_the_sound(data: StoryDataModule) -> None:
+    features = layer_features(ToyModule(), data, SPANS, [0, 2], progress=False)
+    assert features[0].shape == (n_rows(SPANS), 3) == (54, 3)
+    np.testing.assert_allclose(features[2], 3 * features[0], rtol=1e-6)
+    for span, start in zip(SPANS, (0, 37), strict=True):
+        for row in (0, 9, 10, span.n_trs - 1):
+            first = (span.start_tr + row) * 32_000
+            sound = data.store.audio(span.story, first, first + 32_000).astype(np.float64)
+            assert features[0][start + row, 0] == pytest.approx(np.log1p(np.abs(sound).mean()), rel=1e-4)
+
+
+def test_the_model_is_in_eval_mode_only_meanwhile(data: StoryDataModule) -> None:
+    module = ToyModule()
+    module.train()
+    module.backbone.frozen.eval()
+    torch.manual_seed(0)
+    expected = torch.rand(())
+    torch.manual_seed(0)
+    layer_features(module, data, SPANS, [1], progress=False)
+    assert torch.rand(()) == expected
+    assert module.modes_seen
+    assert not any(module.modes_seen)
+    assert module.head.training
+    assert not module.backbone.frozen.training
+
+
+def test_a_row_without_states_is_an_error(data: StoryDataModule) -> None:
+    class Short:
+        story_names = data.story_names
+
+        def evaluation_batches(self, spans: Any) -> Iterator[Any]:
+            yield from list(data.evaluation_batches(spans))[:1]
+
+    with pytest.raises(RuntimeError, match="rows have no hidden state"):
+        layer_features(ToyModule(), Short(), SPANS, [1], progress=False)
+
+
+def test_states_that_are_not_finite_are_an_error(data: StoryDataModule) -> None:
+    module = ToyModule()
+    with torch.no_grad():
+        module.backbone.gain[0] = float("nan")
+    with pytest.raises(RuntimeError, match="training has diverged"):
+        layer_features(module, data, SPANS, [1], progress=False)
+
+
+def test_layers_count_from_zero(data: StoryDataModule) -> None:
+    with pytest.raises(ValueError, match="count them from 0"):
+        layer_features(ToyModule(), data, SPANS, [-1], progress=False)
+
+
+FIT = (Span("toy1", 0, 40), Span("toy2", 0, 40))
+SCORE = (Span("toy5", 0, 40),)
+
+
+def test_rows_roles_and_bands_fit_together(toy_store: StoryStore) -> None:
+    data = probe_data(toy_store, "sub-A", FIT, SCORE, skip_trs=5)
+    assert data.rows.all()
+    assert data.groups.tolist() == [0] * 40 + [1] * 40 + [2] * 40
+    assert np.array_equal(data.fit, ~data.score)
+    assert np.array_equal(data.responses[80:], toy_store.responses("sub-A", "toy5"))
+    assert np.array_equal(data.stimulus["low_level"][40:80], toy_store.band("toy2", "low_level"))
+    assert list(data.stimulus) == ["low_level", "semantic"]
+    assert data.facts["score_stories"] == ["toy5"]
+
+
+def test_the_low_level_band_comes_in_parts_where_asked(toy_store: StoryStore) -> None:
+    whole = probe_data(toy_store, "sub-A", FIT, SCORE, skip_trs=5).stimulus
+    parts = probe_data(toy_store, "sub-A", FIT, SCORE, skip_trs=5, sub_bands=True).stimulus
+    assert list(parts) == ["low_level/spectral", "semantic"]
+    assert np.array_equal(parts["low_level/spectral"], whole["low_level"])
+
+
+def test_stories_that_a_subject_did_not_hear_are_left_out(toy_store: StoryStore) -> None:
+    data = probe_data(toy_store, "sub-B", FIT, SCORE, skip_trs=5)
+    assert data.rows.tolist() == [False] * 40 + [True] * 80
+    assert data.groups.tolist() == [1] * 40 + [2] * 40
+    assert len(data.responses) == len(data.stimulus["semantic"]) == 80
+    assert data.facts["fit_spans"] == ["toy2[0:40]"]
+
+
+@pytest.mark.parametrize(("fit", "score", "role"), [((FIT[0],), SCORE, "fit"), (FIT, (FIT[0],), "score")])
+def test_a_subject_without_stories_for_a_role_is_refused(
+    fit: tuple[Span, ...], score: tuple[Span, ...], role: str, toy_store: StoryStore
+) -> None:
+    with pytest.raises(ValueError, match=f"none of the stories to {role}"):
+        probe_data(toy_store, "sub-B", fit, score, skip_trs=5)
+
+
+def test_the_ceiling_comes_from_the_scored_rows_only(toy_store: StoryStore) -> None:
+    ceiling, facts = score_ceiling(toy_store, "sub-A", SCORE, skip_trs=5)
+    repeats = toy_store.repeats("sub-A", "toy5")
+    assert repeats is not None
+    np.testing.assert_array_equal(ceiling, noise_ceiling(repeats[:, 5:]).ceiling_r)
+    assert facts["n_repeats"] == 3
+    assert facts["ceiling_stories"] == ["toy5"]
+    assert score_ceiling(toy_store, "sub-A", [Span("toy2", 0, 40)], skip_trs=5) == (None, {"n_repeats": 0})
+
+
+def test_fingerprints_tell_things_apart() -> None:
+    one = fingerprint({"a": 1}, np.zeros(3))
+    assert one == fingerprint({"a": 1}, np.zeros(3))
+    assert len({one, fingerprint({"a": 2}, np.zeros(3)), fingerprint({"a": 1}, np.ones(3))}) == 3
+
+
+def draw() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
+
+
+def seed() -> None:
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+
+
+def disturb(model: nn.Sequential) -> None:
+    draw()
+    model.train()
+    model[1].eval()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_random_states_and_every_modules_own_mode_come_back(fails: bool) -> None:
+    model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model[2].eval()
+    modes = [part.training for part in model.modules()]
+    seed()
+    expected = draw()
+    seed()
+    try:
+        with borrowed_state(model):
+            disturb(model)
+            if fails:
+                raise KeyError("inside")
+    except KeyError:
+        assert fails
+    assert draw() == expected
+    assert [part.training for part in model.modules()] == modes
+
+
+def test_threads_come_back() -> None:
+    before = torch.get_num_threads()
+    with borrowed_state(nn.Linear(1, 1)):
+        torch.set_num_threads(before + 1)
+    assert torch.get_num_threads() == before
