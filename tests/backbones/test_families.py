@@ -38,7 +38,7 @@ def test_families_by_name():
 
 
 def test_a_family_is_imported_when_it_is_asked_for():
-    families = Families({"here": "hubert:HubertBackbone", "later": "not_there:Backbone"})
+    families = Families({"here": "wav2vec_like:HubertBackbone", "later": "not_there:Backbone"})
     assert list(families) == ["here", "later"]
     assert "later" in families
     assert families["here"] is HubertBackbone

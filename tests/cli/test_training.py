@@ -133,7 +133,7 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(
 
 PROGRAM = """
 import numpy as np, resource
-from brainlit.cli.allocator import keep_freed_memory
+from brainlit.cli.training import keep_freed_memory
 print(keep_freed_memory())
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainlit.encoding import ceiling as normalise
-from brainlit.encoding import correlation, mean_of_ratios, noise_ceiling, ratio_of_means
+from brainlit.encoding import correlation, mean_of_ratios, noise_ceiling, normalise, ratio_of_means
 from brainlit.encoding.ceiling import CEILING_METHODS, CeilingMethod, half_splits
 
 every_method = pytest.mark.parametrize("method", CEILING_METHODS)

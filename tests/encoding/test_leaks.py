@@ -21,8 +21,8 @@ from brainlit.encoding import (
     refuse_tuned,
     residual_features,
     run_probe,
+    standardise,
 )
-from brainlit.encoding import arrays as standardise
 from brainlit.encoding.arrays import position_in_group
 from brainlit.encoding.bands import rotate_band
 from brainlit.encoding.search import Fold, make_folds

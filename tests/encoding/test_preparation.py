@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from brainlit.encoding import arrays as standardise
-from brainlit.encoding import delay_within, himalaya_backend
+from brainlit.encoding import delay_within, himalaya_backend, standardise
 from brainlit.encoding.arrays import demean_within, group_slices
 from brainlit.encoding.bands import prepare_band, rotate_band
 

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from brainlit.stories.base import Remote
 from brainlit.stories.download import (
+from brainlit.stories.download.hosts import ATTEMPTS
     LOCK_FILE,
     DownloadError,
     DownloadReport,
@@ -63,8 +64,7 @@ def server() -> Iterator[LocalServer]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short patience; no proxy between the tests and this machine."""
     monkeypatch.setattr(transfer, "PAUSES_S", (0.01, 0.01))
-    for module in ("s3", "web"):
-        monkeypatch.setattr(f"brainlit.stories.download.{module}.ATTEMPTS", 2)
+    monkeypatch.setattr("brainlit.stories.download.hosts.ATTEMPTS", 2)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -613,4 +613,4 @@ def test_the_environment_names_another_service(
     assert_all_there(server, root, WAVS[1])
     assert "licence: CC0" in caplog.text, "the plan is said before it is carried out"
     assert os.environ["AWS_ACCESS_KEY_ID"] == "somebody"
-    assert remote.ATTEMPTS > 2
+    assert ATTEMPTS > 2

@@ -39,11 +39,11 @@ class Families(Mapping[str, type[SpeechBackbone]]):
 
 BACKBONES: Mapping[str, type[SpeechBackbone]] = Families(
     {
-        "wav2vec": "wav2vec:Wav2vecBackbone",
-        "hubert": "hubert:HubertBackbone",
+        "wav2vec": "wav2vec_like:Wav2vecBackbone",
+        "hubert": "wav2vec_like:HubertBackbone",
         "wavlm": "wavlm:WavLMBackbone",
-        "data2vec": "data2vec:Data2VecBackbone",
-        "unispeech-sat": "unispeech_sat:UniSpeechSatBackbone",
+        "data2vec": "wav2vec_like:Data2VecBackbone",
+        "unispeech-sat": "wav2vec_like:UniSpeechSatBackbone",
         "whisper": "whisper:WhisperBackbone",
         "speecht5": "speecht5:SpeechT5Backbone",
         "w2v-bert": "wav2vec2_bert:Wav2Vec2BertBackbone",

@@ -240,7 +240,7 @@ def test_faults_are_found(tmp_path: Path, kind: str, faults: dict[str, Any], lev
 
 def test_every_kind_has_a_planted_fault_and_a_page_that_explains_it() -> None:
     assert {kind for kind, *_ in FAULTS} | FOUND_ELSEWHERE == set(KINDS)
-    page = (Path(__file__).parents[2] / "docs" / "data_check.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "data_check.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == sorted(KINDS)
     with pytest.raises(ValueError, match="'odd_thing' is no kind of finding"):
         Finding("info", "odd_thing", "here", "is odd", "none")

@@ -46,7 +46,7 @@ from brainlit.stories.readers.cleaning import drift_basis
 from brainlit.timebase import TimeBase
 
 TR_S = 2.0
-MANIFEST = Path(__file__).parents[2] / "data" / "alice" / "manifest.yaml"
+MANIFEST = Path(__file__).parents[3] / "data" / "alice" / "manifest.yaml"
 Array = npt.NDArray[np.float64]
 
 
