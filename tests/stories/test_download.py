@@ -25,7 +25,6 @@ from hypothesis import strategies as st
 
 from brainlit.stories.base import Remote
 from brainlit.stories.download import (
-from brainlit.stories.download.hosts import ATTEMPTS
     LOCK_FILE,
     DownloadError,
     DownloadReport,
@@ -35,7 +34,7 @@ from brainlit.stories.download.hosts import ATTEMPTS
     pointer_problem,
     transfer,
 )
-from brainlit.stories.download import hosts as remote
+from brainlit.stories.download.hosts import ATTEMPTS
 from brainlit.stories.download.verify import LEDGER_FILE, parts_etags, usual_part_bytes
 from tests.stories.local_server import BUCKET, LocalServer
 
