@@ -15,7 +15,7 @@ from brainlit.encoding.partition import banded_rest
 from brainlit.encoding.statistics import small_sample_factor
 
 if TYPE_CHECKING:
-    from brainlit.encoding.probe import ProbeResult
+    from brainlit.encoding.result import ProbeResult
 
 
 # --- region_scores
