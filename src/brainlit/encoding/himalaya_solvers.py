@@ -1,4 +1,7 @@
-"""himalaya's own solvers behind our door: the reference that every other solver is compared with."""
+"""himalaya's own solvers behind our interface: the reference that every other solver is compared with.
+
+himalaya and torch keep global settings, which are borrowed here and given back.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,6 @@ from brainlit.encoding.arrays import Array, FloatArray, IntArray
 from brainlit.encoding.config import Precision, SolverConfig, check_alphas
 from brainlit.encoding.search import Fold
 from brainlit.encoding.target_batches import TargetBatches
-
-# --- backend
-# Borrow global state of himalaya and of torch, and give it back.
 
 
 @contextmanager
@@ -49,8 +49,6 @@ def exact_products() -> Iterator[None]:
     `torch.set_float32_matmul_precision("medium")` is good advice for a network; a Gram matrix that is rounded to eight
     bits has lost its small eigenvalues.
     """
-    import torch
-
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -1,4 +1,4 @@
-"""Who explains what: nested models, the variance partition, and the product-measure split of the joint model."""
+"""Who explains what: nested models, the variance partition, the product-measure split, and the low-level impact."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ from brainlit.encoding.search import choose, make_folds, refit_weights, search_p
 
 BANDS: tuple[str, ...] = ("backbone", "low_level", "semantic")
 """Bands of the probe, in the order that all names and arrays keep."""
+
+
+IMPACTS: tuple[str, ...] = ("residual_lag0", "residual_lags", "banded_ridge")
+EXPLAINED = 1e-4
+"""A backbone column with less than this share of its variance left is wholly low-level: its residual is set to 0."""
 
 
 def order_bands(names: Iterable[str]) -> tuple[str, ...]:
@@ -113,8 +118,7 @@ def split_r2(observed: Array, parts: Mapping[str, Array]) -> dict[str, FloatArra
     return {band: np.einsum("tv,tv->v", np.asarray(part, dtype=np.float64), weight) for band, part in parts.items()}
 
 
-# --- impact
-# Low-level impact, three ways: how much of a backbone's alignment goes when low-level features are accounted for.
+# --- Low-level impact, three ways: how much of the alignment goes when low-level features are accounted for ---
 #
 # All three are 100 (r_B - r_rest) / r_B, with r_B the correlation of the backbone alone; they differ in r_rest.
 #
@@ -127,11 +131,6 @@ def split_r2(observed: Array, parts: Mapping[str, Array]) -> dict[str, FloatArra
 # banded_ridge
 #     Nothing is regressed out of features: r_rest^2 = r_BL^2 - r_L^2 is what the joint banded model of backbone and
 #     low-level features adds to the low-level features alone (squares keep their sign).
-
-
-IMPACTS: tuple[str, ...] = ("residual_lag0", "residual_lags", "banded_ridge")
-EXPLAINED = 1e-4
-"""A backbone column with less than this share of its variance left is wholly low-level: its residual is set to 0."""
 
 
 def low_level_impact(r_backbone: npt.ArrayLike, r_rest: npt.ArrayLike) -> FloatArray:

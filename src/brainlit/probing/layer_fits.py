@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.probe_fit import narrow_start
 from brainlit.encoding.result import ProbeResult, usable_voxels
 from brainlit.probing.budget import Thinning, sample_voxels
 from brainlit.probing.inputs import ProbeData
@@ -41,7 +40,7 @@ class Start:
         if dict(n_gammas) != dict(self.n_gammas):
             return None
         if self.columns is None:
-            return self.start if columns is None else narrow_start(self.start, columns)
+            return self.start if columns is None else self.start.narrow(columns)
         return self.start if columns is not None and np.array_equal(columns, self.columns) else None
 
 
