@@ -213,7 +213,8 @@ class _Lags:
         from scipy.sparse import csr_array
 
         shape = (len(self.row_starts) - 1, self.n_times)
-        return (csr_array((h(self.lags_s), self.columns, self.row_starts), shape=shape) @ values).astype(np.float32)
+        matrix = csr_array((h(self.lags_s), self.columns, self.row_starts), shape=shape)
+        return np.asarray(matrix @ values, dtype=np.float32)
 
 
 def _check(values: FloatArray, times_s: FloatArray, read_s: FloatArray) -> None:
