@@ -57,6 +57,7 @@ from brainlit.encoding.statistics import (
     permutation_p,
     r2_within,
 )
+from brainlit.encoding.temporal import HaemodynamicResponse, haemodynamic_rows, take_out
 from brainlit.splits import LeakError, Roles, Span, make_roles, parse_span, refuse_scored, refuse_tuned
 
 __all__ = [  # noqa: RUF022 - grouped by what belongs together
@@ -81,8 +82,11 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     # one encoding model, step by step
     "EncodingModel",
     # preparing features
+    "HaemodynamicResponse",
     "delay_within",
+    "haemodynamic_rows",
     "standardise",
+    "take_out",
     # ridge
     "BandedRidge",
     "DEFAULT_ALPHAS",
