@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from brainlit.datamodules.windows import EpochSteps, Step, Window, WindowBatch, WindowConfig
+from brainlit.encoding.arrays import BoolArray, Float32Array
 from brainlit.store import StoryStore
 from brainlit.stories import Intervals
 
@@ -77,8 +78,8 @@ class WindowDataset(Dataset[WindowBatch]):
         self,
         window: Window,
         audio: npt.NDArray[np.int16],
-        mask: npt.NDArray[np.bool_],
-        edges_s: npt.NDArray[np.float32],
+        mask: BoolArray,
+        edges_s: Float32Array,
     ) -> str:
         """Fill one row of a batch with sound, its mask and the edges of its bins; returns the words of the sound."""
         clock, config = self.store.timebase(window.story), self.config
@@ -105,13 +106,13 @@ class WindowDataset(Dataset[WindowBatch]):
         inside = np.flatnonzero(words.end_s[first:stop] <= stop_s) + first
         return " ".join(" ".join(words.labels[k] for k in inside).lower().split())
 
-    def _row_mask(self, windows: Sequence[Window]) -> npt.NDArray[np.bool_]:
+    def _row_mask(self, windows: Sequence[Window]) -> BoolArray:
         rows = np.array([window.first_tr for window in windows])[:, None] + np.arange(self.config.n_trs)
         bounds = np.array([(window.start_tr, window.stop_tr) for window in windows])
         return np.asarray((rows >= bounds[:, :1]) & (rows < bounds[:, 1:]))
 
     def _read_targets(
-        self, windows: Sequence[Window], row_mask: npt.NDArray[np.bool_], only_subject: str | None
+        self, windows: Sequence[Window], row_mask: BoolArray, only_subject: str | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         targets, masks = {}, {}
         for subject, n_targets in self.targets.sizes.items():

@@ -16,8 +16,6 @@ from torch.utils.data import DataLoader
 from brainlit.datamodules.dataset import StepLoader, WindowDataset, evaluation_loader
 from brainlit.datamodules.regimes import TargetChoice
 from brainlit.datamodules.selection import (
-    FloatArray,
-    IntArray,
     common_columns,
     heard_any,
     require_heard,
@@ -37,6 +35,7 @@ from brainlit.datamodules.targets import (
 )
 from brainlit.datamodules.targets.config import REGIMES, Regime, require_choice
 from brainlit.datamodules.windows import EpochSteps, WindowBatch, WindowConfig, evaluation_windows, training_windows
+from brainlit.encoding.arrays import FloatArray, IntArray
 from brainlit.encoding.ceiling import CeilingMethod
 from brainlit.features import FeatureConfig
 from brainlit.splits import Roles, Span

@@ -29,6 +29,7 @@ from brainlit.demo.text import N_DIMENSIONS, word_vectors
 from brainlit.features.linguistic import phone_class_table
 from brainlit.features.spectral import envelope_frames, mel_frames
 from brainlit.stories import Story, Subject
+from brainlit.stories.base import Float32Array, FloatArray, IntArray
 from brainlit.timebase import TimeBase
 
 # --- haemodynamics
@@ -40,8 +41,6 @@ from brainlit.timebase import TimeBase
 # Baseline convention: what precedes the story counts as its mean, so there is no response to the onset of the sound
 # (otherwise most of the variance of loudness would be the rise in the first 15 s; recordings have those rows cut).
 
-
-FloatArray = npt.NDArray[np.float64]
 
 GRID_S = 0.1
 HRF_S = 32.0
@@ -98,7 +97,6 @@ def _sample(series: FloatArray, grid: TimeBase, timebase: TimeBase) -> FloatArra
     return np.stack([np.interp(timebase.tr_ends_s, middles_s, column) for column in bold.T], axis=1)
 
 
-Float32Array = npt.NDArray[np.float32]
 Real = TypeVar("Real", np.float32, np.float64)
 
 KINDS = ("null", "auditory", "semantic")
@@ -242,7 +240,7 @@ class Listener:
             response[:, block] = zscore(mixed)
         return response
 
-    def _signal_fraction(self, kind: npt.NDArray[np.int64], rng: np.random.Generator) -> FloatArray:
+    def _signal_fraction(self, kind: IntArray, rng: np.random.Generator) -> FloatArray:
         gain = rng.uniform(*GAIN)
         fraction = self.snr * gain * rng.uniform(*SIGNAL_FRACTION, size=self.n_voxels)
         return np.where(kind == KINDS.index("null"), 0.0, np.clip(fraction, 0, MAX_SIGNAL_FRACTION))

@@ -8,15 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.demo.listeners import (
-    Float32Array,
-    FloatArray,
-    Listener,
-    Stimulus,
-    principal_components,
-    stimulus_of,
-    zscore,
-)
+from brainlit.demo.listeners import Listener, Stimulus, principal_components, stimulus_of, zscore
 from brainlit.demo.speech import VOICES, speak
 from brainlit.demo.streams import random_stream
 from brainlit.demo.text import word_vectors as lexicon_vectors
@@ -24,6 +16,7 @@ from brainlit.demo.text import write_story
 from brainlit.features import low_level_spaces, word_vectors
 from brainlit.hints import did_you_mean
 from brainlit.stories import FeatureSpace, Responses, Story, StorySource, Subject
+from brainlit.stories.base import Float32Array, FloatArray
 from brainlit.timebase import SAMPLE_RATE_HZ, TimeBase
 
 # --- corpus

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories import Intervals
+from brainlit.stories.base import Float32Array, FloatArray
 
 # --- alignment
 # From espeak-ng's phone events to the time of every word and phone.
@@ -32,9 +33,6 @@ from brainlit.stories import Intervals
 # pairs of small words ("of a", "in the") as one: all phones then carry the position of the first. Such a group is
 # shared out: its phones go to the words in order, in proportion to their letters and at least one each; where there
 # are fewer phones than words, the time is shared out in proportion to letters.
-
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class PhoneEvent(NamedTuple):
@@ -225,7 +223,7 @@ def resample_to_16k(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
     """22.05 kHz to 16 kHz by the exact ratio 320/441 with a zero-phase filter, so that times in seconds stay true."""
     from scipy.signal import resample_poly
 
-    resampled: npt.NDArray[np.float32] = resample_poly(samples.astype(np.float32), 320, 441)
+    resampled: Float32Array = resample_poly(samples.astype(np.float32), 320, 441)
     return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
 
 

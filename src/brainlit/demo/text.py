@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from brainlit.stories.base import FloatArray
 
 # --- lexicon
 # The 96 content words of the demo and what they mean: eight categories, and one vector of meaning for each word.
@@ -94,7 +95,7 @@ def category_of() -> MappingProxyType[str, str]:
 
 
 @lru_cache(maxsize=1)
-def word_vectors() -> MappingProxyType[str, npt.NDArray[np.float64]]:
+def word_vectors() -> MappingProxyType[str, FloatArray]:
     """The meaning of each of the 96 words: an array of shape (24,).
 
     A word is the centroid of its category, N(0, I), plus 0.4 N(0, I). The mean over the lexicon is taken off, so that

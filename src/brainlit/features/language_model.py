@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from brainlit.features.config import LanguageModelConfig
 from brainlit.features.per_tr import PerTr, in_words, to_trs
 from brainlit.stories import FeatureSpace, Story
-from brainlit.stories.base import SourceError
-
-Float32Array = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
+from brainlit.stories.base import BoolArray, Float32Array, SourceError
 
 NAME = "language_model"
 MAY_BE_MISSING = ("pooler.dense.weight", "pooler.dense.bias")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.features.per_tr import PerTr, in_words, to_trs
 from brainlit.features.phones import (
@@ -22,10 +21,8 @@ from brainlit.features.phones import (
     ngrams,
 )
 from brainlit.stories import FeatureSpace, Intervals, Story
-from brainlit.stories.base import SourceError
+from brainlit.stories.base import FloatArray, SourceError
 from brainlit.timebase import TimeBase
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class PhoneError(SourceError):
@@ -241,7 +238,7 @@ def articulation(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     )
 
 
-def articulation_of(label: str) -> npt.NDArray[np.float64]:
+def articulation_of(label: str) -> FloatArray:
     """The features of one ARPAbet label, shape (22,): 1 where it has one; all 0 for pauses and unknown labels."""
     made_by = _MADE_BY.get(arpabet_phone(label) or "", "").split()
     return np.asarray([feature in made_by for feature in ARTICULATIONS], dtype=np.float64)

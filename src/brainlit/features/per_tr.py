@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.stories.base import Float32Array, FloatArray
 from brainlit.timebase import TimeBase
 
 # --- resample
@@ -17,8 +18,6 @@ from brainlit.timebase import TimeBase
 # per 1 / c seconds. Formula: Duchon (1979), J. Appl. Meteor. 18:1016; use for word features: Huth et al. (2016),
 # Nature.
 
-
-FloatArray = npt.NDArray[np.float64]
 
 _NEW_TIMES_PER_BLOCK = 32
 
@@ -87,7 +86,6 @@ def _cutoff(new_s: FloatArray, cutoff_hz: float | None) -> float:
     return float(cutoff_hz)
 
 
-Float32Array = npt.NDArray[np.float32]
 PerTr = Literal["mean", "lanczos"]
 Combine = Literal["mean", "sum"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.stories import Intervals
+from brainlit.stories.base import FloatArray
 
 PHONE_CLASSES = ("vowel", "stop", "fricative", "affricate", "nasal", "approximant")
 
@@ -73,7 +73,7 @@ def is_pause(label: str) -> bool:
     return label.startswith("_") or label.strip("{}[]<> ").lower() in _PAUSES or label.lower() in _PAUSES
 
 
-def classify_phones(labels: Sequence[str]) -> npt.NDArray[np.float64]:
+def classify_phones(labels: Sequence[str]) -> FloatArray:
     """One row per label and one column per class of `PHONE_CLASSES`; a row is 0 for pauses and unknown labels.
 
     Labels are read as ARPAbet ('AH0', 'DH') when most of them are in it, and as espeak-ng mnemonics otherwise: 'D' is
@@ -161,8 +161,6 @@ def _espeak_class(label: str) -> str | None:
 # --- inventory
 # Which phones, diphones and triphones get a column: counted once, over all stories of a data set.
 
-
-FloatArray = npt.NDArray[np.float64]
 
 MAX_GAP_S = 0.005
 """Phones that are further apart have a pause between them, also where the tier no longer holds its label."""

@@ -13,10 +13,8 @@ import numpy.typing as npt
 
 from brainlit.features.per_tr import PerTr, in_words, to_trs
 from brainlit.stories import FeatureSpace, Story
+from brainlit.stories.base import Float32Array, FloatArray
 from brainlit.timebase import TimeBase
-
-FloatArray = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
 
 FRAME_S = 0.025
 HOP_S = 0.010

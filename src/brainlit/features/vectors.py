@@ -15,11 +15,10 @@ from tqdm import tqdm
 from brainlit.features.per_tr import PerTr, in_words, to_trs
 from brainlit.hints import did_you_mean
 from brainlit.stories import FeatureSpace, Story
-from brainlit.stories.base import SourceError
+from brainlit.stories.base import Float32Array, FloatArray, SourceError
 
 log = logging.getLogger(__name__)
 
-Float32Array = npt.NDArray[np.float32]
 WordAndVector = tuple[str, Float32Array]
 
 HDF5_SUFFIXES = (".hf5", ".hdf5", ".h5")
@@ -288,7 +287,7 @@ def word_vectors(
     )
 
 
-def _checked(vector: npt.ArrayLike, n_dimensions: int, word: str, name: str) -> npt.NDArray[np.float64]:
+def _checked(vector: npt.ArrayLike, n_dimensions: int, word: str, name: str) -> FloatArray:
     array = np.asarray(vector, dtype=np.float64).ravel()
     if array.size != n_dimensions:
         raise ValueError(

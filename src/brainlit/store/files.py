@@ -24,6 +24,7 @@ from brainlit.store.schema import (
     checked_names,
 )
 from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
+from brainlit.stories.base import BoolArray
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 FINGERPRINT = "settings_fingerprint"
@@ -242,7 +243,7 @@ def _float32_bytes(responses: Responses) -> int:
     return 4 * responses.values.size * n_presentations
 
 
-def _write_rows(h5: Any, story: str, responses: Responses) -> npt.NDArray[np.bool_]:
+def _write_rows(h5: Any, story: str, responses: Responses) -> BoolArray:
     """Write responses and repeats; return which voxels are finite and not constant."""
     values = np.asarray(responses.values, dtype=np.float32)
     n_trs, n_voxels = values.shape

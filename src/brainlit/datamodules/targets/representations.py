@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
 
@@ -26,10 +25,11 @@ from brainlit.datamodules.targets.config import (
     SpeechTargetsConfig,
     layer_numbers,
 )
-from brainlit.datamodules.targets.responses import Float32Array, VoxelTargets
+from brainlit.datamodules.targets.responses import VoxelTargets
 from brainlit.datamodules.windows import WindowBatch, WindowConfig, evaluation_windows
 from brainlit.demo.listeners import HRF_S, haemodynamic_response
 from brainlit.demo.streams import random_stream
+from brainlit.encoding.arrays import Float32Array
 from brainlit.features import LanguageModel, LanguageModelConfig
 from brainlit.features.per_tr import to_trs
 from brainlit.splits import Span
@@ -171,7 +171,7 @@ def representation_targets(
     return StoredTargets(folder, sizes, spans)
 
 
-def haemodynamic_matrix(n_trs: int, tr_s: float) -> npt.NDArray[np.float32]:
+def haemodynamic_matrix(n_trs: int, tr_s: float) -> Float32Array:
     """What takes values per row to the signal at the ends of the rows, shape (n_trs, n_trs).
 
     A row's value counts as an event in the middle of the row, and scale does not matter, for targets are z-scored. The
@@ -181,7 +181,7 @@ def haemodynamic_matrix(n_trs: int, tr_s: float) -> npt.NDArray[np.float32]:
 
     lags_s = (np.arange(n_trs) + 0.5) * tr_s
     kernel = np.where(lags_s < HRF_S, haemodynamic_response(lags_s), 0.0)
-    matrix: npt.NDArray[np.float32] = toeplitz(kernel, np.zeros(n_trs)).astype(np.float32)
+    matrix: Float32Array = toeplitz(kernel, np.zeros(n_trs)).astype(np.float32)
     return matrix
 
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from brainlit.encoding.arrays import Float32Array, IntArray
 from brainlit.store import StoryStore
-
-Float32Array = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 
 class TargetSource(Protocol):

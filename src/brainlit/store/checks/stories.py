@@ -15,6 +15,7 @@ from brainlit.store.checks.findings import Finding, Level
 from brainlit.store.checks.timing import clock_drift_s
 from brainlit.store.reader import StoryStore
 from brainlit.stories import Intervals, Story
+from brainlit.stories.base import FloatArray
 
 # --- check_words
 # Are the words where the sound is loud? Lag, drift and stretch of a transcript against its recording.
@@ -23,8 +24,6 @@ from brainlit.stories import Intervals, Story
 # changes slower than 10 s. Speech has a pause every few words, so the right lag stands out by dozens of standard
 # deviations of the wrong ones, in any language.
 
-
-FloatArray = npt.NDArray[np.float64]
 
 HOP_S = 0.02
 HIGH_PASS_S = 10.0
@@ -274,7 +273,7 @@ def _words(story: Story) -> Iterator[Finding]:
         yield from _words_against_sound(story.name, words, _loudness_of(story))
 
 
-def _words_against_sound(name: str, words: Intervals, loud: npt.NDArray[np.float64]) -> Iterator[Finding]:
+def _words_against_sound(name: str, words: Intervals, loud: FloatArray) -> Iterator[Finding]:
     mask = word_mask(words.start_s, words.end_s, len(loud))
     given = align(mask, loud)
     if given is None:
@@ -307,7 +306,7 @@ def _words_against_sound(name: str, words: Intervals, loud: npt.NDArray[np.float
         yield Finding("warning", "words_shifted", name, message, cure)
 
 
-def _loudness_of(story: Story) -> npt.NDArray[np.float64]:
+def _loudness_of(story: Story) -> FloatArray:
     """Loudness in frames of HOP_S, from the story's envelope of 10 ms."""
     from brainlit.features.spectral import HOP_S as FINE_HOP_S
     from brainlit.features.spectral import envelope_frames

@@ -8,19 +8,15 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.store.checks.findings import Finding, Level
 from brainlit.store.checks.timing import N_VOXELS, LagEvidence
 from brainlit.store.reader import StoryStore
+from brainlit.stories.base import BoolArray, Float32Array, FloatArray, IntArray
 
 # --- check_scan
 # One pass over a subject's responses to one story, some rows at a time, so that whole brains fit in little memory.
 
-
-FloatArray = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 BLOCK_BYTES = 64_000_000
 N_PRINT_VOXELS = 64
@@ -47,7 +43,7 @@ class Scan:
 
     mean: FloatArray
     sd: FloatArray
-    varies: npt.NDArray[np.bool_]
+    varies: BoolArray
     n_infinite: int
     sample: Float32Array
 
@@ -140,7 +136,7 @@ class SubjectChecks:
 
     def __init__(self, lags: LagEvidence) -> None:
         self._lags = lags
-        self._prints: dict[str, list[tuple[str, npt.NDArray[np.float32]]]] = defaultdict(list)
+        self._prints: dict[str, list[tuple[str, Float32Array]]] = defaultdict(list)
 
     def subject(self, store: StoryStore, name: str) -> Iterator[Finding]:
         """What belongs to the subject and not to a story."""

@@ -24,12 +24,10 @@ from brainlit.demo.listeners import haemodynamic_response
 from brainlit.store.checks.findings import Finding, Level
 from brainlit.store.reader import StoryStore
 from brainlit.stories import Story
+from brainlit.stories.base import Float32Array, FloatArray, IntArray
 from brainlit.stories.readers.cleaning import drift_basis
 from brainlit.timebase import TimeBase
 
-FloatArray = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 Real = TypeVar("Real", np.float32, np.float64)
 
 USUAL_LAG_S = 5.0
@@ -330,7 +328,7 @@ class LagEvidence:
         shifts = shifts_to_try(min(enough), self.tr_s) if enough else None
         self.shifts = np.zeros(0, dtype=np.int64) if shifts is None else shifts
         self.lags_s = lags_s_of(self.shifts, self.tr_s)
-        self._expected: dict[str, npt.NDArray[np.float64]] = {}
+        self._expected: dict[str, FloatArray] = {}
         self._open: dict[str, Agreement] = {}
         self._strengths: dict[str, Strength] = {}
         self._matches: dict[tuple[str, str], Match] = {}
@@ -352,7 +350,7 @@ class LagEvidence:
         rates[(edges_s[1:] <= first_s) | (edges_s[:-1] >= last_s)] = np.nan
         self._expected[story.name] = expected_responses(rates, self.tr_s)[n_before:]
 
-    def add_responses(self, story: str, responses: npt.NDArray[np.float32]) -> None:
+    def add_responses(self, story: str, responses: Float32Array) -> None:
         """Compare the responses of the subject at hand, (n_trs, n_voxels), with what was kept of the story."""
         if story in self._expected and responses.shape[1]:
             rng = np.random.default_rng(list(story.encode()))

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.hints import did_you_mean
-from brainlit.stories.base import BoolArray, Float32Array, Intervals, Responses, Story, StorySource, Subject
+from brainlit.stories.base import BoolArray, Float32Array, IntArray, Intervals, Responses, Story, StorySource, Subject
 from brainlit.stories.manifest.reader import Clocks, Presentations, ResponseReader, read_manifest
 from brainlit.stories.manifest.schema import (
     Manifest,
@@ -311,7 +310,7 @@ class ManifestSource(StorySource):
             return config
         return replace(config, mask=mask)
 
-    def _vertices(self, run: Run, n_columns: int) -> npt.NDArray[np.int64] | None:
+    def _vertices(self, run: Run, n_columns: int) -> IntArray | None:
         if (self.manifest.responses.space or "").partition(":")[0] != "fsaverage5":
             return None
         if n_columns != _FSAVERAGE5_VERTICES:

@@ -307,6 +307,6 @@ def _require_numbers(path: Path, values: npt.NDArray[Any]) -> None:
         raise ImageError(f"{path} holds values of type {values.dtype}; need integers or real numbers.")
 
 
-def _finite(values: npt.NDArray[np.float32]) -> Float32Array:
+def _finite(values: Float32Array) -> Float32Array:
     values[~np.isfinite(values)] = np.nan
     return values

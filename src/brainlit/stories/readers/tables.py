@@ -12,10 +12,9 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.hints import did_you_mean
-from brainlit.stories.base import Float32Array, SourceError
+from brainlit.stories.base import Float32Array, FloatArray, SourceError
 
 # --- text_files
 # Files as users hand them over: there or not, in one of the usual encodings, with any line ends.
@@ -91,8 +90,6 @@ def read_cells(path: Path, separator: str, error: type[SourceError]) -> list[tup
             raise error(f"{path}, line {line}: {len(row)} columns, but {len(rows[0][1])} in the lines before.")
     return rows
 
-
-FloatArray = npt.NDArray[np.float64]
 
 _SEPARATORS = {".txt": None, ".dat": None, ".1d": None, ".csv": ",", ".tsv": "\t"}
 _HDF5 = (".h5", ".hdf5", ".hf5", ".hdf")

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.stories.base import BoolArray, SourceError
+from brainlit.stories.base import BoolArray, IntArray, SourceError
 
 # --- tables
 # Regions in tables (.csv, .tsv), and the tables that name the numbers of a label file.
@@ -125,7 +125,6 @@ def _whole(path: Path, line: int, cell: str) -> int:
         raise SourceError(f"{path}, line {line}: {cell!r} is no whole number.") from None
 
 
-IntArray = npt.NDArray[np.int64]
 Side = Literal["left", "right"]
 
 __all__ = ["Region", "names_beside", "read_image", "read_region_files", "read_volume"]

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
-import numpy.typing as npt
 
-from brainlit.stories.base import BoolArray, FloatArray, SourceError
+from brainlit.stories.base import BoolArray, FloatArray, IntArray, SourceError
 from brainlit.stories.regions.files import Region, read_image, read_volume
 
 if TYPE_CHECKING:
@@ -130,7 +129,6 @@ class _Pen:
 
 log = logging.getLogger(__name__)
 
-IntArray = npt.NDArray[np.int64]
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _LABEL = "{http://www.inkscape.org/namespaces/inkscape}label"
