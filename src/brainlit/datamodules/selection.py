@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from tqdm.auto import tqdm
 
-from brainlit.demo.streams import random_stream
+from brainlit.demo.text import random_stream
 from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from brainlit.encoding.ceiling import Ceiling, CeilingMethod, noise_ceiling
 from brainlit.splits import Roles, Span, make_roles

@@ -15,7 +15,7 @@ from brainlit.backbones.weights import cached_folder
 from brainlit.datamodules.targets.config import ControlConfig
 from brainlit.datamodules.targets.representations import StoredTargets, file_name
 from brainlit.datamodules.targets.responses import TargetSource, VoxelTargets
-from brainlit.demo.streams import random_stream
+from brainlit.demo.text import random_stream
 from brainlit.encoding.arrays import Float32Array, IntArray
 from brainlit.splits import Span
 

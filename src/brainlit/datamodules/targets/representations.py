@@ -28,7 +28,7 @@ from brainlit.datamodules.targets.config import (
 from brainlit.datamodules.targets.responses import VoxelTargets
 from brainlit.datamodules.windows import WindowBatch, WindowConfig, evaluation_windows
 from brainlit.demo.listeners import HRF_S, haemodynamic_response
-from brainlit.demo.streams import random_stream
+from brainlit.demo.text import random_stream
 from brainlit.encoding.arrays import Float32Array
 from brainlit.features import LanguageModel, LanguageModelConfig
 from brainlit.features.per_tr import to_trs
