@@ -31,7 +31,7 @@ from brainlit.stories.base import (
     Story,
     Subject,
 )
-from brainlit.stories.published import PublishedSource, chosen, require_known
+from brainlit.stories.published import PublishedSource, chosen, paths_below, require_known
 from brainlit.stories.readers.audio import read_audio
 from brainlit.stories.readers.cleaning import clean_series
 from brainlit.stories.readers.hdf5_rows import open_hdf5
@@ -220,9 +220,8 @@ class DenizSource(PublishedSource):
         """The repository on GIN, file by file."""
         wanted = [path for name in self._stories for path in self.story_files(name)]
         wanted += [path for name in self._subjects for path in self.subject_files(name)]
-        paths = dict.fromkeys(p.relative_to(self.root).as_posix() for p in wanted if p.is_relative_to(self.root))
         url = "https://gin.g-node.org/denizenslab/narratives_reading_listening_fmri/raw/master"
-        return Remote(url, self.root, tuple(paths), "see LICENSE in the repository")
+        return Remote(url, self.root, paths_below(self.root, wanted), "see LICENSE in the repository")
 
     def _sound(self, story: str) -> Path:
         return self.root / "stimuli" / f"{self._dataset(story)}.wav"

@@ -94,7 +94,7 @@ class VolumeReader:
         files = [*runs, *(self._confounds_of(subject, run) for run in runs if self.confounds is not None)]
         if self.mask_pattern is not None:
             files.append(self.root / self.mask_pattern.format(subject=subject))
-        return files + ([] if self.regions is None else region_files(self.regions, subject, self.root))
+        return files + region_files(self.regions, subject, self.root)
 
     def subject(self, name: str, runs: Sequence[Path]) -> Subject:
         """Voxels of the mask with their places in mm, and regions.
@@ -109,9 +109,7 @@ class VolumeReader:
         mask = self._mask(name, runs)
         coordinates_mm = mask_coordinates_mm(mask)
         regions = self.regions
-        if regions is None:
-            return Subject(name, len(coordinates_mm), coordinates_mm=coordinates_mm)
-        if regions.mask is None and regions.file is not None and regions.file.endswith((".nii", ".nii.gz")):
+        if regions and regions.mask is None and regions.file is not None and regions.file.endswith((".nii", ".nii.gz")):
             regions = replace(regions, mask=str(mask.absolute()))
         named = read_subject_regions(regions, name, len(coordinates_mm), self.root)
         return Subject(name, len(coordinates_mm), named, coordinates_mm=coordinates_mm)

@@ -81,11 +81,13 @@ class RegionConfig:
             raise SourceError(f"regions: mask_order is {self.mask_order!r}; known: auto, C, F.")
 
 
-def read_subject_regions(config: RegionConfig, subject: str, n_voxels: int, root: Path) -> dict[str, BoolArray]:
+def read_subject_regions(config: RegionConfig | None, subject: str, n_voxels: int, root: Path) -> dict[str, BoolArray]:
     """Masks of all named regions of a subject, by name; regions without a voxel are left out.
 
     Parameters
     ----------
+    config : RegionConfig or None
+        None gives no regions.
     n_voxels : int
         Columns of the subject's responses; the regions must fit them.
     root : Path
@@ -103,6 +105,8 @@ def read_subject_regions(config: RegionConfig, subject: str, n_voxels: int, root
     SourceError
         If a file cannot be read or does not fit the responses, or no region is left.
     """
+    if config is None:
+        return {}
     if config.pycortex is not None:
         from brainlit.stories.regions.pycortex import read_overlays
 
@@ -130,8 +134,10 @@ def read_subject_regions(config: RegionConfig, subject: str, n_voxels: int, root
     return {name: mask for name, mask in regions.items() if name not in empty}
 
 
-def region_files(config: RegionConfig, subject: str, root: Path) -> list[Path]:
+def region_files(config: RegionConfig | None, subject: str, root: Path) -> list[Path]:
     """Files that a subject's regions are made from (for `StorySource.subject_files`); reads none of them."""
+    if config is None:
+        return []
     if config.pycortex is not None:
         from brainlit.stories.regions.pycortex import overlay_files
 
