@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,19 @@ from brainlit.encoding.arrays import BoolArray, Float32Array
 from brainlit.store import StoryStore
 from brainlit.stories import Intervals
 
-if TYPE_CHECKING:
-    from brainlit.datamodules.targets.responses import TargetSource
+
+class TargetSource(Protocol):
+    """Anything that yields rows of targets per subject (or per other thing to predict)."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Number of targets of each subject."""
+
+    def heard(self, subject: str, story: str) -> bool:
+        """Whether there are targets of the subject for the story."""
+
+    def rows(self, subject: str, story: str, start_tr: int, stop_tr: int) -> Float32Array | None:
+        """Rows start_tr .. stop_tr - 1, shape (n_rows, n_targets); None if the subject has none for the story."""
 
 
 class WindowDataset(Dataset[WindowBatch]):
@@ -131,13 +142,7 @@ class WindowDataset(Dataset[WindowBatch]):
         return targets, masks
 
 
-def keep_batch(batch: Any) -> Any:
-    """A collate function for batches that the data set has put together."""
-    return batch
-
-
-# --- loader
-# A loader that can go on in the middle of an epoch, and that draws nothing from the global random state.
+# --- Loaders, which draw nothing from the global random state ---
 
 
 class StepLoader(DataLoader[WindowBatch]):
@@ -212,3 +217,8 @@ def evaluation_loader(
         persistent_workers=num_workers > 0,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def keep_batch(batch: Any) -> Any:
+    """A collate function for batches that the data set has put together."""
+    return batch

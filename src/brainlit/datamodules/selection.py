@@ -1,4 +1,4 @@
-"""Which voxels of a subject are tuned on, decided without looking at scored data."""
+"""What a run uses of a store: voxels, subjects and spans in their roles, decided without looking at scored data."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ VOXELS_AT_ONCE = 8192
 """Ten repeats of 291 TRs of so many voxels are 95 MB; of a whole brain, 1.1 GB."""
 
 
-def heard_any(store: StoryStore, subject: str, stories: Iterable[str]) -> bool:
-    """Whether a subject heard at least one of some stories."""
-    return not set(stories).isdisjoint(store.heard(subject))
+# --- Voxels ---
 
 
 def select_voxels(
@@ -167,8 +165,12 @@ def choose_repeats(
     return np.concatenate(parts, axis=1), groups
 
 
-# --- subjects
-# Whom to tune on, whom only to probe, and how much of the stories to use.
+# --- Subjects, and how much of the stories to use ---
+
+
+def heard_any(store: StoryStore, subject: str, stories: Iterable[str]) -> bool:
+    """Whether a subject heard at least one of some stories."""
+    return not set(stories).isdisjoint(store.heard(subject))
 
 
 def settle_subjects(
@@ -240,8 +242,7 @@ def with_fraction(roles: Roles, heard: Sequence[Span], fraction: float, seed: in
     return replace(roles, by_role={**roles.by_role, "tune": tune})
 
 
-# --- roles
-# The roles of a store's stories, with one sound under two names found out.
+# --- Roles, with one sound under two names found out ---
 
 
 def settle_roles(

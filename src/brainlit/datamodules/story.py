@@ -13,7 +13,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
-from brainlit.datamodules.dataset import StepLoader, WindowDataset, evaluation_loader
+from brainlit.datamodules.dataset import StepLoader, TargetSource, WindowDataset, evaluation_loader
 from brainlit.datamodules.regimes import TargetChoice
 from brainlit.datamodules.selection import (
     common_columns,
@@ -30,7 +30,6 @@ from brainlit.datamodules.targets import (
     LanguageTargetsConfig,
     RepresentationConfig,
     SpeechTargetsConfig,
-    TargetSource,
     VoxelTargets,
 )
 from brainlit.datamodules.targets.config import REGIMES, Regime, require_choice
@@ -42,39 +41,7 @@ from brainlit.splits import Roles, Span
 from brainlit.store import StoryStore, build_store
 from brainlit.stories import StorySource
 
-# --- resume
-# Whether a checkpoint was made with the same data.
-
-
 logger = logging.getLogger(__name__)
-
-
-def require_same(before: Mapping[str, Any], now: Mapping[str, Any], to_train: bool) -> None:
-    """Refuse to train on with other data than a run began with; for evaluation say so in the log.
-
-    Parameters
-    ----------
-    before : mapping
-        What the checkpoint remembers; what it does not know is taken to be the same.
-    now : mapping
-        The same of this run.
-
-    Raises
-    ------
-    ValueError
-        Naming the first setting that differs and both values.
-    """
-    for key, value in now.items():
-        earlier = before.get(key, value)
-        if earlier == value:
-            continue
-        if to_train:
-            raise ValueError(
-                f"the checkpoint was made with {key} {earlier}, and this run has {value}: a run goes on with the data"
-                " it began with. Give the checkpoint's setting, or start a new run."
-            )
-        logger.warning("the checkpoint was made with %s %s, this run has %s", key, earlier, value)
-
 
 SubjectSteps = Literal["together", "sequential"]
 
@@ -437,3 +404,30 @@ class StoryDataModule(L.LightningDataModule):
         windows = evaluation_windows(spans, self.window.n_trs)
         dataset = WindowDataset(self.store, self.window, windows, self._sources()[1])
         return evaluation_loader(dataset, self.batch_size, self.num_workers, self.seed)
+
+
+def require_same(before: Mapping[str, Any], now: Mapping[str, Any], to_train: bool) -> None:
+    """Refuse to train on with other data than a run began with; for evaluation say so in the log.
+
+    Parameters
+    ----------
+    before : mapping
+        What the checkpoint remembers; what it does not know is taken to be the same.
+    now : mapping
+        The same of this run.
+
+    Raises
+    ------
+    ValueError
+        Naming the first setting that differs and both values.
+    """
+    for key, value in now.items():
+        earlier = before.get(key, value)
+        if earlier == value:
+            continue
+        if to_train:
+            raise ValueError(
+                f"the checkpoint was made with {key} {earlier}, and this run has {value}: a run goes on with the data"
+                " it began with. Give the checkpoint's setting, or start a new run."
+            )
+        logger.warning("the checkpoint was made with %s %s, this run has %s", key, earlier, value)

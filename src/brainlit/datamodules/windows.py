@@ -157,9 +157,7 @@ def _window(span: Span, first_tr: int, n_trs: int) -> Window:
     return Window(span.story, first_tr, first_tr, min(first_tr + n_trs, span.stop_tr))
 
 
-# --- steps
-# Which windows make up each training step of an epoch, for one process or several.
-
+# --- Which windows make up each training step of an epoch, for one process or several ---
 
 Hearers = Callable[[str], tuple[str, ...]]
 """From a story to the subjects who heard it."""

@@ -1,6 +1,15 @@
-"""Which phones are spoken, per TR: how many, of which class, which ones, in pairs and in threes.
+"""What is said, per TR: how fast, which phones alone, in pairs and in threes, and how they are made.
 
-A phone (a pair, a triple) belongs to the row of its middle. All spaces here need phone times.
+A word, a phone, a pair or a triple belongs to the row of its middle.
+
+The 22 articulatory features are those of de Heer et al. (2017), J Neurosci 37:6539, in the order in which that
+laboratory's code lists them: eight places, six manners, voicing, and height and backness of vowels. The table was
+written anew from the IPA chart and Ladefoged & Johnson, A Course in Phonetics. Where English leaves a choice:
+
+- vowels are voiced; a diphthong has the features of both its ends;
+- R is postalveolar, W both bilabial and velar, L an approximant as well as a lateral;
+- ER is a mid central vowel with the constriction of an approximant;
+- neither tenseness nor rounding is among the 22, so IH equals IY and UH equals UW.
 """
 
 from __future__ import annotations
@@ -24,234 +33,13 @@ from brainlit.stories import FeatureSpace, Intervals, Story
 from brainlit.stories.base import FloatArray, SourceError
 from brainlit.timebase import TimeBase
 
-
-class PhoneError(SourceError):
-    """Phones that a space needs and that are not there, or are in another alphabet."""
-
-
-def phone_rate(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Number of phones in each TR, pauses not counted.
-
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times.
-    """
-    phones = phones_of(story)
-    sounding_s = phones.middle_s[np.asarray([not is_pause(label) for label in phones.labels], dtype=bool)]
-    values = to_trs(np.ones((len(sounding_s), 1)), sounding_s, story.timebase, "sum", per_tr)
-    return FeatureSpace("phone_rate", "low_level", ("phone_rate",), f"phones, {in_words('sum', per_tr)}", values)
-
-
-def phone_classes(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Number of vowels, stops, fricatives, affricates, nasals and approximants in each TR.
-
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times, or its phones are in no alphabet known here.
-    """
-    phones = phones_of(story)
-    values = to_trs(phone_class_table(story), phones.middle_s, story.timebase, "sum", per_tr)
-    source = f"vowels and consonants by manner, {in_words('sum', per_tr)}"
-    return FeatureSpace("phone_classes", "low_level", PHONE_CLASSES, source, values)
-
-
-def phones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Number of times each phone of the alphabet is spoken in each TR.
-
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times.
-    """
-    spoken = phones_of(story)
-    names = [inventory.name(label) or "" for label in spoken.labels]
-    alphabet = "39 phones of ARPAbet without stress" if inventory.arpabet else "labels of the phone tiers"
-    return FeatureSpace(
-        name="phones",
-        kind="low_level",
-        columns=inventory.phones,
-        source=f"occurrences of each of the {alphabet}, {in_words('sum', per_tr)}",
-        values=to_trs(one_hot(names, inventory.phones), spoken.middle_s, story.timebase, "sum", per_tr),
-    )
-
-
-def diphones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Number of times each frequent pair of neighbouring phones is spoken in each TR; never across a pause.
-
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times, or no phone of any story follows another.
-    """
-    return _ngram_space(story, inventory, "diphones", inventory.diphones, per_tr)
-
-
-def triphones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Number of times each frequent run of three phones is spoken in each TR; never across a pause.
-
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times, or no three phones of any story follow each other.
-    """
-    return _ngram_space(story, inventory, "triphones", inventory.triphones, per_tr)
-
-
-def phone_class_table(story: Story) -> FloatArray:
-    """One row per phone of the story, one column per class of `PHONE_CLASSES`: 1 where it belongs, 0 elsewhere."""
-    try:
-        return classify_phones(phones_of(story).labels)
-    except ValueError as error:
-        raise PhoneError(f"story {story.name!r}: {error}") from error
-
-
-def phones_of(story: Story) -> Intervals:
-    """The phones of a story.
-
-    Raises
-    ------
-    PhoneError
-        If it has none.
-    """
-    if story.phones is None:
-        raise PhoneError(
-            f"story {story.name!r} has no phone times; give its source a phone tier or leave this space out."
-        )
-    return story.phones
-
-
-def one_hot(names: Sequence[str], columns: Sequence[str]) -> FloatArray:
-    """One row per name with a 1 in its column; a row of zeros for a name without one."""
-    column_of = {name: column for column, name in enumerate(columns)}
-    known = [(row, column_of[name]) for row, name in enumerate(names) if name in column_of]
-    table = np.zeros((len(names), len(columns)))
-    for row, column in known:
-        table[row, column] = 1
-    return table
-
-
-def _ngram_space(story: Story, inventory: PhoneInventory, name: str, vocabulary: Ngrams, per_tr: PerTr) -> FeatureSpace:
-    spoken = phones_of(story)
-    size = 2 if name == "diphones" else 3
-    if not vocabulary.names:
-        raise PhoneError(
-            f"no story has {name}: no {size} phones follow each other without a gap. Check that the phone tiers hold"
-            f" durations, or leave {name} out."
-        )
-    runs, middles_s = ngrams(spoken, [inventory.name(label) for label in spoken.labels], size)
-    return FeatureSpace(
-        name=name,
-        kind="low_level",
-        columns=vocabulary.names,
-        source=f"occurrences of the {len(vocabulary.names)} most frequent of {vocabulary.n_kinds} {name} of all"
-        f" stories ({100 * vocabulary.share:.1f} % of their occurrences), never across a pause,"
-        f" {in_words('sum', per_tr)}",
-        values=to_trs(one_hot(runs, vocabulary.names), middles_s, story.timebase, "sum", per_tr),
-    )
-
-
-# --- articulation
-# How each phone is made: the 22 articulatory features of published encoding models, for the 39 phones of ARPAbet.
-#
-# The features are those of de Heer et al. (2017), J Neurosci 37:6539, in the order in which that laboratory's code
-# lists them: eight places, six manners, voicing, and height and backness of vowels. The table was written anew from the
-# IPA chart and Ladefoged & Johnson, A Course in Phonetics. Where English leaves a choice:
-#
-# - vowels are voiced; a diphthong has the features of both its ends;
-# - R is postalveolar, W both bilabial and velar, L an approximant as well as a lateral;
-# - ER is a mid central vowel with the constriction of an approximant;
-# - neither tenseness nor rounding is among the 22, so IH equals IY and UH equals UW.
-
-
-ARTICULATIONS = (
-    *("bilabial", "postalveolar", "alveolar", "dental", "labiodental", "velar", "glottal", "palatal"),
-    *("plosive", "affricate", "fricative", "nasal", "lateral", "approximant"),
-    *("voiced", "unvoiced", "low", "mid", "high", "front", "central", "back"),
-)
-
-_MADE_BY = {
-    "P": "bilabial plosive unvoiced",
-    "B": "bilabial plosive voiced",
-    "T": "alveolar plosive unvoiced",
-    "D": "alveolar plosive voiced",
-    "K": "velar plosive unvoiced",
-    "G": "velar plosive voiced",
-    "CH": "postalveolar affricate unvoiced",
-    "JH": "postalveolar affricate voiced",
-    "F": "labiodental fricative unvoiced",
-    "V": "labiodental fricative voiced",
-    "TH": "dental fricative unvoiced",
-    "DH": "dental fricative voiced",
-    "S": "alveolar fricative unvoiced",
-    "Z": "alveolar fricative voiced",
-    "SH": "postalveolar fricative unvoiced",
-    "ZH": "postalveolar fricative voiced",
-    "HH": "glottal fricative unvoiced",
-    "M": "bilabial nasal voiced",
-    "N": "alveolar nasal voiced",
-    "NG": "velar nasal voiced",
-    "L": "alveolar lateral approximant voiced",
-    "R": "postalveolar approximant voiced",
-    "W": "bilabial velar approximant voiced",
-    "Y": "palatal approximant voiced",
-    "IY": "high front voiced",
-    "IH": "high front voiced",
-    "EH": "mid front voiced",
-    "AE": "low front voiced",
-    "AH": "mid central voiced",
-    "ER": "mid central approximant voiced",
-    "AA": "low back voiced",
-    "AO": "mid back voiced",
-    "UH": "high back voiced",
-    "UW": "high back voiced",
-    "EY": "mid high front voiced",
-    "AY": "low central high front voiced",
-    "AW": "low central high back voiced",
-    "OY": "mid back high front voiced",
-    "OW": "mid high back voiced",
-}
-
-
-def articulation(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Number of phones in each TR that are bilabial, nasal, voiced, ...: 22 columns.
-
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times, or its phones are not ARPAbet.
-    """
-    phones = phones_of(story)
-    if not is_arpabet(phones.labels):
-        raise PhoneError(
-            f"story {story.name!r}: its phones ({', '.join(map(repr, sorted(set(phones.labels))[:5]))}, ...) are not"
-            " ARPAbet, for which articulation is defined. Convert the phone tiers, or choose phone_classes or phones."
-        )
-    table = np.stack([articulation_of(label) for label in phones.labels])
-    return FeatureSpace(
-        name="articulation",
-        kind="low_level",
-        columns=ARTICULATIONS,
-        source=f"22 articulatory features of each phone (de Heer et al. 2017), {in_words('sum', per_tr)}",
-        values=to_trs(table, phones.middle_s, story.timebase, "sum", per_tr),
-    )
-
-
-def articulation_of(label: str) -> FloatArray:
-    """The features of one ARPAbet label, shape (22,): 1 where it has one; all 0 for pauses and unknown labels."""
-    made_by = _MADE_BY.get(arpabet_phone(label) or "", "").split()
-    return np.asarray([feature in made_by for feature in ARTICULATIONS], dtype=np.float64)
-
-
-# --- rates
-# How fast a story is told, per TR: words, their length, and pauses. Words belong to the row of their middle.
-
-
 MIN_PAUSE_S = 0.25
 """Shorter gaps belong to articulation (Goldman-Eisler 1968) and are not counted as pauses."""
 
 _PIECE_S = 0.010
+
+
+# --- How fast ---
 
 
 def word_rate(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
@@ -304,3 +92,215 @@ def _pieces(starts_s: FloatArray, ends_s: FloatArray, timebase: TimeBase) -> tup
     middles_s = (edges_s[1:] + edges_s[:-1]) / 2
     inside = np.searchsorted(starts_s, middles_s) > np.searchsorted(ends_s, middles_s)
     return np.diff(edges_s)[inside], middles_s[inside]
+
+
+def phone_rate(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
+    """Number of phones in each TR, pauses not counted.
+
+    Raises
+    ------
+    PhoneError
+        If the story has no phone times.
+    """
+    phones = phones_of(story)
+    sounding_s = phones.middle_s[np.asarray([not is_pause(label) for label in phones.labels], dtype=bool)]
+    values = to_trs(np.ones((len(sounding_s), 1)), sounding_s, story.timebase, "sum", per_tr)
+    return FeatureSpace("phone_rate", "low_level", ("phone_rate",), f"phones, {in_words('sum', per_tr)}", values)
+
+
+# --- Which phones ---
+
+
+class PhoneError(SourceError):
+    """Phones that a space needs and that are not there, or are in another alphabet."""
+
+
+def phones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") -> FeatureSpace:
+    """Number of times each phone of the alphabet is spoken in each TR.
+
+    Raises
+    ------
+    PhoneError
+        If the story has no phone times.
+    """
+    spoken = phones_of(story)
+    names = [inventory.name(label) or "" for label in spoken.labels]
+    alphabet = "39 phones of ARPAbet without stress" if inventory.arpabet else "labels of the phone tiers"
+    return FeatureSpace(
+        name="phones",
+        kind="low_level",
+        columns=inventory.phones,
+        source=f"occurrences of each of the {alphabet}, {in_words('sum', per_tr)}",
+        values=to_trs(one_hot(names, inventory.phones), spoken.middle_s, story.timebase, "sum", per_tr),
+    )
+
+
+def diphones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") -> FeatureSpace:
+    """Number of times each frequent pair of neighbouring phones is spoken in each TR; never across a pause.
+
+    Raises
+    ------
+    PhoneError
+        If the story has no phone times, or no phone of any story follows another.
+    """
+    return _ngram_space(story, inventory, "diphones", inventory.diphones, per_tr)
+
+
+def triphones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") -> FeatureSpace:
+    """Number of times each frequent run of three phones is spoken in each TR; never across a pause.
+
+    Raises
+    ------
+    PhoneError
+        If the story has no phone times, or no three phones of any story follow each other.
+    """
+    return _ngram_space(story, inventory, "triphones", inventory.triphones, per_tr)
+
+
+def phones_of(story: Story) -> Intervals:
+    """The phones of a story.
+
+    Raises
+    ------
+    PhoneError
+        If it has none.
+    """
+    if story.phones is None:
+        raise PhoneError(
+            f"story {story.name!r} has no phone times; give its source a phone tier or leave this space out."
+        )
+    return story.phones
+
+
+def one_hot(names: Sequence[str], columns: Sequence[str]) -> FloatArray:
+    """One row per name with a 1 in its column; a row of zeros for a name without one."""
+    column_of = {name: column for column, name in enumerate(columns)}
+    known = [(row, column_of[name]) for row, name in enumerate(names) if name in column_of]
+    table = np.zeros((len(names), len(columns)))
+    for row, column in known:
+        table[row, column] = 1
+    return table
+
+
+def _ngram_space(story: Story, inventory: PhoneInventory, name: str, vocabulary: Ngrams, per_tr: PerTr) -> FeatureSpace:
+    spoken = phones_of(story)
+    size = 2 if name == "diphones" else 3
+    if not vocabulary.names:
+        raise PhoneError(
+            f"no story has {name}: no {size} phones follow each other without a gap. Check that the phone tiers hold"
+            f" durations, or leave {name} out."
+        )
+    runs, middles_s = ngrams(spoken, [inventory.name(label) for label in spoken.labels], size)
+    return FeatureSpace(
+        name=name,
+        kind="low_level",
+        columns=vocabulary.names,
+        source=f"occurrences of the {len(vocabulary.names)} most frequent of {vocabulary.n_kinds} {name} of all"
+        f" stories ({100 * vocabulary.share:.1f} % of their occurrences), never across a pause,"
+        f" {in_words('sum', per_tr)}",
+        values=to_trs(one_hot(runs, vocabulary.names), middles_s, story.timebase, "sum", per_tr),
+    )
+
+
+# --- How phones are made ---
+
+
+def phone_classes(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
+    """Number of vowels, stops, fricatives, affricates, nasals and approximants in each TR.
+
+    Raises
+    ------
+    PhoneError
+        If the story has no phone times, or its phones are in no alphabet known here.
+    """
+    phones = phones_of(story)
+    values = to_trs(phone_class_table(story), phones.middle_s, story.timebase, "sum", per_tr)
+    source = f"vowels and consonants by manner, {in_words('sum', per_tr)}"
+    return FeatureSpace("phone_classes", "low_level", PHONE_CLASSES, source, values)
+
+
+def phone_class_table(story: Story) -> FloatArray:
+    """One row per phone of the story, one column per class of `PHONE_CLASSES`: 1 where it belongs, 0 elsewhere."""
+    try:
+        return classify_phones(phones_of(story).labels)
+    except ValueError as error:
+        raise PhoneError(f"story {story.name!r}: {error}") from error
+
+
+def articulation(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
+    """Number of phones in each TR that are bilabial, nasal, voiced, ...: 22 columns.
+
+    Raises
+    ------
+    PhoneError
+        If the story has no phone times, or its phones are not ARPAbet.
+    """
+    phones = phones_of(story)
+    if not is_arpabet(phones.labels):
+        raise PhoneError(
+            f"story {story.name!r}: its phones ({', '.join(map(repr, sorted(set(phones.labels))[:5]))}, ...) are not"
+            " ARPAbet, for which articulation is defined. Convert the phone tiers, or choose phone_classes or phones."
+        )
+    table = np.stack([articulation_of(label) for label in phones.labels])
+    return FeatureSpace(
+        name="articulation",
+        kind="low_level",
+        columns=ARTICULATIONS,
+        source=f"22 articulatory features of each phone (de Heer et al. 2017), {in_words('sum', per_tr)}",
+        values=to_trs(table, phones.middle_s, story.timebase, "sum", per_tr),
+    )
+
+
+def articulation_of(label: str) -> FloatArray:
+    """The features of one ARPAbet label, shape (22,): 1 where it has one; all 0 for pauses and unknown labels."""
+    made_by = _MADE_BY.get(arpabet_phone(label) or "", "").split()
+    return np.asarray([feature in made_by for feature in ARTICULATIONS], dtype=np.float64)
+
+
+ARTICULATIONS = (
+    *("bilabial", "postalveolar", "alveolar", "dental", "labiodental", "velar", "glottal", "palatal"),
+    *("plosive", "affricate", "fricative", "nasal", "lateral", "approximant"),
+    *("voiced", "unvoiced", "low", "mid", "high", "front", "central", "back"),
+)
+
+_MADE_BY = {
+    "P": "bilabial plosive unvoiced",
+    "B": "bilabial plosive voiced",
+    "T": "alveolar plosive unvoiced",
+    "D": "alveolar plosive voiced",
+    "K": "velar plosive unvoiced",
+    "G": "velar plosive voiced",
+    "CH": "postalveolar affricate unvoiced",
+    "JH": "postalveolar affricate voiced",
+    "F": "labiodental fricative unvoiced",
+    "V": "labiodental fricative voiced",
+    "TH": "dental fricative unvoiced",
+    "DH": "dental fricative voiced",
+    "S": "alveolar fricative unvoiced",
+    "Z": "alveolar fricative voiced",
+    "SH": "postalveolar fricative unvoiced",
+    "ZH": "postalveolar fricative voiced",
+    "HH": "glottal fricative unvoiced",
+    "M": "bilabial nasal voiced",
+    "N": "alveolar nasal voiced",
+    "NG": "velar nasal voiced",
+    "L": "alveolar lateral approximant voiced",
+    "R": "postalveolar approximant voiced",
+    "W": "bilabial velar approximant voiced",
+    "Y": "palatal approximant voiced",
+    "IY": "high front voiced",
+    "IH": "high front voiced",
+    "EH": "mid front voiced",
+    "AE": "low front voiced",
+    "AH": "mid central voiced",
+    "ER": "mid central approximant voiced",
+    "AA": "low back voiced",
+    "AO": "mid back voiced",
+    "UH": "high back voiced",
+    "UW": "high back voiced",
+    "EY": "mid high front voiced",
+    "AY": "low central high front voiced",
+    "AW": "low central high back voiced",
+    "OY": "mid back high front voiced",
+    "OW": "mid high back voiced",
+}

@@ -1,4 +1,8 @@
-"""What the labels of a phone tier stand for: pauses, classes of phones, and the 39 phones of ARPAbet."""
+"""What the labels of a phone tier stand for, and which phones, diphones and triphones get a column.
+
+Labels are pauses, classes of phones, and the 39 phones of ARPAbet; columns are counted once, over all stories of a data
+set.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,12 @@ ARPABET = (
     *("Z", "ZH"),
 )
 """The 39 phones of American English as the CMU pronouncing dictionary and its aligners write them, without stress."""
+
+MAX_GAP_S = 0.005
+"""Phones that are further apart have a pause between them, also where the tier no longer holds its label."""
+
+
+# --- Labels ---
 
 _FOLDED = {
     **{"AX": "AH", "AXR": "ER", "IX": "IH", "UX": "UW", "DX": "D", "HV": "HH", "WH": "W"},
@@ -47,24 +57,8 @@ _ARPABET_CLASS = {phone: name for name, phones in _ARPABET.items() for phone in 
 _ESPEAK_CLASS = {phone: name for name, phones in _ESPEAK_CONSONANTS.items() for phone in phones.split()}
 _ESPEAK_VOWEL = re.compile(r"[aAeEiIoOuUV03@&]")
 _PAUSES = frozenset(
-    {
-        "",
-        "sil",
-        "sp",
-        "spn",
-        "pau",
-        "h#",
-        "epi",
-        "ns",
-        "br",
-        "lg",
-        "ls",
-        "cg",
-        "#",
-        "eps",
-        "sentence_start",
-        "sentence_end",
-    }
+    {"", "sil", "sp", "spn", "pau", "h#", "epi", "ns", "br", "lg", "ls", "cg", "#", "eps"}
+    | {"sentence_start", "sentence_end"}
 )
 
 
@@ -158,12 +152,7 @@ def _espeak_class(label: str) -> str | None:
     return _ESPEAK_CLASS.get(bare.rstrip('#-^2:"!;'))
 
 
-# --- inventory
-# Which phones, diphones and triphones get a column: counted once, over all stories of a data set.
-
-
-MAX_GAP_S = 0.005
-"""Phones that are further apart have a pause between them, also where the tier no longer holds its label."""
+# --- Inventory ---
 
 
 @dataclass(frozen=True)

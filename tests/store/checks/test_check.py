@@ -28,7 +28,7 @@ from brainlit.store import (
     findings_text,
 )
 from brainlit.store.checks.findings import KINDS
-from brainlit.store.checks.subjects import fingerprint, same_recording, scan_responses
+from brainlit.store.checks.subjects import same_recording, scan_responses, unit_columns
 from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
 from brainlit.timebase import TimeBase
 from tests.toy import WORDS, ToySource
@@ -371,10 +371,10 @@ def test_fingerprints_tell_recordings_apart() -> None:
     rng = np.random.default_rng(0)
     one, other = rng.standard_normal((2, 50, 6)).astype(np.float32)
     noisy = one + 0.3 * other
-    assert same_recording(fingerprint(one), fingerprint(-3 * one + 5))
-    assert not same_recording(fingerprint(one), fingerprint(noisy))
-    assert not same_recording(fingerprint(one), fingerprint(one[:-1]))
-    assert not same_recording(fingerprint(np.ones((5, 2), np.float32)), fingerprint(np.ones((5, 2), np.float32)))
+    assert same_recording(unit_columns(one), unit_columns(-3 * one + 5))
+    assert not same_recording(unit_columns(one), unit_columns(noisy))
+    assert not same_recording(unit_columns(one), unit_columns(one[:-1]))
+    assert not same_recording(unit_columns(np.ones((5, 2), np.float32)), unit_columns(np.ones((5, 2), np.float32)))
 
 
 def test_many_findings_of_a_kind_are_told_together() -> None:

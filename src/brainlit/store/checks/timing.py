@@ -5,6 +5,10 @@ cause, and is moved along the responses: the lag at which they agree best is the
 is assumed (the squares of the correlations count) and no voxels are chosen. Chance is what random series with the same
 spectrum do. Drift slower than 128 s is taken out of both and the noise of the scanner is whitened by one
 autoregressive coefficient, as in any GLM.
+
+Findings are about the whole store, a subject, a story, or one story in one subject. A story whose pattern over voxels
+is known from the others can be judged alone, so one wrong onset among good ones is found. What is off is told once, at
+the coarsest place that explains it.
 """
 
 from __future__ import annotations
@@ -42,263 +46,6 @@ N_CHANCE = 200
 HIGH_PASS_S = 128.0
 GRID_S = 0.1
 
-
-@dataclass(frozen=True)
-class LagEstimate:
-    """When the response peaks.
-
-    Parameters
-    ----------
-    lag_s : float
-        Time from sound to peak.
-    interval_s : (float, float)
-        Lags that the data support almost as well (95 % by the likelihood ratio).
-    p : float
-        How often chance reaches as much agreement at any of the lags.
-    log_odds : float
-        Log likelihood of the best lag outside the plausible ones less that of the best inside.
-    """
-
-    lag_s: float
-    interval_s: tuple[float, float]
-    p: float
-    log_odds: float
-
-
-@dataclass(frozen=True)
-class Strength:
-    """How strongly a subject's voxels agree with the rates at each lag, and the traces of C, C^2, C^3 at chance."""
-
-    at_lags: FloatArray
-    traces: tuple[float, float, float]
-
-
-NOTHING = LagEstimate(math.nan, (math.nan, math.nan), 1.0, -math.inf)
-"""Nothing varies."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """A story's agreement along one pattern over voxels: at the lags (n_lags,) and at chance (N_CHANCE,)."""
-
-    at_lags: FloatArray
-    at_chance: FloatArray
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How one story's rates agree with one subject's voxels.
-
-    Parameters
-    ----------
-    at_lags : float32 array of shape (n_lags, n_rates * n_voxels)
-        Sums of products of standardised series, rate earlier than response by each lag.
-    at_chance : float32 array of shape (N_CHANCE, n_rates * n_voxels)
-        The same with random series of the same spectrum in place of the rates.
-    """
-
-    at_lags: Float32Array
-    at_chance: Float32Array
-
-    def __add__(self, other: Agreement) -> Agreement:
-        return Agreement(self.at_lags + other.at_lags, self.at_chance + other.at_chance)
-
-
-def shifts_to_try(shortest_n_trs: int, tr_s: float) -> IntArray | None:
-    """Rows by which the expected response is moved, so that its peak covers the lags; None if a story is too short."""
-    for low_s, high_s in (WIDE_LAGS_S, NARROW_LAGS_S):
-        first, last = math.floor((low_s - USUAL_LAG_S) / tr_s), math.ceil((high_s - USUAL_LAG_S) / tr_s)
-        n_shifts = last - first + 1
-        if shortest_n_trs >= (3 if low_s == WIDE_LAGS_S[0] else 1.6) * n_shifts:
-            return np.arange(first, last + 1, dtype=np.int64)
-    return None
-
-
-def clock_drift_s(tr_starts_s: npt.ArrayLike, tr_s: float) -> float:
-    """How much later the last row starts than by the nominal repetition time, counted from the first."""
-    starts_s = np.asarray(tr_starts_s, dtype=np.float64)
-    return float(starts_s[-1] - starts_s[0] - (len(starts_s) - 1) * tr_s)
-
-
-def lags_s_of(shifts: IntArray, tr_s: float) -> FloatArray:
-    """Time from sound to peak of the response at each shift."""
-    return np.asarray(shifts * tr_s + USUAL_LAG_S, dtype=np.float64)
-
-
-def expected_responses(rates: npt.ArrayLike, tr_s: float) -> FloatArray:
-    """Rates of the stimulus through the haemodynamic response, (n_trs, n_rates); rows without speech hold NaN.
-
-    Such rows count as the mean: the rise at the start of the story would outweigh all else, and scanners have their own
-    transients there.
-    """
-    values = np.asarray(rates, dtype=np.float64)
-    filled = np.nan_to_num(values - np.nanmean(values, axis=0)) if np.isfinite(values).any() else np.zeros_like(values)
-    kernel = haemodynamic_response(np.arange(0, RESPONSE_S, tr_s))
-    return np.stack([np.convolve(column, kernel)[: len(column)] for column in filled.T], axis=1)
-
-
-def agreement(
-    expected: FloatArray, responses: npt.ArrayLike, tr_s: float, shifts: IntArray, rng: np.random.Generator
-) -> Agreement:
-    """Products of expected and measured responses, both without drift, whitened and standardised.
-
-    Parameters
-    ----------
-    expected : array of shape (n_trs, n_rates)
-    responses : array of shape (n_trs, n_voxels)
-        Finite. Constant columns agree with nothing; spikes are cut at four standard deviations.
-    shifts : int array
-        Rows by which the response is later than expected, counted round the end.
-    rng : numpy Generator
-        Draws the phases of chance; the same for all subjects who heard the story.
-    """
-    values = np.asarray(responses, dtype=np.float32)
-    basis = drift_basis(len(values), tr_s, HIGH_PASS_S)
-    values = values - (basis @ (basis.T @ values)).astype(np.float32)
-    noise = _autocorrelation(values)
-    measured = _standardised(np.clip(_standardised(_whitened(values, noise)), -4, 4))
-    rates = _standardised(_whitened(expected - basis @ (basis.T @ expected), noise))
-    shifted = np.stack([np.roll(rates, shift, axis=0) for shift in shifts])
-    at_lags, at_chance = (
-        np.concatenate([series[:, :, k].astype(np.float32) @ measured for k in range(rates.shape[1])], axis=1)
-        for series in (shifted, surrogates(rates, N_CHANCE, rng))
-    )
-    return Agreement(at_lags, at_chance)
-
-
-def surrogates(rates: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
-    """Random series with the spectra and cross-spectra of the rates, shape (n, n_trs, n_rates).
-
-    Every frequency of all rates is turned by one random angle (Prichard & Theiler 1994, Phys. Rev. Lett. 73:951); a
-    circular shift is the special case in which the angles lie on a line.
-    """
-    spectrum = np.fft.rfft(rates, axis=0)
-    turns = np.exp(2j * np.pi * rng.random((n, len(spectrum))))
-    turns[:, 0] = 1
-    if len(rates) % 2 == 0:
-        turns[:, -1] = np.where(turns[:, -1].real < 0, -1, 1)
-    return np.fft.irfft(turns[:, :, None] * spectrum, n=len(rates), axis=1)
-
-
-def strength(summed: Agreement) -> Strength:
-    """Sum of squares over voxels and rates at each lag, and what is needed to know its distribution at chance.
-
-    The traces are U-statistics over the draws of chance, so a draw never meets itself.
-    """
-    draws = summed.at_chance.astype(np.float64)
-    products = draws @ draws.T
-    n = len(products)
-    others = products - np.diag(np.diag(products))
-    cubes = float(np.sum((others @ others) * others))
-    traces = (
-        float(np.diag(products).mean()),
-        float(np.square(others).sum()) / (n * (n - 1)),
-        cubes / (n * (n - 1) * (n - 2)),
-    )
-    return Strength(np.einsum("ij,ij->i", summed.at_lags, summed.at_lags, dtype=np.float64), traces)
-
-
-def lag_of_strength(
-    subjects: Sequence[Strength], lags_s: FloatArray, plausible_s: tuple[float, float] = PLAUSIBLE_LAG_S
-) -> LagEstimate:
-    """The lag of a sum of squares over subjects, which at chance is a sum of chi-squares with unknown weights.
-
-    Voxels share their noise, so few weights may decide. The tail is that of the chi-square with the same mean,
-    variance and skewness (Imhof 1961, Biometrika 48:419), and so is the log likelihood.
-    """
-    from scipy.stats import chi2
-
-    curve = np.sum([subject.at_lags for subject in subjects], axis=0)
-    c1, c2, c3 = np.sum([subject.traces for subject in subjects], axis=0)
-    if not (c1 > 0 and c2 > 0):
-        return NOTHING
-    scale = max(c3 / c2, c2 / c1)
-    freedom = c2 / scale**2
-    p = min(1.0, len(lags_s) * float(chi2.sf((curve.max() - c1) / scale + freedom, freedom)))
-    return _estimate(lags_s, curve / scale / 2, p, plausible_s)
-
-
-def lag_of_match(
-    matches: Sequence[Match], lags_s: FloatArray, plausible_s: tuple[float, float] = PLAUSIBLE_LAG_S
-) -> LagEstimate:
-    """The lag of a sum of products with known patterns over voxels, which at chance is normal around 0.
-
-    Matches of several subjects count alike. Student's t with 40 degrees of freedom stands for the normal, for the size
-    of chance is known from a limited number of independent moments of a story.
-    """
-    from scipy.stats import t as student
-
-    scales = [math.sqrt(float(np.square(match.at_chance).mean())) for match in matches]
-    usable = [(match, scale) for match, scale in zip(matches, scales, strict=True) if scale > 0]
-    if not usable:
-        return NOTHING
-    at_lags, at_chance = (
-        np.sum([getattr(match, what) / scale for match, scale in usable], axis=0) for what in ("at_lags", "at_chance")
-    )
-    z = at_lags / math.sqrt(float(np.square(at_chance).mean()))
-    p = min(1.0, len(lags_s) * float(student.sf(z.max(), 40)))
-    return _estimate(lags_s, np.square(np.maximum(z, 0)) / 2, p, plausible_s)
-
-
-def matches_of_stories(stories: Sequence[Agreement]) -> list[Match]:
-    """Each story against the pattern over voxels that all others show at their best lag.
-
-    A story whose rows are shifted shows the same pattern at another lag; knowing the pattern makes one story enough
-    to see that.
-    """
-    total = np.sum([story.at_lags for story in stories], axis=0, dtype=np.float64)
-    matches = []
-    for story in stories:
-        others = total - story.at_lags
-        pattern = others[np.square(others).sum(axis=1).argmax()]
-        matches.append(Match(story.at_lags @ pattern, story.at_chance @ pattern))
-    return matches
-
-
-def _estimate(
-    lags_s: FloatArray, log_likelihood: FloatArray, p: float, plausible_s: tuple[float, float]
-) -> LagEstimate:
-    """Best lag, interval and odds on a fine grid; between the lags of whole TRs the curve is a cubic spline."""
-    from scipy.interpolate import CubicSpline
-
-    fine_s = np.linspace(lags_s[0], lags_s[-1], 1 + round((lags_s[-1] - lags_s[0]) / GRID_S))
-    fine = CubicSpline(lags_s, log_likelihood)(fine_s)
-    best = int(fine.argmax())
-    supported = fine_s[fine > fine[best] - 1.92]
-    inside = (fine_s >= plausible_s[0]) & (fine_s <= plausible_s[1])
-    log_odds = float(fine[~inside].max() - fine[inside].max())
-    return LagEstimate(float(fine_s[best]), (float(supported[0]), float(supported[-1])), p, log_odds)
-
-
-def _autocorrelation(values: npt.NDArray[Real]) -> float:
-    """Median over columns of the correlation of each row with the next, within 0..0.8."""
-    energy = np.square(values).sum(axis=0)
-    varies = energy > 0
-    if not varies.any():
-        return 0.0
-    products = (values[1:, varies] * values[:-1, varies]).sum(axis=0)
-    return float(np.clip(np.median(products / energy[varies]), 0.0, 0.8))
-
-
-def _whitened(values: npt.NDArray[Real], noise: float) -> npt.NDArray[Real]:
-    return np.concatenate([values[:1] * math.sqrt(1 - noise**2), values[1:] - noise * values[:-1]])
-
-
-def _standardised(values: npt.NDArray[Real]) -> npt.NDArray[Real]:
-    """Mean 0 and standard deviation 1 of each column; constant columns become 0."""
-    centred = values - values.mean(axis=0)
-    scale = centred.std(axis=0)
-    varies = scale > 1e-9 * (np.abs(values).max(axis=0, initial=0) + 1e-12)
-    return np.asarray(np.where(varies, centred / np.where(varies, scale, 1), 0), dtype=values.dtype)
-
-
-# --- check_lags
-# Findings about the lag of responses: of the whole store, of a subject, of a story, of one story in one subject.
-#
-# A story whose pattern over voxels is known from the others can be judged alone, so one wrong onset among good ones is
-# found. What is off is told once, at the coarsest place that explains it.
-
-
 MAX_P = 0.005
 """Chance of as much agreement anywhere, after multiplying by the number of places that were looked at."""
 MIN_LOG_ODDS = 5.0
@@ -311,6 +58,9 @@ SILENT_P = 0.05
 MIN_TRS_TO_EXPECT = 1000
 """Half an hour at 2 s: with less, no visible response in one subject says nothing."""
 N_VOXELS = 1000
+
+
+# --- Findings ---
 
 
 class LagEvidence:
@@ -461,3 +211,258 @@ def _silence(estimate: LagEstimate, n_voxels: int) -> str:
 def _none(where: str, message: str) -> Finding:
     cure = "The alignment of sound and responses cannot be checked this way; with little data that is normal."
     return Finding("info", "no_response", where, message, cure)
+
+
+# --- Agreement of stimulus and responses at every lag, and at chance ---
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How one story's rates agree with one subject's voxels.
+
+    Parameters
+    ----------
+    at_lags : float32 array of shape (n_lags, n_rates * n_voxels)
+        Sums of products of standardised series, rate earlier than response by each lag.
+    at_chance : float32 array of shape (N_CHANCE, n_rates * n_voxels)
+        The same with random series of the same spectrum in place of the rates.
+    """
+
+    at_lags: Float32Array
+    at_chance: Float32Array
+
+    def __add__(self, other: Agreement) -> Agreement:
+        return Agreement(self.at_lags + other.at_lags, self.at_chance + other.at_chance)
+
+
+def shifts_to_try(shortest_n_trs: int, tr_s: float) -> IntArray | None:
+    """Rows by which the expected response is moved, so that its peak covers the lags; None if a story is too short."""
+    for low_s, high_s in (WIDE_LAGS_S, NARROW_LAGS_S):
+        first, last = math.floor((low_s - USUAL_LAG_S) / tr_s), math.ceil((high_s - USUAL_LAG_S) / tr_s)
+        n_shifts = last - first + 1
+        if shortest_n_trs >= (3 if low_s == WIDE_LAGS_S[0] else 1.6) * n_shifts:
+            return np.arange(first, last + 1, dtype=np.int64)
+    return None
+
+
+def clock_drift_s(tr_starts_s: npt.ArrayLike, tr_s: float) -> float:
+    """How much later the last row starts than by the nominal repetition time, counted from the first."""
+    starts_s = np.asarray(tr_starts_s, dtype=np.float64)
+    return float(starts_s[-1] - starts_s[0] - (len(starts_s) - 1) * tr_s)
+
+
+def lags_s_of(shifts: IntArray, tr_s: float) -> FloatArray:
+    """Time from sound to peak of the response at each shift."""
+    return np.asarray(shifts * tr_s + USUAL_LAG_S, dtype=np.float64)
+
+
+def expected_responses(rates: npt.ArrayLike, tr_s: float) -> FloatArray:
+    """Rates of the stimulus through the haemodynamic response, (n_trs, n_rates); rows without speech hold NaN.
+
+    Such rows count as the mean: the rise at the start of the story would outweigh all else, and scanners have their own
+    transients there.
+    """
+    values = np.asarray(rates, dtype=np.float64)
+    filled = np.nan_to_num(values - np.nanmean(values, axis=0)) if np.isfinite(values).any() else np.zeros_like(values)
+    kernel = haemodynamic_response(np.arange(0, RESPONSE_S, tr_s))
+    return np.stack([np.convolve(column, kernel)[: len(column)] for column in filled.T], axis=1)
+
+
+def agreement(
+    expected: FloatArray, responses: npt.ArrayLike, tr_s: float, shifts: IntArray, rng: np.random.Generator
+) -> Agreement:
+    """Products of expected and measured responses, both without drift, whitened and standardised.
+
+    Parameters
+    ----------
+    expected : array of shape (n_trs, n_rates)
+    responses : array of shape (n_trs, n_voxels)
+        Finite. Constant columns agree with nothing; spikes are cut at four standard deviations.
+    shifts : int array
+        Rows by which the response is later than expected, counted round the end.
+    rng : numpy Generator
+        Draws the phases of chance; the same for all subjects who heard the story.
+    """
+    values = np.asarray(responses, dtype=np.float32)
+    basis = drift_basis(len(values), tr_s, HIGH_PASS_S)
+    values = values - (basis @ (basis.T @ values)).astype(np.float32)
+    noise = _autocorrelation(values)
+    measured = _standardised(np.clip(_standardised(_whitened(values, noise)), -4, 4))
+    rates = _standardised(_whitened(expected - basis @ (basis.T @ expected), noise))
+    shifted = np.stack([np.roll(rates, shift, axis=0) for shift in shifts])
+    at_lags, at_chance = (
+        np.concatenate([series[:, :, k].astype(np.float32) @ measured for k in range(rates.shape[1])], axis=1)
+        for series in (shifted, surrogates(rates, N_CHANCE, rng))
+    )
+    return Agreement(at_lags, at_chance)
+
+
+def surrogates(rates: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
+    """Random series with the spectra and cross-spectra of the rates, shape (n, n_trs, n_rates).
+
+    Every frequency of all rates is turned by one random angle (Prichard & Theiler 1994, Phys. Rev. Lett. 73:951); a
+    circular shift is the special case in which the angles lie on a line.
+    """
+    spectrum = np.fft.rfft(rates, axis=0)
+    turns = np.exp(2j * np.pi * rng.random((n, len(spectrum))))
+    turns[:, 0] = 1
+    if len(rates) % 2 == 0:
+        turns[:, -1] = np.where(turns[:, -1].real < 0, -1, 1)
+    return np.fft.irfft(turns[:, :, None] * spectrum, n=len(rates), axis=1)
+
+
+def _autocorrelation(values: npt.NDArray[Real]) -> float:
+    """Median over columns of the correlation of each row with the next, within 0..0.8."""
+    energy = np.square(values).sum(axis=0)
+    varies = energy > 0
+    if not varies.any():
+        return 0.0
+    products = (values[1:, varies] * values[:-1, varies]).sum(axis=0)
+    return float(np.clip(np.median(products / energy[varies]), 0.0, 0.8))
+
+
+def _whitened(values: npt.NDArray[Real], noise: float) -> npt.NDArray[Real]:
+    return np.concatenate([values[:1] * math.sqrt(1 - noise**2), values[1:] - noise * values[:-1]])
+
+
+def _standardised(values: npt.NDArray[Real]) -> npt.NDArray[Real]:
+    """Mean 0 and standard deviation 1 of each column; constant columns become 0."""
+    centred = values - values.mean(axis=0)
+    scale = centred.std(axis=0)
+    varies = scale > 1e-9 * (np.abs(values).max(axis=0, initial=0) + 1e-12)
+    return np.asarray(np.where(varies, centred / np.where(varies, scale, 1), 0), dtype=values.dtype)
+
+
+# --- The lag, its chance level and its certainty ---
+
+
+@dataclass(frozen=True)
+class LagEstimate:
+    """When the response peaks.
+
+    Parameters
+    ----------
+    lag_s : float
+        Time from sound to peak.
+    interval_s : (float, float)
+        Lags that the data support almost as well (95 % by the likelihood ratio).
+    p : float
+        How often chance reaches as much agreement at any of the lags.
+    log_odds : float
+        Log likelihood of the best lag outside the plausible ones less that of the best inside.
+    """
+
+    lag_s: float
+    interval_s: tuple[float, float]
+    p: float
+    log_odds: float
+
+
+NOTHING = LagEstimate(math.nan, (math.nan, math.nan), 1.0, -math.inf)
+"""Nothing varies."""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How strongly a subject's voxels agree with the rates at each lag, and the traces of C, C^2, C^3 at chance."""
+
+    at_lags: FloatArray
+    traces: tuple[float, float, float]
+
+
+def strength(summed: Agreement) -> Strength:
+    """Sum of squares over voxels and rates at each lag, and what is needed to know its distribution at chance.
+
+    The traces are U-statistics over the draws of chance, so a draw never meets itself.
+    """
+    draws = summed.at_chance.astype(np.float64)
+    products = draws @ draws.T
+    n = len(products)
+    others = products - np.diag(np.diag(products))
+    cubes = float(np.sum((others @ others) * others))
+    traces = (
+        float(np.diag(products).mean()),
+        float(np.square(others).sum()) / (n * (n - 1)),
+        cubes / (n * (n - 1) * (n - 2)),
+    )
+    return Strength(np.einsum("ij,ij->i", summed.at_lags, summed.at_lags, dtype=np.float64), traces)
+
+
+def lag_of_strength(
+    subjects: Sequence[Strength], lags_s: FloatArray, plausible_s: tuple[float, float] = PLAUSIBLE_LAG_S
+) -> LagEstimate:
+    """The lag of a sum of squares over subjects, which at chance is a sum of chi-squares with unknown weights.
+
+    Voxels share their noise, so few weights may decide. The tail is that of the chi-square with the same mean,
+    variance and skewness (Imhof 1961, Biometrika 48:419), and so is the log likelihood.
+    """
+    from scipy.stats import chi2
+
+    curve = np.sum([subject.at_lags for subject in subjects], axis=0)
+    c1, c2, c3 = np.sum([subject.traces for subject in subjects], axis=0)
+    if not (c1 > 0 and c2 > 0):
+        return NOTHING
+    scale = max(c3 / c2, c2 / c1)
+    freedom = c2 / scale**2
+    p = min(1.0, len(lags_s) * float(chi2.sf((curve.max() - c1) / scale + freedom, freedom)))
+    return _estimate(lags_s, curve / scale / 2, p, plausible_s)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A story's agreement along one pattern over voxels: at the lags (n_lags,) and at chance (N_CHANCE,)."""
+
+    at_lags: FloatArray
+    at_chance: FloatArray
+
+
+def matches_of_stories(stories: Sequence[Agreement]) -> list[Match]:
+    """Each story against the pattern over voxels that all others show at their best lag.
+
+    A story whose rows are shifted shows the same pattern at another lag; knowing the pattern makes one story enough
+    to see that.
+    """
+    total = np.sum([story.at_lags for story in stories], axis=0, dtype=np.float64)
+    matches = []
+    for story in stories:
+        others = total - story.at_lags
+        pattern = others[np.square(others).sum(axis=1).argmax()]
+        matches.append(Match(story.at_lags @ pattern, story.at_chance @ pattern))
+    return matches
+
+
+def lag_of_match(
+    matches: Sequence[Match], lags_s: FloatArray, plausible_s: tuple[float, float] = PLAUSIBLE_LAG_S
+) -> LagEstimate:
+    """The lag of a sum of products with known patterns over voxels, which at chance is normal around 0.
+
+    Matches of several subjects count alike. Student's t with 40 degrees of freedom stands for the normal, for the size
+    of chance is known from a limited number of independent moments of a story.
+    """
+    from scipy.stats import t as student
+
+    scales = [math.sqrt(float(np.square(match.at_chance).mean())) for match in matches]
+    usable = [(match, scale) for match, scale in zip(matches, scales, strict=True) if scale > 0]
+    if not usable:
+        return NOTHING
+    at_lags, at_chance = (
+        np.sum([getattr(match, what) / scale for match, scale in usable], axis=0) for what in ("at_lags", "at_chance")
+    )
+    z = at_lags / math.sqrt(float(np.square(at_chance).mean()))
+    p = min(1.0, len(lags_s) * float(student.sf(z.max(), 40)))
+    return _estimate(lags_s, np.square(np.maximum(z, 0)) / 2, p, plausible_s)
+
+
+def _estimate(
+    lags_s: FloatArray, log_likelihood: FloatArray, p: float, plausible_s: tuple[float, float]
+) -> LagEstimate:
+    """Best lag, interval and odds on a fine grid; between the lags of whole TRs the curve is a cubic spline."""
+    from scipy.interpolate import CubicSpline
+
+    fine_s = np.linspace(lags_s[0], lags_s[-1], 1 + round((lags_s[-1] - lags_s[0]) / GRID_S))
+    fine = CubicSpline(lags_s, log_likelihood)(fine_s)
+    best = int(fine.argmax())
+    supported = fine_s[fine > fine[best] - 1.92]
+    inside = (fine_s >= plausible_s[0]) & (fine_s <= plausible_s[1])
+    log_odds = float(fine[~inside].max() - fine[inside].max())
+    return LagEstimate(float(fine_s[best]), (float(supported[0]), float(supported[-1])), p, log_odds)

@@ -108,6 +108,21 @@ class Host(ABC):
         return {}
 
 
+def open_host(url: str, endpoint_url: str | None = None) -> Host:
+    """The client for a url: 's3://bucket/prefix', 'https://host/folder' (or 'http://').
+
+    Parameters
+    ----------
+    endpoint_url : str or None
+        Another S3 service than Amazon's. None: the environment's AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else Amazon.
+    """
+    if url.startswith("s3://"):
+        return S3Host(url, endpoint_url)
+    if url.startswith(("https://", "http://")):
+        return WebHost(url)
+    raise DownloadError(f"the url {url!r} is of no known kind; known are s3://bucket/prefix and https://host/folder.")
+
+
 def is_pattern(path: str) -> bool:
     """Whether a path holds '*', '?' or '['."""
     return any(character in path for character in WILDCARDS)
@@ -126,24 +141,7 @@ def checked_path(path: str) -> str:
     return path
 
 
-def open_host(url: str, endpoint_url: str | None = None) -> Host:
-    """The client for a url: 's3://bucket/prefix', 'https://host/folder' (or 'http://').
-
-    Parameters
-    ----------
-    endpoint_url : str or None
-        Another S3 service than Amazon's. None: the environment's AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else Amazon.
-    """
-    if url.startswith("s3://"):
-        return S3Host(url, endpoint_url)
-    if url.startswith(("https://", "http://")):
-        return WebHost(url)
-    raise DownloadError(f"the url {url!r} is of no known kind; known are s3://bucket/prefix and https://host/folder.")
-
-
-# --- web
-# Files of an ordinary web server, through requests.
-
+# --- Web servers ---
 
 BUSY = (429, 500, 502, 503, 504)
 NO_HEAD = (403, 405, 501)
@@ -151,7 +149,7 @@ _TOTAL = re.compile(r"bytes \d+-\d+/(\d+)$")
 
 
 class WebHost(Host):
-    """A folder of a web server; its files are asked for by name.
+    """A folder of an ordinary web server, through requests; its files are asked for by name.
 
     Proxies, certificates and passwords are taken from where requests finds them: HTTPS_PROXY, REQUESTS_CA_BUNDLE,
     ~/.netrc.
@@ -243,11 +241,7 @@ class WebHost(Host):
         return self._threads.session
 
 
-# --- s3
-# Buckets that anyone may read, through boto3 and without an account.
-#
-# HEAD of a part tells its size: https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html (PartNumber).
-
+# --- S3 ---
 
 CHECKSUMS = {"sha256": "ChecksumSHA256", "sha1": "ChecksumSHA1", "crc32": "ChecksumCRC32"}
 """Those that Python can compute by itself."""
@@ -255,7 +249,7 @@ MAX_NEIGHBOURS = 2000
 
 
 class S3Host(Host):
-    """A prefix of a public bucket.
+    """A prefix of a bucket that anyone may read, through boto3 and without an account.
 
     Parameters
     ----------
@@ -271,8 +265,8 @@ class S3Host(Host):
             raise DownloadError(f"the url {url!r} names no bucket; it should be like s3://openneuro.org/ds003020.")
         self.url, self.bucket = url, bucket
         self.prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
-        self._client = _client(endpoint_url)
-        self._library_errors, self._network_errors = _errors()
+        self._client = _s3_client(endpoint_url)
+        self._library_errors, self._network_errors = _s3_errors()
         self._listings: dict[str, tuple[dict[str, RemoteFile], list[str]]] = {}
         self._lock = threading.Lock()
 
@@ -285,7 +279,7 @@ class S3Host(Host):
             answer = self._call("head_object", path, Key=self.prefix + path)
         except FileNotFoundError:
             return None
-        return _remote_file(path, answer["ContentLength"], answer.get("ETag", ""))
+        return _s3_file(path, answer["ContentLength"], answer.get("ETag", ""))
 
     def match(self, pattern: str) -> list[RemoteFile]:
         """Files that match, folder by folder."""
@@ -328,7 +322,10 @@ class S3Host(Host):
             body.close()
 
     def part_bytes(self, file: RemoteFile, n_parts: int) -> int | None:
-        """Size of the first part, if all but the last can be of that size."""
+        """Size of the first part, if all but the last can be of that size.
+
+        HEAD of a part tells it: https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html (PartNumber).
+        """
         sizes = [self._details(file, PartNumber=k).get("ContentLength", 0) for k in (1, n_parts)]
         first, last = int(sizes[0]), int(sizes[1])
         fits = 0 < last <= first and (n_parts - 1) * first + last == file.n_bytes
@@ -374,7 +371,7 @@ class S3Host(Host):
                 for entry in page.get("Contents", []):
                     if not entry["Key"].endswith("/"):  # what consoles leave behind for an empty folder
                         path = checked_path(entry["Key"].removeprefix(self.prefix))
-                        files[path] = _remote_file(path, entry["Size"], entry.get("ETag", ""))
+                        files[path] = _s3_file(path, entry["Size"], entry.get("ETag", ""))
                 found = (entry["Prefix"] for entry in page.get("CommonPrefixes", []))
                 folders += [name.removeprefix(self.prefix).rstrip("/") for name in found]
         except self._library_errors as error:
@@ -404,7 +401,7 @@ class S3Host(Host):
         return DownloadError(f"{self.url} does not answer for {path!r} ({error}).")
 
 
-def _client(endpoint_url: str | None) -> Any:
+def _s3_client(endpoint_url: str | None) -> Any:
     """A client that signs nothing, so that nobody's account is asked for or charged."""
     import botocore
     from botocore.config import Config
@@ -419,7 +416,7 @@ def _client(endpoint_url: str | None) -> Any:
         response_checksum_validation="when_required",  # done here, on the file that lies on the disk
     )
     try:
-        return _session().client("s3", endpoint_url=endpoint_url, config=config)
+        return _s3_session().client("s3", endpoint_url=endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:
         raise DownloadError(
             f"boto3 cannot be set up ({error}). Check AWS_PROFILE, AWS_ENDPOINT_URL_S3 and ~/.aws/config."
@@ -427,14 +424,14 @@ def _client(endpoint_url: str | None) -> Any:
 
 
 @cache
-def _session() -> Any:
+def _s3_session() -> Any:
     """One session for all clients: reading the description of the service takes most of the time."""
     import boto3
 
     return boto3.session.Session()
 
 
-def _errors() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
+def _s3_errors() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
     """What boto3 raises, and which of that means that nothing came back."""
     from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
     from urllib3.exceptions import HTTPError
@@ -442,7 +439,7 @@ def _errors() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]
     return (BotoCoreError, ClientError, HTTPError), (ConnectionError, HTTPClientError, HTTPError)
 
 
-def _remote_file(path: str, n_bytes: int, etag: str) -> RemoteFile:
+def _s3_file(path: str, n_bytes: int, etag: str) -> RemoteFile:
     return RemoteFile(path, int(n_bytes), _version(etag), _version(etag))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from brainlit.hints import nearest
+from brainlit.hints import few, nearest
 from brainlit.stories.base import Remote
 from brainlit.stories.download.hosts import DownloadError, Host, RemoteFile, checked_path, is_pattern
 from brainlit.stories.download.verify import PART_SUFFIX, Ledger, pointer_problem
@@ -42,7 +42,7 @@ class PlannedFile:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPlan:
     """All files that are asked for.
 
     Parameters
@@ -76,7 +76,7 @@ class Plan:
         return all(file.state == "whole" for file in self.files)
 
 
-def plan_without_network(remote: Remote, ledger: Ledger) -> Plan | None:
+def plan_without_network(remote: Remote, ledger: Ledger) -> DownloadPlan | None:
     """The plan if everything was fetched and found whole before; None if the server must be asked."""
     patterns = {path: ledger.matches(path) or [] for path in remote.paths if is_pattern(path)}
     paths = [match for path in remote.paths for match in patterns.get(path) or [path]]
@@ -86,10 +86,10 @@ def plan_without_network(remote: Remote, ledger: Ledger) -> Plan | None:
         if found is None:
             return None
         files.append(PlannedFile(found[0], "whole", found[0].n_bytes))
-    return Plan(remote, tuple(files), patterns)
+    return DownloadPlan(remote, tuple(files), patterns)
 
 
-def make_plan(remote: Remote, host: Host, ledger: Ledger) -> Plan:
+def make_plan(remote: Remote, host: Host, ledger: Ledger) -> DownloadPlan:
     """Ask the server for every file's size and version, and compare with what is here.
 
     Raises
@@ -107,10 +107,12 @@ def make_plan(remote: Remote, host: Host, ledger: Ledger) -> Plan:
     found = {file.path: file for file in looked.values() if file is not None}
     found.update({file.path: file for files in patterns.values() for file in files})
     planned = tuple(_planned(remote.root, file, ledger) for file in found.values())
-    return Plan(remote, planned, {pattern: [file.path for file in files] for pattern, files in patterns.items()})
+    return DownloadPlan(
+        remote, planned, {pattern: [file.path for file in files] for pattern, files in patterns.items()}
+    )
 
 
-def require_room(plan: Plan) -> None:
+def require_room(plan: DownloadPlan) -> None:
     """Refuse a download that does not fit on the disk.
 
     Raises
@@ -126,7 +128,7 @@ def require_room(plan: Plan) -> None:
         )
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: DownloadPlan) -> str:
     """The plan as a table of kinds of files, with sums, licence and what is unusual."""
     remote, todo = plan.remote, plan.n_bytes - plan.n_here
     rows = [("files", "number", "all", "here", "to fetch")]
@@ -157,12 +159,6 @@ def gigabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1000:.2f} kB" if n_bytes else "0"
 
 
-def named(paths: Sequence[str]) -> str:
-    """The first ten and how many more."""
-    more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
-    return ", ".join(paths[:MAX_NAMED]) + more
-
-
 def _planned(root: Path, file: RemoteFile, ledger: Ledger) -> PlannedFile:
     local, verified = root / file.path, ledger.verified(file.path)
     if verified is not None:
@@ -184,7 +180,13 @@ def _missing_text(remote: Remote, host: Host, missing: Sequence[str]) -> str:
     for path in missing[:MAX_NAMED]:
         neighbours = host.neighbours(path)
         near = nearest(path, neighbours)
-        hint = f"did you mean {near}?" if near else f"there is: {named(neighbours)}" if neighbours else "not there"
+        hint = (
+            f"did you mean {near}?"
+            if near
+            else f"there is: {few(neighbours, MAX_NAMED)}"
+            if neighbours
+            else "not there"
+        )
         lines.append(f"  {path}: {hint}")
     if len(missing) > MAX_NAMED:
         lines.append(f"  and {len(missing) - MAX_NAMED} more")
@@ -210,7 +212,7 @@ def _row(kind: str, files: Sequence[PlannedFile]) -> tuple[str, str, str, str, s
     return kind, str(len(files)), gigabytes(n_bytes), gigabytes(n_here), gigabytes(n_bytes - n_here)
 
 
-def _remarks(plan: Plan) -> Iterable[str]:
+def _remarks(plan: DownloadPlan) -> Iterable[str]:
     remarks: dict[State, str] = {
         "unchecked": "are here with the right size and will be compared with the published ones",
         "partial": "were begun and will be continued",
@@ -221,7 +223,7 @@ def _remarks(plan: Plan) -> Iterable[str]:
     for state, remark in remarks.items():
         paths = [file.remote.path for file in plan.files if file.state == state]
         if paths:
-            yield f"{len(paths)} {remark}: {named(paths)}"
+            yield f"{len(paths)} {remark}: {few(paths, MAX_NAMED)}"
 
 
 def _existing(folder: Path) -> Path:

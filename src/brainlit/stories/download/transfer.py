@@ -15,8 +15,9 @@ from typing import Literal, get_args
 
 from tqdm import tqdm
 
+from brainlit.files import to_disk
 from brainlit.stories.download.hosts import DownloadError, Host, RemoteFile, RestartError, UnreachableError
-from brainlit.stories.download.plan import Plan, PlannedFile, gigabytes
+from brainlit.stories.download.plan import DownloadPlan, PlannedFile, gigabytes
 from brainlit.stories.download.verify import SIZE_ONLY, Ledger, MismatchError, check_file, part_path, pointer_problem
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,9 @@ class Transfer:
         Files that were not begun, because the disk was full or the server was gone.
     """
 
-    def __init__(self, plan: Plan, host: Host, ledger: Ledger, on_difference: OnDifference, progress: bool) -> None:
+    def __init__(
+        self, plan: DownloadPlan, host: Host, ledger: Ledger, on_difference: OnDifference, progress: bool
+    ) -> None:
         self.plan, self.host, self.ledger, self.on_difference = plan, host, ledger, on_difference
         self.root = plan.remote.root
         self.fetched: dict[str, int] = {}
@@ -140,7 +143,7 @@ class Transfer:
         local.parent.mkdir(parents=True, exist_ok=True)
         file, checked = self._fetch_checked(file, local)
         part_path(local).replace(local)
-        _sync_folder(local.parent)
+        to_disk(local.parent)  # the new name, too
         self._finish(file, checked)
 
     def _is_whole_already(self, local: Path, file: RemoteFile) -> bool:
@@ -262,12 +265,3 @@ class Transfer:
 def _remove_if_empty(part: Path) -> None:
     if part.is_file() and not part.stat().st_size:
         part.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """The new name is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

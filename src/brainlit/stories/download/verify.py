@@ -1,4 +1,4 @@
-"""Whether a file is, byte for byte, what was published.
+"""Whether a file is, byte for byte, what was published; a ledger of those that are; files that only stand for others.
 
 How S3 makes an ETag: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html. The
 MD5 of the bytes, or, for what was uploaded in parts, the MD5 of the parts' MD5s, a hyphen and the number of parts.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import threading
 import time
@@ -18,7 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from brainlit.files import write_json
 from brainlit.stories.download.hosts import CHUNK_BYTES, Host, RemoteFile
+
+logger = logging.getLogger(__name__)
 
 SIZE_ONLY = "size only"
 MIB, MB = 1 << 20, 10**6
@@ -144,11 +146,7 @@ def _compare(what: str, found: str, published: str) -> str:
     return what
 
 
-# --- ledger
-# What was fetched into a folder and found to be whole, so that nothing is fetched or read twice.
-
-
-logger = logging.getLogger(__name__)
+# --- What was fetched into a folder and found to be whole ---
 
 LEDGER_FILE = ".brainlit-download.json"
 FORMAT = 1
@@ -232,13 +230,7 @@ class Ledger:
 
     def _save(self) -> None:
         self._saved_s = time.monotonic()
-        self.root.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{LEDGER_FILE}.tmp")
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump({**self._all, "format": FORMAT}, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self.path)
+        write_json(self.path, {**self._all, "format": FORMAT})
 
 
 def part_path(local: Path) -> Path:
@@ -264,9 +256,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-# --- pointers
-# Files that only stand for others: what a clone of a git-annex, DataLad or Git LFS repository holds before `get`.
-
+# --- Pointers: what a clone of a git-annex, DataLad or Git LFS repository holds before `get` ---
 
 MAX_POINTER_BYTES = 32 << 10
 """git-annex looks no further: https://git-annex.branchable.com/internals/pointer_file/."""
