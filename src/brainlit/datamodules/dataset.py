@@ -165,7 +165,7 @@ class StepLoader(DataLoader[WindowBatch]):
             dataset,
             batch_size=None,  # an item of the sampler is a whole step
             sampler=sampler,
-            collate_fn=keep_batch,
+            collate_fn=_keep_batch,
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
@@ -212,13 +212,13 @@ def evaluation_loader(
         dataset,
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=keep_batch,
+        collate_fn=_keep_batch,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         generator=torch.Generator().manual_seed(seed),
     )
 
 
-def keep_batch(batch: Any) -> Any:
+def _keep_batch(batch: Any) -> Any:
     """A collate function for batches that the data set has put together."""
     return batch

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 SubjectSteps = Literal["together", "sequential"]
 
-MAX_DELAY_TRS = 4
+_MAX_DELAY_TRS = 4
 """Longest delay (in TRs) that the default purge leaves room for."""
 DEFAULT_WINDOW = WindowConfig()
 DEFAULT_FEATURES = FeatureConfig()
@@ -338,7 +338,7 @@ class StoryDataModule(L.LightningDataModule):
         ValueError
             If a run is resumed with other data, targets, windows, batches or subjects.
         """
-        require_same(state_dict, self._identity(), self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING)
+        _require_same(state_dict, self._identity(), self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING)
         self._place_to_resume = state_dict.get("train_loader")
 
     def _identity(self) -> dict[str, Any]:
@@ -363,7 +363,7 @@ class StoryDataModule(L.LightningDataModule):
 
     def _settle_roles(self) -> Roles:
         asked = self.source.default_roles() if self._asked_roles is None else self._asked_roles
-        own_trs = self.window.purge_trs(self.tr_s, MAX_DELAY_TRS)
+        own_trs = self.window.purge_trs(self.tr_s, _MAX_DELAY_TRS)
         purge_trs = own_trs if self._asked_purge_trs is None else self._asked_purge_trs
         return settle_roles(self.store, asked, purge_trs, self._allow)
 
@@ -406,7 +406,7 @@ class StoryDataModule(L.LightningDataModule):
         return evaluation_loader(dataset, self.batch_size, self.num_workers, self.seed)
 
 
-def require_same(before: Mapping[str, Any], now: Mapping[str, Any], to_train: bool) -> None:
+def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], to_train: bool) -> None:
     """Refuse to train on with other data than a run began with; for evaluation say so in the log.
 
     Parameters

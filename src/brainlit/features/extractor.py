@@ -20,8 +20,8 @@ from brainlit.stories.base import SourceError
 RECIPE = 1
 """Raised whenever a change makes the same settings give other numbers; part of the settings of a store."""
 
-WORD_VECTORS = "word_vectors"
-SEMANTIC = (WORD_VECTORS, LANGUAGE_MODEL)
+_WORD_VECTORS = "word_vectors"
+SEMANTIC = (_WORD_VECTORS, LANGUAGE_MODEL)
 """Names of the semantic spaces."""
 
 
@@ -155,7 +155,7 @@ class FeatureExtractor:
         if name == LANGUAGE_MODEL and self._language_model is not None:
             return self._language_model.space(story, self.config.per_tr)
         source = f"vectors of the words in {Path(str(self.config.vectors)).name}"
-        return word_vectors(story, self._vectors, source, WORD_VECTORS, self.config.per_tr)
+        return word_vectors(story, self._vectors, source, _WORD_VECTORS, self.config.per_tr)
 
     def _require_distinct(self, names: Sequence[str], own: Sequence[FeatureSpace]) -> None:
         for space in own:

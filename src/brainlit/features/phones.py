@@ -25,7 +25,7 @@ ARPABET = (
 )
 """The 39 phones of American English as the CMU pronouncing dictionary and its aligners write them, without stress."""
 
-MAX_GAP_S = 0.005
+_MAX_GAP_S = 0.005
 """Phones that are further apart have a pause between them, also where the tier no longer holds its label."""
 
 
@@ -238,7 +238,7 @@ def ngrams(phones: Intervals, names: Sequence[str | None], size: int) -> tuple[l
     """
     n_places = max(len(phones) - size + 1, 0)
     named = np.asarray([name is not None for name in names], dtype=bool)
-    follows = phones.start_s[1:] - phones.end_s[:-1] <= MAX_GAP_S
+    follows = phones.start_s[1:] - phones.end_s[:-1] <= _MAX_GAP_S
     whole = np.ones(n_places, dtype=bool)
     for shift in range(size):
         whole &= named[shift : shift + n_places]

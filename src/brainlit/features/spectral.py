@@ -16,16 +16,16 @@ from brainlit.stories import FeatureSpace, Story
 from brainlit.stories.base import Float32Array, FloatArray
 from brainlit.timebase import TimeBase
 
-FRAME_S = 0.025
+_FRAME_S = 0.025
 HOP_S = 0.010
 POWER_FLOOR = 1e-4
 """Added to power before the logarithm: about the noise of a recording 60 dB below full scale."""
 
-MAX_HZ = 8000.0
+_MAX_HZ = 8000.0
 """Top of the power spectrum: what sound at 16 kHz holds."""
 
-N_MFCC = 13
-N_MFCC_MELS = 40
+_N_MFCC = 13
+_N_MFCC_MELS = 40
 
 _FRAMES_PER_BLOCK = 6000
 _FRAMES = "25 ms Hann windows every 10 ms"
@@ -88,13 +88,13 @@ def mfcc(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     """
     from torchaudio.functional import create_dct
 
-    mel, times_s = mel_frames(story, N_MFCC_MELS)
-    frames = mel @ create_dct(N_MFCC, N_MFCC_MELS, norm="ortho").numpy()
+    mel, times_s = mel_frames(story, _N_MFCC_MELS)
+    frames = mel @ create_dct(_N_MFCC, _N_MFCC_MELS, norm="ortho").numpy()
     return FeatureSpace(
         name="mfcc",
         kind="low_level",
-        columns=tuple(f"mfcc_{k:02d}" for k in range(N_MFCC)),
-        source=f"DCT-II of log(1 + power / {POWER_FLOOR:g}) in {N_MFCC_MELS} mel bands, {_FRAMES},"
+        columns=tuple(f"mfcc_{k:02d}" for k in range(_N_MFCC)),
+        source=f"DCT-II of log(1 + power / {POWER_FLOOR:g}) in {_N_MFCC_MELS} mel bands, {_FRAMES},"
         f" {in_words('mean', per_tr)}",
         values=to_trs(frames, times_s, story.timebase, "mean", per_tr),
     )
@@ -122,7 +122,7 @@ def power_frames(story: Story) -> tuple[Float32Array, FloatArray]:
 
     rate_hz = story.timebase.sample_rate_hz
     window, hop = _frame_samples(rate_hz)
-    n_bands = int(min(MAX_HZ, rate_hz / 2) * _n_fft(rate_hz) / rate_hz)
+    n_bands = int(min(_MAX_HZ, rate_hz / 2) * _n_fft(rate_hz) / rate_hz)
     transform = torchaudio.transforms.Spectrogram(
         n_fft=_n_fft(rate_hz), win_length=window, hop_length=hop, power=2.0, center=False
     )
@@ -172,7 +172,7 @@ def _blocks(audio: npt.NDArray[np.int16], window: int, hop: int) -> Iterator[Flo
 
 def _frame_samples(sample_rate_hz: int) -> tuple[int, int]:
     clock = TimeBase.regular(1, 1.0, sample_rate_hz=sample_rate_hz)
-    window, hop = clock.samples_at([FRAME_S, HOP_S])
+    window, hop = clock.samples_at([_FRAME_S, HOP_S])
     return int(window), int(hop)
 
 

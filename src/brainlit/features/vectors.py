@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 WordAndVector = tuple[str, Float32Array]
 
-HDF5_SUFFIXES = (".hf5", ".hdf5", ".h5")
-PACKED_SUFFIXES = (".gz", ".zip", ".bz2", ".xz")
+_HDF5_SUFFIXES = (".hf5", ".hdf5", ".h5")
+_PACKED_SUFFIXES = (".gz", ".zip", ".bz2", ".xz")
 
 _FASTTEXT_MODEL = (793712314).to_bytes(4, "little")
 _LONGEST_WORD = 4096
@@ -145,10 +145,10 @@ def read_word_vectors(path: Path | str, keep: Collection[str] | None = None) -> 
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file of word vectors; check features.vectors.")
-    if path.suffix.lower() in PACKED_SUFFIXES:
+    if path.suffix.lower() in _PACKED_SUFFIXES:
         raise VectorFileError(f"{path} is packed ({path.suffix}); unpack it and name the file inside.")
     wanted = None if keep is None else {word.lower() for word in keep}
-    if path.suffix.lower() in HDF5_SUFFIXES:
+    if path.suffix.lower() in _HDF5_SUFFIXES:
         entries = _read_hdf5(path, wanted)
     elif path.suffix.lower() == ".bin":
         entries = _read_binary(path, wanted)

@@ -334,7 +334,7 @@ def changed(files: Sequence[Path], remembered: Sequence[SourceFile]) -> tuple[st
     """
     known = {source.file: source for source in remembered}
     for label, path in zip(labels_of(files), files, strict=True):
-        if not path.is_file() or (label in known and is_as_remembered(path, known[label])):
+        if not path.is_file() or (label in known and _is_as_remembered(path, known[label])):
             continue
         before, now = known[label].sha256 if label in known else None, sha256_of(path)
         if before != now:
@@ -346,10 +346,10 @@ def touched(files: Sequence[Path], remembered: Sequence[SourceFile]) -> bool:
     """Whether size or time of a file that is there differ from what is remembered."""
     known = {source.file: source for source in remembered}
     labelled = zip(labels_of(files), files, strict=True)
-    return any(path.is_file() and not is_as_remembered(path, known[label]) for label, path in labelled)
+    return any(path.is_file() and not _is_as_remembered(path, known[label]) for label, path in labelled)
 
 
-def is_as_remembered(path: Path, source: SourceFile) -> bool:
+def _is_as_remembered(path: Path, source: SourceFile) -> bool:
     """Whether size and time of modification agree."""
     stat = path.stat()
     return (stat.st_size, stat.st_mtime_ns) == (source.n_bytes, source.mtime_ns)

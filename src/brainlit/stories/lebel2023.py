@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 Clock = Literal["logged", "nominal"]
 
-DOWNLOAD = "Fetch it with 'brainlit data download experiments/data/lebel2023.yaml', or correct the data set's root."
+_DOWNLOAD = "Fetch it with 'brainlit data download experiments/data/lebel2023.yaml', or correct the data set's root."
 
 
 class LebelSource(PublishedSource):
@@ -91,7 +91,7 @@ class LebelSource(PublishedSource):
         self.tr_s, self.sound_lead_s = float(tr_s), float(sound_lead_s)
         require_known("clock", clock, get_args(Clock))
         require_known("split", split, get_args(known.Split))
-        check_clock(self.tr_s, self.sound_lead_s)
+        _check_clock(self.tr_s, self.sound_lead_s)
         self._roles = known.roles_of(self._stories, split, self._subjects)
 
     def settings(self) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class LebelSource(PublishedSource):
         self._require_story(story)
         if self.clock == "logged" and self.tr_reports is not None and not self.tr_reports.is_dir():
             raise FileNotFoundError(f"{self.tr_reports} does not exist. Correct tr_reports, or leave it out.")
-        return story_clock(story, self._log_file(story), self.tr_s)
+        return _story_clock(story, self._log_file(story), self.tr_s)
 
     def subject(self, name: str) -> Subject:
         """Number of voxels, regions and voxel centres, after comparing the columns of all files.
@@ -276,14 +276,14 @@ class LebelSource(PublishedSource):
         return [story for story in self._stories if self._response_file(subject, story).is_file()]
 
     def _audio(self, story: str) -> npt.NDArray[np.int16]:
-        return read_audio(require_file(self._sound_file(story), DOWNLOAD))[round(self.sound_lead_s * SAMPLE_RATE_HZ) :]
+        return read_audio(require_file(self._sound_file(story), _DOWNLOAD))[round(self.sound_lead_s * SAMPLE_RATE_HZ) :]
 
     def _words_and_phones(self, story: str) -> tuple[Intervals, Intervals]:
-        return read_words_and_phones(require_file(self._textgrid_file(story), DOWNLOAD))
+        return read_words_and_phones(require_file(self._textgrid_file(story), _DOWNLOAD))
 
     def _shape(self, subject: str, story: str) -> tuple[int, int]:
         """Rows and columns of a response file, once they fit the story."""
-        path = require_file(self._response_file(subject, story), DOWNLOAD)
+        path = require_file(self._response_file(subject, story), _DOWNLOAD)
         shape = read_shape(path, "data")
         if len(shape) != 2 or shape[0] != known.n_rows(story) or shape[1] == 0:
             raise SourceError(
@@ -307,7 +307,7 @@ class LebelSource(PublishedSource):
         heard = self._heard(subject)
         if not heard:
             folder = self._response_file(subject, "x").parent
-            raise FileNotFoundError(f"{folder} holds none of the {len(self._stories)} stories asked for. {DOWNLOAD}")
+            raise FileNotFoundError(f"{folder} holds none of the {len(self._stories)} stories asked for. {_DOWNLOAD}")
         columns = {story: self._shape(subject, story)[1] for story in heard}
         first = heard[0]
         for story, n_voxels in columns.items():
@@ -337,7 +337,7 @@ class LebelSource(PublishedSource):
 # --- The clock ---
 
 
-def story_clock(story: str, report: Path | None, tr_s: float) -> TimeBase:
+def _story_clock(story: str, report: Path | None, tr_s: float) -> TimeBase:
     """Start of each row in seconds of sound, from a log or, without one, at (10 + r) x tr_s - 10.023.
 
     Raises
@@ -381,7 +381,7 @@ def clock_in_words(stories: Sequence[str], logged: Sequence[str], clock: Clock, 
     )
 
 
-def check_clock(tr_s: float, sound_lead_s: float) -> None:
+def _check_clock(tr_s: float, sound_lead_s: float) -> None:
     """Refuse times that cannot be meant.
 
     Raises

@@ -185,7 +185,7 @@ class NarrativesSource(PublishedSource):
 
     def left_out(self) -> dict[str, str]:
         """Tasks that are not offered, and the excluded runs of the stories and subjects that were asked for."""
-        heard = {stem for name in self._stories for subject in self._asked for stem in all_runs(subject, name)}
+        heard = {stem for name in self._stories for subject in self._asked for stem in _all_runs(subject, name)}
         reason = "excluded by the authors (code/scan_exclude.json of the collection)"
         tasks = dict.fromkeys(TASKS[name].task for name in self._stories)
         return {**NOT_OFFERED, **{stem: reason for task in tasks for stem in excluded_runs(task) if stem in heard}}
@@ -426,10 +426,10 @@ def listeners(story: str) -> list[str]:
 
 def runs(subject: str, story: str) -> list[str]:
     """File name stems of a subject's runs of a story, 'sub-002_task-pieman_run-1', excluded ones left out."""
-    return [stem for stem in all_runs(subject, story) if stem not in excluded_runs(TASKS[story].task)]
+    return [stem for stem in _all_runs(subject, story) if stem not in excluded_runs(TASKS[story].task)]
 
 
-def all_runs(subject: str, story: str) -> list[str]:
+def _all_runs(subject: str, story: str) -> list[str]:
     """As `runs`, with the excluded ones."""
     if subject not in listeners(story):
         return []

@@ -241,7 +241,7 @@ def permute_blocks(n_rows: int, block_trs: int, rng: np.random.Generator) -> Int
     sources = np.arange(n_blocks)
     for length in np.unique(lengths):
         same = np.flatnonzero(lengths == length)
-        sources[same] = same[derangement(len(same), rng)]
+        sources[same] = same[_derangement(len(same), rng)]
     return np.concatenate([blocks[k] for k in sources])
 
 
@@ -291,7 +291,7 @@ def exchange_stories(spans: Sequence[Span], seed: int) -> IntArray:
             " take control.kind blocks, phase or shift."
         )
     order = np.zeros(sum(map(len, rows_of)), dtype=np.int64)
-    for rows, other in zip(rows_of, derangement(len(rows_of), np.random.default_rng(seed)), strict=True):
+    for rows, other in zip(rows_of, _derangement(len(rows_of), np.random.default_rng(seed)), strict=True):
         order[rows] = np.resize(rows_of[other], len(rows))
     return order
 
@@ -302,7 +302,7 @@ def _rows_of_stories(spans: Sequence[Span]) -> dict[str, IntArray]:
     return {story: np.flatnonzero(labels == story) for story in dict.fromkeys(span.story for span in spans)}
 
 
-def derangement(n: int, rng: np.random.Generator) -> IntArray:
+def _derangement(n: int, rng: np.random.Generator) -> IntArray:
     """A random order of n >= 2 things in which none stays in place (about one try in three succeeds)."""
     while True:
         order = rng.permutation(n)

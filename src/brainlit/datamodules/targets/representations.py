@@ -178,7 +178,7 @@ def _states_of(folder: Path, number: int) -> Float32Array:
     return values
 
 
-def identity_of_weights(weights: str) -> dict[str, Any]:
+def _identity_of_weights(weights: str) -> dict[str, Any]:
     """A hub id as it is; of a folder its name with the names, sizes and times of its files, which change with them.
 
     A folder elsewhere with other times is taken for other weights: computed twice rather than mistaken.
@@ -211,7 +211,7 @@ class LanguageRepresentation:
         """All that decides the numbers; of a folder the sizes and times of its files."""
         config = self.config
         return {
-            "weights": identity_of_weights(self._weights()),
+            "weights": _identity_of_weights(self._weights()),
             "layers": config.layers if isinstance(config.layers, str) else list(config.layers),
             "context_words": config.context_words,
             "per_tr": config.per_tr,
@@ -265,7 +265,7 @@ class SpeechRepresentation:
         described = self.backbone.describe() if made_here else {}
         return {
             "family": config.family,
-            "weights": identity_of_weights(config.weights),
+            "weights": _identity_of_weights(config.weights),
             "seed": config.seed,
             "made_of": {key: described[key] for key in ("origin", "architecture") if key in described},
             "layers": config.layers if isinstance(config.layers, str) else list(config.layers),
@@ -294,7 +294,7 @@ class SpeechRepresentation:
             windows = evaluation_windows([Span(story, 0, store.n_trs(story))], dataset.config.n_trs)
             size = self.config.batch_size
             batches = (windows[at : at + size] for at in range(0, len(windows), size))
-            yield np.concatenate([rows_of_batch(backbone, dataset.read(batch), layers) for batch in batches])
+            yield np.concatenate([_rows_of_batch(backbone, dataset.read(batch), layers) for batch in batches])
         del self.backbone  # its memory is wanted for the model that is tuned
 
 
@@ -319,7 +319,7 @@ def fitting_window(window: WindowConfig, backbone: SpeechBackbone, tr_s: float) 
 
 
 @torch.inference_mode()
-def rows_of_batch(backbone: SpeechBackbone, batch: WindowBatch, layers: Sequence[int]) -> Float32Array:
+def _rows_of_batch(backbone: SpeechBackbone, batch: WindowBatch, layers: Sequence[int]) -> Float32Array:
     """Mean hidden states of the rows that count, in order: (n_rows, n_layers * hidden_size)."""
     device = next(backbone.parameters()).device
     encoded = backbone.encode(batch["audio"].to(device), batch["audio_mask"].to(device))

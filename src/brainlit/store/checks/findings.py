@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 Level = Literal["error", "warning", "info"]
-LEVELS: tuple[Level, ...] = ("error", "warning", "info")
+_LEVELS: tuple[Level, ...] = ("error", "warning", "info")
 Scope = Literal["files", "stories", "spaces", "subjects", "responses", "parts"]
 
 KINDS: dict[str, Scope] = {
@@ -47,7 +47,7 @@ KINDS: dict[str, Scope] = {
 }
 """Every kind of finding, in the order in which they are told, and what it is counted in ('parts': of several sorts)."""
 
-N_EXAMPLES, N_NAMES = 3, 12
+_N_EXAMPLES, _N_NAMES = 3, 12
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def counted(findings: Iterable[Finding], sizes: Mapping[str, int]) -> list[Findi
     """The findings in the order of levels and kinds, each with the number of places that its check looked at."""
     kinds = list(KINDS)
     filled = [replace(finding, n_checked=sizes.get(KINDS[finding.kind], 0)) for finding in findings]
-    return sorted(filled, key=lambda finding: (LEVELS.index(finding.level), kinds.index(finding.kind)))
+    return sorted(filled, key=lambda finding: (_LEVELS.index(finding.level), kinds.index(finding.kind)))
 
 
 def findings_text(findings: Sequence[Finding]) -> str:
@@ -93,7 +93,7 @@ def findings_text(findings: Sequence[Finding]) -> str:
     for finding in findings:
         groups.setdefault((finding.level, finding.kind), []).append(finding)
     lines = [line for group in groups.values() for line in _group_lines(group)]
-    n_of = {level: sum(finding.level == level for finding in findings) for level in LEVELS}
+    n_of = {level: sum(finding.level == level for finding in findings) for level in _LEVELS}
     counts = [f"{n} {level}{'s' if n > 1 and level != 'info' else ''}" for level, n in n_of.items() if n]
     return "\n".join([*lines, f"{', '.join(counts)}. docs/data_check.md says what each means."])
 
@@ -115,9 +115,9 @@ def _group_lines(group: Sequence[Finding]) -> Iterator[str]:
     else:
         among = f"{len(group)} of {first.n_checked} {KINDS[first.kind]}" if first.n_checked else f"{len(group)}"
         yield f"{first.level.upper():7} [{first.kind}] {among}:"
-        yield from (f"{margin}{finding.where}: {finding.message}" for finding in group[:N_EXAMPLES])
-        rest = [finding.where for finding in group[N_EXAMPLES:]]
+        yield from (f"{margin}{finding.where}: {finding.message}" for finding in group[:_N_EXAMPLES])
+        rest = [finding.where for finding in group[_N_EXAMPLES:]]
         if rest:
-            more = ", ..." if len(rest) > N_NAMES else ""
-            yield f"{margin}and {len(rest)} more: {', '.join(rest[:N_NAMES])}{more}"
+            more = ", ..." if len(rest) > _N_NAMES else ""
+            yield f"{margin}and {len(rest)} more: {', '.join(rest[:_N_NAMES])}{more}"
     yield f"{margin}{first.cure}"

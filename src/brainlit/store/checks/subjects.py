@@ -15,12 +15,12 @@ from brainlit.store.reader import StoryStore
 from brainlit.stories.base import BoolArray, Float32Array, FloatArray, IntArray
 
 BLOCK_BYTES = 64_000_000
-N_PRINT_VOXELS = 64
-SAME_R = 0.999
+_N_PRINT_VOXELS = 64
+_SAME_R = 0.999
 """Median correlation over voxels above which two recordings are one: repeated measurements reach 0.5 at best, and
 copies that were rounded or rescaled stay above."""
 
-MAX_MEAN, MAX_SD_DIFFERENCE = 0.05, 0.1
+_MAX_MEAN, _MAX_SD_DIFFERENCE = 0.05, 0.1
 """How far the median voxel's mean and standard deviation may be from 0 and 1 before responses count as not z-scored."""
 
 _REBUILD = "Delete the subject's file and build the store again."
@@ -58,7 +58,7 @@ class SubjectChecks:
             return
         good = np.flatnonzero(store.good_voxels(subject))
         columns = spread(good, N_VOXELS)
-        everywhere = spread(np.arange(store.n_voxels(subject)), N_PRINT_VOXELS)
+        everywhere = spread(np.arange(store.n_voxels(subject)), _N_PRINT_VOXELS)
         scan = scan_responses(store, subject, story, np.concatenate([columns, everywhere]))
         self._lags.add_responses(story, scan.sample[:, : len(columns)])
         self._recordings[story].append((subject, unit_columns(scan.sample[:, len(columns) :])))
@@ -70,7 +70,7 @@ class SubjectChecks:
         """Two subjects with one recording, or one subject with one recording for two stories."""
         shared: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for story, recordings in self._recordings.items():
-            for group in same_recordings(recordings):
+            for group in _same_recordings(recordings):
                 shared[tuple(group)].append(story)
         for names, stories in shared.items():
             more = f" and {len(stories) - 1} more" if len(stories) > 1 else ""
@@ -81,7 +81,7 @@ class SubjectChecks:
             heard = [
                 (story, dict(found)[subject]) for story, found in self._recordings.items() if subject in dict(found)
             ]
-            for same in same_recordings(heard):
+            for same in _same_recordings(heard):
                 message = f"responses to {', '.join(same)} are identical."
                 cure = "Check which file belongs to which story."
                 yield Finding("error", "twin_responses", subject, message, cure)
@@ -114,7 +114,7 @@ def _regions(store: StoryStore, name: str) -> Iterator[Finding]:
 
 def _lengths(store: StoryStore, subject: str, story: str) -> str | None:
     need = store.n_trs(story), store.n_voxels(subject)
-    for what, shape in response_shapes(store, subject, story).items():
+    for what, shape in _response_shapes(store, subject, story).items():
         if shape[-2:] != need:
             return f"{what} have shape {shape[-2:]}; the story has {need[0]} TRs and the subject {need[1]} voxels."
     return None
@@ -130,15 +130,15 @@ def _values(where: str, scan: Scan, repeated: bool) -> Iterator[Finding]:
         return
     mean, sd = float(np.median(scan.mean[scan.varies])), float(np.median(scan.sd[scan.varies]))
     averaged = repeated and sd < 1  # the mean of z-scored repeats varies less than each of them
-    if abs(mean) > MAX_MEAN or (abs(sd - 1) > MAX_SD_DIFFERENCE and not averaged):
+    if abs(mean) > _MAX_MEAN or (abs(sd - 1) > _MAX_SD_DIFFERENCE and not averaged):
         message = f"responses are not z-scored: the median voxel has mean {mean:.3g} and standard deviation {sd:.3g}."
         cure = "Remove drift and z-score each story over time in the source."
         yield Finding("warning", "not_zscored", where, message, cure)
 
 
 def _repeats(store: StoryStore, subject: str, story: str, voxel: int) -> Iterator[Finding]:
-    first = max(0, min(voxel - N_PRINT_VOXELS // 2, store.n_voxels(subject) - N_PRINT_VOXELS))
-    n_copies = n_copied_repeats(store, subject, story, slice(first, first + N_PRINT_VOXELS))
+    first = max(0, min(voxel - _N_PRINT_VOXELS // 2, store.n_voxels(subject) - _N_PRINT_VOXELS))
+    n_copies = _n_copied_repeats(store, subject, story, slice(first, first + _N_PRINT_VOXELS))
     if n_copies:
         n = store.n_repeats(subject, story)
         message = f"{n_copies} of {n} repeats are copies: the noise ceiling is too high."
@@ -172,7 +172,7 @@ class Scan:
     sample: Float32Array
 
 
-def response_shapes(store: StoryStore, subject: str, story: str) -> dict[str, tuple[int, ...]]:
+def _response_shapes(store: StoryStore, subject: str, story: str) -> dict[str, tuple[int, ...]]:
     """Shapes of the arrays of one subject and story as they are in the file: 'responses', perhaps 'repeats'."""
     with h5py.File(store.path / store.index.subjects[subject].file, "r", locking=False) as h5:
         return {what: h5[what][story].shape for what in ("responses", "repeats") if story in h5.get(what, ())}
@@ -227,10 +227,10 @@ def same_recording(left: Float32Array, right: Float32Array) -> bool:
         return False
     usable = left.any(axis=0) & right.any(axis=0)
     r = np.abs((left[:, usable] * right[:, usable]).sum(axis=0))
-    return bool(usable.any() and np.median(r) > SAME_R)
+    return bool(usable.any() and np.median(r) > _SAME_R)
 
 
-def n_copied_repeats(store: StoryStore, subject: str, story: str, voxels: slice) -> int:
+def _n_copied_repeats(store: StoryStore, subject: str, story: str, voxels: slice) -> int:
     """How many presentations are the same recording as an earlier one, by some voxels."""
     n_repeats = store.n_repeats(subject, story)
     recordings: list[Float32Array] = []
@@ -241,7 +241,7 @@ def n_copied_repeats(store: StoryStore, subject: str, story: str, voxels: slice)
     return sum(any(same_recording(one, earlier) for earlier in recordings[:k]) for k, one in enumerate(recordings))
 
 
-def same_recordings(recordings: Sequence[tuple[str, Float32Array]]) -> list[list[str]]:
+def _same_recordings(recordings: Sequence[tuple[str, Float32Array]]) -> list[list[str]]:
     """Names of the same recording, in groups of at least two."""
     groups: list[tuple[Float32Array, list[str]]] = []
     for name, one in recordings:

@@ -34,15 +34,15 @@ from brainlit.timebase import TimeBase
 
 Real = TypeVar("Real", np.float32, np.float64)
 
-USUAL_LAG_S = 5.0
+_USUAL_LAG_S = 5.0
 """Peak of the canonical haemodynamic response (Friston et al. 1998, NeuroImage 7:30)."""
-PLAUSIBLE_LAG_S = (1.0, 10.0)
+_PLAUSIBLE_LAG_S = (1.0, 10.0)
 """Responses peak some 3 to 8 s after their cause, differently in people and regions (Handwerker et al. 2004, NeuroImage
 21:1639); 2 s more on both sides cover rates that are known per TR only, and which moment of its TR a row stands for."""
-WIDE_LAGS_S, NARROW_LAGS_S = (-30.0, 40.0), (-16.0, 24.0)
+_WIDE_LAGS_S, _NARROW_LAGS_S = (-30.0, 40.0), (-16.0, 24.0)
 """Lags that are tried, and those for stories too short for so many."""
-RESPONSE_S = 32.0
-N_CHANCE = 200
+_RESPONSE_S = 32.0
+_N_CHANCE = 200
 HIGH_PASS_S = 128.0
 GRID_S = 0.1
 
@@ -50,12 +50,12 @@ MAX_P = 0.005
 """Chance of as much agreement anywhere, after multiplying by the number of places that were looked at."""
 MIN_LOG_ODDS = 5.0
 """At least 150 times likelier outside than inside. Of 750 simulated stores of pure noise two met both."""
-ERROR_P, ERROR_LOG_ODDS, ERROR_DISTANCE_S = 1e-6, math.log(1e6), 2.0
+ERROR_P, _ERROR_LOG_ODDS, _ERROR_DISTANCE_S = 1e-6, math.log(1e6), 2.0
 """An error: so sure, and so far from what is plausible."""
-MAX_STORY_DIFFERENCE_S = 3.0
+_MAX_STORY_DIFFERENCE_S = 3.0
 """How far a story may lie from the subject's other stories: voxels are the same, so the response is."""
-SILENT_P = 0.05
-MIN_TRS_TO_EXPECT = 1000
+_SILENT_P = 0.05
+_MIN_TRS_TO_EXPECT = 1000
 """Half an hour at 2 s: with less, no visible response in one subject says nothing."""
 N_VOXELS = 1000
 
@@ -92,7 +92,7 @@ class LagEvidence:
         clock = story.timebase
         if not len(self.shifts) or shifts_to_try(clock.n_trs, self.tr_s) is None:
             return
-        n_before = math.ceil(RESPONSE_S / clock.tr_s)
+        n_before = math.ceil(_RESPONSE_S / clock.tr_s)
         edges_s = clock.tr_edges_s(-n_before, n_before + clock.n_trs)
         longer = replace(story, timebase=TimeBase(edges_s[:-1], clock.tr_s, clock.sample_rate_hz))
         rates = np.concatenate([word_rate(longer).values, envelope(longer).values], axis=1).astype(np.float64)
@@ -122,7 +122,7 @@ class LagEvidence:
     def findings(self) -> Iterator[Finding]:
         """What is off, the whole store first."""
         if not self._strengths:
-            seconds = self.lags_s[-1] - self.lags_s[0] if len(self.lags_s) else NARROW_LAGS_S[1] - NARROW_LAGS_S[0]
+            seconds = self.lags_s[-1] - self.lags_s[0] if len(self.lags_s) else _NARROW_LAGS_S[1] - _NARROW_LAGS_S[0]
             yield _none(self.name, f"stories are too short to try lags over {seconds:.0f} s.")
             return
         whole = lag_of_strength(list(self._strengths.values()), self.lags_s)
@@ -130,14 +130,14 @@ class LagEvidence:
         whole_is_off = _is_off(whole, 1)
         if whole_is_off:
             yield _lag_finding(everything, whole, self.tr_s, 1)
-        elif whole.p > SILENT_P or whole.log_odds > 0:
+        elif whole.p > _SILENT_P or whole.log_odds > 0:
             yield _none(everything, _silence(whole, sum(self._n_voxels.values())))
         own = {name: lag_of_strength([curve], self.lags_s) for name, curve in self._strengths.items()}
         off = {name for name, one in own.items() if len(own) > 1 and _is_off(one, len(own))}
         if whole_is_off:
-            off = {name for name in off if abs(own[name].lag_s - whole.lag_s) > MAX_STORY_DIFFERENCE_S}
+            off = {name for name in off if abs(own[name].lag_s - whole.lag_s) > _MAX_STORY_DIFFERENCE_S}
         yield from (_lag_finding(name, own[name], self.tr_s, len(own)) for name in sorted(off))
-        if whole.p <= SILENT_P:
+        if whole.p <= _SILENT_P:
             yield from self._silent_subjects(own)
         if whole.p <= MAX_P:
             yield from self._stories(whole, own)
@@ -161,7 +161,7 @@ class LagEvidence:
 
     def _silent_subjects(self, own: dict[str, LagEstimate]) -> Iterator[Finding]:
         for name, estimate in own.items():
-            if len(own) > 1 and estimate.p > SILENT_P and self._n_trs[name] >= MIN_TRS_TO_EXPECT:
+            if len(own) > 1 and estimate.p > _SILENT_P and self._n_trs[name] >= _MIN_TRS_TO_EXPECT:
                 yield _none(name, _silence(estimate, self._n_voxels[name]))
 
     def _everything(self) -> str:
@@ -172,7 +172,7 @@ class LagEvidence:
 
 
 def _near(lag_s: float) -> tuple[float, float]:
-    return lag_s - MAX_STORY_DIFFERENCE_S, lag_s + MAX_STORY_DIFFERENCE_S
+    return lag_s - _MAX_STORY_DIFFERENCE_S, lag_s + _MAX_STORY_DIFFERENCE_S
 
 
 def _is_off(estimate: LagEstimate, n_places: int) -> bool:
@@ -183,10 +183,10 @@ def _lag_finding(
     where: str, estimate: LagEstimate, tr_s: float, n_places: int, others_s: float | None = None
 ) -> Finding:
     """Warning or error, with the shift that would put it right."""
-    low_s, high_s = PLAUSIBLE_LAG_S if others_s is None else _near(others_s)
-    goal_s = USUAL_LAG_S if others_s is None else others_s
+    low_s, high_s = _PLAUSIBLE_LAG_S if others_s is None else _near(others_s)
+    goal_s = _USUAL_LAG_S if others_s is None else others_s
     distance_s = max(low_s - estimate.lag_s, estimate.lag_s - high_s)
-    sure = estimate.p * n_places < ERROR_P and estimate.log_odds > ERROR_LOG_ODDS and distance_s > ERROR_DISTANCE_S
+    sure = estimate.p * n_places < ERROR_P and estimate.log_odds > _ERROR_LOG_ODDS and distance_s > _ERROR_DISTANCE_S
     level: Level = "error" if sure else "warning"
     first_s, last_s = estimate.interval_s
     expected = f"responses peak {low_s:g} to {high_s:g} s after their cause" if others_s is None else ""
@@ -204,7 +204,7 @@ def _lag_finding(
 
 
 def _silence(estimate: LagEstimate, n_voxels: int) -> str:
-    what = "no stimulus-locked response found" if estimate.p > SILENT_P else "no response at a plausible lag found"
+    what = "no stimulus-locked response found" if estimate.p > _SILENT_P else "no response at a plausible lag found"
     return f"{what} ({n_voxels} voxels, best lag {estimate.lag_s:.1f} s, p = {estimate.p:.2g})."
 
 
@@ -224,7 +224,7 @@ class Agreement:
     ----------
     at_lags : float32 array of shape (n_lags, n_rates * n_voxels)
         Sums of products of standardised series, rate earlier than response by each lag.
-    at_chance : float32 array of shape (N_CHANCE, n_rates * n_voxels)
+    at_chance : float32 array of shape (_N_CHANCE, n_rates * n_voxels)
         The same with random series of the same spectrum in place of the rates.
     """
 
@@ -237,10 +237,10 @@ class Agreement:
 
 def shifts_to_try(shortest_n_trs: int, tr_s: float) -> IntArray | None:
     """Rows by which the expected response is moved, so that its peak covers the lags; None if a story is too short."""
-    for low_s, high_s in (WIDE_LAGS_S, NARROW_LAGS_S):
-        first, last = math.floor((low_s - USUAL_LAG_S) / tr_s), math.ceil((high_s - USUAL_LAG_S) / tr_s)
+    for low_s, high_s in (_WIDE_LAGS_S, _NARROW_LAGS_S):
+        first, last = math.floor((low_s - _USUAL_LAG_S) / tr_s), math.ceil((high_s - _USUAL_LAG_S) / tr_s)
         n_shifts = last - first + 1
-        if shortest_n_trs >= (3 if low_s == WIDE_LAGS_S[0] else 1.6) * n_shifts:
+        if shortest_n_trs >= (3 if low_s == _WIDE_LAGS_S[0] else 1.6) * n_shifts:
             return np.arange(first, last + 1, dtype=np.int64)
     return None
 
@@ -253,7 +253,7 @@ def clock_drift_s(tr_starts_s: npt.ArrayLike, tr_s: float) -> float:
 
 def lags_s_of(shifts: IntArray, tr_s: float) -> FloatArray:
     """Time from sound to peak of the response at each shift."""
-    return np.asarray(shifts * tr_s + USUAL_LAG_S, dtype=np.float64)
+    return np.asarray(shifts * tr_s + _USUAL_LAG_S, dtype=np.float64)
 
 
 def expected_responses(rates: npt.ArrayLike, tr_s: float) -> FloatArray:
@@ -264,7 +264,7 @@ def expected_responses(rates: npt.ArrayLike, tr_s: float) -> FloatArray:
     """
     values = np.asarray(rates, dtype=np.float64)
     filled = np.nan_to_num(values - np.nanmean(values, axis=0)) if np.isfinite(values).any() else np.zeros_like(values)
-    kernel = haemodynamic_response(np.arange(0, RESPONSE_S, tr_s))
+    kernel = haemodynamic_response(np.arange(0, _RESPONSE_S, tr_s))
     return np.stack([np.convolve(column, kernel)[: len(column)] for column in filled.T], axis=1)
 
 
@@ -292,7 +292,7 @@ def agreement(
     shifted = np.stack([np.roll(rates, shift, axis=0) for shift in shifts])
     at_lags, at_chance = (
         np.concatenate([series[:, :, k].astype(np.float32) @ measured for k in range(rates.shape[1])], axis=1)
-        for series in (shifted, surrogates(rates, N_CHANCE, rng))
+        for series in (shifted, surrogates(rates, _N_CHANCE, rng))
     )
     return Agreement(at_lags, at_chance)
 
@@ -389,7 +389,7 @@ def strength(summed: Agreement) -> Strength:
 
 
 def lag_of_strength(
-    subjects: Sequence[Strength], lags_s: FloatArray, plausible_s: tuple[float, float] = PLAUSIBLE_LAG_S
+    subjects: Sequence[Strength], lags_s: FloatArray, plausible_s: tuple[float, float] = _PLAUSIBLE_LAG_S
 ) -> LagEstimate:
     """The lag of a sum of squares over subjects, which at chance is a sum of chi-squares with unknown weights.
 
@@ -410,7 +410,7 @@ def lag_of_strength(
 
 @dataclass(frozen=True)
 class Match:
-    """A story's agreement along one pattern over voxels: at the lags (n_lags,) and at chance (N_CHANCE,)."""
+    """A story's agreement along one pattern over voxels: at the lags (n_lags,) and at chance (_N_CHANCE,)."""
 
     at_lags: FloatArray
     at_chance: FloatArray
@@ -432,7 +432,7 @@ def matches_of_stories(stories: Sequence[Agreement]) -> list[Match]:
 
 
 def lag_of_match(
-    matches: Sequence[Match], lags_s: FloatArray, plausible_s: tuple[float, float] = PLAUSIBLE_LAG_S
+    matches: Sequence[Match], lags_s: FloatArray, plausible_s: tuple[float, float] = _PLAUSIBLE_LAG_S
 ) -> LagEstimate:
     """The lag of a sum of products with known patterns over voxels, which at chance is normal around 0.
 

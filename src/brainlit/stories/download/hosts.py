@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 from brainlit.stories.base import SourceError
 
-WILDCARDS = "*?["
+_WILDCARDS = "*?["
 CHUNK_BYTES = 1 << 20
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
+_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10, 30
 ATTEMPTS = 5
 """How often the clients themselves send a request that meets a busy server or no server, waiting longer each time."""
 
@@ -125,7 +125,7 @@ def open_host(url: str, endpoint_url: str | None = None) -> Host:
 
 def is_pattern(path: str) -> bool:
     """Whether a path holds '*', '?' or '['."""
-    return any(character in path for character in WILDCARDS)
+    return any(character in path for character in _WILDCARDS)
 
 
 def checked_path(path: str) -> str:
@@ -143,8 +143,8 @@ def checked_path(path: str) -> str:
 
 # --- Web servers ---
 
-BUSY = (429, 500, 502, 503, 504)
-NO_HEAD = (403, 405, 501)
+_BUSY = (429, 500, 502, 503, 504)
+_NO_HEAD = (403, 405, 501)
 _TOTAL = re.compile(r"bytes \d+-\d+/(\d+)$")
 
 
@@ -162,7 +162,7 @@ class WebHost(Host):
     def look(self, path: str, again: bool = False) -> RemoteFile | None:
         """HEAD, or a GET whose body is not read where the server does not know HEAD."""
         with self._answer("HEAD", path) as answer:
-            if answer.status_code not in NO_HEAD and "Content-Length" in answer.headers:
+            if answer.status_code not in _NO_HEAD and "Content-Length" in answer.headers:
                 return self._remote_file(path, answer)
         with self._answer("GET", path) as answer:
             return self._remote_file(path, answer)
@@ -216,12 +216,12 @@ class WebHost(Host):
                 headers=headers,
                 stream=True,
                 allow_redirects=True,
-                timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+                timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
             )
         except RequestException as error:
             raise UnreachableError(f"{address} cannot be reached ({error}).") from error
         with answer:
-            if answer.status_code in BUSY:
+            if answer.status_code in _BUSY:
                 raise UnreachableError(f"{address} is busy ({answer.status_code} {answer.reason}).")
             yield answer
 
@@ -232,7 +232,7 @@ class WebHost(Host):
             from requests.adapters import HTTPAdapter
             from urllib3 import Retry
 
-            retry = Retry(ATTEMPTS - 1, backoff_factor=0.5, status_forcelist=BUSY, raise_on_status=False)
+            retry = Retry(ATTEMPTS - 1, backoff_factor=0.5, status_forcelist=_BUSY, raise_on_status=False)
             session = requests.Session()
             session.headers["Accept-Encoding"] = "identity"  # the bytes as they are published
             for scheme in ("https://", "http://"):
@@ -243,9 +243,9 @@ class WebHost(Host):
 
 # --- S3 ---
 
-CHECKSUMS = {"sha256": "ChecksumSHA256", "sha1": "ChecksumSHA1", "crc32": "ChecksumCRC32"}
+_CHECKSUMS = {"sha256": "ChecksumSHA256", "sha1": "ChecksumSHA1", "crc32": "ChecksumCRC32"}
 """Those that Python can compute by itself."""
-MAX_NEIGHBOURS = 2000
+_MAX_NEIGHBOURS = 2000
 
 
 class S3Host(Host):
@@ -299,7 +299,7 @@ class S3Host(Host):
             except RefusedError:  # files may be read by name only
                 return []
             if files or folders or not folder:
-                return [*files, *folders][:MAX_NEIGHBOURS]
+                return [*files, *folders][:_MAX_NEIGHBOURS]
             folder = folder.rpartition("/")[0]
 
     def read(self, file: RemoteFile, start: int) -> Generator[bytes, None, None]:
@@ -336,7 +336,7 @@ class S3Host(Host):
         answer = self._details(file, ChecksumMode="ENABLED")
         if answer.get("ChecksumType") == "COMPOSITE":
             return {}
-        found = {name: answer[field] for name, field in CHECKSUMS.items() if field in answer}
+        found = {name: answer[field] for name, field in _CHECKSUMS.items() if field in answer}
         return {name: base64.b64decode(value).hex() for name, value in found.items() if "-" not in value}
 
     def _details(self, file: RemoteFile, **given: Any) -> Any:
@@ -409,8 +409,8 @@ def _s3_client(endpoint_url: str | None) -> Any:
 
     config = Config(
         signature_version=botocore.UNSIGNED,
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=_READ_TIMEOUT_S,
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         max_pool_connections=16,
         response_checksum_validation="when_required",  # done here, on the file that lies on the disk

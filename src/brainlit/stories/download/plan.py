@@ -19,10 +19,10 @@ State = Literal["whole", "unchecked", "partial", "absent", "pointer", "outdated"
 """Of a local file: found whole before; of the right size; begun; not there; a pointer; whole, but since published
 anew; or another than the published one, and not from here."""
 
-LOOK_THREADS = 8
+_LOOK_THREADS = 8
 MAX_NAMED = 10
-MAX_ROWS = 15
-SPARE_BYTES = 100 * 10**6
+_MAX_ROWS = 15
+_SPARE_BYTES = 100 * 10**6
 """What a download leaves free on the disk."""
 
 
@@ -99,7 +99,7 @@ def make_plan(remote: Remote, host: Host, ledger: Ledger) -> DownloadPlan:
     """
     patterns = {path: host.match(checked_path(path)) for path in remote.paths if is_pattern(path)}
     exact = [checked_path(path) for path in dict.fromkeys(remote.paths) if path not in patterns]
-    with ThreadPoolExecutor(LOOK_THREADS) as pool:
+    with ThreadPoolExecutor(_LOOK_THREADS) as pool:
         looked = dict(zip(exact, pool.map(host.look, exact), strict=True))
     missing = [path for path in remote.paths if not (patterns[path] if path in patterns else looked[path])]
     if missing:
@@ -121,7 +121,7 @@ def require_room(plan: DownloadPlan) -> None:
         With what is needed and what is free.
     """
     needed, free = plan.n_bytes - plan.n_here, plan.free_bytes
-    if needed and free < needed + SPARE_BYTES:
+    if needed and free < needed + _SPARE_BYTES:
         raise DownloadError(
             f"{gigabytes(needed)} are to be fetched, and {gigabytes(free)} are free in {plan.remote.root}. Nothing was"
             " fetched. Free some space, ask for fewer subjects or stories, or choose another folder."
@@ -203,7 +203,7 @@ def _by_kind(files: Iterable[PlannedFile]) -> dict[str, list[PlannedFile]]:
         kind = f"*.{ending}" if dot and stem else name
         by_ending[kind].append(file)
         by_folder[f"{folder}/{kind}" if folder else kind].append(file)
-    chosen = by_folder if len(by_folder) <= MAX_ROWS else by_ending
+    chosen = by_folder if len(by_folder) <= _MAX_ROWS else by_ending
     return {files[0].remote.path if len(files) == 1 else kind: files for kind, files in sorted(chosen.items())}
 
 

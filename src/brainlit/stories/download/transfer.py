@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 FETCH_THREADS = 4
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Between attempts at one file during which not a byte came; the clients wait by themselves before that."""
-MAX_RESTARTS = 3
-GIVE_UP_AFTER = 3
+_MAX_RESTARTS = 3
+_GIVE_UP_AFTER = 3
 """Files in a row for which the server could not be reached, after which the others are not tried."""
 
 OnDifference = Literal["refuse", "keep", "replace"]
@@ -122,7 +122,7 @@ class Transfer:
             self.failures[path] = str(error)
             with self._lock:
                 self._n_unreachable += 1
-            if self._n_unreachable >= GIVE_UP_AFTER:
+            if self._n_unreachable >= _GIVE_UP_AFTER:
                 self._stop.set()
         except DownloadError as error:
             self.failures[path] = str(error)
@@ -202,7 +202,7 @@ class Transfer:
                 return file
             except RestartError as error:
                 n_restarts += 1
-                if n_restarts > MAX_RESTARTS:
+                if n_restarts > _MAX_RESTARTS:
                     raise DownloadError(f"{error} That happened {n_restarts} times; try again later.") from error
                 file = self._look_again(file)
                 self._begin(file, part)

@@ -102,7 +102,7 @@ class ManifestSource(StorySource):
         own = {"licence": self.manifest.licence, "citation": self.manifest.citation}
         said = {
             "clock": clock_in_words(self.manifest.stories),
-            "preprocessing": preprocessing_in_words(self.manifest.responses),
+            "preprocessing": _preprocessing_in_words(self.manifest.responses),
         }
         return said | {key: value for key, value in own.items() if value is not None}
 
@@ -293,10 +293,10 @@ def clock_in_words(stories: Mapping[str, StorySpec]) -> str:
     return "; ".join(f"{few(names)}: {clock}" for clock, names in grouped.items())
 
 
-def preprocessing_in_words(spec: ResponseSpec) -> str:
+def _preprocessing_in_words(spec: ResponseSpec) -> str:
     """What was done to the responses here.
 
-    >>> preprocessing_in_words(ResponseSpec("a.npy"))
+    >>> _preprocessing_in_words(ResponseSpec("a.npy"))
     'periods of 128 s and more taken out; z-scored per story'
     """
     parts = ["preprocessed before" if spec.preprocessed else ""]

@@ -22,7 +22,7 @@ NOT_WORDS = frozenset(
     {"", "sp", "sil", "sp_s", "spn", "pau", "br", "ls", "lg", "ns", "cg", "n/a", "#", "<unk>"}
     | {"{sl}", "{br}", "{ls}", "{lg}", "{ns}", "{cg}", "<p:>", "<sil>", "<eps>", "[silence]", "[noise]"}
 )
-TEXT_COLUMNS = ("text", "word", "label", "value", "stim", "trial_type")
+_TEXT_COLUMNS = ("text", "word", "label", "value", "stim", "trial_type")
 
 _ARPABET = re.compile(
     r"(AA|AE|AH|AO|AW|AX|AXR|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[0-3]?"
@@ -61,7 +61,7 @@ def read_intervals(
     not_words : collection of str
         Labels to drop, in lower case.
     column : str or None
-        Column of a table that holds the text; None takes the first there is of `TEXT_COLUMNS`.
+        Column of a table that holds the text; None takes the first there is of `_TEXT_COLUMNS`.
     where : mapping of column to texts, optional
         Only the rows of a table whose cell in that column is one of the texts.
 
@@ -173,7 +173,7 @@ def _chosen(path: Path, tiers: list[Tier], tier: str | None, usual_tiers: Sequen
 def _read_table(path: Path, column: str | None, where: Mapping[str, Sequence[str]]) -> Intervals:
     rows = read_cells(path, "\t" if path.suffix.lower() == ".tsv" else ",", TranscriptError)
     header = rows.pop(0)[1] if rows else []
-    candidates = TEXT_COLUMNS if column is None else (column,)
+    candidates = _TEXT_COLUMNS if column is None else (column,)
     chosen = next((name for name in candidates if name in header and name not in where), None)
     if chosen is None or not {"onset", "duration"} <= set(header):
         raise TranscriptError(

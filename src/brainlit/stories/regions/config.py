@@ -17,7 +17,7 @@ from brainlit.stories.regions.hcp_mmp1 import check_variant, grouped
 log = logging.getLogger(__name__)
 
 HEMISPHERES = (("L", "R"), ("lh", "rh"), ("left", "right"))
-NO_REGION = {"", "???", "unknown", "undefined", "medial wall", "medialwall", "background", "none"}
+_NO_REGION = {"", "???", "unknown", "undefined", "medial wall", "medialwall", "background", "none"}
 
 _SIDED = re.compile(
     r"(?:ctx[-_.])?(?P<before>L|R|lh|rh|LH|RH|left|right|Left|Right)[-_. ](?P<name>.+)"
@@ -169,7 +169,7 @@ def _merged(found: Iterable[Region], sides: bool) -> dict[str, BoolArray]:
     for region in found:
         name, side = clean_name(region.name)
         side = region.side or side
-        if name.lower().replace("_", " ") in NO_REGION:
+        if name.lower().replace("_", " ") in _NO_REGION:
             continue
         whole[name] = whole[name] | region.mask if name in whole else region.mask
         if sides and side is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories.base import BoolArray, IntArray, SourceError
+from brainlit.stories.readers.tables import read_cells
 
 Side = Literal["left", "right"]
 
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, ExpatError, zlib.error)
 """What nibabel raises for files that are cut off or hold something else."""
 
-FSAVERAGE = {642: "fsaverage3", 2562: "fsaverage4", 10242: "fsaverage5", 40962: "fsaverage6", 163842: "fsaverage"}
-MESHES = {**FSAVERAGE, 32492: "fs_LR 32k", 59292: "fs_LR 59k"}
+_FSAVERAGE = {642: "fsaverage3", 2562: "fsaverage4", 10242: "fsaverage5", 40962: "fsaverage6", 163842: "fsaverage"}
+_MESHES = {**_FSAVERAGE, 32492: "fs_LR 32k", 59292: "fs_LR 59k"}
 """Vertices per hemisphere of the usual meshes. fs_LR 164k has as many as fsaverage."""
 
 
@@ -74,7 +74,7 @@ def read_region_files(
     if kind.endswith(".npz"):
         return _arrays(path, n_voxels, mask, mask_order)
     if kind.endswith((".csv", ".tsv")):
-        return [Region(name, None, found) for name, found in read_region_table(path, n_voxels).items()]
+        return [Region(name, None, found) for name, found in _read_region_table(path, n_voxels).items()]
     known = ".annot, .label.gii, .dlabel.nii, .nii, .nii.gz, .npy, .npz, .csv, .tsv"
     raise SourceError(f"{path}: regions are not read from {kind or 'such a file'!r}; known: {known}.")
 
@@ -107,9 +107,9 @@ def _fit(path: Path, n_vertices: list[int], n_voxels: int, downsample: bool) -> 
     if nested and len(n_vertices) == 2 and downsample and wanted < min(n_vertices):
         return [wanted, wanted]
     theirs = f"{' + '.join(map(str, n_vertices))} vertices"
-    if len(n_vertices) == 2 and n_vertices[0] in MESHES and 2 * wanted == n_voxels and wanted in MESHES:
-        theirs = f"the labels are on {MESHES[n_vertices[0]]} ({theirs})"
-        cure = f"the responses on {MESHES[wanted]} ({n_voxels} columns): give labels of that mesh"
+    if len(n_vertices) == 2 and n_vertices[0] in _MESHES and 2 * wanted == n_voxels and wanted in _MESHES:
+        theirs = f"the labels are on {_MESHES[n_vertices[0]]} ({theirs})"
+        cure = f"the responses on {_MESHES[wanted]} ({n_voxels} columns): give labels of that mesh"
         cure += ", or set regions.downsample: true" if nested and wanted < n_vertices[0] else ""
         raise SourceError(f"{path}: {theirs}, {cure}.")
     one = " Give both hemispheres: write '{hemi}' in the name." if 2 * n_vertices[0] == n_voxels else ""
@@ -290,7 +290,7 @@ def _names_of(path: Path, names: Path | None) -> dict[int, str]:
             f"{path} holds numbers, and nothing says which regions they are. Put a table with the columns index and"
             f" name beside it ({path.name.removesuffix('.gz').rsplit('.', 1)[0]}.tsv), or name one (regions.names)."
         )
-    return {number: name for number, name in read_names(table).items() if number != 0}
+    return {number: name for number, name in _read_names(table).items() if number != 0}
 
 
 def read_image(path: Path) -> Any:
@@ -333,8 +333,8 @@ def _pickled(path: Path, name: str, error: Exception) -> SourceError:
 
 # --- Tables ---
 
-REGION_COLUMNS = ("region", "roi", "name", "label")
-VOXEL_COLUMNS = ("voxel", "vertex", "column", "index")
+_REGION_COLUMNS = ("region", "roi", "name", "label")
+_VOXEL_COLUMNS = ("voxel", "vertex", "column", "index")
 """Headings of the two columns of a long table, and of a table of names (index, name)."""
 
 
@@ -345,7 +345,7 @@ def names_beside(path: Path) -> Path | None:
     return next((table for table in tables if table != path and table.is_file()), None)
 
 
-def read_names(path: Path) -> dict[int, str]:
+def _read_names(path: Path) -> dict[int, str]:
     """Names of label numbers from a table with the columns index and name (as BIDS writes beside a segmentation).
 
     Raises
@@ -361,7 +361,7 @@ def read_names(path: Path) -> dict[int, str]:
     return {_whole(path, line, row[index]): row[name] for line, row in rows}
 
 
-def read_region_table(path: Path, n_voxels: int) -> dict[str, BoolArray]:
+def _read_region_table(path: Path, n_voxels: int) -> dict[str, BoolArray]:
     """Regions of a table: rows of (region, voxel), voxels counted from 0, or one column of 0 and 1 per region.
 
     Raises
@@ -371,8 +371,8 @@ def read_region_table(path: Path, n_voxels: int) -> dict[str, BoolArray]:
     """
     header, rows = _read(path)
     lower = [column.lower() for column in header]
-    region = next((lower.index(name) for name in REGION_COLUMNS if name in lower), None)
-    voxel = next((lower.index(name) for name in VOXEL_COLUMNS if name in lower), None)
+    region = next((lower.index(name) for name in _REGION_COLUMNS if name in lower), None)
+    voxel = next((lower.index(name) for name in _VOXEL_COLUMNS if name in lower), None)
     if region is not None and voxel is not None and region != voxel:
         return _long(path, rows, region, voxel, n_voxels)
     return _wide(path, header, rows, voxel, n_voxels)
@@ -416,19 +416,10 @@ def _wide(
 
 def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Heading, and the rows with their line numbers."""
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), delimiter=separator))
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{path} is no UTF-8 text: {error}.") from error
-    rows = [(n, [cell.strip() for cell in cells]) for n, cells in enumerate(lines, 1) if any(map(str.strip, cells))]
+    rows = read_cells(path, "\t" if path.suffix.lower() == ".tsv" else ",", SourceError)
     if len(rows) < 2:
         raise SourceError(f"{path} has {len(rows)} lines; need a heading and at least one row.")
-    header = rows.pop(0)[1]
-    for line, row in rows:
-        if len(row) != len(header):
-            raise SourceError(f"{path}, line {line}: {len(row)} cells, but the heading has {len(header)}.")
-    return header, rows
+    return rows[0][1], rows[1:]
 
 
 def _whole(path: Path, line: int, cell: str) -> int:
