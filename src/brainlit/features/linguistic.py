@@ -78,7 +78,7 @@ def pauses(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
 
 def gaps(words: Intervals) -> tuple[FloatArray, FloatArray]:
     """Start and end of every stretch without a word between the first and the last word, shapes (n_gaps,)."""
-    covered_s = np.maximum.accumulate(words.end_s)[:-1]
+    covered_s = np.maximum.accumulate(words.end_s)[:-1]  # words may overlap: the latest end so far counts
     empty = words.start_s[1:] > covered_s
     return covered_s[empty], words.start_s[1:][empty]
 
@@ -90,6 +90,7 @@ def _pieces(starts_s: FloatArray, ends_s: FloatArray, timebase: TimeBase) -> tup
     grid_s = np.arange(starts_s[0], ends_s[-1], _PIECE_S)
     edges_s = np.unique(np.concatenate([starts_s, ends_s, timebase.tr_edges_s(0, timebase.n_trs), grid_s]))
     middles_s = (edges_s[1:] + edges_s[:-1]) / 2
+    # More gaps have begun than ended: the piece lies in one.
     inside = np.searchsorted(starts_s, middles_s) > np.searchsorted(ends_s, middles_s)
     return np.diff(edges_s)[inside], middles_s[inside]
 

@@ -239,7 +239,7 @@ def ngrams(phones: Intervals, names: Sequence[str | None], size: int) -> tuple[l
     n_places = max(len(phones) - size + 1, 0)
     named = np.asarray([name is not None for name in names], dtype=bool)
     follows = phones.start_s[1:] - phones.end_s[:-1] <= _MAX_GAP_S
-    whole = np.ones(n_places, dtype=bool)
+    whole = np.ones(n_places, dtype=bool)  # runs that begin at each place: all phones named, no gap between them
     for shift in range(size):
         whole &= named[shift : shift + n_places]
     for shift in range(size - 1):

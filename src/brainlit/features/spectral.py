@@ -135,6 +135,7 @@ def envelope_frames(story: Story) -> tuple[FloatArray, FloatArray]:
     window, hop = _frame_samples(rate_hz)
     blocks = []
     for block in _blocks(story.audio, window, hop):
+        # Energy of a window as a difference of running sums; rounding may take silence a little below 0.
         energy = np.concatenate([[0.0], np.cumsum(np.square(block, dtype=np.float64))])
         firsts = np.arange(0, len(block) - window + 1, hop)
         blocks.append(np.sqrt(np.maximum(energy[firsts + window] - energy[firsts], 0) / window))
@@ -162,7 +163,9 @@ def _blocks(audio: npt.NDArray[np.int16], window: int, hop: int) -> Iterator[Flo
     n_frames = 1 + len(audio) // hop
     for first in range(0, n_frames, _FRAMES_PER_BLOCK):
         n_here = min(_FRAMES_PER_BLOCK, n_frames - first)
-        start = first * hop - window // 2
+        start = (
+            first * hop - window // 2
+        )  # frame k is centred on sample k x hop, so blocks overlap by a window less a hop
         stop = start + (n_here - 1) * hop + window
         inside = audio[max(start, 0) : max(stop, 0)]
         block = np.zeros(stop - start, dtype=np.float32)

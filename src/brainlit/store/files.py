@@ -247,6 +247,7 @@ def _write_rows(h5: Any, story: str, responses: Responses) -> BoolArray:
     """Write responses and repeats; return which voxels are finite and not constant."""
     values = np.asarray(responses.values, dtype=np.float32)
     n_trs, n_voxels = values.shape
+    # A few rows of all voxels: training reads rows.
     chunk = (min(ROWS_PER_CHUNK, n_trs), n_voxels)
     finite = np.isfinite(values).all(axis=0)
     varying = values.max(axis=0) > values.min(axis=0)

@@ -204,11 +204,6 @@ class StoryStore:
                 _read_fully(file, out[start:stop], offset + out.itemsize * (start_sample + start))
         return slice(start, stop)
 
-    def audio_mask(self, story: str, start_sample: int, stop_sample: int) -> BoolArray:
-        """True for the samples of start .. stop - 1 that the story has."""
-        samples = np.arange(start_sample, stop_sample)
-        return (samples >= 0) & (samples < self.n_samples(story))
-
     def feature_spaces(self, story: str) -> list[FeatureSpace]:
         """All feature spaces of a story with their values."""
         with self._reading(self._story(story)) as h5:

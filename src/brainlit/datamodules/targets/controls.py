@@ -127,7 +127,7 @@ class ReorderedTargets:
     def _runs(self, subject: str, places: IntArray) -> list[IntArray]:
         """Cut places into runs of consecutive rows of one story."""
         sources = self._source[subject]
-        breaks = [
+        breaks = [  # where the next row is not the row that follows this one in its own story
             k + 1
             for k, (a, b) in enumerate(pairwise(places.tolist()))
             if sources[b] != (sources[a][0], sources[a][1] + 1)

@@ -237,6 +237,7 @@ def word_mask(start_s: npt.ArrayLike, end_s: npt.ArrayLike, n_frames: int, stret
     """1 in the frames of HOP_S that a word covers, times multiplied by `stretch`: shape (n_frames,)."""
     edges = [np.rint(np.asarray(times) * stretch / HOP_S).astype(np.int64) for times in (start_s, end_s)]
     first, last = (np.clip(edge, 0, n_frames) for edge in edges)
+    # +1 where a word begins and -1 where it ends; the running sum counts the words at each frame.
     steps = np.bincount(first, minlength=n_frames + 1) - np.bincount(last, minlength=n_frames + 1)
     return (np.cumsum(steps)[:n_frames] > 0).astype(np.float64)
 
@@ -264,6 +265,7 @@ def align(mask: FloatArray, loud: FloatArray) -> Alignment | None:
     products = np.fft.irfft(np.conj(np.fft.rfft(words)) * np.fft.rfft(sound), n_frames) / scale
     n_lags = round(np.clip(n_frames * HOP_S / 4, _MIN_LAG_S, _MAX_LAG_S) / HOP_S)
     lags = np.arange(-n_lags, n_lags + 1)
+    # Negative lags index from the end, which is where a circular correlation has them.
     inside, outside = products[lags], products[n_lags + 1 : n_frames - n_lags]
     deviation = float(outside.std()) or 1.0
     best = int(inside.argmax())

@@ -305,7 +305,7 @@ def surrogates(rates: FloatArray, n: int, rng: np.random.Generator) -> FloatArra
     """
     spectrum = np.fft.rfft(rates, axis=0)
     turns = np.exp(2j * np.pi * rng.random((n, len(spectrum))))
-    turns[:, 0] = 1
+    turns[:, 0] = 1  # the mean stays; of an even number of rows the highest frequency is real, so only its sign turns
     if len(rates) % 2 == 0:
         turns[:, -1] = np.where(turns[:, -1].real < 0, -1, 1)
     return np.fft.irfft(turns[:, :, None] * spectrum, n=len(rates), axis=1)
@@ -378,7 +378,7 @@ def strength(summed: Agreement) -> Strength:
     draws = summed.at_chance.astype(np.float64)
     products = draws @ draws.T
     n = len(products)
-    others = products - np.diag(np.diag(products))
+    others = products - np.diag(np.diag(products))  # a draw meets itself on the diagonal only
     cubes = float(np.sum((others @ others) * others))
     traces = (
         float(np.diag(products).mean()),
@@ -462,7 +462,7 @@ def _estimate(
     fine_s = np.linspace(lags_s[0], lags_s[-1], 1 + round((lags_s[-1] - lags_s[0]) / GRID_S))
     fine = CubicSpline(lags_s, log_likelihood)(fine_s)
     best = int(fine.argmax())
-    supported = fine_s[fine > fine[best] - 1.92]
+    supported = fine_s[fine > fine[best] - 1.92]  # half the 95 % point of chi-square with one degree of freedom
     inside = (fine_s >= plausible_s[0]) & (fine_s <= plausible_s[1])
     log_odds = float(fine[~inside].max() - fine[inside].max())
     return LagEstimate(float(fine_s[best]), (float(supported[0]), float(supported[-1])), p, log_odds)

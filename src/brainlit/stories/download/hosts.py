@@ -74,7 +74,7 @@ class Host(ABC):
     """A server that publishes a data set. Used by several threads at once."""
 
     @abstractmethod
-    def look(self, path: str, again: bool = False) -> RemoteFile | None:
+    def stat(self, path: str, again: bool = False) -> RemoteFile | None:
         """Size and version of one file; None if it is not there. `again`: as they are now, whatever was seen before."""
 
     @abstractmethod
@@ -84,7 +84,7 @@ class Host(ABC):
         Raises
         ------
         RestartError
-            If the file is no longer the one that `look` saw, or the server sends it from its beginning only.
+            If the file is no longer the one that `stat` saw, or the server sends it from its beginning only.
         UnreachableError
             If the connection fails or ends too early.
         """
@@ -159,7 +159,7 @@ class WebHost(Host):
         self.url = url.rstrip("/")
         self._threads = threading.local()
 
-    def look(self, path: str, again: bool = False) -> RemoteFile | None:
+    def stat(self, path: str, again: bool = False) -> RemoteFile | None:
         """HEAD, or a GET whose body is not read where the server does not know HEAD."""
         with self._answer("HEAD", path) as answer:
             if answer.status_code not in _NO_HEAD and "Content-Length" in answer.headers:
@@ -270,7 +270,7 @@ class S3Host(Host):
         self._listings: dict[str, tuple[dict[str, RemoteFile], list[str]]] = {}
         self._lock = threading.Lock()
 
-    def look(self, path: str, again: bool = False) -> RemoteFile | None:
+    def stat(self, path: str, again: bool = False) -> RemoteFile | None:
         """HEAD of one object, unless its folder was listed already."""
         folder = path.rpartition("/")[0]
         if folder in self._listings and not again:

@@ -19,7 +19,7 @@ State = Literal["whole", "unchecked", "partial", "absent", "pointer", "outdated"
 """Of a local file: found whole before; of the right size; begun; not there; a pointer; whole, but since published
 anew; or another than the published one, and not from here."""
 
-_LOOK_THREADS = 8
+_STAT_THREADS = 8
 MAX_NAMED = 10
 _MAX_ROWS = 15
 _SPARE_BYTES = 100 * 10**6
@@ -70,11 +70,6 @@ class DownloadPlan:
         """Room on the disk where the files go."""
         return shutil.disk_usage(_existing(self.remote.root)).free
 
-    @property
-    def is_done(self) -> bool:
-        """Whether every file was fetched and found whole before."""
-        return all(file.state == "whole" for file in self.files)
-
 
 def plan_without_network(remote: Remote, ledger: Ledger) -> DownloadPlan | None:
     """The plan if everything was fetched and found whole before; None if the server must be asked."""
@@ -99,12 +94,12 @@ def make_plan(remote: Remote, host: Host, ledger: Ledger) -> DownloadPlan:
     """
     patterns = {path: host.match(checked_path(path)) for path in remote.paths if is_pattern(path)}
     exact = [checked_path(path) for path in dict.fromkeys(remote.paths) if path not in patterns]
-    with ThreadPoolExecutor(_LOOK_THREADS) as pool:
-        looked = dict(zip(exact, pool.map(host.look, exact), strict=True))
-    missing = [path for path in remote.paths if not (patterns[path] if path in patterns else looked[path])]
+    with ThreadPoolExecutor(_STAT_THREADS) as pool:
+        answers = dict(zip(exact, pool.map(host.stat, exact), strict=True))
+    missing = [path for path in remote.paths if not (patterns[path] if path in patterns else answers[path])]
     if missing:
         raise DownloadError(_missing_text(remote, host, missing), dict.fromkeys(missing, "not there"))
-    found = {file.path: file for file in looked.values() if file is not None}
+    found = {file.path: file for file in answers.values() if file is not None}
     found.update({file.path: file for files in patterns.values() for file in files})
     planned = tuple(_planned(remote.root, file, ledger) for file in found.values())
     return DownloadPlan(

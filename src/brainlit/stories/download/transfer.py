@@ -220,7 +220,7 @@ class Transfer:
         part.touch()
 
     def _look_again(self, file: RemoteFile) -> RemoteFile:
-        now = self.host.look(file.path, again=True)
+        now = self.host.stat(file.path, again=True)
         if now is None:
             raise DownloadError(f"{file.path} is no longer at {self.plan.remote.url}.")
         return now

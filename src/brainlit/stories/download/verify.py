@@ -112,14 +112,14 @@ class _PartsHash:
     def update(self, chunk: bytes) -> None:
         view = memoryview(chunk)
         while len(view):
-            self.part.update(view[: self.room])
+            self.part.update(view[: self.room])  # what still fits into this part; the rest begins the next
             taken = min(self.room, len(view))
             self.room, view = self.room - taken, view[taken:]
             if not self.room:
                 self._close_part()
 
     def etag(self) -> str:
-        if self.room < self.part_bytes or not self.digests:
+        if self.room < self.part_bytes or not self.digests:  # an empty file has one empty part
             self._close_part()
         return f"{hashlib.md5(b''.join(self.digests), usedforsecurity=False).hexdigest()}-{len(self.digests)}"
 

@@ -134,10 +134,12 @@ def _nuisance_basis(
             raise CleaningError(f"confounds have shape {confounds.shape}, or a NaN; need {n_trs} finite rows.")
         parts.append(_unit(confounds - confounds.mean(axis=0)))
     if low_pass_s is not None:
+        # Cosines with periods below low_pass_s; the slowest of them follows the last that is kept.
         fast = np.arange(int(min(2 * n_trs * tr_s / low_pass_s, n_trs)) + 1, n_trs)
         parts.append(_unit(np.cos(np.pi * np.outer(np.arange(n_trs) + 0.5, fast) / n_trs)))
     together = np.concatenate(parts, axis=1)
     left, strength, _ = np.linalg.svd(together - together.mean(axis=0), full_matrices=False)
+    # Confounds may repeat the cosines or each other; what is left of a repetition is rounding and no direction.
     basis = left[:, strength > _ROUNDING * strength.max(initial=0.0)]
     if basis.shape[1] >= n_trs - 1:
         raise CleaningError(

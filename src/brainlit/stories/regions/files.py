@@ -145,18 +145,18 @@ def _require_whole_annot(path: Path) -> None:
             if n_bytes < 0 or len(file.read(n_bytes)) < n_bytes:
                 raise EOFError("the file ends too early")
 
-        skip(8 * number())
+        skip(8 * number())  # vertex and colour of each vertex
         if not number():
             return
-        n_entries = number()
+        n_entries = number()  # negative: the new format, whose version this is
         if n_entries < 0:
             number()
         skip(number())
         for _ in range(number() if n_entries < 0 else n_entries):
             if n_entries < 0:
                 number()
-            skip(number())
-            skip(16)
+            skip(number())  # the name
+            skip(16)  # the colour
 
 
 def _read_gifti(path: Path) -> tuple[IntArray, dict[int, str]]:

@@ -113,7 +113,7 @@ def _drawn(svg: Path, flat: FloatArray, n_left: int) -> Iterator[tuple[str, Bool
 def _to_pixels(flat: FloatArray, n_left: int, size: tuple[float, float]) -> FloatArray:
     """Flat-map coordinates to pixels of the drawing, shape (n_vertices, 2)."""
     xy = flat[:, :2].copy()
-    xy[:n_left, 0] -= xy[:n_left, 0].max()
+    xy[:n_left, 0] -= xy[:n_left, 0].max()  # the left hemisphere ends at x = 0, where the right one begins
     xy[n_left:, 0] -= xy[n_left:, 0].min()
     xy = (xy - xy.min(axis=0)) / np.ptp(xy, axis=0) * size
     xy[:, 1] = size[1] - xy[:, 1]
