@@ -35,6 +35,7 @@ from brainlit.stories.published import PublishedSource, chosen, paths_below, req
 from brainlit.stories.readers.audio import read_audio
 from brainlit.stories.readers.cleaning import clean_series
 from brainlit.stories.readers.hdf5_rows import open_hdf5
+from brainlit.stories.readers.tables import require_file
 from brainlit.stories.readers.transcripts import NOT_WORDS, PHONE_TIERS, WORD_TIERS, read_intervals
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 from brainlit.timebase import TimeBase
@@ -247,8 +248,7 @@ class DenizSource(PublishedSource):
 
     def _tier(self, story: str, usual_tiers: Sequence[str]) -> Intervals:
         path = self._transcript(story)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist. Check root, and that stimuli/ was downloaded.")
+        require_file(path, "Check root, and that stimuli/ was downloaded.")
         return read_intervals(path, None, usual_tiers, NOT_WORDS | MARKS)
 
     def _shape(self, subject: str, story: str) -> tuple[int, ...]:

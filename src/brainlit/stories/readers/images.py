@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories.base import BoolArray, Float32Array, FloatArray, SourceError
+from brainlit.stories.readers.tables import require_file
 
 Layout = Literal["volume", "surface", "cifti"]
 
@@ -279,8 +280,7 @@ def _axes(path: Path, image: Any) -> tuple[float | None, list[str]]:
 def _load(path: Path) -> Any:
     import nibabel as nib
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Check its name, and the root of the data set.")
+    require_file(path, "Check its name, and the root of the data set.")
     with _readable(path):
         return nib.load(path)
 
