@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories.base import BoolArray, IntArray, SourceError
+from brainlit.stories.readers.images import read_image, read_values, readable
 from brainlit.stories.readers.tables import read_cells
 
 Side = Literal["left", "right"]
 
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, ExpatError, zlib.error)
-"""What nibabel raises for files that are cut off or hold something else."""
 
 _FSAVERAGE = {642: "fsaverage3", 2562: "fsaverage4", 10242: "fsaverage5", 40962: "fsaverage6", 163842: "fsaverage"}
 _MESHES = {**_FSAVERAGE, 32492: "fs_LR 32k", 59292: "fs_LR 59k"}
@@ -123,11 +120,9 @@ def _fit(path: Path, n_vertices: list[int], n_voxels: int, downsample: bool) -> 
 def _read_annot(path: Path) -> tuple[IntArray, dict[int, str]]:
     from nibabel.freesurfer.io import read_annot
 
-    try:
+    with readable(path):
         _require_whole_annot(path)
         labels, _, names = read_annot(path)  # type: ignore[no-untyped-call]
-    except (*_DAMAGED, OverflowError, MemoryError, struct.error) as error:
-        raise _damaged(path, error) from error
     return np.asarray(labels, dtype=np.int64), {k: name.decode("utf-8", "replace") for k, name in enumerate(names)}
 
 
@@ -171,7 +166,7 @@ def _read_gifti(path: Path) -> tuple[IntArray, dict[int, str]]:
 
 
 def _cifti(path: Path, n_voxels: int) -> list[Region]:
-    image, values = read_image(path), read_volume(path)
+    image, values = read_image(path), read_values(path)
     if values.ndim != 2 or values.shape[1] != n_voxels:
         raise SourceError(
             f"{path} has shape {values.shape}, but the responses have {n_voxels} columns; need (1, n_columns) with the"
@@ -184,7 +179,7 @@ def _cifti(path: Path, n_voxels: int) -> list[Region]:
 
 
 def _volume(path: Path, n_voxels: int, mask: Path | None, mask_order: str, names: Path | None) -> list[Region]:
-    image, values = read_image(path), read_volume(path)
+    image, values = read_image(path), read_values(path)
     if mask is not None:
         grid = read_image(mask)
         if grid.shape[:3] == image.shape[:3] and not np.allclose(grid.affine, image.affine, atol=1e-3):
@@ -264,7 +259,7 @@ def _in_mask(path: Path, values: npt.NDArray[Any], mask: Path, mask_order: str, 
     Pycortex turns the volumes that it reads to (z, y, x) and counts voxels in C order there, which is F order in the
     NIfTI file; arrays that it saved are (z, y, x) themselves.
     """
-    inside = read_volume(mask) != 0
+    inside = read_values(mask) != 0
     if mask_order == "auto":
         mask_order = "F" if mask.parent.parent.name == "transforms" else "C"
     saved_turned = mask_order == "F" and ".nii" not in path.name
@@ -291,30 +286,6 @@ def _names_of(path: Path, names: Path | None) -> dict[int, str]:
             f" name beside it ({path.name.removesuffix('.gz').rsplit('.', 1)[0]}.tsv), or name one (regions.names)."
         )
     return {number: name for number, name in _read_names(table).items() if number != 0}
-
-
-def read_image(path: Path) -> Any:
-    """An image as nibabel opens it; what it cannot open becomes a SourceError."""
-    import nibabel
-
-    try:
-        return nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *_DAMAGED) as error:
-        raise _damaged(path, error) from error
-
-
-def read_volume(path: Path) -> npt.NDArray[Any]:
-    """All values of an image; a file that ends too early becomes a SourceError."""
-    try:
-        return np.asarray(read_image(path).dataobj)
-    except _DAMAGED as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> SourceError:
-    if isinstance(error, SourceError):
-        return error
-    return SourceError(f"{path} is not readable: {error}. Was it cut off while copying?")
 
 
 def _load_numpy(path: Path) -> Any:

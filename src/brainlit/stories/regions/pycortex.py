@@ -23,7 +23,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from brainlit.stories.base import BoolArray, FloatArray, IntArray, SourceError
-from brainlit.stories.regions.files import Region, read_image, read_volume
+from brainlit.stories.readers.images import read_image, read_values
+from brainlit.stories.regions.files import Region
 
 if TYPE_CHECKING:
     from matplotlib.path import Path as Outline
@@ -135,7 +136,7 @@ def _nearest_vertex(middle: FloatArray, matrix: Path, mask: Path, n_voxels: int)
     """
     from scipy.spatial import cKDTree
 
-    voxels = np.argwhere(read_volume(mask).T != 0)[:, ::-1]
+    voxels = np.argwhere(read_values(mask).T != 0)[:, ::-1]
     if len(voxels) != n_voxels:
         raise SourceError(
             f"{mask} has {len(voxels)} voxels, but the responses have {n_voxels} columns. Check the transform"
