@@ -106,13 +106,6 @@ def test_samples_and_their_times_are_inverse(samples: list[int]) -> None:
     assert clock.samples_at(clock.times_of_samples_s(samples)).tolist() == samples
 
 
-@given(clock=clocks, first=st.integers(0, 300), n_trs=st.integers(1, 100))
-def test_a_slice_keeps_the_clock(clock: TimeBase, first: int, n_trs: int) -> None:
-    part = clock.slice(first, n_trs)
-    np.testing.assert_array_equal(part.tr_starts_s, clock.tr_starts_s[first : first + n_trs])
-    assert part.tr_s == clock.tr_s
-
-
 @given(clock=clocks, first=st.integers(-20, 440), n_trs=st.integers(0, 40))
 def test_edges_inside_are_the_log_and_outside_go_on_at_tr_s(clock: TimeBase, first: int, n_trs: int) -> None:
     edges_s = clock.tr_edges_s(first, n_trs)
@@ -161,8 +154,6 @@ def test_impossible_questions_are_refused() -> None:
     clock = TimeBase.regular(10, 2.0)
     with pytest.raises(ValueError, match="sample_rate_hz is 0"):
         TimeBase.regular(10, 2.0, sample_rate_hz=0)
-    with pytest.raises(ValueError, match=r"rows 8\.\.12"):
-        clock.slice(8, 4)
     with pytest.raises(ValueError, match="3 times"):
         clock.average_per_tr([[1.0], [2.0]], [0.0, 1.0, 2.0])
 

@@ -27,7 +27,7 @@ from typing import Literal
 Level = Literal["ok", "warning", "error"]
 
 PACKAGES = ("torch", "lightning", "transformers", "himalaya", "nilearn", "h5py", "soundfile", "wandb")
-UNUSED_SUFFIX = ".unused"
+_UNUSED_SUFFIX = ".unused"
 NEEDED_DISK_BYTES = 2 * 10**9
 
 
@@ -96,7 +96,7 @@ def fix_torchaudio(torchaudio_folder: Path | None, torch_folder: Path | None) ->
         return []
     libraries = native_libraries(torchaudio_folder)
     for path in libraries:
-        path.rename(path.with_name(path.name + UNUSED_SUFFIX))
+        path.rename(path.with_name(path.name + _UNUSED_SUFFIX))
     return libraries
 
 
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.fix:
         for path in fix_torchaudio(package_folder("torchaudio"), package_folder("torch")):
-            print(f"fixed    torchaudio: {path.name} is now {path.name}{UNUSED_SUFFIX}")
+            print(f"fixed    torchaudio: {path.name} is now {path.name}{_UNUSED_SUFFIX}")
     checks = examine()
     for check in checks:
         print(check)

@@ -1,8 +1,8 @@
-"""What was probably meant: the nearest known name, for error messages."""
+"""Names in messages: the nearest known one for what was probably meant, and a few of many."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 MOST_LISTED = 20
@@ -30,6 +30,14 @@ def did_you_mean(value: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = nearest(value, names)
     question = f"Did you mean '{near}'?" if near else ""
-    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-    listing = f"Known: {', '.join(names[:MOST_LISTED]) or 'none'}{more}."
+    listing = f"Known: {few(names, MOST_LISTED) or 'none'}."
     return " ".join(part for part in (question, listing) if part)
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are.
+
+    >>> few(["a", "b", "c", "d"]), few(["a", "b"])
+    ('a, b, c and 1 more', 'a, b')
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

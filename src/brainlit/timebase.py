@@ -96,7 +96,7 @@ class TimeBase:
         """
         if first_tr >= 0 and first_tr + n_trs < self.n_trs:
             return self.tr_starts_s[first_tr : first_tr + n_trs + 1]
-        k = np.arange(first_tr, first_tr + n_trs + 1)
+        k = np.arange(first_tr, first_tr + n_trs + 1)  # edges; those before row 0 or after the last row go by tr_s
         inside = np.clip(k, 0, self.n_trs - 1)
         return np.asarray(self.tr_starts_s[inside] + (k - inside) * self.tr_s)
 
@@ -137,18 +137,6 @@ class TimeBase:
     def window_length(self, n_trs: int, context_s: float = 0.0) -> int:
         """Number of samples of every window of n_trs rows with context_s of sound before them."""
         return int(self.samples_at(n_trs * self.tr_s + context_s))
-
-    def slice(self, first_tr: int, n_trs: int) -> TimeBase:
-        """The clock of n_trs consecutive rows of this recording.
-
-        Raises
-        ------
-        ValueError
-            If the rows are not all inside the recording.
-        """
-        if first_tr < 0 or n_trs < 1 or first_tr + n_trs > self.n_trs:
-            raise ValueError(f"rows {first_tr}..{first_tr + n_trs} are not inside a recording of {self.n_trs} TRs.")
-        return TimeBase(self.tr_starts_s[first_tr : first_tr + n_trs], self.tr_s, self.sample_rate_hz)
 
     def average_per_tr(self, values: npt.ArrayLike, times_s: npt.ArrayLike) -> FloatArray:
         """Mean of the values whose time falls in each row: (n, n_features) -> (n_trs, n_features); 0 where none."""
@@ -199,6 +187,6 @@ def fill_missed_triggers(triggers_s: npt.ArrayLike, tr_s: float) -> tuple[FloatA
     intervals_s = np.diff(times_s)
     n_steps = np.maximum(np.rint(intervals_s / tr_s), 1).astype(np.int64)
     n_steps[np.abs(intervals_s - n_steps * tr_s) > 0.25 * tr_s] = 1
-    places = np.concatenate([[0], np.cumsum(n_steps)])
+    places = np.concatenate([[0], np.cumsum(n_steps)])  # row of each trigger once the missed ones are in
     rows = np.arange(places[-1] + 1)
     return np.interp(rows, places, times_s), np.setdiff1d(rows, places).astype(np.int64)

@@ -9,8 +9,7 @@ import pytest
 
 from brainlit.demo import DemoSource, speech_corpus
 from brainlit.demo.source import tell_story
-from brainlit.demo.streams import random_stream
-from brainlit.demo.text import category_of
+from brainlit.demo.text import category_of, random_stream
 from brainlit.features.phones import classify_phones, is_pause
 from brainlit.stories import ROLES
 

@@ -36,7 +36,6 @@ def test_audio_is_zero_outside_the_story(toy_store: StoryStore, toy_source: ToyS
     audio = toy_source.story("toy2").audio
     expected = [int(audio[k]) if 0 <= k < len(audio) else 0 for k in range(start, stop)]
     assert toy_store.audio("toy2", start, stop).tolist() == expected
-    assert toy_store.audio_mask("toy2", start, stop).tolist() == [0 <= k < len(audio) for k in range(start, stop)]
 
 
 def test_read_audio_fills_the_covered_part_only(toy_store: StoryStore) -> None:

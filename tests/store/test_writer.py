@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 import pytest
 
-from brainlit.store import FullDiskError, StoreCorruptError, StoreError, StoreSettingsError, StoryStore, build_store
+from brainlit.files import FullDiskError
+from brainlit.store import StoreCorruptError, StoreError, StoreSettingsError, StoryStore, build_store
 from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
 from brainlit.timebase import TimeBase
 from tests.toy import ToySource

@@ -17,7 +17,8 @@ import yaml
 from brainlit.splits import LeakError, make_roles
 from brainlit.stories import SourceError, Story
 from brainlit.stories import lebel2023_facts as known
-from brainlit.stories.lebel2023 import LebelSource, n_rows, read_words_and_phones
+from brainlit.stories.lebel2023 import LebelSource, read_words_and_phones
+from brainlit.stories.lebel2023_facts import n_rows
 from brainlit.stories.readers.scanner_log import read_scanner_log
 from brainlit.stories.regions.config import RegionConfig
 from brainlit.timebase import fill_missed_triggers

@@ -25,8 +25,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
 from brainlit.backbones.weights import cached_folder
-from brainlit.demo.streams import random_stream
-from brainlit.demo.text import FILLERS, TEMPLATES, category_of, write_story
+from brainlit.demo.text import FILLERS, TEMPLATES, category_of, random_stream, write_story
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import brainlit
 from brainlit.cli.errors import UsageError
+from brainlit.files import write_json
 from brainlit.hints import did_you_mean
 from brainlit.paths import cache_dir
-from brainlit.store import StoreError, StoryStore, write_json
+from brainlit.store import StoreError, StoryStore
 
 if TYPE_CHECKING:
     from brainlit.datamodules import StoryDataModule
@@ -235,7 +236,7 @@ def _of_config(action: str, options: list[str], given: argparse.Namespace) -> in
 
 
 def _check(store: Path, as_json: bool) -> int:
-    from brainlit.store.checks.check import check_store, exit_code, findings_json, findings_text
+    from brainlit.store import check_store, exit_code, findings_json, findings_text
 
     findings = check_store(store)
     print(findings_json(findings) if as_json else findings_text(findings))

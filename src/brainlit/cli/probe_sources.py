@@ -318,7 +318,7 @@ class Probed:
 
 def from_features(cli: ProbeCLI, datamodule: Any, spans: Sequence[Span]) -> Probed:
     """Features of a file, checked against the store."""
-    from brainlit.store import sha256_of
+    from brainlit.files import sha256_of
 
     path = Path(cli.config.features)
     n_trs_of = {story: datamodule.store.n_trs(story) for story in datamodule.story_names}

@@ -1,6 +1,6 @@
 """LightningDataModules: TR-aligned windows of sound and the voxels they should predict."""
 
-from brainlit.datamodules.dataset import StepLoader, WindowDataset
+from brainlit.datamodules.dataset import StepLoader, TargetSource, WindowDataset
 from brainlit.datamodules.story import StoryDataModule
 from brainlit.datamodules.targets import (
     ControlConfig,
@@ -8,7 +8,6 @@ from brainlit.datamodules.targets import (
     PermutedTargets,
     RepresentationConfig,
     SpeechTargetsConfig,
-    TargetSource,
     VoxelTargets,
 )
 from brainlit.datamodules.windows import EpochSteps, Step, Window, WindowBatch, WindowConfig

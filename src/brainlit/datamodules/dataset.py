@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from brainlit.datamodules.windows import EpochSteps, Step, Window, WindowBatch, WindowConfig
+from brainlit.encoding.arrays import BoolArray, Float32Array
 from brainlit.store import StoryStore
 from brainlit.stories import Intervals
 
-if TYPE_CHECKING:
-    from brainlit.datamodules.targets.responses import TargetSource
+
+class TargetSource(Protocol):
+    """Anything that yields rows of targets per subject (or per other thing to predict)."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Number of targets of each subject."""
+
+    def heard(self, subject: str, story: str) -> bool:
+        """Whether there are targets of the subject for the story."""
+
+    def rows(self, subject: str, story: str, start_tr: int, stop_tr: int) -> Float32Array | None:
+        """Rows start_tr .. stop_tr - 1, shape (n_rows, n_targets); None if the subject has none for the story."""
 
 
 class WindowDataset(Dataset[WindowBatch]):
@@ -77,8 +89,8 @@ class WindowDataset(Dataset[WindowBatch]):
         self,
         window: Window,
         audio: npt.NDArray[np.int16],
-        mask: npt.NDArray[np.bool_],
-        edges_s: npt.NDArray[np.float32],
+        mask: BoolArray,
+        edges_s: Float32Array,
     ) -> str:
         """Fill one row of a batch with sound, its mask and the edges of its bins; returns the words of the sound."""
         clock, config = self.store.timebase(window.story), self.config
@@ -105,13 +117,13 @@ class WindowDataset(Dataset[WindowBatch]):
         inside = np.flatnonzero(words.end_s[first:stop] <= stop_s) + first
         return " ".join(" ".join(words.labels[k] for k in inside).lower().split())
 
-    def _row_mask(self, windows: Sequence[Window]) -> npt.NDArray[np.bool_]:
+    def _row_mask(self, windows: Sequence[Window]) -> BoolArray:
         rows = np.array([window.first_tr for window in windows])[:, None] + np.arange(self.config.n_trs)
         bounds = np.array([(window.start_tr, window.stop_tr) for window in windows])
         return np.asarray((rows >= bounds[:, :1]) & (rows < bounds[:, 1:]))
 
     def _read_targets(
-        self, windows: Sequence[Window], row_mask: npt.NDArray[np.bool_], only_subject: str | None
+        self, windows: Sequence[Window], row_mask: BoolArray, only_subject: str | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         targets, masks = {}, {}
         for subject, n_targets in self.targets.sizes.items():
@@ -130,13 +142,7 @@ class WindowDataset(Dataset[WindowBatch]):
         return targets, masks
 
 
-def keep_batch(batch: Any) -> Any:
-    """A collate function for batches that the data set has put together."""
-    return batch
-
-
-# --- loader
-# A loader that can go on in the middle of an epoch, and that draws nothing from the global random state.
+# --- Loaders, which draw nothing from the global random state ---
 
 
 class StepLoader(DataLoader[WindowBatch]):
@@ -159,7 +165,7 @@ class StepLoader(DataLoader[WindowBatch]):
             dataset,
             batch_size=None,  # an item of the sampler is a whole step
             sampler=sampler,
-            collate_fn=keep_batch,
+            collate_fn=_keep_batch,
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
@@ -206,8 +212,13 @@ def evaluation_loader(
         dataset,
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=keep_batch,
+        collate_fn=_keep_batch,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def _keep_batch(batch: Any) -> Any:
+    """A collate function for batches that the data set has put together."""
+    return batch

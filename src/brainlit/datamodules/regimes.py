@@ -6,12 +6,12 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from brainlit.datamodules.dataset import TargetSource
 from brainlit.datamodules.targets import (
     ControlConfig,
     LanguageTargetsConfig,
     RepresentationConfig,
     SpeechTargetsConfig,
-    TargetSource,
     VoxelTargets,
     control_targets,
 )

@@ -1,4 +1,4 @@
-"""Which voxels of a subject are tuned on, decided without looking at scored data."""
+"""What a run uses of a store: voxels, subjects and spans in their roles, decided without looking at scored data."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from brainlit.demo.streams import random_stream
+from brainlit.demo.text import random_stream
+from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from brainlit.encoding.ceiling import Ceiling, CeilingMethod, noise_ceiling
 from brainlit.splits import Roles, Span, make_roles
 from brainlit.store import StoryStore
@@ -20,15 +20,11 @@ from brainlit.store.schema import unknown_name
 
 logger = logging.getLogger(__name__)
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 VOXELS_AT_ONCE = 8192
 """Ten repeats of 291 TRs of so many voxels are 95 MB; of a whole brain, 1.1 GB."""
 
 
-def heard_any(store: StoryStore, subject: str, stories: Iterable[str]) -> bool:
-    """Whether a subject heard at least one of some stories."""
-    return not set(stories).isdisjoint(store.heard(subject))
+# --- Voxels ---
 
 
 def select_voxels(
@@ -108,7 +104,7 @@ def common_columns(store: StoryStore, chosen: Mapping[str, IntArray]) -> dict[st
 
 def _reliable(
     store: StoryStore, subject: str, choose: Sequence[Span], min_ceiling: float, method: CeilingMethod
-) -> npt.NDArray[np.bool_]:
+) -> BoolArray:
     return np.concatenate([part.reliable(min_ceiling) for part in ceilings(store, subject, choose, method)])
 
 
@@ -131,7 +127,7 @@ def voxel_ceilings(store: StoryStore, subject: str, spans: Sequence[Span], metho
 
 def choose_repeats(
     store: StoryStore, subject: str, choose: Sequence[Span], voxels: slice = slice(None)
-) -> tuple[npt.NDArray[np.float32], IntArray]:
+) -> tuple[Float32Array, IntArray]:
     """The presentations of all spans that were heard repeatedly, end to end, and which span each row is of.
 
     Parameters
@@ -169,8 +165,12 @@ def choose_repeats(
     return np.concatenate(parts, axis=1), groups
 
 
-# --- subjects
-# Whom to tune on, whom only to probe, and how much of the stories to use.
+# --- Subjects, and how much of the stories to use ---
+
+
+def heard_any(store: StoryStore, subject: str, stories: Iterable[str]) -> bool:
+    """Whether a subject heard at least one of some stories."""
+    return not set(stories).isdisjoint(store.heard(subject))
 
 
 def settle_subjects(
@@ -242,8 +242,7 @@ def with_fraction(roles: Roles, heard: Sequence[Span], fraction: float, seed: in
     return replace(roles, by_role={**roles.by_role, "tune": tune})
 
 
-# --- roles
-# The roles of a store's stories, with one sound under two names found out.
+# --- Roles, with one sound under two names found out ---
 
 
 def settle_roles(

@@ -13,11 +13,9 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
-from brainlit.datamodules.dataset import StepLoader, WindowDataset, evaluation_loader
+from brainlit.datamodules.dataset import StepLoader, TargetSource, WindowDataset, evaluation_loader
 from brainlit.datamodules.regimes import TargetChoice
 from brainlit.datamodules.selection import (
-    FloatArray,
-    IntArray,
     common_columns,
     heard_any,
     require_heard,
@@ -32,54 +30,22 @@ from brainlit.datamodules.targets import (
     LanguageTargetsConfig,
     RepresentationConfig,
     SpeechTargetsConfig,
-    TargetSource,
     VoxelTargets,
 )
 from brainlit.datamodules.targets.config import REGIMES, Regime, require_choice
 from brainlit.datamodules.windows import EpochSteps, WindowBatch, WindowConfig, evaluation_windows, training_windows
+from brainlit.encoding.arrays import FloatArray, IntArray
 from brainlit.encoding.ceiling import CeilingMethod
 from brainlit.features import FeatureConfig
 from brainlit.splits import Roles, Span
 from brainlit.store import StoryStore, build_store
 from brainlit.stories import StorySource
 
-# --- resume
-# Whether a checkpoint was made with the same data.
-
-
 logger = logging.getLogger(__name__)
-
-
-def require_same(before: Mapping[str, Any], now: Mapping[str, Any], to_train: bool) -> None:
-    """Refuse to train on with other data than a run began with; for evaluation say so in the log.
-
-    Parameters
-    ----------
-    before : mapping
-        What the checkpoint remembers; what it does not know is taken to be the same.
-    now : mapping
-        The same of this run.
-
-    Raises
-    ------
-    ValueError
-        Naming the first setting that differs and both values.
-    """
-    for key, value in now.items():
-        earlier = before.get(key, value)
-        if earlier == value:
-            continue
-        if to_train:
-            raise ValueError(
-                f"the checkpoint was made with {key} {earlier}, and this run has {value}: a run goes on with the data"
-                " it began with. Give the checkpoint's setting, or start a new run."
-            )
-        logger.warning("the checkpoint was made with %s %s, this run has %s", key, earlier, value)
-
 
 SubjectSteps = Literal["together", "sequential"]
 
-MAX_DELAY_TRS = 4
+_MAX_DELAY_TRS = 4
 """Longest delay (in TRs) that the default purge leaves room for."""
 DEFAULT_WINDOW = WindowConfig()
 DEFAULT_FEATURES = FeatureConfig()
@@ -372,7 +338,7 @@ class StoryDataModule(L.LightningDataModule):
         ValueError
             If a run is resumed with other data, targets, windows, batches or subjects.
         """
-        require_same(state_dict, self._identity(), self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING)
+        _require_same(state_dict, self._identity(), self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING)
         self._place_to_resume = state_dict.get("train_loader")
 
     def _identity(self) -> dict[str, Any]:
@@ -397,7 +363,7 @@ class StoryDataModule(L.LightningDataModule):
 
     def _settle_roles(self) -> Roles:
         asked = self.source.default_roles() if self._asked_roles is None else self._asked_roles
-        own_trs = self.window.purge_trs(self.tr_s, MAX_DELAY_TRS)
+        own_trs = self.window.purge_trs(self.tr_s, _MAX_DELAY_TRS)
         purge_trs = own_trs if self._asked_purge_trs is None else self._asked_purge_trs
         return settle_roles(self.store, asked, purge_trs, self._allow)
 
@@ -438,3 +404,30 @@ class StoryDataModule(L.LightningDataModule):
         windows = evaluation_windows(spans, self.window.n_trs)
         dataset = WindowDataset(self.store, self.window, windows, self._sources()[1])
         return evaluation_loader(dataset, self.batch_size, self.num_workers, self.seed)
+
+
+def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], to_train: bool) -> None:
+    """Refuse to train on with other data than a run began with; for evaluation say so in the log.
+
+    Parameters
+    ----------
+    before : mapping
+        What the checkpoint remembers; what it does not know is taken to be the same.
+    now : mapping
+        The same of this run.
+
+    Raises
+    ------
+    ValueError
+        Naming the first setting that differs and both values.
+    """
+    for key, value in now.items():
+        earlier = before.get(key, value)
+        if earlier == value:
+            continue
+        if to_train:
+            raise ValueError(
+                f"the checkpoint was made with {key} {earlier}, and this run has {value}: a run goes on with the data"
+                " it began with. Give the checkpoint's setting, or start a new run."
+            )
+        logger.warning("the checkpoint was made with %s %s, this run has %s", key, earlier, value)

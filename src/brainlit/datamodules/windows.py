@@ -133,6 +133,7 @@ def training_windows(spans: Sequence[Span], config: WindowConfig, rng: np.random
         last = max(span.stop_tr - span.start_tr - config.n_trs, 0)
         starts = np.arange(math.ceil(last / stride) + 1) * stride
         if rng is not None:
+            # The windows overhang the span by starts[-1] - last rows: half of that to each side, then a random phase.
             starts = starts - (starts[-1] - last) // 2 + rng.integers(stride) - stride // 2
         for first in np.clip(starts, 0, last) + span.start_tr:
             windows.append(_window(span, int(first), config.n_trs))
@@ -157,9 +158,7 @@ def _window(span: Span, first_tr: int, n_trs: int) -> Window:
     return Window(span.story, first_tr, first_tr, min(first_tr + n_trs, span.stop_tr))
 
 
-# --- steps
-# Which windows make up each training step of an epoch, for one process or several.
-
+# --- Which windows make up each training step of an epoch, for one process or several ---
 
 Hearers = Callable[[str], tuple[str, ...]]
 """From a story to the subjects who heard it."""
@@ -208,13 +207,14 @@ class EpochSteps(DistributedSampler[Step]):
         self.spans, self.config, self.hearers = list(spans), config, hearers
         self.windows_per_step = batch_size * n_ranks
         n_steps = sum(len(subjects) for _, subjects in self._batches(training_windows(self.spans, config, None)))
+        # As many items as all processes have steps together, for the sampler's length is its share of the items.
         super().__init__(range(n_steps * n_ranks), n_ranks, rank, shuffle=False, seed=seed)  # type: ignore[arg-type]
         self.first = 0
 
     def __iter__(self) -> Iterator[Step]:
         rng = np.random.default_rng([self.seed, self.epoch])
         windows = training_windows(self.spans, self.config, rng if self.config.random_phase else None)
-        batches = self._batches([windows[k] for k in rng.permutation(len(windows))])
+        batches = self._batches([windows[k] for k in rng.permutation(len(windows))])  # the same order in every process
         if self.hearers is not None:
             batches = [batches[k] for k in rng.permutation(len(batches))]
         steps = [Step(self._share(windows), subject) for windows, subjects in batches for subject in subjects]

@@ -11,6 +11,11 @@ with S and L random mixtures (own weights per voxel) of the semantic and low-lev
 response is sqrt(f) signal + sqrt(1 - f) noise, where f is the voxel's signal fraction and the noise is AR(1) plus
 drift. Signal and noise are detrended alike and standardised before they are mixed, so f is exact in the data: the
 best possible correlation with one presentation is sqrt(f), with the mean of R it is sqrt(f / (f + (1 - f) / R)).
+
+Sampling: row k of a response is the signal at the moment tr_ends_s[k] at which its volume is complete. So an event in
+the middle of row j peaks, 5 s later, in row j + 2 for a repetition time of 2 s. Baseline: what precedes the story
+counts as its mean, so there is no response to the onset of the sound (otherwise most of the variance of loudness would
+be the rise in the first 15 s; recordings have those rows cut).
 """
 
 from __future__ import annotations
@@ -23,82 +28,14 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.demo.streams import random_stream
 from brainlit.demo.surface import LANDMARKS, N_LEFT, place_voxels, region_vertices, vertex_coordinates_mm
-from brainlit.demo.text import N_DIMENSIONS, word_vectors
+from brainlit.demo.text import N_DIMENSIONS, random_stream, word_vectors
 from brainlit.features.linguistic import phone_class_table
 from brainlit.features.spectral import envelope_frames, mel_frames
 from brainlit.stories import Story, Subject
+from brainlit.stories.base import Float32Array, FloatArray, IntArray
 from brainlit.timebase import TimeBase
 
-# --- haemodynamics
-# From events in the sound to the slow signal that a scanner sees, and the slow drifts that are taken out of it.
-#
-# Sampling convention: row k of a response is the signal at the moment tr_ends_s[k] at which its volume is complete. So
-# an event in the middle of row j peaks, 5 s later, in row j + 2 for a repetition time of 2 s.
-#
-# Baseline convention: what precedes the story counts as its mean, so there is no response to the onset of the sound
-# (otherwise most of the variance of loudness would be the rise in the first 15 s; recordings have those rows cut).
-
-
-FloatArray = npt.NDArray[np.float64]
-
-GRID_S = 0.1
-HRF_S = 32.0
-CUTOFF_S = 128.0
-
-
-def haemodynamic_response(times_s: npt.ArrayLike) -> FloatArray:
-    """Double gamma: density of gamma(6) minus a sixth of gamma(16), unit scale; peak at 5 s; 0 before the event.
-
-    The form and the numbers are SPM's canonical ones (Friston et al. 1998, NeuroImage 7:30).
-    """
-    from scipy.stats import gamma
-
-    times = np.asarray(times_s, dtype=np.float64)
-    return np.asarray(gamma.pdf(times, 6) - gamma.pdf(times, 16) / 6)
-
-
-def bold_of_events(values: npt.ArrayLike, times_s: npt.ArrayLike, timebase: TimeBase) -> FloatArray:
-    """Signal per TR of impulses at given times: (n_events, n_columns) -> (n_trs, n_columns).
-
-    Impulses are added up in bins of 0.1 s, convolved with the haemodynamic response, and read at the end of each
-    volume (linearly between bins).
-    """
-    grid = _grid(timebase)
-    return _sample(grid.sum_per_tr(values, times_s), grid, timebase)
-
-
-def bold_of_frames(values: npt.ArrayLike, times_s: npt.ArrayLike, timebase: TimeBase) -> FloatArray:
-    """Signal per TR of a series in time: (n_frames, n_columns) -> (n_trs, n_columns); averaged in bins of 0.1 s."""
-    grid = _grid(timebase)
-    return _sample(grid.average_per_tr(values, times_s), grid, timebase)
-
-
-def slow_drift_basis(timebase: TimeBase) -> FloatArray:
-    """Orthonormal basis of what detrending removes, (n_trs, n_drifts): a quadratic and cosines slower than 128 s."""
-    n_trs = timebase.n_trs
-    t = (np.arange(n_trs) + 0.5) / n_trs
-    n_cosines = int(2 * n_trs * timebase.tr_s / CUTOFF_S)
-    columns = [np.ones(n_trs), t, t**2, *(np.cos(np.pi * order * t) for order in range(1, n_cosines + 1))]
-    return np.asarray(np.linalg.qr(np.stack(columns, axis=1))[0])
-
-
-def _grid(timebase: TimeBase) -> TimeBase:
-    start_s = min(0.0, float(timebase.tr_starts_s[0]))
-    return TimeBase.regular(int(np.ceil((timebase.end_s - start_s) / GRID_S)) + 1, GRID_S, onset_s=start_s)
-
-
-def _sample(series: FloatArray, grid: TimeBase, timebase: TimeBase) -> FloatArray:
-    from scipy.signal import fftconvolve
-
-    kernel = haemodynamic_response(np.arange(0, HRF_S, GRID_S))
-    bold = fftconvolve(series - series.mean(axis=0), kernel[:, None], axes=0)[: grid.n_trs] * GRID_S
-    middles_s = grid.tr_starts_s + GRID_S / 2
-    return np.stack([np.interp(timebase.tr_ends_s, middles_s, column) for column in bold.T], axis=1)
-
-
-Float32Array = npt.NDArray[np.float32]
 Real = TypeVar("Real", np.float32, np.float64)
 
 KINDS = ("null", "auditory", "semantic")
@@ -242,7 +179,7 @@ class Listener:
             response[:, block] = zscore(mixed)
         return response
 
-    def _signal_fraction(self, kind: npt.NDArray[np.int64], rng: np.random.Generator) -> FloatArray:
+    def _signal_fraction(self, kind: IntArray, rng: np.random.Generator) -> FloatArray:
         gain = rng.uniform(*GAIN)
         fraction = self.snr * gain * rng.uniform(*SIGNAL_FRACTION, size=self.n_voxels)
         return np.where(kind == KINDS.index("null"), 0.0, np.clip(fraction, 0, MAX_SIGNAL_FRACTION))
@@ -265,7 +202,7 @@ def zscore(values: npt.NDArray[Real]) -> npt.NDArray[Real]:
 def _noise(rng: np.random.Generator, timebase: TimeBase, n_voxels: int) -> Float32Array:
     """AR(1) noise plus drift (quadratic, and a cosine of random period) of half its size; detrended, unit variance."""
     noise = rng.standard_normal((timebase.n_trs, n_voxels), dtype=np.float32)
-    noise[1:] *= np.float32(np.sqrt(1 - NOISE_AR**2))
+    noise[1:] *= np.float32(np.sqrt(1 - NOISE_AR**2))  # innovations of this size keep the variance of every row at 1
     for row in range(1, timebase.n_trs):
         noise[row] += np.float32(NOISE_AR) * noise[row - 1]
     t = (np.arange(timebase.n_trs) + 0.5) / timebase.n_trs
@@ -283,3 +220,60 @@ def _detrend(values: npt.NDArray[Real], basis: npt.NDArray[Real]) -> npt.NDArray
 def _blocks(n_voxels: int) -> Iterator[slice]:
     for first in range(0, n_voxels, _VOXELS_PER_BLOCK):
         yield slice(first, min(first + _VOXELS_PER_BLOCK, n_voxels))
+
+
+# --- Haemodynamics ---
+
+GRID_S = 0.1
+HRF_S = 32.0
+CUTOFF_S = 128.0
+
+
+def haemodynamic_response(times_s: npt.ArrayLike) -> FloatArray:
+    """Double gamma: density of gamma(6) minus a sixth of gamma(16), unit scale; peak at 5 s; 0 before the event.
+
+    The form and the numbers are SPM's canonical ones (Friston et al. 1998, NeuroImage 7:30).
+    """
+    from scipy.stats import gamma
+
+    times = np.asarray(times_s, dtype=np.float64)
+    return np.asarray(gamma.pdf(times, 6) - gamma.pdf(times, 16) / 6)
+
+
+def bold_of_events(values: npt.ArrayLike, times_s: npt.ArrayLike, timebase: TimeBase) -> FloatArray:
+    """Signal per TR of impulses at given times: (n_events, n_columns) -> (n_trs, n_columns).
+
+    Impulses are added up in bins of 0.1 s, convolved with the haemodynamic response, and read at the end of each
+    volume (linearly between bins).
+    """
+    grid = _grid(timebase)
+    return _sample(grid.sum_per_tr(values, times_s), grid, timebase)
+
+
+def bold_of_frames(values: npt.ArrayLike, times_s: npt.ArrayLike, timebase: TimeBase) -> FloatArray:
+    """Signal per TR of a series in time: (n_frames, n_columns) -> (n_trs, n_columns); averaged in bins of 0.1 s."""
+    grid = _grid(timebase)
+    return _sample(grid.average_per_tr(values, times_s), grid, timebase)
+
+
+def slow_drift_basis(timebase: TimeBase) -> FloatArray:
+    """Orthonormal basis of what detrending removes, (n_trs, n_drifts): a quadratic and cosines slower than 128 s."""
+    n_trs = timebase.n_trs
+    t = (np.arange(n_trs) + 0.5) / n_trs
+    n_cosines = int(2 * n_trs * timebase.tr_s / CUTOFF_S)
+    columns = [np.ones(n_trs), t, t**2, *(np.cos(np.pi * order * t) for order in range(1, n_cosines + 1))]
+    return np.asarray(np.linalg.qr(np.stack(columns, axis=1))[0])
+
+
+def _grid(timebase: TimeBase) -> TimeBase:
+    start_s = min(0.0, float(timebase.tr_starts_s[0]))
+    return TimeBase.regular(int(np.ceil((timebase.end_s - start_s) / GRID_S)) + 1, GRID_S, onset_s=start_s)
+
+
+def _sample(series: FloatArray, grid: TimeBase, timebase: TimeBase) -> FloatArray:
+    from scipy.signal import fftconvolve
+
+    kernel = haemodynamic_response(np.arange(0, HRF_S, GRID_S))
+    bold = fftconvolve(series - series.mean(axis=0), kernel[:, None], axes=0)[: grid.n_trs] * GRID_S
+    middles_s = grid.tr_starts_s + GRID_S / 2
+    return np.stack([np.interp(timebase.tr_ends_s, middles_s, column) for column in bold.T], axis=1)

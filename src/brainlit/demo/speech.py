@@ -3,6 +3,11 @@
 The wheel `espeakng-loader` carries the library and its voices. The synthesiser keeps state from one call to the next
 (noise, wave phase, pitch flutter) that neither its parameters nor a new initialisation reset, so every call works on
 a freshly loaded library: the same text and voice give the same samples in any order and in any process.
+
+A phone event names the character at which its word begins, and so gives each word its phones. espeak-ng speaks some
+pairs of small words ("of a", "in the") as one: all phones then carry the position of the first. Such a group is
+shared out: its phones go to the words in order, in proportion to their letters and at least one each; where there
+are fewer phones than words, the time is shared out in proportion to letters.
 """
 
 from __future__ import annotations
@@ -24,17 +29,86 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories import Intervals
+from brainlit.stories.base import Float32Array, FloatArray
 
-# --- alignment
-# From espeak-ng's phone events to the time of every word and phone.
-#
-# A phone event names the character at which its word begins, and so gives each word its phones. espeak-ng speaks some
-# pairs of small words ("of a", "in the") as one: all phones then carry the position of the first. Such a group is
-# shared out: its phones go to the words in order, in proportion to their letters and at least one each; where there
-# are fewer phones than words, the time is shared out in proportion to letters.
+ESPEAK_RATE_HZ = 22_050
+VOICES = ("en-us", "en-us+m1", "en-us+m3", "en-us+m4", "en-us+m7", "en-us+f1", "en-us+f4", "en-us+Annie")
+"""American English plain and in seven variants; the name is language+variant.
+
+Variants with breath (f2, f3, f5) work but are left out here: they draw on the C library's random numbers, which are
+seeded for every call, but which another thread could disturb.
+"""
+
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 
 
-FloatArray = npt.NDArray[np.float64]
+class EspeakMissingError(ImportError):
+    """The wheel that carries espeak-ng is not installed."""
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Spoken text.
+
+    Parameters
+    ----------
+    audio : int16 array of shape (n_samples,)
+        Mono at 16 kHz.
+    words : Intervals
+        Every word of the text, as it is written, in order.
+    phones : Intervals
+        espeak mnemonics without stress marks; pauses are left out.
+    """
+
+    audio: npt.NDArray[np.int16]
+    words: Intervals
+    phones: Intervals
+
+
+def speak(text: str, voice: str = "en-us", rate_wpm: int = 170, pitch: int = 50, pitch_range: int = 50) -> Speech:
+    """Say a text; the same arguments always give the same samples.
+
+    Parameters
+    ----------
+    voice : str
+        Name as espeak-ng wants it, such as 'en-us+f2'; `VOICES` lists those of the demo.
+    rate_wpm : int
+        Nominal words per minute, 80..450.
+    pitch, pitch_range : int
+        0..99.
+
+    Raises
+    ------
+    EspeakMissingError
+        If the wheel espeakng-loader is not installed.
+    ValueError
+        If the text has no words, a number is out of range, or espeak-ng does not know the voice.
+    """
+    limits = (("rate_wpm", rate_wpm, 80, 450), ("pitch", pitch, 0, 99), ("pitch_range", pitch_range, 0, 99))
+    for name, value, low, high in limits:
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value}; espeak-ng takes {low}..{high}.")
+    spans = [match.span() for match in _WORD.finditer(text)]
+    if not spans:
+        raise ValueError(f"the text {text[:40]!r} has no words to say; pass letters (numbers are not spelled out).")
+    sound = _synthesise(text, voice, {_RATE: rate_wpm, _VOLUME: _QUIET_ENOUGH, _PITCH: pitch, _RANGE: pitch_range})
+    n_seconds = len(sound.samples) / ESPEAK_RATE_HZ
+    return Speech(
+        audio=resample_to_16k(sound.samples),
+        words=align_words(text, spans, sound.phones, n_seconds),
+        phones=phone_intervals(sound.phones, n_seconds),
+    )
+
+
+def resample_to_16k(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """22.05 kHz to 16 kHz by the exact ratio 320/441 with a zero-phase filter, so that times in seconds stay true."""
+    from scipy.signal import resample_poly
+
+    resampled: Float32Array = resample_poly(samples.astype(np.float32), 320, 441)
+    return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
+
+
+# --- Times of words and phones ---
 
 
 class PhoneEvent(NamedTuple):
@@ -113,17 +187,12 @@ def _share_out(edges_s: FloatArray, phones: Sequence[int], letters: FloatArray) 
     firsts = [0]
     for word in range(1, n_words):
         wanted = int(np.floor(shares[word - 1] * n_phones + 0.5))
+        # one phone at least for the word before, and for each word from here on
         firsts.append(int(np.clip(wanted, firsts[-1] + 1, n_phones - (n_words - word))))
     return np.asarray([*(edges_s[phones[first]] for first in firsts), end_s])
 
 
-ESPEAK_RATE_HZ = 22_050
-VOICES = ("en-us", "en-us+m1", "en-us+m3", "en-us+m4", "en-us+m7", "en-us+f1", "en-us+f4", "en-us+Annie")
-"""American English plain and in seven variants; the name is language+variant.
-
-Variants with breath (f2, f3, f5) work but are left out here: they draw on the C library's random numbers, which are
-seeded for every call, but which another thread could disturb.
-"""
+# --- The library ---
 
 _RETRIEVE_SYNCHRONOUSLY = 2
 _PHONEME_EVENTS, _DO_NOT_EXIT = 0x0001, 0x8000
@@ -132,31 +201,8 @@ _QUIET_ENOUGH = 70
 """Volume in percent at which no voice of the demo reaches full scale, so that resampling never clips."""
 _UTF8_TEXT = 1
 _EVENT_END_OF_LIST, _EVENT_PHONEME = 0, 7
-_WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+
 _LOCK = threading.Lock()
-
-
-class EspeakMissingError(ImportError):
-    """The wheel that carries espeak-ng is not installed."""
-
-
-@dataclass(frozen=True)
-class Speech:
-    """Spoken text.
-
-    Parameters
-    ----------
-    audio : int16 array of shape (n_samples,)
-        Mono at 16 kHz.
-    words : Intervals
-        Every word of the text, as it is written, in order.
-    phones : Intervals
-        espeak mnemonics without stress marks; pauses are left out.
-    """
-
-    audio: npt.NDArray[np.int16]
-    words: Intervals
-    phones: Intervals
 
 
 class _EventId(ctypes.Union):
@@ -184,49 +230,6 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 class _Sound(NamedTuple):
     samples: npt.NDArray[np.int16]
     phones: list[PhoneEvent]
-
-
-def speak(text: str, voice: str = "en-us", rate_wpm: int = 170, pitch: int = 50, pitch_range: int = 50) -> Speech:
-    """Say a text; the same arguments always give the same samples.
-
-    Parameters
-    ----------
-    voice : str
-        Name as espeak-ng wants it, such as 'en-us+f2'; `VOICES` lists those of the demo.
-    rate_wpm : int
-        Nominal words per minute, 80..450.
-    pitch, pitch_range : int
-        0..99.
-
-    Raises
-    ------
-    EspeakMissingError
-        If the wheel espeakng-loader is not installed.
-    ValueError
-        If the text has no words, a number is out of range, or espeak-ng does not know the voice.
-    """
-    limits = (("rate_wpm", rate_wpm, 80, 450), ("pitch", pitch, 0, 99), ("pitch_range", pitch_range, 0, 99))
-    for name, value, low, high in limits:
-        if not low <= value <= high:
-            raise ValueError(f"{name} is {value}; espeak-ng takes {low}..{high}.")
-    spans = [match.span() for match in _WORD.finditer(text)]
-    if not spans:
-        raise ValueError(f"the text {text[:40]!r} has no words to say; pass letters (numbers are not spelled out).")
-    sound = _synthesise(text, voice, {_RATE: rate_wpm, _VOLUME: _QUIET_ENOUGH, _PITCH: pitch, _RANGE: pitch_range})
-    n_seconds = len(sound.samples) / ESPEAK_RATE_HZ
-    return Speech(
-        audio=resample_to_16k(sound.samples),
-        words=align_words(text, spans, sound.phones, n_seconds),
-        phones=phone_intervals(sound.phones, n_seconds),
-    )
-
-
-def resample_to_16k(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """22.05 kHz to 16 kHz by the exact ratio 320/441 with a zero-phase filter, so that times in seconds stay true."""
-    from scipy.signal import resample_poly
-
-    resampled: npt.NDArray[np.float32] = resample_poly(samples.astype(np.float32), 320, 441)
-    return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
 
 
 def _synthesise(text: str, voice: str, parameters: dict[int, int]) -> _Sound:

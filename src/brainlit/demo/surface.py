@@ -12,10 +12,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from brainlit.stories.base import FloatArray, IntArray
 
 N_VERTICES = 20_484
 N_LEFT = 10_242
@@ -82,7 +80,7 @@ def region_vertices() -> MappingProxyType[str, IntArray]:
     )
 
 
-def place_voxels(kinds: npt.NDArray[np.int64], kind_names: tuple[str, ...], rng: np.random.Generator) -> IntArray:
+def place_voxels(kinds: IntArray, kind_names: tuple[str, ...], rng: np.random.Generator) -> IntArray:
     """A vertex for each voxel, in a region of its kind: shape (n_voxels,).
 
     The voxels of a kind are dealt to its regions in turn, so that each region gets its share. Within a region no

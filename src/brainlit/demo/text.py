@@ -1,22 +1,35 @@
-"""Stories written by a grammar: scenes of a few sentences about one category, templates with slots for content words.
+"""What the demo's stories say: 96 content words with their meaning, and a grammar that puts them into sentences.
 
-The text is nonsense with the statistics that matter: meaning changes slowly (a scene lasts some 20 s, longer than the
-haemodynamic response), any word form occurs in many sentences, and about three words in ten carry meaning.
+A story is a sequence of scenes of a few sentences about one of eight categories, made from templates with slots for
+content words. The text is nonsense with the statistics that matter: meaning changes slowly (a scene lasts some 20 s,
+longer than the haemodynamic response), any word form occurs in many sentences, and about three words in ten carry
+meaning. All of the demo draws from `random_stream`, so that its parts do not disturb each other's numbers.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
 from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-# --- lexicon
-# The 96 content words of the demo and what they mean: eight categories, and one vector of meaning for each word.
+from brainlit.stories.base import FloatArray
 
+
+def random_stream(seed: int, *names: str | int) -> np.random.Generator:
+    """A generator that depends on the seed and the names only, not on what was drawn before or elsewhere.
+
+    >>> int(random_stream(0, "text", 3).integers(1000)) == int(random_stream(0, "text", 3).integers(1000))
+    True
+    """
+    keys = [zlib.crc32(name.encode()) if isinstance(name, str) else int(name) for name in names]
+    return np.random.default_rng(np.random.SeedSequence([int(seed), *keys]))
+
+
+# --- Lexicon ---
 
 N_DIMENSIONS = 24
 """Length of a word vector."""
@@ -94,7 +107,7 @@ def category_of() -> MappingProxyType[str, str]:
 
 
 @lru_cache(maxsize=1)
-def word_vectors() -> MappingProxyType[str, npt.NDArray[np.float64]]:
+def word_vectors() -> MappingProxyType[str, FloatArray]:
     """The meaning of each of the 96 words: an array of shape (24,).
 
     A word is the centroid of its category, N(0, I), plus 0.4 N(0, I). The mean over the lexicon is taken off, so that
@@ -109,6 +122,8 @@ def word_vectors() -> MappingProxyType[str, npt.NDArray[np.float64]]:
     table.setflags(write=False)
     return MappingProxyType(dict(zip(category_of(), table, strict=True)))
 
+
+# --- Grammar ---
 
 STRAY_WORD_SHARE = 0.1
 """Share of slots filled from a random category and not from that of the scene."""

@@ -12,8 +12,7 @@ import numpy as np
 
 from brainlit.demo.source import PITCH, RATE_WPM
 from brainlit.demo.speech import VOICES, Speech, speak
-from brainlit.demo.streams import random_stream
-from brainlit.demo.text import CATEGORIES, FILLERS, TEMPLATES, category_of
+from brainlit.demo.text import CATEGORIES, FILLERS, TEMPLATES, category_of, random_stream
 from brainlit.downstream.clip import Clip, cut_clips
 from brainlit.downstream.task import CHOOSE, TEST, TRAIN, Example, Task, make_task
 from brainlit.hints import did_you_mean

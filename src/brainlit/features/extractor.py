@@ -13,17 +13,16 @@ from brainlit.features.language_model import LanguageModel, shown_weights
 from brainlit.features.low_level import LOW_LEVEL, STANDARD, require_known
 from brainlit.features.phones import PhoneInventory, count_phones
 from brainlit.features.vectors import AnyCase, read_word_vectors, word_vectors
+from brainlit.hints import few
 from brainlit.stories import FeatureSpace, Intervals, Story
 from brainlit.stories.base import SourceError
 
 RECIPE = 1
 """Raised whenever a change makes the same settings give other numbers; part of the settings of a store."""
 
-WORD_VECTORS = "word_vectors"
-SEMANTIC = (WORD_VECTORS, LANGUAGE_MODEL)
+_WORD_VECTORS = "word_vectors"
+SEMANTIC = (_WORD_VECTORS, LANGUAGE_MODEL)
 """Names of the semantic spaces."""
-
-_NAMED_STORIES = 3
 
 
 class FeatureError(SourceError):
@@ -118,10 +117,7 @@ class FeatureExtractor:
         names = self._without_phones()
         if not names:
             return {}
-        shown = ", ".join(self._phoneless[:_NAMED_STORIES])
-        more = len(self._phoneless) - _NAMED_STORIES
-        shown += f" and {more} more" if more > 0 else ""
-        return {", ".join(names): f"need phone times; no phones in: {shown}"}
+        return {", ".join(names): f"need phone times; no phones in: {few(self._phoneless)}"}
 
     def _wanted(self) -> Sequence[str]:
         """The low-level spaces that were asked for, by name or by saying nothing."""
@@ -159,7 +155,7 @@ class FeatureExtractor:
         if name == LANGUAGE_MODEL and self._language_model is not None:
             return self._language_model.space(story, self.config.per_tr)
         source = f"vectors of the words in {Path(str(self.config.vectors)).name}"
-        return word_vectors(story, self._vectors, source, WORD_VECTORS, self.config.per_tr)
+        return word_vectors(story, self._vectors, source, _WORD_VECTORS, self.config.per_tr)
 
     def _require_distinct(self, names: Sequence[str], own: Sequence[FeatureSpace]) -> None:
         for space in own:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from brainlit.features.config import LanguageModelConfig
 from brainlit.features.per_tr import PerTr, in_words, to_trs
 from brainlit.stories import FeatureSpace, Story
-from brainlit.stories.base import SourceError
-
-Float32Array = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
+from brainlit.stories.base import BoolArray, Float32Array, SourceError
 
 NAME = "language_model"
 MAY_BE_MISSING = ("pooler.dense.weight", "pooler.dense.bias")
@@ -39,10 +35,19 @@ class LanguageModel:
     config : LanguageModelConfig
     progress : bool
         Show a progress bar.
+    choose_layers : function, optional
+        From the number of layers to the hidden states that are put side by side, in place of `config.layer`.
     """
 
-    def __init__(self, config: LanguageModelConfig, progress: bool = True) -> None:
+    def __init__(
+        self,
+        config: LanguageModelConfig,
+        progress: bool = True,
+        choose_layers: Callable[[int], Sequence[int]] | None = None,
+    ) -> None:
         self.config, self.progress = config, progress
+        self._choose_layers = choose_layers or self._configured_layer
+        self._layers: Sequence[int] = ()
         self._loaded: tuple[Any, Any] | None = None
 
     def space(self, story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
@@ -74,7 +79,7 @@ class LanguageModel:
 
         Returns
         -------
-        states : float32 array of shape (n_words, hidden_size)
+        states : float32 array of shape (n_words, n_layers * hidden_size)
             Of the last sub-word token of each word; zeros for a word without a token.
         known : bool array of shape (n_words,)
 
@@ -86,7 +91,7 @@ class LanguageModel:
         tokenizer, model = self._load()
         words = _readable(words)
         known = np.zeros(len(words), dtype=bool)
-        blocks = [np.zeros((0, model.config.hidden_size), dtype=np.float32)]
+        blocks = [np.zeros((0, len(self._layers) * model.config.hidden_size), dtype=np.float32)]
         firsts = range(0, len(words), _WORDS_PER_BATCH)
         bar = tqdm(firsts, desc=f"{NAME} {label}", unit="batch", leave=False, disable=None if self.progress else True)
         for first in bar:
@@ -103,7 +108,7 @@ class LanguageModel:
         return np.concatenate(blocks[1:] or blocks), known
 
     def _hidden(self, tokenizer: Any, model: Any, ids: list[list[int]]) -> Float32Array:
-        """Hidden states of the layer, (n_texts, n_tokens, hidden_size); texts are padded on the right."""
+        """Hidden states of the layers, (n_texts, n_tokens, n_layers * hidden_size); texts are padded on the right."""
         import torch
 
         n_tokens = max(1, *(len(text) for text in ids))
@@ -117,19 +122,23 @@ class LanguageModel:
         mask = torch.tensor([[1] * len(text) + [0] * (n_tokens - len(text)) for text in ids], device=model.device)
         with torch.no_grad():
             outputs = model(input_ids=padded, attention_mask=mask, output_hidden_states=True)
-        hidden: Float32Array = outputs.hidden_states[self.config.layer].float().cpu().numpy()
+        chosen = torch.cat([outputs.hidden_states[layer] for layer in self._layers], dim=-1)
+        hidden: Float32Array = chosen.float().cpu().numpy()
         return hidden
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
             self._loaded = load_language_model(self.config.weights)
-            n_layers = self._loaded[1].config.num_hidden_layers
-            if not -n_layers - 1 <= self.config.layer <= n_layers:
-                raise LanguageModelError(
-                    f"language_model.layer is {self.config.layer}, but {self.config.weights} has the hidden states 0"
-                    f" (embedding) to {n_layers}; negative ones count from the last, -1."
-                )
+            self._layers = self._choose_layers(self._loaded[1].config.num_hidden_layers)
         return self._loaded
+
+    def _configured_layer(self, n_layers: int) -> list[int]:
+        if not -n_layers - 1 <= self.config.layer <= n_layers:
+            raise LanguageModelError(
+                f"language_model.layer is {self.config.layer}, but {self.config.weights} has the hidden states 0"
+                f" (embedding) to {n_layers}; negative ones count from the last, -1."
+            )
+        return [self.config.layer]
 
 
 def load_language_model(weights: str) -> tuple[Any, Any]:

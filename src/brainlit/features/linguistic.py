@@ -1,6 +1,15 @@
-"""Which phones are spoken, per TR: how many, of which class, which ones, in pairs and in threes.
+"""What is said, per TR: how fast, which phones alone, in pairs and in threes, and how they are made.
 
-A phone (a pair, a triple) belongs to the row of its middle. All spaces here need phone times.
+A word, a phone, a pair or a triple belongs to the row of its middle.
+
+The 22 articulatory features are those of de Heer et al. (2017), J Neurosci 37:6539, in the order in which that
+laboratory's code lists them: eight places, six manners, voicing, and height and backness of vowels. The table was
+written anew from the IPA chart and Ladefoged & Johnson, A Course in Phonetics. Where English leaves a choice:
+
+- vowels are voiced; a diphthong has the features of both its ends;
+- R is postalveolar, W both bilabial and velar, L an approximant as well as a lateral;
+- ER is a mid central vowel with the constriction of an approximant;
+- neither tenseness nor rounding is among the 22, so IH equals IY and UH equals UW.
 """
 
 from __future__ import annotations
@@ -8,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.features.per_tr import PerTr, in_words, to_trs
 from brainlit.features.phones import (
@@ -22,14 +30,69 @@ from brainlit.features.phones import (
     ngrams,
 )
 from brainlit.stories import FeatureSpace, Intervals, Story
-from brainlit.stories.base import SourceError
+from brainlit.stories.base import FloatArray, SourceError
 from brainlit.timebase import TimeBase
 
-FloatArray = npt.NDArray[np.float64]
+MIN_PAUSE_S = 0.25
+"""Shorter gaps belong to articulation (Goldman-Eisler 1968) and are not counted as pauses."""
+
+_PIECE_S = 0.010
 
 
-class PhoneError(SourceError):
-    """Phones that a space needs and that are not there, or are in another alphabet."""
+# --- How fast ---
+
+
+def word_rate(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
+    """Number of words in each TR."""
+    ones = np.ones((len(story.words), 1))
+    values = to_trs(ones, story.words.middle_s, story.timebase, "sum", per_tr)
+    return FeatureSpace("word_rate", "low_level", ("word_rate",), f"words, {in_words('sum', per_tr)}", values)
+
+
+def word_length(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
+    """Mean number of letters of the words of each TR; 0 where there are none."""
+    letters = np.asarray([sum(character.isalpha() for character in word) for word in story.words.labels])
+    values = to_trs(letters.reshape(-1, 1), story.words.middle_s, story.timebase, "mean", per_tr)
+    source = f"letters of each word, {in_words('mean', per_tr)}"
+    return FeatureSpace("word_length", "low_level", ("word_length",), source, values)
+
+
+def pauses(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
+    """Seconds without a word, and number of pauses (a quarter of a second or longer) that begin.
+
+    The time before the first and after the last word is no pause, so rows outside the story are 0.
+    """
+    starts_s, ends_s = gaps(story.words)
+    pieces_s, middles_s = _pieces(starts_s, ends_s, story.timebase)
+    begun_s = starts_s[ends_s - starts_s >= MIN_PAUSE_S]
+    seconds = to_trs(pieces_s[:, None], middles_s, story.timebase, "sum", per_tr)
+    begun = to_trs(np.ones((len(begun_s), 1)), begun_s, story.timebase, "sum", per_tr)
+    return FeatureSpace(
+        name="pauses",
+        kind="low_level",
+        columns=("seconds_without_word", "pauses_begun"),
+        source=f"seconds between words, and pauses of at least {MIN_PAUSE_S} s begun, {in_words('sum', per_tr)}",
+        values=np.concatenate([seconds, begun], axis=1),
+    )
+
+
+def gaps(words: Intervals) -> tuple[FloatArray, FloatArray]:
+    """Start and end of every stretch without a word between the first and the last word, shapes (n_gaps,)."""
+    covered_s = np.maximum.accumulate(words.end_s)[:-1]  # words may overlap: the latest end so far counts
+    empty = words.start_s[1:] > covered_s
+    return covered_s[empty], words.start_s[1:][empty]
+
+
+def _pieces(starts_s: FloatArray, ends_s: FloatArray, timebase: TimeBase) -> tuple[FloatArray, FloatArray]:
+    """The gaps in pieces of at most 10 ms, none across the edge of a row: duration and middle, shapes (n_pieces,)."""
+    if not len(starts_s):
+        return np.zeros(0), np.zeros(0)
+    grid_s = np.arange(starts_s[0], ends_s[-1], _PIECE_S)
+    edges_s = np.unique(np.concatenate([starts_s, ends_s, timebase.tr_edges_s(0, timebase.n_trs), grid_s]))
+    middles_s = (edges_s[1:] + edges_s[:-1]) / 2
+    # More gaps have begun than ended: the piece lies in one.
+    inside = np.searchsorted(starts_s, middles_s) > np.searchsorted(ends_s, middles_s)
+    return np.diff(edges_s)[inside], middles_s[inside]
 
 
 def phone_rate(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
@@ -46,18 +109,11 @@ def phone_rate(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     return FeatureSpace("phone_rate", "low_level", ("phone_rate",), f"phones, {in_words('sum', per_tr)}", values)
 
 
-def phone_classes(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Number of vowels, stops, fricatives, affricates, nasals and approximants in each TR.
+# --- Which phones ---
 
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times, or its phones are in no alphabet known here.
-    """
-    phones = phones_of(story)
-    values = to_trs(phone_class_table(story), phones.middle_s, story.timebase, "sum", per_tr)
-    source = f"vowels and consonants by manner, {in_words('sum', per_tr)}"
-    return FeatureSpace("phone_classes", "low_level", PHONE_CLASSES, source, values)
+
+class PhoneError(SourceError):
+    """Phones that a space needs and that are not there, or are in another alphabet."""
 
 
 def phones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") -> FeatureSpace:
@@ -100,14 +156,6 @@ def triphones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") -
         If the story has no phone times, or no three phones of any story follow each other.
     """
     return _ngram_space(story, inventory, "triphones", inventory.triphones, per_tr)
-
-
-def phone_class_table(story: Story) -> FloatArray:
-    """One row per phone of the story, one column per class of `PHONE_CLASSES`: 1 where it belongs, 0 elsewhere."""
-    try:
-        return classify_phones(phones_of(story).labels)
-    except ValueError as error:
-        raise PhoneError(f"story {story.name!r}: {error}") from error
 
 
 def phones_of(story: Story) -> Intervals:
@@ -155,17 +203,59 @@ def _ngram_space(story: Story, inventory: PhoneInventory, name: str, vocabulary:
     )
 
 
-# --- articulation
-# How each phone is made: the 22 articulatory features of published encoding models, for the 39 phones of ARPAbet.
-#
-# The features are those of de Heer et al. (2017), J Neurosci 37:6539, in the order in which that laboratory's code
-# lists them: eight places, six manners, voicing, and height and backness of vowels. The table was written anew from the
-# IPA chart and Ladefoged & Johnson, A Course in Phonetics. Where English leaves a choice:
-#
-# - vowels are voiced; a diphthong has the features of both its ends;
-# - R is postalveolar, W both bilabial and velar, L an approximant as well as a lateral;
-# - ER is a mid central vowel with the constriction of an approximant;
-# - neither tenseness nor rounding is among the 22, so IH equals IY and UH equals UW.
+# --- How phones are made ---
+
+
+def phone_classes(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
+    """Number of vowels, stops, fricatives, affricates, nasals and approximants in each TR.
+
+    Raises
+    ------
+    PhoneError
+        If the story has no phone times, or its phones are in no alphabet known here.
+    """
+    phones = phones_of(story)
+    values = to_trs(phone_class_table(story), phones.middle_s, story.timebase, "sum", per_tr)
+    source = f"vowels and consonants by manner, {in_words('sum', per_tr)}"
+    return FeatureSpace("phone_classes", "low_level", PHONE_CLASSES, source, values)
+
+
+def phone_class_table(story: Story) -> FloatArray:
+    """One row per phone of the story, one column per class of `PHONE_CLASSES`: 1 where it belongs, 0 elsewhere."""
+    try:
+        return classify_phones(phones_of(story).labels)
+    except ValueError as error:
+        raise PhoneError(f"story {story.name!r}: {error}") from error
+
+
+def articulation(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
+    """Number of phones in each TR that are bilabial, nasal, voiced, ...: 22 columns.
+
+    Raises
+    ------
+    PhoneError
+        If the story has no phone times, or its phones are not ARPAbet.
+    """
+    phones = phones_of(story)
+    if not is_arpabet(phones.labels):
+        raise PhoneError(
+            f"story {story.name!r}: its phones ({', '.join(map(repr, sorted(set(phones.labels))[:5]))}, ...) are not"
+            " ARPAbet, for which articulation is defined. Convert the phone tiers, or choose phone_classes or phones."
+        )
+    table = np.stack([articulation_of(label) for label in phones.labels])
+    return FeatureSpace(
+        name="articulation",
+        kind="low_level",
+        columns=ARTICULATIONS,
+        source=f"22 articulatory features of each phone (de Heer et al. 2017), {in_words('sum', per_tr)}",
+        values=to_trs(table, phones.middle_s, story.timebase, "sum", per_tr),
+    )
+
+
+def articulation_of(label: str) -> FloatArray:
+    """The features of one ARPAbet label, shape (22,): 1 where it has one; all 0 for pauses and unknown labels."""
+    made_by = _MADE_BY.get(arpabet_phone(label) or "", "").split()
+    return np.asarray([feature in made_by for feature in ARTICULATIONS], dtype=np.float64)
 
 
 ARTICULATIONS = (
@@ -215,95 +305,3 @@ _MADE_BY = {
     "OY": "mid back high front voiced",
     "OW": "mid high back voiced",
 }
-
-
-def articulation(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Number of phones in each TR that are bilabial, nasal, voiced, ...: 22 columns.
-
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times, or its phones are not ARPAbet.
-    """
-    phones = phones_of(story)
-    if not is_arpabet(phones.labels):
-        raise PhoneError(
-            f"story {story.name!r}: its phones ({', '.join(map(repr, sorted(set(phones.labels))[:5]))}, ...) are not"
-            " ARPAbet, for which articulation is defined. Convert the phone tiers, or choose phone_classes or phones."
-        )
-    table = np.stack([articulation_of(label) for label in phones.labels])
-    return FeatureSpace(
-        name="articulation",
-        kind="low_level",
-        columns=ARTICULATIONS,
-        source=f"22 articulatory features of each phone (de Heer et al. 2017), {in_words('sum', per_tr)}",
-        values=to_trs(table, phones.middle_s, story.timebase, "sum", per_tr),
-    )
-
-
-def articulation_of(label: str) -> npt.NDArray[np.float64]:
-    """The features of one ARPAbet label, shape (22,): 1 where it has one; all 0 for pauses and unknown labels."""
-    made_by = _MADE_BY.get(arpabet_phone(label) or "", "").split()
-    return np.asarray([feature in made_by for feature in ARTICULATIONS], dtype=np.float64)
-
-
-# --- rates
-# How fast a story is told, per TR: words, their length, and pauses. Words belong to the row of their middle.
-
-
-MIN_PAUSE_S = 0.25
-"""Shorter gaps belong to articulation (Goldman-Eisler 1968) and are not counted as pauses."""
-
-_PIECE_S = 0.010
-
-
-def word_rate(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Number of words in each TR."""
-    ones = np.ones((len(story.words), 1))
-    values = to_trs(ones, story.words.middle_s, story.timebase, "sum", per_tr)
-    return FeatureSpace("word_rate", "low_level", ("word_rate",), f"words, {in_words('sum', per_tr)}", values)
-
-
-def word_length(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Mean number of letters of the words of each TR; 0 where there are none."""
-    letters = np.asarray([sum(character.isalpha() for character in word) for word in story.words.labels])
-    values = to_trs(letters.reshape(-1, 1), story.words.middle_s, story.timebase, "mean", per_tr)
-    source = f"letters of each word, {in_words('mean', per_tr)}"
-    return FeatureSpace("word_length", "low_level", ("word_length",), source, values)
-
-
-def pauses(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Seconds without a word, and number of pauses (a quarter of a second or longer) that begin.
-
-    The time before the first and after the last word is no pause, so rows outside the story are 0.
-    """
-    starts_s, ends_s = gaps(story.words)
-    pieces_s, middles_s = _pieces(starts_s, ends_s, story.timebase)
-    begun_s = starts_s[ends_s - starts_s >= MIN_PAUSE_S]
-    seconds = to_trs(pieces_s[:, None], middles_s, story.timebase, "sum", per_tr)
-    begun = to_trs(np.ones((len(begun_s), 1)), begun_s, story.timebase, "sum", per_tr)
-    return FeatureSpace(
-        name="pauses",
-        kind="low_level",
-        columns=("seconds_without_word", "pauses_begun"),
-        source=f"seconds between words, and pauses of at least {MIN_PAUSE_S} s begun, {in_words('sum', per_tr)}",
-        values=np.concatenate([seconds, begun], axis=1),
-    )
-
-
-def gaps(words: Intervals) -> tuple[FloatArray, FloatArray]:
-    """Start and end of every stretch without a word between the first and the last word, shapes (n_gaps,)."""
-    covered_s = np.maximum.accumulate(words.end_s)[:-1]
-    empty = words.start_s[1:] > covered_s
-    return covered_s[empty], words.start_s[1:][empty]
-
-
-def _pieces(starts_s: FloatArray, ends_s: FloatArray, timebase: TimeBase) -> tuple[FloatArray, FloatArray]:
-    """The gaps in pieces of at most 10 ms, none across the edge of a row: duration and middle, shapes (n_pieces,)."""
-    if not len(starts_s):
-        return np.zeros(0), np.zeros(0)
-    grid_s = np.arange(starts_s[0], ends_s[-1], _PIECE_S)
-    edges_s = np.unique(np.concatenate([starts_s, ends_s, timebase.tr_edges_s(0, timebase.n_trs), grid_s]))
-    middles_s = (edges_s[1:] + edges_s[:-1]) / 2
-    inside = np.searchsorted(starts_s, middles_s) > np.searchsorted(ends_s, middles_s)
-    return np.diff(edges_s)[inside], middles_s[inside]

@@ -1,4 +1,10 @@
-"""From values at their own times (frames of sound, words, phones) to values per TR: one way for all spaces."""
+"""From values at their own times (frames of sound, words, phones) to values per TR: one way for all spaces.
+
+Lanczos resampling is as encoding models of speech use it: the kernel is sinc(c d) sinc(c d / w) for |c d| < w, with d
+the time between an old and a new sample, c twice the cut-off frequency and w the number of lobes (three). It is not
+normalised, so sums of events (words) keep their area per 1 / c seconds. Formula: Duchon (1979), J. Appl. Meteor.
+18:1016; use for word features: Huth et al. (2016), Nature.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +13,58 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.stories.base import Float32Array, FloatArray
 from brainlit.timebase import TimeBase
 
-# --- resample
-# Lanczos resampling of features from their own times to the scanner's, as encoding models of speech use it.
-#
-# The kernel is sinc(c d) sinc(c d / w) for |c d| < w, with d the time between an old and a new sample, c twice the
-# cut-off frequency and w the number of lobes (three). It is not normalised, so sums of events (words) keep their area
-# per 1 / c seconds. Formula: Duchon (1979), J. Appl. Meteor. 18:1016; use for word features: Huth et al. (2016),
-# Nature.
-
-
-FloatArray = npt.NDArray[np.float64]
+PerTr = Literal["mean", "lanczos"]
+Combine = Literal["mean", "sum"]
 
 _NEW_TIMES_PER_BLOCK = 32
+
+
+def to_trs(
+    values: npt.ArrayLike, times_s: npt.ArrayLike, timebase: TimeBase, combine: Combine, per_tr: PerTr = "mean"
+) -> Float32Array:
+    """Values on the scanner's rows, (n_times, n_features) -> (n_trs, n_features).
+
+    Parameters
+    ----------
+    values : array of shape (n_times, n_features)
+    times_s : array of shape (n_times,)
+        Middles of what the values describe, in seconds of sound.
+    combine : 'mean' or 'sum'
+        Mean of the values in a row (what goes on in time) or their sum (events); 0 where there are none.
+    per_tr : 'mean' or 'lanczos'
+        'mean': from the values whose time falls into the row, as `combine` says. 'lanczos': from all values, weighted
+        by the three-lobe kernel around the middle of the row with its cut-off at 1 / (2 TR). The kernel is not
+        normalised, as in published encoding models: a steady value comes out times the number of values per TR, and
+        rows beside an event ring.
+
+    Raises
+    ------
+    ValueError
+        If values and times do not fit each other.
+    """
+    if per_tr == "lanczos":
+        middles_s = (timebase.tr_starts_s + timebase.tr_ends_s) / 2
+        rows = lanczos_resample(values, times_s, middles_s, window=3, cutoff_hz=1 / (2 * timebase.tr_s))
+    elif combine == "mean":
+        rows = timebase.average_per_tr(values, times_s)
+    else:
+        rows = timebase.sum_per_tr(values, times_s)
+    return rows.astype(np.float32)
+
+
+def in_words(combine: Combine, per_tr: PerTr) -> str:
+    """What `to_trs` does, for the `source` of a space.
+
+    >>> in_words("mean", "mean"), in_words("sum", "mean")
+    ('mean per TR', 'sum per TR')
+    """
+    return "three-lobe Lanczos at the middle of each TR" if per_tr == "lanczos" else f"{combine} per TR"
+
+
+# --- Lanczos resampling ---
 
 
 def lanczos_matrix(
@@ -85,50 +129,3 @@ def _cutoff(new_s: FloatArray, cutoff_hz: float | None) -> float:
     if not (np.isfinite(cutoff_hz) and cutoff_hz > 0):
         raise ValueError(f"cutoff_hz is {cutoff_hz}; it must be a positive frequency, such as 1 / (2 TR).")
     return float(cutoff_hz)
-
-
-Float32Array = npt.NDArray[np.float32]
-PerTr = Literal["mean", "lanczos"]
-Combine = Literal["mean", "sum"]
-
-
-def to_trs(
-    values: npt.ArrayLike, times_s: npt.ArrayLike, timebase: TimeBase, combine: Combine, per_tr: PerTr = "mean"
-) -> Float32Array:
-    """Values on the scanner's rows, (n_times, n_features) -> (n_trs, n_features).
-
-    Parameters
-    ----------
-    values : array of shape (n_times, n_features)
-    times_s : array of shape (n_times,)
-        Middles of what the values describe, in seconds of sound.
-    combine : 'mean' or 'sum'
-        Mean of the values in a row (what goes on in time) or their sum (events); 0 where there are none.
-    per_tr : 'mean' or 'lanczos'
-        'mean': from the values whose time falls into the row, as `combine` says. 'lanczos': from all values, weighted
-        by the three-lobe kernel around the middle of the row with its cut-off at 1 / (2 TR). The kernel is not
-        normalised, as in published encoding models: a steady value comes out times the number of values per TR, and
-        rows beside an event ring.
-
-    Raises
-    ------
-    ValueError
-        If values and times do not fit each other.
-    """
-    if per_tr == "lanczos":
-        middles_s = (timebase.tr_starts_s + timebase.tr_ends_s) / 2
-        rows = lanczos_resample(values, times_s, middles_s, window=3, cutoff_hz=1 / (2 * timebase.tr_s))
-    elif combine == "mean":
-        rows = timebase.average_per_tr(values, times_s)
-    else:
-        rows = timebase.sum_per_tr(values, times_s)
-    return rows.astype(np.float32)
-
-
-def in_words(combine: Combine, per_tr: PerTr) -> str:
-    """What `to_trs` does, for the `source` of a space.
-
-    >>> in_words("mean", "mean"), in_words("sum", "mean")
-    ('mean per TR', 'sum per TR')
-    """
-    return "three-lobe Lanczos at the middle of each TR" if per_tr == "lanczos" else f"{combine} per TR"

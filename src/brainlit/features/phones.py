@@ -1,4 +1,8 @@
-"""What the labels of a phone tier stand for: pauses, classes of phones, and the 39 phones of ARPAbet."""
+"""What the labels of a phone tier stand for, and which phones, diphones and triphones get a column.
+
+Labels are pauses, classes of phones, and the 39 phones of ARPAbet; columns are counted once, over all stories of a data
+set.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.stories import Intervals
+from brainlit.stories.base import FloatArray
 
 PHONE_CLASSES = ("vowel", "stop", "fricative", "affricate", "nasal", "approximant")
 
@@ -20,6 +24,12 @@ ARPABET = (
     *("Z", "ZH"),
 )
 """The 39 phones of American English as the CMU pronouncing dictionary and its aligners write them, without stress."""
+
+_MAX_GAP_S = 0.005
+"""Phones that are further apart have a pause between them, also where the tier no longer holds its label."""
+
+
+# --- Labels ---
 
 _FOLDED = {
     **{"AX": "AH", "AXR": "ER", "IX": "IH", "UX": "UW", "DX": "D", "HV": "HH", "WH": "W"},
@@ -47,24 +57,8 @@ _ARPABET_CLASS = {phone: name for name, phones in _ARPABET.items() for phone in 
 _ESPEAK_CLASS = {phone: name for name, phones in _ESPEAK_CONSONANTS.items() for phone in phones.split()}
 _ESPEAK_VOWEL = re.compile(r"[aAeEiIoOuUV03@&]")
 _PAUSES = frozenset(
-    {
-        "",
-        "sil",
-        "sp",
-        "spn",
-        "pau",
-        "h#",
-        "epi",
-        "ns",
-        "br",
-        "lg",
-        "ls",
-        "cg",
-        "#",
-        "eps",
-        "sentence_start",
-        "sentence_end",
-    }
+    {"", "sil", "sp", "spn", "pau", "h#", "epi", "ns", "br", "lg", "ls", "cg", "#", "eps"}
+    | {"sentence_start", "sentence_end"}
 )
 
 
@@ -73,7 +67,7 @@ def is_pause(label: str) -> bool:
     return label.startswith("_") or label.strip("{}[]<> ").lower() in _PAUSES or label.lower() in _PAUSES
 
 
-def classify_phones(labels: Sequence[str]) -> npt.NDArray[np.float64]:
+def classify_phones(labels: Sequence[str]) -> FloatArray:
     """One row per label and one column per class of `PHONE_CLASSES`; a row is 0 for pauses and unknown labels.
 
     Labels are read as ARPAbet ('AH0', 'DH') when most of them are in it, and as espeak-ng mnemonics otherwise: 'D' is
@@ -158,14 +152,7 @@ def _espeak_class(label: str) -> str | None:
     return _ESPEAK_CLASS.get(bare.rstrip('#-^2:"!;'))
 
 
-# --- inventory
-# Which phones, diphones and triphones get a column: counted once, over all stories of a data set.
-
-
-FloatArray = npt.NDArray[np.float64]
-
-MAX_GAP_S = 0.005
-"""Phones that are further apart have a pause between them, also where the tier no longer holds its label."""
+# --- Inventory ---
 
 
 @dataclass(frozen=True)
@@ -251,8 +238,8 @@ def ngrams(phones: Intervals, names: Sequence[str | None], size: int) -> tuple[l
     """
     n_places = max(len(phones) - size + 1, 0)
     named = np.asarray([name is not None for name in names], dtype=bool)
-    follows = phones.start_s[1:] - phones.end_s[:-1] <= MAX_GAP_S
-    whole = np.ones(n_places, dtype=bool)
+    follows = phones.start_s[1:] - phones.end_s[:-1] <= _MAX_GAP_S
+    whole = np.ones(n_places, dtype=bool)  # runs that begin at each place: all phones named, no gap between them
     for shift in range(size):
         whole &= named[shift : shift + n_places]
     for shift in range(size - 1):

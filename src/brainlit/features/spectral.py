@@ -13,21 +13,19 @@ import numpy.typing as npt
 
 from brainlit.features.per_tr import PerTr, in_words, to_trs
 from brainlit.stories import FeatureSpace, Story
+from brainlit.stories.base import Float32Array, FloatArray
 from brainlit.timebase import TimeBase
 
-FloatArray = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
-
-FRAME_S = 0.025
+_FRAME_S = 0.025
 HOP_S = 0.010
 POWER_FLOOR = 1e-4
 """Added to power before the logarithm: about the noise of a recording 60 dB below full scale."""
 
-MAX_HZ = 8000.0
+_MAX_HZ = 8000.0
 """Top of the power spectrum: what sound at 16 kHz holds."""
 
-N_MFCC = 13
-N_MFCC_MELS = 40
+_N_MFCC = 13
+_N_MFCC_MELS = 40
 
 _FRAMES_PER_BLOCK = 6000
 _FRAMES = "25 ms Hann windows every 10 ms"
@@ -90,13 +88,13 @@ def mfcc(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     """
     from torchaudio.functional import create_dct
 
-    mel, times_s = mel_frames(story, N_MFCC_MELS)
-    frames = mel @ create_dct(N_MFCC, N_MFCC_MELS, norm="ortho").numpy()
+    mel, times_s = mel_frames(story, _N_MFCC_MELS)
+    frames = mel @ create_dct(_N_MFCC, _N_MFCC_MELS, norm="ortho").numpy()
     return FeatureSpace(
         name="mfcc",
         kind="low_level",
-        columns=tuple(f"mfcc_{k:02d}" for k in range(N_MFCC)),
-        source=f"DCT-II of log(1 + power / {POWER_FLOOR:g}) in {N_MFCC_MELS} mel bands, {_FRAMES},"
+        columns=tuple(f"mfcc_{k:02d}" for k in range(_N_MFCC)),
+        source=f"DCT-II of log(1 + power / {POWER_FLOOR:g}) in {_N_MFCC_MELS} mel bands, {_FRAMES},"
         f" {in_words('mean', per_tr)}",
         values=to_trs(frames, times_s, story.timebase, "mean", per_tr),
     )
@@ -124,7 +122,7 @@ def power_frames(story: Story) -> tuple[Float32Array, FloatArray]:
 
     rate_hz = story.timebase.sample_rate_hz
     window, hop = _frame_samples(rate_hz)
-    n_bands = int(min(MAX_HZ, rate_hz / 2) * _n_fft(rate_hz) / rate_hz)
+    n_bands = int(min(_MAX_HZ, rate_hz / 2) * _n_fft(rate_hz) / rate_hz)
     transform = torchaudio.transforms.Spectrogram(
         n_fft=_n_fft(rate_hz), win_length=window, hop_length=hop, power=2.0, center=False
     )
@@ -137,6 +135,7 @@ def envelope_frames(story: Story) -> tuple[FloatArray, FloatArray]:
     window, hop = _frame_samples(rate_hz)
     blocks = []
     for block in _blocks(story.audio, window, hop):
+        # Energy of a window as a difference of running sums; rounding may take silence a little below 0.
         energy = np.concatenate([[0.0], np.cumsum(np.square(block, dtype=np.float64))])
         firsts = np.arange(0, len(block) - window + 1, hop)
         blocks.append(np.sqrt(np.maximum(energy[firsts + window] - energy[firsts], 0) / window))
@@ -164,7 +163,9 @@ def _blocks(audio: npt.NDArray[np.int16], window: int, hop: int) -> Iterator[Flo
     n_frames = 1 + len(audio) // hop
     for first in range(0, n_frames, _FRAMES_PER_BLOCK):
         n_here = min(_FRAMES_PER_BLOCK, n_frames - first)
-        start = first * hop - window // 2
+        start = (
+            first * hop - window // 2
+        )  # frame k is centred on sample k x hop, so blocks overlap by a window less a hop
         stop = start + (n_here - 1) * hop + window
         inside = audio[max(start, 0) : max(stop, 0)]
         block = np.zeros(stop - start, dtype=np.float32)
@@ -174,7 +175,7 @@ def _blocks(audio: npt.NDArray[np.int16], window: int, hop: int) -> Iterator[Flo
 
 def _frame_samples(sample_rate_hz: int) -> tuple[int, int]:
     clock = TimeBase.regular(1, 1.0, sample_rate_hz=sample_rate_hz)
-    window, hop = clock.samples_at([FRAME_S, HOP_S])
+    window, hop = clock.samples_at([_FRAME_S, HOP_S])
     return int(window), int(hop)
 
 

@@ -24,15 +24,16 @@ from brainlit.store.schema import (
     checked_names,
 )
 from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
+from brainlit.stories.base import BoolArray
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 FINGERPRINT = "settings_fingerprint"
 Spaces = list[tuple[str, str, tuple[str, ...], str]]
 """Name, kind, columns and source of each feature space of a story."""
 Sources = Callable[[], Sequence[SourceFile]]
-MAX_SILENCE_S = 60.0
+_MAX_SILENCE_S = 60.0
 """Scanners run on after a story; longer than this, sound and clock are taken not to belong together."""
-REPEAT_VOXELS_PER_CHUNK = 1024
+_REPEAT_VOXELS_PER_CHUNK = 1024
 """Repeats are read for some voxels over all rows (ceilings), responses for some rows over all voxels."""
 
 
@@ -242,10 +243,11 @@ def _float32_bytes(responses: Responses) -> int:
     return 4 * responses.values.size * n_presentations
 
 
-def _write_rows(h5: Any, story: str, responses: Responses) -> npt.NDArray[np.bool_]:
+def _write_rows(h5: Any, story: str, responses: Responses) -> BoolArray:
     """Write responses and repeats; return which voxels are finite and not constant."""
     values = np.asarray(responses.values, dtype=np.float32)
     n_trs, n_voxels = values.shape
+    # A few rows of all voxels: training reads rows.
     chunk = (min(ROWS_PER_CHUNK, n_trs), n_voxels)
     finite = np.isfinite(values).all(axis=0)
     varying = values.max(axis=0) > values.min(axis=0)
@@ -260,7 +262,7 @@ def _write_rows(h5: Any, story: str, responses: Responses) -> npt.NDArray[np.boo
 def _write_repeats(h5: Any, story: str, repeats: Sequence[Any] | npt.NDArray[Any], shape: tuple[int, int]) -> None:
     """One presentation at a time: they may come from a file that is larger than memory."""
     n_trs, n_voxels = shape
-    chunk = (1, n_trs, min(REPEAT_VOXELS_PER_CHUNK, n_voxels))
+    chunk = (1, n_trs, min(_REPEAT_VOXELS_PER_CHUNK, n_voxels))
     dataset = h5["repeats"].create_dataset(story, (len(repeats), *shape), np.float32, chunks=chunk)
     for k in range(len(repeats)):
         values = np.asarray(repeats[k], dtype=np.float32)
@@ -289,7 +291,7 @@ def _check_audio(story: Story) -> None:
         )
     audio_s = len(story.audio) / clock.sample_rate_hz
     silent_s = float(clock.tr_starts_s[-1]) - audio_s
-    if silent_s > MAX_SILENCE_S:
+    if silent_s > _MAX_SILENCE_S:
         raise StoreError(
             f"the sound of story {story.name!r} lasts {audio_s:.2f} s, but its {clock.n_trs} TRs of {clock.tr_s} s end"
             f" at {clock.end_s:.2f} s: the last one starts {silent_s:.1f} s after the sound is over. Is the sound cut"

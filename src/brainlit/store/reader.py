@@ -26,6 +26,7 @@ from brainlit.store.schema import (
     unknown_name,
 )
 from brainlit.stories import FeatureKind, FeatureSpace, Intervals, Subject
+from brainlit.stories.base import BoolArray, Float32Array, IntArray
 from brainlit.timebase import TimeBase
 
 _MAX_OPEN_FILES = 128
@@ -203,17 +204,12 @@ class StoryStore:
                 _read_fully(file, out[start:stop], offset + out.itemsize * (start_sample + start))
         return slice(start, stop)
 
-    def audio_mask(self, story: str, start_sample: int, stop_sample: int) -> npt.NDArray[np.bool_]:
-        """True for the samples of start .. stop - 1 that the story has."""
-        samples = np.arange(start_sample, stop_sample)
-        return (samples >= 0) & (samples < self.n_samples(story))
-
     def feature_spaces(self, story: str) -> list[FeatureSpace]:
         """All feature spaces of a story with their values."""
         with self._reading(self._story(story)) as h5:
             return [_feature_space(name, dataset) for name, dataset in h5["features"].items()]
 
-    def band(self, story: str, kind: FeatureKind) -> npt.NDArray[np.float32]:
+    def band(self, story: str, kind: FeatureKind) -> Float32Array:
         """All spaces of one kind side by side, shape (n_trs, n_features); no columns if there is no such space."""
         names = [entry.name for entry in self.index.feature_spaces if entry.kind == kind]
         with self._reading(self._story(story)) as h5:
@@ -239,10 +235,10 @@ class StoryStore:
                 truth={key: _array(values) for key, values in h5["truth"].items()},
             )
 
-    def good_voxels(self, subject: str) -> npt.NDArray[np.bool_]:
+    def good_voxels(self, subject: str) -> BoolArray:
         """Voxels that are finite and not constant in every story the subject heard, shape (n_voxels,)."""
         with self._reading(self._subject(subject)) as h5:
-            return cast("npt.NDArray[np.bool_]", h5["good_voxels"][:])
+            return cast("BoolArray", h5["good_voxels"][:])
 
     def responses(
         self,
@@ -250,8 +246,8 @@ class StoryStore:
         story: str,
         start: int = 0,
         stop: int | None = None,
-        voxels: npt.NDArray[np.int64] | None = None,
-    ) -> npt.NDArray[np.float32] | None:
+        voxels: IntArray | None = None,
+    ) -> Float32Array | None:
         """Rows start .. stop - 1 of a subject's responses, shape (n_rows, n_voxels); None if the story was not heard.
 
         Parameters
@@ -276,12 +272,12 @@ class StoryStore:
             key = (entry.file, story)
             if key not in self._rows:
                 self._rows[key] = h5["responses"][story]
-            rows = cast("npt.NDArray[np.float32]", self._rows[key][start:last])
+            rows = cast("Float32Array", self._rows[key][start:last])
         return rows if voxels is None else rows[:, voxels]
 
     def repeats(
         self, subject: str, story: str, voxels: slice = slice(None), repeats: slice = slice(None)
-    ) -> npt.NDArray[np.float32] | None:
+    ) -> Float32Array | None:
         """The single presentations, shape (n_repeats, n_trs, n_voxels); None if the story was not heard repeatedly.
 
         Parameters
@@ -294,7 +290,7 @@ class StoryStore:
         if story not in entry.repeats:
             return None
         with self._reading(entry) as h5:
-            return cast("npt.NDArray[np.float32]", h5["repeats"][story][repeats, :, voxels])
+            return cast("Float32Array", h5["repeats"][story][repeats, :, voxels])
 
     # Files
 

@@ -1,8 +1,12 @@
-"""What a store's files are called and hold, and the errors that say what is wrong with one.
+"""What a store's files are called and hold, the files it was made from, and the errors that say what is wrong with one.
 
 A story file: `audio` (int16, contiguous), `words/` and perhaps `phones/` (`labels` as UTF-8 bytes, `start_s`,
 `duration_s`), `tr_starts_s`, `features/<space>` (float32). A subject file: `responses/<story>` (float32, one row is one
 read), `repeats/<story>`, `good_voxels`, and perhaps `vertices`, `coordinates_mm`, `regions/`, `truth/`.
+
+Source files are remembered by size, time and SHA-256, so that a changed one is noticed. A store opens again without
+reading them: where size and time of modification are as remembered, the content is taken to be. Sources that were
+deleted after the store was made are not missed.
 """
 
 from __future__ import annotations
@@ -19,99 +23,6 @@ from typing import Any
 from brainlit.files import sha256_of
 from brainlit.hints import did_you_mean
 from brainlit.stories import StorySource
-
-# --- sources
-# The files that a store was made from: remembered by size, time and SHA-256, so that a changed one is noticed.
-#
-# A store opens again without reading its sources: where size and time of modification are as remembered, the content is
-# taken to be. Sources that were deleted after the store was made are not missed.
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file that went into a store.
-
-    Parameters
-    ----------
-    file : str
-        Its name, with as many of its folders as tell it from the other sources of the same part.
-    n_bytes, mtime_ns : int
-    sha256 : str
-    """
-
-    file: str
-    n_bytes: int
-    mtime_ns: int
-    sha256: str
-
-
-def remember(files: Sequence[Path]) -> list[SourceFile]:
-    """Read and hash each file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If one is not there.
-    """
-    return [
-        SourceFile(label, stat.st_size, stat.st_mtime_ns, _sha256(path, stat.st_size, stat.st_mtime_ns))
-        for label, path in zip(labels_of(files), files, strict=True)
-        for stat in [path.stat()]
-    ]
-
-
-def labels_of(files: Sequence[Path]) -> list[str]:
-    """The name of each file, with as many of its folders as all names need to differ.
-
-    Labels stay the same when the whole data set moves to another folder.
-
-    >>> labels_of([Path("/data/a/x.wav"), Path("/data/b/x.wav"), Path("y.txt")])
-    ['a/x.wav', 'b/x.wav', 'y.txt']
-    """
-    parts = [path.absolute().parts for path in dict.fromkeys(files)]
-    depths = [1] * len(parts)
-    while True:
-        labels = ["/".join(part[-depth:]) for part, depth in zip(parts, depths, strict=True)]
-        doubled = [labels.count(label) > 1 for label in labels]
-        if not any(doubled):
-            return labels
-        depths = [depth + again for depth, again in zip(depths, doubled, strict=True)]
-
-
-def changed(files: Sequence[Path], remembered: Sequence[SourceFile]) -> tuple[str, str | None, str] | None:
-    """The first file that is not as it was: its label, remembered and present SHA-256; None if there is none.
-
-    A file that is no longer there counts as unchanged, one whose size and time agree is not read, one that was not
-    there when the store was made has no remembered SHA-256.
-    """
-    known = {source.file: source for source in remembered}
-    for label, path in zip(labels_of(files), files, strict=True):
-        if not path.is_file() or (label in known and is_as_remembered(path, known[label])):
-            continue
-        before, now = known[label].sha256 if label in known else None, sha256_of(path)
-        if before != now:
-            return label, before, now
-    return None
-
-
-def touched(files: Sequence[Path], remembered: Sequence[SourceFile]) -> bool:
-    """Whether size or time of a file that is there differ from what is remembered."""
-    known = {source.file: source for source in remembered}
-    labelled = zip(labels_of(files), files, strict=True)
-    return any(path.is_file() and not is_as_remembered(path, known[label]) for label, path in labelled)
-
-
-def is_as_remembered(path: Path, source: SourceFile) -> bool:
-    """Whether size and time of modification agree."""
-    stat = path.stat()
-    return (stat.st_size, stat.st_mtime_ns) == (source.n_bytes, source.mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _sha256(path: Path, n_bytes: int, mtime_ns: int) -> str:
-    """Hash of a file that many parts share (word vectors), read once per process while size and time stay."""
-    return sha256_of(path)
-
 
 SCHEMA_VERSION = 2
 INDEX_FILE = "store.json"
@@ -158,6 +69,9 @@ class StoreCorruptError(StoreError):
             f"{file} {problem}. Delete this file (if it is there) and build the store again with the same settings:"
             " only this file is made anew."
         )
+
+
+# --- The index ---
 
 
 @dataclass(frozen=True)
@@ -289,6 +203,9 @@ def read_index(path: Path) -> StoreIndex | None:
         raise StoreCorruptError(file, f"lacks or exceeds what a store index holds ({error})") from error
 
 
+# --- Settings and names ---
+
+
 def settings_of(source: StorySource, features: Mapping[str, Any]) -> dict[str, Any]:
     """Name and settings of the source, its list of stories and the choice of features, as plain JSON, keys sorted.
 
@@ -353,3 +270,92 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+# --- The files that a store was made from ---
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file that went into a store.
+
+    Parameters
+    ----------
+    file : str
+        Its name, with as many of its folders as tell it from the other sources of the same part.
+    n_bytes, mtime_ns : int
+    sha256 : str
+    """
+
+    file: str
+    n_bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+def remember(files: Sequence[Path]) -> list[SourceFile]:
+    """Read and hash each file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one is not there.
+    """
+    return [
+        SourceFile(label, stat.st_size, stat.st_mtime_ns, _sha256(path, stat.st_size, stat.st_mtime_ns))
+        for label, path in zip(labels_of(files), files, strict=True)
+        for stat in [path.stat()]
+    ]
+
+
+def labels_of(files: Sequence[Path]) -> list[str]:
+    """The name of each file, with as many of its folders as all names need to differ.
+
+    Labels stay the same when the whole data set moves to another folder.
+
+    >>> labels_of([Path("/data/a/x.wav"), Path("/data/b/x.wav"), Path("y.txt")])
+    ['a/x.wav', 'b/x.wav', 'y.txt']
+    """
+    parts = [path.absolute().parts for path in dict.fromkeys(files)]
+    depths = [1] * len(parts)
+    while True:
+        labels = ["/".join(part[-depth:]) for part, depth in zip(parts, depths, strict=True)]
+        doubled = [labels.count(label) > 1 for label in labels]
+        if not any(doubled):
+            return labels
+        depths = [depth + again for depth, again in zip(depths, doubled, strict=True)]
+
+
+def changed(files: Sequence[Path], remembered: Sequence[SourceFile]) -> tuple[str, str | None, str] | None:
+    """The first file that is not as it was: its label, remembered and present SHA-256; None if there is none.
+
+    A file that is no longer there counts as unchanged, one whose size and time agree is not read, one that was not
+    there when the store was made has no remembered SHA-256.
+    """
+    known = {source.file: source for source in remembered}
+    for label, path in zip(labels_of(files), files, strict=True):
+        if not path.is_file() or (label in known and _is_as_remembered(path, known[label])):
+            continue
+        before, now = known[label].sha256 if label in known else None, sha256_of(path)
+        if before != now:
+            return label, before, now
+    return None
+
+
+def touched(files: Sequence[Path], remembered: Sequence[SourceFile]) -> bool:
+    """Whether size or time of a file that is there differ from what is remembered."""
+    known = {source.file: source for source in remembered}
+    labelled = zip(labels_of(files), files, strict=True)
+    return any(path.is_file() and not _is_as_remembered(path, known[label]) for label, path in labelled)
+
+
+def _is_as_remembered(path: Path, source: SourceFile) -> bool:
+    """Whether size and time of modification agree."""
+    stat = path.stat()
+    return (stat.st_size, stat.st_mtime_ns) == (source.n_bytes, source.mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: Path, n_bytes: int, mtime_ns: int) -> str:
+    """Hash of a file that many parts share (word vectors), read once per process while size and time stay."""
+    return sha256_of(path)

@@ -22,6 +22,7 @@ from brainlit.stories.base import Intervals, Remote, Responses, SourceError, Sto
 from brainlit.stories.published import PublishedSource, chosen, existing
 from brainlit.stories.readers.audio import read_audio
 from brainlit.stories.readers.images import count_volumes
+from brainlit.stories.readers.tables import require_file
 from brainlit.stories.readers.transcripts import WORD_TIERS, read_intervals, read_word_table
 from brainlit.stories.readers.volumes import VolumeReader, check_pattern
 from brainlit.stories.regions.config import RegionConfig
@@ -231,8 +232,7 @@ class AliceSource(PublishedSource):
     def _read_words(self) -> Intervals:
         path = self.root / self._words
         if path.suffix.lower() == ".textgrid":
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} does not exist: the words of the story. Check 'words' and the root.")
+            require_file(path, "It holds the words of the story: check 'words' and the root.")
             return read_intervals(path, None, WORD_TIERS)
         return read_word_table(path, "Words", "Word Onset", "Word Offset", delimiter="\t")
 

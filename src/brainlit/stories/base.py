@@ -15,6 +15,7 @@ from brainlit.timebase import TimeBase
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 FeatureKind = Literal["low_level", "semantic"]

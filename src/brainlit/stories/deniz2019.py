@@ -31,10 +31,11 @@ from brainlit.stories.base import (
     Story,
     Subject,
 )
-from brainlit.stories.published import PublishedSource, chosen, require_known
+from brainlit.stories.published import PublishedSource, chosen, paths_below, require_known
 from brainlit.stories.readers.audio import read_audio
 from brainlit.stories.readers.cleaning import clean_series
 from brainlit.stories.readers.hdf5_rows import open_hdf5
+from brainlit.stories.readers.tables import require_file
 from brainlit.stories.readers.transcripts import NOT_WORDS, PHONE_TIERS, WORD_TIERS, read_intervals
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 from brainlit.timebase import TimeBase
@@ -172,7 +173,7 @@ class DenizSource(PublishedSource):
         n_voxels = self._shape(name, self._stories[0])[-1]
         if self._regions is not None:
             return Subject(name, n_voxels, read_subject_regions(self._regions, name, n_voxels, self.root))
-        return Subject(name, n_voxels, read_mapper_regions(self._mapper(name), n_voxels))
+        return Subject(name, n_voxels, _read_mapper_regions(self._mapper(name), n_voxels))
 
     def responses(self, subject: str, story: str) -> Responses | None:
         """Rows without the ten at each end, z-scored over the rest; the test story with its two presentations.
@@ -220,9 +221,8 @@ class DenizSource(PublishedSource):
         """The repository on GIN, file by file."""
         wanted = [path for name in self._stories for path in self.story_files(name)]
         wanted += [path for name in self._subjects for path in self.subject_files(name)]
-        paths = dict.fromkeys(p.relative_to(self.root).as_posix() for p in wanted if p.is_relative_to(self.root))
         url = "https://gin.g-node.org/denizenslab/narratives_reading_listening_fmri/raw/master"
-        return Remote(url, self.root, tuple(paths), "see LICENSE in the repository")
+        return Remote(url, self.root, paths_below(self.root, wanted), "see LICENSE in the repository")
 
     def _sound(self, story: str) -> Path:
         return self.root / "stimuli" / f"{self._dataset(story)}.wav"
@@ -248,14 +248,13 @@ class DenizSource(PublishedSource):
 
     def _tier(self, story: str, usual_tiers: Sequence[str]) -> Intervals:
         path = self._transcript(story)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist. Check root, and that stimuli/ was downloaded.")
+        require_file(path, "Check root, and that stimuli/ was downloaded.")
         return read_intervals(path, None, usual_tiers, NOT_WORDS | MARKS)
 
     def _shape(self, subject: str, story: str) -> tuple[int, ...]:
         """Shape of a story's responses, checked against its scan."""
         path, name = self._file(subject, story), self._dataset(story)
-        shape, others = hdf5_shape(path, name)
+        shape, others = _hdf5_shape(path, name)
         n_axes = 3 if story == TEST_STORY else 2
         if len(shape) != n_axes or shape[-2] != VOLUMES[story] or 0 in shape:
             fits = [title for title, n_trs in VOLUMES.items() if len(shape) == n_axes and shape[-2] == n_trs]
@@ -268,7 +267,7 @@ class DenizSource(PublishedSource):
 
     def _rows(self, subject: str, story: str, repeat: tuple[int, ...]) -> Float32Array:
         path, name = self._file(subject, story), self._dataset(story)
-        values = read_hdf5(path, name, (*repeat, slice(TRIMMED_TRS, VOLUMES[story] - TRIMMED_TRS)))
+        values = _read_hdf5(path, name, (*repeat, slice(TRIMMED_TRS, VOLUMES[story] - TRIMMED_TRS)))
         cleaned = clean_series(values, TR_S, self._high_pass_s)
         n_empty = int(np.isnan(cleaned[0]).sum())
         if n_empty:
@@ -276,7 +275,7 @@ class DenizSource(PublishedSource):
         return cleaned
 
 
-def hdf5_shape(path: Path, dataset: str) -> tuple[tuple[int, ...], list[str]]:
+def _hdf5_shape(path: Path, dataset: str) -> tuple[tuple[int, ...], list[str]]:
     """Shape of a dataset, and the names of all datasets of its file.
 
     Raises
@@ -293,13 +292,13 @@ def hdf5_shape(path: Path, dataset: str) -> tuple[tuple[int, ...], list[str]]:
         return tuple(int(n) for n in file[dataset].shape), names
 
 
-def read_hdf5(path: Path, dataset: str, index: tuple[int | slice, ...]) -> Float32Array:
+def _read_hdf5(path: Path, dataset: str, index: tuple[int | slice, ...]) -> Float32Array:
     """Part of a dataset of real numbers, as float32; the rest of the file is not read."""
     with open_hdf5(path) as file:
         return np.asarray(file[dataset].astype("float32")[index])
 
 
-def read_mapper_regions(path: Path, n_voxels: int) -> dict[str, BoolArray]:
+def _read_mapper_regions(path: Path, n_voxels: int) -> dict[str, BoolArray]:
     """Regions drawn by the authors: the datasets roi_mask_<name> of a subject's mapper, (n_voxels,) each.
 
     Raises

@@ -15,227 +15,24 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.hints import few
 from brainlit.stories import lebel2023_facts as known
-from brainlit.stories.base import ROLES, FloatArray, Intervals, Remote, Responses, SourceError, Story, Subject
-from brainlit.stories.lebel2023_facts import (
-    ARPABET,
-    CHOOSE_STORIES,
-    FIRST_VOLUME,
-    HEARD,
-    MEASURED_TR_S,
-    NO_STORY,
-    NOMINAL_TR_S,
-    NOT_WORDS,
-    PADDING_VOLUMES,
-    PAPER_SUBJECTS,
-    SIDECAR_TR_S,
-    SOUND_START_S,
-    STORIES_27,
-    STORIES_84,
-    SUBJECTS,
-    TEST_STORY,
-    TRIMMED_VOLUMES,
-    VOLUMES,
-)
-from brainlit.stories.published import PublishedSource, chosen, require_known
+from brainlit.stories.base import FloatArray, Intervals, Remote, Responses, SourceError, Story, Subject
+from brainlit.stories.published import PublishedSource, require_known
 from brainlit.stories.readers.audio import read_audio
 from brainlit.stories.readers.hdf5_rows import RepeatedRows, read_rows, read_shape
 from brainlit.stories.readers.images import read_mask
 from brainlit.stories.readers.scanner_log import read_scanner_log
+from brainlit.stories.readers.tables import require_file
 from brainlit.stories.readers.transcripts import PHONE_TIERS, WORD_TIERS, read_intervals
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 from brainlit.timebase import SAMPLE_RATE_HZ, TimeBase, fill_missed_triggers
-
-# --- clock
-# When each row of LeBel et al.'s responses happened: by the scanner's log, or by a nominal clock that meets it.
-
 
 log = logging.getLogger(__name__)
 
 Clock = Literal["logged", "nominal"]
 
-
-def n_rows(story: str) -> int:
-    """Rows of a story's responses: respdict.json less 20.
-
-    >>> n_rows("souls"), n_rows("wheretheressmoke")
-    (355, 291)
-    """
-    return VOLUMES[story] - TRIMMED_VOLUMES
-
-
-def story_clock(story: str, report: Path | None, tr_s: float) -> TimeBase:
-    """Start of each row in seconds of sound, from a log or, without one, at (10 + r) x tr_s - 10.023.
-
-    Raises
-    ------
-    ScannerLogError
-        If the log is damaged.
-    SourceError
-        If it has another number of volumes than the scanner made.
-    """
-    if report is None:
-        return TimeBase.regular(n_rows(story), tr_s, FIRST_VOLUME * tr_s - SOUND_START_S)
-    logged = read_scanner_log(report)
-    triggers_s, missed = fill_missed_triggers(logged.triggers_s, tr_s)
-    n_volumes = VOLUMES[story] - PADDING_VOLUMES
-    if len(triggers_s) != n_volumes:
-        raise SourceError(
-            f"{report}: {len(triggers_s)} triggers ({missed.size} of them filled in), but the scanner made {n_volumes}"
-            f" volumes of {story!r} (respdict.json counts {VOLUMES[story]}, of which {PADDING_VOLUMES} are padding)."
-            " Is it the log of another story? Fetch it again, or use clock: nominal."
-        )
-    if missed.size:
-        log.info("%s: the triggers of volumes %s were missed; filled in.", report, missed.tolist())
-    return TimeBase(triggers_s[FIRST_VOLUME : FIRST_VOLUME + n_rows(story)] - logged.sound_start_s, tr_s)
-
-
-def clock_in_words(stories: Sequence[str], logged: Sequence[str], clock: Clock, tr_s: float) -> str:
-    """Which clock was used for how many stories, and how the three repetition times differ."""
-    rest, drift_s = len(stories) - len(logged), 300 * abs(tr_s - MEASURED_TR_S)
-    why = "as asked for" if clock == "nominal" else "no log found"
-    by_log = f"the scanner's log for {len(logged)} of {len(stories)} stories; " if logged else ""
-    nominal = (
-        f"nominal for {rest} of {len(stories)} stories ({why}): row r starts at (10 + r) x {tr_s:g} - {SOUND_START_S} s"
-        " of sound; "
-    )
-    return (
-        f"{by_log}{nominal if rest else ''}tr_s is {tr_s:g} s; the scanner's logs say {MEASURED_TR_S} s, the BIDS"
-        f" side-cars {SIDECAR_TR_S} s; a clock of {tr_s:g} s is {drift_s:.2f} s off the logs after 300 volumes"
-    )
-
-
-def check_clock(tr_s: float, sound_lead_s: float) -> None:
-    """Refuse times that cannot be meant.
-
-    Raises
-    ------
-    SourceError
-        If tr_s is more than 0.1 s off the scanner's, or sound_lead_s is negative or beyond a minute.
-    """
-    if not abs(tr_s - NOMINAL_TR_S) <= 0.1:
-        raise SourceError(
-            f"tr_s is {tr_s}; volumes took {NOMINAL_TR_S} s by the logs, {SIDECAR_TR_S} s by the side-cars."
-        )
-    if not 0 <= sound_lead_s < 60:
-        raise SourceError(f"sound_lead_s is {sound_lead_s}; it is a number of seconds from 0 on, usually 0.")
-
-
-# --- choice
-# Which stories and subjects of LeBel et al. 2023 are asked for, and which tune, fit, choose and score.
-
-
-Split = Literal["paper", "held_out_ceiling", "disjoint"]
-
-GAP_TRS = 15
-"""Rows between the half of the test story that chooses and the half that is scored: 30 s, more than windows and
-delays reach over."""
-
-
-def chosen_subjects(subjects: Sequence[str] | None) -> tuple[str, ...]:
-    """The subjects asked for, the eight of the paper by default.
-
-    Raises
-    ------
-    SourceError
-        If there is none, or a name is unknown or doubled.
-    """
-    return PAPER_SUBJECTS if subjects is None else chosen("subject", subjects, SUBJECTS)
-
-
-def chosen_stories(stories: str | int | Sequence[str]) -> tuple[str, ...]:
-    """The stories asked for: '27', '84' or names.
-
-    Raises
-    ------
-    SourceError
-        If there is none, or a name is unknown or doubled.
-    """
-    if isinstance(stories, (str, int)):
-        sets = {"27": STORIES_27, "84": STORIES_84}
-        if str(stories) not in sets:
-            raise SourceError(f"stories is {stories!r}; say '27', '84' or a list of names.")
-        return sets[str(stories)]
-    if NO_STORY in stories:
-        raise SourceError(f"{NO_STORY!r} is a localiser and no story; leave it out of stories.")
-    return chosen("story", stories, STORIES_84)
-
-
-def roles_of(stories: Sequence[str], split: Split, subjects: Sequence[str]) -> dict[str, list[str]]:
-    """Roles of some stories under a split.
-
-    The paper (Moussa et al. 2025, arXiv 2410.09230) tunes and fits on 24 stories, chooses on two (its code names
-    stagefright; life is the only other story that it leaves out) and scores wheretheressmoke.
-
-    Raises
-    ------
-    SourceError
-        If a role is left empty, or a subject is known to have heard none of a role's stories.
-    """
-    rest = [story for story in stories if story not in (*CHOOSE_STORIES, TEST_STORY)]
-    choose = [story for story in CHOOSE_STORIES if story in stories]
-    score = [TEST_STORY] if TEST_STORY in stories else []
-    tune, fit = (rest[::2], rest[1::2]) if split == "disjoint" else (rest, rest)
-    if split == "held_out_ceiling" and score:
-        n_trs = VOLUMES[TEST_STORY] - TRIMMED_VOLUMES
-        half = (n_trs - GAP_TRS) // 2
-        choose = [*choose, f"{TEST_STORY}[0:{half}]"]
-        score = [f"{TEST_STORY}[{half + GAP_TRS}:{n_trs}]"]
-    roles = dict(zip(ROLES, (list(tune), list(fit), choose, score), strict=True))
-    _require_all(roles, split, subjects)
-    return roles
-
-
-def _require_all(roles: dict[str, list[str]], split: Split, subjects: Sequence[str]) -> None:
-    needs = {"choose": " or ".join(CHOOSE_STORIES), "score": TEST_STORY}
-    cures = {role: f"Add {needs.get(role, 'more stories')} to stories, or take '27'." for role in roles}
-    for role, spans in roles.items():
-        if not spans:
-            raise SourceError(f"the stories asked for leave no story to {role} under split {split!r}. {cures[role]}")
-    for subject in subjects:
-        heard = HEARD[subject]
-        for role, spans in roles.items():
-            if heard is not None and not any(span.partition("[")[0] in heard for span in spans):
-                raise SourceError(
-                    f"{subject} heard none of the stories that {role} ({', '.join(spans)}). {cures[role]}"
-                )
-
-
-# --- words
-# Words and phones of LeBel et al. 2023: TextGrids with a word and a phone tier, in ARPAbet with stress digits.
-
-
-def read_words_and_phones(path: Path) -> tuple[Intervals, Intervals]:
-    """Words and phones of a story without the marks for silence and noise; seconds of sound.
-
-    The tiers are called word and phone, in either case. Whether they are what they are called is seen from their
-    labels; they are not exchanged silently, for then something else in the file may be wrong too.
-
-    Raises
-    ------
-    SourceError
-        If the phone tier does not hold ARPAbet phones (the message says so if the word tier does).
-    TranscriptError, TextGridError
-        If a tier is missing or empty, or the file is damaged.
-    """
-    words = read_intervals(path, None, WORD_TIERS, NOT_WORDS)
-    phones = read_intervals(path, None, PHONE_TIERS, NOT_WORDS)
-    in_phones, in_words = _arpabet_share(phones.labels), _arpabet_share(words.labels)
-    if in_phones < 0.5:
-        swapped = in_words > 0.5
-        cure = "The two tiers have each other's name: exchange the names" if swapped else "Fetch the file again"
-        raise SourceError(
-            f"{path}: {in_phones:.0%} of the labels of the phone tier are ARPAbet phones, of the word tier"
-            f" {in_words:.0%}; the first is {phones.labels[0]!r}, in the word tier {words.labels[0]!r}. {cure}."
-        )
-    return words, phones
-
-
-def _arpabet_share(labels: Sequence[str]) -> float:
-    return sum(label.rstrip("012").upper() in ARPABET for label in labels) / len(labels)
-
-
-DOWNLOAD = "Fetch it with 'brainlit data download experiments/data/lebel2023.yaml', or correct the data set's root."
+_DOWNLOAD = "Fetch it with 'brainlit data download experiments/data/lebel2023.yaml', or correct the data set's root."
 
 
 class LebelSource(PublishedSource):
@@ -281,21 +78,21 @@ class LebelSource(PublishedSource):
         root: str,
         subjects: list[str] | None = None,
         stories: str | int | list[str] = "27",
-        split: Split = "paper",
+        split: known.Split = "paper",
         clock: Clock = "logged",
         tr_s: float = known.NOMINAL_TR_S,
         tr_reports: str | None = None,
         sound_lead_s: float = 0.0,
         regions: RegionConfig | None = None,
     ) -> None:
-        super().__init__(root, chosen_stories(stories), chosen_subjects(subjects))
+        super().__init__(root, known.chosen_stories(stories), known.chosen_subjects(subjects))
         self.tr_reports = None if tr_reports is None else Path(tr_reports)
         self.regions, self.clock, self.split = regions, clock, split
         self.tr_s, self.sound_lead_s = float(tr_s), float(sound_lead_s)
         require_known("clock", clock, get_args(Clock))
-        require_known("split", split, get_args(Split))
-        check_clock(self.tr_s, self.sound_lead_s)
-        self._roles = roles_of(self._stories, split, self._subjects)
+        require_known("split", split, get_args(known.Split))
+        _check_clock(self.tr_s, self.sound_lead_s)
+        self._roles = known.roles_of(self._stories, split, self._subjects)
 
     def settings(self) -> dict[str, Any]:
         """Stories, clock, cut and regions; neither folders nor subjects, and not the split, which no file shows."""
@@ -353,7 +150,7 @@ class LebelSource(PublishedSource):
         self._require_story(story)
         if self.clock == "logged" and self.tr_reports is not None and not self.tr_reports.is_dir():
             raise FileNotFoundError(f"{self.tr_reports} does not exist. Correct tr_reports, or leave it out.")
-        return story_clock(story, self._log_file(story), self.tr_s)
+        return _story_clock(story, self._log_file(story), self.tr_s)
 
     def subject(self, name: str) -> Subject:
         """Number of voxels, regions and voxel centres, after comparing the columns of all files.
@@ -370,7 +167,7 @@ class LebelSource(PublishedSource):
         published = known.N_VOXELS.get(name)
         if published is not None and n_voxels != published:
             log.warning("%s: %d voxels in the files; published are %d.", name, n_voxels, published)
-        regions = read_subject_regions(self.regions, name, n_voxels, self.root) if self.regions else {}
+        regions = read_subject_regions(self.regions, name, n_voxels, self.root)
         return Subject(name, n_voxels, regions, coordinates_mm=self._coordinates_mm(name, n_voxels))
 
     def responses(self, subject: str, story: str) -> Responses | None:
@@ -402,7 +199,7 @@ class LebelSource(PublishedSource):
         """Responses to the stories that the subject heard, pycortex's mask if it is there, and files of regions."""
         self._require_subject(name)
         mask = self._mask_file(name)
-        regions = region_files(self.regions, name, self.root) if self.regions else []
+        regions = region_files(self.regions, name, self.root)
         responses = [self._response_file(name, story) for story in self._heard(name)]
         return list(dict.fromkeys([*responses, *([mask] if mask.is_file() else []), *regions]))
 
@@ -413,9 +210,8 @@ class LebelSource(PublishedSource):
             heard = known.HEARD[subject]
             missing = [] if heard is None else [story for story in self._stories if story not in heard]
             if missing:
-                more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-                named = f"{', '.join(missing[:3])}{more}"
-                reasons[f"{subject}: {len(missing)} of {len(self._stories)} stories"] = f"no responses to {named}"
+                what = f"{subject}: {len(missing)} of {len(self._stories)} stories"
+                reasons[what] = f"no responses to {few(missing)}"
         return reasons
 
     def facts(self) -> dict[str, str]:
@@ -480,18 +276,18 @@ class LebelSource(PublishedSource):
         return [story for story in self._stories if self._response_file(subject, story).is_file()]
 
     def _audio(self, story: str) -> npt.NDArray[np.int16]:
-        return read_audio(_existing(self._sound_file(story)))[round(self.sound_lead_s * SAMPLE_RATE_HZ) :]
+        return read_audio(require_file(self._sound_file(story), _DOWNLOAD))[round(self.sound_lead_s * SAMPLE_RATE_HZ) :]
 
     def _words_and_phones(self, story: str) -> tuple[Intervals, Intervals]:
-        return read_words_and_phones(_existing(self._textgrid_file(story)))
+        return read_words_and_phones(require_file(self._textgrid_file(story), _DOWNLOAD))
 
     def _shape(self, subject: str, story: str) -> tuple[int, int]:
         """Rows and columns of a response file, once they fit the story."""
-        path = _existing(self._response_file(subject, story))
+        path = require_file(self._response_file(subject, story), _DOWNLOAD)
         shape = read_shape(path, "data")
-        if len(shape) != 2 or shape[0] != n_rows(story) or shape[1] == 0:
+        if len(shape) != 2 or shape[0] != known.n_rows(story) or shape[1] == 0:
             raise SourceError(
-                f"{path}: 'data' has shape {shape}, but {story!r} has {n_rows(story)} rows (respdict.json counts"
+                f"{path}: 'data' has shape {shape}, but {story!r} has {known.n_rows(story)} rows (respdict.json counts"
                 f" {known.VOLUMES[story]} volumes, {known.TRIMMED_VOLUMES} more) of one column per voxel. Is it the"
                 " file of another story, or of another preprocessing? Fetch it again."
             )
@@ -511,7 +307,7 @@ class LebelSource(PublishedSource):
         heard = self._heard(subject)
         if not heard:
             folder = self._response_file(subject, "x").parent
-            raise FileNotFoundError(f"{folder} holds none of the {len(self._stories)} stories asked for. {DOWNLOAD}")
+            raise FileNotFoundError(f"{folder} holds none of the {len(self._stories)} stories asked for. {_DOWNLOAD}")
         columns = {story: self._shape(subject, story)[1] for story in heard}
         first = heard[0]
         for story, n_voxels in columns.items():
@@ -538,7 +334,97 @@ class LebelSource(PublishedSource):
         return np.asarray(x_y_z @ affine[:3, :3].T + affine[:3, 3], dtype=np.float64)
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. {DOWNLOAD}")
-    return path
+# --- The clock ---
+
+
+def _story_clock(story: str, report: Path | None, tr_s: float) -> TimeBase:
+    """Start of each row in seconds of sound, from a log or, without one, at (10 + r) x tr_s - 10.023.
+
+    Raises
+    ------
+    ScannerLogError
+        If the log is damaged.
+    SourceError
+        If it has another number of volumes than the scanner made.
+    """
+    if report is None:
+        return TimeBase.regular(known.n_rows(story), tr_s, known.FIRST_VOLUME * tr_s - known.SOUND_START_S)
+    logged = read_scanner_log(report)
+    triggers_s, missed = fill_missed_triggers(logged.triggers_s, tr_s)
+    n_volumes = known.VOLUMES[story] - known.PADDING_VOLUMES
+    if len(triggers_s) != n_volumes:
+        raise SourceError(
+            f"{report}: {len(triggers_s)} triggers ({missed.size} of them filled in), but the scanner made {n_volumes}"
+            f" volumes of {story!r} (respdict.json counts {known.VOLUMES[story]}, of which"
+            f" {known.PADDING_VOLUMES} are padding). Is it the log of another story? Fetch it again, or use"
+            " clock: nominal."
+        )
+    if missed.size:
+        log.info("%s: the triggers of volumes %s were missed; filled in.", report, missed.tolist())
+    return TimeBase(
+        triggers_s[known.FIRST_VOLUME : known.FIRST_VOLUME + known.n_rows(story)] - logged.sound_start_s, tr_s
+    )
+
+
+def clock_in_words(stories: Sequence[str], logged: Sequence[str], clock: Clock, tr_s: float) -> str:
+    """Which clock was used for how many stories, and how the three repetition times differ."""
+    rest, drift_s = len(stories) - len(logged), 300 * abs(tr_s - known.MEASURED_TR_S)
+    why = "as asked for" if clock == "nominal" else "no log found"
+    by_log = f"the scanner's log for {len(logged)} of {len(stories)} stories; " if logged else ""
+    nominal = (
+        f"nominal for {rest} of {len(stories)} stories ({why}): row r starts at (10 + r) x {tr_s:g} -"
+        f" {known.SOUND_START_S} s of sound; "
+    )
+    return (
+        f"{by_log}{nominal if rest else ''}tr_s is {tr_s:g} s; the scanner's logs say {known.MEASURED_TR_S} s, the BIDS"
+        f" side-cars {known.SIDECAR_TR_S} s; a clock of {tr_s:g} s is {drift_s:.2f} s off the logs after 300 volumes"
+    )
+
+
+def _check_clock(tr_s: float, sound_lead_s: float) -> None:
+    """Refuse times that cannot be meant.
+
+    Raises
+    ------
+    SourceError
+        If tr_s is more than 0.1 s off the scanner's, or sound_lead_s is negative or beyond a minute.
+    """
+    if not abs(tr_s - known.NOMINAL_TR_S) <= 0.1:
+        raise SourceError(
+            f"tr_s is {tr_s}; volumes took {known.NOMINAL_TR_S} s by the logs, {known.SIDECAR_TR_S} s by the side-cars."
+        )
+    if not 0 <= sound_lead_s < 60:
+        raise SourceError(f"sound_lead_s is {sound_lead_s}; it is a number of seconds from 0 on, usually 0.")
+
+
+# --- Words and phones ---
+
+
+def read_words_and_phones(path: Path) -> tuple[Intervals, Intervals]:
+    """Words and phones of a story without the marks for silence and noise; seconds of sound.
+
+    The tiers are called word and phone, in either case. Whether they are what they are called is seen from their
+    labels; they are not exchanged silently, for then something else in the file may be wrong too.
+
+    Raises
+    ------
+    SourceError
+        If the phone tier does not hold ARPAbet phones (the message says so if the word tier does).
+    TranscriptError, TextGridError
+        If a tier is missing or empty, or the file is damaged.
+    """
+    words = read_intervals(path, None, WORD_TIERS, known.NOT_WORDS)
+    phones = read_intervals(path, None, PHONE_TIERS, known.NOT_WORDS)
+    in_phones, in_words = _arpabet_share(phones.labels), _arpabet_share(words.labels)
+    if in_phones < 0.5:
+        swapped = in_words > 0.5
+        cure = "The two tiers have each other's name: exchange the names" if swapped else "Fetch the file again"
+        raise SourceError(
+            f"{path}: {in_phones:.0%} of the labels of the phone tier are ARPAbet phones, of the word tier"
+            f" {in_words:.0%}; the first is {phones.labels[0]!r}, in the word tier {words.labels[0]!r}. {cure}."
+        )
+    return words, phones
+
+
+def _arpabet_share(labels: Sequence[str]) -> float:
+    return sum(label.rstrip("012").upper() in known.ARPABET for label in labels) / len(labels)

@@ -1,12 +1,16 @@
 """The Narratives collection (OpenNeuro ds002345): Nastase et al. (2021), doi:10.1038/s41597-021-01033-3.
 
-345 people hear one to seven of 27 stories each. What is read: sound, forced alignments by gentle, and the responses
-that the authors cleaned of confounds and drift, on the cortical surface fsaverage6. data/narratives.md says what is
-known about them, from which source, and what is assumed.
+345 people hear one to seven of 27 stories each. What is read: sound, forced alignments by gentle
+(https://github.com/strob/gentle), and the responses that the authors cleaned of confounds and drift, on the cortical
+surface fsaverage6. data/narratives.md says what is known about them, from which source, and what is assumed.
 
 The clock: row k of a scan is acquired from 1.5 k seconds on. The sound does not begin with the scan in all tasks; when
 it does is in the events of the data set (`Task.sound_start_s`). Where an events file lies beside the responses, it is
 compared.
+
+The tables below are copied as facts from the public metadata, so that nothing has to be downloaded to know them:
+`participants.tsv` of ds002345 (who heard what), `staging/compile_events.py` (when the sound began),
+`code/event_meta.json` (rows) and `code/scan_exclude.json` (exclusions) of https://github.com/snastase/narratives.
 """
 
 from __future__ import annotations
@@ -33,211 +37,18 @@ from brainlit.stories.base import (
     Subject,
     SubjectLeftOut,
 )
-from brainlit.stories.published import PublishedSource, chosen, require_known
+from brainlit.stories.published import PublishedSource, chosen, paths_below, require_known
 from brainlit.stories.readers.audio import read_audio
 from brainlit.stories.readers.cleaning import clean_series
 from brainlit.stories.readers.images import read_series
+from brainlit.stories.readers.tables import require_file
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 from brainlit.timebase import TimeBase
 
-# --- tables
-# Who heard what in the Narratives collection, when it began, and which runs its authors exclude.
-#
-# Copied as facts from the public metadata, so that nothing has to be downloaded to know them: `participants.tsv` of
-# ds002345 (who heard what), `staging/compile_events.py` (when the sound began), `code/event_meta.json` (rows) and
-# `code/scan_exclude.json` (exclusions) of https://github.com/snastase/narratives. data/narratives.md says what confirms
-# them.
-
+log = logging.getLogger(__name__)
 
 TR_S = 1.5
 """Of all scans: "all studies used a repetition time of 1.5 seconds" (Nastase et al. 2021)."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A story as the collection has it.
-
-    Parameters
-    ----------
-    task : str
-        The scan in which it was heard ('task-...' in file names); slumlord and reach share one.
-    sound : str
-        Name of its sound file and of its folder of gentle alignments.
-    sound_start_s : float
-        Seconds of scan at which the sound file begins: the first event of the scan that names the file.
-    onset_trs, duration_trs : int
-        Rows of the scan in which the story is told, without the music before it (`code/event_meta.json`).
-    heard_by : str
-        Numbers of the subjects.
-    role : str
-        Its role by default. Versions of one text have the same one.
-    """
-
-    task: str
-    sound: str
-    sound_start_s: float
-    onset_trs: int
-    duration_trs: int
-    heard_by: str
-    role: str
-
-
-_PNI = "127 265 267 272-315"
-_SHAPES = "49 58 95 115 127 181 186 190 191 200 201 206-253"
-_SHERLOCK = "75 146-180"
-_SLUMLORD = "16 84 106 111 132-145"
-_INTACT = "16 34 65 66 84 89 95 96 106 111 132-137 139-145 195 199 268 316-345"
-_MOUTH = "23 30 32 34 38 50 52 65 66 79 81 83-111"
-
-TASKS = {
-    "21styear": Task("21styear", "21styear", 0.0, 14, 2225, "75 131 190 201 235 244 249 254-271", "tune"),
-    "black": Task("black", "black", 12.0, 8, 533, _PNI, "fit"),
-    "bronx": Task("bronx", "bronx", 12.0, 8, 357, _PNI, "score"),
-    "forgot": Task("forgot", "forgot", 12.0, 8, 558, _PNI, "tune"),
-    "lucy": Task("lucy", "lucy", 2.0, 1, 361, "22 26 41 52 53 55 56 58-61 65 66 69 73 74", "score"),
-    "merlin": Task("merlin", "merlin", 4.5, 22, 591, _SHERLOCK, "tune"),
-    "milkywayoriginal": Task("milkyway", "milkywayoriginal", 0.0, 14, 269,
-                             "34 81 83 91 93 95 96 99-101 104-106 108 111-114", "fit"),
-    "milkywaysynonyms": Task("milkyway", "milkywaysynonyms", 0.0, 14, 269, "115-131", "fit"),
-    "milkywayvodka": Task("milkyway", "milkywayvodka", 0.0, 14, 269,
-                          "23 30 32 38 52 79 86-90 97 98 102 103 107 109 110", "fit"),
-    "notthefallintact": Task("notthefallintact", "notthefallintact", 4.5, 20, 365, _INTACT, "score"),
-    "pieman": Task("pieman", "pieman", 0.0, 10, 281, "1-82", "choose"),
-    "piemanpni": Task("piemanpni", "piemanpni", 12.0, 8, 267, _PNI, "choose"),
-    "prettymouth": Task("prettymouth", "prettymouth", 0.0, 14, 451, _MOUTH, "tune"),
-    "reach": Task("slumlordreach", "slumlordreach", 4.5, 646, 550, _SLUMLORD, "fit"),
-    "shapesphysical": Task("shapesphysical", "shapesphysical", 4.5, 33, 270, _SHAPES, "fit"),
-    "shapessocial": Task("shapessocial", "shapessocial", 4.5, 33, 272, _SHAPES, "tune"),
-    "sherlock": Task("sherlock", "sherlock", 4.5, 22, 701, _SHERLOCK, "fit"),
-    "slumlord": Task("slumlordreach", "slumlordreach", 4.5, 20, 602, _SLUMLORD, "tune"),
-    "tunnel": Task("tunnel", "tunnel", 3.0, 2, 1023,
-                   "1 4 5 13 22 25 26 41 52 53 55-66 69", "tune"),
-}  # fmt: skip
-
-SAME_FORTY_SEVEN = ("black", "bronx", "forgot", "piemanpni")
-"""The largest set of stories that the same people heard: 43 minutes, 47 people."""
-
-NOT_OFFERED = {
-    "schema": "its runs mix films with stories, in an order that differs from subject to subject; the collection's own"
-    " code/event_meta.json leaves it out too",
-    "notthefalllongscram": "scrambled version; its words are not aligned (no folder below stimuli/gentle)",
-    "notthefallshortscram": "scrambled version; its words are not aligned (no folder below stimuli/gentle)",
-}
-
-TWO_RUNS = {"pieman": "1-6 8 10-16"}
-"""Subjects who heard a story in two runs, 'run-1' and 'run-2'."""
-
-EXCLUDED = {
-    "lucy": ("sub-053", "sub-065"),
-    "merlin": ("sub-158",),
-    "milkyway": ("sub-038", "sub-105", "sub-123"),
-    "notthefallintact": ("sub-317", "sub-335"),
-    "pieman": ("sub-001 run-1", "sub-001 run-2", "sub-013 run-2", "sub-014 run-2", "sub-021", "sub-022", "sub-038",
-               "sub-056", "sub-068", "sub-069"),
-    "prettymouth": ("sub-038", "sub-105"),
-    "shapessocial": ("sub-238",),
-    "slumlordreach": ("sub-139",),
-    "tunnel": ("sub-004", "sub-013"),
-}  # fmt: skip
-"""Runs that the authors exclude: wrong number of volumes, did not comply, or no response to the sound."""
-
-
-def numbers(text: str) -> list[int]:
-    """Numbers and ranges of numbers, ends included.
-
-    >>> numbers("1 4-6")
-    [1, 4, 5, 6]
-    """
-    ends = [part.split("-") for part in text.split()]
-    return [k for one in ends for k in range(int(one[0]), int(one[-1]) + 1)]
-
-
-def listeners(story: str) -> list[str]:
-    """Everyone who heard a story, as 'sub-001'."""
-    return [f"sub-{k:03d}" for k in numbers(TASKS[story].heard_by)]
-
-
-def runs(subject: str, story: str) -> list[str]:
-    """File name stems of a subject's runs of a story, 'sub-002_task-pieman_run-1', excluded ones left out."""
-    return [stem for stem in all_runs(subject, story) if stem not in excluded_runs(TASKS[story].task)]
-
-
-def all_runs(subject: str, story: str) -> list[str]:
-    """As `runs`, with the excluded ones."""
-    if subject not in listeners(story):
-        return []
-    task = TASKS[story].task
-    two = subject in [f"sub-{k:03d}" for k in numbers(TWO_RUNS.get(task, ""))]
-    return [f"{subject}_task-{task}{run}" for run in (("_run-1", "_run-2") if two else ("",))]
-
-
-def excluded_runs(task: str) -> list[str]:
-    """File name stems of the runs of a task that the authors exclude."""
-    said = [one.split() for one in EXCLUDED.get(task, ())]
-    return ["_".join([one[0], f"task-{task}", *one[1:]]) for one in said]
-
-
-# --- gentle
-# Words and phones of a sound, as gentle aligned them (https://github.com/strob/gentle).
-
-
-def read_gentle(path: Path) -> tuple[Intervals, Intervals]:
-    """Words and phones of an `align.json`; times in seconds of the sound.
-
-    Words that were not found in the sound have no times and are dropped. Phones come as ARPAbet without stress
-    ('ah_I' is 'AH'); a word that is not in gentle's dictionary has the phone 'oov', which is dropped.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    SourceError
-        If it is no alignment, or no word was found.
-    """
-    said = read_json(path)
-    try:
-        found = sorted((one for one in said["words"] if one["case"] == "success"), key=lambda one: float(one["start"]))
-        words = _intervals([(str(one["word"]), float(one["start"]), float(one["end"])) for one in found])
-        phones = _intervals(sorted((phone for one in found for phone in _phones(one)), key=lambda phone: phone[1]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise SourceError(
-            f"{path} is no alignment by gentle: {type(error).__name__}: {error}. Each of 'words' needs a 'case', and"
-            " if that is 'success', word, start, end and phones."
-        ) from error
-    if not len(words):
-        raise SourceError(f"{path}: no word has a time. Fetch it again.")
-    return words, phones
-
-
-def _phones(word: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """Label, start and end of each phone: they follow each other from the start of the word."""
-    ends_s = float(word["start"]) + np.cumsum([0.0, *(float(one["duration"]) for one in word["phones"])])
-    labels = [str(one["phone"]).split("_")[0].upper() for one in word["phones"]]
-    spans = zip(labels, ends_s[:-1].tolist(), ends_s[1:].tolist(), strict=True)
-    return [span for span in spans if span[0] not in ("OOV", "SIL")]
-
-
-def _intervals(spans: Sequence[tuple[str, float, float]]) -> Intervals:
-    start_s, end_s = (np.array([span[k] for span in spans], dtype=np.float64) for k in (1, 2))
-    if not (np.isfinite(start_s).all() and np.isfinite(end_s).all()):
-        raise ValueError("a time is not finite")
-    return Intervals(tuple(span[0] for span in spans), start_s, end_s - start_s)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; a missing or damaged file is an error that names it."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Check root, and that the story was downloaded.")
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SourceError(f"{path} is no JSON: {error}. Was it cut off while copying? Fetch it again.") from error
-    if not isinstance(said, dict):
-        raise SourceError(f"{path} holds a {type(said).__name__}; need an object. Fetch it again.")
-    return said
-
-
-log = logging.getLogger(__name__)
 
 VERTICES = {"fsaverage5": 10242, "fsaverage6": 40962}
 """Vertices per hemisphere. Those of fsaverage5 are the first ones of fsaverage6."""
@@ -254,7 +65,7 @@ class NarrativesSource(PublishedSource):
     root : str
         Folder that mirrors the collection, with `stimuli/` and `derivatives/`.
     stories : list of str, optional
-        Names as in `narratives_tables.TASKS`. None takes the four that the same 47 people heard.
+        Names as in `TASKS`. None takes the four that the same 47 people heard.
     subjects : list of str, optional
         'sub-001' and so on. None takes everyone who heard at least one of the stories in a run that is not excluded.
     space : 'fsaverage5' or 'fsaverage6'
@@ -283,7 +94,7 @@ class NarrativesSource(PublishedSource):
         regions: RegionConfig | None = None,
     ) -> None:
         wanted = _chosen_stories(stories)
-        everyone = _heard_by_anyone(wanted)
+        everyone = sorted({subject for name in wanted for subject in listeners(name)})
         usable = [name for name in everyone if any(runs(name, story) for story in wanted)]
         listener = f"listener of {', '.join(wanted)} called"
         super().__init__(root, wanted, usable if subjects is None else chosen(listener, subjects, everyone))
@@ -311,10 +122,8 @@ class NarrativesSource(PublishedSource):
 
         Raises
         ------
-        FileNotFoundError
-            If the sound or the alignment is missing.
-        SourceError
-            If the sound ends before the story does, or the alignment cannot be read.
+        FileNotFoundError, SourceError
+            If sound or alignment are missing or damaged, or the sound ends before the story does.
         """
         task = self._task(name)
         audio, timebase = read_audio(self._sound(task)), self._timebase(name)
@@ -344,7 +153,7 @@ class NarrativesSource(PublishedSource):
         if not any(runs(name, story) for story in self._stories):
             raise SubjectLeftOut(f"{name}: the authors exclude every run of {', '.join(self._stories)}.")
         n_voxels = 2 * VERTICES[self._space]
-        regions = {} if self._regions is None else read_subject_regions(self._regions, name, n_voxels, self.root)
+        regions = read_subject_regions(self._regions, name, n_voxels, self.root)
         on_fsaverage5 = self._space == "fsaverage5"
         return Subject(name, n_voxels, regions, np.arange(n_voxels, dtype=np.int64) if on_fsaverage5 else None)
 
@@ -353,10 +162,8 @@ class NarrativesSource(PublishedSource):
 
         Raises
         ------
-        FileNotFoundError
-            If a file of a run is missing.
-        SourceError
-            If a run is on another surface, is shorter than the story, or its events disagree with the clock.
+        FileNotFoundError, SourceError
+            If a file is missing, on another surface, shorter than the story, or its events disagree with the clock.
         """
         self._require_subject(subject)
         repeats = [self._run(subject, story, stem) for stem in runs(subject, story)]
@@ -373,14 +180,14 @@ class NarrativesSource(PublishedSource):
     def subject_files(self, name: str) -> Sequence[Path]:
         """Both hemispheres of every run that is used, and the files of the regions."""
         stems = dict.fromkeys(stem for story in self._stories for stem in runs(name, story))
-        regions = [] if self._regions is None else region_files(self._regions, name, self.root)
+        regions = region_files(self._regions, name, self.root)
         return [*(path for stem in stems for path in self._hemispheres(name, stem)), *regions]
 
     def left_out(self) -> dict[str, str]:
         """Tasks that are not offered, and the excluded runs of the stories and subjects that were asked for."""
-        tasks = dict.fromkeys(TASKS[name].task for name in self._stories)
-        heard = {stem for name in self._stories for subject in self._asked for stem in all_runs(subject, name)}
+        heard = {stem for name in self._stories for subject in self._asked for stem in _all_runs(subject, name)}
         reason = "excluded by the authors (code/scan_exclude.json of the collection)"
+        tasks = dict.fromkeys(TASKS[name].task for name in self._stories)
         return {**NOT_OFFERED, **{stem: reason for task in tasks for stem in excluded_runs(task) if stem in heard}}
 
     def facts(self) -> dict[str, str]:
@@ -392,8 +199,7 @@ class NarrativesSource(PublishedSource):
             + (", for lucy to about one TR only" if "lucy" in self._stories else ""),
             "preprocessing": f"fMRIPrep, {smoothed}six motion parameters, ten aCompCor components, cosines (128 s) and"
             f" a quadratic trend regressed out by the authors ({self._derivative}); z-scored per story here",
-            "surface": f"{self._space}"
-            + (", every vertex of it that fsaverage6 shares" if self._space != PUBLISHED_SPACE else ""),
+            "surface": self._space + (", every vertex of it that fsaverage6 shares" * (self._space != PUBLISHED_SPACE)),
             **self._groups(),
             "licence": "CC0; the sound is for non-commercial research only (stimuli/README)",
             "citation": "Nastase et al. (2021), Scientific Data 8, 250, doi:10.1038/s41597-021-01033-3",
@@ -406,8 +212,8 @@ class NarrativesSource(PublishedSource):
         """
         wanted = [path for name in self._stories for path in self.story_files(name)[:2]]
         wanted += [path for name in self._subjects for path in self.subject_files(name)]
-        paths = dict.fromkeys(p.relative_to(self.root).as_posix() for p in wanted if p.is_relative_to(self.root))
-        return Remote("s3://fcp-indi/data/Projects/narratives", self.root, tuple(paths), "CC0; sound for research only")
+        paths = paths_below(self.root, wanted)
+        return Remote("s3://fcp-indi/data/Projects/narratives", self.root, paths, "CC0; sound for research only")
 
     def _groups(self) -> dict[str, str]:
         """Listeners of one story who did not come to it alike; they are not kept apart."""
@@ -500,8 +306,7 @@ class NarrativesSource(PublishedSource):
 def _within(intervals: Intervals, timebase: TimeBase) -> Intervals:
     """Those that overlap the rows: the sound of slumlord is that of reach too, and some words lie in the music."""
     kept = np.flatnonzero((intervals.end_s > timebase.tr_starts_s[0]) & (intervals.start_s < timebase.end_s))
-    labels = tuple(intervals.labels[k] for k in kept)
-    return Intervals(labels, intervals.start_s[kept], intervals.duration_s[kept])
+    return Intervals(tuple(intervals.labels[k] for k in kept), intervals.start_s[kept], intervals.duration_s[kept])
 
 
 def _chosen_stories(stories: list[str] | None) -> tuple[str, ...]:
@@ -512,5 +317,184 @@ def _chosen_stories(stories: list[str] | None) -> tuple[str, ...]:
     return SAME_FORTY_SEVEN if stories is None else tuple(dict.fromkeys(stories))
 
 
-def _heard_by_anyone(stories: Sequence[str]) -> list[str]:
-    return sorted({subject for name in stories for subject in listeners(name)})
+# --- Who heard what, when it began, and which runs the authors exclude ---
+
+
+@dataclass(frozen=True)
+class Task:
+    """A story as the collection has it.
+
+    Parameters
+    ----------
+    task : str
+        The scan in which it was heard ('task-...' in file names); slumlord and reach share one.
+    sound : str
+        Name of its sound file and of its folder of gentle alignments.
+    sound_start_s : float
+        Seconds of scan at which the sound file begins: the first event of the scan that names the file.
+    onset_trs, duration_trs : int
+        Rows of the scan in which the story is told, without the music before it (`code/event_meta.json`).
+    heard_by : str
+        Numbers of the subjects.
+    role : str
+        Its role by default. Versions of one text have the same one.
+    """
+
+    task: str
+    sound: str
+    sound_start_s: float
+    onset_trs: int
+    duration_trs: int
+    heard_by: str
+    role: str
+
+
+_PNI = "127 265 267 272-315"
+_SHAPES = "49 58 95 115 127 181 186 190 191 200 201 206-253"
+_SHERLOCK = "75 146-180"
+_SLUMLORD = "16 84 106 111 132-145"
+_INTACT = "16 34 65 66 84 89 95 96 106 111 132-137 139-145 195 199 268 316-345"
+_MOUTH = "23 30 32 34 38 50 52 65 66 79 81 83-111"
+
+TASKS = {
+    "21styear": Task("21styear", "21styear", 0.0, 14, 2225, "75 131 190 201 235 244 249 254-271", "tune"),
+    "black": Task("black", "black", 12.0, 8, 533, _PNI, "fit"),
+    "bronx": Task("bronx", "bronx", 12.0, 8, 357, _PNI, "score"),
+    "forgot": Task("forgot", "forgot", 12.0, 8, 558, _PNI, "tune"),
+    "lucy": Task("lucy", "lucy", 2.0, 1, 361, "22 26 41 52 53 55 56 58-61 65 66 69 73 74", "score"),
+    "merlin": Task("merlin", "merlin", 4.5, 22, 591, _SHERLOCK, "tune"),
+    "milkywayoriginal": Task("milkyway", "milkywayoriginal", 0.0, 14, 269,
+                             "34 81 83 91 93 95 96 99-101 104-106 108 111-114", "fit"),
+    "milkywaysynonyms": Task("milkyway", "milkywaysynonyms", 0.0, 14, 269, "115-131", "fit"),
+    "milkywayvodka": Task("milkyway", "milkywayvodka", 0.0, 14, 269,
+                          "23 30 32 38 52 79 86-90 97 98 102 103 107 109 110", "fit"),
+    "notthefallintact": Task("notthefallintact", "notthefallintact", 4.5, 20, 365, _INTACT, "score"),
+    "pieman": Task("pieman", "pieman", 0.0, 10, 281, "1-82", "choose"),
+    "piemanpni": Task("piemanpni", "piemanpni", 12.0, 8, 267, _PNI, "choose"),
+    "prettymouth": Task("prettymouth", "prettymouth", 0.0, 14, 451, _MOUTH, "tune"),
+    "reach": Task("slumlordreach", "slumlordreach", 4.5, 646, 550, _SLUMLORD, "fit"),
+    "shapesphysical": Task("shapesphysical", "shapesphysical", 4.5, 33, 270, _SHAPES, "fit"),
+    "shapessocial": Task("shapessocial", "shapessocial", 4.5, 33, 272, _SHAPES, "tune"),
+    "sherlock": Task("sherlock", "sherlock", 4.5, 22, 701, _SHERLOCK, "fit"),
+    "slumlord": Task("slumlordreach", "slumlordreach", 4.5, 20, 602, _SLUMLORD, "tune"),
+    "tunnel": Task("tunnel", "tunnel", 3.0, 2, 1023,
+                   "1 4 5 13 22 25 26 41 52 53 55-66 69", "tune"),
+}  # fmt: skip
+
+SAME_FORTY_SEVEN = ("black", "bronx", "forgot", "piemanpni")
+"""The largest set of stories that the same people heard: 43 minutes, 47 people."""
+
+NOT_OFFERED = {
+    "schema": "its runs mix films with stories, in an order that differs from subject to subject; the collection's own"
+    " code/event_meta.json leaves it out too",
+    "notthefalllongscram": "scrambled version; its words are not aligned (no folder below stimuli/gentle)",
+    "notthefallshortscram": "scrambled version; its words are not aligned (no folder below stimuli/gentle)",
+}
+
+TWO_RUNS = {"pieman": "1-6 8 10-16"}
+"""Subjects who heard a story in two runs, 'run-1' and 'run-2'."""
+
+EXCLUDED = {
+    "lucy": ("sub-053", "sub-065"),
+    "merlin": ("sub-158",),
+    "milkyway": ("sub-038", "sub-105", "sub-123"),
+    "notthefallintact": ("sub-317", "sub-335"),
+    "pieman": ("sub-001 run-1", "sub-001 run-2", "sub-013 run-2", "sub-014 run-2", "sub-021", "sub-022", "sub-038",
+               "sub-056", "sub-068", "sub-069"),
+    "prettymouth": ("sub-038", "sub-105"),
+    "shapessocial": ("sub-238",),
+    "slumlordreach": ("sub-139",),
+    "tunnel": ("sub-004", "sub-013"),
+}  # fmt: skip
+"""Runs that the authors exclude: wrong number of volumes, did not comply, or no response to the sound."""
+
+
+def _numbers(text: str) -> list[int]:
+    """Numbers and ranges of numbers, ends included.
+
+    >>> _numbers("1 4-6")
+    [1, 4, 5, 6]
+    """
+    ends = [part.split("-") for part in text.split()]
+    return [k for one in ends for k in range(int(one[0]), int(one[-1]) + 1)]
+
+
+def listeners(story: str) -> list[str]:
+    """Everyone who heard a story, as 'sub-001'."""
+    return [f"sub-{k:03d}" for k in _numbers(TASKS[story].heard_by)]
+
+
+def runs(subject: str, story: str) -> list[str]:
+    """File name stems of a subject's runs of a story, 'sub-002_task-pieman_run-1', excluded ones left out."""
+    return [stem for stem in _all_runs(subject, story) if stem not in excluded_runs(TASKS[story].task)]
+
+
+def _all_runs(subject: str, story: str) -> list[str]:
+    """As `runs`, with the excluded ones."""
+    if subject not in listeners(story):
+        return []
+    task = TASKS[story].task
+    two = subject in [f"sub-{k:03d}" for k in _numbers(TWO_RUNS.get(task, ""))]
+    return [f"{subject}_task-{task}{run}" for run in (("_run-1", "_run-2") if two else ("",))]
+
+
+def excluded_runs(task: str) -> list[str]:
+    """File name stems of the runs of a task that the authors exclude."""
+    said = [one.split() for one in EXCLUDED.get(task, ())]
+    return ["_".join([one[0], f"task-{task}", *one[1:]]) for one in said]
+
+
+# --- Words and phones ---
+
+
+def read_gentle(path: Path) -> tuple[Intervals, Intervals]:
+    """Words and phones of an `align.json`; times in seconds of the sound.
+
+    Words that were not found in the sound have no times and are dropped. Phones come as ARPAbet without stress
+    ('ah_I' is 'AH'); a word that is not in gentle's dictionary has the phone 'oov', which is dropped.
+
+    Raises
+    ------
+    FileNotFoundError, SourceError
+        If there is no such file, it is no alignment, or no word was found.
+    """
+    said = read_json(path)
+    try:
+        found = sorted((one for one in said["words"] if one["case"] == "success"), key=lambda one: float(one["start"]))
+        words = _intervals([(str(one["word"]), float(one["start"]), float(one["end"])) for one in found])
+        phones = _intervals(sorted((phone for one in found for phone in _phones(one)), key=lambda phone: phone[1]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"{path} is no alignment by gentle: {type(error).__name__}: {error}. Each of 'words' needs a 'case', and"
+            " if that is 'success', word, start, end and phones."
+        ) from error
+    if not len(words):
+        raise SourceError(f"{path}: no word has a time. Fetch it again.")
+    return words, phones
+
+
+def _phones(word: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """Label, start and end of each phone: they follow each other from the start of the word."""
+    ends_s = float(word["start"]) + np.cumsum([0.0, *(float(one["duration"]) for one in word["phones"])])
+    labels = [str(one["phone"]).split("_")[0].upper() for one in word["phones"]]
+    spans = zip(labels, ends_s[:-1].tolist(), ends_s[1:].tolist(), strict=True)
+    return [span for span in spans if span[0] not in ("OOV", "SIL")]
+
+
+def _intervals(spans: Sequence[tuple[str, float, float]]) -> Intervals:
+    start_s, end_s = (np.array([span[k] for span in spans], dtype=np.float64) for k in (1, 2))
+    if not (np.isfinite(start_s).all() and np.isfinite(end_s).all()):
+        raise ValueError("a time is not finite")
+    return Intervals(tuple(span[0] for span in spans), start_s, end_s - start_s)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; a missing or damaged file is an error that names it."""
+    require_file(path, "Check root, and that the story was downloaded.")
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SourceError(f"{path} is no JSON: {error}. Was it cut off while copying? Fetch it again.") from error
+    if not isinstance(said, dict):
+        raise SourceError(f"{path} holds a {type(said).__name__}; need an object. Fetch it again.")
+    return said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from brainlit.hints import did_you_mean
@@ -81,3 +81,8 @@ def existing(path: Path, what: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: {what}. Download it, or check the root.")
     return path
+
+
+def paths_below(root: Path, files: Iterable[Path]) -> tuple[str, ...]:
+    """Files as `Remote.paths`: relative to the root, each once; what lies elsewhere is not published there."""
+    return tuple(dict.fromkeys(file.relative_to(root).as_posix() for file in files if file.is_relative_to(root)))

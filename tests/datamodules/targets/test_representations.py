@@ -191,7 +191,8 @@ def test_speech_features_are_pooled_from_evaluation_windows(toy_store: StoryStor
         audio = torch.zeros(1, 20 * 16_000, dtype=torch.int16)
         start = first * 32_000 - 4 * 16_000
         audio[0] = torch.from_numpy(toy_store.audio("toy1", start, start + 20 * 16_000))
-        mask = torch.from_numpy(toy_store.audio_mask("toy1", start, start + 20 * 16_000))[None]
+        samples = torch.arange(start, start + 20 * 16_000)[None]
+        mask = (samples >= 0) & (samples < toy_store.n_samples("toy1"))
         with torch.no_grad():
             encoded = backbone.encode(audio, mask)
             edges = torch.arange(11).float()[None] * 2

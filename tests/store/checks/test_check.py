@@ -28,7 +28,7 @@ from brainlit.store import (
     findings_text,
 )
 from brainlit.store.checks.findings import KINDS
-from brainlit.store.checks.subjects import fingerprint, same_recording, scan_responses
+from brainlit.store.checks.subjects import same_recording, scan_responses, unit_columns
 from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
 from brainlit.timebase import TimeBase
 from tests.toy import WORDS, ToySource
@@ -264,45 +264,6 @@ def test_stories_too_short_for_a_lag_are_said(tmp_path: Path) -> None:
     assert finding.message == "stories are too short to try lags over 40 s."
 
 
-@pytest.mark.parametrize("shift_trs", [-4, 4])
-def test_one_story_that_is_off_is_found_among_good_ones(tmp_path: Path, shift_trs: int) -> None:
-    class OneMoved(ToySource):
-        def responses(self, subject: str, story: str) -> Responses | None:
-            given = super().responses(subject, story)
-            if given is None or story != "toy2":
-                return given
-            return Responses(np.roll(given.values, shift_trs, axis=0))
-
-    build_store(OneMoved(n_trs=120), tmp_path, progress=False)
-    (finding,) = [finding for finding in check_store(tmp_path, progress=False) if finding.kind == "response_lag"]
-    assert (finding.level, finding.where) == ("warning", "toy2")
-    assert "the other stories peak at" in finding.message
-    assert _move_trs(finding) == pytest.approx(-shift_trs, abs=0.6)
-
-
-def test_a_store_that_is_off_throughout_is_told_once(tmp_path: Path) -> None:
-    class AllMoved(ToySource):
-        def responses(self, subject: str, story: str) -> Responses | None:
-            given = super().responses(subject, story)
-            return None if given is None else Responses(np.roll(given.values, 8, axis=0))
-
-    build_store(AllMoved(n_trs=120), tmp_path, progress=False)
-    (finding,) = [finding for finding in check_store(tmp_path, progress=False) if finding.kind == "response_lag"]
-    assert (finding.level, finding.where) == ("error", "toy")
-    assert _move_trs(finding) == pytest.approx(-8, abs=0.6)
-
-
-def test_one_subject_that_is_off_is_named(tmp_path: Path) -> None:
-    class OneMoved(ToySource):
-        def responses(self, subject: str, story: str) -> Responses | None:
-            given = super().responses(subject, story)
-            return given if given is None or subject == "sub-A" else Responses(np.roll(given.values, -6, axis=0))
-
-    build_store(OneMoved(n_trs=120), tmp_path, progress=False)
-    found = {finding.where for finding in check_store(tmp_path, progress=False) if finding.kind == "response_lag"}
-    assert found == {"sub-B"}
-
-
 def _edit(store: Path, file: str, change: Callable[[Any], None]) -> None:
     """Change an HDF5 file of a store so that only its meaning is wrong: size and hash in the index follow."""
     with h5py.File(store / file, "r+") as h5:
@@ -313,6 +274,46 @@ def _edit(store: Path, file: str, change: Callable[[Any], None]) -> None:
             entry["n_bytes"] = (store / file).stat().st_size
             entry["sha256"] = sha256_of(store / file)
     (store / "store.json").write_text(json.dumps(index))
+
+
+@pytest.fixture(scope="module")
+def long_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store long enough for the lag of single stories; not to be changed."""
+    path = tmp_path_factory.mktemp("long") / "store"
+    build_store(ToySource(n_trs=120), path, progress=False)
+    return path
+
+
+def _lags_after_moving(store: Path, copy: Path, shift_trs: int, subjects: str, stories: set[str]) -> list[Finding]:
+    """What is found of lags in a copy of a store in which responses come so many rows later."""
+
+    def move(h5: Any) -> None:
+        for story in stories & set(h5["responses"]):
+            h5["responses"][story][:] = np.roll(h5["responses"][story][:], shift_trs, axis=0)
+
+    shutil.copytree(store, copy)
+    for letter in subjects:
+        _edit(copy, f"subjects/sub-{letter}.h5", move)
+    return [finding for finding in check_store(copy, progress=False) if finding.kind == "response_lag"]
+
+
+@pytest.mark.parametrize("shift_trs", [-4, 4])
+def test_one_story_that_is_off_is_found_among_good_ones(long_store: Path, tmp_path: Path, shift_trs: int) -> None:
+    (finding,) = _lags_after_moving(long_store, tmp_path / "s", shift_trs, "AB", {"toy2"})
+    assert (finding.level, finding.where) == ("warning", "toy2")
+    assert "the other stories peak at" in finding.message
+    assert _move_trs(finding) == pytest.approx(-shift_trs, abs=0.6)
+
+
+def test_a_store_that_is_off_throughout_is_told_once(long_store: Path, tmp_path: Path) -> None:
+    (finding,) = _lags_after_moving(long_store, tmp_path / "s", 8, "AB", set(ToySource().story_names()))
+    assert (finding.level, finding.where) == ("error", "toy")
+    assert _move_trs(finding) == pytest.approx(-8, abs=0.6)
+
+
+def test_one_subject_that_is_off_is_named(long_store: Path, tmp_path: Path) -> None:
+    found = _lags_after_moving(long_store, tmp_path / "s", -6, "B", set(ToySource().story_names()))
+    assert {finding.where for finding in found} == {"sub-B"}
 
 
 def _shortened(key: str, axis: int = 0) -> Callable[[Any], None]:
@@ -371,10 +372,10 @@ def test_fingerprints_tell_recordings_apart() -> None:
     rng = np.random.default_rng(0)
     one, other = rng.standard_normal((2, 50, 6)).astype(np.float32)
     noisy = one + 0.3 * other
-    assert same_recording(fingerprint(one), fingerprint(-3 * one + 5))
-    assert not same_recording(fingerprint(one), fingerprint(noisy))
-    assert not same_recording(fingerprint(one), fingerprint(one[:-1]))
-    assert not same_recording(fingerprint(np.ones((5, 2), np.float32)), fingerprint(np.ones((5, 2), np.float32)))
+    assert same_recording(unit_columns(one), unit_columns(-3 * one + 5))
+    assert not same_recording(unit_columns(one), unit_columns(noisy))
+    assert not same_recording(unit_columns(one), unit_columns(one[:-1]))
+    assert not same_recording(unit_columns(np.ones((5, 2), np.float32)), unit_columns(np.ones((5, 2), np.float32)))
 
 
 def test_many_findings_of_a_kind_are_told_together() -> None:

@@ -284,7 +284,7 @@ def test_arrays_that_do_not_fit(tmp_path: Path) -> None:
         ("A1,44\n0,1\n", "has 1 rows, but the responses have 14 columns"),
         ("A1,44\n" + "0,1\n" * 13 + "0,2\n", "line 15: '2'; a region's column holds 0 and 1 only"),
         ("voxel,A1\n" + "3,1\n" * 14, "does not count 0..13"),
-        ("region,voxel\nA1\n", "line 2: 1 cells, but the heading has 2"),
+        ("region,voxel\nA1\n", "line 2: 1 columns, but 2 in the lines before"),
         ("region,voxel\n", "1 lines; need a heading"),
     ],
 )

@@ -15,8 +15,7 @@ from brainlit.datamodules.targets.controls import (
     phase_targets,
     randomise_phases,
 )
-from brainlit.datamodules.targets.representations import StoredTargets
-from brainlit.datamodules.targets.responses import TargetSource, VoxelTargets
+from brainlit.datamodules.targets.stored import StoredTargets, VoxelTargets
 
 __all__ = [
     "ControlConfig",
@@ -27,7 +26,6 @@ __all__ = [
     "ShiftedTargets",
     "SpeechTargetsConfig",
     "StoredTargets",
-    "TargetSource",
     "VoxelTargets",
     "control_targets",
     "permute_blocks",

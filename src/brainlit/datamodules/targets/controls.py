@@ -1,4 +1,4 @@
-"""The control that a configuration asks for."""
+"""Controls: responses without their match to the sound, by rows that change places or phases drawn at random."""
 
 from __future__ import annotations
 
@@ -12,15 +12,54 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from brainlit.backbones.weights import cached_folder
+from brainlit.datamodules.dataset import TargetSource
 from brainlit.datamodules.targets.config import ControlConfig
-from brainlit.datamodules.targets.representations import StoredTargets, file_name
-from brainlit.datamodules.targets.responses import Float32Array, IntArray, TargetSource, VoxelTargets
-from brainlit.demo.streams import random_stream
+from brainlit.datamodules.targets.stored import StoredTargets, VoxelTargets, file_name
+from brainlit.demo.text import random_stream
+from brainlit.encoding.arrays import Float32Array, IntArray
 from brainlit.splits import Span
 
-# --- reordered
-# Responses whose rows have changed places, one rearrangement for the whole run.
+RECIPE = 1
+"""Part of the cache's key: another number wherever the numbers below change."""
 
+
+def control_targets(config: ControlConfig, voxels: VoxelTargets, spans: Sequence[Span], seed: int) -> TargetSource:
+    """Responses of the tuning spans without their match to the sound; one draw for the whole run.
+
+    Parameters
+    ----------
+    voxels : VoxelTargets
+        The responses.
+    spans : sequence of Span
+        The tuning spans.
+    seed : int
+        Of the first draw; the others follow from it (`draw_seed`).
+
+    Raises
+    ------
+    ValueError
+        If a subject has too few rows or stories for the control.
+    """
+    seed = draw_seed(seed, config.draw)
+    if config.kind == "blocks":
+        return PermutedTargets(voxels, spans, config.block_trs, seed)
+    if config.kind == "shift":
+        return ShiftedTargets(voxels, spans, config.min_shift_trs, seed)
+    if config.kind == "other_story":
+        return OtherStoryTargets(voxels, spans, seed)
+    return phase_targets(voxels, spans, seed)
+
+
+def draw_seed(seed: int, draw: int) -> int:
+    """Seed of the k-th draw of a control: the seed itself for the first, one of 63 random bits for each other.
+
+    >>> draw_seed(11, 1)
+    11
+    """
+    return seed if draw == 1 else int(random_stream(seed, "control", draw).integers(2**63))
+
+
+# --- Rows that change places ---
 
 Rule = Callable[[Sequence[Span]], IntArray]
 """From the tuning spans that a subject heard to the row that takes the place of each of their rows, laid end to end."""
@@ -88,7 +127,7 @@ class ReorderedTargets:
     def _runs(self, subject: str, places: IntArray) -> list[IntArray]:
         """Cut places into runs of consecutive rows of one story."""
         sources = self._source[subject]
-        breaks = [
+        breaks = [  # where the next row is not the row that follows this one in its own story
             k + 1
             for k, (a, b) in enumerate(pairwise(places.tolist()))
             if sources[b] != (sources[a][0], sources[a][1] + 1)
@@ -100,10 +139,6 @@ class ReorderedTargets:
         rows = self.voxels.rows(subject, story, first, first + len(places))
         assert rows is not None
         return rows
-
-
-# --- permuted
-# Rearrangements of rows that take the responses away from their sound: blocks, circular shifts, other stories.
 
 
 class PermutedTargets(ReorderedTargets):
@@ -181,6 +216,44 @@ class OtherStoryTargets(ReorderedTargets):
         super().__init__(voxels, spans, rule)
 
 
+def permute_blocks(n_rows: int, block_trs: int, rng: np.random.Generator) -> IntArray:
+    """A permutation of rows that moves whole blocks and leaves none in place, shape (n_rows,).
+
+    The rows are cut into blocks whose lengths differ by at most one (block_trs or somewhat more), and blocks of one
+    length change places among themselves, so that borders stay where they are. Where so few rows allow no such cut, a
+    piece from the front, drawn between block_trs and n_rows - block_trs, changes places with the rest.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two blocks' worth of rows.
+    """
+    if block_trs < 1 or n_rows < 2 * block_trs:
+        raise ValueError(
+            f"{n_rows} tuning rows cannot be permuted in blocks of {block_trs}: at least two blocks are needed. Use"
+            " more tuning data or a smaller control.block_trs."
+        )
+    n_blocks = _number_of_blocks(n_rows, block_trs)
+    if n_blocks == 0:
+        return np.roll(np.arange(n_rows, dtype=np.int64), -int(rng.integers(block_trs, n_rows - block_trs + 1)))
+    blocks = np.array_split(np.arange(n_rows, dtype=np.int64), n_blocks)
+    lengths = np.array([len(block) for block in blocks])
+    sources = np.arange(n_blocks)
+    for length in np.unique(lengths):
+        same = np.flatnonzero(lengths == length)
+        sources[same] = same[_derangement(len(same), rng)]
+    return np.concatenate([blocks[k] for k in sources])
+
+
+def _number_of_blocks(n_rows: int, block_trs: int) -> int:
+    """The largest number of blocks (none longer than twice block_trs) in which each length occurs twice; 0 if none."""
+    for n_blocks in range(n_rows // block_trs, max(n_rows // (2 * block_trs), 1), -1):
+        n_longer = n_rows % n_blocks
+        if n_longer != 1 and n_longer != n_blocks - 1:
+            return n_blocks
+    return 0
+
+
 def shift_stories(spans: Sequence[Span], min_shift_trs: int, seed: int) -> IntArray:
     """For each row of the spans, laid end to end, the row some lag earlier in the circle of its story's rows.
 
@@ -218,7 +291,7 @@ def exchange_stories(spans: Sequence[Span], seed: int) -> IntArray:
             " take control.kind blocks, phase or shift."
         )
     order = np.zeros(sum(map(len, rows_of)), dtype=np.int64)
-    for rows, other in zip(rows_of, derangement(len(rows_of), np.random.default_rng(seed)), strict=True):
+    for rows, other in zip(rows_of, _derangement(len(rows_of), np.random.default_rng(seed)), strict=True):
         order[rows] = np.resize(rows_of[other], len(rows))
     return order
 
@@ -229,45 +302,7 @@ def _rows_of_stories(spans: Sequence[Span]) -> dict[str, IntArray]:
     return {story: np.flatnonzero(labels == story) for story in dict.fromkeys(span.story for span in spans)}
 
 
-def permute_blocks(n_rows: int, block_trs: int, rng: np.random.Generator) -> IntArray:
-    """A permutation of rows that moves whole blocks and leaves none in place, shape (n_rows,).
-
-    The rows are cut into blocks whose lengths differ by at most one (block_trs or somewhat more), and blocks of one
-    length change places among themselves, so that borders stay where they are. Where so few rows allow no such cut, a
-    piece from the front, drawn between block_trs and n_rows - block_trs, changes places with the rest.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two blocks' worth of rows.
-    """
-    if block_trs < 1 or n_rows < 2 * block_trs:
-        raise ValueError(
-            f"{n_rows} tuning rows cannot be permuted in blocks of {block_trs}: at least two blocks are needed. Use"
-            " more tuning data or a smaller control.block_trs."
-        )
-    n_blocks = _number_of_blocks(n_rows, block_trs)
-    if n_blocks == 0:
-        return np.roll(np.arange(n_rows, dtype=np.int64), -int(rng.integers(block_trs, n_rows - block_trs + 1)))
-    blocks = np.array_split(np.arange(n_rows, dtype=np.int64), n_blocks)
-    lengths = np.array([len(block) for block in blocks])
-    sources = np.arange(n_blocks)
-    for length in np.unique(lengths):
-        same = np.flatnonzero(lengths == length)
-        sources[same] = same[derangement(len(same), rng)]
-    return np.concatenate([blocks[k] for k in sources])
-
-
-def _number_of_blocks(n_rows: int, block_trs: int) -> int:
-    """The largest number of blocks (none longer than twice block_trs) in which each length occurs twice; 0 if none."""
-    for n_blocks in range(n_rows // block_trs, max(n_rows // (2 * block_trs), 1), -1):
-        n_longer = n_rows % n_blocks
-        if n_longer != 1 and n_longer != n_blocks - 1:
-            return n_blocks
-    return 0
-
-
-def derangement(n: int, rng: np.random.Generator) -> IntArray:
+def _derangement(n: int, rng: np.random.Generator) -> IntArray:
     """A random order of n >= 2 things in which none stays in place (about one try in three succeeds)."""
     while True:
         order = rng.permutation(n)
@@ -275,12 +310,7 @@ def derangement(n: int, rng: np.random.Generator) -> IntArray:
             return order
 
 
-# --- phase
-# Responses with the phases of their frequencies drawn at random: same spectra and covariance, no match with sound.
-
-
-RECIPE = 1
-"""Part of the cache's key: another number wherever the numbers below change."""
+# --- Phases drawn at random ---
 
 
 def phase_targets(voxels: VoxelTargets, spans: Sequence[Span], seed: int) -> StoredTargets:
@@ -330,39 +360,3 @@ def randomise_phases(values: Float32Array, rng: np.random.Generator) -> Float32A
     turned = rfft(values, axis=0) * np.exp(1j * angles).astype(np.complex64)[:, None]
     surrogate: Float32Array = irfft(turned, n=n_rows, axis=0).astype(np.float32)
     return surrogate
-
-
-def control_targets(config: ControlConfig, voxels: VoxelTargets, spans: Sequence[Span], seed: int) -> TargetSource:
-    """Responses of the tuning spans without their match to the sound; one draw for the whole run.
-
-    Parameters
-    ----------
-    voxels : VoxelTargets
-        The responses.
-    spans : sequence of Span
-        The tuning spans.
-    seed : int
-        Of the first draw; the others follow from it (`draw_seed`).
-
-    Raises
-    ------
-    ValueError
-        If a subject has too few rows or stories for the control.
-    """
-    seed = draw_seed(seed, config.draw)
-    if config.kind == "blocks":
-        return PermutedTargets(voxels, spans, config.block_trs, seed)
-    if config.kind == "shift":
-        return ShiftedTargets(voxels, spans, config.min_shift_trs, seed)
-    if config.kind == "other_story":
-        return OtherStoryTargets(voxels, spans, seed)
-    return phase_targets(voxels, spans, seed)
-
-
-def draw_seed(seed: int, draw: int) -> int:
-    """Seed of the k-th draw of a control: the seed itself for the first, one of 63 random bits for each other.
-
-    >>> draw_seed(11, 1)
-    11
-    """
-    return seed if draw == 1 else int(random_stream(seed, "control", draw).integers(2**63))

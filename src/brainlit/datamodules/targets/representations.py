@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
 
@@ -26,80 +24,15 @@ from brainlit.datamodules.targets.config import (
     SpeechTargetsConfig,
     layer_numbers,
 )
-from brainlit.datamodules.targets.responses import Float32Array, VoxelTargets
+from brainlit.datamodules.targets.stored import StoredTargets, VoxelTargets, file_name
 from brainlit.datamodules.windows import WindowBatch, WindowConfig, evaluation_windows
 from brainlit.demo.listeners import HRF_S, haemodynamic_response
-from brainlit.demo.streams import random_stream
+from brainlit.demo.text import random_stream
+from brainlit.encoding.arrays import Float32Array
 from brainlit.features import LanguageModel, LanguageModelConfig
 from brainlit.features.per_tr import to_trs
 from brainlit.splits import Span
 from brainlit.store import StoryStore
-
-# --- stored
-# Targets that were computed once and lie on disk, one array per subject and stretch of a story.
-
-
-class StoredTargets:
-    """Rows read from .npy files when they are asked for; nothing is kept in memory, and copies to workers are cheap.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the files named by `file_name` are.
-    sizes : mapping of subject to int
-        Columns of each subject's arrays.
-    spans : mapping of subject to sequence of Span
-        The stretches that there are files of, in the order in which they are numbered.
-    """
-
-    def __init__(self, folder: Path, sizes: Mapping[str, int], spans: Mapping[str, Iterable[Span]]) -> None:
-        self.folder, self._sizes = folder, dict(sizes)
-        self._spans = {subject: list(own) for subject, own in spans.items()}
-        self._numbers = {subject: number for number, subject in enumerate(self._spans)}
-        self._open: dict[Path, Float32Array] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_open": {}}
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Number of targets of each subject."""
-        return self._sizes
-
-    def heard(self, subject: str, story: str) -> bool:
-        """Whether there are targets of the subject for some rows of the story."""
-        return any(span.story == story for span in self._spans[subject])
-
-    def rows(self, subject: str, story: str, start_tr: int, stop_tr: int) -> Float32Array | None:
-        """Rows start_tr .. stop_tr - 1; None if the subject has none for the story.
-
-        Raises
-        ------
-        ValueError
-            If there are targets for other rows of the story, but not for all of these.
-        """
-        if not self.heard(subject, story):
-            return None
-        for number, span in enumerate(self._spans[subject]):
-            if span.story == story and span.start_tr <= start_tr and stop_tr <= span.stop_tr:
-                values = self._opened(self.folder / file_name(self._numbers[subject], number))
-                return np.array(values[start_tr - span.start_tr : stop_tr - span.start_tr])
-        raise ValueError(f"rows {start_tr}..{stop_tr} of {story!r} are not tuning rows of {subject!r}.")
-
-    def _opened(self, file: Path) -> Float32Array:
-        if file not in self._open:
-            self._open[file] = np.load(file, mmap_mode="r", allow_pickle=False)
-        return self._open[file]
-
-
-def file_name(subject_number: int, span_number: int) -> str:
-    """Name of the array of one subject and span, by their numbers.
-
-    >>> file_name(0, 12)
-    '000-0012.npy'
-    """
-    return f"{subject_number:03d}-{span_number:04d}.npy"
-
 
 RECIPE = 1
 """Part of the cache's key: another number wherever the numbers below change."""
@@ -171,7 +104,7 @@ def representation_targets(
     return StoredTargets(folder, sizes, spans)
 
 
-def haemodynamic_matrix(n_trs: int, tr_s: float) -> npt.NDArray[np.float32]:
+def haemodynamic_matrix(n_trs: int, tr_s: float) -> Float32Array:
     """What takes values per row to the signal at the ends of the rows, shape (n_trs, n_trs).
 
     A row's value counts as an event in the middle of the row, and scale does not matter, for targets are z-scored. The
@@ -181,7 +114,7 @@ def haemodynamic_matrix(n_trs: int, tr_s: float) -> npt.NDArray[np.float32]:
 
     lags_s = (np.arange(n_trs) + 0.5) * tr_s
     kernel = np.where(lags_s < HRF_S, haemodynamic_response(lags_s), 0.0)
-    matrix: npt.NDArray[np.float32] = toeplitz(kernel, np.zeros(n_trs)).astype(np.float32)
+    matrix: Float32Array = toeplitz(kernel, np.zeros(n_trs)).astype(np.float32)
     return matrix
 
 
@@ -245,11 +178,7 @@ def _states_of(folder: Path, number: int) -> Float32Array:
     return values
 
 
-# --- stamp
-# Which weights are meant, for the keys of what was computed from them.
-
-
-def stamp_of_weights(weights: str) -> dict[str, Any]:
+def _identity_of_weights(weights: str) -> dict[str, Any]:
     """A hub id as it is; of a folder its name with the names, sizes and times of its files, which change with them.
 
     A folder elsewhere with other times is taken for other weights: computed twice rather than mistaken.
@@ -262,11 +191,7 @@ def stamp_of_weights(weights: str) -> dict[str, Any]:
     return {"name": folder.resolve().name, "files": [[name, s.st_size, s.st_mtime_ns] for name, s in stats]}
 
 
-# --- language_model
-# What a text language model makes of the words of each row, with what was said before them.
-
-
-NAME = "language_model"
+# --- A text language model ---
 
 
 class LanguageRepresentation:
@@ -277,7 +202,7 @@ class LanguageRepresentation:
     config : LanguageTargetsConfig
     """
 
-    name = NAME
+    name = "language_model"
 
     def __init__(self, config: LanguageTargetsConfig) -> None:
         self.config = config
@@ -286,7 +211,7 @@ class LanguageRepresentation:
         """All that decides the numbers; of a folder the sizes and times of its files."""
         config = self.config
         return {
-            "weights": stamp_of_weights(self._weights()),
+            "weights": _identity_of_weights(self._weights()),
             "layers": config.layers if isinstance(config.layers, str) else list(config.layers),
             "context_words": config.context_words,
             "per_tr": config.per_tr,
@@ -304,7 +229,7 @@ class LanguageRepresentation:
         """
         config = self.config
         settings = LanguageModelConfig(self._weights(), layer=0, context_words=config.context_words)
-        model = _LayersSideBySide(settings, config)
+        model = LanguageModel(settings, choose_layers=partial(layer_numbers, self.name, config.layers))
         for story in stories:
             words = store.words(story)
             states, _ = model.states(words.labels, story)
@@ -314,41 +239,7 @@ class LanguageRepresentation:
         return str(tiny_language_model(self.config.seed)) if self.config.weights == "tiny" else self.config.weights
 
 
-class _LayersSideBySide(LanguageModel):
-    """A language model whose only hidden state is several of them, side by side."""
-
-    def __init__(self, config: LanguageModelConfig, targets: LanguageTargetsConfig) -> None:
-        super().__init__(config)
-        self.targets = targets
-        self._joined: tuple[Any, Any] | None = None
-
-    def _load(self) -> tuple[Any, Any]:
-        if self._joined is None:
-            tokenizer, model = super()._load()
-            numbers = layer_numbers(NAME, self.targets.layers, model.config.num_hidden_layers)
-            self._joined = (tokenizer, _Joined(model, numbers))
-        return self._joined
-
-
-class _Joined:
-    """A transformers model that gives out one hidden state: those of some layers, side by side."""
-
-    def __init__(self, model: Any, layers: Sequence[int]) -> None:
-        self.model, self.layers, self.device = model, layers, model.device
-        most_tokens = getattr(model.config, "max_position_embeddings", None)
-        size = len(layers) * model.config.hidden_size
-        self.config = SimpleNamespace(hidden_size=size, max_position_embeddings=most_tokens)
-
-    def __call__(self, **inputs: Any) -> SimpleNamespace:
-        states = self.model(**inputs).hidden_states
-        return SimpleNamespace(hidden_states=(torch.cat([states[layer] for layer in self.layers], dim=-1),))
-
-
-# --- speech_model
-# What a large speech model makes of the sound of each row.
-
-
-NAME_speech_model = "large_speech_model"
+# --- A large speech model ---
 
 
 class SpeechRepresentation:
@@ -362,7 +253,7 @@ class SpeechRepresentation:
         long, they hold fewer rows.
     """
 
-    name = NAME_speech_model
+    name = "large_speech_model"
 
     def __init__(self, config: SpeechTargetsConfig, window: WindowConfig) -> None:
         self.config, self.window = config, window
@@ -374,7 +265,7 @@ class SpeechRepresentation:
         described = self.backbone.describe() if made_here else {}
         return {
             "family": config.family,
-            "weights": stamp_of_weights(config.weights),
+            "weights": _identity_of_weights(config.weights),
             "seed": config.seed,
             "made_of": {key: described[key] for key in ("origin", "architecture") if key in described},
             "layers": config.layers if isinstance(config.layers, str) else list(config.layers),
@@ -403,7 +294,7 @@ class SpeechRepresentation:
             windows = evaluation_windows([Span(story, 0, store.n_trs(story))], dataset.config.n_trs)
             size = self.config.batch_size
             batches = (windows[at : at + size] for at in range(0, len(windows), size))
-            yield np.concatenate([rows_of_batch(backbone, dataset.read(batch), layers) for batch in batches])
+            yield np.concatenate([_rows_of_batch(backbone, dataset.read(batch), layers) for batch in batches])
         del self.backbone  # its memory is wanted for the model that is tuned
 
 
@@ -428,7 +319,7 @@ def fitting_window(window: WindowConfig, backbone: SpeechBackbone, tr_s: float) 
 
 
 @torch.inference_mode()
-def rows_of_batch(backbone: SpeechBackbone, batch: WindowBatch, layers: Sequence[int]) -> Float32Array:
+def _rows_of_batch(backbone: SpeechBackbone, batch: WindowBatch, layers: Sequence[int]) -> Float32Array:
     """Mean hidden states of the rows that count, in order: (n_rows, n_layers * hidden_size)."""
     device = next(backbone.parameters()).device
     encoded = backbone.encode(batch["audio"].to(device), batch["audio_mask"].to(device))

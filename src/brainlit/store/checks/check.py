@@ -12,14 +12,12 @@ from typing import Any
 from tqdm import tqdm
 
 from brainlit.files import sha256_of
-from brainlit.store.checks.findings import Finding, counted, exit_code, findings_json, findings_text
+from brainlit.store.checks.findings import Finding, counted
 from brainlit.store.checks.stories import StoryChecks
 from brainlit.store.checks.subjects import SubjectChecks
 from brainlit.store.checks.timing import LagEvidence
 from brainlit.store.reader import StoryStore
 from brainlit.store.schema import StoreError, StoreIndex, read_index
-
-__all__ = ["Finding", "check_store", "exit_code", "findings_json", "findings_text"]
 
 
 def check_store(path: Path | str, progress: bool = True) -> list[Finding]:

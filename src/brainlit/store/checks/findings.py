@@ -8,46 +8,25 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 Level = Literal["error", "warning", "info"]
-LEVELS: tuple[Level, ...] = ("error", "warning", "info")
+_LEVELS: tuple[Level, ...] = ("error", "warning", "info")
 Scope = Literal["files", "stories", "spaces", "subjects", "responses", "parts"]
 
 KINDS: dict[str, Scope] = {
-    "missing_file": "files",
-    "wrong_size": "files",
-    "changed_bytes": "files",
+    **dict.fromkeys(("missing_file", "wrong_size", "changed_bytes"), "files"),
     "length_mismatch": "parts",
-    "silent_sound": "stories",
-    "clipped_sound": "stories",
-    "twin_sounds": "stories",
-    "twin_transcripts": "stories",
-    "sound_goes_on": "stories",
-    "sound_ends_early": "stories",
-    "rows_before_sound": "stories",
-    "clock_drift": "stories",
-    "words_outside": "stories",
-    "speech_rate": "stories",
-    "wrong_sample_rate": "stories",
-    "words_shifted": "stories",
-    "words_drift": "stories",
-    "low_coverage": "spaces",
-    "constant_space": "spaces",
-    "no_usable_voxel": "subjects",
-    "masked_voxels": "subjects",
-    "empty_region": "parts",
-    "equal_regions": "parts",
-    "constant_responses": "responses",
-    "infinite_values": "responses",
-    "not_zscored": "responses",
-    "copied_repeats": "responses",
-    "twin_subjects": "subjects",
-    "twin_responses": "subjects",
-    "response_lag": "parts",
-    "no_response": "parts",
-    "left_out": "parts",
+    **dict.fromkeys(("silent_sound", "clipped_sound", "twin_sounds", "twin_transcripts"), "stories"),
+    **dict.fromkeys(("sound_goes_on", "sound_ends_early", "rows_before_sound", "clock_drift"), "stories"),
+    **dict.fromkeys(("words_outside", "speech_rate", "wrong_sample_rate", "words_shifted", "words_drift"), "stories"),
+    **dict.fromkeys(("low_coverage", "constant_space"), "spaces"),
+    **dict.fromkeys(("no_usable_voxel", "masked_voxels"), "subjects"),
+    **dict.fromkeys(("empty_region", "equal_regions"), "parts"),
+    **dict.fromkeys(("constant_responses", "infinite_values", "not_zscored", "copied_repeats"), "responses"),
+    **dict.fromkeys(("twin_subjects", "twin_responses"), "subjects"),
+    **dict.fromkeys(("response_lag", "no_response", "left_out"), "parts"),
 }
 """Every kind of finding, in the order in which they are told, and what it is counted in ('parts': of several sorts)."""
 
-N_EXAMPLES, N_NAMES = 3, 12
+_N_EXAMPLES, _N_NAMES = 3, 12
 
 
 @dataclass(frozen=True)
@@ -82,7 +61,7 @@ def counted(findings: Iterable[Finding], sizes: Mapping[str, int]) -> list[Findi
     """The findings in the order of levels and kinds, each with the number of places that its check looked at."""
     kinds = list(KINDS)
     filled = [replace(finding, n_checked=sizes.get(KINDS[finding.kind], 0)) for finding in findings]
-    return sorted(filled, key=lambda finding: (LEVELS.index(finding.level), kinds.index(finding.kind)))
+    return sorted(filled, key=lambda finding: (_LEVELS.index(finding.level), kinds.index(finding.kind)))
 
 
 def findings_text(findings: Sequence[Finding]) -> str:
@@ -93,7 +72,7 @@ def findings_text(findings: Sequence[Finding]) -> str:
     for finding in findings:
         groups.setdefault((finding.level, finding.kind), []).append(finding)
     lines = [line for group in groups.values() for line in _group_lines(group)]
-    n_of = {level: sum(finding.level == level for finding in findings) for level in LEVELS}
+    n_of = {level: sum(finding.level == level for finding in findings) for level in _LEVELS}
     counts = [f"{n} {level}{'s' if n > 1 and level != 'info' else ''}" for level, n in n_of.items() if n]
     return "\n".join([*lines, f"{', '.join(counts)}. docs/data_check.md says what each means."])
 
@@ -115,9 +94,9 @@ def _group_lines(group: Sequence[Finding]) -> Iterator[str]:
     else:
         among = f"{len(group)} of {first.n_checked} {KINDS[first.kind]}" if first.n_checked else f"{len(group)}"
         yield f"{first.level.upper():7} [{first.kind}] {among}:"
-        yield from (f"{margin}{finding.where}: {finding.message}" for finding in group[:N_EXAMPLES])
-        rest = [finding.where for finding in group[N_EXAMPLES:]]
+        yield from (f"{margin}{finding.where}: {finding.message}" for finding in group[:_N_EXAMPLES])
+        rest = [finding.where for finding in group[_N_EXAMPLES:]]
         if rest:
-            more = ", ..." if len(rest) > N_NAMES else ""
-            yield f"{margin}and {len(rest)} more: {', '.join(rest[:N_NAMES])}{more}"
+            more = ", ..." if len(rest) > _N_NAMES else ""
+            yield f"{margin}and {len(rest)} more: {', '.join(rest[:_N_NAMES])}{more}"
     yield f"{margin}{first.cure}"

@@ -1,4 +1,9 @@
-"""Findings about stories: sound, clock, words, and what was computed from them."""
+"""Findings about stories: sound, clock, words, and what was computed from them.
+
+Lag, drift and stretch of a transcript against its recording: the words as a mask (1 during a word) are correlated with
+the logarithm of loudness at every lag, both without what changes slower than 10 s. Speech has a pause every few words,
+so the right lag stands out by dozens of standard deviations of the wrong ones, in any language.
+"""
 
 from __future__ import annotations
 
@@ -15,153 +20,18 @@ from brainlit.store.checks.findings import Finding, Level
 from brainlit.store.checks.timing import clock_drift_s
 from brainlit.store.reader import StoryStore
 from brainlit.stories import Intervals, Story
+from brainlit.stories.base import FloatArray
 
-# --- check_words
-# Are the words where the sound is loud? Lag, drift and stretch of a transcript against its recording.
-#
-# The words as a mask (1 during a word) are correlated with the logarithm of loudness at every lag, both without what
-# changes slower than 10 s. Speech has a pause every few words, so the right lag stands out by dozens of standard
-# deviations of the wrong ones, in any language.
-
-
-FloatArray = npt.NDArray[np.float64]
-
-HOP_S = 0.02
-HIGH_PASS_S = 10.0
-MIN_LAG_S, MAX_LAG_S = 15.0, 60.0
-"""Lags up to a quarter of the recording are tried, within these bounds."""
-MIN_SOUND_S = 45.0
-TOLERANCE_S = 0.25
-CONVINCING_Z = 8.0
-RATES_HZ = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """How words fit the sound best.
-
-    Parameters
-    ----------
-    shift_s : float
-        How much later the sound is than the words say.
-    r : float
-        Correlation of the mask of words with loudness at that shift.
-    z, z_as_given : float
-        The same in standard deviations over wrong lags; and the highest within `TOLERANCE_S` of no shift.
-    convincing : bool
-        Whether it is far beyond what wrong lags reach.
-    """
-
-    shift_s: float
-    r: float
-    z: float
-    z_as_given: float
-    convincing: bool
-
-    @property
-    def shifted(self) -> bool:
-        """Whether the words fit clearly better where the transcript does not put them."""
-        return self.convincing and abs(self.shift_s) > TOLERANCE_S and self.z - self.z_as_given > 4
-
-
-def loudness(rms: npt.ArrayLike) -> FloatArray:
-    """Logarithm of the root mean square; what is 30 dB below loud speech counts as silence."""
-    values = np.asarray(rms, dtype=np.float64)
-    return np.asarray(np.log(values + 0.03 * np.percentile(values, 95) + 1e-9))
-
-
-def word_mask(start_s: npt.ArrayLike, end_s: npt.ArrayLike, n_frames: int, stretch: float = 1.0) -> FloatArray:
-    """1 in the frames of HOP_S that a word covers, times multiplied by `stretch`: shape (n_frames,)."""
-    edges = [np.rint(np.asarray(times) * stretch / HOP_S).astype(np.int64) for times in (start_s, end_s)]
-    first, last = (np.clip(edge, 0, n_frames) for edge in edges)
-    steps = np.bincount(first, minlength=n_frames + 1) - np.bincount(last, minlength=n_frames + 1)
-    return (np.cumsum(steps)[:n_frames] > 0).astype(np.float64)
-
-
-def align(mask: FloatArray, loud: FloatArray) -> Alignment | None:
-    """The lag at which words and loudness agree best, against all lags outside the window (circular).
-
-    Parameters
-    ----------
-    mask, loud : arrays of shape (n_frames,)
-        HOP_S seconds per frame.
-
-    Returns
-    -------
-    Alignment or None
-        None for less than `MIN_SOUND_S`, or if one of them does not change.
-    """
-    n_frames = len(loud)
-    if n_frames * HOP_S < MIN_SOUND_S:
-        return None
-    words, sound = (_without_slow(series) for series in (mask, loud))
-    scale = np.linalg.norm(words) * np.linalg.norm(sound)
-    if not scale > 1e-9:
-        return None
-    products = np.fft.irfft(np.conj(np.fft.rfft(words)) * np.fft.rfft(sound), n_frames) / scale
-    n_lags = round(np.clip(n_frames * HOP_S / 4, MIN_LAG_S, MAX_LAG_S) / HOP_S)
-    lags = np.arange(-n_lags, n_lags + 1)
-    inside, outside = products[lags], products[n_lags + 1 : n_frames - n_lags]
-    deviation = float(outside.std()) or 1.0
-    best = int(inside.argmax())
-    z_as_given = float(inside[np.abs(lags) * HOP_S <= TOLERANCE_S + 1e-9].max()) / deviation
-    r, z = float(inside[best]), float(inside[best]) / deviation
-    convincing = z > CONVINCING_Z and r > 0.15 and r > 1.5 * float(outside.max())
-    return Alignment(float(lags[best] * HOP_S), r, z, z_as_given, convincing)
-
-
-def drift_of_words_s(mask: FloatArray, loud: FloatArray) -> tuple[float, float] | None:
-    """Shifts of the sound against the words in the first and in the last third, where both are convincing."""
-    third = len(loud) // 3
-    parts = [align(mask[part], loud[part]) for part in (slice(0, third), slice(len(loud) - third, None))]
-    first, last = parts
-    if first is None or last is None or not (first.convincing and last.convincing):
-        return None
-    return first.shift_s, last.shift_s
-
-
-def wrong_rate(
-    start_s: npt.ArrayLike, end_s: npt.ArrayLike, loud: FloatArray
-) -> tuple[float, tuple[int, int], Alignment] | None:
-    """The stretch of the words that makes them fit, among the ratios of usual sample rates.
-
-    Returns
-    -------
-    stretch, (taken_hz, true_hz), alignment
-        The file has true_hz and was read as taken_hz (or the words were). None if no stretch is convincing.
-    """
-    best: tuple[float, tuple[int, int], Alignment] | None = None
-    for ratio, rates in sample_rate_ratios().items():
-        fit = align(word_mask(start_s, end_s, len(loud), float(ratio)), loud)
-        if fit is not None and fit.convincing and (best is None or fit.r > best[2].r):
-            best = float(ratio), rates, fit
-    return best
-
-
-def sample_rate_ratios() -> dict[Fraction, tuple[int, int]]:
-    """true / taken for each pair of `RATES_HZ`, 1 left out; of equal ratios the pair with the higher rates."""
-    return {Fraction(true, taken): (taken, true) for taken in RATES_HZ for true in RATES_HZ if true != taken}
-
-
-def _without_slow(series: FloatArray) -> FloatArray:
-    """Less the running mean over HIGH_PASS_S (shorter at the ends)."""
-    half = round(HIGH_PASS_S / HOP_S / 2)
-    sums = np.concatenate([[0.0], np.cumsum(series)])
-    place = np.arange(len(series))
-    first, last = np.maximum(place - half, 0), np.minimum(place + half + 1, len(series))
-    return np.asarray(series - (sums[last] - sums[first]) / (last - first))
-
-
-MIN_COVERAGE = 0.2
+_MIN_COVERAGE = 0.2
 """Vectors of content words only cover a quarter of simple sentences; those of another language cover next to none."""
-MAX_CLIPPED = 1e-3
-MAX_SILENT_END_S = 60.0
-MAX_MISSING_END_S = 30.0
+_MAX_CLIPPED = 1e-3
+_MAX_SILENT_END_S = 60.0
+_MAX_MISSING_END_S = 30.0
 """Scanners run on for a haemodynamic response; what is missing beyond that is a warning."""
-MAX_DRIFT_TRS = 0.25
-WORDS_PER_MINUTE = (50.0, 350.0)
+_MAX_DRIFT_TRS = 0.25
+_WORDS_PER_MINUTE = (50.0, 350.0)
 """Reading aloud has 140 to 180, the fastest speakers 300; music and silence make it fewer."""
-MAX_WORDS_DRIFT_S = 0.25
+_MAX_WORDS_DRIFT_S = 0.25
 
 
 class StoryChecks:
@@ -211,7 +81,7 @@ def _length(store: StoryStore, name: str) -> str | None:
 def _spaces(store: StoryStore, name: str) -> Iterator[Finding]:
     for space in store.feature_spaces(name):
         where = f"{name}/{space.name}"
-        if space.coverage < MIN_COVERAGE:
+        if space.coverage < _MIN_COVERAGE:
             message = f"has a value for {100 * space.coverage:.0f} % of the words."
             cure = "Use vectors of the story's language and spelling."
             yield Finding("warning", "low_coverage", where, message, cure)
@@ -227,7 +97,7 @@ def _sound(story: Story) -> Iterator[Finding]:
         return
     limits = np.iinfo(np.int16)
     clipped = float(((story.audio == limits.max) | (story.audio == limits.min)).mean())
-    if clipped > MAX_CLIPPED:
+    if clipped > _MAX_CLIPPED:
         message = f"{100 * clipped:.2f} % of the samples are at the limit of int16."
         yield Finding("warning", "clipped_sound", story.name, message, "Lower the gain before converting to int16.")
 
@@ -235,11 +105,11 @@ def _sound(story: Story) -> Iterator[Finding]:
 def _clock(story: Story) -> Iterator[Finding]:
     clock, name = story.timebase, story.name
     rest_s = len(story.audio) / clock.sample_rate_hz - clock.end_s
-    if rest_s > MAX_SILENT_END_S:
+    if rest_s > _MAX_SILENT_END_S:
         message = f"the sound goes on for {rest_s:.1f} s after the last of {clock.n_trs} TRs."
         yield Finding("warning", "sound_goes_on", name, message, "Check the number of TRs and the onset of the sound.")
     if -rest_s > 0.5 * clock.tr_s:
-        level: Level = "warning" if -rest_s > MAX_MISSING_END_S else "info"
+        level: Level = "warning" if -rest_s > _MAX_MISSING_END_S else "info"
         message = f"the sound ends {-rest_s:.1f} s before the last of {clock.n_trs} TRs; their windows are padded."
         cure = "Normal if the scanner ran on in silence. If not: the sound is cut short, or the clock is late."
         yield Finding(level, "sound_ends_early", name, message, cure)
@@ -248,7 +118,7 @@ def _clock(story: Story) -> Iterator[Finding]:
         message = f"{before} TRs end before the sound starts; their windows are padded."
         yield Finding("info", "rows_before_sound", name, message, "None needed.")
     drift_s = clock_drift_s(clock.tr_starts_s, clock.tr_s)
-    if abs(drift_s) > MAX_DRIFT_TRS * clock.tr_s:
+    if abs(drift_s) > _MAX_DRIFT_TRS * clock.tr_s:
         real_s = clock.tr_s + drift_s / max(clock.n_trs - 1, 1)
         message = (
             f"by the logged clock the last row is {drift_s:+.2f} s ({drift_s / clock.tr_s:+.2f} TRs) off tr_s ="
@@ -266,7 +136,7 @@ def _words(story: Story) -> Iterator[Finding]:
         cure = "Check that the transcript is in seconds of this recording."
         yield Finding("warning", "words_outside", story.name, message, cure)
     per_minute = 60 * len(words) / end_s if end_s > 0 else 0.0
-    if not WORDS_PER_MINUTE[0] <= per_minute <= WORDS_PER_MINUTE[1]:
+    if not _WORDS_PER_MINUTE[0] <= per_minute <= _WORDS_PER_MINUTE[1]:
         message = f"{len(words)} words in {end_s:.0f} s are {per_minute:.0f} per minute; speech has 50 to 350."
         cure = "Check that the transcript is complete, of this recording, and in seconds."
         yield Finding("warning", "speech_rate", story.name, message, cure)
@@ -274,7 +144,7 @@ def _words(story: Story) -> Iterator[Finding]:
         yield from _words_against_sound(story.name, words, _loudness_of(story))
 
 
-def _words_against_sound(name: str, words: Intervals, loud: npt.NDArray[np.float64]) -> Iterator[Finding]:
+def _words_against_sound(name: str, words: Intervals, loud: FloatArray) -> Iterator[Finding]:
     mask = word_mask(words.start_s, words.end_s, len(loud))
     given = align(mask, loud)
     if given is None:
@@ -291,14 +161,14 @@ def _words_against_sound(name: str, words: Intervals, loud: npt.NDArray[np.float
             yield Finding("error", "wrong_sample_rate", name, message, cure)
         return
     drift = drift_of_words_s(mask, loud)
-    if drift is not None and abs(drift[1] - drift[0]) > MAX_WORDS_DRIFT_S:
+    if drift is not None and abs(drift[1] - drift[0]) > _MAX_WORDS_DRIFT_S:
         message = f"the sound is {drift[0]:+.2f} s off the words in the first third and {drift[1]:+.2f} s in the last."
         cure = "Transcript and recording run at different speeds, or a piece is missing: align the words anew."
         yield Finding("warning", "words_drift", name, message, cure)
     elif given.shifted:
         message = (
             f"the words fit the sound {given.shift_s:+.2f} s from where the transcript puts them (r = {given.r:.2f};"
-            f" z = {given.z:.0f} against {given.z_as_given:.0f} within {TOLERANCE_S} s)."
+            f" z = {given.z:.0f} against {given.z_as_given:.0f} within {_TOLERANCE_S} s)."
         )
         cure = (
             f"Add {given.shift_s:.2f} s to the word times if the rows' clock counts from the start of the sound file;"
@@ -307,7 +177,7 @@ def _words_against_sound(name: str, words: Intervals, loud: npt.NDArray[np.float
         yield Finding("warning", "words_shifted", name, message, cure)
 
 
-def _loudness_of(story: Story) -> npt.NDArray[np.float64]:
+def _loudness_of(story: Story) -> FloatArray:
     """Loudness in frames of HOP_S, from the story's envelope of 10 ms."""
     from brainlit.features.spectral import HOP_S as FINE_HOP_S
     from brainlit.features.spectral import envelope_frames
@@ -315,3 +185,133 @@ def _loudness_of(story: Story) -> npt.NDArray[np.float64]:
     n_fine = round(HOP_S / FINE_HOP_S)
     rms = envelope_frames(story)[0]
     return loudness(rms[: len(rms) // n_fine * n_fine].reshape(-1, n_fine).mean(axis=1))
+
+
+# --- Are the words where the sound is loud? ---
+
+HOP_S = 0.02
+HIGH_PASS_S = 10.0
+_MIN_LAG_S, _MAX_LAG_S = 15.0, 60.0
+"""Lags up to a quarter of the recording are tried, within these bounds."""
+_MIN_SOUND_S = 45.0
+_TOLERANCE_S = 0.25
+_CONVINCING_Z = 8.0
+_RATES_HZ = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How words fit the sound best.
+
+    Parameters
+    ----------
+    shift_s : float
+        How much later the sound is than the words say.
+    r : float
+        Correlation of the mask of words with loudness at that shift.
+    z, z_as_given : float
+        The same in standard deviations over wrong lags; and the highest within `_TOLERANCE_S` of no shift.
+    convincing : bool
+        Whether it is far beyond what wrong lags reach.
+    """
+
+    shift_s: float
+    r: float
+    z: float
+    z_as_given: float
+    convincing: bool
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the words fit clearly better where the transcript does not put them."""
+        return self.convincing and abs(self.shift_s) > _TOLERANCE_S and self.z - self.z_as_given > 4
+
+
+def loudness(rms: npt.ArrayLike) -> FloatArray:
+    """Logarithm of the root mean square; what is 30 dB below loud speech counts as silence."""
+    values = np.asarray(rms, dtype=np.float64)
+    return np.asarray(np.log(values + 0.03 * np.percentile(values, 95) + 1e-9))
+
+
+def word_mask(start_s: npt.ArrayLike, end_s: npt.ArrayLike, n_frames: int, stretch: float = 1.0) -> FloatArray:
+    """1 in the frames of HOP_S that a word covers, times multiplied by `stretch`: shape (n_frames,)."""
+    edges = [np.rint(np.asarray(times) * stretch / HOP_S).astype(np.int64) for times in (start_s, end_s)]
+    first, last = (np.clip(edge, 0, n_frames) for edge in edges)
+    # +1 where a word begins and -1 where it ends; the running sum counts the words at each frame.
+    steps = np.bincount(first, minlength=n_frames + 1) - np.bincount(last, minlength=n_frames + 1)
+    return (np.cumsum(steps)[:n_frames] > 0).astype(np.float64)
+
+
+def align(mask: FloatArray, loud: FloatArray) -> Alignment | None:
+    """The lag at which words and loudness agree best, against all lags outside the window (circular).
+
+    Parameters
+    ----------
+    mask, loud : arrays of shape (n_frames,)
+        HOP_S seconds per frame.
+
+    Returns
+    -------
+    Alignment or None
+        None for less than `_MIN_SOUND_S`, or if one of them does not change.
+    """
+    n_frames = len(loud)
+    if n_frames * HOP_S < _MIN_SOUND_S:
+        return None
+    words, sound = (_without_slow(series) for series in (mask, loud))
+    scale = np.linalg.norm(words) * np.linalg.norm(sound)
+    if not scale > 1e-9:
+        return None
+    products = np.fft.irfft(np.conj(np.fft.rfft(words)) * np.fft.rfft(sound), n_frames) / scale
+    n_lags = round(np.clip(n_frames * HOP_S / 4, _MIN_LAG_S, _MAX_LAG_S) / HOP_S)
+    lags = np.arange(-n_lags, n_lags + 1)
+    # Negative lags index from the end, which is where a circular correlation has them.
+    inside, outside = products[lags], products[n_lags + 1 : n_frames - n_lags]
+    deviation = float(outside.std()) or 1.0
+    best = int(inside.argmax())
+    z_as_given = float(inside[np.abs(lags) * HOP_S <= _TOLERANCE_S + 1e-9].max()) / deviation
+    r, z = float(inside[best]), float(inside[best]) / deviation
+    convincing = z > _CONVINCING_Z and r > 0.15 and r > 1.5 * float(outside.max())
+    return Alignment(float(lags[best] * HOP_S), r, z, z_as_given, convincing)
+
+
+def drift_of_words_s(mask: FloatArray, loud: FloatArray) -> tuple[float, float] | None:
+    """Shifts of the sound against the words in the first and in the last third, where both are convincing."""
+    third = len(loud) // 3
+    parts = [align(mask[part], loud[part]) for part in (slice(0, third), slice(len(loud) - third, None))]
+    first, last = parts
+    if first is None or last is None or not (first.convincing and last.convincing):
+        return None
+    return first.shift_s, last.shift_s
+
+
+def wrong_rate(
+    start_s: npt.ArrayLike, end_s: npt.ArrayLike, loud: FloatArray
+) -> tuple[float, tuple[int, int], Alignment] | None:
+    """The stretch of the words that makes them fit, among the ratios of usual sample rates.
+
+    Returns
+    -------
+    stretch, (taken_hz, true_hz), alignment
+        The file has true_hz and was read as taken_hz (or the words were). None if no stretch is convincing.
+    """
+    best: tuple[float, tuple[int, int], Alignment] | None = None
+    for ratio, rates in sample_rate_ratios().items():
+        fit = align(word_mask(start_s, end_s, len(loud), float(ratio)), loud)
+        if fit is not None and fit.convincing and (best is None or fit.r > best[2].r):
+            best = float(ratio), rates, fit
+    return best
+
+
+def sample_rate_ratios() -> dict[Fraction, tuple[int, int]]:
+    """true / taken for each pair of `_RATES_HZ`, 1 left out; of equal ratios the pair with the higher rates."""
+    return {Fraction(true, taken): (taken, true) for taken in _RATES_HZ for true in _RATES_HZ if true != taken}
+
+
+def _without_slow(series: FloatArray) -> FloatArray:
+    """Less the running mean over HIGH_PASS_S (shorter at the ends)."""
+    half = round(HIGH_PASS_S / HOP_S / 2)
+    sums = np.concatenate([[0.0], np.cumsum(series)])
+    place = np.arange(len(series))
+    first, last = np.maximum(place - half, 0), np.minimum(place + half + 1, len(series))
+    return np.asarray(series - (sums[last] - sums[first]) / (last - first))

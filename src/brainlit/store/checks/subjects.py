@@ -8,25 +8,145 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.store.checks.findings import Finding, Level
 from brainlit.store.checks.timing import N_VOXELS, LagEvidence
 from brainlit.store.reader import StoryStore
-
-# --- check_scan
-# One pass over a subject's responses to one story, some rows at a time, so that whole brains fit in little memory.
-
-
-FloatArray = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
+from brainlit.stories.base import BoolArray, Float32Array, FloatArray, IntArray
 
 BLOCK_BYTES = 64_000_000
-N_PRINT_VOXELS = 64
-SAME_R = 0.999
+_N_PRINT_VOXELS = 64
+_SAME_R = 0.999
 """Median correlation over voxels above which two recordings are one: repeated measurements reach 0.5 at best, and
 copies that were rounded or rescaled stay above."""
+
+_MAX_MEAN, _MAX_SD_DIFFERENCE = 0.05, 0.1
+"""How far the median voxel's mean and standard deviation may be from 0 and 1 before responses count as not z-scored."""
+
+_REBUILD = "Delete the subject's file and build the store again."
+
+
+class SubjectChecks:
+    """Checks of one subject at a time; what it saw of responses goes on to `lags` and stays to find twins."""
+
+    def __init__(self, lags: LagEvidence) -> None:
+        self._lags = lags
+        self._recordings: dict[str, list[tuple[str, Float32Array]]] = defaultdict(list)
+
+    def subject(self, store: StoryStore, name: str) -> Iterator[Finding]:
+        """What belongs to the subject and not to a story."""
+        good, n_voxels = store.good_voxels(name), store.n_voxels(name)
+        if len(good) != n_voxels:
+            message = f"the mask of usable voxels has {len(good)} entries for {n_voxels} voxels."
+            yield _length(name, message)
+            return
+        if not good.any():
+            message = "has no voxel that is finite and varies in all stories."
+            yield Finding("error", "no_usable_voxel", name, message, "Leave the subject out.")
+        elif not good.all():
+            message = f"{int((~good).sum())} of {len(good)} voxels are NaN or constant in some story; they are masked."
+            level: Level = "info" if good.mean() > 0.9 else "warning"
+            yield Finding(level, "masked_voxels", name, message, "Check the mask if that is many.")
+        yield from _regions(store, name)
+
+    def responses(self, store: StoryStore, subject: str, story: str) -> Iterator[Finding]:
+        """What one pass over a subject's responses to a story shows."""
+        where = f"{subject}/{story}"
+        problem = _lengths(store, subject, story)
+        if problem is not None:
+            yield Finding("error", "length_mismatch", where, problem, _REBUILD)
+            return
+        good = np.flatnonzero(store.good_voxels(subject))
+        columns = spread(good, N_VOXELS)
+        everywhere = spread(np.arange(store.n_voxels(subject)), _N_PRINT_VOXELS)
+        scan = scan_responses(store, subject, story, np.concatenate([columns, everywhere]))
+        self._lags.add_responses(story, scan.sample[:, : len(columns)])
+        self._recordings[story].append((subject, unit_columns(scan.sample[:, len(columns) :])))
+        yield from _values(where, scan, repeated=store.n_repeats(subject, story) > 1)
+        if store.n_repeats(subject, story) > 1 and len(good):
+            yield from _repeats(store, subject, story, int(good[len(good) // 2]))
+
+    def twins(self, store: StoryStore) -> Iterator[Finding]:
+        """Two subjects with one recording, or one subject with one recording for two stories."""
+        shared: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for story, recordings in self._recordings.items():
+            for group in _same_recordings(recordings):
+                shared[tuple(group)].append(story)
+        for names, stories in shared.items():
+            more = f" and {len(stories) - 1} more" if len(stories) > 1 else ""
+            message = f"subjects {', '.join(names)} have identical responses to {stories[0]!r}{more}."
+            cure = "Check which file belongs to whom; keep one of them."
+            yield Finding("error", "twin_subjects", names[0], message, cure)
+        for subject in store.subject_names:
+            heard = [
+                (story, dict(found)[subject]) for story, found in self._recordings.items() if subject in dict(found)
+            ]
+            for same in _same_recordings(heard):
+                message = f"responses to {', '.join(same)} are identical."
+                cure = "Check which file belongs to which story."
+                yield Finding("error", "twin_responses", subject, message, cure)
+
+
+def _length(where: str, message: str) -> Finding:
+    return Finding("error", "length_mismatch", where, message, _REBUILD)
+
+
+def _regions(store: StoryStore, name: str) -> Iterator[Finding]:
+    try:
+        regions = store.subject(name).regions
+    except ValueError as error:
+        yield _length(name, str(error))
+        return
+    for region, mask in regions.items():
+        if not mask.any():
+            message = "the region holds no voxel."
+            yield Finding("warning", "empty_region", f"{name}/{region}", message, "Check the region's mask.")
+    same: dict[bytes, list[str]] = defaultdict(list)
+    for region, mask in regions.items():
+        if mask.any():
+            same[np.packbits(mask).tobytes()].append(region)
+    for equal in same.values():
+        if len(equal) > 1:
+            message = f"regions {', '.join(equal)} hold exactly the same voxels."
+            cure = "Check the labels: one mask was read twice, or left and right were not told apart."
+            yield Finding("warning", "equal_regions", f"{name}/{equal[0]}", message, cure)
+
+
+def _lengths(store: StoryStore, subject: str, story: str) -> str | None:
+    need = store.n_trs(story), store.n_voxels(subject)
+    for what, shape in _response_shapes(store, subject, story).items():
+        if shape[-2:] != need:
+            return f"{what} have shape {shape[-2:]}; the story has {need[0]} TRs and the subject {need[1]} voxels."
+    return None
+
+
+def _values(where: str, scan: Scan, repeated: bool) -> Iterator[Finding]:
+    if scan.n_infinite:
+        message = f"{scan.n_infinite} voxels hold infinite values."
+        yield Finding("error", "infinite_values", where, message, "Check divisions in preprocessing.")
+    if not scan.varies.any():
+        message = f"none of {len(scan.varies)} voxels is finite and varies."
+        yield Finding("warning", "constant_responses", where, message, "Leave this story out for the subject.")
+        return
+    mean, sd = float(np.median(scan.mean[scan.varies])), float(np.median(scan.sd[scan.varies]))
+    averaged = repeated and sd < 1  # the mean of z-scored repeats varies less than each of them
+    if abs(mean) > _MAX_MEAN or (abs(sd - 1) > _MAX_SD_DIFFERENCE and not averaged):
+        message = f"responses are not z-scored: the median voxel has mean {mean:.3g} and standard deviation {sd:.3g}."
+        cure = "Remove drift and z-score each story over time in the source."
+        yield Finding("warning", "not_zscored", where, message, cure)
+
+
+def _repeats(store: StoryStore, subject: str, story: str, voxel: int) -> Iterator[Finding]:
+    first = max(0, min(voxel - _N_PRINT_VOXELS // 2, store.n_voxels(subject) - _N_PRINT_VOXELS))
+    n_copies = _n_copied_repeats(store, subject, story, slice(first, first + _N_PRINT_VOXELS))
+    if n_copies:
+        n = store.n_repeats(subject, story)
+        message = f"{n_copies} of {n} repeats are copies: the noise ceiling is too high."
+        cure = "Keep each presentation once."
+        yield Finding("error", "copied_repeats", f"{subject}/{story}", message, cure)
+
+
+# --- One pass over the responses, some rows at a time, so that whole brains fit in little memory ---
 
 
 @dataclass(frozen=True)
@@ -47,12 +167,12 @@ class Scan:
 
     mean: FloatArray
     sd: FloatArray
-    varies: npt.NDArray[np.bool_]
+    varies: BoolArray
     n_infinite: int
     sample: Float32Array
 
 
-def response_shapes(store: StoryStore, subject: str, story: str) -> dict[str, tuple[int, ...]]:
+def _response_shapes(store: StoryStore, subject: str, story: str) -> dict[str, tuple[int, ...]]:
     """Shapes of the arrays of one subject and story as they are in the file: 'responses', perhaps 'repeats'."""
     with h5py.File(store.path / store.index.subjects[subject].file, "r", locking=False) as h5:
         return {what: h5[what][story].shape for what in ("responses", "repeats") if story in h5.get(what, ())}
@@ -89,7 +209,10 @@ def spread(among: IntArray, n: int) -> IntArray:
     return among[np.rint(places).astype(np.int64)]
 
 
-def fingerprint(values: Float32Array) -> Float32Array:
+# --- The same recording twice ---
+
+
+def unit_columns(values: Float32Array) -> Float32Array:
     """Columns at mean 0 and length 1; those that are not finite or do not vary become 0."""
     finite = np.where(np.isfinite(values).all(axis=0), values, 0).astype(np.float64)
     centred = finite - finite.mean(axis=0)
@@ -99,29 +222,29 @@ def fingerprint(values: Float32Array) -> Float32Array:
 
 
 def same_recording(left: Float32Array, right: Float32Array) -> bool:
-    """Whether two fingerprints show the same series, whatever the scale of each column."""
+    """Whether two series of `unit_columns` show the same series, whatever the scale of each column."""
     if left.shape != right.shape:
         return False
     usable = left.any(axis=0) & right.any(axis=0)
     r = np.abs((left[:, usable] * right[:, usable]).sum(axis=0))
-    return bool(usable.any() and np.median(r) > SAME_R)
+    return bool(usable.any() and np.median(r) > _SAME_R)
 
 
-def n_copied_repeats(store: StoryStore, subject: str, story: str, voxels: slice) -> int:
+def _n_copied_repeats(store: StoryStore, subject: str, story: str, voxels: slice) -> int:
     """How many presentations are the same recording as an earlier one, by some voxels."""
     n_repeats = store.n_repeats(subject, story)
-    prints: list[Float32Array] = []
+    recordings: list[Float32Array] = []
     for k in range(n_repeats):
         values = store.repeats(subject, story, voxels=voxels, repeats=slice(k, k + 1))
         if values is not None:
-            prints.append(fingerprint(values[0]))
-    return sum(any(same_recording(one, earlier) for earlier in prints[:k]) for k, one in enumerate(prints))
+            recordings.append(unit_columns(values[0]))
+    return sum(any(same_recording(one, earlier) for earlier in recordings[:k]) for k, one in enumerate(recordings))
 
 
-def same_recordings(prints: Sequence[tuple[str, Float32Array]]) -> list[list[str]]:
-    """Names whose fingerprints are the same recording, in groups of at least two."""
+def _same_recordings(recordings: Sequence[tuple[str, Float32Array]]) -> list[list[str]]:
+    """Names of the same recording, in groups of at least two."""
     groups: list[tuple[Float32Array, list[str]]] = []
-    for name, one in prints:
+    for name, one in recordings:
         for first, names in groups:
             if same_recording(first, one):
                 names.append(name)
@@ -129,128 +252,3 @@ def same_recordings(prints: Sequence[tuple[str, Float32Array]]) -> list[list[str
         else:
             groups.append((one, [name]))
     return [names for _, names in groups if len(names) > 1]
-
-
-MAX_MEAN, MAX_SD_DIFFERENCE = 0.05, 0.1
-"""How far the median voxel's mean and standard deviation may be from 0 and 1 before responses count as not z-scored."""
-
-
-class SubjectChecks:
-    """Checks of one subject at a time; what it saw of responses goes on to `lags` and stays to find twins."""
-
-    def __init__(self, lags: LagEvidence) -> None:
-        self._lags = lags
-        self._prints: dict[str, list[tuple[str, npt.NDArray[np.float32]]]] = defaultdict(list)
-
-    def subject(self, store: StoryStore, name: str) -> Iterator[Finding]:
-        """What belongs to the subject and not to a story."""
-        good, n_voxels = store.good_voxels(name), store.n_voxels(name)
-        if len(good) != n_voxels:
-            message = f"the mask of usable voxels has {len(good)} entries for {n_voxels} voxels."
-            yield _length(name, message)
-            return
-        if not good.any():
-            message = "has no voxel that is finite and varies in all stories."
-            yield Finding("error", "no_usable_voxel", name, message, "Leave the subject out.")
-        elif not good.all():
-            message = f"{int((~good).sum())} of {len(good)} voxels are NaN or constant in some story; they are masked."
-            level: Level = "info" if good.mean() > 0.9 else "warning"
-            yield Finding(level, "masked_voxels", name, message, "Check the mask if that is many.")
-        yield from _regions(store, name)
-
-    def responses(self, store: StoryStore, subject: str, story: str) -> Iterator[Finding]:
-        """What one pass over a subject's responses to a story shows."""
-        where = f"{subject}/{story}"
-        problem = _lengths(store, subject, story)
-        if problem is not None:
-            yield Finding("error", "length_mismatch", where, problem, _REBUILD)
-            return
-        good = np.flatnonzero(store.good_voxels(subject))
-        columns = spread(good, N_VOXELS)
-        everywhere = spread(np.arange(store.n_voxels(subject)), N_PRINT_VOXELS)
-        scan = scan_responses(store, subject, story, np.concatenate([columns, everywhere]))
-        self._lags.add_responses(story, scan.sample[:, : len(columns)])
-        self._prints[story].append((subject, fingerprint(scan.sample[:, len(columns) :])))
-        yield from _values(where, scan, repeated=store.n_repeats(subject, story) > 1)
-        if store.n_repeats(subject, story) > 1 and len(good):
-            yield from _repeats(store, subject, story, int(good[len(good) // 2]))
-
-    def twins(self, store: StoryStore) -> Iterator[Finding]:
-        """Two subjects with one recording, or one subject with one recording for two stories."""
-        shared: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        for story, prints in self._prints.items():
-            for group in same_recordings(prints):
-                shared[tuple(group)].append(story)
-        for names, stories in shared.items():
-            more = f" and {len(stories) - 1} more" if len(stories) > 1 else ""
-            message = f"subjects {', '.join(names)} have identical responses to {stories[0]!r}{more}."
-            cure = "Check which file belongs to whom; keep one of them."
-            yield Finding("error", "twin_subjects", names[0], message, cure)
-        for subject in store.subject_names:
-            heard = [(story, dict(found)[subject]) for story, found in self._prints.items() if subject in dict(found)]
-            for same in same_recordings(heard):
-                message = f"responses to {', '.join(same)} are identical."
-                cure = "Check which file belongs to which story."
-                yield Finding("error", "twin_responses", subject, message, cure)
-
-
-_REBUILD = "Delete the subject's file and build the store again."
-
-
-def _length(where: str, message: str) -> Finding:
-    return Finding("error", "length_mismatch", where, message, _REBUILD)
-
-
-def _regions(store: StoryStore, name: str) -> Iterator[Finding]:
-    try:
-        regions = store.subject(name).regions
-    except ValueError as error:
-        yield _length(name, str(error))
-        return
-    for region, mask in regions.items():
-        if not mask.any():
-            message = "the region holds no voxel."
-            yield Finding("warning", "empty_region", f"{name}/{region}", message, "Check the region's mask.")
-    same: dict[bytes, list[str]] = defaultdict(list)
-    for region, mask in regions.items():
-        if mask.any():
-            same[np.packbits(mask).tobytes()].append(region)
-    for equal in same.values():
-        if len(equal) > 1:
-            message = f"regions {', '.join(equal)} hold exactly the same voxels."
-            cure = "Check the labels: one mask was read twice, or left and right were not told apart."
-            yield Finding("warning", "equal_regions", f"{name}/{equal[0]}", message, cure)
-
-
-def _lengths(store: StoryStore, subject: str, story: str) -> str | None:
-    need = store.n_trs(story), store.n_voxels(subject)
-    for what, shape in response_shapes(store, subject, story).items():
-        if shape[-2:] != need:
-            return f"{what} have shape {shape[-2:]}; the story has {need[0]} TRs and the subject {need[1]} voxels."
-    return None
-
-
-def _values(where: str, scan: Scan, repeated: bool) -> Iterator[Finding]:
-    if scan.n_infinite:
-        message = f"{scan.n_infinite} voxels hold infinite values."
-        yield Finding("error", "infinite_values", where, message, "Check divisions in preprocessing.")
-    if not scan.varies.any():
-        message = f"none of {len(scan.varies)} voxels is finite and varies."
-        yield Finding("warning", "constant_responses", where, message, "Leave this story out for the subject.")
-        return
-    mean, sd = float(np.median(scan.mean[scan.varies])), float(np.median(scan.sd[scan.varies]))
-    averaged = repeated and sd < 1  # the mean of z-scored repeats varies less than each of them
-    if abs(mean) > MAX_MEAN or (abs(sd - 1) > MAX_SD_DIFFERENCE and not averaged):
-        message = f"responses are not z-scored: the median voxel has mean {mean:.3g} and standard deviation {sd:.3g}."
-        cure = "Remove drift and z-score each story over time in the source."
-        yield Finding("warning", "not_zscored", where, message, cure)
-
-
-def _repeats(store: StoryStore, subject: str, story: str, voxel: int) -> Iterator[Finding]:
-    first = max(0, min(voxel - N_PRINT_VOXELS // 2, store.n_voxels(subject) - N_PRINT_VOXELS))
-    n_copies = n_copied_repeats(store, subject, story, slice(first, first + N_PRINT_VOXELS))
-    if n_copies:
-        n = store.n_repeats(subject, story)
-        message = f"{n_copies} of {n} repeats are copies: the noise ceiling is too high."
-        cure = "Keep each presentation once."
-        yield Finding("error", "copied_repeats", f"{subject}/{story}", message, cure)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from brainlit.files import waiting_lock
+from brainlit.hints import few
 from brainlit.stories.base import Remote
 from brainlit.stories.download.hosts import DownloadError, Host, UnreachableError, open_host
 from brainlit.stories.download.plan import (
     MAX_NAMED,
-    Plan,
+    DownloadPlan,
     gigabytes,
     make_plan,
     missing_locally,
-    named,
     plan_text,
     plan_without_network,
     require_room,
@@ -28,9 +25,9 @@ from brainlit.stories.download.verify import Ledger, pointer_problem
 
 __all__ = [
     "DownloadError",
+    "DownloadPlan",
     "DownloadReport",
     "OnDifference",
-    "Plan",
     "download",
     "missing_locally",
     "plan_text",
@@ -48,7 +45,7 @@ class DownloadReport:
 
     Parameters
     ----------
-    plan : Plan
+    plan : DownloadPlan
         What was there before.
     fetched : mapping of path to int
         Bytes that came over the network.
@@ -60,7 +57,7 @@ class DownloadReport:
         Local files that differ from the published ones and were kept, as asked.
     """
 
-    plan: Plan
+    plan: DownloadPlan
     dry_run: bool = False
     fetched: Mapping[str, int] = field(default_factory=dict)
     checked: Mapping[str, int] = field(default_factory=dict)
@@ -78,9 +75,9 @@ class DownloadReport:
             f" {gigabytes(sum(self.fetched.values()))} were fetched now. Verified: {agree or 'none'}.",
         ]
         if self.size_only:
-            lines.append(f"The service tells only the size of {len(self.size_only)}: {named(self.size_only)}")
+            lines.append(f"The service tells only the size of {len(self.size_only)}: {few(self.size_only, MAX_NAMED)}")
         if self.kept:
-            lines.append(f"Kept although they differ from the published files: {named(self.kept)}")
+            lines.append(f"Kept although they differ from the published files: {few(self.kept, MAX_NAMED)}")
         return "\n".join([*lines, f"Licence: {remote.licence}"])
 
 
@@ -123,7 +120,8 @@ def download(
     host = open_host(remote.url, endpoint_url)
     if dry_run:
         return DownloadReport(_planned(remote, host, ledger), dry_run)
-    with _only_one(remote.root):
+    remote.root.mkdir(parents=True, exist_ok=True)
+    with waiting_lock(remote.root / LOCK_FILE, f"another process downloads into {remote.root}"):
         ledger = Ledger(remote.root, remote.url)  # as the one who had the lock before left it
         plan = _planned(remote, host, ledger)
         require_room(plan)
@@ -146,7 +144,7 @@ def _fetched(transfer: Transfer) -> DownloadReport:
     )
 
 
-def _planned(remote: Remote, host: Host, ledger: Ledger) -> Plan:
+def _planned(remote: Remote, host: Host, ledger: Ledger) -> DownloadPlan:
     logger.info("asking %s for the sizes of %d files", remote.url, len(remote.paths))
     try:
         return make_plan(remote, host, ledger)
@@ -154,7 +152,7 @@ def _planned(remote: Remote, host: Host, ledger: Ledger) -> Plan:
         raise DownloadError(f"{error} Nothing was fetched. {_what_to_do(remote)}") from error
 
 
-def _failure_text(plan: Plan, transfer: Transfer) -> str:
+def _failure_text(plan: DownloadPlan, transfer: Transfer) -> str:
     failures = list(transfer.failures.items())
     n_there = len(plan.files) - len(failures) - len(transfer.untried)
     lines = [f"{len(failures)} of {len(plan.files)} files could not be fetched, {n_there} are in {plan.remote.root}:"]
@@ -172,19 +170,3 @@ def _what_to_do(remote: Remote) -> str:
         "Check the network (and HTTPS_PROXY, if there is a proxy) and run the same command again: it goes on where it"
         f" stopped. Or fetch the files by hand ({by_hand}) into {remote.root}, with the same folders."
     )
-
-
-@contextmanager
-def _only_one(root: Path) -> Iterator[None]:
-    """Two downloads into one folder, one after the other; the system frees the lock of a process that died."""
-    root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.warning("waiting: another process downloads into %s", root)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

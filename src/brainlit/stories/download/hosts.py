@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 from brainlit.stories.base import SourceError
 
-WILDCARDS = "*?["
+_WILDCARDS = "*?["
 CHUNK_BYTES = 1 << 20
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
+_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10, 30
 ATTEMPTS = 5
 """How often the clients themselves send a request that meets a busy server or no server, waiting longer each time."""
 
@@ -74,7 +74,7 @@ class Host(ABC):
     """A server that publishes a data set. Used by several threads at once."""
 
     @abstractmethod
-    def look(self, path: str, again: bool = False) -> RemoteFile | None:
+    def stat(self, path: str, again: bool = False) -> RemoteFile | None:
         """Size and version of one file; None if it is not there. `again`: as they are now, whatever was seen before."""
 
     @abstractmethod
@@ -84,7 +84,7 @@ class Host(ABC):
         Raises
         ------
         RestartError
-            If the file is no longer the one that `look` saw, or the server sends it from its beginning only.
+            If the file is no longer the one that `stat` saw, or the server sends it from its beginning only.
         UnreachableError
             If the connection fails or ends too early.
         """
@@ -108,24 +108,6 @@ class Host(ABC):
         return {}
 
 
-def is_pattern(path: str) -> bool:
-    """Whether a path holds '*', '?' or '['."""
-    return any(character in path for character in WILDCARDS)
-
-
-def checked_path(path: str) -> str:
-    """The path, if it stays below the folder that it is meant for.
-
-    Raises
-    ------
-    DownloadError
-        For absolute paths, '..' and the like, whoever they come from: the data set's description or the server.
-    """
-    if path.startswith("/") or "\\" in path or any(part in ("", ".", "..") for part in path.split("/")):
-        raise DownloadError(f"the path {path!r} is refused: it would not lie inside the data set's folder.")
-    return path
-
-
 def open_host(url: str, endpoint_url: str | None = None) -> Host:
     """The client for a url: 's3://bucket/prefix', 'https://host/folder' (or 'http://').
 
@@ -141,17 +123,33 @@ def open_host(url: str, endpoint_url: str | None = None) -> Host:
     raise DownloadError(f"the url {url!r} is of no known kind; known are s3://bucket/prefix and https://host/folder.")
 
 
-# --- web
-# Files of an ordinary web server, through requests.
+def is_pattern(path: str) -> bool:
+    """Whether a path holds '*', '?' or '['."""
+    return any(character in path for character in _WILDCARDS)
 
 
-BUSY = (429, 500, 502, 503, 504)
-NO_HEAD = (403, 405, 501)
+def checked_path(path: str) -> str:
+    """The path, if it stays below the folder that it is meant for.
+
+    Raises
+    ------
+    DownloadError
+        For absolute paths, '..' and the like, whoever they come from: the data set's description or the server.
+    """
+    if path.startswith("/") or "\\" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        raise DownloadError(f"the path {path!r} is refused: it would not lie inside the data set's folder.")
+    return path
+
+
+# --- Web servers ---
+
+_BUSY = (429, 500, 502, 503, 504)
+_NO_HEAD = (403, 405, 501)
 _TOTAL = re.compile(r"bytes \d+-\d+/(\d+)$")
 
 
 class WebHost(Host):
-    """A folder of a web server; its files are asked for by name.
+    """A folder of an ordinary web server, through requests; its files are asked for by name.
 
     Proxies, certificates and passwords are taken from where requests finds them: HTTPS_PROXY, REQUESTS_CA_BUNDLE,
     ~/.netrc.
@@ -161,10 +159,10 @@ class WebHost(Host):
         self.url = url.rstrip("/")
         self._threads = threading.local()
 
-    def look(self, path: str, again: bool = False) -> RemoteFile | None:
+    def stat(self, path: str, again: bool = False) -> RemoteFile | None:
         """HEAD, or a GET whose body is not read where the server does not know HEAD."""
         with self._answer("HEAD", path) as answer:
-            if answer.status_code not in NO_HEAD and "Content-Length" in answer.headers:
+            if answer.status_code not in _NO_HEAD and "Content-Length" in answer.headers:
                 return self._remote_file(path, answer)
         with self._answer("GET", path) as answer:
             return self._remote_file(path, answer)
@@ -218,12 +216,12 @@ class WebHost(Host):
                 headers=headers,
                 stream=True,
                 allow_redirects=True,
-                timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+                timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
             )
         except RequestException as error:
             raise UnreachableError(f"{address} cannot be reached ({error}).") from error
         with answer:
-            if answer.status_code in BUSY:
+            if answer.status_code in _BUSY:
                 raise UnreachableError(f"{address} is busy ({answer.status_code} {answer.reason}).")
             yield answer
 
@@ -234,7 +232,7 @@ class WebHost(Host):
             from requests.adapters import HTTPAdapter
             from urllib3 import Retry
 
-            retry = Retry(ATTEMPTS - 1, backoff_factor=0.5, status_forcelist=BUSY, raise_on_status=False)
+            retry = Retry(ATTEMPTS - 1, backoff_factor=0.5, status_forcelist=_BUSY, raise_on_status=False)
             session = requests.Session()
             session.headers["Accept-Encoding"] = "identity"  # the bytes as they are published
             for scheme in ("https://", "http://"):
@@ -243,19 +241,15 @@ class WebHost(Host):
         return self._threads.session
 
 
-# --- s3
-# Buckets that anyone may read, through boto3 and without an account.
-#
-# HEAD of a part tells its size: https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html (PartNumber).
+# --- S3 ---
 
-
-CHECKSUMS = {"sha256": "ChecksumSHA256", "sha1": "ChecksumSHA1", "crc32": "ChecksumCRC32"}
+_CHECKSUMS = {"sha256": "ChecksumSHA256", "sha1": "ChecksumSHA1", "crc32": "ChecksumCRC32"}
 """Those that Python can compute by itself."""
-MAX_NEIGHBOURS = 2000
+_MAX_NEIGHBOURS = 2000
 
 
 class S3Host(Host):
-    """A prefix of a public bucket.
+    """A prefix of a bucket that anyone may read, through boto3 and without an account.
 
     Parameters
     ----------
@@ -271,12 +265,12 @@ class S3Host(Host):
             raise DownloadError(f"the url {url!r} names no bucket; it should be like s3://openneuro.org/ds003020.")
         self.url, self.bucket = url, bucket
         self.prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
-        self._client = _client(endpoint_url)
-        self._library_errors, self._network_errors = _errors()
+        self._client = _s3_client(endpoint_url)
+        self._library_errors, self._network_errors = _s3_errors()
         self._listings: dict[str, tuple[dict[str, RemoteFile], list[str]]] = {}
         self._lock = threading.Lock()
 
-    def look(self, path: str, again: bool = False) -> RemoteFile | None:
+    def stat(self, path: str, again: bool = False) -> RemoteFile | None:
         """HEAD of one object, unless its folder was listed already."""
         folder = path.rpartition("/")[0]
         if folder in self._listings and not again:
@@ -285,7 +279,7 @@ class S3Host(Host):
             answer = self._call("head_object", path, Key=self.prefix + path)
         except FileNotFoundError:
             return None
-        return _remote_file(path, answer["ContentLength"], answer.get("ETag", ""))
+        return _s3_file(path, answer["ContentLength"], answer.get("ETag", ""))
 
     def match(self, pattern: str) -> list[RemoteFile]:
         """Files that match, folder by folder."""
@@ -305,7 +299,7 @@ class S3Host(Host):
             except RefusedError:  # files may be read by name only
                 return []
             if files or folders or not folder:
-                return [*files, *folders][:MAX_NEIGHBOURS]
+                return [*files, *folders][:_MAX_NEIGHBOURS]
             folder = folder.rpartition("/")[0]
 
     def read(self, file: RemoteFile, start: int) -> Generator[bytes, None, None]:
@@ -328,7 +322,10 @@ class S3Host(Host):
             body.close()
 
     def part_bytes(self, file: RemoteFile, n_parts: int) -> int | None:
-        """Size of the first part, if all but the last can be of that size."""
+        """Size of the first part, if all but the last can be of that size.
+
+        HEAD of a part tells it: https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html (PartNumber).
+        """
         sizes = [self._details(file, PartNumber=k).get("ContentLength", 0) for k in (1, n_parts)]
         first, last = int(sizes[0]), int(sizes[1])
         fits = 0 < last <= first and (n_parts - 1) * first + last == file.n_bytes
@@ -339,7 +336,7 @@ class S3Host(Host):
         answer = self._details(file, ChecksumMode="ENABLED")
         if answer.get("ChecksumType") == "COMPOSITE":
             return {}
-        found = {name: answer[field] for name, field in CHECKSUMS.items() if field in answer}
+        found = {name: answer[field] for name, field in _CHECKSUMS.items() if field in answer}
         return {name: base64.b64decode(value).hex() for name, value in found.items() if "-" not in value}
 
     def _details(self, file: RemoteFile, **given: Any) -> Any:
@@ -374,7 +371,7 @@ class S3Host(Host):
                 for entry in page.get("Contents", []):
                     if not entry["Key"].endswith("/"):  # what consoles leave behind for an empty folder
                         path = checked_path(entry["Key"].removeprefix(self.prefix))
-                        files[path] = _remote_file(path, entry["Size"], entry.get("ETag", ""))
+                        files[path] = _s3_file(path, entry["Size"], entry.get("ETag", ""))
                 found = (entry["Prefix"] for entry in page.get("CommonPrefixes", []))
                 folders += [name.removeprefix(self.prefix).rstrip("/") for name in found]
         except self._library_errors as error:
@@ -404,7 +401,7 @@ class S3Host(Host):
         return DownloadError(f"{self.url} does not answer for {path!r} ({error}).")
 
 
-def _client(endpoint_url: str | None) -> Any:
+def _s3_client(endpoint_url: str | None) -> Any:
     """A client that signs nothing, so that nobody's account is asked for or charged."""
     import botocore
     from botocore.config import Config
@@ -412,14 +409,14 @@ def _client(endpoint_url: str | None) -> Any:
 
     config = Config(
         signature_version=botocore.UNSIGNED,
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=_READ_TIMEOUT_S,
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         max_pool_connections=16,
         response_checksum_validation="when_required",  # done here, on the file that lies on the disk
     )
     try:
-        return _session().client("s3", endpoint_url=endpoint_url, config=config)
+        return _s3_session().client("s3", endpoint_url=endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:
         raise DownloadError(
             f"boto3 cannot be set up ({error}). Check AWS_PROFILE, AWS_ENDPOINT_URL_S3 and ~/.aws/config."
@@ -427,14 +424,14 @@ def _client(endpoint_url: str | None) -> Any:
 
 
 @cache
-def _session() -> Any:
+def _s3_session() -> Any:
     """One session for all clients: reading the description of the service takes most of the time."""
     import boto3
 
     return boto3.session.Session()
 
 
-def _errors() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
+def _s3_errors() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
     """What boto3 raises, and which of that means that nothing came back."""
     from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
     from urllib3.exceptions import HTTPError
@@ -442,7 +439,7 @@ def _errors() -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]
     return (BotoCoreError, ClientError, HTTPError), (ConnectionError, HTTPClientError, HTTPError)
 
 
-def _remote_file(path: str, n_bytes: int, etag: str) -> RemoteFile:
+def _s3_file(path: str, n_bytes: int, etag: str) -> RemoteFile:
     return RemoteFile(path, int(n_bytes), _version(etag), _version(etag))
 
 

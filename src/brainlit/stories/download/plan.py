@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from brainlit.hints import nearest
+from brainlit.hints import few, nearest
 from brainlit.stories.base import Remote
 from brainlit.stories.download.hosts import DownloadError, Host, RemoteFile, checked_path, is_pattern
 from brainlit.stories.download.verify import PART_SUFFIX, Ledger, pointer_problem
@@ -19,10 +19,10 @@ State = Literal["whole", "unchecked", "partial", "absent", "pointer", "outdated"
 """Of a local file: found whole before; of the right size; begun; not there; a pointer; whole, but since published
 anew; or another than the published one, and not from here."""
 
-LOOK_THREADS = 8
+_STAT_THREADS = 8
 MAX_NAMED = 10
-MAX_ROWS = 15
-SPARE_BYTES = 100 * 10**6
+_MAX_ROWS = 15
+_SPARE_BYTES = 100 * 10**6
 """What a download leaves free on the disk."""
 
 
@@ -42,7 +42,7 @@ class PlannedFile:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPlan:
     """All files that are asked for.
 
     Parameters
@@ -70,13 +70,8 @@ class Plan:
         """Room on the disk where the files go."""
         return shutil.disk_usage(_existing(self.remote.root)).free
 
-    @property
-    def is_done(self) -> bool:
-        """Whether every file was fetched and found whole before."""
-        return all(file.state == "whole" for file in self.files)
 
-
-def plan_without_network(remote: Remote, ledger: Ledger) -> Plan | None:
+def plan_without_network(remote: Remote, ledger: Ledger) -> DownloadPlan | None:
     """The plan if everything was fetched and found whole before; None if the server must be asked."""
     patterns = {path: ledger.matches(path) or [] for path in remote.paths if is_pattern(path)}
     paths = [match for path in remote.paths for match in patterns.get(path) or [path]]
@@ -86,10 +81,10 @@ def plan_without_network(remote: Remote, ledger: Ledger) -> Plan | None:
         if found is None:
             return None
         files.append(PlannedFile(found[0], "whole", found[0].n_bytes))
-    return Plan(remote, tuple(files), patterns)
+    return DownloadPlan(remote, tuple(files), patterns)
 
 
-def make_plan(remote: Remote, host: Host, ledger: Ledger) -> Plan:
+def make_plan(remote: Remote, host: Host, ledger: Ledger) -> DownloadPlan:
     """Ask the server for every file's size and version, and compare with what is here.
 
     Raises
@@ -99,18 +94,20 @@ def make_plan(remote: Remote, host: Host, ledger: Ledger) -> Plan:
     """
     patterns = {path: host.match(checked_path(path)) for path in remote.paths if is_pattern(path)}
     exact = [checked_path(path) for path in dict.fromkeys(remote.paths) if path not in patterns]
-    with ThreadPoolExecutor(LOOK_THREADS) as pool:
-        looked = dict(zip(exact, pool.map(host.look, exact), strict=True))
-    missing = [path for path in remote.paths if not (patterns[path] if path in patterns else looked[path])]
+    with ThreadPoolExecutor(_STAT_THREADS) as pool:
+        answers = dict(zip(exact, pool.map(host.stat, exact), strict=True))
+    missing = [path for path in remote.paths if not (patterns[path] if path in patterns else answers[path])]
     if missing:
         raise DownloadError(_missing_text(remote, host, missing), dict.fromkeys(missing, "not there"))
-    found = {file.path: file for file in looked.values() if file is not None}
+    found = {file.path: file for file in answers.values() if file is not None}
     found.update({file.path: file for files in patterns.values() for file in files})
     planned = tuple(_planned(remote.root, file, ledger) for file in found.values())
-    return Plan(remote, planned, {pattern: [file.path for file in files] for pattern, files in patterns.items()})
+    return DownloadPlan(
+        remote, planned, {pattern: [file.path for file in files] for pattern, files in patterns.items()}
+    )
 
 
-def require_room(plan: Plan) -> None:
+def require_room(plan: DownloadPlan) -> None:
     """Refuse a download that does not fit on the disk.
 
     Raises
@@ -119,14 +116,14 @@ def require_room(plan: Plan) -> None:
         With what is needed and what is free.
     """
     needed, free = plan.n_bytes - plan.n_here, plan.free_bytes
-    if needed and free < needed + SPARE_BYTES:
+    if needed and free < needed + _SPARE_BYTES:
         raise DownloadError(
             f"{gigabytes(needed)} are to be fetched, and {gigabytes(free)} are free in {plan.remote.root}. Nothing was"
             " fetched. Free some space, ask for fewer subjects or stories, or choose another folder."
         )
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: DownloadPlan) -> str:
     """The plan as a table of kinds of files, with sums, licence and what is unusual."""
     remote, todo = plan.remote, plan.n_bytes - plan.n_here
     rows = [("files", "number", "all", "here", "to fetch")]
@@ -157,12 +154,6 @@ def gigabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1000:.2f} kB" if n_bytes else "0"
 
 
-def named(paths: Sequence[str]) -> str:
-    """The first ten and how many more."""
-    more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
-    return ", ".join(paths[:MAX_NAMED]) + more
-
-
 def _planned(root: Path, file: RemoteFile, ledger: Ledger) -> PlannedFile:
     local, verified = root / file.path, ledger.verified(file.path)
     if verified is not None:
@@ -184,7 +175,13 @@ def _missing_text(remote: Remote, host: Host, missing: Sequence[str]) -> str:
     for path in missing[:MAX_NAMED]:
         neighbours = host.neighbours(path)
         near = nearest(path, neighbours)
-        hint = f"did you mean {near}?" if near else f"there is: {named(neighbours)}" if neighbours else "not there"
+        hint = (
+            f"did you mean {near}?"
+            if near
+            else f"there is: {few(neighbours, MAX_NAMED)}"
+            if neighbours
+            else "not there"
+        )
         lines.append(f"  {path}: {hint}")
     if len(missing) > MAX_NAMED:
         lines.append(f"  and {len(missing) - MAX_NAMED} more")
@@ -201,7 +198,7 @@ def _by_kind(files: Iterable[PlannedFile]) -> dict[str, list[PlannedFile]]:
         kind = f"*.{ending}" if dot and stem else name
         by_ending[kind].append(file)
         by_folder[f"{folder}/{kind}" if folder else kind].append(file)
-    chosen = by_folder if len(by_folder) <= MAX_ROWS else by_ending
+    chosen = by_folder if len(by_folder) <= _MAX_ROWS else by_ending
     return {files[0].remote.path if len(files) == 1 else kind: files for kind, files in sorted(chosen.items())}
 
 
@@ -210,7 +207,7 @@ def _row(kind: str, files: Sequence[PlannedFile]) -> tuple[str, str, str, str, s
     return kind, str(len(files)), gigabytes(n_bytes), gigabytes(n_here), gigabytes(n_bytes - n_here)
 
 
-def _remarks(plan: Plan) -> Iterable[str]:
+def _remarks(plan: DownloadPlan) -> Iterable[str]:
     remarks: dict[State, str] = {
         "unchecked": "are here with the right size and will be compared with the published ones",
         "partial": "were begun and will be continued",
@@ -221,7 +218,7 @@ def _remarks(plan: Plan) -> Iterable[str]:
     for state, remark in remarks.items():
         paths = [file.remote.path for file in plan.files if file.state == state]
         if paths:
-            yield f"{len(paths)} {remark}: {named(paths)}"
+            yield f"{len(paths)} {remark}: {few(paths, MAX_NAMED)}"
 
 
 def _existing(folder: Path) -> Path:

@@ -15,8 +15,9 @@ from typing import Literal, get_args
 
 from tqdm import tqdm
 
+from brainlit.files import to_disk
 from brainlit.stories.download.hosts import DownloadError, Host, RemoteFile, RestartError, UnreachableError
-from brainlit.stories.download.plan import Plan, PlannedFile, gigabytes
+from brainlit.stories.download.plan import DownloadPlan, PlannedFile, gigabytes
 from brainlit.stories.download.verify import SIZE_ONLY, Ledger, MismatchError, check_file, part_path, pointer_problem
 
 logger = logging.getLogger(__name__)
@@ -24,8 +25,8 @@ logger = logging.getLogger(__name__)
 FETCH_THREADS = 4
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Between attempts at one file during which not a byte came; the clients wait by themselves before that."""
-MAX_RESTARTS = 3
-GIVE_UP_AFTER = 3
+_MAX_RESTARTS = 3
+_GIVE_UP_AFTER = 3
 """Files in a row for which the server could not be reached, after which the others are not tried."""
 
 OnDifference = Literal["refuse", "keep", "replace"]
@@ -58,7 +59,9 @@ class Transfer:
         Files that were not begun, because the disk was full or the server was gone.
     """
 
-    def __init__(self, plan: Plan, host: Host, ledger: Ledger, on_difference: OnDifference, progress: bool) -> None:
+    def __init__(
+        self, plan: DownloadPlan, host: Host, ledger: Ledger, on_difference: OnDifference, progress: bool
+    ) -> None:
         self.plan, self.host, self.ledger, self.on_difference = plan, host, ledger, on_difference
         self.root = plan.remote.root
         self.fetched: dict[str, int] = {}
@@ -119,7 +122,7 @@ class Transfer:
             self.failures[path] = str(error)
             with self._lock:
                 self._n_unreachable += 1
-            if self._n_unreachable >= GIVE_UP_AFTER:
+            if self._n_unreachable >= _GIVE_UP_AFTER:
                 self._stop.set()
         except DownloadError as error:
             self.failures[path] = str(error)
@@ -140,7 +143,7 @@ class Transfer:
         local.parent.mkdir(parents=True, exist_ok=True)
         file, checked = self._fetch_checked(file, local)
         part_path(local).replace(local)
-        _sync_folder(local.parent)
+        to_disk(local.parent)  # the new name, too
         self._finish(file, checked)
 
     def _is_whole_already(self, local: Path, file: RemoteFile) -> bool:
@@ -199,7 +202,7 @@ class Transfer:
                 return file
             except RestartError as error:
                 n_restarts += 1
-                if n_restarts > MAX_RESTARTS:
+                if n_restarts > _MAX_RESTARTS:
                     raise DownloadError(f"{error} That happened {n_restarts} times; try again later.") from error
                 file = self._look_again(file)
                 self._begin(file, part)
@@ -217,7 +220,7 @@ class Transfer:
         part.touch()
 
     def _look_again(self, file: RemoteFile) -> RemoteFile:
-        now = self.host.look(file.path, again=True)
+        now = self.host.stat(file.path, again=True)
         if now is None:
             raise DownloadError(f"{file.path} is no longer at {self.plan.remote.url}.")
         return now
@@ -262,12 +265,3 @@ class Transfer:
 def _remove_if_empty(part: Path) -> None:
     if part.is_file() and not part.stat().st_size:
         part.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """The new name is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Whether a file is, byte for byte, what was published.
+"""Whether a file is, byte for byte, what was published; a ledger of those that are; files that only stand for others.
 
 How S3 makes an ETag: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html. The
 MD5 of the bytes, or, for what was uploaded in parts, the MD5 of the parts' MD5s, a hyphen and the number of parts.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import threading
 import time
@@ -18,19 +17,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from brainlit.files import write_json
 from brainlit.stories.download.hosts import CHUNK_BYTES, Host, RemoteFile
 
+logger = logging.getLogger(__name__)
+
 SIZE_ONLY = "size only"
-MIB, MB = 1 << 20, 10**6
-USUAL_PART_BYTES = tuple(
-    sorted(n * unit for unit in (MIB, MB) for n in (5, 8, 10, 15, 16, 20, 25, 32, 50, 64, 100, 128, 200, 250, 256))
-    + [n * unit for unit in (MIB, MB) for n in (500, 512, 1000, 1024, 2048, 4096, 5000, 5120)]
+_MIB, MB = 1 << 20, 10**6
+_USUAL_PART_BYTES = tuple(
+    sorted(n * unit for unit in (_MIB, MB) for n in (5, 8, 10, 15, 16, 20, 25, 32, 50, 64, 100, 128, 200, 250, 256))
+    + [n * unit for unit in (_MIB, MB) for n in (500, 512, 1000, 1024, 2048, 4096, 5000, 5120)]
 )
 """Part sizes of common tools (8 MiB: aws, 15 MiB: s3cmd, 1 GiB: OpenNeuro), for services that do not tell theirs."""
 
 _ETAG = re.compile(r"([0-9a-f]{32})(?:-(\d+))?")
 
-Tick = Callable[[int], None]
+_Tick = Callable[[int], None]
 
 
 class MismatchError(Exception):
@@ -40,7 +42,7 @@ class MismatchError(Exception):
         super().__init__(f"its {what} is {found}, published is {published}")
 
 
-def check_file(path: Path, file: RemoteFile, host: Host, tick: Tick = lambda n_bytes: None) -> str:
+def check_file(path: Path, file: RemoteFile, host: Host, tick: _Tick = lambda n_bytes: None) -> str:
     """Compare a local file with the published one by the best that the service offers.
 
     Parameters
@@ -70,7 +72,7 @@ def check_file(path: Path, file: RemoteFile, host: Host, tick: Tick = lambda n_b
     return SIZE_ONLY
 
 
-def parts_etags(path: Path, part_bytes: Sequence[int], tick: Tick = lambda n_bytes: None) -> dict[int, str]:
+def parts_etags(path: Path, part_bytes: Sequence[int], tick: _Tick = lambda n_bytes: None) -> dict[int, str]:
     """The ETag that S3 gives a file uploaded in parts, for each size of parts; the file is read once."""
     hashes = {size: _PartsHash(size) for size in part_bytes}
     with path.open("rb") as stream:
@@ -87,10 +89,10 @@ def usual_part_bytes(n_bytes: int, n_parts: int) -> list[int]:
     >>> usual_part_bytes(2_447_000_216, 3)
     [1000000000, 1024000000, 1048576000, 1073741824]
     """
-    return sorted({size for size in USUAL_PART_BYTES if max(1, -(-n_bytes // size)) == n_parts})
+    return sorted({size for size in _USUAL_PART_BYTES if max(1, -(-n_bytes // size)) == n_parts})
 
 
-def _has_parts(path: Path, file: RemoteFile, n_parts: int, host: Host, tick: Tick) -> bool:
+def _has_parts(path: Path, file: RemoteFile, n_parts: int, host: Host, tick: _Tick) -> bool:
     """Whether the MD5 of parts agrees; False if that cannot be said, because nobody knows the parts."""
     told = host.part_bytes(file, n_parts)
     sizes = [told] if told else usual_part_bytes(file.n_bytes, n_parts)
@@ -110,14 +112,14 @@ class _PartsHash:
     def update(self, chunk: bytes) -> None:
         view = memoryview(chunk)
         while len(view):
-            self.part.update(view[: self.room])
+            self.part.update(view[: self.room])  # what still fits into this part; the rest begins the next
             taken = min(self.room, len(view))
             self.room, view = self.room - taken, view[taken:]
             if not self.room:
                 self._close_part()
 
     def etag(self) -> str:
-        if self.room < self.part_bytes or not self.digests:
+        if self.room < self.part_bytes or not self.digests:  # an empty file has one empty part
             self._close_part()
         return f"{hashlib.md5(b''.join(self.digests), usedforsecurity=False).hexdigest()}-{len(self.digests)}"
 
@@ -126,7 +128,7 @@ class _PartsHash:
         self.part, self.room = hashlib.md5(usedforsecurity=False), self.part_bytes
 
 
-def _hex_digest(path: Path, name: str, tick: Tick) -> str:
+def _hex_digest(path: Path, name: str, tick: _Tick) -> str:
     crc, digest = 0, None if name == "crc32" else hashlib.new(name, usedforsecurity=False)
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
@@ -144,16 +146,12 @@ def _compare(what: str, found: str, published: str) -> str:
     return what
 
 
-# --- ledger
-# What was fetched into a folder and found to be whole, so that nothing is fetched or read twice.
-
-
-logger = logging.getLogger(__name__)
+# --- What was fetched into a folder and found to be whole ---
 
 LEDGER_FILE = ".brainlit-download.json"
 FORMAT = 1
-SAVE_EVERY_S = 1.0
-NOTED_FROM_BYTES = 4 << 20
+_SAVE_EVERY_S = 1.0
+_NOTED_FROM_BYTES = 4 << 20
 """Smaller files are sooner fetched again than noted before they are begun."""
 PART_SUFFIX = ".part"
 
@@ -209,7 +207,7 @@ class Ledger:
         """Note of which version the bytes in the (now absent) partial file will be."""
         with self._lock:
             self._parts[file.path] = _as_entry(file)
-            if file.n_bytes >= NOTED_FROM_BYTES:
+            if file.n_bytes >= _NOTED_FROM_BYTES:
                 self._save()
 
     def finish(self, file: RemoteFile, checked: str) -> None:
@@ -218,7 +216,7 @@ class Ledger:
         with self._lock:
             self._parts.pop(file.path, None)
             self._files[file.path] = {**_as_entry(file), "mtime_ns": stat.st_mtime_ns, "checked": checked}
-            if time.monotonic() > self._saved_s + SAVE_EVERY_S:
+            if time.monotonic() > self._saved_s + _SAVE_EVERY_S:
                 self._save()
 
     def remember(self, patterns: Mapping[str, Sequence[str]]) -> None:
@@ -232,13 +230,7 @@ class Ledger:
 
     def _save(self) -> None:
         self._saved_s = time.monotonic()
-        self.root.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{LEDGER_FILE}.tmp")
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump({**self._all, "format": FORMAT}, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self.path)
+        write_json(self.path, {**self._all, "format": FORMAT})
 
 
 def part_path(local: Path) -> Path:
@@ -264,11 +256,9 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-# --- pointers
-# Files that only stand for others: what a clone of a git-annex, DataLad or Git LFS repository holds before `get`.
+# --- Pointers: what a clone of a git-annex, DataLad or Git LFS repository holds before `get` ---
 
-
-MAX_POINTER_BYTES = 32 << 10
+_MAX_POINTER_BYTES = 32 << 10
 """git-annex looks no further: https://git-annex.branchable.com/internals/pointer_file/."""
 
 _ANNEX = re.compile(rb"(\.\./)*(\.git)?/annex/objects/\S+")
@@ -287,7 +277,7 @@ def pointer_problem(path: Path | str) -> str | None:
         if "annex/objects/" in target:
             return _problem(path, "git-annex", "`datalad get` (or `git annex get`)")
         return f"{path} is a link to {target}, which is not there. Mend the link, or put the file in its place."
-    if not path.is_file() or path.stat().st_size > MAX_POINTER_BYTES:
+    if not path.is_file() or path.stat().st_size > _MAX_POINTER_BYTES:
         return None
     with path.open("rb") as stream:
         start = stream.read(200)

@@ -1,4 +1,4 @@
-"""What a manifest says, as plain values; `manifest_reader` reads and checks it key by key."""
+"""What a manifest says, as plain values, and the keys of its YAML file; every complaint names file and place."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ from brainlit.stories.readers.transcripts import NOT_WORDS
 from brainlit.stories.regions.config import RegionConfig
 
 Clock = Literal["audio", "scanner"]
+
+T = TypeVar("T")
+
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+
+
+class ManifestError(SourceError):
+    """A manifest that says something wrong, or files that do not fit it; the message names file, key and cure."""
 
 
 @dataclass(frozen=True)
@@ -176,17 +184,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-# --- keys
-# Values of a YAML mapping, taken key by key; every complaint says in which file and place it stands.
-
-
-T = TypeVar("T")
-
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-
-
-class ManifestError(SourceError):
-    """A manifest that says something wrong, or files that do not fit it; the message names file, key and cure."""
+# --- Values of a YAML mapping, taken key by key ---
 
 
 def load_yaml(path: Path) -> Any:
@@ -261,6 +259,17 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def texts(value: Any) -> tuple[str, ...]:
+    """A list of texts, none of them twice."""
+    if not isinstance(value, list) or not value:
+        raise TypeError("need a list such as [a, b]")
+    items = tuple(text(item) for item in value)
+    doubled = [item for item in items if items.count(item) > 1]
+    if doubled:
+        raise ValueError(f"{doubled[0]!r} stands there twice")
+    return items
+
+
 def pattern(*names: str) -> Callable[[Any], str]:
     """Converter of a path whose {placeholders} are among the names."""
 
@@ -318,14 +327,3 @@ def flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError("need true or false")
     return value
-
-
-def texts(value: Any) -> tuple[str, ...]:
-    """A list of texts, none of them twice."""
-    if not isinstance(value, list) or not value:
-        raise TypeError("need a list such as [a, b]")
-    items = tuple(text(item) for item in value)
-    doubled = [item for item in items if items.count(item) > 1]
-    if doubled:
-        raise ValueError(f"{doubled[0]!r} stands there twice")
-    return items

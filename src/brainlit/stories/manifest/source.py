@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from brainlit.hints import did_you_mean
-from brainlit.stories.base import BoolArray, Float32Array, Intervals, Responses, Story, StorySource, Subject
-from brainlit.stories.manifest.reader import Clocks, Presentations, ResponseReader, read_manifest
+from brainlit.hints import did_you_mean, few
+from brainlit.stories.base import BoolArray, Float32Array, IntArray, Intervals, Responses, Story, StorySource, Subject
+from brainlit.stories.manifest.reader import read_manifest
+from brainlit.stories.manifest.responses import Clocks, Presentations, ResponseReader
 from brainlit.stories.manifest.schema import (
     Manifest,
     ManifestError,
@@ -40,55 +40,6 @@ from brainlit.stories.readers.transcripts import (
 )
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 from brainlit.timebase import TimeBase
-
-# --- facts
-# What reports say of a data set that a manifest describes.
-
-
-def clock_in_words(stories: Mapping[str, StorySpec]) -> str:
-    """When the rows of the responses happened.
-
-    >>> from brainlit.stories.manifest.schema import TierSpec
-    >>> words = TierSpec("a.TextGrid")
-    >>> clock_in_words({"frog": StorySpec("a.wav", words, 2.0, onset_s=-8.0, volumes_discarded=4)})
-    'frog: TR 2 s, row 0 of the file starts at -8 s of the sound, first 4 rows not used'
-    """
-    grouped: dict[str, list[str]] = {}
-    for name, spec in stories.items():
-        grouped.setdefault(_one_clock(spec), []).append(name)
-    return "; ".join(f"{_few(names)}: {clock}" for clock, names in grouped.items())
-
-
-def preprocessing_in_words(spec: ResponseSpec) -> str:
-    """What was done to the responses here.
-
-    >>> preprocessing_in_words(ResponseSpec("a.npy"))
-    'periods of 128 s and more taken out; z-scored per story'
-    """
-    parts = ["preprocessed before" if spec.preprocessed else ""]
-    if spec.fmriprep is not None:
-        parts.append(f"fMRIPrep, space {spec.space}")
-    if spec.high_pass_s is not None:
-        parts.append(f"periods of {spec.high_pass_s:g} s and more taken out")
-    if spec.low_pass_s is not None:
-        parts.append(f"periods below {spec.low_pass_s:g} s taken out")
-    if spec.confounds is not None:
-        parts.append(f"confounds regressed out: {', '.join(spec.confounds.columns)}")
-    return "; ".join(part for part in [*parts, "z-scored per story"] if part)
-
-
-def _one_clock(spec: StorySpec) -> str:
-    tr_s = "TR of the file" if spec.tr_s is None else f"TR {spec.tr_s:g} s"
-    start = "starts of the rows from a table" if spec.tr_starts else (
-        f"row 0 of the file starts at {spec.onset_s:g} s of the sound"
-    )  # fmt: skip
-    used = f", first {spec.volumes_discarded} rows not used" if spec.volumes_discarded else ""
-    return f"{tr_s}, {start}{used}"
-
-
-def _few(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +102,7 @@ class ManifestSource(StorySource):
         own = {"licence": self.manifest.licence, "citation": self.manifest.citation}
         said = {
             "clock": clock_in_words(self.manifest.stories),
-            "preprocessing": preprocessing_in_words(self.manifest.responses),
+            "preprocessing": _preprocessing_in_words(self.manifest.responses),
         }
         return said | {key: value for key, value in own.items() if value is not None}
 
@@ -163,8 +114,7 @@ class ManifestSource(StorySource):
 
     def subject_files(self, name: str) -> list[Path]:
         """Responses, masks, confounds and regions."""
-        config = self._region_config()
-        regions = [] if config is None else region_files(config, name, self.manifest.root)
+        regions = region_files(self._region_config(), name, self.manifest.root)
         return list(dict.fromkeys([*self._finder.files(name), *regions]))
 
     def story(self, name: str) -> Story:
@@ -209,9 +159,7 @@ class ManifestSource(StorySource):
                 " voxels. Name the mask that the columns were taken from."
             )
         regions = self._named_columns(table)
-        config = self._region_config()
-        if config is not None:
-            regions |= read_subject_regions(config, name, n_columns, self.manifest.root)
+        regions |= read_subject_regions(self._region_config(), name, n_columns, self.manifest.root)
         coordinates_mm = None if mask is None else mask.coordinates_mm
         return Subject(name, n_columns, regions, self._vertices(first, n_columns), coordinates_mm)
 
@@ -311,7 +259,7 @@ class ManifestSource(StorySource):
             return config
         return replace(config, mask=mask)
 
-    def _vertices(self, run: Run, n_columns: int) -> npt.NDArray[np.int64] | None:
+    def _vertices(self, run: Run, n_columns: int) -> IntArray | None:
         if (self.manifest.responses.space or "").partition(":")[0] != "fsaverage5":
             return None
         if n_columns != _FSAVERAGE5_VERTICES:
@@ -326,3 +274,47 @@ def _say_what_is_masked(subject: str, story: str, values: Float32Array) -> None:
     n_bad = int(np.isnan(values).any(axis=0).sum())
     if n_bad:
         log.warning("%s, %s: %d of %d columns hold no data; masked.", subject, story, n_bad, values.shape[1])
+
+
+# --- What reports say ---
+
+
+def clock_in_words(stories: Mapping[str, StorySpec]) -> str:
+    """When the rows of the responses happened.
+
+    >>> from brainlit.stories.manifest.schema import TierSpec
+    >>> words = TierSpec("a.TextGrid")
+    >>> clock_in_words({"frog": StorySpec("a.wav", words, 2.0, onset_s=-8.0, volumes_discarded=4)})
+    'frog: TR 2 s, row 0 of the file starts at -8 s of the sound, first 4 rows not used'
+    """
+    grouped: dict[str, list[str]] = {}
+    for name, spec in stories.items():
+        grouped.setdefault(_one_clock(spec), []).append(name)
+    return "; ".join(f"{few(names)}: {clock}" for clock, names in grouped.items())
+
+
+def _preprocessing_in_words(spec: ResponseSpec) -> str:
+    """What was done to the responses here.
+
+    >>> _preprocessing_in_words(ResponseSpec("a.npy"))
+    'periods of 128 s and more taken out; z-scored per story'
+    """
+    parts = ["preprocessed before" if spec.preprocessed else ""]
+    if spec.fmriprep is not None:
+        parts.append(f"fMRIPrep, space {spec.space}")
+    if spec.high_pass_s is not None:
+        parts.append(f"periods of {spec.high_pass_s:g} s and more taken out")
+    if spec.low_pass_s is not None:
+        parts.append(f"periods below {spec.low_pass_s:g} s taken out")
+    if spec.confounds is not None:
+        parts.append(f"confounds regressed out: {', '.join(spec.confounds.columns)}")
+    return "; ".join(part for part in [*parts, "z-scored per story"] if part)
+
+
+def _one_clock(spec: StorySpec) -> str:
+    tr_s = "TR of the file" if spec.tr_s is None else f"TR {spec.tr_s:g} s"
+    start = "starts of the rows from a table" if spec.tr_starts else (
+        f"row 0 of the file starts at {spec.onset_s:g} s of the sound"
+    )  # fmt: skip
+    used = f", first {spec.volumes_discarded} rows not used" if spec.volumes_discarded else ""
+    return f"{tr_s}, {start}{used}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.stories.base import SourceError
+from brainlit.stories.base import Float32Array, SourceError
 from brainlit.stories.readers.tables import require_file
 from brainlit.timebase import SAMPLE_RATE_HZ
 
@@ -51,7 +51,7 @@ def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> npt.NDArray[
     return to_int16(resample(sound, rate_hz, sample_rate_hz))
 
 
-def _mono(file: Any) -> npt.NDArray[np.float32]:
+def _mono(file: Any) -> Float32Array:
     """The mean of the channels, block by block into one buffer; 16-bit samples are read as such, which is faster."""
     is_16_bit = file.subtype == "PCM_16"
     buffer = np.empty((_BLOCK_FRAMES, file.channels), dtype=np.int16 if is_16_bit else np.float32)
@@ -63,9 +63,7 @@ def _mono(file: Any) -> npt.NDArray[np.float32]:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
-def resample(
-    sound: npt.NDArray[np.float32], rate_hz: int, new_rate_hz: int = SAMPLE_RATE_HZ
-) -> npt.NDArray[np.float32]:
+def resample(sound: Float32Array, rate_hz: int, new_rate_hz: int = SAMPLE_RATE_HZ) -> Float32Array:
     """Change the sampling rate of a mono sound; sample 0 stays at time 0."""
     if rate_hz == new_rate_hz:
         return sound
@@ -75,7 +73,7 @@ def resample(
     return np.asarray(resample_poly(sound, new_rate_hz // shared, rate_hz // shared), dtype=np.float32)
 
 
-def to_int16(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+def to_int16(sound: Float32Array) -> npt.NDArray[np.int16]:
     """Samples in [-1, 1) as int16; what resampling overshoots is clipped."""
     scaled = sound * np.float32(_FULL_SCALE)
     np.rint(scaled, out=scaled)

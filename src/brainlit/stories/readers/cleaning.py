@@ -12,33 +12,6 @@ from brainlit.hints import did_you_mean
 from brainlit.stories.base import Float32Array, FloatArray, SourceError
 from brainlit.stories.readers.tables import read_cells
 
-# --- drift
-# Scanner drift: slow changes that no story causes.
-
-
-def drift_basis(n_trs: int, tr_s: float, high_pass_s: float) -> FloatArray:
-    """Orthonormal constant, straight line and cosines with periods of high_pass_s and more, shape (n_trs, n_slow).
-
-    Cosine k of the discrete cosine transform has the period 2 n_trs tr_s / k, so k runs to 2 n_trs tr_s / high_pass_s
-    (the set of SPM); the line is what is left of a trend in a recording too short for any cosine.
-    """
-    n_cosines = int(min(2 * n_trs * tr_s / high_pass_s, n_trs - 2))
-    t = (2 * np.arange(n_trs) + 1) / (2 * n_trs)
-    slow = np.cos(np.pi * np.outer(t, np.arange(n_cosines + 1)))
-    return np.asarray(np.linalg.qr(np.column_stack([slow, t]))[0])
-
-
-def zscore(values: FloatArray) -> FloatArray:
-    """Each column at mean 0 and standard deviation 1 over time; constant columns and those with a NaN become NaN.
-
-    >>> zscore(np.array([[0.0, 5.0], [2.0, 5.0]])).tolist()
-    [[-1.0, nan], [1.0, nan]]
-    """
-    varies = values.max(axis=0) > values.min(axis=0)
-    scale = np.where(varies, values.std(axis=0), np.nan)
-    return np.asarray((values - values.mean(axis=0)) / scale)
-
-
 _COLUMNS_AT_ONCE = 16_384  # float64 copies of a whole brain would take several times its size
 _ROUNDING = 1e-7  # the files hold float32
 _MISSING = ("", "n/a", "nan")
@@ -94,35 +67,6 @@ def clean_series(
     return cleaned
 
 
-def _nuisance_basis(
-    n_trs: int, tr_s: float, high_pass_s: float | None, low_pass_s: float | None, confounds: FloatArray | None
-) -> FloatArray:
-    """Orthonormal basis of all that is taken out besides the mean, shape (n_trs, n_out); its columns have no mean."""
-    parts = [np.zeros((n_trs, 0)) if high_pass_s is None else drift_basis(n_trs, tr_s, high_pass_s)]
-    if confounds is not None:
-        if confounds.ndim != 2 or len(confounds) != n_trs or not np.isfinite(confounds).all():
-            raise CleaningError(f"confounds have shape {confounds.shape}, or a NaN; need {n_trs} finite rows.")
-        parts.append(_unit(confounds - confounds.mean(axis=0)))
-    if low_pass_s is not None:
-        fast = np.arange(int(min(2 * n_trs * tr_s / low_pass_s, n_trs)) + 1, n_trs)
-        parts.append(_unit(np.cos(np.pi * np.outer(np.arange(n_trs) + 0.5, fast) / n_trs)))
-    together = np.concatenate(parts, axis=1)
-    left, strength, _ = np.linalg.svd(together - together.mean(axis=0), full_matrices=False)
-    basis = left[:, strength > _ROUNDING * strength.max(initial=0.0)]
-    if basis.shape[1] >= n_trs - 1:
-        raise CleaningError(
-            f"drift, fast noise and confounds together take all of {n_trs} rows out. Use fewer confounds, a longer"
-            f" high_pass_s ({high_pass_s}) or a shorter low_pass_s ({low_pass_s})."
-        )
-    return np.asarray(basis)
-
-
-def _unit(columns: FloatArray) -> FloatArray:
-    """Columns at length 1; those that are constant are dropped."""
-    length = np.linalg.norm(columns, axis=0)
-    return np.asarray(columns[:, length > 0] / length[length > 0])
-
-
 def read_confounds(path: Path, names: Sequence[str]) -> FloatArray:
     """Columns of an fMRIPrep confounds table, shape (n_trs, n_confounds), in the order of the names.
 
@@ -155,6 +99,60 @@ def read_confounds(path: Path, names: Sequence[str]) -> FloatArray:
     first = rows[0][0]
     cells = [[_number(path, line, line == first, row[k], name) for name, k in columns.items()] for line, row in rows]
     return np.array(cells, dtype=np.float64)
+
+
+def zscore(values: FloatArray) -> FloatArray:
+    """Each column at mean 0 and standard deviation 1 over time; constant columns and those with a NaN become NaN.
+
+    >>> zscore(np.array([[0.0, 5.0], [2.0, 5.0]])).tolist()
+    [[-1.0, nan], [1.0, nan]]
+    """
+    varies = values.max(axis=0) > values.min(axis=0)
+    scale = np.where(varies, values.std(axis=0), np.nan)
+    return np.asarray((values - values.mean(axis=0)) / scale)
+
+
+def drift_basis(n_trs: int, tr_s: float, high_pass_s: float) -> FloatArray:
+    """Orthonormal constant, straight line and cosines with periods of high_pass_s and more, shape (n_trs, n_slow).
+
+    Cosine k of the discrete cosine transform has the period 2 n_trs tr_s / k, so k runs to 2 n_trs tr_s / high_pass_s
+    (the set of SPM); the line is what is left of a trend in a recording too short for any cosine.
+    """
+    n_cosines = int(min(2 * n_trs * tr_s / high_pass_s, n_trs - 2))
+    t = (2 * np.arange(n_trs) + 1) / (2 * n_trs)
+    slow = np.cos(np.pi * np.outer(t, np.arange(n_cosines + 1)))
+    return np.asarray(np.linalg.qr(np.column_stack([slow, t]))[0])
+
+
+def _nuisance_basis(
+    n_trs: int, tr_s: float, high_pass_s: float | None, low_pass_s: float | None, confounds: FloatArray | None
+) -> FloatArray:
+    """Orthonormal basis of all that is taken out besides the mean, shape (n_trs, n_out); its columns have no mean."""
+    parts = [np.zeros((n_trs, 0)) if high_pass_s is None else drift_basis(n_trs, tr_s, high_pass_s)]
+    if confounds is not None:
+        if confounds.ndim != 2 or len(confounds) != n_trs or not np.isfinite(confounds).all():
+            raise CleaningError(f"confounds have shape {confounds.shape}, or a NaN; need {n_trs} finite rows.")
+        parts.append(_unit(confounds - confounds.mean(axis=0)))
+    if low_pass_s is not None:
+        # Cosines with periods below low_pass_s; the slowest of them follows the last that is kept.
+        fast = np.arange(int(min(2 * n_trs * tr_s / low_pass_s, n_trs)) + 1, n_trs)
+        parts.append(_unit(np.cos(np.pi * np.outer(np.arange(n_trs) + 0.5, fast) / n_trs)))
+    together = np.concatenate(parts, axis=1)
+    left, strength, _ = np.linalg.svd(together - together.mean(axis=0), full_matrices=False)
+    # Confounds may repeat the cosines or each other; what is left of a repetition is rounding and no direction.
+    basis = left[:, strength > _ROUNDING * strength.max(initial=0.0)]
+    if basis.shape[1] >= n_trs - 1:
+        raise CleaningError(
+            f"drift, fast noise and confounds together take all of {n_trs} rows out. Use fewer confounds, a longer"
+            f" high_pass_s ({high_pass_s}) or a shorter low_pass_s ({low_pass_s})."
+        )
+    return np.asarray(basis)
+
+
+def _unit(columns: FloatArray) -> FloatArray:
+    """Columns at length 1; those that are constant are dropped."""
+    length = np.linalg.norm(columns, axis=0)
+    return np.asarray(columns[:, length > 0] / length[length > 0])
 
 
 def _number(path: Path, line: int, is_first: bool, cell: str, name: str) -> float:

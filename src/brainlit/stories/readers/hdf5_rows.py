@@ -21,7 +21,7 @@ from brainlit.stories.base import Float32Array, FloatArray, SourceError
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 32 * 2**20
-ZSCORED_WITHIN = 1e-2
+_ZSCORED_WITHIN = 1e-2
 """A column counts as z-scored if its mean is within this of 0 and its standard deviation within this of 1."""
 
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
@@ -57,7 +57,7 @@ def read_rows(path: Path, dataset: str) -> Float32Array:
     """
     with _opened(path, dataset) as values:
         rows, mean, std = _read(path, values, ())
-    off = _varies(std) & ((np.abs(mean) > ZSCORED_WITHIN) | (np.abs(std - 1) > ZSCORED_WITHIN))
+    off = _varies(std) & ((np.abs(mean) > _ZSCORED_WITHIN) | (np.abs(std - 1) > _ZSCORED_WITHIN))
     if off.any():
         log.info("%s: %d of %d columns were not z-scored over time; they are now.", path, off.sum(), off.size)
     return _zscored(rows, mean, std, off)

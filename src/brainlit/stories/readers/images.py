@@ -6,6 +6,7 @@ before those of the right, grayordinates as CIFTI lists them. Rows are volumes.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories.base import BoolArray, Float32Array, FloatArray, SourceError
+from brainlit.stories.readers.tables import require_file
 
 Layout = Literal["volume", "surface", "cifti"]
 
@@ -26,7 +28,7 @@ _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _SAME_GRID_MM = 1e-3
 # What nibabel and its parsers raise on damaged bytes, besides its own errors.
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError,
-           ArithmeticError, MemoryError, RuntimeError, ExpatError, zlib.error)  # fmt: skip
+           ArithmeticError, MemoryError, RuntimeError, ExpatError, zlib.error, struct.error)  # fmt: skip
 
 
 class ImageError(SourceError):
@@ -125,7 +127,7 @@ def count_volumes(files: Sequence[Path]) -> int:
     kind = layout_of(files)
     if kind == "surface":
         return len(_vertices_over_time(files[0]))
-    shape = _load(files[0]).shape
+    shape = read_image(files[0]).shape
     if len(shape) != (4 if kind == "volume" else 2):
         raise ImageError(f"{files[0]} has shape {shape}; need {'x, y, z, time' if kind == 'volume' else '2 axes'}.")
     return int(shape[3] if kind == "volume" else shape[0])
@@ -142,8 +144,8 @@ def header_tr_s(files: Sequence[Path]) -> float | None:
     kind = layout_of(files)
     if kind == "surface":
         return None
-    image = _load(files[0])
-    with _readable(files[0]):
+    image = read_image(files[0])
+    with readable(files[0]):
         return _volume_tr_s(image.header) if kind == "volume" else _axes(files[0], image)[0]
 
 
@@ -157,8 +159,8 @@ def read_mask(mask: Path) -> tuple[BoolArray, FloatArray]:
     ImageError
         If it cannot be read, is not three-dimensional, or holds nothing but zeros.
     """
-    image = _load(mask)
-    with _readable(mask):
+    image = read_image(mask)
+    with readable(mask):
         values = np.asarray(image.dataobj)
         affine = np.asarray(image.affine, dtype=np.float64)
         inside: BoolArray = (np.nan_to_num(values) != 0).astype(np.bool_)
@@ -205,11 +207,11 @@ def _require_one_grid(path: Path, shape: tuple[int, ...], affine: FloatArray, ma
 
 
 def _read_volume(path: Path, mask: VoxelMask) -> Series:
-    image = _load(path)
+    image = read_image(path)
     if len(image.shape) != 4:
         raise ImageError(f"{path} has shape {image.shape}; a series has four axes: x, y, z, time.")
     _require_one_grid(path, image.shape[:3], image.affine, mask)
-    with _readable(path):
+    with readable(path):
         raw = image.dataobj.get_unscaled()  # stays in the file's type: masked before it grows to float32
         _require_numbers(path, raw)
         values = raw[mask.inside].T.astype(np.float32) * np.float32(image.dataobj.slope) + np.float32(
@@ -237,7 +239,7 @@ def _vertices_over_time(path: Path) -> Float32Array:
     """One hemisphere (n_trs, n_vertices): an array per volume, or one array with a column per volume."""
     import nibabel as nib
 
-    image = _load(path)
+    image = read_image(path)
     if not isinstance(image, nib.GiftiImage) or not image.darrays:
         raise ImageError(f"{path} is no GIFTI file with data arrays.")
     arrays = [np.asarray(array.data) for array in image.darrays]
@@ -252,9 +254,9 @@ def _vertices_over_time(path: Path) -> Float32Array:
 
 
 def _read_cifti(path: Path) -> Series:
-    image = _load(path)
+    image = read_image(path)
     tr_s, structures = _axes(path, image)
-    with _readable(path):
+    with readable(path):
         raw = np.asarray(image.dataobj)
     _require_numbers(path, raw)
     sides = tuple(structures.count(f"CIFTI_STRUCTURE_CORTEX_{side}") for side in ("LEFT", "RIGHT"))
@@ -268,7 +270,7 @@ def _axes(path: Path, image: Any) -> tuple[float | None, list[str]]:
 
     if not isinstance(image, Cifti2Image):
         raise ImageError(f"{path} is named .dtseries.nii, but holds no CIFTI-2 header.")
-    with _readable(path):
+    with readable(path):
         header: Any = image.header
         time, space = header.get_axis(0), header.get_axis(1)
         if not isinstance(time, SeriesAxis) or not isinstance(space, BrainModelAxis):
@@ -276,17 +278,30 @@ def _axes(path: Path, image: Any) -> tuple[float | None, list[str]]:
         return (float(time.step) if time.unit == "SECOND" and time.step > 0 else None), [str(n) for n in space.name]
 
 
-def _load(path: Path) -> Any:
+def read_image(path: Path) -> Any:
+    """An image as nibabel opens it, its values still on the disk.
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+        If there is no such file, or it cannot be read.
+    """
     import nibabel as nib
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Check its name, and the root of the data set.")
-    with _readable(path):
+    require_file(path, "Check its name, and the root of the data set.")
+    with readable(path):
         return nib.load(path)
 
 
+def read_values(path: Path) -> npt.NDArray[Any]:
+    """All values of an image; a file that ends too early becomes an ImageError."""
+    image = read_image(path)
+    with readable(path):
+        return np.asarray(image.dataobj)
+
+
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Whatever nibabel stumbles over in a damaged file becomes one error with the file's name."""
     from nibabel.cifti2.cifti2 import Cifti2HeaderError
     from nibabel.filebasedimages import ImageFileError
@@ -307,6 +322,6 @@ def _require_numbers(path: Path, values: npt.NDArray[Any]) -> None:
         raise ImageError(f"{path} holds values of type {values.dtype}; need integers or real numbers.")
 
 
-def _finite(values: npt.NDArray[np.float32]) -> Float32Array:
+def _finite(values: Float32Array) -> Float32Array:
     values[~np.isfinite(values)] = np.nan
     return values

@@ -17,6 +17,7 @@ import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import FloatArray, SourceError
+from brainlit.stories.readers.tables import require_file
 
 LABELS = ("init-trigger", "trigger", "sound-start", "sound-stop")
 
@@ -68,8 +69,7 @@ def read_scanner_log(path: Path) -> ScannerLog:
         If a line is not understood, times decrease, an interval between triggers is no whole number of repetition
         times, or init-trigger, trigger, sound-start or sound-stop is missing or doubled.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist. Check the folder of the scanner logs.")
+    require_file(path, "Check the folder of the scanner logs.")
     events = [_event(path, number, line) for number, line in _lines(path) if line.strip()]
     _require_order(path, events)
     start, stop = (_only(path, events, label) for label in ("sound-start", "sound-stop"))

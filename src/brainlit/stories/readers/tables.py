@@ -12,87 +12,9 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.hints import did_you_mean
-from brainlit.stories.base import Float32Array, SourceError
-
-# --- text_files
-# Files as users hand them over: there or not, in one of the usual encodings, with any line ends.
-
-
-_BYTE_ORDER_MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
-
-
-def require_file(path: Path, cure: str = "Check the path in the manifest, and its root.") -> None:
-    """Refuse a path that is no file that can be reached.
-
-    Raises
-    ------
-    FileNotFoundError
-        With the path and the cure.
-    """
-    try:
-        there = path.is_file()
-    except OSError:  # a name that is too long, a folder that may not be entered
-        there = False
-    if not there:
-        raise FileNotFoundError(f"{path} does not exist. {cure}")
-
-
-def read_lines(path: Path, error: type[SourceError], cure: str = "Save it as UTF-8 text.") -> list[str]:
-    """Lines of a text file in UTF-8, or in UTF-16 with its byte order mark; any line ends, none of them kept.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    SourceError
-        Of the given class, if it cannot be read or decoded.
-    """
-    require_file(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror}.") from problem
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if raw.startswith(mark)), "utf-8")
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError as problem:
-        raise error(f"{path} is not {encoding.upper()} at byte {problem.start}. {cure}") from problem
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
-def read_cells(path: Path, separator: str, error: type[SourceError]) -> list[tuple[int, list[str]]]:
-    """Rows of a table with their line numbers, blank lines left out; cells may stand in double quotes.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    SourceError
-        Of the given class, if it cannot be decoded, a quotation mark is not closed, or a row has another number of
-        cells than the first.
-    """
-    reader = csv.reader(read_lines(path, error), delimiter=separator, strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    line = 0
-    try:
-        for row in reader:
-            if reader.line_num > line + 1:
-                raise error(f"{path}, line {line + 1}: a cell goes on in the next line. Is a quotation mark missing?")
-            line = reader.line_num
-            if any(cell.strip() for cell in row):
-                rows.append((line, [cell.strip() for cell in row]))
-    except csv.Error as problem:
-        raise error(f"{path}, line {line + 1}: {problem}. Is a quotation mark missing?") from problem
-    for line, row in rows:
-        if len(row) != len(rows[0][1]):
-            raise error(f"{path}, line {line}: {len(row)} columns, but {len(rows[0][1])} in the lines before.")
-    return rows
-
-
-FloatArray = npt.NDArray[np.float64]
+from brainlit.stories.base import Float32Array, FloatArray, SourceError
 
 _SEPARATORS = {".txt": None, ".dat": None, ".1d": None, ".csv": ",", ".tsv": "\t"}
 _HDF5 = (".h5", ".hdf5", ".hf5", ".hdf")
@@ -243,3 +165,77 @@ def _as_float(path: Path, values: Any) -> FloatArray:
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
         raise TableError(f"{path} holds {getattr(values, 'dtype', type(values).__name__)}; need an array of numbers.")
     return np.asarray(values, dtype=np.float64)
+
+
+# --- Text files in one of the usual encodings, with any line ends ---
+
+_BYTE_ORDER_MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
+
+
+def require_file(path: Path, cure: str = "Check the path in the manifest, and its root.") -> Path:
+    """The path, if it is a file that can be reached.
+
+    Raises
+    ------
+    FileNotFoundError
+        With the path and the cure.
+    """
+    try:
+        there = path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        there = False
+    if not there:
+        raise FileNotFoundError(f"{path} does not exist. {cure}")
+    return path
+
+
+def read_lines(path: Path, error: type[SourceError], cure: str = "Save it as UTF-8 text.") -> list[str]:
+    """Lines of a text file in UTF-8, or in UTF-16 with its byte order mark; any line ends, none of them kept.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    SourceError
+        Of the given class, if it cannot be read or decoded.
+    """
+    require_file(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}.") from problem
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if raw.startswith(mark)), "utf-8")
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as problem:
+        raise error(f"{path} is not {encoding.upper()} at byte {problem.start}. {cure}") from problem
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def read_cells(path: Path, separator: str, error: type[SourceError]) -> list[tuple[int, list[str]]]:
+    """Rows of a table with their line numbers, blank lines left out; cells may stand in double quotes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    SourceError
+        Of the given class, if it cannot be decoded, a quotation mark is not closed, or a row has another number of
+        cells than the first.
+    """
+    reader = csv.reader(read_lines(path, error), delimiter=separator, strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    line = 0
+    try:
+        for row in reader:
+            if reader.line_num > line + 1:
+                raise error(f"{path}, line {line + 1}: a cell goes on in the next line. Is a quotation mark missing?")
+            line = reader.line_num
+            if any(cell.strip() for cell in row):
+                rows.append((line, [cell.strip() for cell in row]))
+    except csv.Error as problem:
+        raise error(f"{path}, line {line + 1}: {problem}. Is a quotation mark missing?") from problem
+    for line, row in rows:
+        if len(row) != len(rows[0][1]):
+            raise error(f"{path}, line {line}: {len(row)} columns, but {len(rows[0][1])} in the lines before.")
+    return rows

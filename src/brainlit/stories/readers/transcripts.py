@@ -22,13 +22,15 @@ NOT_WORDS = frozenset(
     {"", "sp", "sil", "sp_s", "spn", "pau", "br", "ls", "lg", "ns", "cg", "n/a", "#", "<unk>"}
     | {"{sl}", "{br}", "{ls}", "{lg}", "{ns}", "{cg}", "<p:>", "<sil>", "<eps>", "[silence]", "[noise]"}
 )
-TEXT_COLUMNS = ("text", "word", "label", "value", "stim", "trial_type")
+_TEXT_COLUMNS = ("text", "word", "label", "value", "stim", "trial_type")
 
 _ARPABET = re.compile(
     r"(AA|AE|AH|AO|AW|AX|AXR|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[0-3]?"
     r"|B|CH|D|DH|DX|EL|EM|EN|F|G|HH|JH|K|L|M|N|NG|P|R|S|SH|T|TH|V|W|Y|Z|ZH"
 )
 _ENOUGH_LABELS, _MOST_OF_THEM = 20, 0.9
+
+_NO_TIME = ("", "n/a", "na", "nan")
 
 
 class TranscriptError(SourceError):
@@ -59,7 +61,7 @@ def read_intervals(
     not_words : collection of str
         Labels to drop, in lower case.
     column : str or None
-        Column of a table that holds the text; None takes the first there is of `TEXT_COLUMNS`.
+        Column of a table that holds the text; None takes the first there is of `_TEXT_COLUMNS`.
     where : mapping of column to texts, optional
         Only the rows of a table whose cell in that column is one of the texts.
 
@@ -90,6 +92,48 @@ def read_intervals(
     return Intervals(labels, everything.start_s[kept], everything.duration_s[kept])
 
 
+def read_word_table(
+    path: Path,
+    word: str,
+    onset: str,
+    offset: str,
+    delimiter: str = ",",
+    part: tuple[str, int] | None = None,
+) -> Intervals:
+    """Words in the order of their onsets, without rows for silence and rows without a time.
+
+    Parameters
+    ----------
+    word, onset, offset : str
+        Names of the columns with the text and with start and end, both in seconds of the audio file.
+    part : column and number, optional
+        Takes the rows that have this number in this column, for tables that hold several stories.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    SourceError
+        If a column is missing, a time is no number, a word ends before it starts, or no word remains.
+    """
+    existing(path, "the words of the story")
+    events: list[tuple[float, float, str]] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, delimiter=delimiter)
+            _require_columns(path, list(rows.fieldnames or ()), [word, onset, offset, *(part or ())[:1]])
+            for row in rows:
+                text = (row[word] or "").strip()
+                if text.lower() in NOT_WORDS or _no_time(row, onset, offset) or not _is_part(row, part):
+                    continue
+                events.append(_event(path, rows.line_num, text, row[onset], row[offset]))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"{path} is no table of UTF-8 text: {error}. Fetch it again.") from error
+    if not events:
+        raise SourceError(f"{path}: no word remains for this story. Is it another release of the table?")
+    return _sorted(events)
+
+
 def refuse_swapped(words: Intervals, phones: Intervals | None, where: str) -> None:
     """Refuse phones where words should be; `where` names the file for the message.
 
@@ -104,6 +148,9 @@ def refuse_swapped(words: Intervals, phones: Intervals | None, where: str) -> No
     if len(words) >= _ENOUGH_LABELS and len(as_phones) > _MOST_OF_THEM * len(words):
         shown = ", ".join(as_phones[:6])
         raise TranscriptError(f"{where}: the words are phones ({shown}, ...). Name the tier that holds the words.")
+
+
+# --- Tiers, tables with usual columns, CTM files ---
 
 
 def _chosen(path: Path, tiers: list[Tier], tier: str | None, usual_tiers: Sequence[str]) -> Intervals:
@@ -126,7 +173,7 @@ def _chosen(path: Path, tiers: list[Tier], tier: str | None, usual_tiers: Sequen
 def _read_table(path: Path, column: str | None, where: Mapping[str, Sequence[str]]) -> Intervals:
     rows = read_cells(path, "\t" if path.suffix.lower() == ".tsv" else ",", TranscriptError)
     header = rows.pop(0)[1] if rows else []
-    candidates = TEXT_COLUMNS if column is None else (column,)
+    candidates = _TEXT_COLUMNS if column is None else (column,)
     chosen = next((name for name in candidates if name in header and name not in where), None)
     if chosen is None or not {"onset", "duration"} <= set(header):
         raise TranscriptError(
@@ -195,55 +242,7 @@ def _seconds(path: Path, line: int, what: str, cell: str) -> float:
     return value
 
 
-# --- word_table
-# Words with their times from a table whose columns a data set names in its own way.
-
-
-_NO_TIME = ("", "n/a", "na", "nan")
-
-
-def read_word_table(
-    path: Path,
-    word: str,
-    onset: str,
-    offset: str,
-    delimiter: str = ",",
-    part: tuple[str, int] | None = None,
-) -> Intervals:
-    """Words in the order of their onsets, without rows for silence and rows without a time.
-
-    Parameters
-    ----------
-    word, onset, offset : str
-        Names of the columns with the text and with start and end, both in seconds of the audio file.
-    part : column and number, optional
-        Takes the rows that have this number in this column, for tables that hold several stories.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    SourceError
-        If a column is missing, a time is no number, a word ends before it starts, or no word remains.
-    """
-    existing(path, "the words of the story")
-    events: list[tuple[float, float, str]] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter=delimiter)
-            _require_columns(path, list(rows.fieldnames or ()), [word, onset, offset, *(part or ())[:1]])
-            for row in rows:
-                text = (row[word] or "").strip()
-                if text.lower() in NOT_WORDS or _no_time(row, onset, offset) or not _is_part(row, part):
-                    continue
-                events.append(_event(path, rows.line_num, text, row[onset], row[offset]))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"{path} is no table of UTF-8 text: {error}. Fetch it again.") from error
-    if not events:
-        raise SourceError(f"{path}: no word remains for this story. Is it another release of the table?")
-    events.sort(key=lambda event: event[0])
-    start_s, stop_s = (np.array([event[k] for event in events]) for k in (0, 1))
-    return Intervals(tuple(event[2] for event in events), start_s, stop_s - start_s)
+# --- Tables whose columns a data set names in its own way ---
 
 
 def _require_columns(path: Path, header: Sequence[str], wanted: Sequence[str | int]) -> None:
@@ -267,6 +266,7 @@ def _no_time(row: Mapping[str, str], onset: str, offset: str) -> bool:
 
 
 def _event(path: Path, line: int, text: str, start: str, stop: str) -> tuple[float, float, str]:
+    """Start, duration and text of a row."""
     try:
         start_s, stop_s = float(start), float(stop)
     except (TypeError, ValueError):
@@ -275,4 +275,4 @@ def _event(path: Path, line: int, text: str, start: str, stop: str) -> tuple[flo
         raise SourceError(
             f"{path}, line {line}: {text!r} goes from {start!r} to {stop!r}; need two numbers of seconds."
         )
-    return start_s, stop_s, text
+    return start_s, stop_s - start_s, text

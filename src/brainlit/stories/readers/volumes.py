@@ -21,7 +21,7 @@ from brainlit.stories.regions.config import RegionConfig, read_subject_regions, 
 
 log = logging.getLogger(__name__)
 
-EPI_MASK_RULE = "voxels that nilearn's compute_epi_mask keeps in the mean volume of every run"
+_EPI_MASK_RULE = "voxels that nilearn's compute_epi_mask keeps in the mean volume of every run"
 _TR_TOLERANCE_S = 0.01
 # A header that says 0 or 1 s mostly says nothing: SPM and others write 1 where they do not know.
 _NO_TR_S = (0.0, 1.0)
@@ -35,7 +35,7 @@ class VolumeReader:
     root : Path
         Folder to which the patterns below are relative; '{subject}' stands for the subject's name in them.
     mask : str, optional
-        Brain mask, a NIfTI on the grid of the runs. None makes one per subject from its runs (`EPI_MASK_RULE`), kept
+        Brain mask, a NIfTI on the grid of the runs. None makes one per subject from its runs (`_EPI_MASK_RULE`), kept
         in a temporary folder as long as this object lives.
     high_pass_s : float, optional
         Drift slower than this is removed; None takes out the mean only.
@@ -76,7 +76,7 @@ class VolumeReader:
     def settings(self) -> dict[str, Any]:
         """The part of a source's settings that is about voxels."""
         return {
-            "mask": self.mask_pattern or EPI_MASK_RULE,
+            "mask": self.mask_pattern or _EPI_MASK_RULE,
             "high_pass_s": self.high_pass_s,
             "confounds": self.confounds,
             "confound_names": self.confound_names,
@@ -87,14 +87,14 @@ class VolumeReader:
         """What reports say of voxels and cleaning."""
         drift = f"drift slower than {self.high_pass_s:g} s" if self.high_pass_s is not None else "the mean"
         names = f", and the confounds {', '.join(self.confound_names)}" if self.confound_names else ""
-        return {"voxels": self.mask_pattern or EPI_MASK_RULE, "cleaning": f"{drift} removed{names}; z-scored per run"}
+        return {"voxels": self.mask_pattern or _EPI_MASK_RULE, "cleaning": f"{drift} removed{names}; z-scored per run"}
 
     def files(self, subject: str, runs: Sequence[Path]) -> list[Path]:
         """The runs, and what else is named: tables of confounds, mask, regions."""
         files = [*runs, *(self._confounds_of(subject, run) for run in runs if self.confounds is not None)]
         if self.mask_pattern is not None:
             files.append(self.root / self.mask_pattern.format(subject=subject))
-        return files + ([] if self.regions is None else region_files(self.regions, subject, self.root))
+        return files + region_files(self.regions, subject, self.root)
 
     def subject(self, name: str, runs: Sequence[Path]) -> Subject:
         """Voxels of the mask with their places in mm, and regions.
@@ -109,9 +109,7 @@ class VolumeReader:
         mask = self._mask(name, runs)
         coordinates_mm = mask_coordinates_mm(mask)
         regions = self.regions
-        if regions is None:
-            return Subject(name, len(coordinates_mm), coordinates_mm=coordinates_mm)
-        if regions.mask is None and regions.file is not None and regions.file.endswith((".nii", ".nii.gz")):
+        if regions and regions.mask is None and regions.file is not None and regions.file.endswith((".nii", ".nii.gz")):
             regions = replace(regions, mask=str(mask.absolute()))
         named = read_subject_regions(regions, name, len(coordinates_mm), self.root)
         return Subject(name, len(coordinates_mm), named, coordinates_mm=coordinates_mm)

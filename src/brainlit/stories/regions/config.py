@@ -17,7 +17,7 @@ from brainlit.stories.regions.hcp_mmp1 import check_variant, grouped
 log = logging.getLogger(__name__)
 
 HEMISPHERES = (("L", "R"), ("lh", "rh"), ("left", "right"))
-NO_REGION = {"", "???", "unknown", "undefined", "medial wall", "medialwall", "background", "none"}
+_NO_REGION = {"", "???", "unknown", "undefined", "medial wall", "medialwall", "background", "none"}
 
 _SIDED = re.compile(
     r"(?:ctx[-_.])?(?P<before>L|R|lh|rh|LH|RH|left|right|Left|Right)[-_. ](?P<name>.+)"
@@ -81,11 +81,13 @@ class RegionConfig:
             raise SourceError(f"regions: mask_order is {self.mask_order!r}; known: auto, C, F.")
 
 
-def read_subject_regions(config: RegionConfig, subject: str, n_voxels: int, root: Path) -> dict[str, BoolArray]:
+def read_subject_regions(config: RegionConfig | None, subject: str, n_voxels: int, root: Path) -> dict[str, BoolArray]:
     """Masks of all named regions of a subject, by name; regions without a voxel are left out.
 
     Parameters
     ----------
+    config : RegionConfig or None
+        None gives no regions.
     n_voxels : int
         Columns of the subject's responses; the regions must fit them.
     root : Path
@@ -103,6 +105,8 @@ def read_subject_regions(config: RegionConfig, subject: str, n_voxels: int, root
     SourceError
         If a file cannot be read or does not fit the responses, or no region is left.
     """
+    if config is None:
+        return {}
     if config.pycortex is not None:
         from brainlit.stories.regions.pycortex import read_overlays
 
@@ -130,8 +134,10 @@ def read_subject_regions(config: RegionConfig, subject: str, n_voxels: int, root
     return {name: mask for name, mask in regions.items() if name not in empty}
 
 
-def region_files(config: RegionConfig, subject: str, root: Path) -> list[Path]:
+def region_files(config: RegionConfig | None, subject: str, root: Path) -> list[Path]:
     """Files that a subject's regions are made from (for `StorySource.subject_files`); reads none of them."""
+    if config is None:
+        return []
     if config.pycortex is not None:
         from brainlit.stories.regions.pycortex import overlay_files
 
@@ -163,7 +169,7 @@ def _merged(found: Iterable[Region], sides: bool) -> dict[str, BoolArray]:
     for region in found:
         name, side = clean_name(region.name)
         side = region.side or side
-        if name.lower().replace("_", " ") in NO_REGION:
+        if name.lower().replace("_", " ") in _NO_REGION:
             continue
         whole[name] = whole[name] | region.mask if name in whole else region.mask
         if sides and side is not None:

@@ -2,139 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.stories.base import BoolArray, SourceError
+from brainlit.stories.base import BoolArray, IntArray, SourceError
+from brainlit.stories.readers.images import read_image, read_values, readable
+from brainlit.stories.readers.tables import read_cells
 
-# --- tables
-# Regions in tables (.csv, .tsv), and the tables that name the numbers of a label file.
-
-
-REGION_COLUMNS = ("region", "roi", "name", "label")
-VOXEL_COLUMNS = ("voxel", "vertex", "column", "index")
-"""Headings of the two columns of a long table, and of a table of names (index, name)."""
-
-
-def names_beside(path: Path) -> Path | None:
-    """The table of names beside a file of numbers: same name, .tsv or .csv; None if there is none."""
-    stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-    tables = [path.with_name(stem + suffix) for suffix in (".tsv", ".csv")]
-    return next((table for table in tables if table != path and table.is_file()), None)
-
-
-def read_names(path: Path) -> dict[int, str]:
-    """Names of label numbers from a table with the columns index and name (as BIDS writes beside a segmentation).
-
-    Raises
-    ------
-    SourceError
-        If the columns are missing or an index is no whole number.
-    """
-    header, rows = _read(path)
-    lower = [column.lower() for column in header]
-    if "index" not in lower or "name" not in lower:
-        raise SourceError(f"{path}, line 1: columns {', '.join(header)}; a table of names needs 'index' and 'name'.")
-    index, name = lower.index("index"), lower.index("name")
-    return {_whole(path, line, row[index]): row[name] for line, row in rows}
-
-
-def read_region_table(path: Path, n_voxels: int) -> dict[str, BoolArray]:
-    """Regions of a table: rows of (region, voxel), voxels counted from 0, or one column of 0 and 1 per region.
-
-    Raises
-    ------
-    SourceError
-        If a row is damaged, or the voxels do not fit the responses.
-    """
-    header, rows = _read(path)
-    lower = [column.lower() for column in header]
-    region = next((lower.index(name) for name in REGION_COLUMNS if name in lower), None)
-    voxel = next((lower.index(name) for name in VOXEL_COLUMNS if name in lower), None)
-    if region is not None and voxel is not None and region != voxel:
-        return _long(path, rows, region, voxel, n_voxels)
-    return _wide(path, header, rows, voxel, n_voxels)
-
-
-def _long(
-    path: Path, rows: list[tuple[int, list[str]]], region: int, voxel: int, n_voxels: int
-) -> dict[str, BoolArray]:
-    regions: dict[str, BoolArray] = {}
-    for line, row in rows:
-        index = _whole(path, line, row[voxel])
-        if not 0 <= index < n_voxels:
-            raise SourceError(
-                f"{path}, line {line}: voxel {index}, but the responses have {n_voxels} columns (0..{n_voxels - 1})."
-                " Columns are counted from 0; was the table made for another mask or subject?"
-            )
-        regions.setdefault(row[region], np.zeros(n_voxels, dtype=np.bool_))[index] = True
-    return regions
-
-
-def _wide(
-    path: Path, header: list[str], rows: list[tuple[int, list[str]]], voxel: int | None, n_voxels: int
-) -> dict[str, BoolArray]:
-    if len(rows) != n_voxels:
-        raise SourceError(
-            f"{path} has {len(rows)} rows, but the responses have {n_voxels} columns. Give one row of 0 and 1 per"
-            " column and one table column per region, or rows with the columns region,voxel."
-        )
-    for line, row in rows:
-        bad = [cell for k, cell in enumerate(row) if k != voxel and cell not in ("0", "1", "0.0", "1.0")]
-        if bad:
-            raise SourceError(f"{path}, line {line}: {bad[0]!r}; a region's column holds 0 and 1 only.")
-    if voxel is not None and [_whole(path, line, row[voxel]) for line, row in rows] != list(range(n_voxels)):
-        raise SourceError(f"{path}: column {header[voxel]!r} does not count 0..{n_voxels - 1}; sort the rows.")
-    return {
-        name: np.array([row[k][0] == "1" for _, row in rows], dtype=np.bool_)
-        for k, name in enumerate(header)
-        if k != voxel
-    }
-
-
-def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Heading, and the rows with their line numbers."""
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), delimiter=separator))
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{path} is no UTF-8 text: {error}.") from error
-    rows = [(n, [cell.strip() for cell in cells]) for n, cells in enumerate(lines, 1) if any(map(str.strip, cells))]
-    if len(rows) < 2:
-        raise SourceError(f"{path} has {len(rows)} lines; need a heading and at least one row.")
-    header = rows.pop(0)[1]
-    for line, row in rows:
-        if len(row) != len(header):
-            raise SourceError(f"{path}, line {line}: {len(row)} cells, but the heading has {len(header)}.")
-    return header, rows
-
-
-def _whole(path: Path, line: int, cell: str) -> int:
-    try:
-        return int(cell)
-    except ValueError:
-        raise SourceError(f"{path}, line {line}: {cell!r} is no whole number.") from None
-
-
-IntArray = npt.NDArray[np.int64]
 Side = Literal["left", "right"]
 
-__all__ = ["Region", "names_beside", "read_image", "read_region_files", "read_volume"]
 
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, ExpatError, zlib.error)
-"""What nibabel raises for files that are cut off or hold something else."""
-
-FSAVERAGE = {642: "fsaverage3", 2562: "fsaverage4", 10242: "fsaverage5", 40962: "fsaverage6", 163842: "fsaverage"}
-MESHES = {**FSAVERAGE, 32492: "fs_LR 32k", 59292: "fs_LR 59k"}
+_FSAVERAGE = {642: "fsaverage3", 2562: "fsaverage4", 10242: "fsaverage5", 40962: "fsaverage6", 163842: "fsaverage"}
+_MESHES = {**_FSAVERAGE, 32492: "fs_LR 32k", 59292: "fs_LR 59k"}
 """Vertices per hemisphere of the usual meshes. fs_LR 164k has as many as fsaverage."""
 
 
@@ -186,12 +71,12 @@ def read_region_files(
     if kind.endswith(".npz"):
         return _arrays(path, n_voxels, mask, mask_order)
     if kind.endswith((".csv", ".tsv")):
-        return [Region(name, None, found) for name, found in read_region_table(path, n_voxels).items()]
+        return [Region(name, None, found) for name, found in _read_region_table(path, n_voxels).items()]
     known = ".annot, .label.gii, .dlabel.nii, .nii, .nii.gz, .npy, .npz, .csv, .tsv"
     raise SourceError(f"{path}: regions are not read from {kind or 'such a file'!r}; known: {known}.")
 
 
-# Surfaces
+# --- Surfaces ---
 
 
 def _surface(files: Sequence[Path], n_voxels: int, downsample: bool) -> list[Region]:
@@ -219,9 +104,9 @@ def _fit(path: Path, n_vertices: list[int], n_voxels: int, downsample: bool) -> 
     if nested and len(n_vertices) == 2 and downsample and wanted < min(n_vertices):
         return [wanted, wanted]
     theirs = f"{' + '.join(map(str, n_vertices))} vertices"
-    if len(n_vertices) == 2 and n_vertices[0] in MESHES and 2 * wanted == n_voxels and wanted in MESHES:
-        theirs = f"the labels are on {MESHES[n_vertices[0]]} ({theirs})"
-        cure = f"the responses on {MESHES[wanted]} ({n_voxels} columns): give labels of that mesh"
+    if len(n_vertices) == 2 and n_vertices[0] in _MESHES and 2 * wanted == n_voxels and wanted in _MESHES:
+        theirs = f"the labels are on {_MESHES[n_vertices[0]]} ({theirs})"
+        cure = f"the responses on {_MESHES[wanted]} ({n_voxels} columns): give labels of that mesh"
         cure += ", or set regions.downsample: true" if nested and wanted < n_vertices[0] else ""
         raise SourceError(f"{path}: {theirs}, {cure}.")
     one = " Give both hemispheres: write '{hemi}' in the name." if 2 * n_vertices[0] == n_voxels else ""
@@ -235,11 +120,9 @@ def _fit(path: Path, n_vertices: list[int], n_voxels: int, downsample: bool) -> 
 def _read_annot(path: Path) -> tuple[IntArray, dict[int, str]]:
     from nibabel.freesurfer.io import read_annot
 
-    try:
+    with readable(path):
         _require_whole_annot(path)
         labels, _, names = read_annot(path)  # type: ignore[no-untyped-call]
-    except (*_DAMAGED, OverflowError, MemoryError, struct.error) as error:
-        raise _damaged(path, error) from error
     return np.asarray(labels, dtype=np.int64), {k: name.decode("utf-8", "replace") for k, name in enumerate(names)}
 
 
@@ -257,18 +140,18 @@ def _require_whole_annot(path: Path) -> None:
             if n_bytes < 0 or len(file.read(n_bytes)) < n_bytes:
                 raise EOFError("the file ends too early")
 
-        skip(8 * number())
+        skip(8 * number())  # vertex and colour of each vertex
         if not number():
             return
-        n_entries = number()
+        n_entries = number()  # negative: the new format, whose version this is
         if n_entries < 0:
             number()
         skip(number())
         for _ in range(number() if n_entries < 0 else n_entries):
             if n_entries < 0:
                 number()
-            skip(number())
-            skip(16)
+            skip(number())  # the name
+            skip(16)  # the colour
 
 
 def _read_gifti(path: Path) -> tuple[IntArray, dict[int, str]]:
@@ -283,7 +166,7 @@ def _read_gifti(path: Path) -> tuple[IntArray, dict[int, str]]:
 
 
 def _cifti(path: Path, n_voxels: int) -> list[Region]:
-    image, values = read_image(path), read_volume(path)
+    image, values = read_image(path), read_values(path)
     if values.ndim != 2 or values.shape[1] != n_voxels:
         raise SourceError(
             f"{path} has shape {values.shape}, but the responses have {n_voxels} columns; need (1, n_columns) with the"
@@ -292,11 +175,11 @@ def _cifti(path: Path, n_voxels: int) -> list[Region]:
     return _labelled(values[0], {number: name for number, (name, _) in image.header.get_axis(0).label[0].items()})
 
 
-# Volumes and arrays
+# --- Volumes and arrays ---
 
 
 def _volume(path: Path, n_voxels: int, mask: Path | None, mask_order: str, names: Path | None) -> list[Region]:
-    image, values = read_image(path), read_volume(path)
+    image, values = read_image(path), read_values(path)
     if mask is not None:
         grid = read_image(mask)
         if grid.shape[:3] == image.shape[:3] and not np.allclose(grid.affine, image.affine, atol=1e-3):
@@ -376,7 +259,7 @@ def _in_mask(path: Path, values: npt.NDArray[Any], mask: Path, mask_order: str, 
     Pycortex turns the volumes that it reads to (z, y, x) and counts voxels in C order there, which is F order in the
     NIfTI file; arrays that it saved are (z, y, x) themselves.
     """
-    inside = read_volume(mask) != 0
+    inside = read_values(mask) != 0
     if mask_order == "auto":
         mask_order = "F" if mask.parent.parent.name == "transforms" else "C"
     saved_turned = mask_order == "F" and ".nii" not in path.name
@@ -402,31 +285,7 @@ def _names_of(path: Path, names: Path | None) -> dict[int, str]:
             f"{path} holds numbers, and nothing says which regions they are. Put a table with the columns index and"
             f" name beside it ({path.name.removesuffix('.gz').rsplit('.', 1)[0]}.tsv), or name one (regions.names)."
         )
-    return {number: name for number, name in read_names(table).items() if number != 0}
-
-
-def read_image(path: Path) -> Any:
-    """An image as nibabel opens it; what it cannot open becomes a SourceError."""
-    import nibabel
-
-    try:
-        return nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *_DAMAGED) as error:
-        raise _damaged(path, error) from error
-
-
-def read_volume(path: Path) -> npt.NDArray[Any]:
-    """All values of an image; a file that ends too early becomes a SourceError."""
-    try:
-        return np.asarray(read_image(path).dataobj)
-    except _DAMAGED as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> SourceError:
-    if isinstance(error, SourceError):
-        return error
-    return SourceError(f"{path} is not readable: {error}. Was it cut off while copying?")
+    return {number: name for number, name in _read_names(table).items() if number != 0}
 
 
 def _load_numpy(path: Path) -> Any:
@@ -441,3 +300,101 @@ def _pickled(path: Path, name: str, error: Exception) -> SourceError:
         f"{path}{f'[{name}]' if name else ''} is no plain array: {error}. Pickled objects are not read; save masks with"
         " np.savez(file, A1=mask, ...)."
     )
+
+
+# --- Tables ---
+
+_REGION_COLUMNS = ("region", "roi", "name", "label")
+_VOXEL_COLUMNS = ("voxel", "vertex", "column", "index")
+"""Headings of the two columns of a long table, and of a table of names (index, name)."""
+
+
+def names_beside(path: Path) -> Path | None:
+    """The table of names beside a file of numbers: same name, .tsv or .csv; None if there is none."""
+    stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
+    tables = [path.with_name(stem + suffix) for suffix in (".tsv", ".csv")]
+    return next((table for table in tables if table != path and table.is_file()), None)
+
+
+def _read_names(path: Path) -> dict[int, str]:
+    """Names of label numbers from a table with the columns index and name (as BIDS writes beside a segmentation).
+
+    Raises
+    ------
+    SourceError
+        If the columns are missing or an index is no whole number.
+    """
+    header, rows = _read(path)
+    lower = [column.lower() for column in header]
+    if "index" not in lower or "name" not in lower:
+        raise SourceError(f"{path}, line 1: columns {', '.join(header)}; a table of names needs 'index' and 'name'.")
+    index, name = lower.index("index"), lower.index("name")
+    return {_whole(path, line, row[index]): row[name] for line, row in rows}
+
+
+def _read_region_table(path: Path, n_voxels: int) -> dict[str, BoolArray]:
+    """Regions of a table: rows of (region, voxel), voxels counted from 0, or one column of 0 and 1 per region.
+
+    Raises
+    ------
+    SourceError
+        If a row is damaged, or the voxels do not fit the responses.
+    """
+    header, rows = _read(path)
+    lower = [column.lower() for column in header]
+    region = next((lower.index(name) for name in _REGION_COLUMNS if name in lower), None)
+    voxel = next((lower.index(name) for name in _VOXEL_COLUMNS if name in lower), None)
+    if region is not None and voxel is not None and region != voxel:
+        return _long(path, rows, region, voxel, n_voxels)
+    return _wide(path, header, rows, voxel, n_voxels)
+
+
+def _long(
+    path: Path, rows: list[tuple[int, list[str]]], region: int, voxel: int, n_voxels: int
+) -> dict[str, BoolArray]:
+    regions: dict[str, BoolArray] = {}
+    for line, row in rows:
+        index = _whole(path, line, row[voxel])
+        if not 0 <= index < n_voxels:
+            raise SourceError(
+                f"{path}, line {line}: voxel {index}, but the responses have {n_voxels} columns (0..{n_voxels - 1})."
+                " Columns are counted from 0; was the table made for another mask or subject?"
+            )
+        regions.setdefault(row[region], np.zeros(n_voxels, dtype=np.bool_))[index] = True
+    return regions
+
+
+def _wide(
+    path: Path, header: list[str], rows: list[tuple[int, list[str]]], voxel: int | None, n_voxels: int
+) -> dict[str, BoolArray]:
+    if len(rows) != n_voxels:
+        raise SourceError(
+            f"{path} has {len(rows)} rows, but the responses have {n_voxels} columns. Give one row of 0 and 1 per"
+            " column and one table column per region, or rows with the columns region,voxel."
+        )
+    for line, row in rows:
+        bad = [cell for k, cell in enumerate(row) if k != voxel and cell not in ("0", "1", "0.0", "1.0")]
+        if bad:
+            raise SourceError(f"{path}, line {line}: {bad[0]!r}; a region's column holds 0 and 1 only.")
+    if voxel is not None and [_whole(path, line, row[voxel]) for line, row in rows] != list(range(n_voxels)):
+        raise SourceError(f"{path}: column {header[voxel]!r} does not count 0..{n_voxels - 1}; sort the rows.")
+    return {
+        name: np.array([row[k][0] == "1" for _, row in rows], dtype=np.bool_)
+        for k, name in enumerate(header)
+        if k != voxel
+    }
+
+
+def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Heading, and the rows with their line numbers."""
+    rows = read_cells(path, "\t" if path.suffix.lower() == ".tsv" else ",", SourceError)
+    if len(rows) < 2:
+        raise SourceError(f"{path} has {len(rows)} lines; need a heading and at least one row.")
+    return rows[0][1], rows[1:]
+
+
+def _whole(path: Path, line: int, cell: str) -> int:
+    try:
+        return int(cell)
+    except ValueError:
+        raise SourceError(f"{path}, line {line}: {cell!r} is no whole number.") from None

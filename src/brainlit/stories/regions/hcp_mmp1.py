@@ -53,7 +53,7 @@ HCP_GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Variant -> group -> areas. 'code' has its late-language list, which is its groups and TA2, and two visual groups."""
 
-SIDES = ("", " left", " right")
+_SIDES = ("", " left", " right")
 
 
 def check_variant(variant: str) -> dict[str, tuple[str, ...]]:
@@ -93,7 +93,7 @@ def grouped(regions: Mapping[str, BoolArray], variant: str) -> dict[str, BoolArr
         )
     masks = {}
     for group, areas in groups.items():
-        for side in SIDES:
+        for side in _SIDES:
             parts = [known.get(f"{area}{side}".lower()) for area in areas]
             found = [part for part in parts if part is not None]
             if len(found) == len(parts):

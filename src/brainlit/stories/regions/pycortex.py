@@ -21,18 +21,200 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
-import numpy.typing as npt
 
-from brainlit.stories.base import BoolArray, FloatArray, SourceError
-from brainlit.stories.regions.files import Region, read_image, read_volume
+from brainlit.stories.base import BoolArray, FloatArray, IntArray, SourceError
+from brainlit.stories.readers.images import read_image, read_values
+from brainlit.stories.regions.files import Region
 
 if TYPE_CHECKING:
     from matplotlib.path import Path as Outline
 
+log = logging.getLogger(__name__)
 
-# --- svg_paths
-# The outlines in an SVG drawing (https://www.w3.org/TR/SVG11/paths.html), as matplotlib paths.
+_SVG = "{http://www.w3.org/2000/svg}"
+_LABEL = "{http://www.inkscape.org/namespaces/inkscape}label"
+_IDENTITY = re.compile(r"\s*(translate\(\s*0[.0]*\s*([, ]\s*0[.0]*\s*)?\))?\s*")
+HEMISPHERES = ("lh", "rh")
 
+
+def overlay_files(filestore: Path, subject: str, transform: str, mask: Path | None = None) -> list[Path]:
+    """Files of a filestore that decide a subject's regions (fiducial surfaces only where they exist)."""
+    folder = filestore / subject
+    middle = (
+        ["fiducial"] if all(_surface(folder, "fiducial", hemi).is_file() for hemi in HEMISPHERES) else ["pia", "wm"]
+    )
+    surfaces = [_surface(folder, name, hemi) for name in ("flat", *middle) for hemi in HEMISPHERES]
+    space = folder / "transforms" / transform
+    return [folder / "overlays.svg", *surfaces, space / "matrices.xfm", mask or space / "mask_thick.nii.gz"]
+
+
+def read_overlays(
+    filestore: Path, subject: str, transform: str, n_voxels: int, mask: Path | None = None
+) -> list[Region]:
+    """Hand-drawn regions over the voxels of a mask, one entry per region and hemisphere.
+
+    Parameters
+    ----------
+    transform : str
+        Name of a folder in <filestore>/<subject>/transforms.
+    mask : Path, optional
+        The mask whose voxels are the columns of the responses; mask_thick.nii.gz of the transform by default.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file of the filestore is missing.
+    SourceError
+        If a file is damaged, the mask has another number of voxels than the responses, or nothing is drawn.
+    """
+    files = overlay_files(filestore, subject, transform, mask)
+    for path in files:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; regions drawn in overlays.svg need it.")
+    folder, svg, matrix, mask = filestore / subject, files[0], files[-2], files[-1]
+    flat, flat_faces, n_left = _both(folder, "flat")
+    middle, faces = _mid_surface(folder, len(files) == 7)
+    if len(middle) != len(flat):
+        raise SourceError(f"{folder}: the flat surfaces have {len(flat)} vertices, the others {len(middle)}.")
+    vertex = _nearest_vertex(middle, matrix, mask, n_voxels)
+    in_flat = np.zeros(len(flat), dtype=np.bool_)
+    in_flat[flat_faces] = True
+    regions = []
+    for name, inside in _drawn(svg, flat, n_left):
+        inside = _with_cut_neighbours(inside & in_flat, in_flat, faces)
+        regions.append(Region(name, "left", inside[vertex] & (vertex < n_left)))
+        regions.append(Region(name, "right", inside[vertex] & (vertex >= n_left)))
+    return regions
+
+
+def _drawn(svg: Path, flat: FloatArray, n_left: int) -> Iterator[tuple[str, BoolArray]]:
+    """Every region of the drawing with its vertices; regions without an outline that can be read are left out."""
+    root = _parse(svg)
+    pixels = _to_pixels(flat, n_left, _size(svg, root))
+    shapes = _layer(svg, _layer(svg, root, "rois"), "shapes")
+    n_read = 0
+    for group in shapes.findall(f"{_SVG}g"):
+        name, inside = group.get(_LABEL, ""), np.zeros(len(flat), dtype=np.bool_)
+        outlines = group.findall(f"{_SVG}path")
+        if not name or not outlines:
+            continue
+        try:
+            for path in outlines:
+                _refuse_transforms(path, group, shapes, _layer(svg, root, "rois"))
+                inside |= read_outline(path.get("d", "")).contains_points(pixels)
+        except ValueError as error:
+            log.warning("%s: region %s is left out: an outline cannot be read: %s.", svg, name, error)
+            continue
+        n_read += 1
+        yield name, inside
+    if not n_read:
+        raise SourceError(f"{svg}: no region is drawn in its layer 'rois' > 'shapes'.")
+
+
+def _to_pixels(flat: FloatArray, n_left: int, size: tuple[float, float]) -> FloatArray:
+    """Flat-map coordinates to pixels of the drawing, shape (n_vertices, 2)."""
+    xy = flat[:, :2].copy()
+    xy[:n_left, 0] -= xy[:n_left, 0].max()  # the left hemisphere ends at x = 0, where the right one begins
+    xy[n_left:, 0] -= xy[n_left:, 0].min()
+    xy = (xy - xy.min(axis=0)) / np.ptp(xy, axis=0) * size
+    xy[:, 1] = size[1] - xy[:, 1]
+    return np.asarray(xy)
+
+
+def _with_cut_neighbours(inside: BoolArray, in_flat: BoolArray, faces: IntArray) -> BoolArray:
+    """Add the vertices that the flat map lacks and that share a triangle with a vertex of the region."""
+    touched = faces[inside[faces].any(axis=1)]
+    grown = inside.copy()
+    grown[touched[~in_flat[touched]]] = True
+    return grown
+
+
+def _nearest_vertex(middle: FloatArray, matrix: Path, mask: Path, n_voxels: int) -> IntArray:
+    """The mid-surface vertex nearest to each column's voxel, shape (n_voxels,).
+
+    Pycortex counts the voxels of a mask in C order over (z, y, x); a NIfTI file holds (x, y, z).
+    """
+    from scipy.spatial import cKDTree
+
+    voxels = np.argwhere(read_values(mask).T != 0)[:, ::-1]
+    if len(voxels) != n_voxels:
+        raise SourceError(
+            f"{mask} has {len(voxels)} voxels, but the responses have {n_voxels} columns. Check the transform"
+            " (regions.transform); name the mask that the responses were cut out with (regions.mask) if it is another."
+        )
+    try:
+        coord = np.array(json.loads(matrix.read_text(encoding="utf-8"))["coord"], dtype=np.float64).reshape(4, 4)
+        to_mm = np.linalg.inv(coord)
+    except (ValueError, KeyError, TypeError, np.linalg.LinAlgError) as error:
+        raise SourceError(
+            f"{matrix} holds no transform 'coord' of 4 x 4 numbers that can be inverted: {error}."
+        ) from error
+    _, nearest = cKDTree(middle).query(voxels @ to_mm[:3, :3].T + to_mm[:3, 3])
+    return np.asarray(nearest, dtype=np.int64)
+
+
+def _mid_surface(folder: Path, fiducial: bool) -> tuple[FloatArray, IntArray]:
+    if fiducial:
+        points, faces, _ = _both(folder, "fiducial")
+        return points, faces
+    (pia, faces, _), (wm, _, _) = _both(folder, "pia"), _both(folder, "wm")
+    if pia.shape != wm.shape:
+        raise SourceError(f"{folder}: the pia surfaces have {len(pia)} vertices, the wm surfaces {len(wm)}.")
+    return (pia + wm) / 2, faces
+
+
+def _both(folder: Path, name: str) -> tuple[FloatArray, IntArray, int]:
+    """Vertices (n, 3) and triangles (m, 3) of both hemispheres, left first, and the vertices of the left one."""
+    (left, left_faces), (right, right_faces) = (_read_surface(_surface(folder, name, hemi)) for hemi in HEMISPHERES)
+    return np.concatenate([left, right]), np.concatenate([left_faces, right_faces + len(left)]), len(left)
+
+
+def _surface(folder: Path, name: str, hemi: str) -> Path:
+    return folder / "surfaces" / f"{name}_{hemi}.gii"
+
+
+def _read_surface(path: Path) -> tuple[FloatArray, IntArray]:
+    found = read_image(path).agg_data(("pointset", "triangle"))
+    points, faces = (np.asarray(array) for array in found)
+    if points.ndim != 2 or faces.ndim != 2 or points.shape[1] != 3 or faces.shape[1] != 3 or not faces.size:
+        raise SourceError(f"{path} is no surface of vertices (n, 3) and triangles (m, 3).")
+    return points.astype(np.float64), faces.astype(np.int64)
+
+
+def _parse(svg: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(svg).getroot()
+    except ElementTree.ParseError as error:
+        raise SourceError(f"{svg} is no readable drawing: {error}. Was it cut off while copying?") from error
+
+
+def _layer(svg: Path, parent: ElementTree.Element, name: str) -> ElementTree.Element:
+    for group in parent.findall(f"{_SVG}g"):
+        if group.get(_LABEL) == name:
+            return group
+    raise SourceError(f"{svg} has no layer {name!r}; regions are drawn in the layer 'rois' > 'shapes' of overlays.svg.")
+
+
+def _size(svg: Path, root: ElementTree.Element) -> tuple[float, float]:
+    try:
+        width, height = (float(root.get(key, "").removesuffix("px")) for key in ("width", "height"))
+        box = [float(number) for number in re.split(r"[,\s]+", root.get("viewBox", f"0 0 {width} {height}").strip())]
+    except ValueError as error:
+        raise SourceError(f"{svg}: width and height must be numbers of pixels: {error}.") from error
+    if not np.allclose(box, (0, 0, width, height), atol=0.5):
+        raise SourceError(f"{svg}: its viewBox {box} is not its size 0 0 {width} {height}; pixels would be stretched.")
+    return width, height
+
+
+def _refuse_transforms(*elements: ElementTree.Element) -> None:
+    """Pycortex does not apply the transforms of a drawing, so nobody can say where the region was meant to be."""
+    for element in elements:
+        transform = element.get("transform", "")
+        if not _IDENTITY.fullmatch(transform):
+            raise ValueError(f"it is moved by transform={transform!r}; apply it in Inkscape")
+
+
+# --- Outlines in an SVG drawing (https://www.w3.org/TR/SVG11/paths.html) as matplotlib paths ---
 
 _TOKEN = re.compile(r"([A-Za-z])|([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 _N_NUMBERS = {"M": 2, "L": 2, "H": 1, "V": 1, "C": 6, "S": 4, "Q": 4, "T": 2, "Z": 0}
@@ -126,190 +308,3 @@ class _Pen:
         if self.control is None or self.control[0] != family:
             return self.at
         return np.asarray(2 * self.at - self.control[1])
-
-
-log = logging.getLogger(__name__)
-
-IntArray = npt.NDArray[np.int64]
-
-_SVG = "{http://www.w3.org/2000/svg}"
-_LABEL = "{http://www.inkscape.org/namespaces/inkscape}label"
-_IDENTITY = re.compile(r"\s*(translate\(\s*0[.0]*\s*([, ]\s*0[.0]*\s*)?\))?\s*")
-HEMISPHERES = ("lh", "rh")
-
-
-def overlay_files(filestore: Path, subject: str, transform: str, mask: Path | None = None) -> list[Path]:
-    """Files of a filestore that decide a subject's regions (fiducial surfaces only where they exist)."""
-    folder = filestore / subject
-    middle = (
-        ["fiducial"] if all(_surface(folder, "fiducial", hemi).is_file() for hemi in HEMISPHERES) else ["pia", "wm"]
-    )
-    surfaces = [_surface(folder, name, hemi) for name in ("flat", *middle) for hemi in HEMISPHERES]
-    space = folder / "transforms" / transform
-    return [folder / "overlays.svg", *surfaces, space / "matrices.xfm", mask or space / "mask_thick.nii.gz"]
-
-
-def read_overlays(
-    filestore: Path, subject: str, transform: str, n_voxels: int, mask: Path | None = None
-) -> list[Region]:
-    """Hand-drawn regions over the voxels of a mask, one entry per region and hemisphere.
-
-    Parameters
-    ----------
-    transform : str
-        Name of a folder in <filestore>/<subject>/transforms.
-    mask : Path, optional
-        The mask whose voxels are the columns of the responses; mask_thick.nii.gz of the transform by default.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file of the filestore is missing.
-    SourceError
-        If a file is damaged, the mask has another number of voxels than the responses, or nothing is drawn.
-    """
-    files = overlay_files(filestore, subject, transform, mask)
-    for path in files:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; regions drawn in overlays.svg need it.")
-    folder, svg, matrix, mask = filestore / subject, files[0], files[-2], files[-1]
-    flat, flat_faces, n_left = _both(folder, "flat")
-    middle, faces = _mid_surface(folder, len(files) == 7)
-    if len(middle) != len(flat):
-        raise SourceError(f"{folder}: the flat surfaces have {len(flat)} vertices, the others {len(middle)}.")
-    vertex = _nearest_vertex(middle, matrix, mask, n_voxels)
-    in_flat = np.zeros(len(flat), dtype=np.bool_)
-    in_flat[flat_faces] = True
-    regions = []
-    for name, inside in _drawn(svg, flat, n_left):
-        inside = _with_cut_neighbours(inside & in_flat, in_flat, faces)
-        regions.append(Region(name, "left", inside[vertex] & (vertex < n_left)))
-        regions.append(Region(name, "right", inside[vertex] & (vertex >= n_left)))
-    return regions
-
-
-def _drawn(svg: Path, flat: FloatArray, n_left: int) -> Iterator[tuple[str, BoolArray]]:
-    """Every region of the drawing with its vertices; regions without an outline that can be read are left out."""
-    root = _parse(svg)
-    pixels = _to_pixels(flat, n_left, _size(svg, root))
-    shapes = _layer(svg, _layer(svg, root, "rois"), "shapes")
-    n_read = 0
-    for group in shapes.findall(f"{_SVG}g"):
-        name, inside = group.get(_LABEL, ""), np.zeros(len(flat), dtype=np.bool_)
-        outlines = group.findall(f"{_SVG}path")
-        if not name or not outlines:
-            continue
-        try:
-            for path in outlines:
-                _refuse_transforms(path, group, shapes, _layer(svg, root, "rois"))
-                inside |= read_outline(path.get("d", "")).contains_points(pixels)
-        except ValueError as error:
-            log.warning("%s: region %s is left out: an outline cannot be read: %s.", svg, name, error)
-            continue
-        n_read += 1
-        yield name, inside
-    if not n_read:
-        raise SourceError(f"{svg}: no region is drawn in its layer 'rois' > 'shapes'.")
-
-
-def _to_pixels(flat: FloatArray, n_left: int, size: tuple[float, float]) -> FloatArray:
-    """Flat-map coordinates to pixels of the drawing, shape (n_vertices, 2)."""
-    xy = flat[:, :2].copy()
-    xy[:n_left, 0] -= xy[:n_left, 0].max()
-    xy[n_left:, 0] -= xy[n_left:, 0].min()
-    xy = (xy - xy.min(axis=0)) / np.ptp(xy, axis=0) * size
-    xy[:, 1] = size[1] - xy[:, 1]
-    return np.asarray(xy)
-
-
-def _with_cut_neighbours(inside: BoolArray, in_flat: BoolArray, faces: IntArray) -> BoolArray:
-    """Add the vertices that the flat map lacks and that share a triangle with a vertex of the region."""
-    touched = faces[inside[faces].any(axis=1)]
-    grown = inside.copy()
-    grown[touched[~in_flat[touched]]] = True
-    return grown
-
-
-def _nearest_vertex(middle: FloatArray, matrix: Path, mask: Path, n_voxels: int) -> IntArray:
-    """The mid-surface vertex nearest to each column's voxel, shape (n_voxels,).
-
-    Pycortex counts the voxels of a mask in C order over (z, y, x); a NIfTI file holds (x, y, z).
-    """
-    from scipy.spatial import cKDTree
-
-    voxels = np.argwhere(read_volume(mask).T != 0)[:, ::-1]
-    if len(voxels) != n_voxels:
-        raise SourceError(
-            f"{mask} has {len(voxels)} voxels, but the responses have {n_voxels} columns. Check the transform"
-            " (regions.transform); name the mask that the responses were cut out with (regions.mask) if it is another."
-        )
-    try:
-        coord = np.array(json.loads(matrix.read_text(encoding="utf-8"))["coord"], dtype=np.float64).reshape(4, 4)
-        to_mm = np.linalg.inv(coord)
-    except (ValueError, KeyError, TypeError, np.linalg.LinAlgError) as error:
-        raise SourceError(
-            f"{matrix} holds no transform 'coord' of 4 x 4 numbers that can be inverted: {error}."
-        ) from error
-    _, nearest = cKDTree(middle).query(voxels @ to_mm[:3, :3].T + to_mm[:3, 3])
-    return np.asarray(nearest, dtype=np.int64)
-
-
-def _mid_surface(folder: Path, fiducial: bool) -> tuple[FloatArray, IntArray]:
-    if fiducial:
-        points, faces, _ = _both(folder, "fiducial")
-        return points, faces
-    (pia, faces, _), (wm, _, _) = _both(folder, "pia"), _both(folder, "wm")
-    if pia.shape != wm.shape:
-        raise SourceError(f"{folder}: the pia surfaces have {len(pia)} vertices, the wm surfaces {len(wm)}.")
-    return (pia + wm) / 2, faces
-
-
-def _both(folder: Path, name: str) -> tuple[FloatArray, IntArray, int]:
-    """Vertices (n, 3) and triangles (m, 3) of both hemispheres, left first, and the vertices of the left one."""
-    (left, left_faces), (right, right_faces) = (_read_surface(_surface(folder, name, hemi)) for hemi in HEMISPHERES)
-    return np.concatenate([left, right]), np.concatenate([left_faces, right_faces + len(left)]), len(left)
-
-
-def _surface(folder: Path, name: str, hemi: str) -> Path:
-    return folder / "surfaces" / f"{name}_{hemi}.gii"
-
-
-def _read_surface(path: Path) -> tuple[FloatArray, IntArray]:
-    found = read_image(path).agg_data(("pointset", "triangle"))
-    points, faces = (np.asarray(array) for array in found)
-    if points.ndim != 2 or faces.ndim != 2 or points.shape[1] != 3 or faces.shape[1] != 3 or not faces.size:
-        raise SourceError(f"{path} is no surface of vertices (n, 3) and triangles (m, 3).")
-    return points.astype(np.float64), faces.astype(np.int64)
-
-
-def _parse(svg: Path) -> ElementTree.Element:
-    try:
-        return ElementTree.parse(svg).getroot()
-    except ElementTree.ParseError as error:
-        raise SourceError(f"{svg} is no readable drawing: {error}. Was it cut off while copying?") from error
-
-
-def _layer(svg: Path, parent: ElementTree.Element, name: str) -> ElementTree.Element:
-    for group in parent.findall(f"{_SVG}g"):
-        if group.get(_LABEL) == name:
-            return group
-    raise SourceError(f"{svg} has no layer {name!r}; regions are drawn in the layer 'rois' > 'shapes' of overlays.svg.")
-
-
-def _size(svg: Path, root: ElementTree.Element) -> tuple[float, float]:
-    try:
-        width, height = (float(root.get(key, "").removesuffix("px")) for key in ("width", "height"))
-        box = [float(number) for number in re.split(r"[,\s]+", root.get("viewBox", f"0 0 {width} {height}").strip())]
-    except ValueError as error:
-        raise SourceError(f"{svg}: width and height must be numbers of pixels: {error}.") from error
-    if not np.allclose(box, (0, 0, width, height), atol=0.5):
-        raise SourceError(f"{svg}: its viewBox {box} is not its size 0 0 {width} {height}; pixels would be stretched.")
-    return width, height
-
-
-def _refuse_transforms(*elements: ElementTree.Element) -> None:
-    """Pycortex does not apply the transforms of a drawing, so nobody can say where the region was meant to be."""
-    for element in elements:
-        transform = element.get("transform", "")
-        if not _IDENTITY.fullmatch(transform):
-            raise ValueError(f"it is moved by transform={transform!r}; apply it in Inkscape")

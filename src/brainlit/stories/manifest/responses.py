@@ -1,0 +1,204 @@
+"""Responses to the stories of a manifest: when their rows happened, and single runs, read and cleaned."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from brainlit.stories.base import Float32Array, FloatArray, SubjectLeftOut
+from brainlit.stories.manifest.schema import (
+    Manifest,
+    ManifestError,
+    filled,
+)
+from brainlit.stories.readers.cleaning import CleaningError, clean_series, read_confounds
+from brainlit.stories.readers.runs import Run, RunFinder
+from brainlit.stories.readers.tables import Table, read_table
+from brainlit.timebase import TimeBase
+
+log = logging.getLogger(__name__)
+
+_SAME_TR = 0.01
+
+
+class Clocks:
+    """The clock of every story.
+
+    Parameters
+    ----------
+    finder : RunFinder
+        Asked for the first run of a story, where the manifest leaves TR or number of rows to the files.
+    where : Path
+        The manifest's file, for messages.
+    """
+
+    def __init__(self, manifest: Manifest, finder: RunFinder, where: Path) -> None:
+        self.manifest, self.finder, self.where = manifest, finder, where
+        self._n_trs_of: dict[str, int] = {}
+
+    def first_volume_s(self, story: str) -> float:
+        """When row 0 of the response file starts, in seconds of the audio file."""
+        spec = self.manifest.stories[story]
+        return float(self._tr_starts(spec.tr_starts, story)[0]) if spec.tr_starts else float(spec.onset_s or 0.0)
+
+    def _tr_starts(self, pattern: str, story: str) -> npt.NDArray[Any]:
+        return read_table(self._path(pattern, story)).values[:, 0]
+
+    def timebase(self, story: str) -> TimeBase:
+        """When each row that is used happened.
+
+        Raises
+        ------
+        ManifestError
+            If the rows do not suffice, or the table of row starts is no clock.
+        """
+        spec, n_trs, tr_s = self.manifest.stories[story], self.n_trs(story), self.tr_s(story)
+        first = spec.volumes_discarded
+        try:
+            if spec.tr_starts is None:
+                return TimeBase.regular(n_trs, tr_s, float(spec.onset_s or 0.0) + first * tr_s)
+            return TimeBase(self._tr_starts(spec.tr_starts, story)[first : first + n_trs], tr_s)
+        except ValueError as error:
+            file = f"{self.where}: stories.{story}" if spec.tr_starts is None else self._path(spec.tr_starts, story)
+            raise ManifestError(f"{file}: {error}") from error
+
+    def n_trs(self, story: str) -> int:
+        """Rows that are used: as the manifest says, as the table of row starts has, or as the first run has."""
+        if story not in self._n_trs_of:
+            spec, run = self.manifest.stories[story], self.finder.first_run(story)
+            n_rows = run.n_rows() if spec.tr_starts is None else len(self._tr_starts(spec.tr_starts, story))
+            left = n_rows - spec.volumes_discarded
+            if left < (spec.n_trs or 1):
+                file = run.files[0] if spec.tr_starts is None else self._path(spec.tr_starts, story)
+                raise ManifestError(
+                    f"{self.where}: {file} has {n_rows} rows; with volumes_discarded {spec.volumes_discarded} there are"
+                    f" not {spec.n_trs or 1} left for {story!r}. Check volumes_discarded and n_trs."
+                )
+            self._n_trs_of[story] = spec.n_trs or left
+        return self._n_trs_of[story]
+
+    def tr_s(self, story: str) -> float:
+        """Repetition time as the manifest says it, or else the first run."""
+        tr_s = self.manifest.stories[story].tr_s
+        if tr_s is None:
+            run = self.finder.first_run(story)
+            tr_s = run.tr_s()
+            if tr_s is None:
+                raise ManifestError(f"{self.where}: stories.{story}: 'tr_s' is missing, and {run.files[0]} says none.")
+        return tr_s
+
+    def _path(self, pattern: str, story: str) -> Path:
+        return self.manifest.root / filled(pattern, story=story)
+
+
+class ResponseReader:
+    """Reads and cleans single runs.
+
+    Parameters
+    ----------
+    where : Path
+        The manifest's file, for messages.
+    """
+
+    def __init__(self, manifest: Manifest, finder: RunFinder, clocks: Clocks, where: Path) -> None:
+        self.manifest, self.finder, self.clocks, self.where = manifest, finder, clocks, where
+        self._n_columns_of: dict[str, tuple[int, Path]] = {}
+
+    def first_usable(self, subject: str) -> tuple[Run, Table]:
+        """The first run of a subject and its values, if any story has a usable column.
+
+        Raises
+        ------
+        SubjectLeftOut
+            If none has.
+        """
+        first: tuple[Run, Table] | None = None
+        for story in self.finder.heard(subject):
+            run = self.finder.runs(subject, story)[0]
+            table = self._read(subject, run)
+            first = first or (run, table)
+            if np.isfinite(self._clean(story, run, table)).any():
+                return first
+        if first is None:
+            raise SubjectLeftOut("no story was heard")
+        raise SubjectLeftOut(f"every column is constant or holds NaN (see {first[0].files[0].name})")
+
+    def _read(self, subject: str, run: Run) -> Table:
+        table = run.read(self.finder.mask(subject))
+        n_columns, file = self._n_columns_of.setdefault(subject, (table.values.shape[1], run.files[0]))
+        if table.values.shape[1] != n_columns:
+            raise ManifestError(
+                f"{self.where}: {run.files[0]} has {table.values.shape[1]} columns, but {file} has {n_columns}. All"
+                f" runs of {subject} need the same columns."
+            )
+        return table
+
+    def cleaned(self, subject: str, story: str, run: Run) -> Float32Array:
+        """Responses of one presentation, (n_trs, n_columns), as the manifest wants them cleaned; z-scored."""
+        return self._clean(story, run, self._read(subject, run))
+
+    def _clean(self, story: str, run: Run, table: Table) -> Float32Array:
+        said, tr_s = self.manifest.responses, self.clocks.tr_s(story)
+        self._require_same_tr(story, run, tr_s)
+        rows = self._rows(story, run, table)
+        try:
+            confounds = None if run.confounds is None else self._confounds(run, len(table.values))[rows]
+            return clean_series(table.values[rows], tr_s, said.high_pass_s, said.low_pass_s, confounds)
+        except CleaningError as error:
+            raise ManifestError(f"{run.files[0]}: {error}") from error
+
+    def _rows(self, story: str, run: Run, table: Table) -> slice:
+        """The rows that are used."""
+        spec, n_trs, n_rows = self.manifest.stories[story], self.clocks.n_trs(story), len(table.values)
+        first = spec.volumes_discarded
+        if n_rows < first + n_trs or (spec.n_trs is None and n_rows != first + n_trs):
+            turned = " Its columns would fit: is it transposed?" if table.values.shape[1] == first + n_trs else ""
+            discarded = f" after {first} that are discarded" if first else ""
+            raise ManifestError(
+                f"{self.where}: {run.files[0]} has {n_rows} rows, but {story!r} has {n_trs} TRs{discarded}.{turned}"
+                f" Rows are volumes; where runs differ in length, n_trs in stories.{story} cuts all to one."
+            )
+        return slice(first, first + n_trs)
+
+    def _confounds(self, run: Run, n_rows: int) -> FloatArray:
+        said = self.manifest.responses.confounds
+        assert said is not None
+        assert run.confounds is not None
+        confounds = read_confounds(run.confounds, said.columns)
+        if len(confounds) != n_rows:
+            raise ManifestError(
+                f"{run.confounds} has {len(confounds)} rows, but {run.files[0]} has {n_rows}. They must be one run."
+            )
+        return confounds
+
+    def _require_same_tr(self, story: str, run: Run, tr_s: float) -> None:
+        theirs = run.tr_s()
+        if theirs is None or abs(theirs - tr_s) <= _SAME_TR * tr_s:
+            return
+        if run.sidecar is None:  # headers are often wrong
+            log.warning("%s: its header says a TR of %g s; %s uses %g s.", run.files[0], theirs, story, tr_s)
+            return
+        raise ManifestError(
+            f"{self.where}: {run.sidecar} says a repetition time of {theirs} s, but {story!r} has {tr_s} s. Correct"
+            " tr_s, or leave it out."
+        )
+
+
+class Presentations(Sequence[Float32Array]):
+    """Presentations of a story to a subject, each read and cleaned when asked for."""
+
+    def __init__(self, reader: ResponseReader, subject: str, story: str, runs: Sequence[Run]) -> None:
+        self._reader, self._subject, self._story, self._runs = reader, subject, story, runs
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        return self._reader.cleaned(self._subject, self._story, self._runs[index])
