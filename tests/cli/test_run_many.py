@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from brainlit.cli import run_many as pool
+from brainlit.cli import run_many
 from brainlit.cli.run_many import Job, JobError, run_jobs, seconds_left, thread_variables
 
 
@@ -45,8 +45,8 @@ def notes(folder: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "POLL_S", 0.01)
-    monkeypatch.setattr(pool, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(run_many, "POLL_S", 0.01)
+    monkeypatch.setattr(run_many, "PATIENCE_S", 1.0)
 
 
 @pytest.fixture
