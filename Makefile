@@ -16,7 +16,8 @@ KEY ?=
 VALUES ?=
 FRACTIONS ?=
 PYTHON ?= python3
-PYTEST_ARGS ?= -n 2
+# Two workers, each a whole file at a time: what the tests of a file share is made once.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,7 +33,7 @@ CURVES = fractions$(subst $(nothing) ,,$(addprefix -,$(filter-out demo,$(DATA)) 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
+.PHONY: help train test test-fast lint data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +104,10 @@ lint: $(READY) ## ruff, mypy, import contracts, spelling
 
 test: lint ## lint and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(READY) ## what to run at every change: ruff, and all tests but the slow ones (90 seconds on 2 cores)
+	$(BIN)/ruff check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow"
 
 clean: ## remove the virtual environment and caches, never runs or data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

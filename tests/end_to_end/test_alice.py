@@ -12,7 +12,6 @@ from brainlit.cli import main
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("alice")
 def test_real_listeners_run_to_a_report_that_claims_no_more_than_they_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

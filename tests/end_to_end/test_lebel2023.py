@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 STORIES = ("souls", "naked", "stagefright", "wheretheressmoke")
 
 
-@pytest.mark.slow
 def test_download_prepare_check_train_and_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
