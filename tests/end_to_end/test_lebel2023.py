@@ -11,6 +11,7 @@ import pytest
 from brainlit.cli import main
 from brainlit.encoding.probe import load_probe
 from tests.layouts.lebel2023 import REAL_LOGS, write_lebel2023
+from tests.matrix import mini_folder
 from tests.stories.local_server import LocalServer
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,8 @@ def test_download_prepare_check_train_and_probe(
     findings = json.loads(capsys.readouterr().out)
     assert not [finding for finding in findings if finding["level"] != "info"], findings
 
-    small = ("--model.backbone.weights", "random:tiny", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu")
+    mini = f"random:{mini_folder(tmp_path / 'mini')}"  # what it hears has real lengths, so it is smaller than tiny
+    small = ("--model.backbone.weights", mini, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu")
     where = ("--run.root", str(tmp_path / "runs"), "--run.id", "lebel", "--run.wandb", "off")
     assert main(["fit", *options, *small, *where]) == 0
     run = tmp_path / "runs" / "brain_tune" / "lebel"
