@@ -14,9 +14,10 @@ QUICK ?=
 PERMUTATIONS ?=
 KEY ?=
 VALUES ?=
-FRACTIONS ?= 0.1 0.25 0.5 1
+FRACTIONS ?=
 PYTHON ?= python3
-PYTEST_ARGS ?= -n 2
+# Two workers, each a whole file at a time: what the tests of a file share is made once.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,16 +25,15 @@ READY := $(VENV)/.ready
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 CONFIGS = -c experiments/brain_tune.yaml -c experiments/data/$(DATA).yaml -c experiments/model/$(MODEL).yaml \
 	-c experiments/regime/$(REGIME).yaml $(if $(PRESET),-c experiments/paper/$(PRESET).yaml)
-CHOICES = $(if $(SEED),--seed_everything $(SEED)) $(if $(SIZE),--model.backbone.weights $(SIZE)) \
-	$(if $(SUBJECT),--data.subjects [$(SUBJECT)])
-CURVE_SEEDS = $(or $(SEEDS),11 12 13)
+WHICH = $(if $(SIZE),--model.backbone.weights $(SIZE)) $(if $(SUBJECT),--data.subjects [$(SUBJECT)])
+CHOICES = $(if $(SEED),--seed_everything $(SEED)) $(WHICH)
 # Runs of other data, sizes or presets have a folder of their own: runs/fractions-lebel2023-UTS03, say.
 nothing :=
 CURVES = fractions$(subst $(nothing) ,,$(addprefix -,$(filter-out demo,$(DATA)) $(SUBJECT) $(notdir $(SIZE)) $(PRESET)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
+.PHONY: help train test test-fast lint data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,10 +79,9 @@ sweep: $(READY) ## MODEL with KEY=model.backbone_lr at each of VALUES="1e-3 2e-3
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
 fractions: $(READY) ## REGIME on each of FRACTIONS="0.1 0.25 0.5 1" of the data and SEEDS="11 12 13" (finished runs are kept), and the curve
-	@for seed in $(CURVE_SEEDS); do for fraction in $(FRACTIONS); do id=$(MODEL)-$(REGIME)-$$fraction-$$seed; \
-		[ -f runs/$(CURVES)/$$id/report.html ] || $(BIN)/brainlit fit $(CONFIGS) $(CHOICES) --seed_everything $$seed \
-		--data.tune_fraction $$fraction --run.experiment $(CURVES) --run.id $$id $(ARGS) || exit 1; done; done
-	$(BIN)/brainlit curve --output runs/$(CURVES)/$(MODEL) $$(dirname runs/$(CURVES)/$(MODEL)-*/report.html)
+	$(BIN)/brainlit fractions --model $(MODEL) --regime $(REGIME) --data $(DATA) $(if $(PRESET),--preset $(PRESET)) \
+		--experiment $(CURVES) $(if $(FRACTIONS),--fractions $(FRACTIONS)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(JOBS),--jobs $(JOBS)) $(WHICH) $(ARGS)
 
 bench: $(READY) ## what the store costs at the size of a real data set (25 GB of disk, ten minutes; ARGS="--scale .1" for less)
 	$(BIN)/python -m tests.benchmarks.store_size $(ARGS)
@@ -105,6 +104,10 @@ lint: $(READY) ## ruff, mypy, import contracts, spelling
 
 test: lint ## lint and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(READY) ## what to run at every change: ruff, and all tests but the slow ones (90 seconds on 2 cores)
+	$(BIN)/ruff check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow"
 
 clean: ## remove the virtual environment and caches, never runs or data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -17,6 +17,27 @@ settings.register_profile("brainlit", max_examples=50, deadline=None, derandomiz
 settings.load_profile("brainlit")
 
 
+SLOW_S = 2.0
+"""A test that takes longer, on a core of its own, is marked slow; what is marked, `make test-fast` leaves out."""
+SLOW_FIXTURES = {"finished_run"}
+"""Fixtures that take longer than that; whoever uses one is slow."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what runs the whole chain: all of end_to_end/, and whatever needs a slow fixture."""
+    for item in items:
+        if item.path.parent.name == "end_to_end" or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that should be marked; only a line, for a busy machine makes any test slow."""
+    passed = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
+    for report in passed:
+        if report.duration > SLOW_S and "slow" not in report.keywords:
+            terminalreporter.write_line(f"{report.nodeid} took {report.duration:.1f} s: mark it slow or make it faster")
+
+
 @pytest.fixture(scope="session")
 def toy_source() -> ToySource:
     """The toy data set with its default settings."""

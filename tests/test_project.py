@@ -157,14 +157,6 @@ def test_make_refuses_an_old_python_in_words(tmp_path: Path) -> None:
     assert "Python 3.8.1" in done.stdout
 
 
-def test_the_import_contracts_name_every_room() -> None:
-    contracts = _pyproject()["tool"]["importlinter"]["contracts"]
-    layers = {name.strip() for layer in contracts[0]["layers"] for name in layer.split("|")}
-    package = ROOT / "src" / "brainlit"
-    rooms = {f"brainlit.{path.stem}" for path in package.iterdir() if not path.name.startswith(("_", "py."))}
-    assert layers == rooms
-
-
 # --- what the texts say about options, files and names ---
 
 

@@ -15,6 +15,7 @@ import pytest
 from brainlit.results.record import load_record, record_path
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 

@@ -86,7 +86,7 @@ def test_each_action_tells_its_exit_status(action: str, capsys: pytest.CaptureFi
     assert "exit status: 0" in said
 
 
-# Raw files that are published
+# --- Raw files that are published ---
 
 
 class PublishedToy(ToySource):
@@ -201,8 +201,7 @@ def test_what_cannot_be_downloaded_is_said(
     assert "needs the config of a data set" in capsys.readouterr().err
 
 
-# --- prepared
-# The memory of prepared stores: right as long as nothing changed, silent as soon as anything did.
+# --- The memory of prepared stores: right as long as nothing changed, silent as soon as anything did ---
 
 
 Change = Callable[[Path, pytest.MonkeyPatch], object]

@@ -26,6 +26,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         "compare",
         "reproduce",
         "sweep",
+        "fractions",
         "curve",
     ):
         assert f"\n  {verb} " in text

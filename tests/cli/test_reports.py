@@ -1,4 +1,4 @@
-"""`brainlit compare`: the commands of docs/comparing.md, and what is refused."""
+"""`brainlit compare` and `export`: the commands of docs/comparing.md and docs/export.md, and what is refused."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ import pytest
 from brainlit.cli import main
 from tests.results.planted_runs import planted_run
 
-PAGE = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text()
-COMMANDS = re.findall(r"^brainlit (compare .*)$", PAGE, flags=re.MULTILINE)
-(SNIPPET,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+Command = Callable[..., list[str]]
+DOCS = Path(__file__).parents[2] / "docs"
 MARKED = "# Demo\n<!-- claims:begin -->\n<!-- claims:end -->\n"
 
 
@@ -33,6 +32,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def commands_of(page: str, verb: str) -> list[str]:
+    """The commands of a page that use the verb, without the program's name."""
+    return re.findall(rf"^brainlit ({verb} .*)$", (DOCS / page).read_text(), re.MULTILINE)
+
+
+def snippet_of(page: str) -> str:
+    """The one block of Python of a page."""
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    return code
+
+
 def expanded(command: str) -> list[str]:
     """As a shell would."""
     return [name for word in shlex.split(command) for name in (sorted(glob(word)) or [word])]  # noqa: PTH207
@@ -43,8 +53,9 @@ def test_the_commands_of_the_page_do_what_it_says(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr("brainlit.comparison.report.comparison_figures", lambda _: [])
-    assert len(COMMANDS) == 3
-    for command in COMMANDS:
+    commands = commands_of("comparing.md", "compare")
+    assert len(commands) == 3
+    for command in commands:
         assert main(expanded(command)) == 0, command
     out = capsys.readouterr().out
     assert "| wav2vec (tiny) | 11 | 0.320 | 0.492 | +54 % |" in out
@@ -55,7 +66,7 @@ def test_the_commands_of_the_page_do_what_it_says(
     assert page.endswith("<!-- claims:end -->\n")
     assert (folder / "runs" / "reproduce" / "report.html").is_file()
     assert json.loads((folder / "comparison" / "claims.json").read_text())["region"] == "auditory"
-    exec(SNIPPET, {})
+    exec(snippet_of("comparing.md"), {})
     assert "supported" in capsys.readouterr().out
 
 
@@ -91,24 +102,18 @@ def test_what_cannot_be_compared_is_refused_in_words(
         assert words in capsys.readouterr().err
 
 
-# --- export
-# The verb export, and the commands of docs/export.md.
-
-
-Command = Callable[..., list[str]]
-PAGE_export = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
-COMMANDS_export = re.findall(r"^brainlit (export .*)$", PAGE_export, re.MULTILINE)
+# --- export ---
 
 
 def test_the_page_has_its_commands() -> None:
-    assert len(COMMANDS_export) == 3
+    assert len(commands_of("export.md", "export")) == 3
 
 
 def test_the_commands_of_the_page_and_its_snippet(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for command in COMMANDS_export:
+    for command in commands_of("export.md", "export"):
         arguments = command.replace("runs/brain_tune/ID", str(finished_run)).split()
         assert main(arguments) == 0, capsys.readouterr().err
     assert "with its card: models/tuned" in capsys.readouterr().out
@@ -117,9 +122,8 @@ def test_the_commands_of_the_page_and_its_snippet(
     card = (finished_run / "export" / "README.md").read_text()
     assert "'After' is of the weights in this folder" in card
     assert "The listeners are simulated." in card
-    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE_export, re.DOTALL)
     loaded: dict[str, object] = {}
-    exec(snippet, loaded)
+    exec(snippet_of("export.md"), loaded)
     assert type(loaded["model"]).__name__ == "Wav2Vec2Model"
 
 

@@ -1,4 +1,4 @@
-"""The plan of a reproduction: which runs, in which order, which are left out. Nothing is trained here."""
+"""The plans of reproduce, sweep and fractions: which runs, in which order, which are left out. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ import pytest
 import yaml
 
 from brainlit import __version__
-from brainlit.cli import main
-from brainlit.cli import reproduce as sweep
-from brainlit.cli import run_many as jobs
-from brainlit.cli import run_many as planning
-from brainlit.cli.reproduce import parsed_arguments, planned_runs
+from brainlit.cli import main, run_many
+from brainlit.cli.reproduce import parse_reproduce, plan_reproduce, sweep_table
 from brainlit.cli.run_many import Run, check_settings, planned_jobs
 from brainlit.cli.training import parsed
 from brainlit.results.run_directory import RunDirectory
@@ -31,7 +28,7 @@ def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan(folder: Path, *arguments: str) -> list[Run]:
-    return planned_runs(*parsed_arguments(["--root", str(folder), *arguments]))
+    return plan_reproduce(*parse_reproduce(["--root", str(folder), *arguments]))
 
 
 def names(runs: Sequence[Run]) -> list[str]:
@@ -126,7 +123,7 @@ def test_finished_runs_are_left_out_and_unfinished_ones_go_on(tmp_path: Path) ->
 
 
 def test_a_job_of_the_plan_is_this_very_brainlit(tmp_path: Path) -> None:
-    jobs.run_jobs([jobs.Job("version", (*planning.BRAINLIT, "--version"))], tmp_path, 1)
+    run_many.run_jobs([run_many.Job("version", (*run_many.BRAINLIT, "--version"))], tmp_path, 1)
     assert (tmp_path / "version.txt").read_text() == f"brainlit {__version__}\n"
 
 
@@ -180,7 +177,7 @@ def test_what_cannot_be_is_refused_before_anything_starts(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(planning, "run_jobs", lambda *_: pytest.fail("something was started"))
+    monkeypatch.setattr(run_many, "run_jobs", lambda *_: pytest.fail("something was started"))
     assert main(["reproduce", "--root", str(tmp_path), *arguments]) == 2
     assert message in capsys.readouterr().err
 
@@ -199,20 +196,20 @@ def test_a_failed_job_ends_in_words_and_1_and_the_report_comes_last(
     arguments = ["reproduce", "--root", str(tmp_path), "--quick", "--seeds", "1", "--jobs", "3"]
     compared: list[Sequence[str]] = []
     monkeypatch.setattr("brainlit.cli.reports.run_compare", lambda given: compared.append(given) or 0)
-    monkeypatch.setattr(planning, "available_cores", lambda: 8)
+    monkeypatch.setattr(run_many, "available_cores", lambda: 8)
     calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr(planning, "run_jobs", lambda *given: calls.append(given))
+    monkeypatch.setattr(run_many, "run_jobs", lambda *given: calls.append(given))
     assert main(arguments) == 0
     ((_, logs, n_at_once, environment),) = calls
     assert (logs, n_at_once) == (tmp_path / "reproduce-quick" / "logs", 3)
-    assert environment == jobs.thread_variables(3, 8)
+    assert environment == run_many.thread_variables(3, 8)
     assert compared[0][-2:] == ["--output", str(tmp_path / "reproduce-quick")]
     assert len(compared[0]) == 5
 
     def fail(*_: object) -> None:
-        raise jobs.JobError("wav2vec-brain-1 failed (exit status 2).")
+        raise run_many.JobError("wav2vec-brain-1 failed (exit status 2).")
 
-    monkeypatch.setattr(planning, "run_jobs", fail)
+    monkeypatch.setattr(run_many, "run_jobs", fail)
     capsys.readouterr()
     assert main(arguments) == 1
     error = capsys.readouterr().err
@@ -220,8 +217,7 @@ def test_a_failed_job_ends_in_words_and_1_and_the_report_comes_last(
     assert len(compared) == 1
 
 
-# --- sweep
-# One setting at several values: the plan, and a table that knows only the stories that choose. Nothing is trained.
+# --- sweep ---
 
 
 SWEEP = ["sweep", "--key", "model.backbone_lr", "--values", "1e-3", "2e-3"]
@@ -269,7 +265,7 @@ def paths(tmp_path: Path) -> dict[tuple[str, int], Path]:
 
 
 def test_values_are_compared_by_the_loss_of_the_best_epoch(paths: dict[tuple[str, int], Path]) -> None:
-    lines = sweep.table("model.backbone_lr", ["1e-3", "2e-3"], [0, 1], paths).splitlines()
+    lines = sweep_table("model.backbone_lr", ["1e-3", "2e-3"], [0, 1], paths).splitlines()
     assert lines[2:4] == ["| 1e-3 | 0.8000 | 0.7000 | 0.7500 |", "| 2e-3 | 0.6000 | 0.5000 | 0.5500 |"]
     assert lines[-2].startswith("val/loss on the stories that choose")
     assert lines[-2].endswith("model.backbone_lr 2e-3.")
@@ -279,10 +275,10 @@ def test_values_are_compared_by_the_loss_of_the_best_epoch(paths: dict[tuple[str
 def test_alignment_on_stories_that_choose_goes_before_the_loss(paths: dict[tuple[str, int], Path]) -> None:
     for (value, seed), path in paths.items():
         if (value, seed) == ("2e-3", 1):
-            assert "val/loss on" in sweep.table("lr", ["1e-3", "2e-3"], [0, 1], paths), "not all runs have it yet"
+            assert "val/loss on" in sweep_table("lr", ["1e-3", "2e-3"], [0, 1], paths), "not all runs have it yet"
         chosen = {"by": "choose/semantic/r", "value": 0.5 if value == "1e-3" else 0.4}
         (path / "chosen.json").write_text(json.dumps(chosen))
-    lines = sweep.table("lr", ["1e-3", "2e-3"], [0, 1], paths).splitlines()
+    lines = sweep_table("lr", ["1e-3", "2e-3"], [0, 1], paths).splitlines()
     assert lines[2] == "| 1e-3 | 0.5000 | 0.5000 | 0.5000 |"
     assert lines[-2].startswith("choose/semantic/r on the stories that choose")
     assert lines[-2].endswith("(highest is best): lr 1e-3.")
@@ -291,4 +287,60 @@ def test_alignment_on_stories_that_choose_goes_before_the_loss(paths: dict[tuple
 def test_a_run_without_validation_is_refused(paths: dict[tuple[str, int], Path]) -> None:
     (paths["1e-3", 0] / "metrics.csv").write_text("epoch,test/r\n1,0.9\n")
     with pytest.raises(ValueError, match="has no val/loss: give the role 'choose' a story"):
-        sweep.table("lr", ["1e-3", "2e-3"], [0, 1], paths)
+        sweep_table("lr", ["1e-3", "2e-3"], [0, 1], paths)
+
+
+# --- fractions ---
+
+
+FRACTIONS = ["fractions", "--fractions", "0.25", "1", "--seeds", "11", "12"]
+
+
+def test_every_fraction_meets_every_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FRACTIONS, "--root", str(tmp_path), "--dry-run", "--trainer.max_epochs", "3"]) == 0
+    *commands, count = capsys.readouterr().out.splitlines()
+    fits = [shlex.split(command)[1:] for command in commands]
+    assert [fit[fit.index("--run.id") + 1] for fit in fits] == [
+        f"wav2vec-brain-{fraction}-{seed}" for seed in (11, 12) for fraction in ("0.25", "1")
+    ]
+    config = parsed("fit", fits[2][1:]).resolved
+    assert (config["data"]["tune_fraction"], config["seed_everything"]) == (0.25, 12)
+    assert (config["run"]["experiment"], config["trainer"]["max_epochs"]) == ("fractions", 3)
+    assert count == "0 of 4 runs are finished."
+
+
+def test_other_data_run_one_at_a_time_and_the_curve_is_of_all_runs_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("wav2vec-permuted-1-11", "hubert-brain-1-11"):
+        (tmp_path / "curves" / name).mkdir(parents=True)
+        (tmp_path / "curves" / name / "report.html").touch()
+    calls: list[tuple[Any, ...]] = []
+    curves: list[Sequence[str]] = []
+    monkeypatch.setattr(run_many, "run_jobs", lambda *given: calls.append(given))
+    monkeypatch.setattr("brainlit.cli.reports.run_curve", lambda given: curves.append(given) or 0)
+    where = ["--root", str(tmp_path), "--experiment", "curves"]
+    assert main([*FRACTIONS, *where, "--data", "lebel2023", "--preset", "paper_text"]) == 0
+    ((planned, _, n_at_once, _),) = calls
+    files = [word for word in planned[0].command if word.endswith(".yaml")]
+    assert [Path(file).stem for file in files] == ["brain_tune", "lebel2023", "wav2vec", "brain", "paper_text"]
+    assert n_at_once == 1
+    folder = tmp_path / "curves"
+    assert curves == [["--output", str(folder / "wav2vec"), str(folder / "wav2vec-permuted-1-11")]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fractions", "0.5", "2"], "--fractions names '2'; give numbers above 0, up to 1"),
+        (["--fractions", "half"], "--fractions names 'half'"),
+        (["--fractions", "1", "1.0"], "--fractions 1 1.0: give different ones"),
+        (["--data", "demoo"], "there is no data 'demoo'. Did you mean 'demo'?"),
+        (["--data.tune_fraction", "0.5"], "--data.tune_fraction is set for each run"),
+    ],
+)
+def test_what_is_no_fraction_is_refused(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fractions", "--root", str(tmp_path), *arguments, "--dry-run"]) == 2
+    assert message in capsys.readouterr().err

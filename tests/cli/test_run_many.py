@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from brainlit.cli import run_many as pool
+from brainlit.cli import run_many
 from brainlit.cli.run_many import Job, JobError, run_jobs, seconds_left, thread_variables
 
 
@@ -45,8 +45,8 @@ def notes(folder: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "POLL_S", 0.01)
-    monkeypatch.setattr(pool, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(run_many, "POLL_S", 0.01)
+    monkeypatch.setattr(run_many, "PATIENCE_S", 1.0)
 
 
 @pytest.fixture
@@ -126,6 +126,7 @@ def test_a_job_that_was_killed_is_called_so(tmp_path: Path) -> None:
         run_jobs([python("dies", "import os; os.kill(os.getpid(), 9)")], tmp_path / "logs", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_the_jobs(tmp_path: Path, usual_signals: None, number: signal.Signals) -> None:
     """One ends when it is asked to, the other asks back until it is killed."""

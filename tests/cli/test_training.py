@@ -109,6 +109,7 @@ class Interrupt(pl.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(
     small: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,8 +128,7 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(
     assert {row[at] for row in epochs[1:]} == {"0", "1"}
 
 
-# --- allocator
-# Keeping freed memory: asked in another process, for it lasts.
+# --- Keeping freed memory: asked in another process, for it lasts ---
 
 
 PROGRAM = """
@@ -155,8 +155,7 @@ def test_large_blocks_are_reused_instead_of_faulted_in_again() -> None:
     assert int(faults) < 20 * 8_000_000 * 8 / 4096 / 10
 
 
-# --- parser
-# Overrides as users type them; what is refused comes with the nearest thing that exists.
+# --- Overrides as users type them; what is refused comes with the nearest thing that exists ---
 
 
 KEYS = ["data.source", "data.store_dir", "data.seed", "data.window.n_trs", "model.head_lr", "trainer.max_epochs"]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from brainlit.cli import main
+from tests.matrix import mini_folder
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("alice")
 def test_real_listeners_run_to_a_report_that_claims_no_more_than_they_allow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -22,7 +22,8 @@ def test_real_listeners_run_to_a_report_that_claims_no_more_than_they_allow(
     arguments = [
         *(part for config in configs for part in ("-c", config)),
         *("--data.store_dir", str(tmp_path / "store"), "--run.root", str(tmp_path), "--run.id", "alice"),
-        *("--model.backbone.weights", "random:tiny", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"),
+        *("--model.backbone.weights", f"random:{mini_folder(tmp_path / 'mini')}", "--trainer.max_epochs", "1"),
+        *("--trainer.accelerator", "cpu"),
         *("--run.wandb", "off"),
     ]
     assert main(["fit", *arguments]) == 0

@@ -30,7 +30,6 @@ def process() -> Iterator[ProcessPoolExecutor]:
         yield one
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("family", SIZE_OF)
 def test_a_published_size_trains_and_is_exported(family: str, process: ProcessPoolExecutor) -> None:

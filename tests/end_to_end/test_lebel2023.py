@@ -11,13 +11,13 @@ import pytest
 from brainlit.cli import main
 from brainlit.encoding.result import ProbeResult
 from tests.layouts.lebel2023 import REAL_LOGS, write_lebel2023
+from tests.matrix import mini_folder
 from tests.stories.local_server import LocalServer
 
 ROOT = Path(__file__).parents[2]
 STORIES = ("souls", "naked", "stagefright", "wheretheressmoke")
 
 
-@pytest.mark.slow
 def test_download_prepare_check_train_and_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,7 +49,8 @@ def test_download_prepare_check_train_and_probe(
     findings = json.loads(capsys.readouterr().out)
     assert not [finding for finding in findings if finding["level"] != "info"], findings
 
-    small = ("--model.backbone.weights", "random:tiny", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu")
+    mini = f"random:{mini_folder(tmp_path / 'mini')}"  # what it hears has real lengths, so it is smaller than tiny
+    small = ("--model.backbone.weights", mini, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu")
     where = ("--run.root", str(tmp_path / "runs"), "--run.id", "lebel", "--run.wandb", "off")
     assert main(["fit", *options, *small, *where]) == 0
     run = tmp_path / "runs" / "brain_tune" / "lebel"

@@ -53,7 +53,6 @@ def truth(source: DemoSource, bands: dict[str, list[np.ndarray]]) -> ProbeResult
     return _probe(bands, clean, N_FIT)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [1, 2], ids=["auditory", "semantic"])
 def test_shares_of_the_joint_variance_are_those_planted(
     source: DemoSource, measured: ProbeResult, truth: ProbeResult, kind: int
@@ -70,7 +69,6 @@ def test_shares_of_the_joint_variance_are_those_planted(
     assert abs(shares(truth)[1] - planted) < 0.1, "the truth itself is near what the recipe mixed"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [0, 1], ids=["null", "auditory"])
 def test_voxels_without_meaning_show_none_beyond_chance(source: DemoSource, measured: ProbeResult, kind: int) -> None:
     voxels = source.subject("subject_01").truth["kind"] == kind

@@ -81,7 +81,6 @@ def rows(run: RunDirectory) -> list[dict[str, float]]:
     return sorted(found, key=lambda row: (row["step"], sorted(row)))
 
 
-@pytest.mark.slow
 def test_a_requeued_job_ends_where_it_would_have_ended(tmp_path: Path) -> None:
     save_mini(tmp_path / "mini")
     log, said = tmp_path / "log.txt", fake_scontrol(tmp_path, then="kill -KILL $PPID")

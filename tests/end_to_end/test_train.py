@@ -66,7 +66,6 @@ def _kill_once(arguments: list[str], folder: Path, sign: str, log: Path) -> None
         process.join()
 
 
-@pytest.mark.slow
 def test_killed_while_preparing_probing_and_training_it_ends_with_a_report(
     tmp_path: Path, arguments: list[str]
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_process_that_died_is_noticed_by_its_silence(tmp_path: Path) -> None:
         meeting.wait("anything", [1])
 
 
+@pytest.mark.slow
 def test_one_that_works_long_is_not_taken_for_dead(tmp_path: Path) -> None:
     rest = threading.Event()
 

@@ -39,7 +39,9 @@ data and results:
              by side on all cores, then the report of all:       brainlit reproduce --quick
   sweep      one setting at several values, compared on the
              stories that choose: brainlit sweep --key model.backbone_lr --values 1e-3 2e-3 --seeds 0 1
-  curve      alignment by hours of tuning data, with a figure:   brainlit curve runs/fractions/wav2vec-*
+  fractions  runs on growing fractions of the data, and
+             alignment by hours of tuning data:                  brainlit fractions --fractions 0.1 0.5 1
+  curve      that table and figure from runs that are there:     brainlit curve runs/fractions/wav2vec-*
   doctor     look at this machine and say what is missing:       brainlit doctor [--fix]
 
 brainlit VERB --help says more; --print_config shows what the merged config files say; --debug shows where an error
@@ -57,6 +59,7 @@ VERBS = {
     "curve": "brainlit.cli.reports:run_curve",
     "reproduce": "brainlit.cli.reproduce:run_reproduce",
     "sweep": "brainlit.cli.reproduce:run_sweep",
+    "fractions": "brainlit.cli.reproduce:run_fractions",
     "doctor": "brainlit.doctor:main",
 }
 """Verb -> the function that takes its arguments; its module is imported when the verb is used."""

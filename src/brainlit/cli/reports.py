@@ -1,4 +1,9 @@
-"""`brainlit report [RUN]`: write the report of a run again, from what lies in its folder."""
+"""The verbs that read finished runs: `brainlit report`, `export`, `compare` and `curve`.
+
+report writes the page of one run again; export its model as a folder that transformers loads without brainlit; compare
+sets regimes side by side, seed by seed, with what they say about the claims; curve sets alignment against the hours of
+data that were tuned on.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,11 @@ from brainlit.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from brainlit.results.run_directory import RunDirectory
+
+COMPARE_DESCRIPTION = """\
+Set brain runs against permuted runs of the same models and seeds, then all regimes against each other: a table of the
+claims about brain-tuning, each with its number, its interval over seeds and a verdict. Name all runs of a reproduction
+at once: any seeds, regimes, permutations and models. docs/comparing.md says how verdicts are made."""
 
 
 def run_report(arguments: Sequence[str]) -> int:
@@ -44,10 +54,6 @@ def latest_run(root: Path) -> Path:
     if not found:
         raise FileNotFoundError(f"there is no run under {root}/. Train first (make train), or name the run's folder.")
     return found[-1].parent
-
-
-# --- export
-# `brainlit export RUN`: a tuned model as a folder that transformers loads without brainlit.
 
 
 def run_export(arguments: Sequence[str]) -> int:
@@ -101,20 +107,10 @@ def chosen_checkpoint(run: RunDirectory, name: str) -> Path:
     raise UsageError(f"--checkpoint is {name!r}; give best, last or a file. The run has: {', '.join(found) or 'none'}.")
 
 
-# --- compare
-# `brainlit compare RUN...`: regimes side by side, seed by seed, and what they say about the claims.
-
-
-DESCRIPTION = """\
-Set brain runs against permuted runs of the same models and seeds, then all regimes against each other: a table of the
-claims about brain-tuning, each with its number, its interval over seeds and a verdict. Name all runs of a reproduction
-at once: any seeds, regimes, permutations and models. docs/comparing.md says how verdicts are made."""
-
-
 def run_compare(arguments: Sequence[str]) -> int:
     """Print the table of `results.comparison` and that of the claims; write the report where a folder is given."""
     parser = argparse.ArgumentParser(
-        prog="brainlit compare", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="brainlit compare", description=COMPARE_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path, help="finished runs")
     parser.add_argument("--region", help="region to compare (default: the one that the headline is about)")
@@ -150,10 +146,6 @@ def named_runs(paths: Sequence[Path]) -> list[Path]:
 
     runs = [path for path in paths if path.name not in (*WRITTEN, "logs") and not (path / JSON_FILE).is_file()]
     return list(dict.fromkeys(runs))
-
-
-# --- curve
-# `brainlit curve RUN...`: alignment against the share of the data that was tuned on.
 
 
 def run_curve(arguments: Sequence[str]) -> int:

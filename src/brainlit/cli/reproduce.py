@@ -1,27 +1,30 @@
-"""`brainlit reproduce`: every regime on the demo over several seeds, what each run knows besides, and the report."""
+"""The verbs that plan many runs: `brainlit reproduce`, `sweep` and `fractions`.
+
+Each says by its options which runs there are and where they lie; `run_many` brings what is missing of them to its
+report, and the verb then says what all of them show: the report of a reproduction, the best value of a setting on the
+stories that choose, the curve over the hours of tuning data. Finished runs are kept, so the same command goes on where
+it stopped.
+"""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from brainlit.cli.errors import UsageError
-from brainlit.cli.run_many import (
-    Run,
-    base_files,
-    check_further,
-    check_known,
-    check_numbers,
-    check_settings,
-    run_missing,
-    show_commands,
-    split_further,
-)
+from brainlit.cli.run_many import Run, check_settings, run_missing, show_commands
+from brainlit.hints import did_you_mean
 
+EXPERIMENTS = Path("experiments")
+SET_BY_PLANS = (
+    *("seed_everything", "data.regime", "data.control.draw"),
+    *("run.root", "run.experiment", "run.id", "run.resume"),
+)
+"""Options of a fit that a plan sets."""
 PRETRAINED = "pretrained"
 FULL: dict[str, Any] = {
     "seeds": [11, 12, 13, 14, 15],
@@ -35,18 +38,36 @@ QUICK = FULL | {
     "permutations": 1,
     "experiment": "reproduce-quick",
 }
+LOSS = "val/loss"
+SWEEP_SEEDS = [0, 1]
+FRACTIONS_SEEDS = [11, 12, 13]
+FRACTIONS = ["0.1", "0.25", "0.5", "1"]
+FRACTION_KEY = "data.tune_fraction"
 
-DESCRIPTION = """\
+REPRODUCE_DESCRIPTION = """\
 Train and probe every regime on the demo for several seeds, ask each model the downstream tasks, and write the report of
 all of them. Runs are runs/<experiment>/<model>-<regime>-<seed>, further permutations end in -draw2 and so on. The same
 command again goes on where it stopped: finished runs are kept, one that was cut short goes on from its last checkpoint
 (or begins again, if it has none). A run that was made with other settings is refused."""
+SWEEP_DESCRIPTION = """\
+Train with one setting at several values, each with every seed, and say which value did best on the stories that choose:
+by their alignment where a callback of the runs measured it (--trainer.callbacks+=brainlit.callbacks.ChooseCheckpoint),
+else by the validation loss. The stories to score are not looked at: a setting chosen by them has seen the answer, and
+their scores no longer say what the model does on new stories. For the same reason report other seeds than these."""
+FRACTIONS_DESCRIPTION = """\
+Tune on growing fractions of the data, each inside the next, with every seed, and draw alignment by hours of tuning data
+of all runs of this model in the folder. Runs are runs/<experiment>/<model>-<regime>-<fraction>-<seed>. The same command
+again goes on where it stopped; further regimes and fractions join the curve. Other data than the demo run one at a
+time unless --jobs says otherwise."""
+
+
+# --- reproduce ---
 
 
 def run_reproduce(arguments: Sequence[str]) -> int:
     """Plan, run what is missing, compare; 1 if a job failed."""
-    given, further = parsed_arguments(arguments)
-    runs = planned_runs(given, further)
+    given, further = parse_reproduce(arguments)
+    runs = plan_reproduce(given, further)
     check_settings(runs)
     folder = Path(given.root) / given.experiment
     report = ["compare", *(str(run.path) for run in runs), "--output", str(folder)]
@@ -59,114 +80,70 @@ def run_reproduce(arguments: Sequence[str]) -> int:
     return run_compare(report[1:])
 
 
-def parsed_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Our options with their defaults, and those that are meant for every fit.
-
-    Raises
-    ------
-    UsageError
-        If an option is neither ours nor one of a fit, or a value cannot be.
-    """
-    parser = _parser()
-    ours, after = split_further(arguments)
-    given, unknown = parser.parse_known_args(ours)
-    further = [*unknown, *after]
-    for name, value in (QUICK if given.quick else FULL).items():
-        if getattr(given, name) is None:
-            setattr(given, name, value)
-    check_further(further, parser)
-    check_numbers(given)
-    check_known({"model": [given.model], "regime": given.regimes})
-    given.regimes = sorted(dict.fromkeys(given.regimes), key=lambda regime: regime != PRETRAINED)
-    return given, further
-
-
-def planned_runs(given: argparse.Namespace, further: Sequence[str]) -> list[Run]:
-    """All runs, seed by seed, the pretrained model first in each."""
-    return [
-        _run(given, seed, regime, draw, further, is_first=(regime, draw) == (given.regimes[0], 1))
-        for seed in given.seeds
-        for regime in given.regimes
-        for draw in range(1, given.permutations + 1 if regime == "permuted" else 2)
-    ]
-
-
-def _run(given: argparse.Namespace, seed: int, regime: str, draw: int, further: Sequence[str], is_first: bool) -> Run:
-    name = f"{given.model}-{regime}-{seed}" + (f"-draw{draw}" if draw > 1 else "")
-    files = base_files(given.model, regime, given.quick)
-    fit = ["fit", *files, "--seed_everything", str(seed)]
-    fit += ["--run.root", given.root, "--run.experiment", given.experiment, "--run.id", name]
-    fit += ["--data.control.draw", str(draw)] if draw > 1 else []
-    fit += [*further, *(["--trainer.max_epochs", "0"] if regime == PRETRAINED else [])]
-    models = [*(["untuned"] if is_first else []), *(["tuned"] if regime != PRETRAINED else [])]
-    return Run(Path(given.root) / given.experiment / name, regime, seed, tuple(fit), tuple(models))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="brainlit reproduce",
-        description=DESCRIPTION,
-        epilog="Dotted options (--trainer.max_epochs 3), and all that follow --, are handed to every fit.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def parse_reproduce(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our options with their defaults, and those that are meant for every fit."""
+    parser = plan_parser("reproduce", REPRODUCE_DESCRIPTION, FULL["seeds"], FULL["experiment"])
     add = parser.add_argument
-    add("--model", default="wav2vec", help="a file of experiments/model (default: %(default)s)")
-    add("--seeds", nargs="+", type=int, help=f"default: {_words(FULL['seeds'])}")
     add("--regimes", nargs="+", help=f"files of experiments/regime (default: {_words(FULL['regimes'])})")
     add("--permutations", type=int, help="draws of the permuted control per seed (default: 2)")
-    add("--jobs", type=int, help="jobs at a time (default: one per core; each has its share of the cores)")
-    add("--experiment", help="folder of the runs (default: reproduce)")
-    add("--root", default="runs", help="folder of all experiments (default: %(default)s)")
     add(
         "--quick",
         action="store_true",
         help="ten minutes on 2 cores: experiments/quick.yaml, in reproduce-quick; if not said otherwise seeds"
         f" {_words(QUICK['seeds'])}, one permutation and only {_words(QUICK['regimes'])}",
     )
-    add("--dry-run", action="store_true", help="print the commands and how many runs are finished")
-    return parser
+    given, further = parse_plan(parser, arguments, lambda given: QUICK if given.quick else FULL)
+    check_files(model=[given.model], regime=given.regimes)
+    given.regimes = sorted(dict.fromkeys(given.regimes), key=lambda regime: regime != PRETRAINED)
+    return given, further
 
 
-def _words(values: Iterable[object]) -> str:
-    return " ".join(map(str, values))
+def plan_reproduce(given: argparse.Namespace, further: Sequence[str]) -> list[Run]:
+    """All runs, seed by seed, the pretrained model first in each."""
+    return [
+        _reproduce_run(given, seed, regime, draw, further, is_first=(regime, draw) == (given.regimes[0], 1))
+        for seed in given.seeds
+        for regime in given.regimes
+        for draw in range(1, given.permutations + 1 if regime == "permuted" else 2)
+    ]
 
 
-# --- sweep
-# `brainlit sweep`: one setting at several values, compared on the stories that choose, never on scored ones.
+def _reproduce_run(
+    given: argparse.Namespace, seed: int, regime: str, draw: int, further: Sequence[str], is_first: bool
+) -> Run:
+    path = _folder(given) / (f"{given.model}-{regime}-{seed}" + (f"-draw{draw}" if draw > 1 else ""))
+    own = ["--data.control.draw", str(draw)] if draw > 1 else []
+    own += ["--trainer.max_epochs", "0"] if regime == PRETRAINED else []
+    fit = fit_arguments(config_files(given.model, regime, quick=given.quick), seed, path, further, own)
+    models = [*(["untuned"] if is_first else []), *(["tuned"] if regime != PRETRAINED else [])]
+    return Run(path, regime, seed, fit, tuple(models))
 
 
-LOSS = "val/loss"
-
-SWEEP_DESCRIPTION = """\
-Train with one setting at several values, each with every seed, and say which value did best on the stories that choose:
-by their alignment where a callback of the runs measured it (--trainer.callbacks+=brainlit.callbacks.ChooseCheckpoint),
-else by the validation loss. The stories to score are not looked at: a setting chosen by them has seen the answer, and
-their scores no longer say what the model does on new stories. For the same reason report other seeds than these."""
+# --- sweep ---
 
 
 def run_sweep(arguments: Sequence[str]) -> int:
     """Plan, run what is missing, print the table; 1 if a job failed."""
-    ours, after = split_further(arguments)
-    parser = _sweep_parser()
-    given, unknown = parser.parse_known_args(ours)
-    further = [*unknown, *after]
-    check_further(further, parser)
+    parser = plan_parser("sweep", SWEEP_DESCRIPTION, SWEEP_SEEDS, "sweep-KEY")
+    parser.add_argument("--key", required=True, help="the option to vary, without dashes: model.backbone_lr")
+    parser.add_argument("--values", nargs="+", required=True)
+    _add_regime(parser)
+    given, further = parse_plan(
+        parser, arguments, lambda given: {"seeds": SWEEP_SEEDS, "experiment": f"sweep-{given.key}"}
+    )
     check_further([f"--{given.key}"], parser)
-    check_numbers(given)
-    check_known({"model": [given.model], "regime": [given.regime]})
-    runs = planned_sweep(given, further)
+    check_files(model=[given.model], regime=[given.regime])
+    runs = plan_sweep(given, further)
     check_settings(runs)
-    folder = runs[0].path.parent
     if given.dry_run:
         return show_commands(runs)
-    if not run_missing(runs, folder, given.jobs):
+    if not run_missing(runs, _folder(given), given.jobs):
         return 1
-    print(table(given.key, given.values, given.seeds, {(run.kind, run.seed): run.path for run in runs}))
+    print(sweep_table(given.key, given.values, given.seeds, {(run.kind, run.seed): run.path for run in runs}))
     return 0
 
 
-def planned_sweep(given: argparse.Namespace, further: Sequence[str]) -> list[Run]:
+def plan_sweep(given: argparse.Namespace, further: Sequence[str]) -> list[Run]:
     """One run per seed and value: <root>/<experiment>/<value>-<seed>.
 
     Raises
@@ -176,20 +153,17 @@ def planned_sweep(given: argparse.Namespace, further: Sequence[str]) -> list[Run
     """
     names = {value: re.sub(r"[^A-Za-z0-9.-]+", "_", value).strip("_.-") for value in given.values}
     if len(set(names.values())) < len(given.values) or not all(names.values()):
-        raise UsageError(f"--values {' '.join(given.values)}: give values that make different folder names.")
-    folder = Path(given.root) / (given.experiment or f"sweep-{given.key}")
+        raise UsageError(f"--values {_words(given.values)}: give values that make different folder names.")
+    files = config_files(given.model, given.regime)
     runs = []
     for seed in given.seeds:
         for value in given.values:
-            name = f"{names[value]}-{seed}"
-            where = ["--run.root", given.root, "--run.experiment", folder.name, "--run.id", name]
-            own = ["--seed_everything", str(seed), *where, *further, f"--{given.key}={value}"]
-            fit = ("fit", *base_files(given.model, given.regime), *own)
-            runs.append(Run(folder / name, value, seed, fit, models=()))
+            path = _folder(given) / f"{names[value]}-{seed}"
+            runs.append(Run(path, value, seed, fit_arguments(files, seed, path, further, [f"--{given.key}={value}"])))
     return runs
 
 
-def table(key: str, values: Sequence[str], seeds: Sequence[int], paths: dict[tuple[str, int], Path]) -> str:
+def sweep_table(key: str, values: Sequence[str], seeds: Sequence[int], paths: dict[tuple[str, int], Path]) -> str:
     """Markdown: one line per value, its score of every seed and their mean, and which value is best.
 
     Raises
@@ -201,7 +175,7 @@ def table(key: str, values: Sequence[str], seeds: Sequence[int], paths: dict[tup
     by = {name for name, _ in aligned.values()}
     with_alignment = len(aligned) == len(paths) and len(by) == 1
     name = by.pop() if with_alignment else LOSS
-    scores = {where: aligned[where][1] if with_alignment else lowest_loss(path) for where, path in paths.items()}
+    scores = {where: aligned[where][1] if with_alignment else _lowest_loss(path) for where, path in paths.items()}
     means = {value: sum(scores[value, seed] for seed in seeds) / len(seeds) for value in values}
     best = (max if with_alignment else min)(values, key=means.__getitem__)
     lines = [
@@ -223,7 +197,7 @@ def table(key: str, values: Sequence[str], seeds: Sequence[int], paths: dict[tup
     )
 
 
-def lowest_loss(run: Path) -> float:
+def _lowest_loss(run: Path) -> float:
     """The validation loss of a run's best epoch.
 
     Raises
@@ -252,22 +226,176 @@ def _alignment(run: Path) -> tuple[str, float] | None:
     return str(chosen["by"]), float(chosen["value"])
 
 
-def _sweep_parser() -> argparse.ArgumentParser:
+# --- fractions ---
+
+
+def run_fractions(arguments: Sequence[str]) -> int:
+    """Plan, run what is missing, draw the curve of this model's runs in the folder; 1 if a job failed."""
+    parser = plan_parser("fractions", FRACTIONS_DESCRIPTION, FRACTIONS_SEEDS, "fractions")
+    add = parser.add_argument
+    add("--fractions", nargs="+", default=FRACTIONS, help=f"of the data to tune on (default: {_words(FRACTIONS)})")
+    add("--data", default="demo", help="a file of experiments/data (default: %(default)s)")
+    add("--preset", default="", help="a file of experiments/paper")
+    _add_regime(parser)
+    given, further = parse_plan(
+        parser, arguments, lambda _: {"seeds": FRACTIONS_SEEDS, "experiment": "fractions"}, sets=[FRACTION_KEY]
+    )
+    presets = [given.preset] if given.preset else []
+    check_files(model=[given.model], regime=[given.regime], data=[given.data], paper=presets)
+    runs = plan_fractions(given, further)
+    check_settings(runs)
+    if given.dry_run:
+        return show_commands(runs)
+    one_by_one = None if given.data == "demo" else 1  # a model of a published size may fill the machine
+    if not run_missing(runs, _folder(given), given.jobs or one_by_one):
+        return 1
+    from brainlit.cli.reports import run_curve
+
+    finished = sorted(report.parent for report in _folder(given).glob(f"{given.model}-*/report.html"))
+    return run_curve(["--output", str(_folder(given) / given.model), *map(str, finished)])
+
+
+def plan_fractions(given: argparse.Namespace, further: Sequence[str]) -> list[Run]:
+    """One run per seed and fraction: <root>/<experiment>/<model>-<regime>-<fraction>-<seed>.
+
+    Raises
+    ------
+    UsageError
+        If a fraction comes twice, or is none.
+    """
+    if len({_fraction(text) for text in given.fractions}) < len(given.fractions):
+        raise UsageError(f"--fractions {_words(given.fractions)}: give different ones.")
+    files = config_files(given.model, given.regime, given.data, preset=given.preset)
+    runs = []
+    for seed in given.seeds:
+        for fraction in given.fractions:
+            path = _folder(given) / f"{given.model}-{given.regime}-{fraction}-{seed}"
+            own = [f"--{FRACTION_KEY}", fraction]
+            runs.append(Run(path, fraction, seed, fit_arguments(files, seed, path, further, own)))
+    return runs
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise UsageError(f"--fractions names {text!r}; give numbers above 0, up to 1.")
+    return value
+
+
+# --- What all plans share ---
+
+
+def plan_parser(verb: str, description: str, seeds: Sequence[int], experiment: str) -> argparse.ArgumentParser:
+    """The options that all plans have; seeds and experiment only say in words what the defaults are."""
     parser = argparse.ArgumentParser(
-        prog="brainlit sweep",
-        description=SWEEP_DESCRIPTION,
+        prog=f"brainlit {verb}",
+        description=description,
         epilog="Dotted options (--trainer.max_epochs 3), and all that follow --, are handed to every fit.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--key", required=True, help="the option to vary, without dashes: model.backbone_lr")
-    add("--values", nargs="+", required=True)
-    add("--seeds", nargs="+", type=int, default=[0, 1], help="default: 0 1")
     add("--model", default="wav2vec", help="a file of experiments/model (default: %(default)s)")
-    add("--regime", default="brain", help="a file of experiments/regime (default: %(default)s)")
+    add("--seeds", nargs="+", type=int, help=f"default: {_words(seeds)}")
     add("--jobs", type=int, help="jobs at a time (default: one per core; each has its share of the cores)")
-    add("--experiment", help="folder of the runs (default: sweep-KEY)")
+    add("--experiment", help=f"folder of the runs (default: {experiment})")
     add("--root", default="runs", help="folder of all experiments (default: %(default)s)")
     add("--dry-run", action="store_true", help="print the commands and how many runs are finished")
     return parser
+
+
+def parse_plan(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str],
+    defaults: Callable[[argparse.Namespace], Mapping[str, Any]],
+    sets: Sequence[str] = (),
+) -> tuple[argparse.Namespace, list[str]]:
+    """Our options, and those that are meant for every fit: what our parser does not know, and all that follows --.
+
+    Parameters
+    ----------
+    defaults : callable
+        Options as far as they are given -> what the others are.
+    sets : sequence of str
+        Options of a fit that this plan sets besides those that all set.
+
+    Raises
+    ------
+    UsageError
+        If an option is neither ours nor could be one of a fit, is one that the plan sets, or has a value that cannot
+        be.
+    """
+    cut = list(arguments).index("--") if "--" in arguments else len(arguments)
+    given, unknown = parser.parse_known_args(list(arguments[:cut]))
+    further = [*unknown, *arguments[cut + 1 :]]
+    for name, value in defaults(given).items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
+    check_further(further, parser, sets)
+    _check_numbers(given)
+    return given, further
+
+
+def config_files(model: str, regime: str, data: str = "demo", *, quick: bool = False, preset: str = "") -> list[str]:
+    """The config files of a run as options, in the order in which `make train` merges them."""
+    names = ["brain_tune", f"data/{data}", f"model/{model}", *(["quick"] if quick else []), f"regime/{regime}"]
+    names += [f"paper/{preset}"] if preset else []
+    return [part for name in names for part in ("-c", str(EXPERIMENTS / f"{name}.yaml"))]
+
+
+def fit_arguments(
+    files: Sequence[str], seed: int, path: Path, further: Sequence[str], own: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Arguments of brainlit for the fit of the run <root>/<experiment>/<id>; the plan's own options come last."""
+    where = ["--run.root", str(path.parents[1]), "--run.experiment", path.parent.name, "--run.id", path.name]
+    return ("fit", *files, "--seed_everything", str(seed), *where, *further, *own)
+
+
+def check_further(further: Sequence[str], parser: argparse.ArgumentParser, sets: Sequence[str] = ()) -> None:
+    """Refuse, by a UsageError, what is no option of a fit, and what the plan sets."""
+    own = [option[2:] for action in parser._actions for option in action.option_strings]
+    if further and not further[0].startswith("-"):
+        raise UsageError(f"{further[0]!r} belongs to no option; {parser.prog} --help says which there are.")
+    for option in (word for word in further if re.match(r"--?[A-Za-z]", word)):
+        name = option.lstrip("-").partition("=")[0]
+        if name in (*SET_BY_PLANS, *sets):
+            raise UsageError(f"--{name} is set for each run; {parser.prog} --help says by which options.")
+        if "." not in name and name not in ("c", "config"):
+            raise UsageError(f"there is no option {option!r}. {did_you_mean(name, own)}")
+
+
+def _check_numbers(given: argparse.Namespace) -> None:
+    """Refuse, by a UsageError, seeds that come twice or are negative, and counts below 1."""
+    if len(set(given.seeds)) < len(given.seeds) or min(given.seeds) < 0:
+        raise UsageError(f"--seeds {_words(given.seeds)}: give different numbers from 0 on.")
+    for name in ("permutations", "jobs"):
+        value = getattr(given, name, None)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}; give at least 1.")
+
+
+def check_files(**chosen: Sequence[str]) -> None:
+    """Refuse names that have no file in their folder below experiments/, and other folders than brainlit's own."""
+    if not (EXPERIMENTS / "brain_tune.yaml").is_file():
+        raise FileNotFoundError(f"there is no {EXPERIMENTS}/brain_tune.yaml here: start in brainlit's own folder.")
+    for folder, names in chosen.items():
+        known = [path.stem for path in (EXPERIMENTS / folder).glob("*.yaml")]
+        for name in names:
+            if name not in known:
+                raise UsageError(f"there is no {folder} {name!r}. {did_you_mean(name, known)}")
+
+
+def _add_regime(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--regime", default="brain", help="a file of experiments/regime (default: %(default)s)")
+
+
+def _folder(given: argparse.Namespace) -> Path:
+    return Path(given.root, given.experiment)
+
+
+def _words(values: Iterable[object]) -> str:
+    """The values with spaces between them."""
+    return " ".join(map(str, values))

@@ -1,10 +1,13 @@
-"""Runs that belong together: which of them are missing, as jobs, and whether those that exist were made alike."""
+"""Many runs side by side: a scheduler of jobs, and the runs that it brings to their reports.
+
+A job is a process of its own with a log file of its own; some wait for others. The plan says which jobs are missing of
+runs that belong together, and refuses runs that were made with other settings. `brainlit reproduce`, `sweep` and
+`fractions` are plans for this one scheduler.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -22,16 +25,16 @@ from tqdm.auto import tqdm
 
 from brainlit.cli.errors import UsageError
 from brainlit.doctor import available_cores
-from brainlit.hints import did_you_mean
-
-# --- jobs
-# Commands that run beside each other, some after others: each is a process of its own, with a log file of its own.
-
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """What torch, MKL and the OpenBLAS of NumPy and SciPy read; the last two come before the first where they are set."""
 LAST_LINES = 15
 POLL_S, PATIENCE_S = 0.1, 10.0
+LOGS = "logs"
+BRAINLIT = (sys.executable, "-m", "brainlit.cli")
+
+
+# --- Jobs ---
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def run_jobs(
         finally:
             pool.end()
     if pool.failed:
-        raise JobError("\n".join(_story_of(job, status, pool.log(job)) for job, status in pool.failed))
+        raise JobError("\n".join(_failure(job, status, pool.log(job)) for job, status in pool.failed))
     return {name: seconds for own in pool.taken.values() for name, seconds in own.items()}
 
 
@@ -255,8 +258,8 @@ def _show(bar: tqdm, pool: _Pool, shown: object) -> object:
     return state
 
 
-def _story_of(job: Job, status: int, log: Path) -> str:
-    """What is known about a failed job."""
+def _failure(job: Job, status: int, log: Path) -> str:
+    """How a job failed, and the end of its log."""
     how = f"exit status {status}" if status > 0 else f"ended by {signal.Signals(-status).name}"
     if -status == signal.SIGKILL:
         how += ", as the system does where memory runs out: try fewer jobs at once"
@@ -285,16 +288,12 @@ def _ending_is_ctrl_c() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-EXPERIMENTS = Path("experiments")
-OURS = ("seed_everything", "data.regime", "data.control.draw", "run.root", "run.experiment", "run.id", "run.resume")
-"""Options of a fit that a plan sets."""
-LOGS = "logs"
-BRAINLIT = (sys.executable, "-m", "brainlit.cli")
+# --- Runs ---
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a reproduction or a sweep.
+    """One run of a plan.
 
     Parameters
     ----------
@@ -313,7 +312,7 @@ class Run:
     kind: str
     seed: int
     fit: tuple[str, ...]
-    models: tuple[str, ...]
+    models: tuple[str, ...] = ()
 
     @property
     def is_started(self) -> bool:
@@ -386,7 +385,7 @@ def check_settings(runs: Iterable[Run]) -> None:
         wanted = yaml.safe_load(parser.dump(parser.parse_args(list(run.fit[1:])), skip_validation=True))
         if run.is_started and file.is_file():
             found = yaml.safe_load(file.read_text(encoding="utf-8"))
-            changed = difference(_shared(wanted, found), _shared(found, wanted))
+            changed = difference(_common(wanted, found), _common(found, wanted))
             if changed:
                 raise UsageError(
                     f"{run.path} was made with other settings: {changed}. Take the same, or --experiment NAME for runs"
@@ -394,12 +393,12 @@ def check_settings(runs: Iterable[Run]) -> None:
                 )
 
 
-def _shared(ours: Any, theirs: Any) -> Any:
+def _common(ours: Any, theirs: Any) -> Any:
     """Ours without the keys that theirs lacks."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        return {key: _shared(value, theirs[key]) for key, value in ours.items() if key in theirs}
+        return {key: _common(value, theirs[key]) for key, value in ours.items() if key in theirs}
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        return [_shared(one, other) for one, other in zip(ours, theirs, strict=True)]
+        return [_common(one, other) for one, other in zip(ours, theirs, strict=True)]
     return ours
 
 
@@ -435,49 +434,3 @@ def _count(runs: Sequence[Run]) -> str:
 
 def _job(name: str, arguments: Sequence[str], after: tuple[str, ...], kind: str) -> Job:
     return Job(name, (*BRAINLIT, *arguments), after, kind)
-
-
-def split_further(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What stands before -- and after it."""
-    cut = list(arguments).index("--") if "--" in arguments else len(arguments)
-    return list(arguments[:cut]), list(arguments[cut + 1 :])
-
-
-def base_files(model: str, regime: str, quick: bool = False) -> list[str]:
-    """The config files of a run on the demo, as options."""
-    names = ["brain_tune", "data/demo", f"model/{model}", *(["quick"] if quick else []), f"regime/{regime}"]
-    return [part for name in names for part in ("-c", str(EXPERIMENTS / f"{name}.yaml"))]
-
-
-def check_further(further: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    """Refuse, by a UsageError, what is no option of a fit, and what the plan sets."""
-    own = [option[2:] for action in parser._actions for option in action.option_strings]
-    if further and not further[0].startswith("-"):
-        raise UsageError(f"{further[0]!r} belongs to no option; {parser.prog} --help says which there are.")
-    for option in (word for word in further if re.match(r"--?[A-Za-z]", word)):
-        name = option.lstrip("-").partition("=")[0]
-        if name in OURS:
-            raise UsageError(f"--{name} is set for each run; {parser.prog} --help says by which options.")
-        if "." not in name and name not in ("c", "config"):
-            raise UsageError(f"there is no option {option!r}. {did_you_mean(name, own)}")
-
-
-def check_numbers(given: argparse.Namespace) -> None:
-    """Refuse, by a UsageError, seeds that come twice or are negative, and counts below 1."""
-    if len(set(given.seeds)) < len(given.seeds) or min(given.seeds) < 0:
-        raise UsageError(f"--seeds {' '.join(map(str, given.seeds))}: give different numbers from 0 on.")
-    for name in ("permutations", "jobs"):
-        value = getattr(given, name, None)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} is {value}; give at least 1.")
-
-
-def check_known(chosen: Mapping[str, Sequence[str]]) -> None:
-    """Refuse models and regimes that have no file below experiments/, and other folders than brainlit's own."""
-    if not (EXPERIMENTS / "brain_tune.yaml").is_file():
-        raise FileNotFoundError(f"there is no {EXPERIMENTS}/brain_tune.yaml here: start in brainlit's own folder.")
-    for folder, names in chosen.items():
-        known = [path.stem for path in (EXPERIMENTS / folder).glob("*.yaml")]
-        for name in names:
-            if name not in known:
-                raise UsageError(f"there is no {folder} {name!r}. {did_you_mean(name, known)}")

@@ -84,6 +84,7 @@ def test_each_recognition_task_has_words_for_every_clip(root: Path, name: str) -
     assert letters <= set(task.alphabet)
 
 
+@pytest.mark.slow
 def test_labels_and_clips_are_the_same_whatever_the_hash_seed(root: Path) -> None:
     here = {name: summary(load(folder_of(root, name))) for name, load in TASKS.items()}
     for seed in ("1", "2"):
