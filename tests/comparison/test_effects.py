@@ -5,8 +5,7 @@ import pytest
 from scipy.stats import t
 
 from brainlit.comparison.effects import Key, Measured, SeedEvidence, over_seeds
-from brainlit.encoding.statistics import equivalence_paired
-from brainlit.results.scores import Score
+from brainlit.encoding.statistics import Score, equivalence_paired
 
 KEY, WORDS = Key("r_backbone", "region"), Key("difference", "words")
 

@@ -15,7 +15,7 @@ from brainlit.comparison.runs import read_finished
 from brainlit.downstream.evaluate import compare
 from brainlit.downstream.preference import preference_change
 from brainlit.downstream.result import find_words, load_result, model_folder, task_path
-from brainlit.results.scores import Score
+from brainlit.encoding.statistics import Score
 from tests.results.planted_runs import CONTROLS, SEEDS, planted_answers, planted_run, planted_words
 
 ALIGNMENT = Key("r_backbone", REGION)

@@ -19,7 +19,7 @@ from brainlit.comparison.claims import (
 )
 from brainlit.comparison.effects import REGION, WORDS, Evidence, Key, SeedEvidence
 from brainlit.comparison.findings import HEADS, Finding, claims_json, claims_markdown, findings, replace_between
-from brainlit.results.scores import Score
+from brainlit.encoding.statistics import Score
 
 
 def test_every_claim_has_a_row_with_its_numbers(evidence: Evidence) -> None:

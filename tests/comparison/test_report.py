@@ -13,7 +13,7 @@ from brainlit.comparison.effects import Evidence, Key, SeedEvidence
 from brainlit.comparison.figures import COLOURS, alignment_figure, comparison_figures
 from brainlit.comparison.findings import findings
 from brainlit.comparison.report import WRITTEN, render_comparison, write_comparison
-from brainlit.results.scores import Score
+from brainlit.encoding.statistics import Score
 from brainlit.results.style import Figure
 from tests.results.test_figures import count
 from tests.results.test_report import Page

@@ -5,19 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainlit.encoding.statistics import correlation_within, r2_within, small_sample_factor
+from brainlit.encoding.bootstrap import block_weights, region_replicates
+from brainlit.encoding.statistics import Score, correlation_within, mean_score, r2_within, small_sample_factor
 from brainlit.results.scores import (
     ALL_VOXELS,
     FORMULAS,
-    Score,
     ScoreRow,
     ScoreTable,
-    block_weights,
     curve_rows,
-    mean_score,
     partition_scores,
     probe_rows,
-    region_replicates,
     regions_with_all,
     stretch_of,
 )

@@ -20,6 +20,7 @@ from brainlit.callbacks import held_out
 from brainlit.datamodules import StoryDataModule
 from brainlit.encoding.bootstrap import BLOCK_TRS
 from brainlit.encoding.search import SolverName
+from brainlit.encoding.statistics import mean_score
 from brainlit.hints import did_you_mean
 from brainlit.probing.budget import Costs, Thinning, thin
 from brainlit.probing.engine import Moment, ProbeEngine
@@ -37,7 +38,7 @@ from brainlit.results.record import (
 )
 from brainlit.results.report import draw_figures, save_figures
 from brainlit.results.run_directory import RunDirectory
-from brainlit.results.scores import ALL_VOXELS, mean_score
+from brainlit.results.scores import ALL_VOXELS
 from brainlit.results.style import Figure
 from brainlit.results.summary import build_summary
 

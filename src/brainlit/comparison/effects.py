@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from brainlit.downstream.representation import WordMap
-from brainlit.results.scores import Score, mean_score
+from brainlit.encoding.statistics import Score, mean_score
 
 PRETRAINED, BRAIN, PERMUTED = "pretrained", "brain", "permuted"
 STIMULUS, LANGUAGE_MODEL = "stimulus", "language_model"

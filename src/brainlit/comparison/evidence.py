@@ -38,9 +38,9 @@ from brainlit.downstream.result import TUNED, UNTUNED, TaskResult, WordStates, f
 from brainlit.downstream.scores import Draws, clusters_of, replicates, score_of
 from brainlit.downstream.word_lists import WordListMissingError
 from brainlit.encoding.similarity import linear_cka
+from brainlit.encoding.statistics import Score, mean_score
 from brainlit.hints import did_you_mean
 from brainlit.results.record import ProbeRecord, regions_of
-from brainlit.results.scores import Score, mean_score
 
 # --- word_evidence
 # What states of one seed made of the same spoken words: preference, categories, likeness to the start.

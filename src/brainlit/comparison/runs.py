@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from brainlit.comparison.effects import BRAIN, PERMUTED
+from brainlit.encoding.statistics import Score, mean_score
 from brainlit.results.record import ProbeRecord, find_score, load_record, regions_of
 from brainlit.results.run_directory import read_json
-from brainlit.results.scores import Score, ScoreTable, mean_score
+from brainlit.results.scores import ScoreTable
 from brainlit.results.summary import SUMMARY_FILE
 
 Summary = Mapping[str, Any]

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import Array, BoolArray, FloatArray, IntArray, demean_within, group_slices
-from brainlit.encoding.statistics import Interval, percentile_interval, small_sample_factor
+from brainlit.encoding.statistics import Score, percentile_interval, small_sample_factor, student_quantile
 from brainlit.hints import did_you_mean
 
 Over = Literal["time", "stories"]
@@ -169,7 +169,7 @@ def block_bootstrap(
     score: ScoreName = "r",
     voxels: BoolArray | None = None,
     draws: BlockDraws | None = None,
-) -> Interval:
+) -> Score:
     """Mean correlation or R2 over a region's voxels.
 
     The interval is the percentiles of the replicates, stretched by `small_sample_factor`, because blocks and stories
@@ -201,7 +201,7 @@ def block_bootstrap_difference(
     score: ScoreName = "r",
     voxels: BoolArray | None = None,
     draws: BlockDraws | None = None,
-) -> Interval:
+) -> Score:
     """Mean correlation (or R2) over a region of predictions a minus that of predictions b, on the same rows.
 
     Both get the same blocks, so what makes a block easy or hard for both cancels.
@@ -217,7 +217,7 @@ def block_bootstrap_share(
     *,
     voxels: BoolArray | None = None,
     draws: BlockDraws | None = None,
-) -> Interval:
+) -> Score:
     """Low-level share of a region: (R2_B + R2_L - R2_BL) / R2_B, each R2 the mean over its voxels.
 
     Parameters
@@ -237,7 +237,7 @@ def block_bootstrap_share_difference(
     *,
     voxels: BoolArray | None = None,
     draws: BlockDraws | None = None,
-) -> Interval:
+) -> Score:
     """Low-level share with predictions a minus that with predictions b, on the same rows with the same blocks."""
     models = [*_share_models(predictions_a), *_share_models(predictions_b)]
     scores, interval = _draw_scores(observed, models, groups, "r2", voxels, draws)
@@ -285,7 +285,7 @@ def _draw_scores(
     score: ScoreName,
     voxels: BoolArray | None,
     draws: BlockDraws | None,
-) -> tuple[list[FloatArray], Callable[[FloatArray], Interval]]:
+) -> tuple[list[FloatArray], Callable[[FloatArray], Score]]:
     """Per model the region's score and, after it, its replicates, (1 + n_bootstraps,); and what makes the interval."""
     how, labels = draws or BlockDraws(), np.asarray(groups)
     arrays = [np.asarray(array) for array in (observed, *predictions)]
@@ -316,12 +316,13 @@ def _share(backbone: FloatArray, low_level: FloatArray, both: FloatArray) -> Flo
     return np.asarray((backbone + low_level - both) / backbone)
 
 
-def _interval(scores: FloatArray, how: BlockDraws, n_units: int, n_stories: int) -> Interval:
+def _interval(scores: FloatArray, how: BlockDraws, n_units: int, n_stories: int) -> Score:
     over_time = how.over == "time"
     stretch = small_sample_factor(n_units, how.level, n_stories if over_time else 1)
     low, high = percentile_interval(float(scores[0]), scores[1:], how.level, stretch)
     drawn = {"blocks" if over_time else "stories": n_units}
-    return Interval(float(scores[0]), low, high, how.level, drawn, ("stories",) if over_time else ())
+    fixed = ("stories",) if over_time else ()
+    return Score(float(scores[0]), bounds=(low, high), level=how.level, n_units=drawn, not_resampled=fixed)
 
 
 # --- hierarchical
@@ -354,7 +355,7 @@ def hierarchical_bootstrap(
     n_bootstraps: int = 5000,
     level: float = 0.95,
     seed: int = 0,
-) -> Interval:
+) -> Score:
     """Interval of the mean of a table of scores, with every level that has more than one unit drawn anew.
 
     Parameters
@@ -373,7 +374,7 @@ def hierarchical_bootstrap(
 
     Returns
     -------
-    Interval
+    Score
         n_units has the size of each level that was drawn; not_resampled names those of size 1, which contribute no
         uncertainty: nothing is said about other stories, subjects or seeds.
 
@@ -397,7 +398,8 @@ def hierarchical_bootstrap(
     variance, df = mean_variance(_without_nested(values, names, inside))
     low, high = percentile_interval(estimate, replicates, level, _stretch(replicates, variance, df, level))
     fixed = tuple(name for name in levels if name not in names)
-    return Interval(estimate, low, high, level, dict(zip(names, values.shape, strict=True)), fixed)
+    units = dict(zip(names, values.shape, strict=True))
+    return Score(estimate, bounds=(low, high), level=level, n_units=units, not_resampled=fixed)
 
 
 def mean_variance(values: FloatArray) -> tuple[float, float]:
@@ -486,8 +488,9 @@ def _mean_square(values: FloatArray, effect: tuple[int, ...]) -> tuple[float, fl
 
 def _stretch(replicates: FloatArray, variance: float, df: float, level: float) -> float:
     """From the spread of the replicates to that of the mean, and from a normal curve to Student's t."""
-    from scipy.stats import norm, t
+    from scipy.stats import norm
 
     spread = float(replicates.std())
-    tail = (1.0 + level) / 2.0
-    return float(np.sqrt(variance) / spread * t.ppf(tail, df) / norm.ppf(tail)) if spread > 0 else 1.0
+    if spread == 0:
+        return 1.0
+    return float(np.sqrt(variance) / spread * student_quantile(df, level) / norm.ppf((1.0 + level) / 2.0))

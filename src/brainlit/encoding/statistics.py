@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray, demean_within, group_slices
+
+Method: TypeAlias = Literal["linear", "nearest"]
 
 
 def correlation(A: npt.ArrayLike, B: npt.ArrayLike) -> FloatArray:
@@ -220,34 +224,133 @@ def _result(
         return Equivalence(bounds, alpha, found, below, above, np.asarray(p), np.asarray(p <= alpha))
 
 
-# --- intervals
-# Intervals from bootstrap replicates, and how much wider they must be where few units were drawn.
+# --- Numbers with an interval ---
+
+LEVEL = 0.95
+"""Coverage of an interval, unless said."""
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate with its bootstrap interval, and what was drawn to get it.
+class Score:
+    """A number with its interval, and what was drawn to get it.
+
+    The interval is that of the replicates, or `bounds` where it was found in another way. Differences, sums and ratios
+    of numbers with replicates are paired: they are taken replicate by replicate, so both must come from the same draws.
 
     Parameters
     ----------
-    estimate, low, high : float
+    value : float
+    replicates : array of shape (n_bootstraps,), optional
+    bounds : (low, high), optional
+        None, as is the interval, where neither is known.
     level : float
         Coverage that the interval is made for.
     n_units : mapping of what was drawn to how many there are
         {'blocks': 29} or {'stories': 6, 'subjects': 3}.
     not_resampled : tuple of str
         Levels with a single unit: they contribute no uncertainty, and the interval says nothing about other ones.
+
+    >>> Score(0.3, bounds=(0.2, 0.4)).json()
+    {'value': 0.3, 'low': 0.2, 'high': 0.4}
+    >>> draws = np.arange(101.0)
+    >>> (Score(60.0, draws + 10) - Score(50.0, draws)).interval, Score(60.0).interval
+    ((10.0, 10.0), None)
     """
 
-    estimate: float
-    low: float
-    high: float
-    level: float = 0.95
+    value: float
+    replicates: FloatArray | None = field(default=None, repr=False, compare=False)
+    bounds: tuple[float, float] | None = None
+    level: float = LEVEL
     n_units: Mapping[str, int] = field(default_factory=dict)
     not_resampled: tuple[str, ...] = ()
 
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high); None where nothing was drawn, or a replicate is not finite."""
+        if self.replicates is None:
+            return self.bounds
+        if not np.isfinite(self.replicates).all():
+            return None
+        low, high = percentiles(self.replicates, self.level)
+        return float(low), float(high)
 
-def small_sample_factor(n_units: int, level: float = 0.95, n_strata: int = 1) -> float:
+    @property
+    def low(self) -> float:
+        """Lower end of the interval; NaN where there is none."""
+        return self.interval[0] if self.interval else float("nan")
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval; NaN where there is none."""
+        return self.interval[1] if self.interval else float("nan")
+
+    def combine(self, other: Score, how: Callable[..., Any]) -> Score:
+        """how(self, other), replicate by replicate; without an interval where one of the two has no replicates."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = float(how(np.float64(self.value), np.float64(other.value)))
+            known = self.replicates is not None and other.replicates is not None
+            return replace(
+                self, value=value, replicates=how(self.replicates, other.replicates) if known else None, bounds=None
+            )
+
+    def __sub__(self, other: Score) -> Score:
+        return self.combine(other, np.subtract)
+
+    def __add__(self, other: Score) -> Score:
+        return self.combine(other, np.add)
+
+    def over(self, other: Score) -> Score:
+        """Ratio self / other."""
+        return self.combine(other, np.divide)
+
+    def stretched(self, factor: float | None) -> Score:
+        """Replicates so many times as far from the value; without them where the factor is None."""
+        drawn, value = self.replicates, self.value
+        if drawn is None or factor is None:
+            return replace(self, replicates=None, bounds=None)
+        return replace(self, replicates=value + factor * (drawn - value), bounds=None)
+
+    def json(self) -> dict[str, float | None]:
+        """Value, low and high; None for what is not a number."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: float(number) if np.isfinite(number) else None for name, number in numbers.items()}
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """Mean of several numbers (subjects, permutations), replicate by replicate.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    if not scores:
+        raise ValueError("no scores to average; give at least one.")
+    value = float(np.mean([score.value for score in scores]))
+    drawn = [score.replicates for score in scores if score.replicates is not None]
+    known = len(drawn) == len(scores) and len({len(replicates) for replicates in drawn}) == 1
+    return replace(scores[0], value=value, replicates=np.mean(drawn, axis=0) if known else None, bounds=None)
+
+
+def percentiles(
+    replicates: FloatArray, level: float = LEVEL, *, axis: int = 0, method: Method = "linear"
+) -> FloatArray:
+    """Both ends of the percentile interval (Efron 1979, Ann. Statist. 7:1): (n_bootstraps, ...) -> (2, ...).
+
+    Replicates that are NaN do not count. method is numpy's: 'nearest' where some are infinite.
+    """
+    tails = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
+    return np.asarray(np.nanquantile(replicates, tails, axis=0, method=method))
+
+
+def student_quantile(df: npt.ArrayLike, level: float = LEVEL) -> FloatArray:
+    """Half width of a two-sided interval in standard errors: Student's t with df degrees of freedom."""
+    from scipy.stats import t
+
+    return np.asarray(t.ppf((1.0 + level) / 2.0, df))
+
+
+def small_sample_factor(n_units: float, level: float = LEVEL, n_strata: int = 1) -> float:
     """How much wider than its percentiles an interval from n_units drawn units must be: sqrt(n / (n - 1)) t / z.
 
     Drawing n of n units makes the variance of a mean too small by (n - 1) / n, and percentiles are those of a normal
@@ -257,17 +360,17 @@ def small_sample_factor(n_units: int, level: float = 0.95, n_strata: int = 1) ->
     >>> [round(small_sample_factor(n), 2) for n in (3, 5, 10, 30)]
     [2.69, 1.58, 1.22, 1.06]
     """
-    from scipy.stats import norm, t
+    from scipy.stats import norm
 
-    tail, df = (1.0 + level) / 2.0, n_units - n_strata
-    return float(np.sqrt(n_units / df) * t.ppf(tail, df) / norm.ppf(tail))
+    df = n_units - n_strata
+    return float(np.sqrt(n_units / df) * student_quantile(df, level) / norm.ppf((1.0 + level) / 2.0))
 
 
 def percentile_interval(
-    estimate: float, replicates: FloatArray, level: float = 0.95, stretch: float = 1.0
+    estimate: float, replicates: FloatArray, level: float = LEVEL, stretch: float = 1.0
 ) -> tuple[float, float]:
-    """Percentiles of the replicates (Efron 1979, Ann. Statist. 7:1), their distances from the estimate stretched."""
-    low, high = np.quantile(replicates, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    """Percentiles of the replicates, their distances from the estimate stretched."""
+    low, high = percentiles(replicates, level)
     return float(estimate + stretch * (low - estimate)), float(estimate + stretch * (high - estimate))
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from brainlit.encoding.statistics import mean_score
 from brainlit.files import atomic_path
 from brainlit.results.record import ProbeRecord, find_score, regions_of
-from brainlit.results.scores import mean_score
 from brainlit.results.style import (
     BAND_COLOURS,
     FAINT,

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.encoding.arrays import BoolArray, FloatArray
+from brainlit.encoding.statistics import Score
 from brainlit.files import atomic_path
-from brainlit.results.scores import BoolArray, FloatArray, Score, ScoreRow, ScoreTable
+from brainlit.results.scores import ScoreRow, ScoreTable
 
 if TYPE_CHECKING:
     from brainlit.encoding.probe import ProbeResult

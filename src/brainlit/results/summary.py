@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from brainlit.encoding.statistics import Score, mean_score
 from brainlit.results.figures import TABLE_FILE as LAYER_CURVE_FILE
 from brainlit.results.figures import curve_of
 from brainlit.results.record import (
@@ -21,7 +22,7 @@ from brainlit.results.record import (
     regions_of,
 )
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json, write_json_atomic
-from brainlit.results.scores import ALL_VOXELS, FORMULAS, Score, mean_score
+from brainlit.results.scores import ALL_VOXELS, FORMULAS
 
 # --- headline
 # The result in words, no stronger than its interval, and what cannot be said.
