@@ -9,10 +9,10 @@ from pathlib import Path
 from brainlit.comparison.claims import CANNOT_TELL, NOT_MEASURED, NOT_SUPPORTED, SUPPORTED, TOPICS
 from brainlit.comparison.effects import BRAIN, PERMUTED, PRETRAINED, Evidence, Key, over_seeds
 from brainlit.comparison.figures import comparison_figures
-from brainlit.comparison.findings import (
+from brainlit.comparison.judged_claims import (
     HEADS,
     RULE,
-    Finding,
+    JudgedClaim,
     claims_json,
     claims_markdown,
     note_sentences,
@@ -39,7 +39,7 @@ SECTIONS = {
 }
 
 
-def write_comparison(evidence: Evidence, found: Sequence[Finding], folder: Path) -> Path:
+def write_comparison(evidence: Evidence, found: Sequence[JudgedClaim], folder: Path) -> Path:
     """Write claims.md, claims.json, figures/ and report.html; returns the page.
 
     Other files of the folder are left as they are.
@@ -55,7 +55,7 @@ def write_comparison(evidence: Evidence, found: Sequence[Finding], folder: Path)
     return write_text_atomic(folder / REPORT_FILE, render_comparison(evidence, found, figures))
 
 
-def render_comparison(evidence: Evidence, found: Sequence[Finding], figures: Sequence[Figure]) -> str:
+def render_comparison(evidence: Evidence, found: Sequence[JudgedClaim], figures: Sequence[Figure]) -> str:
     """The page as text."""
     drawn = {figure.name: figure for figure in figures}
     maps = [html.figure_tag(figure) for figure in figures if figure.name.startswith("word-map")]
@@ -76,7 +76,7 @@ def render_comparison(evidence: Evidence, found: Sequence[Finding], figures: Seq
     return html.page("Comparison of regimes", [part for part in body if part])
 
 
-def _header(evidence: Evidence, found: Sequence[Finding]) -> str:
+def _header(evidence: Evidence, found: Sequence[JudgedClaim]) -> str:
     """How many claims came out how, model by model."""
     sentences = []
     for model in evidence.models:
@@ -92,7 +92,7 @@ def _header(evidence: Evidence, found: Sequence[Finding]) -> str:
     )
 
 
-def _claims_of(evidence: Evidence, found: Sequence[Finding], model: str) -> str:
+def _claims_of(evidence: Evidence, found: Sequence[JudgedClaim], model: str) -> str:
     own = [one for one in found if one.model == model]
     rows: list[tuple[list[str], bool]] = []
     topic = ""
@@ -112,7 +112,7 @@ def _claims_of(evidence: Evidence, found: Sequence[Finding], model: str) -> str:
     )
 
 
-def _cells(one: Finding) -> list[str]:
+def _cells(one: JudgedClaim) -> list[str]:
     """The cells of HEADS: the source small below the claim, a line for each seed, the verdict in its colour."""
     _, *numbers, seeds, _ = map(escape, row_cells(one))
     claim = f'{escape(one.text)}<div class="note">{escape(one.claim.source)}</div>'
@@ -120,7 +120,7 @@ def _cells(one: Finding) -> list[str]:
     return [claim, *numbers, f'<span class="ci">{lines}</span>', _badge(one)]
 
 
-def _badge(one: Finding) -> str:
+def _badge(one: JudgedClaim) -> str:
     colour = BADGES.get(one.verdict, BADGES[NOT_MEASURED])
     return f'<span class="badge" style="background:{colour};color:#fff">{escape(one.verdict)}</span>'
 
@@ -141,5 +141,4 @@ def _over_seeds_cell(evidence: Evidence, model: str, key: Key, other: str) -> st
     values = [one for seed in evidence.of(model) if (one := seed.difference(BRAIN, other, key)) is not None]
     if not values:
         return html.DASH
-    mean, low, high = over_seeds(values)
-    return html.number({"value": mean, "low": low, "high": high}, signed=True)
+    return html.number(over_seeds(values).json(), signed=True)

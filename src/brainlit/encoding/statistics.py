@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -317,7 +317,9 @@ class Score:
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """Mean of several numbers (subjects, permutations), replicate by replicate.
+    """Mean of several numbers (subjects, permutations, seeds), replicate by replicate.
+
+    Where none has replicates and all have an interval, its ends are averaged too: as wide as if all erred alike.
 
     Raises
     ------
@@ -328,8 +330,13 @@ def mean_score(scores: Sequence[Score]) -> Score:
         raise ValueError("no scores to average; give at least one.")
     value = float(np.mean([score.value for score in scores]))
     drawn = [score.replicates for score in scores if score.replicates is not None]
-    known = len(drawn) == len(scores) and len({len(replicates) for replicates in drawn}) == 1
-    return replace(scores[0], value=value, replicates=np.mean(drawn, axis=0) if known else None, bounds=None)
+    if len(drawn) == len(scores) and len({len(replicates) for replicates in drawn}) == 1:
+        return replace(scores[0], value=value, replicates=np.mean(drawn, axis=0), bounds=None)
+    ends = [score.interval for score in scores if score.interval is not None]
+    if drawn or len(ends) < len(scores):
+        return replace(scores[0], value=value, replicates=None, bounds=None)
+    low, high = np.mean(ends, axis=0)
+    return replace(scores[0], value=value, replicates=None, bounds=(float(low), float(high)))
 
 
 def percentiles(
@@ -343,11 +350,12 @@ def percentiles(
     return np.asarray(np.nanquantile(replicates, tails, axis=0, method=method))
 
 
-def student_quantile(df: npt.ArrayLike, level: float = LEVEL) -> FloatArray:
+@lru_cache
+def student_quantile(df: float, level: float = LEVEL) -> float:
     """Half width of a two-sided interval in standard errors: Student's t with df degrees of freedom."""
     from scipy.stats import t
 
-    return np.asarray(t.ppf((1.0 + level) / 2.0, df))
+    return float(t.ppf((1.0 + level) / 2.0, df))
 
 
 def small_sample_factor(n_units: float, level: float = LEVEL, n_strata: int = 1) -> float:
