@@ -78,7 +78,7 @@ def test_a_smallest_effect_of_nothing_is_refused() -> None:
 
 
 def test_the_smallest_p_is_that_of_all_signs_alike() -> None:
-    from brainlit.encoding.statistics import paired_sign_flip, paired_wilcoxon
+    from brainlit.encoding.difference_tests import paired_sign_flip, paired_wilcoxon
 
     for n in (2, 3, 5, 8):
         differences = np.arange(1, n + 1) / 10

@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import t
 
 from brainlit.comparison.effects import Key, SeedEvidence, over_seeds
-from brainlit.encoding.statistics import Score, equivalence_paired
+from brainlit.encoding.difference_tests import equivalence_paired
+from brainlit.encoding.statistics import Score
 
 KEY, WORDS = Key("r_backbone", "region"), Key("difference", "words")
 

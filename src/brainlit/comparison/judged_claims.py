@@ -27,7 +27,8 @@ from brainlit.comparison.claims import (
     verdict,
 )
 from brainlit.comparison.effects import PERMUTED, PRETRAINED, STIMULUS, Evidence, Key, SeedEvidence, over_seeds
-from brainlit.encoding.statistics import Score, paired_sign_flip
+from brainlit.encoding.difference_tests import paired_sign_flip
+from brainlit.encoding.statistics import Score
 from brainlit.results.run_directory import write_text_atomic
 from brainlit.results.tables import markdown_table
 
