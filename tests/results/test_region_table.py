@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-from brainlit.results.record import find_score
 from brainlit.results.region_table import REGIONS_ACROSS, region_table
 from brainlit.results.run_directory import RunDirectory
-from brainlit.results.summary import build_summary
+from brainlit.results.summary import build_summary, find_score
 
 
 def test_numbers_intervals_and_what_they_rest_on(run: RunDirectory) -> None:

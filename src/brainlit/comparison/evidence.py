@@ -39,7 +39,8 @@ from brainlit.downstream.word_lists import WordListMissingError
 from brainlit.encoding.similarity import linear_cka
 from brainlit.encoding.statistics import Score, mean_score
 from brainlit.hints import did_you_mean
-from brainlit.results.record import ProbeRecord, regions_of
+from brainlit.results.record import ProbeRecord
+from brainlit.results.summary import regions_of
 
 # --- word_evidence
 # What states of one seed made of the same spoken words: preference, categories, likeness to the start.

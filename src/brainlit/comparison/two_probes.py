@@ -23,9 +23,10 @@ from brainlit.encoding.probe import ProbeResult, load_probe
 from brainlit.encoding.statistics import Score, mean_score
 from brainlit.files import atomic_path
 from brainlit.hints import did_you_mean
-from brainlit.results.record import ALL_SUBJECTS, ProbeRecord, load_record
+from brainlit.results.record import ProbeRecord, load_record
 from brainlit.results.run_directory import write_json_atomic
 from brainlit.results.scores import stretch_of
+from brainlit.results.summary import ALL_SUBJECTS
 
 # --- probe_pairs
 # Pairs of predictions: two probes of one subject that share rows, voxels and responses, or a word on what differs.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from brainlit.results.record import find_score, regions_of
 from brainlit.results.style import BAND_COLOURS, BAND_LABELS, part_label
+from brainlit.results.summary import find_score, regions_of
 from brainlit.results.tables import markdown_table
 
 REGIONS_ACROSS = 5

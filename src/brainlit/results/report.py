@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.results.figures import summary_figures
+from brainlit.results.figures import read_metrics, summary_figures
 from brainlit.results.pages import render_page
-from brainlit.results.record import ProbeRecord, find_records, find_score, not_tuned_on, read_metrics, regions_of
+from brainlit.results.record import ProbeRecord, find_records
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json, write_text_atomic
 from brainlit.results.style import Figure
-from brainlit.results.summary import build_summary, write_summary
+from brainlit.results.summary import build_summary, find_score, not_tuned_on, regions_of, write_summary
 
 REPORT_FILE = "report.html"
 MAX_BRAINS = 3
