@@ -63,7 +63,7 @@ def _compare(arguments: Sequence[str]) -> int:
         METRICS,
         CompareConfig,
         compare_probes,
-        comparison_table,
+        probes_table,
         write_comparison,
     )
 
@@ -78,7 +78,7 @@ def _compare(arguments: Sequence[str]) -> int:
     given = vars(parser.parse_args(list(arguments)))
     (a, b), region, output = (given.pop(name) for name in ("compare", "region", "output"))
     comparison = compare_probes(a, b, region, CompareConfig(**given))
-    print(comparison_table(comparison))
+    print(probes_table(comparison))
     if output is not None:
         file, table = write_comparison(comparison, output)
         print(f"\nNumbers: {file}\nTable: {table}")
