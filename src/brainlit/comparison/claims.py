@@ -1,7 +1,21 @@
 """The claims about brain-tuning: the number of each, which way it has to go, and the smallest effect of interest.
 
 Nothing is chosen after looking: which number stands for a claim, in which layer and part, is written here, with the
-rule by which `judged_claims` judges it.
+rule by which `judged_claims` judges it. A seed is a whole new experiment (stories, voices, listeners, starting
+weights), so a claim is judged by how much its number moves between seeds: mean and t interval with n - 1 degrees of
+freedom, one number per seed. Intervals of single seeds (over held-out time, clips or words) only bound it from below
+(`effects.over_seeds`).
+
+    kind        supported                not supported                                  else
+    rises       interval above 0         interval below `smallest`                      cannot tell
+    falls       interval below 0         interval above -`smallest`                     cannot tell
+    not worse   interval above -margin   interval below -margin                         cannot tell
+    unchanged   interval inside +-margin interval outside of it, on one side            cannot tell
+
+`smallest` is the smallest effect of interest, fixed for each claim before looking. An interval wholly below it is
+'not supported' also where it is above 0: there is an effect, and it is too small to matter. If there is no effect at
+all, a claim of a rise or fall is called supported in at most 2.5 % of experiments. That of 'unchanged' needs a 95 %
+interval inside the margin, which is stricter than the usual 90 % (two one-sided tests at 2.5 %).
 """
 
 from __future__ import annotations
@@ -24,25 +38,6 @@ from brainlit.comparison.effects import (
     Key,
 )
 from brainlit.comparison.evidence import RATIO, SEPARATION
-
-# --- verdicts
-# What may be said about a claim: one of four words, by one rule, from the interval over seeds.
-#
-# A seed is a whole new experiment (stories, voices, listeners, starting weights), so a claim is judged by how much its
-# number moves between seeds: mean and t interval with n - 1 degrees of freedom, one number per seed. Intervals of
-# single seeds (over held-out time, clips or words) only bound it from below (`effects.over_seeds`).
-#
-# kind        supported                not supported                                  else
-# rises       interval above 0         interval below `smallest`                      cannot tell
-# falls       interval below 0         interval above -`smallest`                     cannot tell
-# not worse   interval above -margin   interval below -margin                         cannot tell
-# unchanged   interval inside +-margin interval outside of it, on one side            cannot tell
-#
-# `smallest` is the smallest effect of interest, fixed for each claim before looking. An interval wholly below it is
-# 'not supported' also where it is above 0: there is an effect, and it is too small to matter. If there is no effect at
-# all, a claim of a rise or fall is called supported in at most 2.5 % of experiments. That of 'unchanged' needs a 95 %
-# interval inside the margin, which is stricter than the usual 90 % (two one-sided tests at 2.5 %).
-
 
 Kind: TypeAlias = Literal["rises", "falls", "not worse", "unchanged", "shown"]
 Verdict: TypeAlias = Literal["supported", "not supported", "cannot tell with this n", "not measured", "shown"]

@@ -17,10 +17,8 @@ from brainlit.results.style import (
     REGION_COLOURS,
     STAGE_COLOURS,
     Figure,
-    house_style,
-    new_figure,
+    draw_figure,
     part_label,
-    render,
 )
 from brainlit.results.summary import find_score, regions_of
 
@@ -51,7 +49,7 @@ def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
         f"{summary['formulas']['r_backbone']}; layer {summary['probe']['layer']}, mean over subjects."
         f" {_stimulus_words(summary)} Dashes: mean noise ceiling."
     )
-    return _figure("alignment", draw, (_width_in(len(rows)), 3.9), f"Alignment by region. {said}.", caption)
+    return draw_figure("alignment", draw, (_width_in(len(rows)), 3.9), f"Alignment by region. {said}.", caption)
 
 
 def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -74,7 +72,7 @@ def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
 
     said = "; ".join(f"{name}: {_value(find_score(summary, name, 'ceiling')):.3f}" for name in regions)
     caption = f"r / ceiling: {summary['formulas']['r_over_ceiling']}. {_stimulus_words(summary)}"
-    return _figure(
+    return draw_figure(
         "ceilings", draw, (11, 4.2), f"Raw alignment, mean noise ceiling and ratio. Ceilings: {said}.", caption
     )
 
@@ -120,7 +118,7 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
     sure = "Intervals are in the table below." if known else "The parts are point values without intervals."
     caption = f"{summary['formulas']['partition']}. {_stimulus_words(summary)} {sure}"
     alt = f"Variance partition by region. In {first}: {said}."
-    return _figure("partition", draw, (_width_in(len(regions)) + 1.6, 4.3), alt, caption)
+    return draw_figure("partition", draw, (_width_in(len(regions)) + 1.6, 4.3), alt, caption)
 
 
 def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -145,7 +143,9 @@ def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
     focus = summary["headline_region"]
     said = "; ".join(f"layer {k} {_pair(find_score(summary, focus, 'r_backbone', layer=k) or {})}" for k in layers)
     caption = f"Each layer alone: {summary['formulas']['r_backbone']}. Bands: 95 % interval. {_stimulus_words(summary)}"
-    return _figure("layers", draw, (2.7 * len(regions) + 1.2, 3.5), f"Alignment by layer, {focus}: {said}.", caption)
+    return draw_figure(
+        "layers", draw, (2.7 * len(regions) + 1.2, 3.5), f"Alignment by layer, {focus}: {said}.", caption
+    )
 
 
 def layer_epochs_figure(summary: Mapping[str, Any], regions: Sequence[str]) -> Figure | None:
@@ -175,7 +175,7 @@ def layer_epochs_figure(summary: Mapping[str, Any], regions: Sequence[str]) -> F
     said = ", ".join(f"epoch {epoch}: layer {layer}" for epoch, layer in zip(epochs, best, strict=True))
     alt = f"Alignment of each layer over epochs. Best layer in {first}: {said}."
     caption = "Each layer alone, mean over subjects, on the scored stories. White is 0."
-    return _figure("layer_epochs", draw, (2.6 * len(shown) + 1.6, 3.6), alt, caption)
+    return draw_figure("layer_epochs", draw, (2.6 * len(shown) + 1.6, 3.6), alt, caption)
 
 
 def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[tuple[float, float]]]) -> Figure | None:
@@ -211,7 +211,7 @@ def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[t
 
     ends = "; ".join(f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in losses.items())
     caption = f"Losses as logged (metrics.csv). Alignment: as above, at each probed epoch. {_stimulus_words(summary)}"
-    return _figure("learning", draw, (9.6 if losses and several else 6, 3.5), f"Learning curves. {ends}.", caption)
+    return draw_figure("learning", draw, (9.6 if losses and several else 6, 3.5), f"Learning curves. {ends}.", caption)
 
 
 def read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -245,13 +245,6 @@ def _panel_regions(summary: Mapping[str, Any]) -> list[str]:
     """The few regions that curves are drawn for: the headline's first."""
     named = [name for name in regions_of(summary) if find_score(summary, name, "r_backbone")]
     return sorted(named, key=lambda name: name != summary["headline_region"])[:MAX_PANELS]
-
-
-def _figure(name: str, draw: Callable[[Any], None], size_in: tuple[float, float], alt: str, caption: str) -> Figure:
-    with house_style():
-        figure = new_figure(*size_in)
-        draw(figure)
-        return Figure(name, render(figure, "png"), render(figure, "svg"), alt, caption)
 
 
 def _layers_by_epochs(rows: Sequence[Mapping[str, Any]], region: str, layers: list[int], epochs: list[int]) -> Any:

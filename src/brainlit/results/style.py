@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +142,16 @@ def render(figure: Any, format: str, dpi: int = 160) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=format, dpi=dpi, metadata={"Date": None} if format == "svg" else None)
     return buffer.getvalue()
+
+
+def draw_figure(name: str, draw: Callable[[Any], None], size_in: tuple[float, float], alt: str, caption: str) -> Figure:
+    """Draw onto a new figure in the house style, as PNG and SVG."""
+    with house_style():
+        figure = new_figure(*size_in)
+        draw(figure)
+        png = render(figure, "png")
+        figure.set_layout_engine("none")  # the places that were found stay; finding them again takes as long as drawing
+        return Figure(name, png, render(figure, "svg"), alt, caption)
 
 
 def part_label(part: str) -> str:
