@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.comparison.effects import (
     ALIGNMENT,
@@ -16,123 +15,15 @@ from brainlit.comparison.effects import (
     WORDS,
     Evidence,
     Key,
-    Measured,
     SeedEvidence,
     over_seeds,
 )
 from brainlit.comparison.evidence import CKA
 from brainlit.downstream.representation import Separation, WordMap
+from brainlit.encoding.arrays import FloatArray
+from brainlit.encoding.statistics import Score
 from brainlit.results.scores import FORMULAS
-from brainlit.results.style import FAINT, OTHER_COLOURS, REGIME_COLOURS, RULE, Figure, house_style, new_figure, render
-
-# --- word_map
-# Words in the plane, before and after tuning, coloured by category.
-
-
-FloatArray = npt.NDArray[np.float64]
-
-CATEGORY_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B8860B", "#3A9BDC", "#4B3F9E", "#5B6470")
-"""The palette of Okabe and Ito for all kinds of colour vision, with its yellow and black made readable."""
-CATEGORY_MARKS = ("o", "s", "^", "D", "v", "P", "X", "h")
-MAX_NAMED_WORDS = 24
-NAME_SIZE = np.asarray((0.16, 0.04))
-"""Width and height of a category's name, as a share of the map's."""
-
-
-def word_map_figure(words: WordMap, name: str = "word-map") -> Figure:
-    """Two panels, before and after; a colour and a mark per category, its name at the middle of its words.
-
-    Categories beyond the eighth repeat colours with other marks. Words are named too where they are few.
-    """
-    kinds = sorted(set(words.categories))
-    sides = (("before", words.before, words.separation[0]), ("after", words.after, words.separation[1]))
-
-    def draw(figure: Any) -> None:
-        panels = figure.subplots(1, 2)
-        for axes, (stage, places, apart), share in zip(panels, sides, words.explained, strict=True):
-            _draw_panel(axes, words, kinds, places)
-            axes.set_title(f"{stage}: {_said(apart)}")
-            shown = f"; the plane holds {100 * share:.0f} % of the variance" if np.isfinite(share) else ""
-            axes.set_xlabel(f"{_axes_name(words)}{shown}", color=FAINT, fontsize=9)
-
-    with house_style():
-        figure = new_figure(10.4, 5.2)
-        draw(figure)
-        png, svg = render(figure, "png"), render(figure, "svg")
-    return Figure(name, png, svg, _alt(words, kinds, sides), _caption(words))
-
-
-def _draw_panel(axes: Any, words: WordMap, kinds: list[str], places: FloatArray) -> None:
-    from matplotlib.patheffects import withStroke
-
-    mine_of = np.asarray(words.categories)
-    halo = withStroke(linewidth=3, foreground="white")
-    bold: Any = {"weight": "bold", "ha": "center", "va": "center", "path_effects": [halo], "zorder": 4}
-    middles = np.stack([np.median(places[mine_of == kind], axis=0) for kind in kinds])
-    named_at = apart_from_each_other(middles, NAME_SIZE * np.ptp(places, axis=0))
-    for k, kind in enumerate(kinds):
-        colour = CATEGORY_COLOURS[k % len(CATEGORY_COLOURS)]
-        mark = CATEGORY_MARKS[(k + k // len(CATEGORY_COLOURS)) % len(CATEGORY_MARKS)]
-        mine = places[mine_of == kind]
-        axes.scatter(*mine.T, s=30, color=colour, marker=mark, linewidths=0.4, edgecolors="white", alpha=0.85)
-        axes.text(*named_at[k], kind, color=colour, **bold)
-    if len(words.words) <= MAX_NAMED_WORDS:
-        for word, place in zip(words.words, places, strict=True):
-            axes.annotate(word, place, (4, 3), textcoords="offset points", fontsize=7, color=FAINT)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(visible=False)
-    axes.set_aspect("equal", adjustable="datalim")
-
-
-def apart_from_each_other(places: FloatArray, size: FloatArray, n_steps: int = 200) -> FloatArray:
-    """Places of names of one size (width, height), moved up and down until none lies on another, if that can be.
-
-    Parameters
-    ----------
-    places : array of shape (n, 2)
-        Middles of the names.
-    """
-    moved = np.array(places, dtype=np.float64)
-    for _ in range(n_steps):
-        gaps = moved[:, None] - moved
-        on_each_other = (np.abs(gaps) < size).all(axis=2) & ~np.eye(len(moved), dtype=bool)
-        if not on_each_other.any():
-            break
-        above = np.where(gaps[:, :, 1] == 0, np.tri(len(moved)) - 0.5, gaps[:, :, 1])
-        push = np.sign(above) * (1.01 * size[1] - np.abs(gaps[:, :, 1])) / 2
-        moved[:, 1] += np.where(on_each_other, push, 0).sum(axis=1) / on_each_other.sum(axis=1).clip(1)
-    return moved
-
-
-def _said(apart: Separation) -> str:
-    return f"{100 * apart.accuracy:.0f} % of words nearest to their own category"
-
-
-def _axes_name(words: WordMap) -> str:
-    return (
-        "first two principal components" if words.method == "pca" else "t-SNE (distances between groups mean nothing)"
-    )
-
-
-def _alt(words: WordMap, kinds: list[str], sides: tuple[tuple[str, Any, Separation], ...]) -> str:
-    said = "; ".join(
-        f"{stage} {_said(apart)} (chance {100 * apart.chance:.0f} %), silhouette {apart.silhouette:.3f}"
-        for stage, _, apart in sides
-    )
-    return f"Map of {len(words.words)} words of {len(kinds)} categories ({', '.join(kinds)}): {said}."
-
-
-def _caption(words: WordMap) -> str:
-    p_before, p_after = (apart.p for apart in words.separation)
-    return (
-        f"Each mark is a word: the mean over its spoken tokens; {_axes_name(words)}, each stage by its own, the second"
-        " turned or mirrored onto the first. In the titles, in all dimensions: share of words whose nearest category"
-        " centroid, made without the word itself, is that of their category; chance"
-        f" {100 * words.separation[1].chance:.0f} % by permuting categories over words (p before {p_before:.3f}, after"
-        f" {p_after:.3f})."
-    )
-
+from brainlit.results.style import FAINT, OTHER_COLOURS, REGIME_COLOURS, RULE, Figure, draw_figure
 
 COLOURS = {PRETRAINED: "#1F2733", **REGIME_COLOURS}
 PANELS_ACROSS = 4
@@ -147,6 +38,12 @@ PREFERENCE_PANELS = {
     "difference": "semantic - near-homophone",
 }
 Panel = tuple[str, Key]
+CATEGORY_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B8860B", "#3A9BDC", "#4B3F9E", "#5B6470")
+"""The palette of Okabe and Ito for all kinds of colour vision, with its yellow and black made readable."""
+CATEGORY_MARKS = ("o", "s", "^", "D", "v", "P", "X", "h")
+MAX_NAMED_WORDS = 24
+NAME_SIZE = np.asarray((0.16, 0.04))
+"""Width and height of a category's name, as a share of the map's."""
 
 
 def comparison_figures(evidence: Evidence) -> list[Figure]:
@@ -242,7 +139,7 @@ def _regimes_figure(evidence: Evidence, name: str, panels: Sequence[Panel], labe
         _legend(figure, evidence)
 
     said = "; ".join(f"{' '.join(title.split())}: {_regimes_said(evidence, key)}" for title, key in panels)
-    return _figure(
+    return draw_figure(
         name, draw, (min(width * across, 13.0), 2.7 * down + 0.5), f"{said}.", f"{formula}. {_dots(evidence)}"
     )
 
@@ -279,7 +176,7 @@ def _layers_figure(evidence: Evidence, name: str, panels: Sequence[Panel], label
     caption = (
         f"{formula}. Each layer by itself. Lines: means over seeds; bands: their 95 % t intervals (none for one seed)."
     )
-    return _figure(name, draw, (3.6 * across + 0.4, 2.8 * len(rows) + 0.6), f"{said}.", caption)
+    return draw_figure(name, draw, (3.6 * across + 0.4, 2.8 * len(rows) + 0.6), f"{said}.", caption)
 
 
 def _draw_regimes(axes: Any, evidence: Evidence, key: Key) -> None:
@@ -293,11 +190,11 @@ def _draw_regimes(axes: Any, evidence: Evidence, key: Key) -> None:
             if not values:
                 continue
             x, colour = m + (k - (len(regimes) - 1) / 2) * step, _colour(regime)
-            mean, low, high = _over(values)
+            mean = _over(values)
             axes.scatter([x] * len(values), [one.value for one in values], s=16, color=colour, linewidths=0, zorder=3)
-            axes.plot([x - step / 3, x + step / 3], [mean, mean], color=colour, linewidth=2.2)
-            if low is not None:
-                axes.plot([x, x], [low, high], color=colour, linewidth=4.5, alpha=0.35, solid_capstyle="butt")
+            axes.plot([x - step / 3, x + step / 3], [mean.value] * 2, color=colour, linewidth=2.2)
+            if mean.interval is not None:
+                axes.plot([x, x], mean.interval, color=colour, linewidth=4.5, alpha=0.35, solid_capstyle="butt")
     axes.set_xlim(-0.5, len(models) - 0.5)
     axes.set_xticks(range(len(models)), [model.replace(" (", "\n(") for model in models], fontsize=8.5)
 
@@ -350,9 +247,9 @@ def _draw_layers(axes: Any, evidence: Evidence, model: str, key: Key) -> None:
             continue
         ends = [over_seeds(values) for values in found.values()]
         colour = _colour(regime)
-        axes.plot(list(found), [mean for mean, _, _ in ends], color=colour, marker="o", ms=3.5)
-        if all(low is not None for _, low, _ in ends):
-            bounds = [[end[side] for end in ends] for side in (1, 2)]
+        axes.plot(list(found), [mean.value for mean in ends], color=colour, marker="o", ms=3.5)
+        if all(mean.interval is not None for mean in ends):
+            bounds = [mean.low for mean in ends], [mean.high for mean in ends]
             axes.fill_between(list(found), *bounds, color=colour, alpha=0.15, linewidth=0)
     axes.set_xticks(_layers_of(evidence.of(model), key))
 
@@ -365,15 +262,13 @@ def _legend(figure: Any, evidence: Evidence) -> None:
     figure.legend(handles=handles, loc="outside upper left", ncols=ncols)
 
 
-def _values(seeds: Iterable[SeedEvidence], regime: str, key: Key) -> list[Measured]:
+def _values(seeds: Iterable[SeedEvidence], regime: str, key: Key) -> list[Score]:
     return [one for seed in seeds if (one := seed.value(regime, key)) is not None]
 
 
-def _over(values: Sequence[Measured]) -> tuple[float, float | None, float | None]:
+def _over(values: Sequence[Score]) -> Score:
     """Mean and interval over seeds; of one seed its own."""
-    if len(values) == 1:
-        return values[0].value, values[0].low, values[0].high
-    return over_seeds(values)
+    return values[0] if len(values) == 1 else over_seeds(values)
 
 
 def _layers_of(seeds: Iterable[SeedEvidence], key: Key) -> list[int]:
@@ -397,7 +292,7 @@ def _regimes_said(evidence: Evidence, key: Key) -> str:
     parts = []
     for model in evidence.models:
         found = [(regime, _values(evidence.of(model), regime, key)) for regime in evidence.regimes]
-        means = ", ".join(f"{_regime_said(r)} {_over(values)[0]:.3f}" for r, values in found if values)
+        means = ", ".join(f"{_regime_said(r)} {_over(values).value:.3f}" for r, values in found if values)
         parts += [f"{model} {means}"] if means else []
     return "; ".join(parts)
 
@@ -406,7 +301,7 @@ def _last_layer_said(evidence: Evidence, model: str, key: Key) -> str:
     seeds = evidence.of(model)
     last = key._replace(layer=_layers_of(seeds, key)[-1])
     found = [(regime, _values(seeds, regime, last)) for regime in evidence.regimes]
-    return ", ".join(f"{_regime_said(r)} {over_seeds(values)[0]:.3f}" for r, values in found if values)
+    return ", ".join(f"{_regime_said(r)} {over_seeds(values).value:.3f}" for r, values in found if values)
 
 
 def _dots(evidence: Evidence) -> str:
@@ -422,10 +317,95 @@ def _named_map(figure: Figure, model: str) -> Figure:
     return Figure(figure.name, figure.png, figure.svg, f"{model}: {figure.alt}", caption)
 
 
-def _figure(name: str, draw: Callable[[Any], None], size_in: tuple[float, float], alt: str, caption: str) -> Figure:
-    with house_style():
-        figure = new_figure(*size_in)
-        draw(figure)
-        png = render(figure, "png")
-        figure.set_layout_engine("none")  # the places that were found stay; finding them again takes as long as drawing
-        return Figure(name, png, render(figure, "svg"), alt, caption)
+# --- Words in the plane ---
+
+
+def word_map_figure(words: WordMap, name: str = "word-map") -> Figure:
+    """Two panels, before and after; a colour and a mark per category, its name at the middle of its words.
+
+    Categories beyond the eighth repeat colours with other marks. Words are named too where they are few.
+    """
+    kinds = sorted(set(words.categories))
+    sides = (("before", words.before, words.separation[0]), ("after", words.after, words.separation[1]))
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(1, 2)
+        for axes, (stage, places, apart), share in zip(panels, sides, words.explained, strict=True):
+            _draw_words(axes, words, kinds, places)
+            axes.set_title(f"{stage}: {_accuracy_said(apart)}")
+            shown = f"; the plane holds {100 * share:.0f} % of the variance" if np.isfinite(share) else ""
+            axes.set_xlabel(f"{_axes_name(words)}{shown}", color=FAINT, fontsize=9)
+
+    return draw_figure(name, draw, (10.4, 5.2), _word_map_alt(words, kinds, sides), _word_map_caption(words))
+
+
+def _draw_words(axes: Any, words: WordMap, kinds: list[str], places: FloatArray) -> None:
+    from matplotlib.patheffects import withStroke
+
+    mine_of = np.asarray(words.categories)
+    halo = withStroke(linewidth=3, foreground="white")
+    bold: Any = {"weight": "bold", "ha": "center", "va": "center", "path_effects": [halo], "zorder": 4}
+    middles = np.stack([np.median(places[mine_of == kind], axis=0) for kind in kinds])
+    named_at = apart_from_each_other(middles, NAME_SIZE * np.ptp(places, axis=0))
+    for k, kind in enumerate(kinds):
+        colour = CATEGORY_COLOURS[k % len(CATEGORY_COLOURS)]
+        mark = CATEGORY_MARKS[(k + k // len(CATEGORY_COLOURS)) % len(CATEGORY_MARKS)]
+        mine = places[mine_of == kind]
+        axes.scatter(*mine.T, s=30, color=colour, marker=mark, linewidths=0.4, edgecolors="white", alpha=0.85)
+        axes.text(*named_at[k], kind, color=colour, **bold)
+    if len(words.words) <= MAX_NAMED_WORDS:
+        for word, place in zip(words.words, places, strict=True):
+            axes.annotate(word, place, (4, 3), textcoords="offset points", fontsize=7, color=FAINT)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.set_aspect("equal", adjustable="datalim")
+
+
+def apart_from_each_other(places: FloatArray, size: FloatArray, n_steps: int = 200) -> FloatArray:
+    """Places of names of one size (width, height), moved up and down until none lies on another, if that can be.
+
+    Parameters
+    ----------
+    places : array of shape (n, 2)
+        Middles of the names.
+    """
+    moved = np.array(places, dtype=np.float64)
+    for _ in range(n_steps):
+        gaps = moved[:, None] - moved
+        on_each_other = (np.abs(gaps) < size).all(axis=2) & ~np.eye(len(moved), dtype=bool)
+        if not on_each_other.any():
+            break
+        above = np.where(gaps[:, :, 1] == 0, np.tri(len(moved)) - 0.5, gaps[:, :, 1])
+        push = np.sign(above) * (1.01 * size[1] - np.abs(gaps[:, :, 1])) / 2
+        moved[:, 1] += np.where(on_each_other, push, 0).sum(axis=1) / on_each_other.sum(axis=1).clip(1)
+    return moved
+
+
+def _accuracy_said(apart: Separation) -> str:
+    return f"{100 * apart.accuracy:.0f} % of words nearest to their own category"
+
+
+def _axes_name(words: WordMap) -> str:
+    return (
+        "first two principal components" if words.method == "pca" else "t-SNE (distances between groups mean nothing)"
+    )
+
+
+def _word_map_alt(words: WordMap, kinds: list[str], sides: tuple[tuple[str, Any, Separation], ...]) -> str:
+    said = "; ".join(
+        f"{stage} {_accuracy_said(apart)} (chance {100 * apart.chance:.0f} %), silhouette {apart.silhouette:.3f}"
+        for stage, _, apart in sides
+    )
+    return f"Map of {len(words.words)} words of {len(kinds)} categories ({', '.join(kinds)}): {said}."
+
+
+def _word_map_caption(words: WordMap) -> str:
+    p_before, p_after = (apart.p for apart in words.separation)
+    return (
+        f"Each mark is a word: the mean over its spoken tokens; {_axes_name(words)}, each stage by its own, the second"
+        " turned or mirrored onto the first. In the titles, in all dimensions: share of words whose nearest category"
+        " centroid, made without the word itself, is that of their category; chance"
+        f" {100 * words.separation[1].chance:.0f} % by permuting categories over words (p before {p_before:.3f}, after"
+        f" {p_after:.3f})."
+    )

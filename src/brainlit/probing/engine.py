@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from brainlit.encoding.bootstrap import BLOCK_TRS
+from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights
 from brainlit.probing.budget import Thinning
 from brainlit.probing.inputs import ProbeData, borrowed_state, fingerprint, layer_features, n_rows, probe_data
 from brainlit.probing.layer_fits import Fits
 from brainlit.probing.process_group import Meeting
 from brainlit.results.record import ProbeRecord, save_record
-from brainlit.results.scores import ScoreRow, ScoreTable, block_weights, curve_rows, probe_rows, regions_with_all
+from brainlit.results.scores import ScoreRow, ScoreTable, curve_rows, probe_rows, regions_with_all
 
 if TYPE_CHECKING:
     from brainlit.encoding.config import ProbeConfig

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from brainlit.encoding.statistics import Score, mean_score
 from brainlit.probing.engine import Features, ProbeEngine
 from brainlit.probing.process_group import Meeting
-from brainlit.results.scores import ScoreRow, curve_rows, mean_score, regions_with_all
+from brainlit.results.scores import ScoreRow, curve_rows, regions_with_all
 
 
-@dataclass(frozen=True)
-class LayerScore:
-    """Alignment of one layer in one region, mean over subjects, with its 95 % interval where it has one."""
+class LayerScore(NamedTuple):
+    """Alignment of one layer in one region, mean over subjects."""
 
     layer: int
     region: str
-    r: float
-    low: float | None
-    high: float | None
+    score: Score
     n_voxels: int
 
 
@@ -45,9 +42,14 @@ def score_layers(
     scores = []
     for layer in own:
         rows = _rows_by_subject(engine, features, layer, datamodule, subjects)
-        scores += [vars(score) for score in _mean_rows(layer, rows)]
+        scores += [(*row[:2], row.score.value, row.score.interval, row.n_voxels) for row in _mean_rows(layer, rows)]
     found = meeting.collect("scores", scores)
-    return sorted((LayerScore(**score) for part in found for score in part), key=lambda score: score.layer)
+    rows_of_all = [
+        LayerScore(layer, region, Score(value, bounds=tuple(bounds) if bounds else None), n_voxels)
+        for part in found
+        for layer, region, value, bounds, n_voxels in part
+    ]
+    return sorted(rows_of_all, key=lambda row: row.layer)
 
 
 def _rows_by_subject(
@@ -72,6 +74,5 @@ def _mean_rows(layer: int, rows: Mapping[str, Sequence[ScoreRow]]) -> list[Layer
     for region in dict.fromkeys(row.region for own in rows.values() for row in own):
         found = [row for own in rows.values() for row in own if row.region == region]
         mean = mean_score([row.score for row in found])
-        low, high = mean.interval or (None, None)
-        scores.append(LayerScore(layer, region, mean.value, low, high, sum(row.n_voxels for row in found)))
+        scores.append(LayerScore(layer, region, mean, sum(row.n_voxels for row in found)))
     return scores

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from brainlit.files import atomic_path
 
 STAGE_COLOURS = {"before": "#A3A9B3", "after": "#C8385A"}
 BAND_COLOURS = {
@@ -29,6 +33,20 @@ REGIME_COLOURS = {
 OTHER_COLOURS = ("#2F6DB5", "#77688F", "#33879A", "#C8385A", "#8E8870")
 BAND_LABELS = {"backbone": "speech model", "low_level": "low-level", "semantic": "semantic"}
 INK, FAINT, RULE = "#1F2733", "#667080", "#D9DDE3"
+PAGE_COLOURS = {
+    "ink": INK,
+    "faint": FAINT,
+    "rule": "#E3E6EB",
+    "paper": "#FFFFFF",
+    "ground": "#F5F6F8",
+    "night": "#2C3A52",
+    "pale": "#B9C2D0",
+    "paler": "#D4DAE4",
+    "warning": "#F4C95D",
+    "on-warning": "#3B2F05",
+    "focus": "#FBF1F3",
+}
+"""Colours of pages, by the name that the style sheet gives them."""
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -78,6 +96,19 @@ class Figure:
     alt: str
     caption: str
 
+    @property
+    def address(self) -> str:
+        """The picture as a data address, for pages that need nothing from outside."""
+        kind, data = ("svg+xml", self.svg) if self.svg is not None else ("png", self.png)
+        return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+    def save(self, folder: Path) -> None:
+        """Write <name>.png, and <name>.svg where there is one."""
+        for suffix, data in ((".png", self.png), (".svg", self.svg)):
+            if data is not None:
+                with atomic_path(folder / f"{self.name}{suffix}") as temporary:
+                    temporary.write_bytes(data)
+
 
 @contextmanager
 def house_style() -> Iterator[None]:
@@ -111,6 +142,16 @@ def render(figure: Any, format: str, dpi: int = 160) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=format, dpi=dpi, metadata={"Date": None} if format == "svg" else None)
     return buffer.getvalue()
+
+
+def draw_figure(name: str, draw: Callable[[Any], None], size_in: tuple[float, float], alt: str, caption: str) -> Figure:
+    """Draw onto a new figure in the house style, as PNG and SVG."""
+    with house_style():
+        figure = new_figure(*size_in)
+        draw(figure)
+        png = render(figure, "png")
+        figure.set_layout_engine("none")  # the places that were found stay; finding them again takes as long as drawing
+        return Figure(name, png, render(figure, "svg"), alt, caption)
 
 
 def part_label(part: str) -> str:
