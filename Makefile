@@ -105,7 +105,7 @@ lint: $(READY) ## ruff, mypy, import contracts, spelling
 test: lint ## lint and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-fast: $(READY) ## what to run at every change: ruff, and all tests but the slow ones (90 seconds on 2 cores)
+test-fast: $(READY) ## what to run at every change: ruff, and all tests but the slow ones
 	$(BIN)/ruff check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow"
 

@@ -145,6 +145,7 @@ print(faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is Linux's")
 def test_large_blocks_are_reused_instead_of_faulted_in_again() -> None:
     understood, faults = subprocess.run(
