@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from brainlit.datamodules import StoryDataModule
-from brainlit.encoding.probe import ProbeConfig, run_probe
-from brainlit.encoding.result import load_part, save_part
+from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.probe import run_probe
+from brainlit.encoding.result import ProbeResult
 from brainlit.probing import budget as probe_budget
 from brainlit.probing.budget import Thinning
 from brainlit.probing.engine import Moment, ProbeEngine
@@ -139,8 +140,8 @@ def test_parts_travel_between_processes_unchanged(tmp_path: Path) -> None:
     groups = np.repeat([0, 1, 2, 3], 20)
     config = ProbeConfig(n_folds=2, delays_trs=(1,), low_level_impact=False)
     result = run_probe(bands, rng.standard_normal((80, 5)), groups, groups < 3, groups == 3, config)
-    save_part(result, tmp_path / "part-0")
-    again = load_part(tmp_path / "part-0")
+    result.save(tmp_path / "part-0", all_predictions=True)
+    again = ProbeResult.load(tmp_path / "part-0")
     for field in fields(result):
         ours, theirs = getattr(again, field.name), getattr(result, field.name)
         if field.name == "meta":

@@ -57,7 +57,7 @@ class ChooseCheckpoint(ModelCheckpoint):
         dirpath: str | None = None,
         filename: str = "best-by-probe",
     ) -> None:
-        from brainlit.encoding.probe import ProbeConfig
+        from brainlit.encoding.config import ProbeConfig
 
         super().__init__(
             dirpath=dirpath,

@@ -57,7 +57,7 @@ class LayerCurve(pl.Callback):
         seed: int = 0,
         run_dir: str | None = None,
     ) -> None:
-        from brainlit.encoding.probe import ProbeConfig
+        from brainlit.encoding.config import ProbeConfig
 
         super().__init__()
         if every_n_epochs < 0:

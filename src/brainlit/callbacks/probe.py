@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from brainlit.callbacks import held_out
 from brainlit.datamodules import StoryDataModule
 from brainlit.encoding.bootstrap import BLOCK_TRS
-from brainlit.encoding.search import SolverName
+from brainlit.encoding.config import SolverConfig, SolverName
 from brainlit.encoding.statistics import mean_score
 from brainlit.hints import did_you_mean
 from brainlit.probing.budget import Costs, Thinning, thin
@@ -224,7 +224,7 @@ class BandedRidgeProbe(pl.Callback):
         data: StoryDataModule | None = None,
         name: str | None = None,
     ) -> None:
-        from brainlit.encoding.probe import ProbeConfig
+        from brainlit.encoding.config import ProbeConfig
 
         super().__init__()
         if every_n_epochs < 0:
@@ -241,11 +241,9 @@ class BandedRidgeProbe(pl.Callback):
             n_folds=n_folds,
             skip_trs=skip_trs,
             sub_bands=sub_bands,
-            solver=solver,
+            solver=SolverConfig(solver, device=device, memory_gb=memory_gb),
             seed=seed,
             n_gammas=mixtures,
-            memory_gb=memory_gb,
-            device=device,
         )
         bootstrap = {"block_trs": block_trs, "n_bootstraps": n_bootstraps, "seed": seed}
         self.engine = ProbeEngine(config, layers, partition_layer, bootstrap, with_window=data is not None)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray
-from brainlit.encoding.result import ProbeResult, load_probe
+from brainlit.encoding.result import ProbeResult
 from brainlit.hints import did_you_mean
 from brainlit.results.record import ProbeRecord, load_record
 
@@ -90,7 +90,7 @@ def read_pair(subject: str, file_a: Path, file_b: Path, region: str | None) -> P
     ValueError
         If there is no such region.
     """
-    records, results = zip(*((load_record(file), load_probe(file)) for file in (file_a, file_b)), strict=True)
+    records, results = zip(*((load_record(file), ProbeResult.load(file)) for file in (file_a, file_b)), strict=True)
     _require_same_rows(subject, records, results)
     _require_same_voxels(subject, records, results)
     used, groups = results[0].used, _numbered(results[0])

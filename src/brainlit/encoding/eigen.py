@@ -25,8 +25,9 @@ import numpy as np
 import torch
 
 from brainlit.encoding.arrays import Array, FloatArray, IntArray
+from brainlit.encoding.config import SolverConfig, check_alphas
 from brainlit.encoding.himalaya_solvers import exact_products
-from brainlit.encoding.search import DEFAULT_MEMORY_GB, Fold, Precision, best_alphas, check_alphas
+from brainlit.encoding.search import Fold, best_alphas
 from brainlit.encoding.target_batches import TargetBatches, Targets
 
 # --- filters
@@ -225,18 +226,14 @@ class EigenSearch(ABC):
         Y: Array,
         folds: Sequence[Fold],
         alphas: Sequence[float],
-        *,
-        precision: Precision = "float32",
-        device: str = "cpu",
-        n_targets_batch: int | None = None,
-        memory_gb: float = DEFAULT_MEMORY_GB,
+        solver: SolverConfig,
     ) -> None:
         self.alphas = check_alphas(alphas)
-        self._dtype = getattr(torch, precision)
-        self._Y = as_tensor(Y, self._dtype, device)
+        self._dtype = getattr(torch, solver.precision)
+        self._Y = as_tensor(Y, self._dtype, solver.device)
         self._n_rows, self._n_targets = self._Y.shape
-        self._folds = [_FoldRows.of(fold, self._n_rows, device) for fold in folds]
-        self._batches = TargetBatches(n_targets_batch, memory_gb, device)
+        self._folds = [_FoldRows.of(fold, self._n_rows, solver.device) for fold in folds]
+        self._batches = TargetBatches(solver.n_targets_batch, solver.memory_gb, solver.device)
         self._kept: OrderedDict[bytes, Spectrum] = OrderedDict()
         self._room = 0.0
 

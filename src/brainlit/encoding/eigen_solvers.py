@@ -20,9 +20,10 @@ import numpy as np
 import torch
 
 from brainlit.encoding.arrays import Array, FloatArray, IntArray
+from brainlit.encoding.config import SolverConfig
 from brainlit.encoding.eigen import EigenSearch, Rows, Spectrum, as_tensor
 from brainlit.encoding.himalaya_solvers import exact_products
-from brainlit.encoding.search import DEFAULT_MEMORY_GB, Fold, Precision
+from brainlit.encoding.search import Fold
 from brainlit.encoding.target_batches import TargetBatches, Targets
 
 PRODUCTS_SHARE = 0.85
@@ -48,13 +49,7 @@ class PrimalSearch(EigenSearch):
         Zero-mean responses; not copied if it has the precision and is on the device.
     folds : sequence of Fold
     alphas : increasing positive numbers
-    precision : 'float32' or 'float64'
-    device : str
-        Any torch device.
-    n_targets_batch : int, optional
-        Targets that are scored at once; as many as memory allows by default.
-    memory_gb : float
-        What the search may hold besides the responses.
+    solver : SolverConfig
     """
 
     name = "primal"
@@ -66,26 +61,14 @@ class PrimalSearch(EigenSearch):
         Y: Array,
         folds: Sequence[Fold],
         alphas: Sequence[float],
-        *,
-        precision: Precision = "float32",
-        device: str = "cpu",
-        n_targets_batch: int | None = None,
-        memory_gb: float = DEFAULT_MEMORY_GB,
+        solver: SolverConfig,
     ) -> None:
-        super().__init__(
-            Y,
-            folds,
-            alphas,
-            precision=precision,
-            device=device,
-            n_targets_batch=n_targets_batch,
-            memory_gb=memory_gb,
-        )
+        super().__init__(Y, folds, alphas, solver)
         edges = np.cumsum([0, *(X.shape[1] for X in Xs)])
         self._bands = [slice(int(a), int(b)) for a, b in pairwise(edges)]
-        self._F = torch.empty((self._n_rows, int(edges[-1])), dtype=self._dtype, device=device)
+        self._F = torch.empty((self._n_rows, int(edges[-1])), dtype=self._dtype, device=solver.device)
         for own, X in zip(self._bands, Xs, strict=True):
-            self._F[:, own] = as_tensor(X, self._dtype, device)
+            self._F[:, own] = as_tensor(X, self._dtype, solver.device)
         self._gram = self._F.T @ self._F
         untrained = [fold.untrained for fold in self._folds]
         self._grams = [self._gram - self._F[rows].T @ self._F[rows] for rows in untrained]
@@ -221,7 +204,7 @@ def sum_of(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
 # Memory: a matrix of n_rows x n_rows per band, and some to work in.
 
 
-WORK_MATRICES_kernel = 7
+KERNEL_WORK_MATRICES = 7
 """Kernels' worth of memory that a decomposition works in, the mixed kernel and its result included."""
 
 
@@ -240,24 +223,12 @@ class KernelSearch(EigenSearch):
         Y: Array,
         folds: Sequence[Fold],
         alphas: Sequence[float],
-        *,
-        precision: Precision = "float32",
-        device: str = "cpu",
-        n_targets_batch: int | None = None,
-        memory_gb: float = DEFAULT_MEMORY_GB,
+        solver: SolverConfig,
     ) -> None:
-        super().__init__(
-            Y,
-            folds,
-            alphas,
-            precision=precision,
-            device=device,
-            n_targets_batch=n_targets_batch,
-            memory_gb=memory_gb,
-        )
-        self._Xs = [as_tensor(X, self._dtype, device) for X in Xs]
+        super().__init__(Y, folds, alphas, solver)
+        self._Xs = [as_tensor(X, self._dtype, solver.device) for X in Xs]
         self._kernels = [X @ X.T for X in self._Xs]
-        matrices = (len(Xs) + WORK_MATRICES_kernel) * self._n_rows**2
+        matrices = (len(Xs) + KERNEL_WORK_MATRICES) * self._n_rows**2
         self._hold(matrices, self._n_rows, "rows")
         self._keep_room_for_decompositions()
 

@@ -19,7 +19,8 @@ from brainlit.encoding.arrays import (
     standardise,
 )
 from brainlit.encoding.banded import open_search
-from brainlit.encoding.search import SolverName, check_alphas, choose, make_folds, refit_weights, search_pool
+from brainlit.encoding.config import ProbeConfig, check_alphas
+from brainlit.encoding.search import choose, make_folds, refit_weights, search_pool
 
 BANDS: tuple[str, ...] = ("backbone", "low_level", "semantic")
 """Bands of the probe, in the order that all names and arrays keep."""
@@ -167,11 +168,7 @@ def residual_features(
     groups: npt.ArrayLike,
     fit: BoolArray,
     lags_trs: Sequence[int],
-    *,
-    alphas: Sequence[float],
-    n_folds: int,
-    purge_trs: int,
-    solver: SolverName = "auto",
+    config: ProbeConfig,
 ) -> Float32Array:
     """Backbone features minus what a ridge on low-level features at the given lags predicts of them.
 
@@ -185,6 +182,8 @@ def residual_features(
     fit : bool array of shape (n_trs,)
     lags_trs : sequence of int
         (0,) for the published form; positive lags look back, negative ones ahead.
+    config : ProbeConfig
+        Its alphas, folds, purge and solver are used.
 
     Returns
     -------
@@ -199,10 +198,10 @@ def residual_features(
     if row_norm == 0:
         return targets
     predictors = (lagged / np.sqrt(row_norm)).astype(np.float32)
-    folds = make_folds(labels[fit], n_folds, purge_trs, position_in_group(labels)[fit])
-    search = open_search([predictors[fit]], targets[fit], folds, alphas, solver=solver)
+    folds = make_folds(labels[fit], config.n_folds, config.purge, position_in_group(labels)[fit])
+    search = open_search([predictors[fit]], targets[fit], folds, config.alphas, config.solver)
     table = search_pool(search, np.ones((1, 1)))
-    weights = refit_weights(search, table, choose(table), check_alphas(alphas))[0]
+    weights = refit_weights(search, table, choose(table), check_alphas(config.alphas))[0]
     return _zero_if_explained(targets - predictors @ weights, targets, fit)
 
 

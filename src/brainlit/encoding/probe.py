@@ -26,6 +26,7 @@ from brainlit.encoding.partition import (
     partition_variance,
     residual_features,
 )
+from brainlit.encoding.probe_fit import NestedFit, ProbeCache, ProbeFit, WarmStart, array_hash, wanted_gammas
 from brainlit.encoding.probe_rows import (
     ProbeRows,
     ProbeTargets,
@@ -34,8 +35,7 @@ from brainlit.encoding.probe_rows import (
     prepare_targets,
     short_groups,
 )
-from brainlit.encoding.problem import NestedFit, ProbeCache, Problem, WarmStart, fingerprint, wanted_gammas
-from brainlit.encoding.result import ProbeResult, alpha_edges, edge_warnings, join_results, load_probe, save_probe
+from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.search import gamma_pool, inside_set
 
 # --- sub_bands
@@ -103,7 +103,7 @@ def sub_band_pool(names: tuple[str, ...], n_gammas: Mapping[int, int], seed: int
     return np.concatenate(pool)
 
 
-def score_sub_bands(problem: Problem, parts: Mapping[str, Array]) -> SubBandScores:
+def score_sub_bands(ridges: ProbeFit, parts: Mapping[str, Array]) -> SubBandScores:
     """Fit the joint model of all parts and one without each sub-band.
 
     Parameters
@@ -112,11 +112,11 @@ def score_sub_bands(problem: Problem, parts: Mapping[str, Array]) -> SubBandScor
         From `gather_bands`; at least two.
     """
     names = tuple(parts)
-    pool = sub_band_pool(names, problem.settings.n_gammas, problem.settings.seed)
+    pool = sub_band_pool(names, ridges.settings.n_gammas, ridges.settings.seed)
     sub_bands = [name for name in names if "/" in name]
     inside = {name: inside_set(pool, [k for k, other in enumerate(names) if other != name]) for name in sub_bands}
-    fitted = problem.fit_models(parts, pool, {**inside, JOINT: np.ones(len(pool), dtype=bool)})
-    r2 = {model: problem.r2(predicted) for model, predicted in fitted.predictions.items()}
+    fitted = ridges.fit_models(parts, pool, {**inside, JOINT: np.ones(len(pool), dtype=bool)})
+    r2 = {model: ridges.r2(predicted) for model, predicted in fitted.predictions.items()}
     return SubBandScores(fitted.split, {name: r2[JOINT] - r2[name] for name in sub_bands})
 
 
@@ -136,41 +136,32 @@ def has_sub_bands(parts: Mapping[str, Array]) -> bool:
 NO_SUB_BANDS = SubBandScores({}, {})
 
 
-def predict_residuals(problem: Problem, arrays: Mapping[str, Array]) -> dict[str, Float32Array]:
+def predict_residuals(ridges: ProbeFit, arrays: Mapping[str, Array]) -> dict[str, Float32Array]:
     """What the backbone predicts once low-level features are regressed out of it; empty without both bands."""
-    settings, rows = problem.settings, problem.rows
+    settings, rows = ridges.settings, ridges.rows
     if not settings.low_level_impact or not {"backbone", "low_level"} <= set(arrays):
         return {}
     k = settings.impact_lags_trs
     predicted = {}
     for way, lags_trs in (("residual_lag0", (0,)), ("residual_lags", tuple(range(-k, k + 1)))):
-        residual = residual_features(
-            arrays["backbone"],
-            arrays["low_level"],
-            rows.groups,
-            rows.fit,
-            lags_trs,
-            alphas=settings.alphas,
-            n_folds=settings.n_folds,
-            purge_trs=settings.purge,
-            solver=settings.solver,
-        )
-        predicted[way] = problem.predict_alone(residual, rescale=False)
+        backbone, low_level = arrays["backbone"], arrays["low_level"]
+        residual = residual_features(backbone, low_level, rows.groups, rows.fit, lags_trs, settings)
+        predicted[way] = ridges.predict_alone(residual, rescale=False)
     return predicted
 
 
 def assemble(
-    problem: Problem,
+    ridges: ProbeFit,
     nested: NestedFit,
     residuals: Mapping[str, Float32Array],
     finer: SubBandScores = NO_SUB_BANDS,
     **meta: Any,
 ) -> ProbeResult:
     """Score every model and put all arrays on the full set of voxels of all subjects."""
-    spread = problem.targets.spread
-    r = {model: problem.correlate(predicted) for model, predicted in nested.predictions.items()}
-    r2 = {model: problem.r2(predicted) for model, predicted in nested.predictions.items()}
-    rest = {way: problem.correlate(predicted) for way, predicted in residuals.items()}
+    spread = ridges.targets.spread
+    r = {model: ridges.correlate(predicted) for model, predicted in nested.predictions.items()}
+    r2 = {model: ridges.r2(predicted) for model, predicted in nested.predictions.items()}
+    rest = {way: ridges.correlate(predicted) for way, predicted in residuals.items()}
     if rest:
         rest["banded_ridge"] = banded_rest(r["backbone+low_level"], r["low_level"])
     joint = model_name(nested.n_columns)
@@ -193,54 +184,19 @@ def assemble(
         rest_predictions=residuals,
         gamma_ranking={model: spread(best, fill=-1) for model, best in nested.rankings.items()},
         alpha_index={model: spread(index, fill=-1) for model, index in chosen.items()},
-        observed=spread(problem.targets.score),
-        score_groups=problem.rows.score_groups,
+        observed=spread(ridges.targets.score),
+        score_groups=ridges.rows.score_groups,
         ceiling=None,
         alpha_at_edge={},
-        n_dropped=int((~problem.targets.good).sum()),
-        used=problem.targets.good,
-        meta=_describe(problem, nested, joint) | meta,
-    )
-
-
-def own_part(whole: ProbeResult, voxels: slice, ceiling: npt.ArrayLike | None) -> ProbeResult:
-    """One subject's voxels out of the result of all, with how often they chose the grid's ends."""
-    used, alphas = whole.used[voxels], whole.meta["alphas"]
-
-    def cut(table: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: values[..., voxels] for key, values in table.items()}
-
-    alpha_index = cut(whole.alpha_index)
-    at_edge, low, high = alpha_edges(alpha_index, len(alphas))
-    warnings = [*whole.meta["warnings"], *edge_warnings(low, high, alphas)]
-    return replace(
-        whole,
-        r=whole.r[voxels],
-        r2=whole.r2[voxels],
-        r_by_model=cut(whole.r_by_model),
-        r2_by_model=cut(whole.r2_by_model),
-        split=cut(whole.split),
-        partition=cut(whole.partition),
-        impact=cut(whole.impact),
-        r_rest=cut(whole.r_rest),
-        predictions=cut(whole.predictions),
-        rest_predictions=cut(whole.rest_predictions),
-        gamma_ranking=cut(whole.gamma_ranking),
-        alpha_index=alpha_index,
-        sub_split=cut(whole.sub_split),
-        sub_unique=cut(whole.sub_unique),
-        observed=whole.observed[:, voxels],
-        ceiling=_checked_ceiling(ceiling, used.size),
-        alpha_at_edge=at_edge,
-        n_dropped=int((~used).sum()),
-        used=used,
-        meta={**whole.meta, "alpha_at_low_edge": low, "alpha_at_high_edge": high, "warnings": warnings},
+        n_dropped=int((~ridges.targets.good).sum()),
+        used=ridges.targets.good,
+        meta=_describe(ridges, nested, joint) | meta,
     )
 
 
 def rows_key(rows: ProbeRows) -> str:
     """Hash of which rows are fitted and which scored."""
-    return fingerprint(rows.groups, rows.fit, rows.score)
+    return array_hash(rows.groups, rows.fit, rows.score)
 
 
 def _checked_ceiling(ceiling: npt.ArrayLike | None, n_voxels: int) -> FloatArray | None:
@@ -252,9 +208,9 @@ def _checked_ceiling(ceiling: npt.ArrayLike | None, n_voxels: int) -> FloatArray
     return values
 
 
-def _describe(problem: Problem, nested: NestedFit, joint: str) -> dict[str, Any]:
+def _describe(ridges: ProbeFit, nested: NestedFit, joint: str) -> dict[str, Any]:
     """Everything that is needed to say how the numbers came about, as plain values."""
-    settings, rows = problem.settings, problem.rows
+    settings, rows = ridges.settings, ridges.rows
     n_fit_groups = int(np.unique(rows.fit_groups).size)
     return {
         "joint": joint,
@@ -266,7 +222,7 @@ def _describe(problem: Problem, nested: NestedFit, joint: str) -> dict[str, Any]
         "gammas": nested.gammas.tolist(),
         "n_columns": dict(nested.n_columns),
         "keep_variance": settings.keep_variance if nested.solver == "primal" else 1.0,
-        "precision": settings.precision,
+        "precision": settings.solver.precision,
         "n_folds": settings.n_folds,
         "folds": "whole groups" if n_fit_groups >= settings.n_folds else f"blocks with {settings.purge} TRs purged",
         "purge_trs": settings.purge,
@@ -280,19 +236,6 @@ def _describe(problem: Problem, nested: NestedFit, joint: str) -> dict[str, Any]
         "warnings": [],
     }
 
-
-__all__ = [
-    "ProbeCache",
-    "ProbeConfig",
-    "ProbeResult",
-    "WarmStart",
-    "join_results",
-    "load_probe",
-    "run_probe",
-    "run_probes",
-    "save_probe",
-    "score_single_band",
-]
 
 CONSTANT_BAND = "band '{}' is constant on the fitted rows, so it explains nothing; check it or leave it out."
 
@@ -378,14 +321,18 @@ def run_probes(
     edges = np.cumsum([0, *n_voxels.values()])
     voxels = {name: slice(int(a), int(b)) for name, (a, b) in zip(Ys, pairwise(edges), strict=True)}
     _check_usable(targets, voxels)
-    problem = Problem(rows, targets, settings, cache)
-    wanted = wanted_gammas(warm or {}, n_voxels, problem.pool(len(arrays)), rows_key(rows))
-    nested = problem.fit_nested(arrays, None if wanted is None else wanted[:, targets.good])
-    finer = score_sub_bands(problem, parts) if settings.sub_bands and has_sub_bands(parts) else NO_SUB_BANDS
-    residuals = predict_residuals(problem, arrays)
+    ridges = ProbeFit(rows, targets, settings, cache)
+    wanted = wanted_gammas(warm or {}, n_voxels, ridges.pool(len(arrays)), rows_key(rows))
+    nested = ridges.fit_nested(arrays, None if wanted is None else wanted[:, targets.good])
+    finer = score_sub_bands(ridges, parts) if settings.sub_bands and has_sub_bands(parts) else NO_SUB_BANDS
+    residuals = predict_residuals(ridges, arrays)
     warnings = [*short_groups(rows, settings.delays_trs), *(CONSTANT_BAND.format(band) for band in nested.constant)]
-    whole = assemble(problem, nested, residuals, finer, warm_start=wanted is not None, warnings=warnings)
-    return {name: own_part(whole, part, (ceilings or {}).get(name)) for name, part in voxels.items()}
+    whole = assemble(ridges, nested, residuals, finer, warm_start=wanted is not None, warnings=warnings)
+    results = {name: whole.select(part) for name, part in voxels.items()}
+    return {
+        name: replace(result, ceiling=_checked_ceiling((ceilings or {}).get(name), result.used.size))
+        for name, result in results.items()
+    }
 
 
 def score_single_band(
@@ -403,8 +350,8 @@ def score_single_band(
     settings = config or ProbeConfig()
     rows = prepare_rows(groups, fit, score, settings.skip_trs, len(Y))
     targets = prepare_targets(np.asarray(Y), rows)
-    problem = Problem(rows, targets, settings)
-    return np.asarray(targets.spread(problem.correlate(problem.predict_alone(_checked("X", X, len(Y))))))
+    ridges = ProbeFit(rows, targets, settings)
+    return np.asarray(targets.spread(ridges.correlate(ridges.predict_alone(_checked("X", X, len(Y))))))
 
 
 def _check_usable(targets: ProbeTargets, voxels: Mapping[str, slice]) -> None:

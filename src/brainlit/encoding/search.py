@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from types import MappingProxyType
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray, IntArray, group_slices
+from brainlit.encoding.config import DEFAULT_N_GAMMAS
 from brainlit.splits import LeakError
 
 # --- gammas
@@ -28,7 +28,6 @@ from brainlit.splits import LeakError
 # smaller one: the cross-validated score can only rise from a model to a larger one that holds it.
 
 
-DEFAULT_N_GAMMAS: Mapping[int, int] = MappingProxyType({1: 1, 2: 4, 3: 8})
 N_CANDIDATES = 512
 
 
@@ -160,11 +159,6 @@ def _fold(labels: npt.NDArray[np.int64], times: npt.NDArray[np.int64], start: in
     return Fold(train=train, held_out=held_out)
 
 
-SolverName = Literal["auto", "primal", "kernel", "himalaya", "himalaya_group"]
-Precision = Literal["float32", "float64"]
-SOLVERS: tuple[str, ...] = get_args(SolverName)
-DEFAULT_MEMORY_GB = 4.0
-"""What a search may hold besides the responses."""
 TIE_SLOPE = 1e-10
 """Added per unit of log(alpha), so that of equal scores the larger alpha wins (himalaya's number)."""
 
@@ -245,14 +239,6 @@ def refit_weights(search: RidgeSearch, table: SearchTable, choice: Choice, alpha
         for target_weights, part in zip(whole, parts, strict=True):
             target_weights[:, targets] = part
     return whole
-
-
-def check_alphas(alphas: Sequence[float]) -> FloatArray:
-    """The grid as an array; ValueError unless positive and increasing."""
-    grid = np.asarray(alphas, dtype=np.float64)
-    if grid.ndim != 1 or grid.size == 0 or not (grid > 0).all() or not (np.diff(grid) > 0).all():
-        raise ValueError(f"alphas are {grid.tolist()}; need positive numbers in increasing order.")
-    return grid
 
 
 def check_shapes(Xs: Sequence[Array], Y: Array) -> None:

@@ -21,7 +21,9 @@ from brainlit.results.record import ProbeRecord, save_record
 from brainlit.results.scores import ScoreRow, ScoreTable, curve_rows, probe_rows, regions_with_all
 
 if TYPE_CHECKING:
-    from brainlit.encoding.probe import ProbeCache, ProbeConfig, ProbeResult
+    from brainlit.encoding.config import ProbeConfig
+    from brainlit.encoding.probe_fit import ProbeCache
+    from brainlit.encoding.result import ProbeResult
     from brainlit.splits import Span
 
 
@@ -94,7 +96,7 @@ class ProbeEngine:
         with_window: bool = False,
         score_role: str = "score",
     ) -> None:
-        from brainlit.encoding.problem import ProbeCache
+        from brainlit.encoding.probe_fit import ProbeCache
 
         self.config, self.layers, self.partition_layer = config, layers, partition_layer
         self.bootstrap, self.with_window, self.score_role = dict(bootstrap), with_window, score_role

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.problem import narrow_start
-from brainlit.encoding.result import load_part, save_part, share_of, spread_result, usable_voxels
+from brainlit.encoding.probe_fit import narrow_start
+from brainlit.encoding.result import ProbeResult, usable_voxels
 from brainlit.probing.budget import Thinning, sample_voxels
 from brainlit.probing.inputs import ProbeData
 from brainlit.probing.process_group import Meeting
 
 if TYPE_CHECKING:
-    from brainlit.encoding.probe import ProbeCache, ProbeConfig, ProbeResult
-    from brainlit.encoding.problem import WarmStart
+    from brainlit.encoding.config import ProbeConfig
+    from brainlit.encoding.probe_fit import ProbeCache, WarmStart
+    from brainlit.encoding.result import ProbeResult
 
 
 Features = Mapping[int, npt.NDArray[np.float32]]
@@ -83,7 +84,7 @@ class Fits:
         config = self.config if thinning is None else replace(self.config, n_gammas=dict(thinning.n_gammas))
         columns = self._columns(data, regions, thinning, meeting.n_ranks > 1)
         own = {
-            name: None if some is None else share_of(some, meeting.rank, meeting.n_ranks)
+            name: None if some is None else np.array_split(some, meeting.n_ranks)[meeting.rank]
             for name, some in columns.items()
         }
         layers = [chosen, *(layer for layer in features if layer != chosen)]
@@ -93,17 +94,16 @@ class Fits:
             if meeting.n_ranks == 1:
                 yield layer, _placed(found, data, columns, thinning)
             for name, result in found.items() if meeting.n_ranks > 1 else ():
-                save_part(result, meeting.path(_part(layer, name), meeting.rank))
+                result.save(meeting.path(_part(layer, name), meeting.rank), all_predictions=True)
         if meeting.n_ranks > 1:
             yield from self._joined(layers, data, columns, thinning, meeting)
 
     def read_start(self, subject: str, path: Path) -> None:
         """Take the start of a subject from the file of an earlier probe, if it says what its voxels chose."""
-        from brainlit.encoding.problem import WarmStart
-        from brainlit.encoding.result import load_probe
+        from brainlit.encoding.probe_fit import WarmStart
         from brainlit.results.record import load_record
 
-        result, thinned = load_probe(path), load_record(path).facts.get("thinned")
+        result, thinned = ProbeResult.load(path), load_record(path).facts.get("thinned")
         n_gammas = self.config.n_gammas if thinned is None else Thinning.from_json(thinned).n_gammas
         if result.gamma_ranking:
             self.starts[subject] = Start(WarmStart.from_result(result), None, dict(n_gammas))
@@ -147,7 +147,6 @@ class Fits:
         thinning: Thinning | None,
         meeting: Meeting,
     ) -> Iterator[tuple[int, Results]]:
-        from brainlit.encoding.result import join_results
 
         mark = f"fitted-{'-'.join(data)}"
         meeting.put(mark)
@@ -159,7 +158,7 @@ class Fits:
             for name in data:
                 paths = [meeting.path(_part(layer, name), rank) for rank in range(meeting.n_ranks)]
                 parts = [path for path in paths if path.exists()]
-                joined[name] = join_results([load_part(path) for path in parts])
+                joined[name] = ProbeResult.join([ProbeResult.load(path) for path in parts])
                 for path in parts:
                     path.unlink()
             yield layer, _placed(joined, data, columns, thinning)
@@ -185,7 +184,7 @@ class Fits:
         return {name: start for name, start in found.items() if start is not None}
 
     def _remember(self, results: Results, columns: Mapping[str, IntArray | None], config: ProbeConfig) -> None:
-        from brainlit.encoding.problem import WarmStart
+        from brainlit.encoding.probe_fit import WarmStart
 
         for name, result in results.items():
             self.starts[name] = Start(WarmStart.from_result(result), columns[name], dict(config.n_gammas))
@@ -203,7 +202,7 @@ def _placed(
         own, n_voxels, n_left_out = columns[name], data[name].responses.shape[1], 0
         if own is not None and thinning is not None and thinning.voxel_share < 1.0:
             n_left_out = int(usable_voxels(data[name].responses, data[name].fit).sum()) - len(own)
-        placed[name] = result if own is None else spread_result(result, own, n_voxels, n_left_out)
+        placed[name] = result if own is None else result.place(own, n_voxels, n_left_out)
     return placed
 
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray, IntArray
 from brainlit.encoding.banded import open_search
 from brainlit.encoding.bands import prepare_band, rotate_band
-from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.config import ProbeConfig, SolverName
 from brainlit.encoding.partition import model_name, split_r2, subsets
 from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets
 from brainlit.encoding.result import Int16Array, ProbeResult
@@ -25,7 +25,6 @@ from brainlit.encoding.search import (
     Fold,
     RidgeSearch,
     SearchTable,
-    SolverName,
     choose,
     gamma_pool,
     inside_set,
@@ -196,7 +195,7 @@ class ProbeCache:
         return len(self._entries)
 
 
-def fingerprint(*parts: npt.NDArray[Any] | str) -> str:
+def array_hash(*parts: npt.NDArray[Any] | str) -> str:
     """Hash of arrays (values, shape, dtype) and texts, in order."""
     digest = blake2b(digest_size=16)
     for part in parts:
@@ -254,7 +253,7 @@ class NestedFit:
     solver: str
 
 
-class Problem:
+class ProbeFit:
     """Fits features to the responses of one probe, as its settings say."""
 
     def __init__(
@@ -344,8 +343,8 @@ class Problem:
 
     def solver_for(self, n_features: int) -> SolverName:
         """'primal' where 'auto' finds fewer delayed features than rows to train on, for its bands are rotated."""
-        if self.settings.solver != "auto":
-            return self.settings.solver
+        if self.settings.solver.name != "auto":
+            return self.settings.solver.name
         n_train = min(fold.train.size for fold in self.folds)
         return "primal" if n_features * len(self.settings.delays_trs) < n_train else "auto"
 
@@ -357,11 +356,7 @@ class Problem:
             self.targets.fit,
             self.folds,
             settings.alphas,
-            solver=prepared.solver,
-            precision=settings.precision,
-            device=settings.device,
-            n_targets_batch=settings.n_targets_batch,
-            memory_gb=settings.memory_gb,
+            replace(settings.solver, name=prepared.solver),
         )
 
     def search(
@@ -391,7 +386,7 @@ class Problem:
         if key in self.cache:
             scores, index = self._remember(key, make, _pair_bytes)
             return scores[targets], index[targets]
-        return self._remember((*key, fingerprint(targets)), make, _pair_bytes)
+        return self._remember((*key, array_hash(targets)), make, _pair_bytes)
 
     def _predict(
         self, search: RidgeSearch, table: SearchTable, choices: Mapping[str, Choice], prepared: Prepared
@@ -423,7 +418,7 @@ class Problem:
         """Voxels in batches whose weights and predictions fit into the memory budget."""
         n_bands, n_columns = len(prepared.columns), sum(X.shape[1] for X in prepared.columns)
         bytes_per_voxel = 20 * n_columns + 8 * len(self.targets.score) * (2 * n_bands + 4)
-        n_at_once = max(1, int(self.settings.memory_gb * 2**30 / bytes_per_voxel))
+        n_at_once = max(1, int(self.settings.solver.memory_gb * 2**30 / bytes_per_voxel))
         for start in range(0, voxels.size, n_at_once):
             yield voxels[start : start + n_at_once]
 
@@ -433,7 +428,7 @@ class Problem:
             band = prepare_band(X, rows.groups, rows.fit, rows.used, settings.delays_trs, rescale=rescale)
             if solver != "primal":
                 return band
-            return rotate_band(band, rows.fit_of_used, settings.keep_variance, settings.device)
+            return rotate_band(band, rows.fit_of_used, settings.keep_variance, settings.solver.device)
 
         return self._remember(("band", key), make, lambda band: band.nbytes) if key else make()
 
@@ -445,14 +440,14 @@ class Problem:
         if self.cache is None:
             return ""
         settings = self.settings
-        text = f"{solver} {settings.delays_trs} {settings.keep_variance} {settings.device}"
-        return fingerprint(X, self.rows.groups, self.rows.fit, self.rows.score, text)
+        text = f"{solver} {settings.delays_trs} {settings.keep_variance} {settings.solver.device}"
+        return array_hash(X, self.rows.groups, self.rows.fit, self.rows.score, text)
 
     @cached_property
     def _target_key(self) -> str:
         """Hash of the responses, the folds and the grid."""
         folds = [part for fold in self.folds for part in (fold.train, fold.held_out)]
-        return fingerprint(self.targets.fit, self.alphas, *folds, self.settings.precision)
+        return array_hash(self.targets.fit, self.alphas, *folds, self.settings.solver.precision)
 
 
 def _nothing(n_rows: int, n_voxels: int) -> Float32Array:
