@@ -14,6 +14,7 @@ from brainlit.results import report as report_module
 from brainlit.results.report import write_report
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.style import Figure
+from brainlit.results.summary import find_score
 from tests.results.fake_run import fake_run
 
 
@@ -157,3 +158,17 @@ def test_what_the_data_set_says_of_itself_is_repeated(small_run: RunDirectory, u
 def test_only_run_directories_are_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="not a run directory"):
         write_report(tmp_path)
+
+
+def test_a_number_without_a_section_of_its_own_gets_one_by_its_label(
+    small_run: RunDirectory, undrawn: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "r of sound alone" not in Page(write_report(small_run).read_text()).text
+    monkeypatch.setitem(report_module.LABELS, "r_low_level", "r of sound alone")
+    page = Page(write_report(small_run).read_text())
+    summary = json.loads((small_run.path / "summary.json").read_text())
+    row = find_score(summary, "semantic", "r_low_level")
+    assert row is not None
+    assert "r of sound alone" in page.text
+    assert f"{row['after']['value']:.3f} [{row['after']['low']:.3f}, {row['after']['high']:.3f}]" in page.text
+    assert "low-level features alone" in page.text

@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from brainlit.encoding.arrays import FloatArray, IntArray
 from brainlit.results.style import FAINT, Figure, house_style, new_figure, render
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 N_VERTICES = 10_242
 MAX_DISTANCE_MM = 4.0

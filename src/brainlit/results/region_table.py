@@ -5,24 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from brainlit.results.style import BAND_COLOURS, BAND_LABELS, part_label
+from brainlit.results.scores import LABELS
 from brainlit.results.summary import find_score, regions_of
 from brainlit.results.tables import markdown_table
 
 REGIONS_ACROSS = 5
-MEASURES = {
-    "r_backbone": "r",
-    "ceiling": "ceiling",
-    "r_over_ceiling": "r / ceiling",
-    "r2_backbone": "R2",
-    "r2_joint": "R2 of all bands",
-    **{f"split_{band}": f"split: {label}" for band, label in BAND_LABELS.items()},
-    **{f"partition_{part}": f"part: {part_label(part)}" for part in BAND_COLOURS},
-    "low_level_share": "low-level share",
-    "impact_residual_lag0": "impact % (residual, lag 0)",
-    "impact_residual_lags": "impact % (residual, lags)",
-    "impact_banded_ridge": "impact % (banded ridge)",
-}
 
 
 def region_table(summary: Mapping[str, Any]) -> str:
@@ -36,7 +23,7 @@ def region_table(summary: Mapping[str, Any]) -> str:
     regions = regions_of(summary)
     shown = {
         metric: label
-        for metric, label in MEASURES.items()
+        for metric, label in LABELS.items()
         if any(find_score(summary, region, metric) for region in regions)
     }
     lines: list[str] = []

@@ -18,12 +18,15 @@ from brainlit.results.figures import read_metrics, summary_figures
 from brainlit.results.pages import render_page
 from brainlit.results.record import ProbeRecord, find_records
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json, write_text_atomic
+from brainlit.results.scores import LABELS
 from brainlit.results.style import Figure
 from brainlit.results.summary import build_summary, find_score, not_tuned_on, regions_of, write_summary
 
 REPORT_FILE = "report.html"
 MAX_BRAINS = 3
 TILES = {"r_backbone": "alignment r", "r_over_ceiling": "r / ceiling", "low_level_share": "low-level share"}
+PLACED = ("r_backbone", "r_over_ceiling", "ceiling", "r2_", "split_", "partition_", "low_level_share", "impact_")
+"""Beginnings of the numbers that have a section of their own, or stand in the printed table only."""
 _log = logging.getLogger(__name__)
 
 
@@ -102,6 +105,7 @@ def render_report(
         run_facts=_run_facts(summary),
         by_subject=_by_subject(summary),
         partition_rows=_partition_rows(summary),
+        others={name: label for name, label in LABELS.items() if not name.startswith(PLACED)},
         brains=list(dict.fromkeys(name for name in (*figures, *sentences) if name.startswith("brain-"))),
         provenance=json.dumps(provenance, indent=2) if provenance else "",
         provenance_facts=_provenance_facts(provenance),

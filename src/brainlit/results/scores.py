@@ -1,5 +1,8 @@
 """The numbers of one probe of one subject, by region, layer and metric, and the formulas behind them.
 
+A new number per voxel takes a field of `ProbeResult`, the line of `encoding.probe` that fills it, and here an entry in
+VOXEL_MEANS, FORMULAS and LABELS: then it stands in every table, the printed one and the page.
+
 Their replicates come from `encoding.bootstrap`: a region's score is the mean over its voxels, and blocks of some twenty
 TRs are drawn within each story. Two probes of the same stories share the draws, so differences are paired.
 """
@@ -17,6 +20,7 @@ from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray, group_slic
 from brainlit.encoding.bootstrap import Blocks, region_replicates
 from brainlit.encoding.partition import banded_rest
 from brainlit.encoding.statistics import LEVEL, Score, small_sample_factor
+from brainlit.results.style import BAND_COLOURS, BAND_LABELS, part_label
 
 if TYPE_CHECKING:
     from brainlit.encoding.result import ProbeResult
@@ -63,6 +67,23 @@ FORMULAS = {
     "partition": "unique and shared R2 from the seven nested models, mean over voxels; the parts add up to R2 of the"
     " joint model and may be negative on held-out data",
 }
+
+LABELS = {
+    "r_backbone": "r",
+    "ceiling": "ceiling",
+    "r_over_ceiling": "r / ceiling",
+    "r2_backbone": "R2",
+    "r2_joint": "R2 of all bands",
+    **{f"split_{band}": f"split: {label}" for band, label in BAND_LABELS.items()},
+    **{f"partition_{part}": f"part: {part_label(part)}" for part in BAND_COLOURS},
+    "low_level_share": "low-level share",
+    "impact_residual_lag0": "impact % (residual, lag 0)",
+    "impact_residual_lags": "impact % (residual, lags)",
+    "impact_banded_ridge": "impact % (banded ridge)",
+}
+"""What tables to print and pages show of a layer, and what they call it; in the order of the printed table."""
+VOXEL_MEANS = ("split", "sub_split", "sub_unique")
+"""Tables of a ProbeResult whose columns become numbers by the mean over a region's voxels, without an interval."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +158,7 @@ def probe_rows(
         scores = {f"r_{_short(model, r)}": score for model, score in r.items()}
         scores |= {f"r2_{_short(model, r2)}": score for model, score in r2.items()}
         scores |= {f"partition_{part}": score for part, score in partition_scores(r2).items()}
-        scores |= _split_scores(result, mask)
+        scores |= _voxel_means(result, mask)
         scores |= _low_level(r, r2, {way: by_region[region] for way, by_region in rests.items()}, stretch)
         rows += [ScoreRow(region, layer, name, int(mask.sum()), score) for name, score in scores.items()]
     rows += _ceiling_rows(result, regions, layer, blocks) + normalised_rows(result, regions, layer, blocks, min_ceiling)
@@ -311,10 +332,11 @@ def _region_scores(
     }
 
 
-def _split_scores(result: ProbeResult, mask: BoolArray) -> dict[str, Score]:
+def _voxel_means(result: ProbeResult, mask: BoolArray) -> dict[str, Score]:
     """Product measures, and what sub-bands alone add; only of models of several bands."""
-    tables = {"split": result.split if len(result.split) > 1 else {}}
-    tables |= {"sub_split": result.sub_split, "sub_unique": result.sub_unique}
+    tables: dict[str, Mapping[str, npt.NDArray[Any]]] = {name: getattr(result, name) for name in VOXEL_MEANS}
+    if len(result.split) == 1:
+        del tables["split"]
     return {
         f"{table}_{band.replace('/', '.')}": Score(_mean(values, mask))
         for table, by_band in tables.items()
