@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from brainlit.downstream.evaluate import Comparison, compare
-from brainlit.downstream.preference import Effect, PreferenceChange, preference, preference_change
-from brainlit.downstream.recognise import RecognitionResult, Unit, compare_recognition
-from brainlit.downstream.result import FOLDER, UNTUNED, TaskResult, WordStates, find_results, find_words
-from brainlit.downstream.run_models import UNTRAINED, find_recognition, folders_of
-from brainlit.downstream.scores import Estimate
+from brainlit.downstream.evaluate import compare
+from brainlit.downstream.preference import CONTRASTS, PreferenceChange, preference, preference_change
+from brainlit.downstream.recognise import RecognitionResult, Unit, compare_recognition, find_recognition
+from brainlit.downstream.result import FOLDER, UNTRAINED, UNTUNED, TaskResult, find_results, model_folders
+from brainlit.downstream.scores import drawn_units, format_score, score_row
+from brainlit.downstream.tasks import WORDS
+from brainlit.downstream.words import WordStates, find_words
+from brainlit.encoding.statistics import Score
 from brainlit.files import atomic_path
 
 SCORES_FILE = "scores.csv"
-WORDS = "words"
 METRICS = {
     "accuracy": "share of clips that are right",
     "macro_f1": "mean over labels of F1 = 2 hits / (clips that have the label + clips that are said to)",
@@ -31,20 +31,20 @@ the same clips without the model; their intervals, and those of all layers, are 
 PAIRED = "Paired: both models answer for the same draws. p: McNemar's exact test, which takes clips as independent."
 
 
-def report(root: Path, asked: Collection[str]) -> str:
-    """Tables of the tasks that were asked, as Markdown, with every warning once.
+def report(root: Path, names: Collection[str]) -> str:
+    """Tables of these tasks, as Markdown, with every warning once.
 
     Parameters
     ----------
     root : Path
         The run's folder, or that of a model without a run.
-    asked : collection of str
+    names : collection of str
         Tasks, 'words' among them or not.
     """
-    folders = folders_of(root)
-    probed = _by_task({model: find_results(folder) for model, folder in folders.items()}, asked)
-    read = _by_task({model: find_recognition(folder) for model, folder in folders.items()}, asked)
-    heard = {model: find_words(folder) for model, folder in folders.items()} if WORDS in asked else {}
+    folders = model_folders(root)
+    probed = _by_task({model: find_results(folder) for model, folder in folders.items()}, names)
+    read = _by_task({model: find_recognition(folder) for model, folder in folders.items()}, names)
+    heard = {model: find_words(folder) for model, folder in folders.items()} if WORDS in names else {}
     parts = [f"## {root}"]
     for task, results in probed.items():
         parts.append("\n".join(_task_lines(task, results)))
@@ -61,13 +61,13 @@ def report(root: Path, asked: Collection[str]) -> str:
 def write_scores(root: Path) -> Path:
     """Every score of every model and layer of a run, and its controls, with intervals: <run>/downstream/scores.csv."""
     rows: list[dict[str, Any]] = []
-    for folder in folders_of(root).values():
+    for folder in model_folders(root).values():
         for result in find_results(folder).values():
             rows += result.rows()
         for written in find_recognition(folder).values():
             common = {"task": written.task, "model": written.model}
             rows += [
-                {**common, "metric": name, "part": part, **asdict(written.error_rate(part, unit))}
+                {**common, "metric": name, "part": part, **score_row(written.error_rate(part, unit))}
                 for unit, name in RATES.items()
                 for part in written.said
             ]
@@ -94,7 +94,7 @@ def _task_lines(task: str, results: Mapping[str, TaskResult]) -> Iterator[str]:
             beside = [_value(result.controls.get(name, {}).get(part)) for name in controls]
             for probe in result.probes:
                 score = result.score(part, probe)
-                yield _row(model, part, probe, _said(score), _drawn(score), result.chosen_layer(probe), *beside)
+                yield _row(model, part, probe, format_score(score), _drawn(score), result.chosen_layer(probe), *beside)
     base = results.get(UNTUNED)
     others = {
         model: result
@@ -112,11 +112,11 @@ def _difference_rows(model: str, base: TaskResult, result: TaskResult) -> Iterat
     for part in result.parts:
         for probe in [name for name in result.probes if name in base.probes]:
             found = compare(base, result, part, probe=probe)
-            said = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
             single = result.kind == "single"
             only = f"{model} {found.only_b:g}, {UNTUNED} {found.only_a:g}" if single else ""
             p = f"{found.mcnemar_p:.2g}" if single and found.mcnemar_p == found.mcnemar_p else ""
-            yield _row(f"{model} - {UNTUNED}", part, probe, said, _drawn(found), only, p)
+            said, drawn = format_score(found.difference, "+"), _drawn(found.difference)
+            yield _row(f"{model} - {UNTUNED}", part, probe, said, drawn, only, p)
 
 
 def _recognition_lines(task: str, results: Mapping[str, RecognitionResult]) -> Iterator[str]:
@@ -127,12 +127,12 @@ def _recognition_lines(task: str, results: Mapping[str, RecognitionResult]) -> I
     for model, result in results.items():
         for part in result.said:
             rates = [result.error_rate(part, unit) for unit in RATES]
-            yield _row(model, part, *map(_said, rates), _drawn(rates[0]), result.facts.get("best_epoch", ""))
+            yield _row(model, part, *map(format_score, rates), _drawn(rates[0]), result.facts.get("best_epoch", ""))
         if base is None or model in (UNTRAINED, UNTUNED) or result.said != base.said:
             continue
         for part in result.said:
             rates = [compare_recognition(base, result, part, unit) for unit in RATES]
-            yield _row(f"{model} - {UNTUNED}", part, *(_said(one, "+") for one in rates), _drawn(rates[0]), "")
+            yield _row(f"{model} - {UNTUNED}", part, *(format_score(one, "+") for one in rates), _drawn(rates[0]), "")
 
 
 def _warnings(probed: Mapping[str, Mapping[str, TaskResult]]) -> Iterator[str]:
@@ -168,21 +168,17 @@ def _word_lines(heard: Mapping[str, WordStates]) -> Iterator[str]:
 
 
 def _change(change: PreferenceChange) -> str:
-    named = {name: getattr(change, name) for name in ("semantic", "phonetic", "difference")}
-    ratio = f"semantic / phonetic {_effect(change.ratio)}" if change.ratio else "semantic / phonetic cannot tell"
-    return "; ".join([ratio, *(f"{name} {_effect(effect)}" for name, effect in named.items())])
-
-
-def _effect(effect: Effect) -> str:
-    return f"{effect.value:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}]"
+    ratio = format_score(change.ratio, "+") if change.ratio else "cannot tell"
+    contrasts = [f"{name} {format_score(getattr(change, name), '+')}" for name in CONTRASTS]
+    return "; ".join([f"semantic / phonetic {ratio}", *contrasts])
 
 
 # --- Cells ---
 
 
-def _by_task(found: Mapping[str, Mapping[str, Any]], asked: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Results by task and model, in the order asked."""
-    by_task = {task: {model: results[task] for model, results in found.items() if task in results} for task in asked}
+def _by_task(found: Mapping[str, Mapping[str, Any]], names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Results by task and model, in the order of the names."""
+    by_task = {task: {model: results[task] for model, results in found.items() if task in results} for task in names}
     return {task: results for task, results in by_task.items() if results}
 
 
@@ -194,14 +190,11 @@ def _row(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _said(score: Estimate, sign: str = "") -> str:
-    return f"{score.value:{sign}.3f} [{score.low:{sign}.3f}, {score.high:{sign}.3f}]"
+def _drawn(score: Score) -> str:
+    units = drawn_units(score)
+    n_clips = f" ({score.n_units['clips']} clips)" if units != "clips" else ""
+    return f"{score.n_units[units]} {units}{n_clips}"
 
 
-def _drawn(score: Estimate | Comparison) -> str:
-    n_clips = f" ({score.n_clips} clips)" if score.drawn != "clips" else ""
-    return f"{score.n_drawn} {score.drawn}{n_clips}"
-
-
-def _value(score: Estimate | None) -> str:
+def _value(score: Score | None) -> str:
     return "" if score is None else f"{score.value:.3f}"

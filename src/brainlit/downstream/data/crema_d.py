@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from brainlit.downstream import Clip, Task, make_task
-from brainlit.downstream.data.files import need_folder, need_sound, plain_text
+from brainlit.downstream.clip import Clip
+from brainlit.downstream.data.files import need_files, need_sound, plain_text, table_rows
+from brainlit.downstream.task import Task, make_task
 from brainlit.stories import SourceError
-from brainlit.stories.readers.tables import read_cells
 
 WHERE = "github.com/CheyneyComputerScience/CREMA-D (with git-lfs)"
 SOUNDS = "AudioWAV"
@@ -59,10 +59,9 @@ def load(folder: Path) -> Task:
         If a name is not 'ACTOR_SENTENCE_EMOTION_LEVEL.wav', a file is a pointer of git-lfs, or the table of people
         lacks a column.
     """
-    home = need_folder(folder / SOUNDS, "the recordings of CREMA-D", WHERE)
     examples: dict[str, list[tuple[Clip, str]]] = {"train": [], "choose": [], "test": []}
     broken = []
-    for path in sorted(home.glob("*.wav")):
+    for path in need_files(folder / SOUNDS, "*.wav", "the recordings of CREMA-D", WHERE):
         if path.stem in DAMAGED:
             broken.append(f"{path.stem} ({DAMAGED[path.stem]})")
             continue
@@ -70,15 +69,13 @@ def load(folder: Path) -> Task:
         need_sound(path, "a recording", WHERE)
         clip = Clip(path.stem, path, speaker=actor, text=plain_text(SENTENCES[sentence]))
         examples[_part_of(actor)].append((clip, EMOTIONS[emotion]))
-    if not any(examples.values()):
-        raise FileNotFoundError(f"{home} holds no *.wav: the recordings of CREMA-D; get it from {WHERE}.")
     facts = dict(_FACTS)
     if broken:
         facts["left_out"] = f"{len(broken)} broken recordings: {', '.join(broken)}"
     if (folder / PEOPLE).is_file():
         facts["speakers"] = _who(folder / PEOPLE, examples)
     return make_task(
-        "crema_d", "single", examples, metric="macro_f1", facts=facts, speaker_disjoint=True, same_sound="drop"
+        "crema_d/emotion", "single", examples, metric="macro_f1", facts=facts, speaker_disjoint=True, same_sound="drop"
     )
 
 
@@ -99,12 +96,8 @@ def _part_of(actor: str) -> str:
 
 def _who(path: Path, examples: Mapping[str, list[tuple[Clip, str]]]) -> str:
     """Women and men in each part."""
-    (_, header), *rows = read_cells(path, ",", SourceError) or [(1, [])]
-    if not {"ActorID", "Sex"} <= set(header):
-        raise SourceError(
-            f"{path}, line 1: there are no columns 'ActorID' and 'Sex'. Get it from {WHERE}, or remove it."
-        )
-    sex_of = {row[header.index("ActorID")]: row[header.index("Sex")].lower() for _, row in rows}
+    rows = table_rows(path, ("ActorID", "Sex"), "who the actors are", WHERE)
+    sex_of = {actor: sex.lower() for _, (actor, sex) in rows}
     parts = []
     for part, pairs in examples.items():
         actors = {clip.speaker for clip, _ in pairs}

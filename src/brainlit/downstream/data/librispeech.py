@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from brainlit.downstream import Clip, RecognitionTask, make_recognition_task
-from brainlit.downstream.data.files import inside, need_file, need_folder, plain_text
+from brainlit.downstream.clip import Clip
+from brainlit.downstream.data.files import inside, need_file, need_folder, numbered_lines, plain_text
+from brainlit.downstream.task import RecognitionTask, make_recognition_task
 from brainlit.hints import did_you_mean
 from brainlit.stories import SourceError
-from brainlit.stories.readers.tables import read_lines
 
 WHERE = "openslr.org/12"
 SETS = (
@@ -58,7 +58,7 @@ def load_recognition(
             f"{len(lost)} of {len(wanted)} utterances are not in {chosen['train']}, the first is {lost[0]!r}; they are"
             " named 'SPEAKER-CHAPTER-NNNN'."
         )
-    return make_recognition_task("librispeech", clips, facts)
+    return make_recognition_task("librispeech/recognition", clips, facts)
 
 
 def _check_sets(chosen: Mapping[str, str]) -> None:
@@ -86,11 +86,8 @@ def _read_set(root: Path, name: str, wanted: set[str] | None) -> Iterator[Clip]:
 
 def _read_words(path: Path) -> Iterator[tuple[str, str]]:
     """A line per utterance: its name, a space, its words in capitals."""
-    need_file(path, "the words of a chapter", WHERE)
-    for number, line in enumerate(read_lines(path, SourceError), start=1):
-        if not line.strip():
-            continue
-        utterance, _, text = line.strip().partition(" ")
+    for number, line in numbered_lines(path, "the words of a chapter", WHERE):
+        utterance, _, text = line.partition(" ")
         if not utterance.startswith(path.name.removesuffix(".trans.txt") + "-") or not plain_text(text):
             raise SourceError(
                 f"{path}, line {number}: {line!r} is not an utterance of this chapter and its words. Get it again from"

@@ -12,10 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from brainlit.downstream import Clip, Task, make_task
-from brainlit.downstream.data.files import heard_before, inside, need_file, need_folder, plain_text, require_option
+from brainlit.downstream.clip import Clip
+from brainlit.downstream.data.files import (
+    heard_before,
+    inside,
+    need_folder,
+    numbered_lines,
+    plain_text,
+    require_option,
+)
+from brainlit.downstream.task import Task, make_task
 from brainlit.stories import SourceError
-from brainlit.stories.readers.tables import read_lines
 
 WHERE = "github.com/pswietojanski/slurp"
 WHERE_SOUND = "zenodo.org/record/4274930"
@@ -64,21 +71,23 @@ def load(folder: Path, recordings: Recordings = "best", with_synthetic: bool = F
     tables = inside(need_folder(folder, "SLURP", WHERE), FILES["train"], "dataset/slurp", "slurp")
     wanted = [(part, name, "slurp_real") for part, name in FILES.items()]
     wanted += [("train", SYNTHETIC, "slurp_synth")] * with_synthetic
-    asked: dict[str, list[_Request]] = {part: [] for part in FILES}
+    requests: dict[str, list[_Request]] = {part: [] for part in FILES}
     for part, name, sounds in wanted:
-        path = need_file(tables / name, f"the requests of the part {part!r}", WHERE)
-        asked[part] += _requests(path, _sounds(folder, sounds))
+        lines = numbered_lines(tables / name, f"the requests of the part {part!r}", WHERE)
+        requests[part] += _requests(tables / name, lines, _sounds(folder, sounds))
     speakers = _speakers(tables / PEOPLE)
     examples = {
         part: [
             (Clip(f"{one.number}/{sound.stem}", sound, speaker=speakers.get(sound.name, ""), text=one.text), one.intent)
-            for one in requests
+            for one in of_part
             for sound in (one.sounds[:1] if recordings == "best" else one.sounds)
         ]
-        for part, requests in asked.items()
+        for part, of_part in requests.items()
     }
-    facts = {**_FACTS, **_report(asked, recordings)}
-    return make_task("slurp", "single", examples, metric="accuracy", facts=facts, drop_unknown=True, same_sound="drop")
+    facts = {**_FACTS, **_report(requests, recordings)}
+    return make_task(
+        "slurp/intent", "single", examples, metric="accuracy", facts=facts, drop_unknown=True, same_sound="drop"
+    )
 
 
 def _sounds(folder: Path, name: str) -> Path:
@@ -86,16 +95,15 @@ def _sounds(folder: Path, name: str) -> Path:
     return need_folder(home, "the recordings of SLURP", WHERE_SOUND)
 
 
-def _requests(path: Path, sounds: Path) -> Iterator[_Request]:
-    for number, line in enumerate(read_lines(path, SourceError), start=1):
-        if line.strip():
-            try:
-                yield _request(json.loads(line), sounds)
-            except (ValueError, KeyError, TypeError) as error:
-                raise SourceError(
-                    f"{path}, line {number}: {_problem(error)}. A line is one JSON object with slurp_id, sentence,"
-                    f" scenario, action and recordings; get the file again from {WHERE}."
-                ) from error
+def _requests(path: Path, lines: Iterator[tuple[int, str]], sounds: Path) -> Iterator[_Request]:
+    for number, line in lines:
+        try:
+            yield _request(json.loads(line), sounds)
+        except (ValueError, KeyError, TypeError) as error:
+            raise SourceError(
+                f"{path}, line {number}: {_problem(error)}. A line is one JSON object with slurp_id, sentence,"
+                f" scenario, action and recordings; get the file again from {WHERE}."
+            ) from error
 
 
 def _problem(error: Exception) -> str:
@@ -132,9 +140,9 @@ def _speakers(path: Path) -> dict[str, str]:
         ) from error
 
 
-def _report(asked: dict[str, list[_Request]], recordings: Recordings) -> dict[str, str]:
+def _report(requests: dict[str, list[_Request]], recordings: Recordings) -> dict[str, str]:
     """What was left out, and which sentences of the later parts are in train."""
-    everything = [one for requests in asked.values() for one in requests]
+    everything = [one for of_part in requests.values() for one in of_part]
     missing = [path for one in everything for path in one.missing]
     n_there = sum(len(one.sounds) for one in everything)
     if len(missing) > MOST_MISSING * (len(missing) + n_there):
@@ -145,7 +153,7 @@ def _report(asked: dict[str, list[_Request]], recordings: Recordings) -> dict[st
     n_heard = sum(min(len(one.sounds), 1) for one in everything)
     left_out = [f"{len(missing)} recordings that are listed but not there"] * bool(missing)
     left_out += [f"{n_there - n_heard} further recordings of the same sentences"] * (recordings == "best")
-    texts = {part: [one.text for one in requests] for part, requests in asked.items()}
+    texts = {part: [one.text for one in of_part] for part, of_part in requests.items()}
     n_odd = sum(one.odd for one in everything)
     facts = {
         "labels": f"scenario_action; lines that call their intent otherwise: {n_odd}",
