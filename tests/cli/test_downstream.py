@@ -28,12 +28,13 @@ from brainlit.downstream.scores import drawn_units
 from brainlit.downstream.tasks import DEMO, TASK_NAMES, TASKS
 from brainlit.downstream.words import find_words
 from brainlit.store import StoryStore, build_store
+from tests.backbones.conftest import load, save_mini
 from tests.layouts.speech import RATE_HZ, samples
 from tests.layouts.timit import write_timit
 
 PAGE = (Path(__file__).parents[2] / "docs" / "downstream.md").read_text()
 COMMANDS = re.findall(r"^brainlit (downstream .*)$", PAGE, re.MULTILINE)
-SMALL = DemoSize(1, 1, 1, 1, 1, 10, 2, 2, 2)
+SMALL = DemoSize(1, 1, 1, 1, 1, 6, 1, 1, 1)
 
 
 @pytest.fixture(scope="session")
@@ -285,3 +286,20 @@ def test_help_lists_every_task_and_imports_nothing_heavy() -> None:
     assert "\n  downstream " in HELP
     for name in TASK_NAMES:
         assert re.search(rf"^    {name} +\w", done.stdout, re.MULTILINE), name
+
+
+def test_the_examples_of_the_preference_page_run(
+    demo_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "preference.md").read_text()
+    save_mini(tmp_path)
+    given = {"store": StoryStore.open(demo_store), "pretrained": load(tmp_path), "tuned": load(tmp_path)}
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "preference.md", "exec"), given)
+    said = capsys.readouterr().out
+    assert said.count("layer ") == 3, "what may be said of every layer"
+    assert "Rsa(rho=" in said
+    assert "Separation(accuracy=" in said
+    assert given["figure"].name == "word-map"

@@ -150,7 +150,8 @@ def _warnings(probed: Mapping[str, Mapping[str, TaskResult]]) -> Iterator[str]:
 
 def _word_lines(heard: Mapping[str, WordStates]) -> Iterator[str]:
     first = next(iter(heard.values()))
-    n_pairs = first.token_pairs().pairs.counts()
+    tokens = first.token_pairs()
+    n_pairs = tokens.pairs.counts()
     counts = ", ".join(f"{n} {kind.replace('_', '-')}" for kind, n in n_pairs.items())
     yield "### words: meaning or sound"
     yield f"\n{len(first.words)} spoken words of {', '.join(first.facts['stories'])}; pairs: {counts}."
@@ -159,11 +160,13 @@ def _word_lines(heard: Mapping[str, WordStates]) -> Iterator[str]:
     yield "random pairs; the mean over words is taken off first. 95 % intervals are for other words of the same sort."
     for model, states in heard.items():
         yield f"\n{model}:\n"
-        yield from (f"- {one.words()}" for one in preference(states.layers, states.token_pairs()))
+        own = tokens if states.same_tokens(first) else states.token_pairs()
+        yield from (f"- {one.words()}" for one in preference(states.layers, own))
     base = heard.get(UNTUNED)
     for model, states in heard.items():
         if base is not None and model not in (UNTRAINED, UNTUNED) and states.same_tokens(base):
-            change = preference_change(base.layers, states.layers, base.token_pairs())[-1]
+            own = tokens if states.same_tokens(first) else base.token_pairs()
+            change = preference_change(base.layers, states.layers, own)[-1]
             yield f"\n{model} - {UNTUNED}, last layer, the same words: {_change(change)}"
 
 
