@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from brainlit.splits import Span
     from brainlit.store import StoryStore
 
-RUNS = Path("runs") / "downstream"
+_RUNS = Path("runs") / "downstream"
 """Where the results of models without a run go."""
 
-DESCRIPTION = """\
+_DESCRIPTION = """\
 Ask speech models what they know besides the brain: probes of every frozen layer on tasks with their controls, and
 whether words are alike by meaning or by sound. Of a run, the tuned model (its last checkpoint) and the one it began
 from. Answers are kept in RUN/downstream/MODEL/, and what is there is not asked again.
 """
-EXAMPLES = """\
+_EXAMPLES = """\
 examples:
   brainlit downstream runs/brain_tune/ID
   brainlit downstream runs/brain_tune/ID --task demo/word_category --task words --probes linear mlp
@@ -42,8 +42,8 @@ def options_parser() -> argparse.ArgumentParser:
         prog="brainlit downstream",
         usage="brainlit downstream RUN [RUN ...] [options]\n"
         "       brainlit downstream --model FAMILY [--weights WEIGHTS] [options]",
-        description=DESCRIPTION,
-        epilog=f"{_task_list()}\n\n{EXAMPLES}",
+        description=_DESCRIPTION,
+        epilog=f"{_task_list()}\n\n{_EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -189,7 +189,7 @@ def model_without_run(given: argparse.Namespace) -> ModelGroup:
     store, seed = given.store, given.seed
     words = None if store is None else lambda: _words_of_store(store, seed)
     models = _with_untrained([untuned_model(config)], config, given)
-    return ModelGroup(given.output or RUNS / folder_name(config), models, words)
+    return ModelGroup(given.output or _RUNS / folder_name(config), models, words)
 
 
 def models_of_run(path: Path, given: argparse.Namespace) -> ModelGroup:

@@ -23,8 +23,8 @@ from brainlit.downstream.clip import Clip, cut_clips
 from brainlit.downstream.task import CHOOSE, TEST, TRAIN, Example, Task, make_task
 from brainlit.stories import Intervals
 
-UNSEEN_WORDS_PART, UNSEEN_VOICES_PART = "test_unseen_words", "test_unseen_voices"
-UNSEEN_TEMPLATES_PART = "test_unseen_templates"
+_UNSEEN_WORDS_PART, _UNSEEN_VOICES_PART = "test_unseen_words", "test_unseen_voices"
+_UNSEEN_TEMPLATES_PART = "test_unseen_templates"
 
 _FACTS = {
     "source": "the demo's grammar, spoken by espeak-ng; texts are none of the stories', the eight voices of training"
@@ -136,7 +136,7 @@ def word_identity(speech: DemoSpeech) -> Task:
     examples: dict[str, list[Example]] = {
         part: [(word.clip, word.clip.text) for word in spoken]
         for part, spoken in speech.words.items()
-        if part != UNSEEN_WORDS_PART
+        if part != _UNSEEN_WORDS_PART
     }
     return _single("demo/word_identity", examples)
 
@@ -164,7 +164,7 @@ def speaker(speech: DemoSpeech) -> Task:
     examples: dict[str, list[Example]] = {
         part: [(sentence.clip, sentence.clip.speaker) for sentence in spoken]
         for part, spoken in speech.sentences.items()
-        if part != UNSEEN_VOICES_PART
+        if part != _UNSEEN_VOICES_PART
     }
     return _single("demo/speaker", examples)
 
@@ -184,8 +184,8 @@ def _words(seed: int, size: DemoSize) -> dict[str, list[SpokenWord]]:
         TRAIN: say_words(seed, TRAIN, old, size.train),
         CHOOSE: say_words(seed, CHOOSE, old, size.choose),
         TEST: say_words(seed, TEST, old, size.test),
-        UNSEEN_WORDS_PART: say_words(seed, UNSEEN_WORDS_PART, new, size.unseen_words),
-        UNSEEN_VOICES_PART: say_words(seed, UNSEEN_VOICES_PART, old, size.unseen_voices, UNSEEN_VOICES),
+        _UNSEEN_WORDS_PART: say_words(seed, _UNSEEN_WORDS_PART, new, size.unseen_words),
+        _UNSEEN_VOICES_PART: say_words(seed, _UNSEEN_VOICES_PART, old, size.unseen_voices, UNSEEN_VOICES),
     }
 
 
@@ -196,8 +196,8 @@ def _sentences(seed: int, size: DemoSize) -> dict[str, list[SpokenSentence]]:
         TRAIN: say_sentences(seed, TRAIN, old, size.sentences_train),
         CHOOSE: say_sentences(seed, CHOOSE, old, size.sentences_choose),
         TEST: say_sentences(seed, TEST, old, size.sentences_test),
-        UNSEEN_TEMPLATES_PART: say_sentences(seed, UNSEEN_TEMPLATES_PART, new, size.sentences_unseen),
-        UNSEEN_VOICES_PART: say_sentences(seed, UNSEEN_VOICES_PART, old, size.sentences_unseen, UNSEEN_VOICES),
+        _UNSEEN_TEMPLATES_PART: say_sentences(seed, _UNSEEN_TEMPLATES_PART, new, size.sentences_unseen),
+        _UNSEEN_VOICES_PART: say_sentences(seed, _UNSEEN_VOICES_PART, old, size.sentences_unseen, UNSEEN_VOICES),
     }
 
 

@@ -251,8 +251,8 @@ def _check_same(a: TaskResult, b: TaskResult, part: str) -> None:
 # --- Controls: guessing, reading instead of listening, features of nothing, a model that learned nothing ---
 
 
-MAJORITY, TRANSCRIPT, RANDOM = "majority", "transcript", "random_features"
-READER_STRENGTHS = (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6)
+_MAJORITY, _TRANSCRIPT, _RANDOM = "majority", "transcript", "random_features"
+_READER_STRENGTHS = (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6)
 """Counts of words are not standardised, hence weaker ones than for features."""
 
 
@@ -278,9 +278,9 @@ def task_controls(
         bag; missing where a clip has no text. 'random_features': the linear probe on noise.
     """
     how = replace(config or LayerProbeConfig(), probes=("linear",))
-    found = {MAJORITY: majority(task), RANDOM: random_features(task, n_features, how, seed=seed, device=device)}
+    found = {_MAJORITY: majority(task), _RANDOM: random_features(task, n_features, how, seed=seed, device=device)}
     if all(clip.text.strip() for part in task.parts for clip in task.clips[part]):
-        found[TRANSCRIPT] = transcript_only(task, how, device=device)
+        found[_TRANSCRIPT] = transcript_only(task, how, device=device)
     return found
 
 
@@ -295,7 +295,7 @@ def majority(task: Task) -> TaskResult:
         part: np.broadcast_to(answer, (1, 1, *task.targets[part].shape)).copy() for part in task.test_parts
     }
     nothing = np.full(1, np.nan)
-    return task_result(task, MAJORITY, (0,), {MAJORITY: ProbeOutcome(0, nothing, nothing, predictions)})
+    return task_result(task, _MAJORITY, (0,), {_MAJORITY: ProbeOutcome(0, nothing, nothing, predictions)})
 
 
 def transcript_only(
@@ -307,7 +307,7 @@ def transcript_only(
     al. 2024, arXiv 2406.08619); so it is with any task that this control solves. The result's fact 'known_words/PART'
     is the share of clips of a part with a word that train knows.
     """
-    how = replace(config or LayerProbeConfig(), probes=("linear",), strengths=READER_STRENGTHS)
+    how = replace(config or LayerProbeConfig(), probes=("linear",), strengths=_READER_STRENGTHS)
     vocabulary = {
         word: k for k, word in enumerate(sorted({word for clip in task.clips[TRAIN] for word in _words(clip)}))
     }
@@ -316,7 +316,7 @@ def transcript_only(
         task,
         {part: {0: values} for part, values in bags.items()},
         how,
-        model=TRANSCRIPT,
+        model=_TRANSCRIPT,
         standardise=False,
         device=device,
         progress=False,
@@ -339,7 +339,7 @@ def random_features(
     features: dict[str, LayerFeatures] = {
         part: {0: rng.standard_normal((len(task.clips[part]), n_features), dtype=np.float32)} for part in task.parts
     }
-    return evaluate(task, features, how, model=RANDOM, device=device, progress=False)
+    return evaluate(task, features, how, model=_RANDOM, device=device, progress=False)
 
 
 def untrained(backbone: SpeechBackbone, seed: int = 0) -> SpeechBackbone:
@@ -365,7 +365,7 @@ def with_controls(
         name: {part: control.score(part, bootstrap=bootstrap) for part in result.parts}
         for name, control in controls.items()
     }
-    reader = controls.get(TRANSCRIPT)
+    reader = controls.get(_TRANSCRIPT)
     said = [_verdict(result, reader, part, bootstrap) for part in result.parts] if reader else [_NO_TEXT]
     return replace(result, controls=scores, warnings=(*result.warnings, *said))
 

@@ -27,7 +27,7 @@ MOST_PHONE_DISTANCE = 0.4
 DEMO_MOST_PHONE_DISTANCE = 0.5
 """For the demo's 96 words, which are few and not chosen to sound alike: 7 pairs lie within 0.4, and 32 within 0.5."""
 
-FEWEST_PAIRS = 5
+_FEWEST_PAIRS = 5
 """Semantic pairs and near-homophones that there must be of each to say anything."""
 
 Voices = Literal["both", "same", "different"]
@@ -390,10 +390,10 @@ def _only(pairs: WordPairs, kept: IntArray) -> WordPairs:
 
 def _check_enough(pairs: WordPairs, voices: Voices, left_out: Mapping[str, int]) -> None:
     counts = pairs.counts()
-    few = [KINDS[kind] for kind in (SEMANTIC, NEAR_HOMOPHONE) if counts[KINDS[kind]] < FEWEST_PAIRS]
+    few = [KINDS[kind] for kind in (SEMANTIC, NEAR_HOMOPHONE) if counts[KINDS[kind]] < _FEWEST_PAIRS]
     if few or not counts["random"]:
         lost = ", ".join(f"{reason} {n}" for reason, n in left_out.items())
         raise ValueError(
-            f"pairs that can be compared with voices={voices!r}: {counts}; need {FEWEST_PAIRS} of each and a random"
+            f"pairs that can be compared with voices={voices!r}: {counts}; need {_FEWEST_PAIRS} of each and a random"
             f" one. Left out: {lost}. Give more speech, voices='different' or 'same', or a larger phone distance."
         )

@@ -30,7 +30,7 @@ _Contrasts: TypeAlias = tuple[FloatArray, FloatArray]
 
 CONTRASTS = ("semantic", "phonetic", "difference")
 _MINUENDS, _SUBTRAHENDS = (SEMANTIC, NEAR_HOMOPHONE, SEMANTIC), (RANDOM, RANDOM, NEAR_HOMOPHONE)
-DEFAULT_BOOTSTRAP = BootstrapConfig(n_boot=2000)
+_DEFAULT_BOOTSTRAP = BootstrapConfig(n_boot=2000)
 _ROWS_AT_ONCE, _REPLICATES_AT_ONCE = 4096, 100
 
 
@@ -118,7 +118,7 @@ def preference(
     ValueError
         If there are not as many vectors as tokens, or a value is not finite.
     """
-    bootstrap = bootstrap or DEFAULT_BOOTSTRAP
+    bootstrap = bootstrap or _DEFAULT_BOOTSTRAP
     cosines = {layer: pair_cosines(values, tokens, centred) for layer, values in features.items()}
     table = np.stack(list(cosines.values()), axis=1)
     estimates, replicates = _contrasts(table, tokens.pairs, bootstrap)
@@ -155,7 +155,7 @@ def preference_change(
     """
     if list(before) != list(after):
         raise ValueError(f"layers {list(before)} before and {list(after)} after; a change needs the same ones.")
-    bootstrap = bootstrap or DEFAULT_BOOTSTRAP
+    bootstrap = bootstrap or _DEFAULT_BOOTSTRAP
     first, second = (
         np.stack([pair_cosines(values, tokens, centred) for values in features.values()], axis=1)
         for features in (before, after)

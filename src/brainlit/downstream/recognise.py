@@ -124,7 +124,7 @@ def recognise(
         for part, clips in task.clips.items()
         if part not in (TRAIN, CHOOSE)
     }
-    return recognition_result(task, model, said, recogniser.letters, {**task.facts, "best_epoch": str(best_epoch)})
+    return _recognition_result(task, model, said, recogniser.letters, {**task.facts, "best_epoch": str(best_epoch)})
 
 
 class _Recogniser(nn.Module):
@@ -303,7 +303,7 @@ def find_recognition(folder: Path) -> dict[str, RecognitionResult]:
     return {result.task: result for result in map(load_recognition_result, sorted(folder.glob("*.json")))}
 
 
-def recognition_result(
+def _recognition_result(
     task: RecognitionTask,
     model: str,
     read: Mapping[str, Sequence[str]],

@@ -23,7 +23,7 @@ AnyTask: TypeAlias = Task | RecognitionTask | StoryWords
 
 PRETRAINED = "pretrained"
 """Name as a control of the model before tuning, whose folder is 'untuned'; 'untrained' has one name as both."""
-ORIGIN, SEED, EPOCHS = "made_from", "seed", "epochs"
+_ORIGIN, _SEED, _EPOCHS = "made_from", "seed", "epochs"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Evaluator:
                 replace(states, facts=facts).save(task_path(folder, WORDS))
             elif isinstance(task, RecognitionTask):
                 read = recognise(backbone, task, self.config.ctc, model=model.name, **how)
-                facts = {**read.facts, **made, EPOCHS: str(self.config.ctc.epochs)}
+                facts = {**read.facts, **made, _EPOCHS: str(self.config.ctc.epochs)}
                 replace(read, facts=facts).save(task_path(folder, task.name, recognition=True))
 
     def is_done(self, path: Path, model: Model) -> bool:
@@ -135,7 +135,7 @@ class Evaluator:
         """
         if not path.is_file():
             return False
-        found, wanted = _kept_facts(path), {**self._made_from(model), EPOCHS: str(self.config.ctc.epochs)}
+        found, wanted = _kept_facts(path), {**self._made_from(model), _EPOCHS: str(self.config.ctc.epochs)}
         differing = [f"{key} {found[key]}, not {now}" for key, now in wanted.items() if found.get(key, now) != now]
         probes = self.config.probes.probes
         differing += [f"no probe {probe}" for probe in probes if probe not in found.get("probes", probes)]
@@ -153,7 +153,7 @@ class Evaluator:
 
     def _made_from(self, model: Model) -> dict[str, str]:
         """What is kept with a result to know it by."""
-        return {ORIGIN: model.origin, SEED: str(self.config.seed)}
+        return {_ORIGIN: model.origin, _SEED: str(self.config.seed)}
 
 
 def _kept_facts(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from brainlit.downstream.task import Kind, Metric
 from brainlit.encoding.arrays import FloatArray, IntArray
 from brainlit.encoding.statistics import Score, percentiles
 
-FEWEST_SPEAKERS = 5
+_FEWEST_SPEAKERS = 5
 """With fewer, drawing speakers would give a handful of different samples; then clips are drawn."""
 _REPLICATES_AT_ONCE = 200
 
@@ -135,7 +135,7 @@ def drawn_units(score: Score) -> str:
 def clusters_of(speakers: Sequence[str]) -> tuple[IntArray, str]:
     """Number of the cluster of each clip, from 0, and what the clusters are: 'speakers' or 'clips'."""
     names, clusters = np.unique(np.asarray(speakers, dtype=np.str_), return_inverse=True)
-    if len(names) >= FEWEST_SPEAKERS and "" not in names:
+    if len(names) >= _FEWEST_SPEAKERS and "" not in names:
         return clusters.astype(np.int64), "speakers"
     return np.arange(len(speakers), dtype=np.int64), "clips"
 

@@ -17,18 +17,18 @@ from brainlit.downstream.words import WordStates, find_words
 from brainlit.encoding.statistics import Score
 from brainlit.files import atomic_path
 
-SCORES_FILE = "scores.csv"
-METRICS = {
+_SCORES_FILE = "scores.csv"
+_METRICS = {
     "accuracy": "share of clips that are right",
     "macro_f1": "mean over labels of F1 = 2 hits / (clips that have the label + clips that are said to)",
 }
-RATES: Mapping[Unit, str] = {"words": "WER", "characters": "CER"}
-HOW = """\
+_RATES: Mapping[Unit, str] = {"words": "WER", "characters": "CER"}
+_HOW = """\
 Scores are of clips that decided nothing: layer and regularisation were chosen on others. [low, high] is the 95 %
 percentile interval of 1000 bootstrap draws, with replacement, of the speakers or clips under 'drawn'; drawing
 clips says nothing about other speakers, and neither says what another training run would give. Controls are scores on
 the same clips without the model; their intervals, and those of all layers, are in scores.csv."""
-PAIRED = "Paired: both models answer for the same draws. p: McNemar's exact test, which takes clips as independent."
+_PAIRED = "Paired: both models answer for the same draws. p: McNemar's exact test, which takes clips as independent."
 
 
 def report(root: Path, names: Collection[str]) -> str:
@@ -51,7 +51,7 @@ def report(root: Path, names: Collection[str]) -> str:
     for task, written in read.items():
         parts.append("\n".join(_recognition_lines(task, written)))
     if probed:
-        parts.append(HOW)
+        parts.append(_HOW)
     if any(heard.values()):
         parts.append("\n".join(_word_lines({model: states for model, states in heard.items() if states is not None})))
     warnings = list(_warnings(probed))
@@ -68,10 +68,10 @@ def write_scores(root: Path) -> Path:
             common = {"task": written.task, "model": written.model}
             rows += [
                 {**common, "metric": name, "part": part, **score_row(written.error_rate(part, unit))}
-                for unit, name in RATES.items()
+                for unit, name in _RATES.items()
                 for part in written.said
             ]
-    path = root / FOLDER / SCORES_FILE
+    path = root / FOLDER / _SCORES_FILE
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=columns)
@@ -87,7 +87,7 @@ def _task_lines(task: str, results: Mapping[str, TaskResult]) -> Iterator[str]:
     metric = next(iter(results.values())).metric
     controls = list(dict.fromkeys(name for result in results.values() for name in result.controls))
     yield f"### {task}"
-    yield f"\n{metric}: {METRICS[metric]}\n"
+    yield f"\n{metric}: {_METRICS[metric]}\n"
     yield from _head("model", "part", "probe", f"{metric} [95 %]", "drawn", "layer", *controls)
     for model, result in results.items():
         for part in result.parts:
@@ -102,7 +102,7 @@ def _task_lines(task: str, results: Mapping[str, TaskResult]) -> Iterator[str]:
         if base is not None and model not in (UNTRAINED, UNTUNED) and result.clips == base.clips
     }
     if base is not None and others:
-        yield f"\n{PAIRED}\n"
+        yield f"\n{_PAIRED}\n"
         yield from _head("difference", "part", "probe", "[95 %]", "drawn", "only one right", "p")
         for model, result in others.items():
             yield from _difference_rows(model, base, result)
@@ -126,12 +126,12 @@ def _recognition_lines(task: str, results: Mapping[str, RecognitionResult]) -> I
     base = results.get(UNTUNED)
     for model, result in results.items():
         for part in result.said:
-            rates = [result.error_rate(part, unit) for unit in RATES]
+            rates = [result.error_rate(part, unit) for unit in _RATES]
             yield _row(model, part, *map(format_score, rates), _drawn(rates[0]), result.facts.get("best_epoch", ""))
         if base is None or model in (UNTRAINED, UNTUNED) or result.said != base.said:
             continue
         for part in result.said:
-            rates = [compare_recognition(base, result, part, unit) for unit in RATES]
+            rates = [compare_recognition(base, result, part, unit) for unit in _RATES]
             yield _row(f"{model} - {UNTUNED}", part, *(format_score(one, "+") for one in rates), _drawn(rates[0]), "")
 
 

@@ -32,7 +32,7 @@ from brainlit.splits import Span
 from brainlit.store import StoryStore
 from brainlit.stories import Intervals, Story
 
-SHORTEST_S = 0.1
+_SHORTEST_S = 0.1
 """A shorter word is hardly a word, and less than most models need."""
 _NOT_LETTERS = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 
@@ -127,8 +127,8 @@ def _places(story: Story, wanted: frozenset[str] | None, left_out: Counter[str])
             continue
         if story.words.start_s[token] < 0 or story.words.end_s[token] > end_s:
             left_out["outside the sound"] += 1
-        elif story.words.duration_s[token] < SHORTEST_S:
-            left_out[f"shorter than {SHORTEST_S:g} s"] += 1
+        elif story.words.duration_s[token] < _SHORTEST_S:
+            left_out[f"shorter than {_SHORTEST_S:g} s"] += 1
         else:
             places[word].append(token)
     return places

@@ -13,10 +13,10 @@ from brainlit.downstream.task import Task, make_task
 from brainlit.stories import SourceError
 
 WHERE = "github.com/CheyneyComputerScience/CREMA-D (with git-lfs)"
-SOUNDS = "AudioWAV"
-PEOPLE = "VideoDemographics.csv"
+_SOUNDS = "AudioWAV"
+_PEOPLE = "VideoDemographics.csv"
 EMOTIONS = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
-SENTENCES = {
+_SENTENCES = {
     "IEO": "It's eleven o'clock",
     "TIE": "That is exactly what happened",
     "IOM": "I'm on my way to the meeting",
@@ -30,7 +30,7 @@ SENTENCES = {
     "TSI": "The surface is slick",
     "WSI": "We'll stop in a couple of minutes",
 }
-DAMAGED = {
+_DAMAGED = {
     "1064_IEO_DIS_MD": "a minute in which every emotion is played",
     "1064_TIE_SAD_XX": "cut off",
     "1076_MTI_NEU_XX": "nearly empty",
@@ -61,19 +61,19 @@ def load(folder: Path) -> Task:
     """
     examples: dict[str, list[tuple[Clip, str]]] = {"train": [], "choose": [], "test": []}
     broken = []
-    for path in need_files(folder / SOUNDS, "*.wav", "the recordings of CREMA-D", WHERE):
-        if path.stem in DAMAGED:
-            broken.append(f"{path.stem} ({DAMAGED[path.stem]})")
+    for path in need_files(folder / _SOUNDS, "*.wav", "the recordings of CREMA-D", WHERE):
+        if path.stem in _DAMAGED:
+            broken.append(f"{path.stem} ({_DAMAGED[path.stem]})")
             continue
         actor, sentence, emotion = _read_name(path)
         need_sound(path, "a recording", WHERE)
-        clip = Clip(path.stem, path, speaker=actor, text=plain_text(SENTENCES[sentence]))
+        clip = Clip(path.stem, path, speaker=actor, text=plain_text(_SENTENCES[sentence]))
         examples[_part_of(actor)].append((clip, EMOTIONS[emotion]))
     facts = dict(_FACTS)
     if broken:
         facts["left_out"] = f"{len(broken)} broken recordings: {', '.join(broken)}"
-    if (folder / PEOPLE).is_file():
-        facts["speakers"] = _who(folder / PEOPLE, examples)
+    if (folder / _PEOPLE).is_file():
+        facts["speakers"] = _who(folder / _PEOPLE, examples)
     return make_task(
         "crema_d/emotion", "single", examples, metric="macro_f1", facts=facts, speaker_disjoint=True, same_sound="drop"
     )
@@ -82,9 +82,9 @@ def load(folder: Path) -> Task:
 def _read_name(path: Path) -> tuple[str, str, str]:
     """Actor, sentence and emotion; one published name has the level 'X' where it should be 'XX'."""
     match = _NAME.fullmatch(path.stem)
-    if match is None or match[2] not in SENTENCES or match[3] not in EMOTIONS:
+    if match is None or match[2] not in _SENTENCES or match[3] not in EMOTIONS:
         raise SourceError(
-            f"{path}: the name is not 'ACTOR_SENTENCE_EMOTION_LEVEL.wav' with a sentence of {', '.join(SENTENCES)} and"
+            f"{path}: the name is not 'ACTOR_SENTENCE_EMOTION_LEVEL.wav' with a sentence of {', '.join(_SENTENCES)} and"
             f" an emotion of {', '.join(EMOTIONS)}. Take the file out of the folder."
         )
     return match[1], match[2], match[3]

@@ -14,9 +14,9 @@ from brainlit.downstream.task import Task, make_task
 from brainlit.stories import SourceError
 
 WHERE = "fluent.ai (Fluent Speech Commands)"
-TABLES = {"train": "train_data.csv", "choose": "valid_data.csv", "test": "test_data.csv"}
-COLUMNS = ("path", "speakerId", "transcription", "action", "object", "location")
-UNPACKED = "fluent_speech_commands_dataset"
+_TABLES = {"train": "train_data.csv", "choose": "valid_data.csv", "test": "test_data.csv"}
+_COLUMNS = ("path", "speakerId", "transcription", "action", "object", "location")
+_UNPACKED = "fluent_speech_commands_dataset"
 
 
 def load(folder: Path) -> Task:
@@ -35,8 +35,8 @@ def load(folder: Path) -> Task:
     SourceError
         If a table lacks a column, or a cell is empty.
     """
-    root = inside(need_folder(folder, "Fluent Speech Commands", WHERE), "data", UNPACKED)
-    examples = {part: _read_table(root, root / "data" / name, part) for part, name in TABLES.items()}
+    root = inside(need_folder(folder, "Fluent Speech Commands", WHERE), "data", _UNPACKED)
+    examples = {part: _read_table(root, root / "data" / name, part) for part, name in _TABLES.items()}
     texts = {part: [clip.text for clip, _ in pairs] for part, pairs in examples.items()}
     facts = {**_FACTS, "words heard in train": heard_before(texts)}
     return make_task(
@@ -52,13 +52,13 @@ def load(folder: Path) -> Task:
 
 def _read_table(root: Path, path: Path, part: str) -> list[tuple[Clip, str]]:
     """Clips and intents of one table; its first column, which has no name, counts the rows."""
-    rows = table_rows(path, COLUMNS, f"the commands of the part {part!r}", WHERE)
+    rows = table_rows(path, _COLUMNS, f"the commands of the part {part!r}", WHERE)
     return [_example(root, path, line, cells) for line, cells in rows]
 
 
 def _example(root: Path, table: Path, line: int, cells: list[str]) -> tuple[Clip, str]:
     if not all(cells):
-        empty = COLUMNS[cells.index("")]
+        empty = _COLUMNS[cells.index("")]
         raise SourceError(f"{table}, line {line}: the column {empty!r} is empty. Get the file again from {WHERE}.")
     name, speaker, text, *intent = cells
     sound = need_file(root / name, f"the sound of line {line} of {table.name}", WHERE)

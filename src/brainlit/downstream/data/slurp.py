@@ -25,10 +25,10 @@ from brainlit.downstream.task import Task, make_task
 from brainlit.stories import SourceError
 
 WHERE = "github.com/pswietojanski/slurp"
-WHERE_SOUND = "zenodo.org/record/4274930"
-FILES = {"train": "train.jsonl", "choose": "devel.jsonl", "test": "test.jsonl"}
-SYNTHETIC = "train_synthetic.jsonl"
-PEOPLE = "metadata.json"
+_WHERE_SOUND = "zenodo.org/record/4274930"
+_FILES = {"train": "train.jsonl", "choose": "devel.jsonl", "test": "test.jsonl"}
+_SYNTHETIC = "train_synthetic.jsonl"
+_PEOPLE = "metadata.json"
 MOST_MISSING = 0.001
 """Share of the listed recordings that may be missing: the archive is known to lack one of 72,396."""
 
@@ -68,14 +68,14 @@ def load(folder: Path, recordings: Recordings = "best", with_synthetic: bool = F
         If a line of a table is damaged.
     """
     require_option("recordings", recordings, ("best", "all"))
-    tables = inside(need_folder(folder, "SLURP", WHERE), FILES["train"], "dataset/slurp", "slurp")
-    wanted = [(part, name, "slurp_real") for part, name in FILES.items()]
-    wanted += [("train", SYNTHETIC, "slurp_synth")] * with_synthetic
-    requests: dict[str, list[_Request]] = {part: [] for part in FILES}
+    tables = inside(need_folder(folder, "SLURP", WHERE), _FILES["train"], "dataset/slurp", "slurp")
+    wanted = [(part, name, "slurp_real") for part, name in _FILES.items()]
+    wanted += [("train", _SYNTHETIC, "slurp_synth")] * with_synthetic
+    requests: dict[str, list[_Request]] = {part: [] for part in _FILES}
     for part, name, sounds in wanted:
         lines = numbered_lines(tables / name, f"the requests of the part {part!r}", WHERE)
         requests[part] += _requests(tables / name, lines, _sounds(folder, sounds))
-    speakers = _speakers(tables / PEOPLE)
+    speakers = _speakers(tables / _PEOPLE)
     examples = {
         part: [
             (Clip(f"{one.number}/{sound.stem}", sound, speaker=speakers.get(sound.name, ""), text=one.text), one.intent)
@@ -92,7 +92,7 @@ def load(folder: Path, recordings: Recordings = "best", with_synthetic: bool = F
 
 def _sounds(folder: Path, name: str) -> Path:
     home = inside(folder, name, "audio") / name
-    return need_folder(home, "the recordings of SLURP", WHERE_SOUND)
+    return need_folder(home, "the recordings of SLURP", _WHERE_SOUND)
 
 
 def _requests(path: Path, lines: Iterator[tuple[int, str]], sounds: Path) -> Iterator[_Request]:
@@ -148,7 +148,7 @@ def _report(requests: dict[str, list[_Request]], recordings: Recordings) -> dict
     if len(missing) > MOST_MISSING * (len(missing) + n_there):
         raise FileNotFoundError(
             f"{missing[0]} does not exist ({len(missing)} of {len(missing) + n_there} missing): a recording of SLURP;"
-            f" get it from {WHERE_SOUND}, or check the folder."
+            f" get it from {_WHERE_SOUND}, or check the folder."
         )
     n_heard = sum(min(len(one.sounds), 1) for one in everything)
     left_out = [f"{len(missing)} recordings that are listed but not there"] * bool(missing)

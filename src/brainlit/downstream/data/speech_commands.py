@@ -16,8 +16,8 @@ _WORDS = """
     right seven sheila six stop three tree two up visual wow yes zero
 """
 WORDS = tuple(_WORDS.split())
-LISTS = {"choose": "validation_list.txt", "test": "testing_list.txt"}
-NOISE = "_background_noise_"
+_LISTS = {"choose": "validation_list.txt", "test": "testing_list.txt"}
+_NOISE = "_background_noise_"
 _SPEAKER_ENDS = "_nohash_"
 
 
@@ -46,7 +46,7 @@ def load(folder: Path, words: Sequence[str] | None = None) -> Task:
     chosen = WORDS if words is None else tuple(sorted(set(words)))
     part_of = {
         name: part
-        for part, listing in LISTS.items()
+        for part, listing in _LISTS.items()
         for _, name in numbered_lines(folder / listing, f"the recordings of which the part {part!r} is made", WHERE)
     }
     examples: dict[str, list[tuple[Clip, str]]] = {"train": [], "choose": [], "test": []}
@@ -56,8 +56,8 @@ def load(folder: Path, words: Sequence[str] | None = None) -> Task:
     missing = sorted(name for name in part_of if name.partition("/")[0] in chosen)
     if missing:
         raise FileNotFoundError(
-            f"{folder / missing[0]} does not exist ({len(missing)} missing): a recording that {LISTS['choose']} or"
-            f" {LISTS['test']} names; get it from {WHERE}, or check the folder."
+            f"{folder / missing[0]} does not exist ({len(missing)} missing): a recording that {_LISTS['choose']} or"
+            f" {_LISTS['test']} names; get it from {WHERE}, or check the folder."
         )
     facts = {**_FACTS, "left_out": _left_out(folder, chosen)}
     return make_task(
@@ -86,8 +86,8 @@ def _clips(folder: Path, word: str) -> list[Clip]:
 
 
 def _left_out(folder: Path, chosen: Sequence[str]) -> str:
-    others = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in (*chosen, NOISE))
-    noise = f"{len(list((folder / NOISE).glob('*.wav')))} recordings of noise ({NOISE})"
+    others = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in (*chosen, _NOISE))
+    noise = f"{len(list((folder / _NOISE).glob('*.wav')))} recordings of noise ({_NOISE})"
     return f"{noise}; {len(others)} other folders: {', '.join(others)}" if others else noise
 
 
