@@ -16,7 +16,7 @@ _SETS = (
     *("train-clean-100", "train-clean-360", "train-other-500"),
     *("dev-clean", "dev-other", "test-clean", "test-other"),
 )
-_PARTS = {"train": "train-clean-100", "choose": "dev-clean", "test": "test-clean"}
+PARTS = {"train": "train-clean-100", "choose": "dev-clean", "test": "test-clean"}
 
 
 def load_recognition(
@@ -44,7 +44,7 @@ def load_recognition(
     ValueError
         If a set is unknown, is two parts, or an utterance is not in the training set.
     """
-    chosen = dict(_PARTS if sets is None else sets)
+    chosen = dict(PARTS if sets is None else sets)
     _check_sets(chosen)
     root = inside(need_folder(folder, "LibriSpeech", WHERE), chosen["train"], "LibriSpeech")
     wanted = None if utterances is None else set(utterances)
@@ -65,7 +65,7 @@ def _check_sets(chosen: Mapping[str, str]) -> None:
     for part, name in chosen.items():
         if name not in _SETS:
             raise ValueError(f"part {part!r} is to be the set {name!r}. {did_you_mean(name, _SETS)}")
-    if not set(_PARTS) <= set(chosen) or len(set(chosen.values())) < len(chosen):
+    if not set(PARTS) <= set(chosen) or len(set(chosen.values())) < len(chosen):
         raise ValueError(f"sets are {dict(chosen)}; train, choose and test need a set each, and a set is one part.")
 
 
