@@ -17,7 +17,8 @@ from brainlit.callbacks.choose import check_choosing
 from brainlit.probing import budget as probe_budget
 from brainlit.probing.plan import refuse_scored_monitors
 from brainlit.results import report as report_module
-from brainlit.results.figures import layer_epochs_figure, read_curve
+from brainlit.results.figures import layer_epochs_figure
+from brainlit.results.layer_curve import read_curve
 from brainlit.results.record import find_records
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.summary import build_summary

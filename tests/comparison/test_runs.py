@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from brainlit.cli import main
-from brainlit.comparison.runs import FinishedRun, comparison_table, pair_by_seed, read_finished, read_summaries
+from brainlit.comparison.runs import FinishedRun, pair_by_seed, pairs_table, read_finished, read_summaries
 from brainlit.results.record import find_records
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.summary import build_summary, write_summary
@@ -27,6 +27,8 @@ def _summary(
             "region": region,
             "layer": 4,
             "metric": metric,
+            "n_voxels": 8,
+            "n_subjects": 1,
             "before": {"value": first},
             "after": {"value": last},
             "difference": {"value": change, "low": change - 0.01, "high": change + 0.01},
@@ -55,13 +57,14 @@ def test_gain_and_difference_are_those_of_the_pair() -> None:
     (result,) = pair_by_seed([_run(3, "permuted", 0.22), _run(3, "brain", 0.3)])
     assert result.gain_percent == pytest.approx(50.0)
     assert result.beyond_permuted.value == pytest.approx(0.08)
-    assert result.permuted_rise == pytest.approx((0.02, 0.01, 0.03))
+    assert result.permuted_rise.value == pytest.approx(0.02)
+    assert result.permuted_rise.interval == pytest.approx((0.01, 0.03))
     assert result.null_brain == pytest.approx(0.002)
 
 
 def test_table_has_a_line_per_seed_and_the_range() -> None:
     runs = [_run(s, regime, after) for s, after in ((1, 0.3), (2, 0.26)) for regime in ("brain", "permuted")]
-    table = comparison_table(pair_by_seed(runs))
+    table = pairs_table(pair_by_seed(runs))
     assert table.count("\n| ") == 2
     assert "mean 40, range 30 to 50 over 2 seeds" in table
 
@@ -73,11 +76,11 @@ def test_several_models_are_paired_each_by_itself() -> None:
         for regime, after in (("brain", 0.3), ("permuted", 0.2))
     ]
     results = pair_by_seed(runs)
-    assert [(result.model, round(result.r_brain, 3)) for result in results] == [
+    assert [(result.model, round(result.brain.r_after, 3)) for result in results] == [
         ("hubert (tiny)", 0.3),
         ("whisper (tiny)", 0.4),
     ]
-    assert "whisper (tiny):\n- gain over the backbone before tuning (%): mean 100" in comparison_table(results)
+    assert "whisper (tiny):\n- gain over the backbone before tuning (%): mean 100" in pairs_table(results)
 
 
 def test_the_difference_has_the_interval_of_paired_replicates(tmp_path: Path) -> None:
@@ -95,9 +98,9 @@ def test_the_difference_has_the_interval_of_paired_replicates(tmp_path: Path) ->
         )
     low, high = np.quantile(drawn[0] - drawn[1], [0.025, 0.975])
     assert result.beyond_permuted.interval == pytest.approx((low, high))
-    assert result.beyond_permuted.value == pytest.approx(result.r_brain - result.r_permuted)
+    assert result.beyond_permuted.value == pytest.approx(result.brain.r_after - result.r_permuted)
     assert low > 0
-    assert f"({low:+.3f} to {high:+.3f})" in comparison_table([result])
+    assert f"({low:+.3f} to {high:+.3f})" in pairs_table([result])
 
 
 def test_permutations_of_a_seed_are_averaged(tmp_path: Path) -> None:
@@ -112,11 +115,14 @@ def test_permutations_of_a_seed_are_averaged(tmp_path: Path) -> None:
     assert result.n_permutations == 2
     for name in ("r_permuted", "share_permuted"):
         assert getattr(result, name) == pytest.approx(np.mean([getattr(one, name) for one in alone])), name
-    assert result.permuted_rise == pytest.approx(np.mean([one.permuted_rise for one in alone], axis=0))
+    for end in ("value", "low", "high"):
+        assert getattr(result.permuted_rise, end) == pytest.approx(
+            np.mean([getattr(one.permuted_rise, end) for one in alone])
+        )
     mean_of_draws = np.mean([one.beyond_permuted.replicates for one in alone], axis=0)
     assert result.beyond_permuted.interval == pytest.approx(np.quantile(mean_of_draws, [0.025, 0.975]))
-    assert "- permuted: mean over 2 permutations of each seed" in comparison_table([result])
-    assert "permutations" not in comparison_table(alone)
+    assert "- permuted: mean over 2 permutations of each seed" in pairs_table([result])
+    assert "permutations" not in pairs_table(alone)
 
 
 def test_only_what_is_compared_is_kept_of_a_probe(small_run: RunDirectory) -> None:

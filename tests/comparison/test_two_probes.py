@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from brainlit.comparison.probe_pairs import ProbesDifferError, probe_files
 from brainlit.comparison.two_probes import (
     CompareConfig,
     ProbeComparison,
-    ProbesDifferError,
     RegionDifference,
     compare_probes,
-    comparison_table,
-    probe_files,
+    probes_table,
     write_comparison,
 )
 from brainlit.encoding.probe import ProbeResult, load_probe, save_probe
@@ -121,7 +120,7 @@ def test_adjusted_p_and_the_test_over_subjects(learned: ProbeComparison) -> None
     both = row_of(learned, "all", "semantic")
     assert (both.test, both.n_subjects, both.n_voxels) == ("wilcoxon", 2, 16)
     assert both.p == both.smallest_p == 0.5, "two people cannot give less"
-    text = comparison_table(learned)
+    text = probes_table(learned)
     assert "the smallest p that they can give is 0.5" in text
     assert "(b + 1) / (m + 1) with 999 permutations" in text
 

@@ -7,8 +7,6 @@ from brainlit.encoding import (
     BlockDraws,
     block_bootstrap,
     block_bootstrap_difference,
-    block_bootstrap_share,
-    block_bootstrap_share_difference,
     block_weights,
     correlation_within,
     hierarchical_bootstrap,
@@ -109,20 +107,6 @@ def test_paired_differences_are_narrow_and_centred() -> None:
     assert paired.high - paired.low < 0.5 * (alone.high - alone.low)
     same = block_bootstrap_difference(y, a, a, GROUPS, score="r2")
     assert (same.value, same.low, same.high) == (0, 0, 0)
-
-
-def test_share_is_that_of_the_region_and_differences_pair() -> None:
-    rng = np.random.default_rng(10)
-    low, own = rng.standard_normal((2, GROUPS.size, 15))
-    y = low + own + rng.standard_normal(low.shape)
-    both = {"backbone": low + own, "low_level": low, "backbone+low_level": low + own}
-    share = block_bootstrap_share(y, both, GROUPS)
-    r2 = {model: r2_within(y, p, GROUPS).mean() for model, p in both.items()}
-    assert share.value == pytest.approx(r2["low_level"] / r2["backbone"])
-    assert share.low < 0.5 < share.high
-    assert block_bootstrap_share_difference(y, both, {**both, "backbone": own}, GROUPS).low > 0.3
-    with pytest.raises(ValueError, match="no predictions of low_level"):
-        block_bootstrap_share(y, {"backbone": low, "backbone+low_level": low}, GROUPS)
 
 
 def test_draws_are_seeded_and_checked() -> None:

@@ -14,7 +14,7 @@ from brainlit.probing.inputs import borrowed_state
 from brainlit.probing.layer_scores import LayerScore, score_layers
 from brainlit.probing.plan import refuse_scored_monitors
 from brainlit.probing.process_group import Meetings
-from brainlit.results.figures import TABLE_FILE, CurveRow, read_curve, write_curve
+from brainlit.results.layer_curve import TABLE_FILE, CurveRow, read_curve, write_curve
 
 
 class LayerCurve(pl.Callback):

@@ -36,7 +36,7 @@ from brainlit.results.record import (
     table_rows,
     write_table,
 )
-from brainlit.results.report import draw_figures, save_figures
+from brainlit.results.report import draw_figures
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.scores import ALL_VOXELS
 from brainlit.results.style import Figure
@@ -82,7 +82,8 @@ def log_figures(trainer: pl.Trainer, run_path: Path) -> None:
         run = RunDirectory(run_path)
         records = find_records(run.probes)
         figures, _ = draw_figures(run, build_summary(run, records), records, brains=False)
-        save_figures(run, figures)
+        for figure in figures.values():
+            figure.save(run.figures)
         for logger in _wandb_loggers(trainer):
             _send(logger, figures)
     except Exception:  # noqa: BLE001 - a picture must not cost hours of training

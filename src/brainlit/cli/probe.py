@@ -63,7 +63,7 @@ def _compare(arguments: Sequence[str]) -> int:
         METRICS,
         CompareConfig,
         compare_probes,
-        comparison_table,
+        probes_table,
         write_comparison,
     )
 
@@ -78,7 +78,7 @@ def _compare(arguments: Sequence[str]) -> int:
     given = vars(parser.parse_args(list(arguments)))
     (a, b), region, output = (given.pop(name) for name in ("compare", "region", "output"))
     comparison = compare_probes(a, b, region, CompareConfig(**given))
-    print(comparison_table(comparison))
+    print(probes_table(comparison))
     if output is not None:
         file, table = write_comparison(comparison, output)
         print(f"\nNumbers: {file}\nTable: {table}")
@@ -157,7 +157,8 @@ def _features(probed: Probed, engine: ProbeEngine, datamodule: Any) -> tuple[Fea
 def _write(folder: Path, records: Sequence[Any], probed: Probed, datamodule: Any, seed: int) -> None:
     """The table, the page with its figures, and what they rest on; the numbers to the screen."""
     from brainlit.results.record import write_table
-    from brainlit.results.report import region_table, write_report
+    from brainlit.results.region_table import region_table
+    from brainlit.results.report import write_report
     from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
     from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
 

@@ -112,7 +112,7 @@ at once: any seeds, regimes, permutations and models. docs/comparing.md says how
 
 
 def run_compare(arguments: Sequence[str]) -> int:
-    """Print the table of `results.comparison` and that of the claims; write the report where a folder is given."""
+    """Print the table of `comparison.runs` and that of the claims; write the report where a folder is given."""
     parser = argparse.ArgumentParser(
         prog="brainlit compare", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -124,17 +124,17 @@ def run_compare(arguments: Sequence[str]) -> int:
     )
     given = parser.parse_args(list(arguments))
     from brainlit.comparison.evidence import read_evidence
-    from brainlit.comparison.findings import around_markers, claims_markdown, findings, replace_between
+    from brainlit.comparison.judged_claims import around_markers, claims_markdown, judge_claims, replace_between
     from brainlit.comparison.report import write_comparison
-    from brainlit.comparison.runs import comparison_table, has_pairs, pair_by_seed, read_finished
+    from brainlit.comparison.runs import has_pairs, pair_by_seed, pairs_table, read_finished
 
     if given.into is not None:
         around_markers(given.into, "claims")
     runs = read_finished(named_runs(given.runs), given.region)
     if has_pairs(runs):
-        print(comparison_table(pair_by_seed(runs, given.region)), end="\n\n")
+        print(pairs_table(pair_by_seed(runs, given.region)), end="\n\n")
     evidence = read_evidence(runs, given.region)
-    found = findings(evidence)
+    found = judge_claims(evidence)
     table = claims_markdown(evidence, found)
     print(table, end="")
     if given.into is not None:
@@ -157,7 +157,7 @@ def named_runs(paths: Sequence[Path]) -> list[Path]:
 
 
 def run_curve(arguments: Sequence[str]) -> int:
-    """Print the table of `results.fractions`, and write it and its picture."""
+    """Print the table of `comparison.fractions`, and write it and its picture."""
     parser = argparse.ArgumentParser(
         prog="brainlit curve",
         description="Set runs with different data.tune_fraction beside each other: alignment by hours of tuning data,"
@@ -167,16 +167,15 @@ def run_curve(arguments: Sequence[str]) -> int:
     parser.add_argument("--region", help="region to look at (default: the one that the headline is about)")
     parser.add_argument("--output", type=Path, help="folder to write into (default: the one that all runs lie in)")
     given = parser.parse_args(list(arguments))
-    from brainlit.comparison.runs import read_summaries
-    from brainlit.results.fractions import (
+    from brainlit.comparison.fractions import (
         FIGURE_FILE,
         TABLE_FILE,
         curve_figure,
         curve_points,
         curve_table,
-        save_curve_figure,
         write_curve_table,
     )
+    from brainlit.comparison.runs import read_summaries
 
     runs = [run for run in given.runs if run.name not in (TABLE_FILE, FIGURE_FILE)]  # of an earlier call, by a *
     points = curve_points(read_summaries(runs), given.region)
@@ -185,7 +184,8 @@ def run_curve(arguments: Sequence[str]) -> int:
     print(curve_table(points))
     print(f"\n{figure.caption}")
     print(f"Table: {write_curve_table(points, folder)}")
-    print(f"Figure: {save_curve_figure(figure, folder)}")
+    figure.save(folder)
+    print(f"Figure: {folder / FIGURE_FILE}")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""Tuned against permuted, seed by seed: is it the match between sound and brain that makes a model more semantic?
+"""Finished runs read for a comparison, and tuned against permuted, seed by seed.
 
-Runs are paired by model and seed: `brain` and `permuted` runs of one pair share stories, listeners, starting weights
-and the probe before tuning, so the difference of their alignments after tuning is what the match alone brought. Several
-permutations of one seed are averaged first.
+Is it the match between sound and brain that makes a model more semantic? Runs are paired by model and seed: `brain` and
+`permuted` runs of one pair share stories, listeners, starting weights and the probe before tuning, so the difference of
+their alignments after tuning is what the match alone brought. Several permutations of one seed are averaged first.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import numpy as np
 
 from brainlit.comparison.effects import BRAIN, PERMUTED
 from brainlit.encoding.statistics import Score, mean_score
-from brainlit.results.record import ProbeRecord, find_score, load_record, regions_of
+from brainlit.results.record import ProbeRecord, load_record
 from brainlit.results.run_directory import read_json
 from brainlit.results.scores import ScoreTable
-from brainlit.results.summary import SUMMARY_FILE
+from brainlit.results.summary import SUMMARY_FILE, find_score, regions_of
+from brainlit.results.tables import change_said, markdown_table, number_said
 
 Summary = Mapping[str, Any]
 KEPT_METRICS = ("r_backbone", "low_level_share", "partition_backbone", "impact_")
@@ -52,12 +53,36 @@ class FinishedRun:
     @property
     def name(self) -> str:
         """Experiment and id."""
-        return f"{self.summary['run'].get('experiment')}/{self.summary['run'].get('id')}"
+        return run_name(self.summary)
 
     @property
     def regime(self) -> str:
         """What was predicted."""
         return str(self.summary["run"].get("regime"))
+
+
+@dataclass(frozen=True)
+class TuningChange:
+    """What tuning did to one region in one run, mean over subjects.
+
+    Parameters
+    ----------
+    r_before, r_after : float
+        Mean held-out correlation of the backbone's layer.
+    rise : Score
+        r_after - r_before with its 95 % interval over held-out time.
+    share_before, share_after : float or None
+        Low-level share; None where it is not defined.
+    """
+
+    layer: int
+    n_voxels: int
+    n_subjects: int
+    r_before: float
+    r_after: float
+    rise: Score
+    share_before: float | None
+    share_after: float | None
 
 
 @dataclass(frozen=True)
@@ -70,12 +95,13 @@ class SeedResult:
         Family and weights.
     beyond_permuted : Score
         r_brain - r_permuted; replicates are paired over held-out time, None where the probes are not at hand.
-    r_before, r_brain, r_permuted : float
-        Mean held-out correlation of the backbone's layer before tuning, after it, and after permuted tuning. Numbers
-        of the permuted control are means over its permutations.
-    permuted_rise : (float, float, float)
+    brain : TuningChange
+        Of the brain run.
+    r_permuted : float
+        r after permuted tuning. Numbers of the permuted control are means over its permutations.
+    permuted_rise : Score
         Rise of the permuted control with its 95 % interval over held-out time.
-    share_before, share_brain, share_permuted : float or None
+    share_permuted : float or None
         Low-level share; None where it is not defined.
     null_brain : float or None
         r of the voxels that follow nothing, after tuning; None where the data have none.
@@ -84,20 +110,17 @@ class SeedResult:
     model: str
     seed: int
     beyond_permuted: Score
-    r_before: float
-    r_brain: float
+    brain: TuningChange
     r_permuted: float
-    permuted_rise: tuple[float, float | None, float | None]
-    share_before: float | None
-    share_brain: float | None
+    permuted_rise: Score
     share_permuted: float | None
     null_brain: float | None
     n_permutations: int = 1
 
     @property
     def gain_percent(self) -> float:
-        """100 (r_brain - r_before) / r_before."""
-        return 100 * (self.r_brain - self.r_before) / self.r_before
+        """100 (r_after - r_before) / r_before of the brain run."""
+        return 100 * (self.brain.r_after - self.brain.r_before) / self.brain.r_before
 
 
 def read_summaries(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
@@ -177,21 +200,13 @@ def pair_by_seed(runs: Sequence[FinishedRun], region: str | None = None) -> list
     return [_seed_result(regimes[BRAIN][0], regimes[PERMUTED], region) for regimes in paired]
 
 
-def comparison_table(results: Sequence[SeedResult]) -> str:
+def pairs_table(results: Sequence[SeedResult]) -> str:
     """Markdown: one line per model and seed, then each model's mean and range over seeds."""
-    lines = [
-        "| model | seed | r before | r tuned | gain | r permuted | tuned - permuted (95 % interval) |"
-        " permuted rise (95 % interval) | low-level share before / tuned / permuted | null r |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+    heads = [
+        *("model", "seed", "r before", "r tuned", "gain", "r permuted", "tuned - permuted (95 % interval)"),
+        *("permuted rise (95 % interval)", "low-level share before / tuned / permuted", "null r"),
     ]
-    for result in results:
-        shares = " / ".join(_number(s) for s in (result.share_before, result.share_brain, result.share_permuted))
-        beyond = (result.beyond_permuted.value, *(result.beyond_permuted.interval or (None, None)))
-        lines.append(
-            f"| {result.model} | {result.seed} | {result.r_before:.3f} | {result.r_brain:.3f} |"
-            f" {result.gain_percent:+.0f} % | {result.r_permuted:.3f} | {_with_interval(beyond)} |"
-            f" {_with_interval(result.permuted_rise)} | {shares} | {_number(result.null_brain)} |"
-        )
+    lines = markdown_table(heads, map(_cells, results))
     models = dict.fromkeys(result.model for result in results)
     for model in models:
         lines += ["", *([f"{model}:"] if len(models) > 1 else [])]
@@ -202,16 +217,24 @@ def comparison_table(results: Sequence[SeedResult]) -> str:
     return "\n".join(lines)
 
 
+def _cells(result: SeedResult) -> list[str]:
+    brain = result.brain
+    return [
+        *(result.model, str(result.seed), f"{brain.r_before:.3f}", f"{brain.r_after:.3f}"),
+        *(f"{result.gain_percent:+.0f} %", f"{result.r_permuted:.3f}"),
+        *(change_said(result.beyond_permuted), change_said(result.permuted_rise)),
+        " / ".join(map(number_said, (brain.share_before, brain.share_after, result.share_permuted))),
+        number_said(result.null_brain),
+    ]
+
+
 def _over_seeds(results: Sequence[SeedResult]) -> list[str]:
     """Mean and range of what is claimed, over seeds."""
+    shares = [(result.brain.share_before, result.brain.share_after) for result in results]
     claims = {
         "gain over the backbone before tuning (%)": [result.gain_percent for result in results],
         "r tuned - r permuted": [result.beyond_permuted.value for result in results],
-        "fall of the low-level share": [
-            result.share_before - result.share_brain
-            for result in results
-            if result.share_before is not None and result.share_brain is not None
-        ],
+        "fall of the low-level share": [a - b for a, b in shares if a is not None and b is not None],
     }
     return [
         f"- {name}: mean {np.mean(values):.3g}, range {min(values):.3g} to {max(values):.3g} over {len(values)} seeds"
@@ -220,48 +243,69 @@ def _over_seeds(results: Sequence[SeedResult]) -> list[str]:
     ]
 
 
-def _seed_result(tuned: FinishedRun, permuted: Sequence[FinishedRun], region: str | None) -> SeedResult:
-    brain, facts = tuned.summary, tuned.summary["run"]
-    name = region or str(brain["headline_region"])
-    row, controls = _row(brain, name, "r_backbone"), [_row(run.summary, name, "r_backbone") for run in permuted]
-    for control in controls:
-        if abs(row["before"]["value"] - control["before"]["value"]) > SAME_START:
-            raise ValueError(
-                f"{_model(facts)}, seed {facts['seed']}: before tuning the brain run has r {row['before']['value']:.4f}"
-                f" in {name}, the permuted run {control['before']['value']:.4f}; they did not start from the same"
-                " model, stories and probe."
-            )
-    share = find_score(brain, name, "low_level_share")
-    null = find_score(brain, "null", "r_backbone") if "null" in regions_of(brain) else None
-    after, rises = row["after"]["value"], [control["difference"] for control in controls]
-    r_permuted = float(np.mean([control["after"]["value"] for control in controls]))
-    rise = float(np.mean([rise["value"] for rise in rises]))
-    return SeedResult(
-        model=_model(facts),
-        seed=int(facts["seed"]),
-        beyond_permuted=_difference(tuned, permuted, name, after - r_permuted),
-        r_before=row["before"]["value"],
-        r_brain=after,
-        r_permuted=r_permuted,
-        permuted_rise=(rise, _mean_of(rises, "low"), _mean_of(rises, "high")),
+def tuning_change(summary: Summary, region: str) -> TuningChange:
+    """Alignment and low-level share of a region before and after tuning.
+
+    Raises
+    ------
+    ValueError
+        If the run has no alignment before and after in this region.
+    """
+    row = find_score(summary, region, "r_backbone")
+    if row is None or "difference" not in row:
+        raise ValueError(
+            f"the run {run_name(summary)} has no r_backbone before and after tuning in {region!r}; regions:"
+            f" {', '.join(regions_of(summary)) or 'none'}. The untuned model needs no run of its own: leave regime"
+            " pretrained out."
+        )
+    share, change = find_score(summary, region, "low_level_share"), row["difference"]
+    bounds = None if None in (change["low"], change["high"]) else (change["low"], change["high"])
+    return TuningChange(
+        layer=int(row["layer"]),
+        n_voxels=int(row["n_voxels"]),
+        n_subjects=int(row["n_subjects"]),
+        r_before=float(row["before"]["value"]),
+        r_after=float(row["after"]["value"]),
+        rise=Score(float(change["value"]), bounds=bounds),
         share_before=_value(share, "before"),
-        share_brain=_value(share, "after"),
-        share_permuted=_mean_share(permuted, name),
-        null_brain=_value(null, "after"),
-        n_permutations=len(permuted),
+        share_after=_value(share, "after"),
     )
 
 
-def _mean_of(rows: Sequence[Mapping[str, Any]], end: str) -> float | None:
-    """Mean of one end of the intervals of several permutations: as wide as if they erred alike."""
-    values = [row[end] for row in rows]
-    return None if None in values else float(np.mean(values))
+def run_name(summary: Summary) -> str:
+    """Experiment and id."""
+    return f"{summary['run'].get('experiment')}/{summary['run'].get('id')}"
 
 
-def _mean_share(permuted: Sequence[FinishedRun], region: str) -> float | None:
-    shares = [_value(find_score(run.summary, region, "low_level_share"), "after") for run in permuted]
-    known = [share for share in shares if share is not None]
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Mean of the numbers that are defined; None where none is."""
+    known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+def _seed_result(tuned: FinishedRun, permuted: Sequence[FinishedRun], region: str | None) -> SeedResult:
+    facts, name = tuned.summary["run"], region or str(tuned.summary["headline_region"])
+    brain, controls = tuning_change(tuned.summary, name), [tuning_change(run.summary, name) for run in permuted]
+    for control in controls:
+        if abs(brain.r_before - control.r_before) > SAME_START:
+            raise ValueError(
+                f"{_model(facts)}, seed {facts['seed']}: before tuning the brain run has r {brain.r_before:.4f}"
+                f" in {name}, the permuted run {control.r_before:.4f}; they did not start from the same"
+                " model, stories and probe."
+            )
+    null = find_score(tuned.summary, "null", "r_backbone") if "null" in regions_of(tuned.summary) else None
+    r_permuted = float(np.mean([control.r_after for control in controls]))
+    return SeedResult(
+        model=_model(facts),
+        seed=int(facts["seed"]),
+        beyond_permuted=_difference(tuned, permuted, name, brain.r_after - r_permuted),
+        brain=brain,
+        r_permuted=r_permuted,
+        permuted_rise=mean_score([control.rise for control in controls]),
+        share_permuted=mean_of_known(control.share_after for control in controls),
+        null_brain=_value(null, "after"),
+        n_permutations=len(permuted),
+    )
 
 
 def _difference(tuned: FinishedRun, permuted: Sequence[FinishedRun], region: str, value: float) -> Score:
@@ -300,26 +344,6 @@ def _model(facts: Mapping[str, Any]) -> str:
     return str(facts.get("model", "")).split(",")[0]
 
 
-def _row(summary: Summary, region: str, metric: str) -> dict[str, Any]:
-    row = find_score(summary, region, metric)
-    if row is None or "difference" not in row:
-        run = summary["run"]
-        raise ValueError(
-            f"the run {run.get('experiment')}/{run.get('id')} has no {metric} before and after in {region!r};"
-            f" regions: {', '.join(regions_of(summary))}."
-        )
-    return row
-
-
 def _value(row: Mapping[str, Any] | None, stage: str) -> float | None:
     value = None if row is None else row.get(stage, {}).get("value")
     return None if value is None else float(value)
-
-
-def _with_interval(numbers: tuple[float, float | None, float | None]) -> str:
-    value, low, high = numbers
-    return f"{value:+.3f}" + ("" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

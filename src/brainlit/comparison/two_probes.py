@@ -1,180 +1,28 @@
-"""Two probes against each other, region by region: pairs of predictions of the same responses on the same TRs.
+"""Two probes against each other, region by region, on the same responses and TRs.
 
 What makes a minute of a story easy or hard to predict does so for both models, so differences are taken block by block:
-the bootstrap draws the same blocks for both, and the permutation test exchanges the two predictions within blocks. A
-difference of means of two probes that do not share rows, voxels and responses is refused.
+the bootstrap draws the same blocks for both, and the permutation test exchanges the two predictions within blocks.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from brainlit.comparison.probe_pairs import ProbePair, probe_files, read_pair, shared_subjects
 from brainlit.encoding import fdr, paired_wilcoxon
-from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray
 from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights, region_replicates
 from brainlit.encoding.permutation import block_difference_test
-from brainlit.encoding.probe import ProbeResult, load_probe
 from brainlit.encoding.statistics import Score, mean_score
-from brainlit.files import atomic_path
 from brainlit.hints import did_you_mean
-from brainlit.results.record import ALL_SUBJECTS, ProbeRecord, load_record
 from brainlit.results.run_directory import write_json_atomic
 from brainlit.results.scores import stretch_of
-
-# --- probe_pairs
-# Pairs of predictions: two probes of one subject that share rows, voxels and responses, or a word on what differs.
-
-
-SAME_RESPONSE = 0.9999
-"""Correlation above which two columns are the same response: they may be scaled by other rows, never other numbers."""
-
-
-class ProbesDifferError(ValueError):
-    """Two probes that cannot be compared; the message names what differs."""
-
-
-@dataclass(frozen=True, eq=False)
-class ProbePair:
-    """Responses and predictions of both probes for one subject, over the voxels that they used.
-
-    Responses have norm 1 and predictions are in the same units: r and R2 do not change, and it does not matter that
-    the two probes may have scaled their voxels by other fitted rows.
-    """
-
-    observed: FloatArray
-    a: FloatArray
-    b: FloatArray
-    groups: IntArray
-    regions: Mapping[str, BoolArray]
-    n_stories: int
-
-
-def probe_files(path: Path) -> dict[str, Path]:
-    """The record file of each subject: of the last epoch that was probed, where a run holds several.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    if path.is_file():
-        return {load_record(path).subject: path}
-    for folder in (path / "probes", path):
-        found = sorted(folder.glob("*/epoch-*.h5"), key=_epoch)
-        if found:
-            last = _epoch(found[-1])
-            return {file.parent.name: file for file in found if _epoch(file) == last}
-    raise FileNotFoundError(
-        f"{path} holds no probe. Give a folder that brainlit probe wrote, a run's folder, or a file"
-        " probes/<subject>/epoch-<n>.h5."
-    )
-
-
-def shared_subjects(files_a: Mapping[str, Path], files_b: Mapping[str, Path], a: Path, b: Path) -> list[str]:
-    """The subjects of both probes.
-
-    Raises
-    ------
-    ProbesDifferError
-        If there is none, or both are the same files.
-    """
-    shared = [subject for subject in sorted(files_a) if subject in files_b]
-    if not shared:
-        raise ProbesDifferError(
-            f"there is nothing to compare: {a} has probes of {', '.join(sorted(files_a))}, {b} of"
-            f" {', '.join(sorted(files_b))}. Probe the same subjects."
-        )
-    if all(files_a[subject].samefile(files_b[subject]) for subject in shared):
-        raise ProbesDifferError(f"there is nothing to compare: {a} and {b} are the same probe. Name two probes.")
-    return shared
-
-
-def read_pair(subject: str, file_a: Path, file_b: Path, region: str | None) -> ProbePair:
-    """Read both probes of a subject, with the regions of the first one (or one region only).
-
-    Raises
-    ------
-    ProbesDifferError
-        If scored rows, voxels or responses differ.
-    ValueError
-        If there is no such region.
-    """
-    records, results = zip(*((load_record(file), load_probe(file)) for file in (file_a, file_b)), strict=True)
-    _require_same_rows(subject, records, results)
-    _require_same_voxels(subject, records, results)
-    used, groups = results[0].used, _numbered(results[0])
-    observed, predicted = zip(*(_scaled(result) for result in results), strict=True)
-    differ = int(((observed[0] * observed[1]).sum(axis=0) < SAME_RESPONSE).sum())
-    if differ:
-        raise ProbesDifferError(
-            f"the responses of {subject} differ in {differ} of {int(used.sum())} voxels; both probes must be scored"
-            " against the same responses. Probe both on the same store."
-        )
-    regions = {name: mask[used] for name, mask in records[0].regions.items()}
-    if region is not None:
-        if region not in regions:
-            raise ValueError(f"{subject} has no region {region!r}. {did_you_mean(region, regions)}")
-        regions = {region: regions[region]}
-    n_stories = len(records[0].facts.get("score_stories", [])) or int(groups[-1]) + 1
-    return ProbePair(observed[0], predicted[0], predicted[1], groups, regions, n_stories)
-
-
-def _require_same_rows(subject: str, records: Sequence[ProbeRecord], results: Sequence[ProbeResult]) -> None:
-    spans = [list(record.facts.get("score_spans", [])) for record in records]
-    if spans[0] != spans[1]:
-        said = " and ".join(", ".join(some) or "nothing" for some in spans)
-        raise ProbesDifferError(
-            f"the two probes of {subject} are scored on other rows: {said}. Score both on the same."
-        )
-    lengths = [np.bincount(_numbered(result)).tolist() for result in results]
-    if lengths[0] != lengths[1]:
-        raise ProbesDifferError(
-            f"the two probes of {subject} score {sum(lengths[0])} and {sum(lengths[1])} TRs of the same stories. Give"
-            " both the same probe.skip_trs."
-        )
-
-
-def _require_same_voxels(subject: str, records: Sequence[ProbeRecord], results: Sequence[ProbeResult]) -> None:
-    sizes = [result.used.size for result in results]
-    if sizes[0] != sizes[1]:
-        raise ProbesDifferError(
-            f"the two probes of {subject} have {sizes[0]} and {sizes[1]} voxels: not the same ones."
-        )
-    differ = int((results[0].used != results[1].used).sum())
-    if differ:
-        raise ProbesDifferError(
-            f"{differ} voxels of {subject} are used in one probe and dropped in the other: they are missing or"
-            " constant in some of the stories. Fit both on the same stories."
-        )
-    first, second = (record.regions for record in records)
-    other = [name for name in first if name in second and (first[name] != second[name]).any()]
-    if other:
-        raise ProbesDifferError(
-            f"the region {other[0]!r} of {subject} has other voxels in the two probes. Probe both on the same store."
-        )
-
-
-def _scaled(result: ProbeResult) -> tuple[FloatArray, FloatArray]:
-    """Responses at norm 1 and the backbone's predictions in the same units, (n_trs, n_used) each."""
-    observed = np.asarray(result.observed[:, result.used], dtype=np.float64)
-    norm = np.sqrt(np.square(observed).sum(axis=0))
-    return observed / norm, np.asarray(result.predictions["backbone"][:, result.used], dtype=np.float64) / norm
-
-
-def _numbered(result: ProbeResult) -> IntArray:
-    """Number of the scored span of each row, from 0: in a record they are counted together with the fitted ones."""
-    return np.cumsum(np.diff(result.score_groups, prepend=result.score_groups[0]) != 0)
-
-
-def _epoch(file: Path) -> int:
-    return int(file.stem.removeprefix("epoch-"))
-
+from brainlit.results.summary import ALL_SUBJECTS
+from brainlit.results.tables import change_said, markdown_table, write_csv
 
 Metric = Literal["r", "r2"]
 METRICS: tuple[Metric, ...] = ("r", "r2")
@@ -295,24 +143,20 @@ def compare_probes(
     return ProbeComparison(a, b, config, (*_over_subjects(rows, shared), *rows), notes)
 
 
-def comparison_table(comparison: ProbeComparison) -> str:
+def probes_table(comparison: ProbeComparison) -> str:
     """Markdown: one line per subject and region, then what the columns mean."""
     metric = "r" if comparison.config.metric == "r" else "R2"
-    lines = [
-        f"A: {comparison.a}, B: {comparison.b}",
-        "",
-        f"| subject | region | voxels | {metric} A | {metric} B | A - B (95 % interval) | p | q | A better |"
-        " B better |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+    heads = ["subject", "region", "voxels", f"{metric} A", f"{metric} B", "A - B (95 % interval)", "p", "q"]
+    rows = [
+        [
+            *(row.subject, row.region, str(row.n_voxels), f"{row.a.value:.3f}", f"{row.b.value:.3f}"),
+            *(change_said(row.difference), f"{row.p:.3g}", f"{row.q:.3g}", str(row.n_higher), str(row.n_lower)),
+        ]
+        for row in comparison.rows
     ]
-    for row in comparison.rows:
-        low, high = row.difference.interval or (np.nan, np.nan)
-        lines.append(
-            f"| {row.subject} | {row.region} | {row.n_voxels} | {row.a.value:.3f} | {row.b.value:.3f} |"
-            f" {row.difference.value:+.3f} ({low:+.3f} to {high:+.3f}) | {row.p:.3g} | {row.q:.3g} | {row.n_higher} |"
-            f" {row.n_lower} |"
-        )
-    return "\n".join([*lines, "", *(f"- {line}" for line in _explained(comparison))])
+    table = markdown_table([*heads, "A better", "B better"], rows)
+    notes = [f"- {line}" for line in _explained(comparison)]
+    return "\n".join([f"A: {comparison.a}, B: {comparison.b}", "", *table, "", *notes])
 
 
 def write_comparison(comparison: ProbeComparison, folder: Path) -> tuple[Path, Path]:
@@ -329,11 +173,7 @@ def write_comparison(comparison: ProbeComparison, folder: Path) -> tuple[Path, P
     rows = [_plain(row, comparison.config.metric) for row in comparison.rows]
     whole = {"a": str(comparison.a), "b": str(comparison.b), "config": vars(comparison.config), "rows": rows}
     file = write_json_atomic(folder / JSON_FILE, {**whole, "explained": _explained(comparison)})
-    with atomic_path(folder / TABLE_FILE) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, fieldnames=COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    return file, folder / TABLE_FILE
+    return file, write_csv(folder / TABLE_FILE, COLUMNS, rows)
 
 
 # --- Statistics ---

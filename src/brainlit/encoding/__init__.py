@@ -11,14 +11,20 @@ from brainlit.encoding.bootstrap import (
     BlockDraws,
     block_bootstrap,
     block_bootstrap_difference,
-    block_bootstrap_share,
-    block_bootstrap_share_difference,
     block_weights,
     hierarchical_bootstrap,
     region_replicates,
 )
 from brainlit.encoding.ceiling import Ceiling, Normalised, mean_of_ratios, noise_ceiling, normalise, ratio_of_means
 from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.difference_tests import (
+    Equivalence,
+    PairedTest,
+    equivalence_from_replicates,
+    equivalence_paired,
+    paired_sign_flip,
+    paired_wilcoxon,
+)
 from brainlit.encoding.estimators import EncodingModel
 from brainlit.encoding.himalaya_solvers import himalaya_backend
 from brainlit.encoding.partition import (
@@ -44,17 +50,11 @@ from brainlit.encoding.problem import ProbeCache, WarmStart
 from brainlit.encoding.result import ProbeResult, join_results, load_probe, save_probe
 from brainlit.encoding.search import DEFAULT_N_GAMMAS, Fold, gamma_pool, make_folds, refuse_leaking_folds
 from brainlit.encoding.statistics import (
-    Equivalence,
-    PairedTest,
     Score,
     correlation,
     correlation_within,
-    equivalence_from_replicates,
-    equivalence_paired,
     fdr,
     mean_score,
-    paired_sign_flip,
-    paired_wilcoxon,
     percentiles,
     permutation_p,
     r2_within,
@@ -125,8 +125,6 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "Score",
     "block_bootstrap",
     "block_bootstrap_difference",
-    "block_bootstrap_share",
-    "block_bootstrap_share_difference",
     "block_weights",
     "hierarchical_bootstrap",
     "mean_score",

@@ -262,5 +262,5 @@ def _ratio(part: FloatArray, whole: FloatArray, scored: FloatArray, pairs: Float
     scored_variance = np.square(slope @ scored).sum() * n_blocks / (n_blocks - 1)
     fit_variance = np.square(by_pair.sum(axis=0)).sum()
     variance = max(scored_variance + fit_variance - np.square(by_pair).sum(), scored_variance, fit_variance)
-    half = float(student_quantile(n_blocks - 1, level) * np.sqrt(variance))
+    half = student_quantile(n_blocks - 1, level) * float(np.sqrt(variance))
     return Score(value, bounds=(value - half, value + half), level=level, n_units={"blocks": n_blocks})

@@ -1,4 +1,8 @@
-"""The numbers of one probe of one subject, by region, layer and metric, and the formulas behind them."""
+"""The numbers of one probe of one subject, by region, layer and metric, and the formulas behind them.
+
+Their replicates come from `encoding.bootstrap`: a region's score is the mean over its voxels, and blocks of some twenty
+TRs are drawn within each story. Two probes of the same stories share the draws, so differences are paired.
+"""
 
 from __future__ import annotations
 
@@ -18,42 +22,12 @@ if TYPE_CHECKING:
     from brainlit.encoding.probe import ProbeResult
 
 
-# --- region_scores
-# Numbers that carry their bootstrap replicates, so that differences and ratios of them are paired.
-#
-# The replicates come from `encoding.bootstrap`: a region's score is the mean over its voxels, and blocks of some twenty
-# TRs are drawn within each story. Two probes of the same stories share the draws. Few blocks scatter too little, so a
-# probe's replicates are stretched about their value before they are kept; differences and means of stretched ones need
-# no more of it.
-
-
-MIN_MORE_BLOCKS = 3
-"""With one or two degrees of freedom an interval is 13 or 4 times the standard error, and leaves [-1, 1]."""
-
-
-def stretch_of(groups: IntArray, blocks: Blocks) -> float | None:
-    """How much too narrow plain percentiles are: `encoding.statistics.small_sample_factor`.
-
-    Parameters
-    ----------
-    groups : int array of shape (n_trs,)
-        Story of each scored row.
-    blocks : result of `block_weights` for these rows, over time
-
-    Returns
-    -------
-    float or None
-        None where there are too few blocks for an interval: fewer than MIN_MORE_BLOCKS more than stories.
-    """
-    n_blocks, n_stories = blocks[1].shape[1], len(group_slices(groups))
-    enough = n_blocks >= n_stories + MIN_MORE_BLOCKS
-    return small_sample_factor(n_blocks, LEVEL, n_stories) if enough else None
-
-
 MIN_CEILING = 0.1
 MIN_SHARE_WITH_CEILING = 0.75
 ALL_VOXELS = "all voxels"
 VOXELS_AT_ONCE = 256
+MIN_MORE_BLOCKS = 3
+"""With one or two degrees of freedom an interval is 13 or 4 times the standard error, and leaves [-1, 1]."""
 KINDS = ("semantic", "auditory", "null")
 
 FORMULAS = {
@@ -192,6 +166,25 @@ def curve_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int
             ("r", "r2"), (result.r_by_model, result.r2_by_model), drawn[region], strict=True
         )
     ]
+
+
+def stretch_of(groups: IntArray, blocks: Blocks) -> float | None:
+    """How much too narrow plain percentiles are: `encoding.statistics.small_sample_factor`.
+
+    Parameters
+    ----------
+    groups : int array of shape (n_trs,)
+        Story of each scored row.
+    blocks : result of `block_weights` for these rows, over time
+
+    Returns
+    -------
+    float or None
+        None where there are too few blocks for an interval: fewer than MIN_MORE_BLOCKS more than stories.
+    """
+    n_blocks, n_stories = blocks[1].shape[1], len(group_slices(groups))
+    enough = n_blocks >= n_stories + MIN_MORE_BLOCKS
+    return small_sample_factor(n_blocks, LEVEL, n_stories) if enough else None
 
 
 def partition_scores(r2: Mapping[str, Score]) -> dict[str, Score]:

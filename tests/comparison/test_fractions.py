@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from brainlit.cli import main
-from brainlit.results.fractions import curve_figure, curve_points, curve_table, write_curve_table
-from brainlit.results.record import find_score
+from brainlit.comparison.fractions import curve_figure, curve_points, curve_table, write_curve_table
 from brainlit.results.run_directory import RunDirectory, write_json_atomic
-from brainlit.results.summary import build_summary, write_summary
+from brainlit.results.summary import build_summary, find_score, write_summary
 from tests.results.fake_run import fake_run
 
 N_ROWS = 1000
@@ -68,11 +67,12 @@ def test_points_are_means_over_seeds_and_intervals_do_not_shrink(small: dict[str
     before, after, change = row["before"], row["after"], row["difference"]
     assert point.mean("r_before") == pytest.approx(before["value"])
     assert point.mean("r_after") == pytest.approx(after["value"] + 0.02)
-    assert point.difference == pytest.approx((change["value"] + 0.02, change["low"] + 0.02, change["high"] + 0.02))
+    assert point.rise.value == pytest.approx(change["value"] + 0.02)
+    assert point.rise.interval == pytest.approx((change["low"] + 0.02, change["high"] + 0.02))
     share = find_score(small, "semantic", "low_level_share")
     assert share is not None
     assert point.mean("share_after") == pytest.approx(share["after"]["value"])
-    assert (point.runs[0].rows, point.mean("hours")) == (500, pytest.approx(1000 / 3600))
+    assert (point.runs[0].rows, point.hours) == (500, pytest.approx(1000 / 3600))
 
 
 def test_table_and_file_have_a_line_per_regime_and_fraction(small: dict[str, Any], tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_numbers_without_an_interval_or_share_stay_empty(small: dict[str, Any], 
 
 
 def _drawn(monkeypatch: pytest.MonkeyPatch, points: Any) -> Any:
-    from brainlit.results import fractions as fraction_figure
+    from brainlit.comparison import fractions as fraction_figure
 
     kept: list[Any] = []
     monkeypatch.setattr(fraction_figure, "render", lambda figure, *_: kept.append(figure) or b"")
@@ -136,7 +136,7 @@ def test_the_figure_has_a_line_and_a_band_per_regime(small: dict[str, Any], monk
     assert lines["untuned"].get_linestyle() == "--"
     assert len(axes.collections) == 2
     corners = axes.collections[0].get_paths()[0].vertices[:, 1]
-    _, low, high = points[0].difference
+    low, high = points[0].rise.interval or (0, 0)
     assert (corners.min(), corners.max()) == pytest.approx((before + low, before + high))
 
 
@@ -144,8 +144,8 @@ def test_one_point_alone_keeps_its_interval(small: dict[str, Any], monkeypatch: 
     (point,) = curve_points([_summary(small, 1.0)])
     axes = _drawn(monkeypatch, [point])
     bars = [line.get_ydata() for line in axes.get_lines() if line.get_linewidth() == 4]
-    _, low, high = point.difference
-    np.testing.assert_allclose(bars, [[point.runs[0].r_before + low, point.runs[0].r_before + high]])
+    low, high = point.rise.interval or (0, 0)
+    np.testing.assert_allclose(bars, [[point.runs[0].change.r_before + low, point.runs[0].change.r_before + high]])
 
 
 @pytest.mark.parametrize(

@@ -8,23 +8,26 @@ erred alike.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brainlit.files import atomic_path
-from brainlit.results.record import find_score, regions_of
+from brainlit.comparison.runs import (
+    SAME_START,
+    Summary,
+    TuningChange,
+    mean_of_known,
+    run_name,
+    tuning_change,
+)
+from brainlit.encoding.statistics import Score, mean_score
 from brainlit.results.style import FAINT, OTHER_COLOURS, REGIME_COLOURS, Figure, house_style, new_figure, render
+from brainlit.results.tables import change_said, markdown_table, number_said, write_csv
 
-Summary = Mapping[str, Any]
-
-TABLE_FILE = "curve.csv"
-SAME_START = 1e-3
-"""Largest difference of r before tuning between runs of one seed; on a GPU sums have no fixed order."""
+TABLE_FILE, FIGURE_FILE = "curve.csv", "curve.png"
 COLUMNS = (
     *("regime", "fraction", "hours", "rows", "n_seeds", "seeds", "region", "layer", "n_voxels", "n_subjects"),
     *("r_before", "r_after", "difference", "difference_low", "difference_high", "difference_min", "difference_max"),
@@ -40,10 +43,8 @@ class RunPoint:
     ----------
     hours, rows : float, int
         Tuning data of the run.
-    difference : (float, float or None, float or None)
-        After minus before with its 95 % interval over held-out time.
-    share_before, share_after : float or None
-        Low-level share; None where it is not defined.
+    change : TuningChange
+        Alignment and low-level share before and after.
     """
 
     regime: str
@@ -52,14 +53,7 @@ class RunPoint:
     hours: float
     rows: int
     region: str
-    layer: int
-    n_voxels: int
-    n_subjects: int
-    r_before: float
-    r_after: float
-    difference: tuple[float, float | None, float | None]
-    share_before: float | None
-    share_after: float | None
+    change: TuningChange
 
 
 @dataclass(frozen=True)
@@ -78,17 +72,19 @@ class CurvePoint:
         """Share of the tuning rows."""
         return self.runs[0].fraction
 
+    @property
+    def hours(self) -> float:
+        """Of tuning data, mean over seeds."""
+        return float(np.mean([run.hours for run in self.runs]))
+
     def mean(self, name: str) -> float | None:
-        """Mean of a number over the seeds that have it."""
-        values = [value for run in self.runs if (value := getattr(run, name)) is not None]
-        return float(np.mean(values)) if values else None
+        """Mean of a number of TuningChange over the seeds that have it."""
+        return mean_of_known(getattr(run.change, name) for run in self.runs)
 
     @property
-    def difference(self) -> tuple[float, float | None, float | None]:
+    def rise(self) -> Score:
         """Mean over seeds of value, low and high; no interval where one of them has none."""
-        value, low, high = zip(*(run.difference for run in self.runs), strict=True)
-        bounds = [None if None in side else float(np.mean(side)) for side in (low, high)]
-        return float(np.mean(value)), bounds[0], bounds[1]
+        return mean_score([run.change.rise for run in self.runs])
 
 
 def curve_points(summaries: Sequence[Summary], region: str | None = None) -> list[CurvePoint]:
@@ -97,7 +93,7 @@ def curve_points(summaries: Sequence[Summary], region: str | None = None) -> lis
     Parameters
     ----------
     summaries : sequence of summary
-        From `comparison.read_summaries`.
+        From `comparison.runs.read_summaries`.
     region : str, optional
         That of the first run's headline by default.
 
@@ -131,46 +127,35 @@ def curve_points(summaries: Sequence[Summary], region: str | None = None) -> lis
 
 def curve_table(points: Sequence[CurvePoint]) -> str:
     """Markdown: one line per point."""
-    first = points[0].runs[0]
-    lines = [
-        f"{first.region}, layer {first.layer}: {first.n_voxels} voxels, {first.n_subjects} subject(s)",
-        "",
-        "| regime | fraction | hours | seeds | r before | r after | difference (95 % interval) |"
-        " low-level share before / after |",
-        "|---|---|---|---|---|---|---|---|",
+    first, heads = points[0].runs[0], ["regime", "fraction", "hours", "seeds", "r before", "r after"]
+    heads += ["difference (95 % interval)", "low-level share before / after"]
+    rows = [
+        [
+            *(point.regime, f"{point.fraction:g}", f"{point.hours:.3g}", str(len(point.runs))),
+            *(number_said(point.mean("r_before")), number_said(point.mean("r_after")), change_said(point.rise)),
+            " / ".join(number_said(point.mean(name)) for name in ("share_before", "share_after")),
+        ]
+        for point in points
     ]
-    for point in points:
-        value, low, high = point.difference
-        interval = "" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})"
-        shares = " / ".join(_number(point.mean(f"share_{stage}")) for stage in ("before", "after"))
-        ends = " | ".join(_number(point.mean(f"r_{stage}")) for stage in ("before", "after"))
-        lines.append(
-            f"| {point.regime} | {point.fraction:g} | {point.mean('hours'):.3g} | {len(point.runs)} | {ends} |"
-            f" {value:+.3f}{interval} | {shares} |"
-        )
-    return "\n".join(lines)
+    sizes = f"{first.change.n_voxels} voxels, {first.change.n_subjects} subject(s)"
+    return "\n".join([f"{first.region}, layer {first.change.layer}: {sizes}", "", *markdown_table(heads, rows)])
 
 
 def write_curve_table(points: Sequence[CurvePoint], folder: Path) -> Path:
     """Write curve.csv, one row per point; empty cells where a number is not defined."""
-    path = folder / TABLE_FILE
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=COLUMNS)
-        writer.writeheader()
-        writer.writerows(_csv_row(point) for point in points)
-    return path
+    return write_csv(folder / TABLE_FILE, COLUMNS, map(_csv_row, points))
 
 
 def _csv_row(point: CurvePoint) -> dict[str, Any]:
-    first, (value, low, high) = point.runs[0], point.difference
-    each = [run.difference[0] for run in point.runs]
+    first, rise = point.runs[0], point.rise.json()
+    each = [run.change.rise.value for run in point.runs]
     numbers = {
-        "hours": point.mean("hours"),
+        "hours": point.hours,
         "r_before": point.mean("r_before"),
         "r_after": point.mean("r_after"),
-        "difference": value,
-        "difference_low": low,
-        "difference_high": high,
+        "difference": rise["value"],
+        "difference_low": rise["low"],
+        "difference_high": rise["high"],
         "difference_min": min(each),
         "difference_max": max(each),
         "low_level_share_before": point.mean("share_before"),
@@ -179,10 +164,11 @@ def _csv_row(point: CurvePoint) -> dict[str, Any]:
     return {
         "regime": point.regime,
         "fraction": f"{point.fraction:g}",
-        "rows": round(point.mean("rows") or 0),
+        "rows": round(float(np.mean([run.rows for run in point.runs]))),
         "n_seeds": len(point.runs),
         "seeds": " ".join(str(seed) for seed in sorted(run.seed for run in point.runs)),
-        **{name: getattr(first, name) for name in ("region", "layer", "n_voxels", "n_subjects")},
+        "region": first.region,
+        **{name: getattr(first.change, name) for name in ("layer", "n_voxels", "n_subjects")},
         **{name: "" if number is None else f"{number:.6g}" for name, number in numbers.items()},
     }
 
@@ -192,18 +178,9 @@ def _run_point(summary: Summary, region: str) -> RunPoint:
     data = run.get("data_module") or {}
     if "tune_fraction" not in data or "tune" not in data.get("hours", {}):
         raise ValueError(
-            f"the run {_name(summary)} does not say how much it was tuned on (data_module in its run.json); train it"
+            f"the run {run_name(summary)} does not say how much it was tuned on (data_module in its run.json); train it"
             " again, or leave it out."
         )
-    row = find_score(summary, region, "r_backbone")
-    if row is None or "difference" not in row:
-        raise ValueError(
-            f"the run {_name(summary)} has no r_backbone before and after tuning in {region!r}; regions:"
-            f" {', '.join(regions_of(summary)) or 'none'}. The untuned model needs no run of its own: leave regime"
-            " pretrained out."
-        )
-    share = find_score(summary, region, "low_level_share") or {}
-    change = row["difference"]
     return RunPoint(
         regime=str(run.get("regime")),
         fraction=float(data["tune_fraction"]),
@@ -211,14 +188,7 @@ def _run_point(summary: Summary, region: str) -> RunPoint:
         hours=float(data["hours"]["tune"]),
         rows=int(data["rows"]["tune"]),
         region=region,
-        layer=int(row["layer"]),
-        n_voxels=int(row["n_voxels"]),
-        n_subjects=int(row["n_subjects"]),
-        r_before=float(row["before"]["value"]),
-        r_after=float(row["after"]["value"]),
-        difference=(float(change["value"]), change["low"], change["high"]),
-        share_before=share.get("before", {}).get("value"),
-        share_after=share.get("after", {}).get("value"),
+        change=tuning_change(summary, region),
     )
 
 
@@ -243,8 +213,8 @@ def _check_same(first: Summary, other: Summary) -> None:
     for name, value in ours.items():
         if theirs[name] != value:
             raise ValueError(
-                f"{_name(first)} and {_name(other)} cannot stand in one curve: {name} {value!r} and {theirs[name]!r}."
-                " Name runs that differ in regime, tune_fraction and seed only."
+                f"{run_name(first)} and {run_name(other)} cannot stand in one curve: {name} {value!r} and"
+                f" {theirs[name]!r}. Name runs that differ in regime, tune_fraction and seed only."
             )
 
 
@@ -253,11 +223,11 @@ def _check_same_start(runs: Iterable[RunPoint]) -> None:
     first: dict[int, RunPoint] = {}
     for run in runs:
         start = first.setdefault(run.seed, run)
-        if abs(run.r_before - start.r_before) > SAME_START:
+        if abs(run.change.r_before - start.change.r_before) > SAME_START:
             raise ValueError(
-                f"seed {run.seed}: before tuning, r in {run.region} is {start.r_before:.4f} with tune_fraction"
-                f" {start.fraction:g} ({start.regime}) and {run.r_before:.4f} with {run.fraction:g} ({run.regime});"
-                " they did not start from the same model, stories and probe."
+                f"seed {run.seed}: before tuning, r in {run.region} is {start.change.r_before:.4f} with tune_fraction"
+                f" {start.fraction:g} ({start.regime}) and {run.change.r_before:.4f} with {run.fraction:g}"
+                f" ({run.regime}); they did not start from the same model, stories and probe."
             )
 
 
@@ -276,55 +246,34 @@ def _check_same_share(runs: Sequence[RunPoint]) -> None:
         )
 
 
-def _name(summary: Summary) -> str:
-    return f"{summary['run'].get('experiment')}/{summary['run'].get('id')}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-# --- fraction_figure
-# The picture of `results.fractions`: alignment against hours of tuning data, one line per regime.
-
-
-FIGURE_FILE = "curve.png"
-
-
 def curve_figure(points: Sequence[CurvePoint]) -> Figure:
     """Alignment after tuning by hours of tuning data (logarithmic), and the untuned model as a dashed line.
 
     A line's band is the interval of the paired difference, laid at the alignment before tuning: where it leaves out
     the dashed line, tuning changed alignment beyond its uncertainty. Small dots are single seeds.
     """
-    before = _mean([run.r_before for point in points for run in point.runs])
+    before = _mean([run.change.r_before for point in points for run in point.runs])
     with house_style():
         figure = new_figure(6.8, 4.3)
         axes = figure.add_subplot()
         for regime in dict.fromkeys(point.regime for point in points):
             _curve(axes, [point for point in points if point.regime == regime], _colour(regime), regime)
         axes.axhline(before, color=FAINT, linestyle=(0, (4, 2)), linewidth=1.2, label="untuned")
-        _hours_axis(axes, sorted({point.mean("hours") or 0.0 for point in points}))
+        _hours_axis(axes, sorted({point.hours for point in points}))
         axes.set_ylabel("held-out correlation r")
         axes.set_title(f"Alignment by tuning data, {points[0].runs[0].region.replace('_', ' ')}")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return Figure("curve", render(figure, "png"), None, _alt(points, before), _caption(points))
 
 
-def save_curve_figure(figure: Figure, folder: Path) -> Path:
-    """Write curve.png."""
-    path = folder / FIGURE_FILE
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(figure.png)
-    return path
-
-
 def _curve(axes: Any, points: Sequence[CurvePoint], colour: str, regime: str) -> None:
-    hours = [point.mean("hours") for point in points]
+    hours = [point.hours for point in points]
     axes.plot(hours, [point.mean("r_after") for point in points], color=colour, marker="o", ms=5, label=_words(regime))
     for point, x in zip(points, hours, strict=True):
         if len(point.runs) > 1:
-            axes.plot([x] * len(point.runs), [run.r_after for run in point.runs], "o", color=colour, ms=2.5, alpha=0.6)
+            axes.plot(
+                [x] * len(point.runs), [run.change.r_after for run in point.runs], "o", color=colour, ms=2.5, alpha=0.6
+            )
     bounds = [_band(point) for point in points]
     known = [(x, *bound) for x, bound in zip(hours, bounds, strict=True) if bound is not None]
     if len(known) > 1:
@@ -335,9 +284,8 @@ def _curve(axes: Any, points: Sequence[CurvePoint], colour: str, regime: str) ->
 
 def _band(point: CurvePoint) -> tuple[float, float] | None:
     """Interval of the difference, laid at the alignment before tuning."""
-    _, low, high = point.difference
-    before = point.mean("r_before")
-    return None if low is None or high is None or before is None else (before + low, before + high)
+    interval, before = point.rise.interval, point.mean("r_before")
+    return None if interval is None or before is None else (before + interval[0], before + interval[1])
 
 
 def _hours_axis(axes: Any, hours: Sequence[float]) -> None:
@@ -363,7 +311,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _alt(points: Sequence[CurvePoint], before: float) -> str:
-    said = "; ".join(f"{_words(p.regime)} {p.mean('hours'):.3g} h: {p.mean('r_after'):.3f}" for p in points)
+    said = "; ".join(f"{_words(p.regime)} {p.hours:.3g} h: {p.mean('r_after'):.3f}" for p in points)
     return f"Alignment after tuning by hours of tuning data. {said}; untuned {before:.3f}."
 
 
