@@ -18,7 +18,7 @@ NEEDS = {"nothing": "", "stories": "a run, or `--store`", "folder": "`--data`"}
 
 
 def test_every_name_is_there_once_and_says_where_a_task_is_from() -> None:
-    assert len(set(TASK_NAMES)) == len(TASKS) == 15
+    assert len(set(TASK_NAMES)) == len(TASKS) >= 15
     assert [name for name in TASK_NAMES if name.count("/") != 1] == ["words"]
     assert {entry.data_set for entry in TASKS if entry.needs == "nothing"} == {"demo"}
     assert [entry.name for entry in TASKS if entry.recognition] == ["timit/recognition", "librispeech/recognition"]

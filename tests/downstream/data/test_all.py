@@ -81,14 +81,14 @@ def test_each_recognition_task_has_words_for_every_clip(root: Path, name: str) -
 
 
 def test_labels_and_clips_are_the_same_whatever_the_hash_seed(root: Path) -> None:
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     here = {name: summary(entry.load(root / entry.data_set)) for name, entry in PROBED.items()}
-    for seed in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-c", _ELSEWHERE, str(root)],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=Path(__file__).parents[3],
-        )
-        assert json.loads(done.stdout) == here
+    done = subprocess.run(
+        [sys.executable, "-c", _ELSEWHERE, str(root)],
+        env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[3],
+    )
+    assert json.loads(done.stdout) == here
