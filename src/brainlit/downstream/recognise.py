@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -119,12 +119,22 @@ def recognise(
     at = torch.device(device) if device is not None else next(backbone.parameters()).device
     recogniser = _Recogniser(copy.deepcopy(backbone).to(at), task.alphabet, layer, how)
     best_epoch = _train(recogniser, task, how, progress)
-    said = {
-        part: [recogniser.read(clip) for clip in tqdm(clips, f"{task.name}: {part}", disable=not progress, leave=False)]
-        for part, clips in task.clips.items()
-        if part not in (TRAIN, CHOOSE)
+    clips = {part: found for part, found in task.clips.items() if part not in (TRAIN, CHOOSE)}
+    read = {
+        part: tuple(
+            recogniser.read(clip) for clip in tqdm(found, f"{task.name}: {part}", disable=not progress, leave=False)
+        )
+        for part, found in clips.items()
     }
-    return _recognition_result(task, model, said, recogniser.letters, {**task.facts, "best_epoch": str(best_epoch)})
+    return RecognitionResult(
+        task=task.name,
+        model=model,
+        clips={part: tuple(clip.name for clip in found) for part, found in clips.items()},
+        speakers={part: tuple(clip.speaker for clip in found) for part, found in clips.items()},
+        said={part: tuple(recogniser.letters(clip.text) for clip in found) for part, found in clips.items()},
+        read=read,
+        facts={**task.facts, "best_epoch": str(best_epoch)},
+    )
 
 
 class _Recogniser(nn.Module):
@@ -301,25 +311,6 @@ def load_recognition_result(path: Path) -> RecognitionResult:
 def find_recognition(folder: Path) -> dict[str, RecognitionResult]:
     """What one model wrote down, by task; none where the folder is missing."""
     return {result.task: result for result in map(load_recognition_result, sorted(folder.glob("*.json")))}
-
-
-def _recognition_result(
-    task: RecognitionTask,
-    model: str,
-    read: Mapping[str, Sequence[str]],
-    letters: Callable[[str], str],
-    facts: Mapping[str, str],
-) -> RecognitionResult:
-    """A result with what the task says about the parts that were written down."""
-    return RecognitionResult(
-        task=task.name,
-        model=model,
-        clips={part: tuple(clip.name for clip in task.clips[part]) for part in read},
-        speakers={part: tuple(clip.speaker for clip in task.clips[part]) for part in read},
-        said={part: tuple(letters(clip.text) for clip in task.clips[part]) for part in read},
-        read={part: tuple(texts) for part, texts in read.items()},
-        facts=dict(facts),
-    )
 
 
 def compare_recognition(
