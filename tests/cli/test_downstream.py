@@ -17,21 +17,24 @@ import soundfile
 import yaml
 
 from brainlit.cli import HELP, main
-from brainlit.cli.downstream import ALL, DATA, DEMO, RECOGNITION
 from brainlit.demo import DemoSource
-from brainlit.downstream import data, demo_tasks, probes
-from brainlit.downstream.demo_tasks import DEMO_TASKS, DemoSize
+from brainlit.downstream import demo_tasks, probes
+from brainlit.downstream.demo_tasks import DemoSize, DemoSpeech
 from brainlit.downstream.evaluate import compare
 from brainlit.downstream.preference import preference
 from brainlit.downstream.recognise import load_recognition_result
-from brainlit.downstream.result import find_results, find_words, model_folder
+from brainlit.downstream.result import find_results, model_folder, task_path
+from brainlit.downstream.scores import drawn_units
+from brainlit.downstream.tasks import DEMO, TASK_NAMES, TASKS
+from brainlit.downstream.words import find_words
 from brainlit.store import StoryStore, build_store
+from tests.backbones.conftest import load, save_mini
 from tests.layouts.speech import RATE_HZ, samples
 from tests.layouts.timit import write_timit
 
 PAGE = (Path(__file__).parents[2] / "docs" / "downstream.md").read_text()
 COMMANDS = re.findall(r"^brainlit (downstream .*)$", PAGE, re.MULTILINE)
-SMALL = DemoSize(1, 1, 1, 1, 1, 10, 2, 2, 2)
+SMALL = DemoSize(1, 1, 1, 1, 1, 6, 1, 1, 1)
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +78,8 @@ def page_folder(demo_run: Path, demo_store: Path, tmp_path_factory: pytest.TempP
     with pytest.MonkeyPatch.context() as patch, (folder / "said.txt").open("w") as said:
         patch.chdir(folder)
         patch.setattr("sys.stdout", said)
-        patch.setattr(demo_tasks, "DemoSize", lambda: SMALL)
-        patch.setattr(probes, "ProbeConfig", partial(probes.ProbeConfig, strengths=(0.1,), max_steps=20))
-        for name in ("_words", "_sentences"):
-            patch.setattr(demo_tasks, name, cache(getattr(demo_tasks, name)))
+        patch.setattr(demo_tasks, "DemoSpeech", cache(lambda seed: DemoSpeech(seed, SMALL)))
+        patch.setattr(probes, "LayerProbeConfig", partial(probes.LayerProbeConfig, strengths=(0.1,), max_steps=20))
         for command in COMMANDS:
             for old, new in replaced.items():
                 command = command.replace(old, new)
@@ -89,7 +90,7 @@ def page_folder(demo_run: Path, demo_store: Path, tmp_path_factory: pytest.TempP
 def test_a_run_has_the_answers_of_both_models_with_their_controls(page_folder: Path, demo_run: Path) -> None:
     assert len(COMMANDS) == 6
     untuned, tuned = (find_results(model_folder(demo_run, name)) for name in ("untuned", "tuned"))
-    assert set(untuned) == set(tuned) == set(DEMO_TASKS)
+    assert set(untuned) == set(tuned) == {entry.name for entry in TASKS if entry.data_set == DEMO}
     for task, result in tuned.items():
         before = untuned[task]
         assert {"majority", "random_features", "transcript", "pretrained"} <= set(result.controls)
@@ -122,11 +123,12 @@ def test_what_is_printed_is_what_the_files_say(page_folder: Path, demo_run: Path
     said = (page_folder / "said.txt").read_text()
     untuned, tuned = (find_results(model_folder(demo_run, name)) for name in ("untuned", "tuned"))
     score = tuned["demo/speaker"].score("test")
-    cells = f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}] | {score.n_drawn} clips"
+    cells = f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}] | {score.n_units['clips']} clips"
     assert f"| tuned | test | linear | {cells} | {tuned['demo/speaker'].chosen_layer()} |" in said
-    change = compare(untuned["demo/phones"], tuned["demo/phones"], "test")
-    between = f"{change.difference:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
-    assert f"| tuned - untuned | test | linear | {between} | {change.n_drawn} {change.drawn}" in said
+    change = compare(untuned["demo/phones"], tuned["demo/phones"], "test").difference
+    units = drawn_units(change)
+    between = f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
+    assert f"| tuned - untuned | test | linear | {between} | {change.n_units[units]} {units}" in said
     states = find_words(model_folder(demo_run, "tuned"))
     assert states is not None
     for one in preference(states.layers, states.token_pairs()):
@@ -178,10 +180,9 @@ def test_what_is_there_is_kept_and_never_taken_for_another(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("nothing is to be made")
 
-    monkeypatch.setattr(demo_tasks, "_words", refuse)
-    monkeypatch.setattr(demo_tasks, "_sentences", refuse)
+    monkeypatch.setattr(demo_tasks, "DemoSpeech", refuse)
     run = shutil.copytree(demo_run, tmp_path / "run")
-    path = model_folder(run, "tuned") / "demo-speaker.npz"
+    path = task_path(model_folder(run, "tuned"), "demo/speaker")
     before = path.stat().st_mtime_ns
     assert main(["downstream", str(run), "--task", "demo/speaker"]) == 0
     assert "tuned has demo/speaker: kept" in capsys.readouterr().out
@@ -201,7 +202,7 @@ def test_a_pretrained_run_has_the_untuned_model_only(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(demo_tasks, "DemoSize", lambda: SMALL)
+    monkeypatch.setattr(demo_tasks, "DemoSpeech", lambda seed: DemoSpeech(seed, SMALL))
     run = Path(shutil.copytree(demo_run, tmp_path / "run", ignore=shutil.ignore_patterns("*.ckpt", "tuned", "best")))
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert main(["downstream", str(run), "--task", "demo/speaker"]) == 2, "a run that was stopped early is none"
@@ -257,8 +258,8 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_loaded(
     assert "give --store DIR" in refused(*model, "--task", "words")
     assert "timit/phones needs --data" in refused(run, "--task", "timit/phones")
     assert "no task that needs it" in refused(run, "--data", str(tmp_path))
-    assert "nowhere is no folder" in refused(run, "--task", "slurp", "--data", "nowhere")
-    two = ("--task", "slurp", "--task", "crema_d", "--data", str(tmp_path))
+    assert "nowhere is no folder" in refused(run, "--task", "slurp/intent", "--data", "nowhere")
+    two = ("--task", "slurp/intent", "--task", "crema_d/emotion", "--data", str(tmp_path))
     assert "are from crema_d and slurp, and --data is one folder" in refused(run, *two)
     assert "Did you mean 'mlp'?" in refused(run, "--probes", "mlpp")
     assert "--batch_s is 0.0" in refused(run, "--batch_s", "0")
@@ -284,12 +285,22 @@ def test_help_lists_every_task_and_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert "\n  downstream " in HELP
-    for name in ALL:
+    for name in TASK_NAMES:
         assert re.search(rf"^    {name} +\w", done.stdout, re.MULTILINE), name
 
 
-def test_the_tasks_are_those_that_can_be_loaded() -> None:
-    assert tuple(DEMO) == DEMO_TASKS
-    assert {name for name, _ in DATA.values()} == set(data.TASKS)
-    assert {name for name, _ in RECOGNITION.values()} == set(data.RECOGNITION)
-    assert len(ALL) == len(set(ALL)) == len(DEMO) + 1 + len(data.TASKS) + len(data.RECOGNITION)
+def test_the_examples_of_the_preference_page_run(
+    demo_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "preference.md").read_text()
+    save_mini(tmp_path)
+    given = {"store": StoryStore.open(demo_store), "pretrained": load(tmp_path), "tuned": load(tmp_path)}
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "preference.md", "exec"), given)
+    said = capsys.readouterr().out
+    assert said.count("layer ") == 3, "what may be said of every layer"
+    assert "Rsa(rho=" in said
+    assert "Separation(accuracy=" in said
+    assert given["figure"].name == "word-map"

@@ -14,14 +14,13 @@ from brainlit.downstream.pairs import DEMO_MEANING
 from brainlit.downstream.result import (
     TUNED,
     UNTUNED,
-    WORDS_FILE,
     ProbeOutcome,
     TaskResult,
-    WordStates,
     model_folder,
     task_path,
 )
-from brainlit.downstream.scores import Estimate
+from brainlit.downstream.tasks import WORDS
+from brainlit.downstream.words import WordStates
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.statistics import Score
 from brainlit.results.record import ProbeRecord, save_record
@@ -114,7 +113,7 @@ def _plant_downstream(run: Path, seed: int, regime: str) -> None:
     folder.mkdir(parents=True)
     for name, right in (("demo/word_category", RIGHT[regime]), ("demo/phones", 0.6)):
         planted_answers(name, right, seed, model).save(task_path(folder, name))
-    planted_words(MEANING[regime], seed).save(folder / WORDS_FILE)
+    planted_words(MEANING[regime], seed).save(task_path(folder, WORDS))
 
 
 def planted_answers(name: str, right: float, seed: int, model: str = TUNED) -> TaskResult:
@@ -126,7 +125,8 @@ def planted_answers(name: str, right: float, seed: int, model: str = TUNED) -> T
         truth = task.targets[part]
         said[part] = np.where(is_right, truth, (truth + 1) % len(task.labels))[None, None]
     result = task_result(task, model, (4,), {"linear": ProbeOutcome(0, np.zeros(1), np.zeros(1), said)})
-    controls = {name: {"test": Estimate(at, at, at, 200, 10, "speakers")} for name, at in CONTROLS.items()}
+    units = {"speakers": 10, "clips": 200}
+    controls = {name: {"test": Score(at, bounds=(at, at), n_units=units)} for name, at in CONTROLS.items()}
     return replace(result, controls=controls, warnings=("test: words by themselves reach this score.",))
 
 

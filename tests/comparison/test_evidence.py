@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from brainlit.comparison.effects import AUDITORY, REGION, WORDS, Evidence, Key
-from brainlit.comparison.evidence import WORD_DRAWS, late_minus_early, read_evidence
+from brainlit.comparison.evidence import WORD_BOOTSTRAP, late_minus_early, read_evidence
 from brainlit.comparison.runs import read_finished
 from brainlit.downstream.evaluate import compare
 from brainlit.downstream.preference import preference_change
-from brainlit.downstream.result import find_words, load_result, model_folder, task_path
+from brainlit.downstream.result import load_result, model_folder, task_path
+from brainlit.downstream.words import find_words
 from brainlit.encoding.statistics import Score
 from tests.comparison.planted_runs import CONTROLS, SEEDS, planted_answers, planted_run, planted_words
 
@@ -63,10 +64,10 @@ def test_a_difference_of_scores_is_that_of_the_pair(evidence: Evidence, reproduc
         )
     )
     for part in ("test", "test_unseen_words"):
-        expected = compare(one, other, part)
+        expected = compare(one, other, part).difference
         found = evidence.seeds[2].difference("brain", "pretrained", Key("demo/word_category", part))
         assert found is not None
-        assert (found.value, found.low, found.high) == pytest.approx((expected.difference, expected.low, expected.high))
+        assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
 
 
 def test_controls_and_warnings_of_tasks_are_kept(evidence: Evidence) -> None:
@@ -80,7 +81,7 @@ def test_changes_of_preference_are_paired_over_words(evidence: Evidence, reprodu
     words = find_words(model_folder(before, "untuned")), find_words(model_folder(after, "tuned"))
     assert words[0] is not None
     assert words[1] is not None
-    last = preference_change(words[0].layers, words[1].layers, words[0].token_pairs(), draws=WORD_DRAWS)[-1]
+    last = preference_change(words[0].layers, words[1].layers, words[0].token_pairs(), bootstrap=WORD_BOOTSTRAP)[-1]
     for what in ("difference", "ratio"):
         found = evidence.seeds[0].difference("brain", "pretrained", Key(what, WORDS))
         expected = getattr(last, what)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from brainlit.downstream import Clip, make_task
+from brainlit.downstream.clip import Clip
+from brainlit.downstream.task import make_task
 
 SIZES = {"train": 240, "choose": 120, "test": 160}
 LABELS = ("blue", "green", "red", "white")

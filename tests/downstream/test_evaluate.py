@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainlit.downstream import make_task
 from brainlit.downstream.evaluate import (
     compare,
     evaluate,
@@ -20,13 +19,14 @@ from brainlit.downstream.evaluate import (
     with_controls,
 )
 from brainlit.downstream.features import clip_features
-from brainlit.downstream.probes import ProbeConfig
+from brainlit.downstream.probes import LayerProbeConfig
 from brainlit.downstream.result import ProbeOutcome, load_result
-from brainlit.downstream.scores import Draws, estimate
+from brainlit.downstream.scores import BootstrapConfig, estimate
+from brainlit.downstream.task import make_task
 from tests.backbones.conftest import load, save_mini
 from tests.downstream.planted import LABELS, SIZES, clip, planted_features, planted_task
 
-LINEAR = ProbeConfig(probes=("linear",), strengths=(0.1, 0.01))
+LINEAR = LayerProbeConfig(probes=("linear",), strengths=(0.1, 0.01))
 
 
 def run(task, features, config=LINEAR):
@@ -37,7 +37,7 @@ def run(task, features, config=LINEAR):
 def test_layers_are_ranked_by_what_was_planted_in_them(kind, metric):
     task = planted_task(kind, metric=metric)
     signals = {0: 0.0, 1: 0.35, 2: 1.2, 3: 0.7}
-    config = ProbeConfig(strengths=(0.1, 0.01), decays=(0.1,), seeds=(0, 1), max_epochs=30)
+    config = LayerProbeConfig(strengths=(0.1, 0.01), decays=(0.1,), seeds=(0, 1), max_epochs=30)
     result = run(task, planted_features(task, signals), config)
     for probe in ("linear", "mlp"):
         curve = [result.score("test", probe, layer).value for layer in result.layers]
@@ -104,7 +104,7 @@ def test_regularisation_is_chosen_on_choose():
 def test_a_result_comes_back_from_its_file(kind, tmp_path):
     sizes = {**SIZES, "test_new": 40}
     task = replace(planted_task(kind, sizes=sizes, metric="macro_f1"), facts={"licence": "none"})
-    config = ProbeConfig(strengths=(0.1,), decays=(0.1,), seeds=(0, 1), max_epochs=3)
+    config = LayerProbeConfig(strengths=(0.1,), decays=(0.1,), seeds=(0, 1), max_epochs=3)
     result = run(task, planted_features(task, {0: 0.3, 2: 0.6}), config)
     again = load_result(result.save(tmp_path / "results" / "planted.npz"))
     assert again.rows() == result.rows()
@@ -137,9 +137,9 @@ def test_where_the_speaker_is_the_answer_clips_are_drawn():
     names = tuple(f"speaker {k}" for k in range(10))
     parts = {part: [(clip(part, k), names[k % 10]) for k in range(40)] for part in ("train", "choose", "test")}
     asked = make_task("who", "single", parts, metric="accuracy")
-    assert run(asked, planted_features(asked, {0: 1.0})).score("test").drawn == "clips"
+    assert run(asked, planted_features(asked, {0: 1.0})).score("test").n_units == {"clips": 40}
     task = planted_task()
-    assert run(task, planted_features(task, {0: 1.0})).score("test").drawn == "speakers"
+    assert run(task, planted_features(task, {0: 1.0})).score("test").n_units == {"speakers": 10, "clips": 160}
 
 
 def test_what_was_not_asked_is_not_answered():
@@ -188,25 +188,26 @@ def test_pairing_makes_the_interval_narrower(task):
     b = answered(task, easy | (rng.random(200) < 0.15))
     found = compare(a, b)
     alone = [estimate("accuracy", result.sums("test"), [""] * 200) for result in (a, b)]
-    assert found.difference == pytest.approx(alone[1].value - alone[0].value)
-    assert 0 < found.low < found.difference < found.high
-    assert found.high - found.low < 0.7 * (alone[0].high - alone[0].low)
+    assert found.difference.value == pytest.approx(alone[1].value - alone[0].value)
+    assert 0 < found.difference.low < found.difference.value < found.difference.high
+    assert found.difference.high - found.difference.low < 0.7 * (alone[0].high - alone[0].low)
     assert found.only_a == 0
-    assert found.only_b == pytest.approx(200 * found.difference)
+    assert found.only_b == pytest.approx(200 * found.difference.value)
     assert found.mcnemar_p == mcnemar_p(0, int(found.only_b)) < 0.01
 
 
 def test_the_same_model_twice_shows_no_difference(task):
     a = answered(task, np.arange(200) % 3 == 0)
     found = compare(a, a)
-    assert (found.difference, found.low, found.high, found.mcnemar_p) == (0, 0, 0, 1)
+    assert (found.difference.value, found.difference.interval, found.mcnemar_p) == (0, (0, 0), 1)
 
 
 def test_turned_round_it_changes_its_sign(task):
     rng = np.random.default_rng(1)
     a, b = answered(task, rng.random(200) < 0.5), answered(task, rng.random(200) < 0.6)
     there, back = compare(a, b), compare(b, a)
-    assert (there.difference, there.low) == pytest.approx((-back.difference, -back.high))
+    one, other = there.difference, back.difference
+    assert (one.value, one.low) == pytest.approx((-other.value, -other.high))
     assert (there.only_a, there.mcnemar_p) == (back.only_b, back.mcnemar_p)
 
 
@@ -222,7 +223,7 @@ def test_several_seeds_are_compared_by_their_means(task):
     rng = np.random.default_rng(2)
     right_a, right_b = rng.random((3, 200)) < 0.5, rng.random((2, 200)) < 0.6
     found = compare(answered(task, right_a), answered(task, right_b))
-    assert found.difference == pytest.approx(right_b.mean() - right_a.mean())
+    assert found.difference.value == pytest.approx(right_b.mean() - right_a.mean())
     assert found.only_b == pytest.approx(np.mean([(b & ~a).sum() for a in right_a for b in right_b]))
     assert np.isnan(found.mcnemar_p)
 
@@ -318,7 +319,7 @@ def test_random_features_score_at_chance(seed):
 def test_other_models_stand_beside_the_score():
     task = planted_task(text=WORDS.get)
     strong, weak = model(task, 1.0), model(task, 0.3)
-    result = with_controls(strong, {"pretrained": weak}, Draws(n_boot=50))
+    result = with_controls(strong, {"pretrained": weak}, BootstrapConfig(n_boot=50))
     assert result.controls["pretrained"]["test"].value == weak.score().value
     rows = [row for row in result.rows() if row["probe"] == "pretrained"]
     assert [(row["part"], row["value"]) for row in rows] == [("test", weak.score().value)]

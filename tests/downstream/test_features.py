@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from brainlit.backbones import BackboneConfig, load_backbone
-from brainlit.downstream import Clip, make_task
+from brainlit.downstream.clip import Clip
 from brainlit.downstream.features import clip_features, task_features
+from brainlit.downstream.task import make_task
 from tests.backbones.conftest import load, save_mini
 from tests.backbones.test_whisper import save as save_whisper
 

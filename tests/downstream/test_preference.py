@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from itertools import combinations
 
 import numpy as np
@@ -8,9 +7,9 @@ import pytest
 
 from brainlit.downstream.pairs import TokenPairs, WordPairs, find_pairs, pair_tokens
 from brainlit.downstream.preference import Preference, pair_cosines, preference, preference_change
-from brainlit.downstream.scores import Draws
+from brainlit.downstream.scores import BootstrapConfig
 
-DRAWS = Draws(n_boot=300)
+BOOTSTRAP = BootstrapConfig(n_boot=300)
 VOICES = ("low", "high", "rough")
 CATEGORIES = 8
 
@@ -53,12 +52,12 @@ def planted(meaning: float, sound: float, noise: float = 0.5, offset: float = 0.
 
 
 def one(values: np.ndarray, tokens: TokenPairs, centred: bool = True) -> Preference:
-    return preference({3: values}, tokens, centred=centred, draws=DRAWS)[0]
+    return preference({3: values}, tokens, centred=centred, bootstrap=BOOTSTRAP)[0]
 
 
 def test_mixtures_are_ranked_and_pure_ones_say_what_they_are(tokens: TokenPairs) -> None:
     shares = [0.0, 0.3, 0.5, 0.7]
-    layers = preference({k: planted(share, 1 - share) for k, share in enumerate(shares)}, tokens, draws=DRAWS)
+    layers = preference({k: planted(share, 1 - share) for k, share in enumerate(shares)}, tokens, bootstrap=BOOTSTRAP)
     ratios = [layer.ratio for layer in layers]
     assert all(ratio is not None for ratio in ratios)
     values = [ratio.value for ratio in ratios if ratio is not None]
@@ -123,7 +122,7 @@ def test_voices_are_no_cue(pairs: WordPairs) -> None:
 
 def test_a_change_is_paired(tokens: TokenPairs) -> None:
     before, after = planted(0.3, 0.7), planted(0.7, 0.3)
-    change = preference_change({0: before, 1: before}, {0: before, 1: after}, tokens, draws=DRAWS)
+    change = preference_change({0: before, 1: before}, {0: before, 1: after}, tokens, bootstrap=BOOTSTRAP)
     assert (change[0].semantic.low, change[0].semantic.high) == (0, 0)
     first, second = one(before, tokens), one(after, tokens)
     assert change[1].difference.value == pytest.approx(second.difference.value - first.difference.value)
@@ -133,14 +132,14 @@ def test_a_change_is_paired(tokens: TokenPairs) -> None:
     assert second.ratio is not None
     assert change[1].ratio.value == pytest.approx(second.ratio.value - first.ratio.value)
     assert change[1].ratio.low > 0
-    assert preference_change({0: before}, {0: planted(1, 0)}, tokens, draws=DRAWS)[0].ratio is None
+    assert preference_change({0: before}, {0: planted(1, 0)}, tokens, bootstrap=BOOTSTRAP)[0].ratio is None
     with pytest.raises(ValueError, match=r"layers \[0\] before and \[1\] after"):
         preference_change({0: before}, {1: after}, tokens)
 
 
 def test_intervals_cover_what_they_say(pairs: WordPairs, tokens: TokenPairs) -> None:
     """100 lexicons at once, one per 'layer': words that are alike by themselves, and pairs that are."""
-    from brainlit.downstream.preference import _contrasts, _effects, _ratio
+    from brainlit.downstream.preference import _contrasts, _ratio, _scores
 
     rng = np.random.default_rng(1)
     few, n_sets = tokens.pairs, 100
@@ -148,21 +147,20 @@ def test_intervals_cover_what_they_say(pairs: WordPairs, tokens: TokenPairs) -> 
     word = 0.05 * rng.standard_normal((len(few.words), n_sets))
     table = truth[few.kind][:, None] + word[few.first] + word[few.second]
     table = table + 0.2 * rng.standard_normal(table.shape)
-    estimates, replicates = _contrasts(table, few, DRAWS)
-    for effects, right in zip(_effects(estimates, replicates, DRAWS), (0.2, 0.4, -0.2), strict=True):
-        assert 90 <= sum(effect.low <= right <= effect.high for effect in effects) <= 99
-    ratios = [_ratio(estimates[:, k], replicates[:, :, k], DRAWS) for k in range(n_sets)]
+    estimates, replicates = _contrasts(table, few, BOOTSTRAP)
+    for scores, right in zip(_scores(estimates, replicates, BOOTSTRAP), (0.2, 0.4, -0.2), strict=True):
+        assert 90 <= sum(one.low <= right <= one.high for one in scores) <= 99
+    ratios = [_ratio(estimates[:, k], replicates[:, :, k], BOOTSTRAP) for k in range(n_sets)]
     assert 90 <= sum(ratio is not None and ratio.low <= 0.5 <= ratio.high for ratio in ratios) <= 99
 
 
 def test_results_are_plain_and_repeatable(tokens: TokenPairs) -> None:
     values = planted(0.5, 0.5)
     assert one(values, tokens) == one(values, tokens)
-    other = preference({3: values}, tokens, draws=Draws(n_boot=300, seed=1))[0]
+    other = preference({3: values}, tokens, bootstrap=BootstrapConfig(n_boot=300, seed=1))[0]
     assert other.semantic.value == one(values, tokens).semantic.value
     assert other.semantic != one(values, tokens).semantic
-    row = json.loads(json.dumps(other.row()))
-    assert row["ratio"]["low"] < row["ratio"]["value"] < row["ratio"]["high"]
+    assert other.ratio.low < other.ratio.value < other.ratio.high
     assert "of phonetic likeness" in other.words()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainlit.downstream import Clip, make_recognition_task
+from brainlit.downstream.clip import Clip
 from brainlit.downstream.recognise import (
     CtcConfig,
     RecognitionResult,
@@ -17,6 +17,7 @@ from brainlit.downstream.recognise import (
     recognise,
     word_errors,
 )
+from brainlit.downstream.task import make_recognition_task
 from tests.backbones.conftest import load, save_mini
 
 TONES_HZ = {"a": 300, "b": 1100, "c": 2500}

@@ -1,4 +1,4 @@
-"""Models are asked once each; an answer is known by the weights and the seed that it is from."""
+"""Models are evaluated once each; an answer is known by the weights and the seed that it is from."""
 
 from collections import Counter
 from dataclasses import replace
@@ -6,16 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainlit.downstream import Clip, make_task
 from brainlit.downstream import run_models as module
+from brainlit.downstream.clip import Clip
 from brainlit.downstream.evaluate import evaluate
-from brainlit.downstream.probes import ProbeConfig
-from brainlit.downstream.result import find_results, model_folder, task_path
-from brainlit.downstream.run_models import Asking, Model, answer_path, ask, folders_of, is_answered, set_beside
+from brainlit.downstream.probes import LayerProbeConfig
+from brainlit.downstream.result import find_results, model_folder, model_folders, task_path
+from brainlit.downstream.run_models import EvaluationConfig, Evaluator, Model, add_model_controls
+from brainlit.downstream.task import make_task
 from tests.backbones.conftest import load, save_mini
 from tests.downstream.planted import planted_features, planted_task
 
-LINEAR = ProbeConfig(probes=("linear",), strengths=(0.1,))
+LINEAR = LayerProbeConfig(probes=("linear",), strengths=(0.1,))
 
 
 @pytest.fixture
@@ -47,11 +48,11 @@ def test_a_model_is_loaded_once_and_controls_are_made_once_for_all(tasks, tmp_pa
 
     monkeypatch.setattr(module, "task_controls", counted("controls", module.task_controls))
     monkeypatch.setattr(module, "task_features", counted("features", module.task_features))
-    how = Asking(LINEAR, seed=3)
+    evaluator = Evaluator(EvaluationConfig(LINEAR, seed=3), progress=False)
     for name in ("untuned", "tuned"):
         model = Model(name, f"weights of {name}", counted("load", lambda: load(tmp_path / "mini")))
-        ask(model, model_folder(tmp_path, name), tasks, how, progress=False)
-        assert is_answered(answer_path(model_folder(tmp_path, name), "one"), model, how)
+        evaluator.evaluate(model, model_folder(tmp_path, name), tasks)
+        assert evaluator.is_done(task_path(model_folder(tmp_path, name), "one"), model)
     assert n_calls == {"load": 2, "features": 2, "controls": 2}, "a pass for each model, controls for each task"
     found = find_results(model_folder(tmp_path, "tuned"))
     assert list(found) == ["one", "two"]
@@ -70,29 +71,30 @@ def kept(folder, model="tuned", n_test=10, **facts):
 
 
 @pytest.mark.parametrize(
-    ("origin", "how", "words"),
+    ("origin", "config", "words"),
     [
-        ("last.ckpt, 20 steps", Asking(LINEAR), r"made_from last\.ckpt, 10 steps, not last\.ckpt, 20 steps"),
-        ("last.ckpt, 10 steps", Asking(LINEAR, seed=1), "seed 0, not 1"),
-        ("last.ckpt, 10 steps", Asking(ProbeConfig()), "no probe mlp"),
+        ("last.ckpt, 20 steps", EvaluationConfig(LINEAR), r"made_from last\.ckpt, 10 steps, not last\.ckpt, 20 steps"),
+        ("last.ckpt, 10 steps", EvaluationConfig(LINEAR, seed=1), "seed 0, not 1"),
+        ("last.ckpt, 10 steps", EvaluationConfig(LayerProbeConfig()), "no probe mlp"),
     ],
 )
-def test_an_answer_to_something_else_is_refused(tmp_path, origin, how, words):
+def test_an_answer_to_something_else_is_refused(tmp_path, origin, config, words):
     path = kept(tmp_path, made_from="last.ckpt, 10 steps", seed="0")
     with pytest.raises(ValueError, match=rf"{words}.*--again makes it anew"):
-        is_answered(path, Model("tuned", origin, load), how)
+        Evaluator(config).is_done(path, Model("tuned", origin, load))
     same = Model("tuned", "last.ckpt, 10 steps", load)
-    assert is_answered(path, same, Asking(LINEAR))
-    assert not is_answered(tmp_path / "other.npz", same, Asking(LINEAR))
+    evaluator = Evaluator(EvaluationConfig(LINEAR))
+    assert evaluator.is_done(path, same)
+    assert not evaluator.is_done(tmp_path / "other.npz", same)
 
 
 def test_models_are_controls_of_those_that_came_after_them(tmp_path):
     for name in ("best", "tuned", "untrained", "untuned"):
         kept(model_folder(tmp_path, name), name)
     (tmp_path / "downstream" / "scores.csv").touch()
-    folders = folders_of(tmp_path)
+    folders = model_folders(tmp_path)
     assert list(folders) == ["untrained", "untuned", "tuned", "best"]
-    set_beside(folders)
+    add_model_controls(folders)
     found = {name: find_results(folder)["planted"] for name, folder in folders.items()}
     assert {name: set(result.controls) for name, result in found.items()} == {
         "untrained": set(),
@@ -107,5 +109,5 @@ def test_models_are_controls_of_those_that_came_after_them(tmp_path):
 def test_a_model_that_heard_other_clips_is_no_control(tmp_path):
     kept(model_folder(tmp_path, "untuned"), "untuned", n_test=11)
     kept(model_folder(tmp_path, "tuned"))
-    set_beside(folders_of(tmp_path))
+    add_model_controls(model_folders(tmp_path))
     assert find_results(model_folder(tmp_path, "tuned"))["planted"].controls == {}

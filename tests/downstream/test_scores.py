@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from brainlit.downstream.scores import Draws, Estimate, _counts, clip_sums, clusters_of, estimate, replicates, score_of
+from brainlit.downstream.scores import (
+    BootstrapConfig,
+    _counts,
+    clip_sums,
+    clusters_of,
+    estimate,
+    replicates,
+    score_of,
+)
+from brainlit.encoding.statistics import Score
 
 
 def answers(n_clips=60, n_labels=5, kind="single", seed=0):
@@ -41,13 +50,13 @@ def test_replicates_are_scores_of_resampled_clips(metric, speakers):
     truth = pairs[0][0]
     sums = np.stack([clip_sums(metric, "single", truth, predicted, 5) for _, predicted in pairs])
     clusters, _ = clusters_of(speakers)
-    draws = Draws(n_boot=5, seed=3)
-    (counts,) = _counts(int(clusters.max()) + 1, draws)
+    bootstrap = BootstrapConfig(n_boot=5, seed=3)
+    (counts,) = _counts(int(clusters.max()) + 1, bootstrap)
     slow = []
     for row in counts.astype(int):
         drawn = np.concatenate([np.tile(np.flatnonzero(clusters == c), n) for c, n in enumerate(row)]).astype(int)
         slow.append(np.mean([score(metric, "single", truth[drawn], p[drawn], 5) for _, p in pairs]))
-    np.testing.assert_allclose(replicates(metric, sums, clusters, draws), slow)
+    np.testing.assert_allclose(replicates(metric, sums, clusters, bootstrap), slow)
 
 
 def test_speakers_are_drawn_as_wholes_where_there_are_enough():
@@ -64,8 +73,8 @@ def test_an_interval_is_wider_where_clips_of_a_speaker_go_together():
     sums = np.stack([right, np.ones(400)], axis=1)[None]
     speakers = np.repeat([f"s{k}" for k in range(10)], 40).tolist()
     together, apart = estimate("accuracy", sums, speakers), estimate("accuracy", sums, [""] * 400)
-    assert together.n_drawn == 10
-    assert apart.n_drawn == together.n_clips == 400
+    assert together.n_units["speakers"] == 10
+    assert apart.n_units == {"clips": together.n_units["clips"]} == {"clips": 400}
     assert together.high - together.low > 3 * (apart.high - apart.low)
     standard_error = np.sqrt(apart.value * (1 - apart.value) / 400)
     assert apart.high - apart.low == pytest.approx(2 * 1.96 * standard_error, rel=0.15)
@@ -73,12 +82,12 @@ def test_an_interval_is_wider_where_clips_of_a_speaker_go_together():
 
 def test_the_same_seed_draws_the_same():
     sums = np.stack([np.arange(30.0) % 2, np.ones(30)], axis=1)[None]
-    first, again, other = (estimate("accuracy", sums, [""] * 30, Draws(seed=seed)) for seed in (0, 0, 1))
+    first, again, other = (estimate("accuracy", sums, [""] * 30, BootstrapConfig(seed=seed)) for seed in (0, 0, 1))
     assert first == again
-    assert isinstance(other, Estimate)
+    assert isinstance(other, Score)
     assert first != other
 
 
 def test_draws_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="level 95"):
-        Draws(level=95)
+        BootstrapConfig(level=95)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from brainlit.downstream import Clip, Task, cut_clips, make_recognition_task, make_task
-from brainlit.downstream.task import RecognitionTask
+from brainlit.downstream.clip import Clip, cut_clips
+from brainlit.downstream.task import RecognitionTask, Task, make_recognition_task, make_task
 from brainlit.stories import Intervals
 from tests.downstream.planted import clip, planted_task
 
@@ -36,7 +36,7 @@ def test_parts_share_one_sorted_label_map():
 
 def test_the_label_map_is_the_same_whatever_the_hash_seed():
     code = (
-        "import json; from brainlit.downstream import make_task; from tests.downstream.planted import clip;"
+        "import json; from brainlit.downstream.task import make_task; from tests.downstream.planted import clip;"
         "words = {'set order ' + str(k) for k in range(40)};"
         "pairs = {p: [(clip(p, k), w) for k, w in enumerate(words)] for p in ('train', 'choose', 'test')};"
         "task = make_task('t', 'single', pairs);"

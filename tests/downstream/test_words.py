@@ -12,12 +12,22 @@ import pytest
 from brainlit.demo import speak
 from brainlit.demo.text import CATEGORIES, category_of
 from brainlit.downstream import words as module
-from brainlit.downstream.features import clip_features
+from brainlit.downstream.features import clip_features, word_states
 from brainlit.downstream.pairs import DEMO_MEANING, WORDNET_MEANING, demo_pairs, pair_tokens
 from brainlit.downstream.preference import preference
-from brainlit.downstream.scores import Draws
+from brainlit.downstream.result import model_folder
+from brainlit.downstream.scores import BootstrapConfig
 from brainlit.downstream.word_lists import WordListMissingError
-from brainlit.downstream.words import MAX_PER_WORD, WordSounds, hear, stored_stories, story_words, word_sounds
+from brainlit.downstream.words import (
+    MAX_PER_WORD,
+    WordSounds,
+    WordStates,
+    find_words,
+    load_words,
+    stored_stories,
+    story_words,
+    word_sounds,
+)
 from brainlit.splits import Span
 from brainlit.store import StoryStore
 from brainlit.stories import Intervals, Story
@@ -119,12 +129,12 @@ def test_a_model_hears_each_word_by_itself(any_pairs, tmp_path):
     save_mini(tmp_path)
     backbone = load(tmp_path)
     words = story_words(Store(), [Span("a", 0, N_TRS)])
-    states = hear(backbone, words, progress=False)
+    states = word_states(backbone, words, progress=False)
     assert list(states.layers) == list(range(backbone.n_layers + 1))
     assert {values.shape for values in states.layers.values()} == {(len(words.clips), backbone.hidden_size)}
     assert states.words == words.states.words
     few = words._replace(clips=words.clips[5:6])
-    np.testing.assert_allclose(hear(backbone, few, progress=False).layers[1][0], states.layers[1][5], atol=1e-5)
+    np.testing.assert_allclose(word_states(backbone, few, progress=False).layers[1][0], states.layers[1][5], atol=1e-5)
 
 
 def story(name: str, words: list[tuple[str, float, float]], phones: Intervals | None = None) -> Story:
@@ -206,7 +216,56 @@ def test_a_model_that_was_taught_nothing_prefers_sound(demo: WordSounds, tmp_pat
     features = clip_features(load(tmp_path), clips, progress=False)
     tokens = pair_tokens([clip.text for clip in clips], [clip.speaker for clip in clips], pairs)
     assert tokens.voices == "both"
-    found = preference(features, tokens, draws=Draws(n_boot=200))
+    found = preference(features, tokens, bootstrap=BootstrapConfig(n_boot=200))
     assert [layer.layer for layer in found] == [0, 1, 2]
     assert found[0].phonetic.low > 0
     assert found[0].difference.high < 0
+
+
+# --- What each layer makes of them, kept in a file ---
+
+PHONES = {"horse": ("h", "o", "s"), "rabbit": ("r", "a", "b", "i", "t")}
+
+
+def states(meaning=DEMO_MEANING, clips=("a/0", "a/1", "b/0")):
+    rng = np.random.default_rng(0)
+    return WordStates(
+        words=("horse", "rabbit", "horse"),
+        speakers=("a", "a", "b"),
+        categories=("animals", "animals", "animals"),
+        phones=PHONES,
+        meaning=meaning,
+        layers={layer: rng.standard_normal((3, 5)).astype(np.float32) for layer in (0, 2, 10)},
+        facts={"clips": list(clips), "stories": ["a[0:4]", "b[0:4]"]},
+    )
+
+
+def test_words_come_back_as_they_were(tmp_path: Path):
+    kept = states()
+    folder = model_folder(tmp_path, "tuned")
+    assert find_words(folder) is None
+    kept.save(folder / "words.npz")
+    found = find_words(folder)
+    assert (found.words, found.speakers, found.categories) == (kept.words, kept.speakers, kept.categories)
+    assert (found.phones, found.meaning, found.facts) == (PHONES, DEMO_MEANING, kept.facts)
+    assert list(found.layers) == [0, 2, 10]
+    for layer, values in kept.layers.items():
+        np.testing.assert_allclose(found.layers[layer], values, rtol=1e-3)
+        assert found.layers[layer].dtype == np.float32
+    assert found.same_tokens(kept)
+    assert not found.same_tokens(states(clips=("a/0", "a/1", "b/7")))
+
+
+def test_pairs_are_of_the_kind_that_meaning_says(monkeypatch):
+    asked = []
+    monkeypatch.setattr("brainlit.downstream.words.english_pairs", lambda *given, **_: asked.append(given))
+    assert states().pairs().of_kind("semantic") == [("horse", "rabbit")]
+    assert not asked
+    states(WORDNET_MEANING).pairs()
+    assert asked == [({"horse", "rabbit"}, PHONES)]
+
+
+def test_other_files_are_refused(tmp_path: Path):
+    np.savez(tmp_path / "words.npz", values=np.zeros(3))
+    with pytest.raises(ValueError, match=r"words\.npz holds no states of words of this version"):
+        load_words(tmp_path / "words.npz")

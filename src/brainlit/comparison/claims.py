@@ -292,7 +292,7 @@ CLAIMS: tuple[Claim, ...] = (
         "score",
         "not worse",
     ),
-    _task("word identity", Key("demo/word_identity", "test"), Key("speech_commands", "test"), metric="accuracy"),
+    _task("word identity", Key("demo/word_identity", "test"), Key("speech_commands/word", "test"), metric="accuracy"),
     _task(
         "sentence type, templates or sentences that train does not have",
         Key("demo/sentence_type", "test_unseen_templates"),

@@ -33,10 +33,12 @@ from brainlit.comparison.effects import (
 from brainlit.comparison.runs import SAME_START, FinishedRun, runs_by_seed
 from brainlit.downstream.pairs import TokenPairs
 from brainlit.downstream.preference import CONTRASTS, preference, preference_change
-from brainlit.downstream.representation import FloatArray, WordMap, category_separation, word_map, word_means
-from brainlit.downstream.result import TUNED, UNTUNED, TaskResult, WordStates, find_results, find_words, model_folder
-from brainlit.downstream.scores import Draws, clusters_of, replicates, score_of
+from brainlit.downstream.representation import WordMap, category_separation, word_map, word_means
+from brainlit.downstream.result import TUNED, UNTUNED, TaskResult, find_results, model_folder
+from brainlit.downstream.scores import BootstrapConfig, clusters_of, replicates, score_of
 from brainlit.downstream.word_lists import WordListMissingError
+from brainlit.downstream.words import WordStates, find_words
+from brainlit.encoding.arrays import FloatArray
 from brainlit.encoding.similarity import linear_cka
 from brainlit.encoding.statistics import Score, mean_score
 from brainlit.hints import did_you_mean
@@ -44,7 +46,7 @@ from brainlit.results.record import ProbeRecord
 from brainlit.results.summary import regions_of
 
 RATIO, SEPARATION, CKA = "ratio", "separation", "cka"
-WORD_DRAWS = Draws(n_boot=500)
+WORD_BOOTSTRAP = BootstrapConfig(n_boot=500)
 """Few, because the interval that decides is that over seeds."""
 CHANGES = ((BRAIN, PRETRAINED), (BRAIN, PERMUTED))
 N_PERMUTATIONS = 100
@@ -54,7 +56,7 @@ Heard: TypeAlias = Mapping[str, Sequence[WordStates | None]]
 """The words of each state, by regime."""
 Name: TypeAlias = tuple[str, int | None]
 """What, and in which layer; None: the last."""
-TASK_DRAWS = Draws()
+TASK_BOOTSTRAP = BootstrapConfig()
 TASKS = "tasks"
 _EXPECTED = (PRETRAINED, BRAIN, PERMUTED, STIMULUS, LANGUAGE_MODEL)
 _LOOKED_FOR = {ALIGNMENT: "probe", TASKS: "downstream tasks", WORDS: "words"}
@@ -201,7 +203,7 @@ def _task_state(
             sums = result.sums(part)
             clusters, _ = clusters_of(result.speakers[part])
             value = float(score_of(result.metric, sums.sum(axis=1)).mean())
-            drawn = replicates(result.metric, sums, clusters, TASK_DRAWS)
+            drawn = replicates(result.metric, sums, clusters, TASK_BOOTSTRAP)
             state[Key(result.task, part)] = {"": Score(value, drawn)}
             gathered.tasks[result.task, part] = None
             own = gathered.controls.setdefault((result.task, part), {})
@@ -318,7 +320,7 @@ def _numbers(words: WordStates | None, tokens: TokenPairs | None, start: WordSta
     if words is None:
         return {}
     found: dict[Name, float] = {}
-    for layer in preference(words.layers, tokens, draws=WORD_DRAWS) if tokens else ():
+    for layer in preference(words.layers, tokens, bootstrap=WORD_BOOTSTRAP) if tokens else ():
         found |= {(contrast, layer.layer): getattr(layer, contrast).value for contrast in CONTRASTS}
         if layer.ratio is not None:
             found[RATIO, layer.layer] = layer.ratio.value
@@ -346,7 +348,9 @@ def _changes(heard: Heard, tokens: TokenPairs) -> dict[Change, list[dict[Name, S
 def _change(before: WordStates, after: WordStates, tokens: TokenPairs) -> dict[Name, Score]:
     """Of the last layer, which is what claims are about; comparing pairs of tokens takes the most time of all."""
     last = max(after.layers)
-    (layer,) = preference_change({last: before.layers[last]}, {last: after.layers[last]}, tokens, draws=WORD_DRAWS)
+    (layer,) = preference_change(
+        {last: before.layers[last]}, {last: after.layers[last]}, tokens, bootstrap=WORD_BOOTSTRAP
+    )
     effects = {what: getattr(layer, what) for what in (*CONTRASTS, RATIO)}
     return {
         (what, None): Score(effect.value, bounds=(effect.low, effect.high))

@@ -1,4 +1,4 @@
-"""A stretch of speech, from a file or from memory."""
+"""A stretch of speech, from a file or from memory; and the same sound in two places of a task."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from brainlit.stories.readers.audio import read_audio
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 Int16Array = npt.NDArray[np.int16]
+
+_MANY_FILES = 1000
+"""From so many on, comparing them shows its progress."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,11 +114,7 @@ def cut_clips(
     ]
 
 
-# --- copies
-# The same sound in two places of a task.
-
-
-MANY_FILES = 1000
+# --- The same sound in two places ---
 
 
 def later_copies(groups: Mapping[str, Sequence[Clip]]) -> dict[str, list[Clip]]:
@@ -148,7 +147,7 @@ def _digests(groups: Mapping[str, Sequence[Clip]]) -> dict[Path, str]:
             sizes[path] = path.stat().st_size
             groups_of_size.setdefault(sizes[path], set()).add(name)
     suspects = [path for path, size in sizes.items() if len(groups_of_size[size]) > 1]
-    few = len(suspects) < MANY_FILES
+    few = len(suspects) < _MANY_FILES
     return {path: sha256_of(path) for path in tqdm(suspects, "comparing files", leave=False, disable=few)}
 
 

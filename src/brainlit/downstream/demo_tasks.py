@@ -1,11 +1,16 @@
-"""Tasks on the demo's speech, whose labels are exact: what offline runs show, and what they do not generalise to."""
+"""Tasks on the demo's speech, whose labels are exact: what offline runs show, and what they do not generalise to.
+
+Clips are words cut out of sentences, and whole sentences, in voices that training has and has not. Tasks on words share
+their clips, and so do those on sentences, so that a model hears each clip once.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -15,19 +20,59 @@ from brainlit.demo.speech import VOICES, Speech, speak
 from brainlit.demo.text import CATEGORIES, FILLERS, TEMPLATES, category_of, random_stream
 from brainlit.downstream.clip import Clip, cut_clips
 from brainlit.downstream.task import CHOOSE, TEST, TRAIN, Example, Task, make_task
-from brainlit.hints import did_you_mean
 from brainlit.stories import Intervals
 
-# --- demo_speech
-# Labelled speech of the demo: words cut out of sentences, and sentences, in voices that training has and has not.
+_UNSEEN_WORDS_PART, _UNSEEN_VOICES_PART = "test_unseen_words", "test_unseen_voices"
+_UNSEEN_TEMPLATES_PART = "test_unseen_templates"
 
+_FACTS = {
+    "source": "the demo's grammar, spoken by espeak-ng; texts are none of the stories', the eight voices of training"
+    " are theirs",
+    "licence": "synthetic; no rights are claimed",
+}
+_UNSEEN_WORDS_NOTE = (
+    "unseen words are unseen by the probe; a model that was tuned on the demo's stories has heard them there"
+)
+_UNSEEN_TEMPLATES_NOTE = (
+    "train and test share their templates; only the part of unseen templates asks for the type itself"
+)
 
 UNSEEN_VOICES = ("en-us+m2", "en-us+m6", "en-us+m8", "en-us+Andy", "en-us+steph", "en-us+linda")
 """Voices that no story of the demo and no probe's training has."""
 
-SENTENCES_PER_TEXT = 12
+_SENTENCES_PER_TEXT = 12
 _SLOT = re.compile(r"\{([NVA])\}")
 _PREDICATE = re.compile(r"\b(was|too|as) \{A\}(?! \{N\})")
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much is said.
+
+    Parameters
+    ----------
+    train, choose, test, unseen_words, unseen_voices : int
+        How often each word is said in a part. 72 of the 96 words are in train, choose, test and the part of unseen
+        voices, the other 24 in the part of unseen words.
+    sentences_train, sentences_choose, sentences_test, sentences_unseen : int
+        Sentences of each of the four types in a part; `sentences_unseen` in each of the two parts of unseen templates
+        and unseen voices.
+    """
+
+    train: int = 8
+    choose: int = 3
+    test: int = 8
+    unseen_words: int = 12
+    unseen_voices: int = 4
+    sentences_train: int = 40
+    sentences_choose: int = 15
+    sentences_test: int = 20
+    sentences_unseen: int = 15
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"demo size {name} is {value}; every part needs some clips: give at least 1.")
 
 
 class SpokenWord(NamedTuple):
@@ -44,6 +89,117 @@ class SpokenSentence(NamedTuple):
     template: str
 
 
+@dataclass(frozen=True)
+class DemoSpeech:
+    """What the tasks are made of: said when a task first asks for it. The same seed gives the same sound.
+
+    Parameters
+    ----------
+    seed : int
+    size : DemoSize
+
+    Raises
+    ------
+    EspeakMissingError
+        On use, if espeak-ng is not installed.
+    """
+
+    seed: int = 0
+    size: DemoSize = field(default_factory=DemoSize)
+
+    @cached_property
+    def words(self) -> dict[str, list[SpokenWord]]:
+        """Words cut out of sentences, by part."""
+        return _words(self.seed, self.size)
+
+    @cached_property
+    def sentences(self) -> dict[str, list[SpokenSentence]]:
+        """Whole sentences, by part."""
+        return _sentences(self.seed, self.size)
+
+
+# --- The tasks ---
+
+
+def phones(speech: DemoSpeech) -> Task:
+    """Which phones a word has; several labels per clip."""
+    examples: dict[str, list[Example]] = {
+        part: [(word.clip, sorted(word.phones)) for word in spoken] for part, spoken in speech.words.items()
+    }
+    facts = {**_FACTS, "note": _UNSEEN_WORDS_NOTE}
+    return make_task("demo/phones", "multi", examples, facts=facts, drop_unknown=True, same_sound="drop")
+
+
+def word_identity(speech: DemoSpeech) -> Task:
+    """Which word is said; unseen words have no label, and so no part."""
+    examples: dict[str, list[Example]] = {
+        part: [(word.clip, word.clip.text) for word in spoken]
+        for part, spoken in speech.words.items()
+        if part != _UNSEEN_WORDS_PART
+    }
+    return _single("demo/word_identity", examples)
+
+
+def word_category(speech: DemoSpeech) -> Task:
+    """Which of eight categories of meaning a word has."""
+    category = category_of()
+    examples: dict[str, list[Example]] = {
+        part: [(word.clip, category[word.clip.text]) for word in spoken] for part, spoken in speech.words.items()
+    }
+    return _single("demo/word_category", examples, _UNSEEN_WORDS_NOTE)
+
+
+def sentence_type(speech: DemoSpeech) -> Task:
+    """Which of four kinds of sentence is said: see `type_of_template`."""
+    examples: dict[str, list[Example]] = {
+        part: [(sentence.clip, type_of_template(sentence.template)) for sentence in spoken]
+        for part, spoken in speech.sentences.items()
+    }
+    return _single("demo/sentence_type", examples, _UNSEEN_TEMPLATES_NOTE)
+
+
+def speaker(speech: DemoSpeech) -> Task:
+    """Which voice speaks; unseen voices have no label, and so no part."""
+    examples: dict[str, list[Example]] = {
+        part: [(sentence.clip, sentence.clip.speaker) for sentence in spoken]
+        for part, spoken in speech.sentences.items()
+        if part != _UNSEEN_VOICES_PART
+    }
+    return _single("demo/speaker", examples)
+
+
+def _single(name: str, examples: Mapping[str, Sequence[Example]], note: str = "") -> Task:
+    facts = {**_FACTS, **({"note": note} if note else {})}
+    return make_task(name, "single", examples, metric="accuracy", facts=facts, same_sound="drop")
+
+
+# --- The speech ---
+
+
+def _words(seed: int, size: DemoSize) -> dict[str, list[SpokenWord]]:
+    new = sorted(unseen_words(seed))
+    old = [word for word in category_of() if word not in new]
+    return {
+        TRAIN: say_words(seed, TRAIN, old, size.train),
+        CHOOSE: say_words(seed, CHOOSE, old, size.choose),
+        TEST: say_words(seed, TEST, old, size.test),
+        _UNSEEN_WORDS_PART: say_words(seed, _UNSEEN_WORDS_PART, new, size.unseen_words),
+        _UNSEEN_VOICES_PART: say_words(seed, _UNSEEN_VOICES_PART, old, size.unseen_voices, UNSEEN_VOICES),
+    }
+
+
+def _sentences(seed: int, size: DemoSize) -> dict[str, list[SpokenSentence]]:
+    new = sorted(unseen_templates(seed))
+    old = [template for template in (*TEMPLATES, *FILLERS) if template not in new]
+    return {
+        TRAIN: say_sentences(seed, TRAIN, old, size.sentences_train),
+        CHOOSE: say_sentences(seed, CHOOSE, old, size.sentences_choose),
+        TEST: say_sentences(seed, TEST, old, size.sentences_test),
+        _UNSEEN_TEMPLATES_PART: say_sentences(seed, _UNSEEN_TEMPLATES_PART, new, size.sentences_unseen),
+        _UNSEEN_VOICES_PART: say_sentences(seed, _UNSEEN_VOICES_PART, old, size.sentences_unseen, UNSEEN_VOICES),
+    }
+
+
 def unseen_words(seed: int) -> frozenset[str]:
     """A quarter of each category's words: two of its nouns, and one of its verbs and adjectives."""
     rng = random_stream(seed, "downstream unseen words")
@@ -54,13 +210,13 @@ def unseen_words(seed: int) -> frozenset[str]:
     return frozenset(chosen)
 
 
-def sentence_type(template: str) -> str:
+def type_of_template(template: str) -> str:
     """What kind of sentence a template of the grammar makes.
 
     filler: no content word. action: somebody does something (it has a verb slot). quality: somebody or something is
     said to be some way (it ends in an adjective slot). naming: it only names things.
 
-    >>> sentence_type("This {N} was {A}, but that {N} was {A}.")
+    >>> type_of_template("This {N} was {A}, but that {N} was {A}.")
     'quality'
     """
     if not _SLOT.search(template):
@@ -75,8 +231,8 @@ def unseen_templates(seed: int) -> frozenset[str]:
     rng = random_stream(seed, "downstream unseen templates")
     everything = (*TEMPLATES, *FILLERS)
     chosen: set[str] = set()
-    for kind in sorted({sentence_type(template) for template in everything}):
-        own = [template for template in everything if sentence_type(template) == kind]
+    for kind in sorted({type_of_template(template) for template in everything}):
+        own = [template for template in everything if type_of_template(template) == kind]
         chosen |= {str(template) for template in rng.choice(own, size=max(1, len(own) // 4), replace=False)}
     return frozenset(chosen)
 
@@ -108,10 +264,10 @@ def say_sentences(
     """As many sentences of each type, their templates and the voices taking turns."""
     rng = random_stream(seed, "downstream sentences", part)
     everything = [word for category in CATEGORIES.values() for word in category.words]
-    kinds = sorted({sentence_type(template) for template in templates})
+    kinds = sorted({type_of_template(template) for template in templates})
     found = []
     for kind in kinds:
-        own = [template for template in templates if sentence_type(template) == kind]
+        own = [template for template in templates if type_of_template(template) == kind]
         for k in range(n_of_each_type):
             template, voice = own[k % len(own)], voices[int(rng.integers(len(voices)))]
             text = _fill(rng, template, Counter(everything))
@@ -124,7 +280,7 @@ def _texts(rng: np.random.Generator, missing: Counter[str]) -> Iterator[str]:
     """Texts of some sentences until no word is missing; whoever says them counts the words."""
     while +missing:
         left = missing.copy()
-        yield " ".join(_fill(rng, str(rng.choice(TEMPLATES)), left) for _ in range(SENTENCES_PER_TEXT))
+        yield " ".join(_fill(rng, str(rng.choice(TEMPLATES)), left) for _ in range(_SENTENCES_PER_TEXT))
 
 
 def _fill(rng: np.random.Generator, template: str, left: Counter[str]) -> str:
@@ -161,148 +317,3 @@ def _cut(name: str, speech: Speech, voice: str) -> Iterator[tuple[Clip, float, f
 def _phones_between(phones: Intervals, start_s: float, end_s: float) -> frozenset[str]:
     inside = (phones.middle_s >= start_s) & (phones.middle_s < end_s)
     return frozenset(phones.labels[k] for k in np.flatnonzero(inside))
-
-
-UNSEEN_WORDS_PART, UNSEEN_VOICES_PART = "test_unseen_words", "test_unseen_voices"
-UNSEEN_TEMPLATES_PART = "test_unseen_templates"
-WORD_TASKS = ("demo/phones", "demo/word_identity", "demo/word_category")
-SENTENCE_TASKS = ("demo/sentence_type", "demo/speaker")
-DEMO_TASKS = (*WORD_TASKS, *SENTENCE_TASKS)
-
-_FACTS = {
-    "source": "the demo's grammar, spoken by espeak-ng; texts are none of the stories', the eight voices of training"
-    " are theirs",
-    "licence": "synthetic; no rights are claimed",
-}
-_UNSEEN_WORDS_NOTE = (
-    "unseen words are unseen by the probe; a model that was tuned on the demo's stories has heard them there"
-)
-
-
-@dataclass(frozen=True)
-class DemoSize:
-    """How much is said.
-
-    Parameters
-    ----------
-    train, choose, test, unseen_words, unseen_voices : int
-        How often each word is said in a part. 72 of the 96 words are in train, choose, test and the part of unseen
-        voices, the other 24 in the part of unseen words.
-    sentences_train, sentences_choose, sentences_test, sentences_unseen : int
-        Sentences of each of the four types in a part; `sentences_unseen` in each of the two parts of unseen templates
-        and unseen voices.
-    """
-
-    train: int = 8
-    choose: int = 3
-    test: int = 8
-    unseen_words: int = 12
-    unseen_voices: int = 4
-    sentences_train: int = 40
-    sentences_choose: int = 15
-    sentences_test: int = 20
-    sentences_unseen: int = 15
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"demo size {name} is {value}; every part needs some clips: give at least 1.")
-
-
-def demo_tasks(names: Sequence[str] = DEMO_TASKS, seed: int = 0, size: DemoSize | None = None) -> dict[str, Task]:
-    """The offline tasks, in the order asked for; those on words share their clips, and so do those on sentences.
-
-    demo/phones (which phones a word has), demo/word_identity and demo/word_category (of eight) hear words cut out of
-    sentences; demo/sentence_type and demo/speaker hear sentences. The same seed gives the same sound.
-
-    Raises
-    ------
-    ValueError
-        If a task is unknown.
-    EspeakMissingError
-        If espeak-ng is not installed.
-    """
-    for name in names:
-        if name not in DEMO_TASKS:
-            raise ValueError(f"there is no task {name!r}. {did_you_mean(name, DEMO_TASKS)}")
-    how = size or DemoSize()
-    words = _words(seed, how) if set(names) & set(WORD_TASKS) else {}
-    sentences = _sentences(seed, how) if set(names) & set(SENTENCE_TASKS) else {}
-    return {name: _BUILDERS[name](words if name in WORD_TASKS else sentences) for name in names}
-
-
-def _words(seed: int, size: DemoSize) -> dict[str, list[SpokenWord]]:
-    new = sorted(unseen_words(seed))
-    old = [word for word in category_of() if word not in new]
-    return {
-        TRAIN: say_words(seed, TRAIN, old, size.train),
-        CHOOSE: say_words(seed, CHOOSE, old, size.choose),
-        TEST: say_words(seed, TEST, old, size.test),
-        UNSEEN_WORDS_PART: say_words(seed, UNSEEN_WORDS_PART, new, size.unseen_words),
-        UNSEEN_VOICES_PART: say_words(seed, UNSEEN_VOICES_PART, old, size.unseen_voices, UNSEEN_VOICES),
-    }
-
-
-def _sentences(seed: int, size: DemoSize) -> dict[str, list[SpokenSentence]]:
-    new = sorted(unseen_templates(seed))
-    old = [template for template in (*TEMPLATES, *FILLERS) if template not in new]
-    return {
-        TRAIN: say_sentences(seed, TRAIN, old, size.sentences_train),
-        CHOOSE: say_sentences(seed, CHOOSE, old, size.sentences_choose),
-        TEST: say_sentences(seed, TEST, old, size.sentences_test),
-        UNSEEN_TEMPLATES_PART: say_sentences(seed, UNSEEN_TEMPLATES_PART, new, size.sentences_unseen),
-        UNSEEN_VOICES_PART: say_sentences(seed, UNSEEN_VOICES_PART, old, size.sentences_unseen, UNSEEN_VOICES),
-    }
-
-
-def _phones(words: Mapping[str, Sequence[SpokenWord]]) -> Task:
-    examples: dict[str, list[Example]] = {
-        part: [(word.clip, sorted(word.phones)) for word in spoken] for part, spoken in words.items()
-    }
-    facts = {**_FACTS, "note": _UNSEEN_WORDS_NOTE}
-    return make_task("demo/phones", "multi", examples, facts=facts, drop_unknown=True, same_sound="drop")
-
-
-def _word_identity(words: Mapping[str, Sequence[SpokenWord]]) -> Task:
-    examples: dict[str, list[Example]] = {
-        part: [(word.clip, word.clip.text) for word in spoken]
-        for part, spoken in words.items()
-        if part != UNSEEN_WORDS_PART
-    }
-    return make_task("demo/word_identity", "single", examples, metric="accuracy", facts=_FACTS, same_sound="drop")
-
-
-def _word_category(words: Mapping[str, Sequence[SpokenWord]]) -> Task:
-    examples: dict[str, list[Example]] = {
-        part: [(word.clip, category_of()[word.clip.text]) for word in spoken] for part, spoken in words.items()
-    }
-    facts = {**_FACTS, "note": _UNSEEN_WORDS_NOTE}
-    return make_task("demo/word_category", "single", examples, metric="accuracy", facts=facts, same_sound="drop")
-
-
-def _sentence_type(sentences: Mapping[str, Sequence[SpokenSentence]]) -> Task:
-    examples: dict[str, list[Example]] = {
-        part: [(sentence.clip, sentence_type(sentence.template)) for sentence in spoken]
-        for part, spoken in sentences.items()
-    }
-    note = "train and test share their templates; only the part of unseen templates asks for the type itself"
-    facts = {**_FACTS, "note": note}
-    return make_task("demo/sentence_type", "single", examples, metric="accuracy", facts=facts, same_sound="drop")
-
-
-def _speaker(sentences: Mapping[str, Sequence[SpokenSentence]]) -> Task:
-    examples: dict[str, list[Example]] = {
-        part: [(sentence.clip, sentence.clip.speaker) for sentence in spoken]
-        for part, spoken in sentences.items()
-        if part != UNSEEN_VOICES_PART
-    }
-    return make_task("demo/speaker", "single", examples, metric="accuracy", facts=_FACTS, same_sound="drop")
-
-
-_BUILDERS: dict[str, Callable[..., Task]] = {
-    "demo/phones": _phones,
-    "demo/word_identity": _word_identity,
-    "demo/word_category": _word_category,
-    "demo/sentence_type": _sentence_type,
-    "demo/speaker": _speaker,
-}

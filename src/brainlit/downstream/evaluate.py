@@ -1,4 +1,9 @@
-"""Probes of all layers of one model on one task; layer and regularisation are chosen on 'choose' and nowhere else."""
+"""Probes of all layers of one model on one task, two models beside each other, and what a score is worth.
+
+Layer and regularisation are chosen on 'choose' and nowhere else. Two models are compared on the same clips, which are
+drawn together. Controls say what guessing gives, reading instead of listening, features of nothing, and a model that
+learned nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +19,20 @@ from tqdm.auto import tqdm
 
 from brainlit.backbones import SpeechBackbone, load_backbone
 from brainlit.downstream.clip import Clip
-from brainlit.downstream.features import Features, Float32Array
-from brainlit.downstream.probes import PROBES, Fitted, ProbeConfig, Problem, standardised
+from brainlit.downstream.features import LayerFeatures
+from brainlit.downstream.probes import PROBES, LayerData, LayerProbeConfig, ProbePredictions, standardised
 from brainlit.downstream.result import ProbeOutcome, TaskResult
-from brainlit.downstream.scores import Draws, FloatArray, clip_sums, clusters_of, interval, replicates, score_of
-from brainlit.downstream.task import CHOOSE, TEST, TRAIN, IntArray, Metric, Task
+from brainlit.downstream.scores import BootstrapConfig, clip_sums, estimate, score_of
+from brainlit.downstream.task import CHOOSE, TEST, TRAIN, Metric, Task
+from brainlit.encoding.arrays import Float32Array, FloatArray, IntArray
+from brainlit.encoding.statistics import Score
 from brainlit.tuning.objectives.ctc import plain
 
 
 def evaluate(
     task: Task,
-    features: Mapping[str, Features],
-    config: ProbeConfig | None = None,
+    features: Mapping[str, LayerFeatures],
+    config: LayerProbeConfig | None = None,
     *,
     model: str = "",
     standardise: bool = True,
@@ -54,16 +61,15 @@ def evaluate(
     ValueError
         If features do not fit the task, or are not finite.
     """
-    how = config or ProbeConfig()
+    how = config or LayerProbeConfig()
     layers = _checked(task, features)
-    fitted: dict[str, list[Fitted]] = {probe: [] for probe in how.probes}
+    fitted: dict[str, list[ProbePredictions]] = {probe: [] for probe in how.probes}
     for layer in tqdm(layers, desc=f"{task.name}: layers", disable=not progress, leave=False):
         of_layer = {part: np.asarray(features[part][layer], dtype=np.float32) for part in task.parts}
-        problem = Problem(
-            standardised(of_layer) if standardise else of_layer, task.targets, task.kind, len(task.labels)
-        )
+        values = standardised(of_layer) if standardise else of_layer
+        data = LayerData(values, task.targets, task.kind, len(task.labels))
         for probe, done in fitted.items():
-            done.append(PROBES[probe](problem, how, device))
+            done.append(PROBES[probe](data, how, device))
     return task_result(task, model, layers, {probe: _choose(task, done) for probe, done in fitted.items()})
 
 
@@ -93,7 +99,7 @@ def _speakers(task: Task, part: str) -> tuple[str, ...]:
     return names
 
 
-def _choose(task: Task, fitted: list[Fitted]) -> ProbeOutcome:
+def _choose(task: Task, fitted: list[ProbePredictions]) -> ProbeOutcome:
     """The best setting of each layer and the best layer, both by the score on 'choose'."""
     scores = np.stack([_choose_scores(task, one.predictions[CHOOSE]) for one in fitted])
     best = scores.argmax(axis=1)
@@ -120,7 +126,7 @@ def _choose_scores(task: Task, predictions: IntArray) -> np.ndarray[tuple[int], 
     return np.asarray(scores, dtype=np.float64)
 
 
-def _checked(task: Task, features: Mapping[str, Features]) -> tuple[int, ...]:
+def _checked(task: Task, features: Mapping[str, LayerFeatures]) -> tuple[int, ...]:
     """The layers, the same in all parts."""
     layers = tuple(sorted(features.get(TRAIN, {})))
     for part in task.parts:
@@ -140,8 +146,7 @@ def _checked(task: Task, features: Mapping[str, Features]) -> tuple[int, ...]:
     return layers
 
 
-# --- compare
-# Two models on the same clips.
+# --- Two models on the same clips ---
 
 
 @dataclass(frozen=True)
@@ -150,11 +155,9 @@ class Comparison:
 
     Parameters
     ----------
-    difference, low, high : float
-        With its bootstrap percentile interval; both models answer for the same drawn speakers or clips.
-    n_clips, n_drawn : int
-    drawn : str
-        'speakers' or 'clips', as in Estimate.
+    difference : Score
+        With its bootstrap percentile interval and units as `estimate` gives them; both models answer for the same
+        drawn speakers or clips.
     only_a, only_b : float
         Clips that only one of the two gets right (for several seeds the mean over them), for kind 'single'; else NaN.
     mcnemar_p : float
@@ -162,12 +165,7 @@ class Comparison:
         doi:10.1007/BF02295996); it takes clips as independent. NaN for kind 'multi' and for probes of several seeds.
     """
 
-    difference: float
-    low: float
-    high: float
-    n_clips: int
-    n_drawn: int
-    drawn: str
+    difference: Score
     only_a: float
     only_b: float
     mcnemar_p: float
@@ -181,7 +179,7 @@ def compare(
     probe: str | None = None,
     layer: int | None = None,
     metric: Metric | None = None,
-    draws: Draws | None = None,
+    bootstrap: BootstrapConfig | None = None,
 ) -> Comparison:
     """How much better b is than a.
 
@@ -198,14 +196,10 @@ def compare(
         If the two did not answer the same questions about the same clips.
     """
     _check_same(a, b, part)
-    how, measure = draws or Draws(), metric or a.metric
+    measure = metric or a.metric
     sums = [result.sums(part, probe, layer, measure) for result in (a, b)]
-    clusters, drawn = clusters_of(a.speakers[part])
-    values = [float(score_of(measure, one.sum(axis=1)).mean()) for one in sums]
-    low, high = interval(replicates(measure, sums[1], clusters, how) - replicates(measure, sums[0], clusters, how), how)
-    only_a, only_b, p = _discordant(a, b, part, probe, layer)
-    n_drawn = int(clusters.max()) + 1
-    return Comparison(values[1] - values[0], low, high, len(clusters), n_drawn, drawn, only_a, only_b, p)
+    difference = estimate(measure, sums[1], a.speakers[part], bootstrap, minus=sums[0])
+    return Comparison(difference, *_discordant(a, b, part, probe, layer))
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:
@@ -254,19 +248,18 @@ def _check_same(a: TaskResult, b: TaskResult, part: str) -> None:
         )
 
 
-# --- controls
-# What a score is worth: guessing, reading instead of listening, features of nothing, a model that learned nothing.
+# --- Controls: guessing, reading instead of listening, features of nothing, a model that learned nothing ---
 
 
-MAJORITY, TRANSCRIPT, RANDOM = "majority", "transcript", "random_features"
-READER_STRENGTHS = (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6)
+_MAJORITY, _TRANSCRIPT, _RANDOM = "majority", "transcript", "random_features"
+_READER_STRENGTHS = (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6)
 """Counts of words are not standardised, hence weaker ones than for features."""
 
 
 def task_controls(
     task: Task,
     n_features: int,
-    config: ProbeConfig | None = None,
+    config: LayerProbeConfig | None = None,
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -284,10 +277,10 @@ def task_controls(
         'majority': the commonest label of train. 'transcript': the linear probe on the words of the clips' texts, as a
         bag; missing where a clip has no text. 'random_features': the linear probe on noise.
     """
-    how = replace(config or ProbeConfig(), probes=("linear",))
-    found = {MAJORITY: majority(task), RANDOM: random_features(task, n_features, how, seed=seed, device=device)}
+    how = replace(config or LayerProbeConfig(), probes=("linear",))
+    found = {_MAJORITY: majority(task), _RANDOM: random_features(task, n_features, how, seed=seed, device=device)}
     if all(clip.text.strip() for part in task.parts for clip in task.clips[part]):
-        found[TRANSCRIPT] = transcript_only(task, how, device=device)
+        found[_TRANSCRIPT] = transcript_only(task, how, device=device)
     return found
 
 
@@ -302,17 +295,19 @@ def majority(task: Task) -> TaskResult:
         part: np.broadcast_to(answer, (1, 1, *task.targets[part].shape)).copy() for part in task.test_parts
     }
     nothing = np.full(1, np.nan)
-    return task_result(task, MAJORITY, (0,), {MAJORITY: ProbeOutcome(0, nothing, nothing, predictions)})
+    return task_result(task, _MAJORITY, (0,), {_MAJORITY: ProbeOutcome(0, nothing, nothing, predictions)})
 
 
-def transcript_only(task: Task, config: ProbeConfig | None = None, *, device: torch.device | str = "cpu") -> TaskResult:
+def transcript_only(
+    task: Task, config: LayerProbeConfig | None = None, *, device: torch.device | str = "cpu"
+) -> TaskResult:
     """The linear probe on which words are said: 1 for each word of train that a clip's text has, order left out.
 
     A tree over bags of words solves Fluent Speech Commands, so that its intents are no evidence of semantics (Choi et
     al. 2024, arXiv 2406.08619); so it is with any task that this control solves. The result's fact 'known_words/PART'
     is the share of clips of a part with a word that train knows.
     """
-    how = replace(config or ProbeConfig(), probes=("linear",), strengths=READER_STRENGTHS)
+    how = replace(config or LayerProbeConfig(), probes=("linear",), strengths=_READER_STRENGTHS)
     vocabulary = {
         word: k for k, word in enumerate(sorted({word for clip in task.clips[TRAIN] for word in _words(clip)}))
     }
@@ -321,7 +316,7 @@ def transcript_only(task: Task, config: ProbeConfig | None = None, *, device: to
         task,
         {part: {0: values} for part, values in bags.items()},
         how,
-        model=TRANSCRIPT,
+        model=_TRANSCRIPT,
         standardise=False,
         device=device,
         progress=False,
@@ -333,18 +328,18 @@ def transcript_only(task: Task, config: ProbeConfig | None = None, *, device: to
 def random_features(
     task: Task,
     n_features: int,
-    config: ProbeConfig | None = None,
+    config: LayerProbeConfig | None = None,
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> TaskResult:
     """The linear probe on Gaussian noise that knows nothing of the clips: chance, with all that choosing does to it."""
-    how = replace(config or ProbeConfig(), probes=("linear",))
+    how = replace(config or LayerProbeConfig(), probes=("linear",))
     rng = np.random.default_rng(np.random.SeedSequence([seed, n_features]))
-    features: dict[str, Features] = {
+    features: dict[str, LayerFeatures] = {
         part: {0: rng.standard_normal((len(task.clips[part]), n_features), dtype=np.float32)} for part in task.parts
     }
-    return evaluate(task, features, how, model=RANDOM, device=device, progress=False)
+    return evaluate(task, features, how, model=_RANDOM, device=device, progress=False)
 
 
 def untrained(backbone: SpeechBackbone, seed: int = 0) -> SpeechBackbone:
@@ -356,7 +351,9 @@ def untrained(backbone: SpeechBackbone, seed: int = 0) -> SpeechBackbone:
     return found
 
 
-def with_controls(result: TaskResult, controls: Mapping[str, TaskResult], draws: Draws | None = None) -> TaskResult:
+def with_controls(
+    result: TaskResult, controls: Mapping[str, TaskResult], bootstrap: BootstrapConfig | None = None
+) -> TaskResult:
     """The result with the scores of its controls, and with what they say about it as warnings.
 
     Parameters
@@ -365,10 +362,11 @@ def with_controls(result: TaskResult, controls: Mapping[str, TaskResult], draws:
         Of `task_controls`, and others on the same task: 'untrained', 'pretrained'.
     """
     scores = {
-        name: {part: control.score(part, draws=draws) for part in result.parts} for name, control in controls.items()
+        name: {part: control.score(part, bootstrap=bootstrap) for part in result.parts}
+        for name, control in controls.items()
     }
-    reader = controls.get(TRANSCRIPT)
-    said = [_verdict(result, reader, part, draws) for part in result.parts] if reader else [_NO_TEXT]
+    reader = controls.get(_TRANSCRIPT)
+    said = [_verdict(result, reader, part, bootstrap) for part in result.parts] if reader else [_NO_TEXT]
     return replace(result, controls=scores, warnings=(*result.warnings, *said))
 
 
@@ -378,19 +376,19 @@ _NO_TEXT = (
 )
 
 
-def _verdict(result: TaskResult, reader: TaskResult, part: str, draws: Draws | None) -> str:
+def _verdict(result: TaskResult, reader: TaskResult, part: str, bootstrap: BootstrapConfig | None) -> str:
     """What the transcript-only control says about the best probe on a part."""
     if float(reader.facts[f"known_words/{part}"]) == 0:
         return f"{part}: train has none of the words of this part, so the transcript-only control is blind here."
-    probe = max(result.probes, key=lambda name: result.score(part, name, draws=Draws(n_boot=1)).value)
-    score, read = result.score(part, probe, draws=draws), reader.score(part, draws=draws)
+    probe = max(result.probes, key=lambda name: result.score(part, name, bootstrap=BootstrapConfig(n_boot=1)).value)
+    score, read = result.score(part, probe, bootstrap=bootstrap), reader.score(part, bootstrap=bootstrap)
     values = (
         f"{part}: {result.metric} {score.value:.3f} ({probe}), and {read.value:.3f} from the words of the transcript"
     )
-    above = compare(reader, _only(result, probe), part, draws=draws)
-    if above.low > 0:
+    above = compare(reader, _only(result, probe), part, bootstrap=bootstrap)
+    if above.difference.low > 0:
         return f"{values}. What lies above that is not in which words are said: their sound or order, or the voice."
-    if above.difference > 0:
+    if above.difference.value > 0:
         return f"{values}. The difference may be chance, so the score is no evidence for semantics."
     return f"{values}. Words by themselves reach this score, so it is no evidence for semantics."
 

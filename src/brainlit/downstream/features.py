@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
 
@@ -16,15 +16,16 @@ from brainlit.backbones import SpeechBackbone
 from brainlit.backbones.frames import pool_window
 from brainlit.downstream.clip import Clip, Int16Array
 from brainlit.downstream.task import Task
+from brainlit.downstream.words import StoryWords, WordStates
+from brainlit.encoding.arrays import Float32Array
 
 log = logging.getLogger(__name__)
 
-Float32Array = npt.NDArray[np.float32]
 Layers = Sequence[int] | Literal["all"]
-Features = dict[int, Float32Array]
+LayerFeatures: TypeAlias = dict[int, Float32Array]
 """Layer -> array of shape (n_clips, hidden_size)."""
 
-HELD_S = 1800.0
+_HELD_S = 1800.0
 """Sound held at a time, in seconds; 58 MB."""
 
 
@@ -37,7 +38,7 @@ def clip_features(
     max_clip_s: float | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
-) -> Features:
+) -> LayerFeatures:
     """Mean over each clip's frames, layer by layer, in the order of the clips.
 
     Nothing is ever padded: a batch holds clips of one length, after each has lost at its end what is too short for
@@ -82,7 +83,7 @@ def clip_features(
                 audio = torch.from_numpy(np.stack([sounds[k] for k in places])).to(at)
                 values[:, first + np.asarray(places)] = _pooled(backbone, audio, asked)
                 bar.update(len(places))
-    cutter.say_what_was_cut()
+    cutter.log_cut_clips()
     lost = np.flatnonzero(~np.isfinite(values).all(axis=(0, 2)))
     if len(lost):
         raise RuntimeError(f"states of {clips[lost[0]].name!r} hold NaN or infinite values: the model has diverged.")
@@ -98,7 +99,7 @@ def task_features(
     max_clip_s: float | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
-) -> dict[str, dict[str, Features]]:
+) -> dict[str, dict[str, LayerFeatures]]:
     """Features of all parts of some tasks: task -> part -> layer -> array; a clip that tasks share is heard once.
 
     Parameters are those of clip_features.
@@ -112,6 +113,19 @@ def task_features(
         task.name: {part: _taken(values, [place[id(clip)] for clip in task.clips[part]]) for part in task.parts}
         for task in tasks
     }
+
+
+def word_states(
+    backbone: SpeechBackbone,
+    words: StoryWords,
+    *,
+    batch_s: float = 60.0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> WordStates:
+    """What each layer of a backbone makes of the words, each heard by itself; parameters as in clip_features."""
+    layers = clip_features(backbone, words.clips, batch_s=batch_s, device=device, progress=progress)
+    return replace(words.states, layers=layers)
 
 
 @contextmanager
@@ -158,7 +172,7 @@ class _Cutter:
             )
         return heard[: self._whole_of[n_samples]]
 
-    def say_what_was_cut(self) -> None:
+    def log_cut_clips(self) -> None:
         """Log how many clips were too long."""
         if self.n_cut and self.limit:
             log.warning(
@@ -196,7 +210,7 @@ def _held(clips: Sequence[Clip], cutter: _Cutter) -> Iterator[tuple[int, list[In
     for k, clip in enumerate(clips):
         sounds.append(cutter.sound(clip))
         n_held += len(sounds[-1])
-        if n_held >= HELD_S * cutter.backbone.sample_rate_hz or k == len(clips) - 1:
+        if n_held >= _HELD_S * cutter.backbone.sample_rate_hz or k == len(clips) - 1:
             yield first, sounds
             first, sounds, n_held = k + 1, [], 0
 
@@ -219,5 +233,5 @@ def _pooled(backbone: SpeechBackbone, audio: torch.Tensor, layers: Sequence[int]
     return np.asarray(torch.stack(pooled).cpu().numpy(), dtype=np.float32)
 
 
-def _taken(values: Mapping[int, Float32Array], places: Sequence[int]) -> Features:
+def _taken(values: Mapping[int, Float32Array], places: Sequence[int]) -> LayerFeatures:
     return {layer: array[list(places)] for layer, array in values.items()}

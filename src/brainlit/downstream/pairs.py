@@ -1,4 +1,7 @@
-"""Pairs of words that mean alike, that sound alike, or neither: what a preference for meaning is measured on."""
+"""Pairs of words that mean alike, that sound alike, or neither: what a preference for meaning is measured on.
+
+And for each pair, which spoken tokens of its words are compared: no kind of pair may have an advantage by its voices.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.demo.text import CATEGORIES, category_of
 from brainlit.downstream.word_lists import Pair, cmudict_phones, ordered_pair, stems, wordnet_lemmas, wordnet_synonyms
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray
 
 KINDS = ("semantic", "near_homophone", "random")
 SEMANTIC, NEAR_HOMOPHONE, RANDOM = range(3)
@@ -27,6 +26,11 @@ MOST_PHONE_DISTANCE = 0.4
 
 DEMO_MOST_PHONE_DISTANCE = 0.5
 """For the demo's 96 words, which are few and not chosen to sound alike: 7 pairs lie within 0.4, and 32 within 0.5."""
+
+_FEWEST_PAIRS = 5
+"""Semantic pairs and near-homophones that there must be of each to say anything."""
+
+Voices = Literal["both", "same", "different"]
 
 DEMO_MEANING = "category mates of one part of speech ('horse' and 'rabbit'): semantic neighbours, not synonyms"
 WORDNET_MEANING = "synonyms: words that share a synset of WordNet"
@@ -119,6 +123,7 @@ def find_pairs(
         raise ValueError(f"{len(words)} of {len(phones)} words have phones; pairs need two. Give a pronouncing list.")
     index = {word: k for k, word in enumerate(words)}
     distance = phone_distances([phones[word] for word in words])
+    # Upper triangles: each pair once. `apart` are pairs of two words, not two forms of one.
     apart = np.triu(~_symmetric(_one_stem(words, lemmas or {}), index), k=1)
     means_alike, sounds_alike = _symmetric(related, index), distance <= most_phone_distance
     either, both = (means_alike | sounds_alike) & apart, means_alike & sounds_alike & apart
@@ -219,9 +224,11 @@ def _edits(one: IntArray, others: IntArray, lengths: IntArray) -> IntArray:
     steps = np.arange(others.shape[1] + 1)
     row = np.broadcast_to(steps, (len(others), len(steps)))
     for k, code in enumerate(one):
+        # The cheaper of a deletion (from above) and a substitution (from the diagonal); insertions run along the row,
+        # and become a running minimum once each column's own number of insertions is taken off.
         changed = np.minimum(row[:, 1:] + 1, row[:, :-1] + (others != code))
         row = np.column_stack([np.full(len(others), k + 1), changed])
-        row = np.minimum.accumulate(row - steps, axis=1) + steps  # insertions, from left to right
+        row = np.minimum.accumulate(row - steps, axis=1) + steps
     return np.asarray(row[np.arange(len(others)), lengths])
 
 
@@ -254,14 +261,7 @@ def _renumbered(
     return WordPairs(names, first, second, kind, distance[places[:, 0], places[:, 1]], meaning, left_out)
 
 
-# --- token_pairs
-# Which spoken tokens are compared for each pair of words, so that no kind of pair has an advantage by its voices.
-
-
-Voices = Literal["both", "same", "different"]
-
-FEWEST_PAIRS = 5
-"""Semantic pairs and near-homophones that there must be of each to say anything."""
+# --- Which tokens are compared for each pair of words ---
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,22 +334,22 @@ def pair_tokens(
         )
     spoken, index = _tokens_of(words), {word: k for k, word in enumerate(pairs.words)}
     voice = np.unique(np.asarray(speakers, dtype=np.str_), return_inverse=True)[1]
-    asked: Voices = "same" if voices == "both" and voice.max(initial=0) == 0 else voices
+    compared: Voices = "same" if voices == "both" and voice.max(initial=0) == 0 else voices
     rng = np.random.default_rng(seed)
     chosen = [
-        _chosen(spoken.get(pairs.words[a]), spoken.get(pairs.words[b]), voice, asked, n_each, rng)
+        _chosen(spoken.get(pairs.words[a]), spoken.get(pairs.words[b]), voice, compared, n_each, rng)
         for a, b in zip(pairs.first, pairs.second, strict=True)
     ]
     kept = np.flatnonzero([found is not None for found in chosen])
     comparable = _only(pairs, kept)
     left_out = {f"{name}: not said as asked": n - comparable.counts()[name] for name, n in pairs.counts().items()}
-    _check_enough(comparable, asked, left_out)
+    _check_enough(comparable, compared, left_out)
     parts = [found for found in chosen if found is not None]
     table = np.concatenate([tokens for tokens, _ in parts])
     pair = np.repeat(np.arange(len(parts)), [len(tokens) for tokens, _ in parts])
-    weight = np.concatenate([shares for _, shares in parts])
+    weight = np.concatenate([weights for _, weights in parts])
     word = np.asarray([index.get(said, -1) for said in words], dtype=np.int64)
-    return TokenPairs(comparable, table[:, 0], table[:, 1], pair, weight, len(words), word, asked, left_out)
+    return TokenPairs(comparable, table[:, 0], table[:, 1], pair, weight, len(words), word, compared, left_out)
 
 
 def _tokens_of(words: Sequence[str]) -> dict[str, IntArray]:
@@ -372,8 +372,9 @@ def _chosen(
         return None
     drawn = [cells[rng.permutation(len(cells))[:n_each]] for cells in found]
     cells = np.concatenate(drawn)
-    shares = np.concatenate([np.full(len(part), 1.0 / (len(drawn) * len(part))) for part in drawn])
-    return np.stack([one[cells[:, 0]], other[cells[:, 1]]], axis=1), shares
+    # Half the weight for one voice and half for two, however many of each were drawn.
+    weights = np.concatenate([np.full(len(part), 1.0 / (len(drawn) * len(part))) for part in drawn])
+    return np.stack([one[cells[:, 0]], other[cells[:, 1]]], axis=1), weights
 
 
 def _only(pairs: WordPairs, kept: IntArray) -> WordPairs:
@@ -389,10 +390,10 @@ def _only(pairs: WordPairs, kept: IntArray) -> WordPairs:
 
 def _check_enough(pairs: WordPairs, voices: Voices, left_out: Mapping[str, int]) -> None:
     counts = pairs.counts()
-    few = [KINDS[kind] for kind in (SEMANTIC, NEAR_HOMOPHONE) if counts[KINDS[kind]] < FEWEST_PAIRS]
+    few = [KINDS[kind] for kind in (SEMANTIC, NEAR_HOMOPHONE) if counts[KINDS[kind]] < _FEWEST_PAIRS]
     if few or not counts["random"]:
         lost = ", ".join(f"{reason} {n}" for reason, n in left_out.items())
         raise ValueError(
-            f"pairs that can be compared with voices={voices!r}: {counts}; need {FEWEST_PAIRS} of each and a random"
+            f"pairs that can be compared with voices={voices!r}: {counts}; need {_FEWEST_PAIRS} of each and a random"
             f" one. Left out: {lost}. Give more speech, voices='different' or 'same', or a larger phone distance."
         )

@@ -14,34 +14,24 @@ a ratio over something that may be 0 can be anything; the difference is always d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from brainlit.downstream.pairs import KINDS, NEAR_HOMOPHONE, RANDOM, SEMANTIC, TokenPairs, WordPairs
-from brainlit.downstream.scores import Draws
+from brainlit.downstream.representation import Layers
+from brainlit.downstream.scores import BootstrapConfig, format_score
+from brainlit.encoding.arrays import FloatArray, IntArray
+from brainlit.encoding.statistics import Score, percentiles, small_sample_factor
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Features: TypeAlias = Mapping[int, npt.NDArray[np.floating[Any]]]
-"""Layer -> array of shape (n_tokens, n_features), as `clip_features` gives them."""
 _Contrasts: TypeAlias = tuple[FloatArray, FloatArray]
 
 CONTRASTS = ("semantic", "phonetic", "difference")
 _MINUENDS, _SUBTRAHENDS = (SEMANTIC, NEAR_HOMOPHONE, SEMANTIC), (RANDOM, RANDOM, NEAR_HOMOPHONE)
-DEFAULT_DRAWS = Draws(n_boot=2000)
+_DEFAULT_BOOTSTRAP = BootstrapConfig(n_boot=2000)
 _ROWS_AT_ONCE, _REPLICATES_AT_ONCE = 4096, 100
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A number with its bootstrap interval over words."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -56,9 +46,9 @@ class Preference:
         (anisotropy: see `cosines['random']`), which squeezes all differences; the centred ones are not squeezed.
     n_pairs : mapping of kind to number of pairs
     cosines : mapping of kind to mean cosine
-    semantic, phonetic, difference : Effect
-        As at the top of this module.
-    ratio : Effect or None
+    semantic, phonetic, difference : Score
+        As at the top of this module, with bootstrap intervals over words.
+    ratio : Score or None
         The preference; None where phonetic is not surely above 0, or the interval of the ratio has no end.
     """
 
@@ -66,48 +56,44 @@ class Preference:
     centred: bool
     n_pairs: Mapping[str, int]
     cosines: Mapping[str, float]
-    semantic: Effect
-    phonetic: Effect
-    difference: Effect
-    ratio: Effect | None
+    semantic: Score
+    phonetic: Score
+    difference: Score
+    ratio: Score | None
 
     def words(self) -> str:
         """What may be said of this layer."""
         if self.ratio is None:
             return (
                 f"layer {self.layer}: cannot tell the ratio, for phonetic likeness is not clear of 0:"
-                f" {_said(self.phonetic)}; semantic likeness {_said(self.semantic)}"
+                f" {format_score(self.phonetic)}; semantic likeness {format_score(self.semantic)}"
             )
         return (
-            f"layer {self.layer}: semantic likeness is {_said(self.ratio)} of phonetic likeness"
+            f"layer {self.layer}: semantic likeness is {format_score(self.ratio)} of phonetic likeness"
             f" ({self.n_pairs['semantic']} semantic pairs, {self.n_pairs['near_homophone']} near-homophones)"
         )
-
-    def row(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
 class PreferenceChange:
-    """How one layer changed between two models that heard the same tokens; Effects are second minus first.
+    """How one layer changed between two models that heard the same tokens; numbers are second minus first.
 
     Parameters
     ----------
-    ratio : Effect or None
+    ratio : Score or None
         None where the ratio is withheld for either model.
     """
 
     layer: int
     centred: bool
-    semantic: Effect
-    phonetic: Effect
-    difference: Effect
-    ratio: Effect | None
+    semantic: Score
+    phonetic: Score
+    difference: Score
+    ratio: Score | None
 
 
 def preference(
-    features: Features, tokens: TokenPairs, *, centred: bool = True, draws: Draws | None = None
+    features: Layers, tokens: TokenPairs, *, centred: bool = True, bootstrap: BootstrapConfig | None = None
 ) -> list[Preference]:
     """The preference of each layer, with intervals over words.
 
@@ -132,28 +118,33 @@ def preference(
     ValueError
         If there are not as many vectors as tokens, or a value is not finite.
     """
-    how = draws or DEFAULT_DRAWS
+    bootstrap = bootstrap or _DEFAULT_BOOTSTRAP
     cosines = {layer: pair_cosines(values, tokens, centred) for layer, values in features.items()}
     table = np.stack(list(cosines.values()), axis=1)
-    estimates, replicates = _contrasts(table, tokens.pairs, how)
-    effects = _effects(estimates, replicates, how)
+    estimates, replicates = _contrasts(table, tokens.pairs, bootstrap)
+    scores = _scores(estimates, replicates, bootstrap)
     return [
         Preference(
             layer=layer,
             centred=centred,
             n_pairs=tokens.pairs.counts(),
             cosines={name: float(table[tokens.pairs.kind == kind, k].mean()) for kind, name in enumerate(KINDS)},
-            semantic=effects[0][k],
-            phonetic=effects[1][k],
-            difference=effects[2][k],
-            ratio=_ratio(estimates[:, k], replicates[:, :, k], how) if effects[1][k].low > 0 else None,
+            semantic=scores[0][k],
+            phonetic=scores[1][k],
+            difference=scores[2][k],
+            ratio=_ratio(estimates[:, k], replicates[:, :, k], bootstrap) if scores[1][k].low > 0 else None,
         )
         for k, layer in enumerate(features)
     ]
 
 
 def preference_change(
-    before: Features, after: Features, tokens: TokenPairs, *, centred: bool = True, draws: Draws | None = None
+    before: Layers,
+    after: Layers,
+    tokens: TokenPairs,
+    *,
+    centred: bool = True,
+    bootstrap: BootstrapConfig | None = None,
 ) -> list[PreferenceChange]:
     """What changed from one model to another, layer by layer, on the same tokens with the same draws of words.
 
@@ -164,22 +155,22 @@ def preference_change(
     """
     if list(before) != list(after):
         raise ValueError(f"layers {list(before)} before and {list(after)} after; a change needs the same ones.")
-    how = draws or DEFAULT_DRAWS
+    bootstrap = bootstrap or _DEFAULT_BOOTSTRAP
     first, second = (
         np.stack([pair_cosines(values, tokens, centred) for values in features.values()], axis=1)
         for features in (before, after)
     )
-    effects = _effects(*_contrasts(second - first, tokens.pairs, how), how)
-    one, other = (_contrasts(table, tokens.pairs, how) for table in (first, second))
-    sure = [[effect.low > 0 for effect in _effects(*part, how)[1]] for part in (one, other)]
+    scores = _scores(*_contrasts(second - first, tokens.pairs, bootstrap), bootstrap)
+    one, other = (_contrasts(table, tokens.pairs, bootstrap) for table in (first, second))
+    sure = [[score.low > 0 for score in _scores(*part, bootstrap)[1]] for part in (one, other)]
     return [
         PreferenceChange(
             layer=layer,
             centred=centred,
-            semantic=effects[0][k],
-            phonetic=effects[1][k],
-            difference=effects[2][k],
-            ratio=_ratio_change(one, other, k, how) if sure[0][k] and sure[1][k] else None,
+            semantic=scores[0][k],
+            phonetic=scores[1][k],
+            difference=scores[2][k],
+            ratio=_ratio_change(one, other, k, bootstrap) if sure[0][k] and sure[1][k] else None,
         )
         for k, layer in enumerate(before)
     ]
@@ -217,28 +208,28 @@ def _middle(vectors: FloatArray, word: IntArray) -> FloatArray:
     return np.asarray(shares @ vectors[known])
 
 
-def _contrasts(table: FloatArray, pairs: WordPairs, how: Draws) -> _Contrasts:
+def _contrasts(table: FloatArray, pairs: WordPairs, bootstrap: BootstrapConfig) -> _Contrasts:
     """Of cosines (n_pairs, n_layers): contrasts (3, n_layers) and their replicates (n_boot, 3, n_layers)."""
     means = np.stack([table[pairs.kind == kind].mean(axis=0) for kind in range(len(KINDS))])
     estimates = means[list(_MINUENDS)] - means[list(_SUBTRAHENDS)]
-    drawn = np.concatenate(list(_drawn_means(table, pairs, how)))
+    drawn = np.concatenate(list(_drawn_means(table, pairs, bootstrap)))
     off = drawn[:, list(_MINUENDS)] - drawn[:, list(_SUBTRAHENDS)] - estimates
     spread = np.sqrt(np.nanmean(np.square(off), axis=0))
-    right = _standard_errors(table - means[pairs.kind], pairs) * _student_factors(pairs, how.level)
+    right = _standard_errors(table - means[pairs.kind], pairs) * _small_sample_factors(pairs, bootstrap.level)
     scale = np.divide(right, spread, out=np.zeros_like(spread), where=spread > 0)
     return estimates, estimates + scale * off
 
 
-def _drawn_means(table: FloatArray, pairs: WordPairs, how: Draws) -> Iterator[FloatArray]:
+def _drawn_means(table: FloatArray, pairs: WordPairs, bootstrap: BootstrapConfig) -> Iterator[FloatArray]:
     """Mean of each kind when words are drawn, some replicates at a time: (n, n_kinds, n_layers).
 
     NaN where no pair of a kind was drawn.
     """
-    rng = np.random.default_rng(how.seed)
+    rng = np.random.default_rng(bootstrap.seed)
     n_words = len(pairs.words)
     places = [np.flatnonzero(pairs.kind == kind) for kind in range(len(KINDS))]
-    for start in range(0, how.n_boot, _REPLICATES_AT_ONCE):
-        n_now = min(_REPLICATES_AT_ONCE, how.n_boot - start)
+    for start in range(0, bootstrap.n_boot, _REPLICATES_AT_ONCE):
+        n_now = min(_REPLICATES_AT_ONCE, bootstrap.n_boot - start)
         counts = rng.multinomial(n_words, np.full(n_words, 1.0 / n_words), size=n_now).astype(np.float64)
         means = []
         for mine in places:
@@ -267,27 +258,24 @@ def _standard_errors(residuals: FloatArray, pairs: WordPairs) -> FloatArray:
     return np.stack(errors)
 
 
-def _student_factors(pairs: WordPairs, level: float) -> FloatArray:
-    """What few words add to each contrast, (3, 1): Student's t over the normal, and the n / (n - 1) of a variance."""
-    from scipy.stats import norm, t
-
+def _small_sample_factors(pairs: WordPairs, level: float) -> FloatArray:
+    """What few words add to each contrast, (3, 1): as for half the words of its rarer kind, at least 2."""
     used = [np.union1d(pairs.first[pairs.kind == k], pairs.second[pairs.kind == k]).size for k in range(len(KINDS))]
     n_free = [max(min(used[plus], used[minus]) / 2, 2.0) for plus, minus in zip(_MINUENDS, _SUBTRAHENDS, strict=True)]
-    n, quantile = np.asarray(n_free)[:, None], 0.5 + level / 2
-    return np.asarray(t.ppf(quantile, n - 1) / norm.ppf(quantile) * np.sqrt(n / (n - 1)))
+    return np.asarray([[small_sample_factor(n, level)] for n in n_free])
 
 
-def _ratio(estimate: FloatArray, replicates: FloatArray, how: Draws) -> Effect | None:
+def _ratio(estimate: FloatArray, replicates: FloatArray, bootstrap: BootstrapConfig) -> Score | None:
     """semantic / phonetic of contrasts (3,) and replicates (n_boot, 3); None where the interval has no end."""
-    return _bounded(float(estimate[0] / estimate[1]), _ratios(replicates), how)
+    return _bounded(float(estimate[0] / estimate[1]), _ratios(replicates), bootstrap)
 
 
-def _ratio_change(one: _Contrasts, other: _Contrasts, k: int, how: Draws) -> Effect | None:
+def _ratio_change(one: _Contrasts, other: _Contrasts, k: int, bootstrap: BootstrapConfig) -> Score | None:
     """The ratio of layer k in the second model minus that in the first, replicate by replicate."""
     before, after = (float(estimates[0, k] / estimates[1, k]) for estimates, _ in (one, other))
     with np.errstate(invalid="ignore"):
         drawn = _ratios(other[1][:, :, k]) - _ratios(one[1][:, :, k])
-    return _bounded(after - before, drawn, how)
+    return _bounded(after - before, drawn, bootstrap)
 
 
 def _ratios(replicates: FloatArray) -> FloatArray:
@@ -297,21 +285,20 @@ def _ratios(replicates: FloatArray) -> FloatArray:
     return np.where(np.isnan(phonetic), np.nan, np.divide(semantic, phonetic, out=endless, where=phonetic > 0))
 
 
-def _bounded(value: float, replicates: FloatArray, how: Draws) -> Effect | None:
-    tail = 50 * (1 - how.level)
-    low, high = np.nanpercentile(replicates, [tail, 100 - tail], method="nearest")
-    return Effect(value, float(low), float(high)) if np.isfinite([low, high]).all() else None
+def _bounded(value: float, replicates: FloatArray, bootstrap: BootstrapConfig) -> Score | None:
+    """None where an end of the interval is infinite; percentiles are values that were drawn, for some are infinite."""
+    low, high = percentiles(replicates, bootstrap.level, method="nearest")
+    return _score(value, low, high, bootstrap) if np.isfinite([low, high]).all() else None
 
 
-def _effects(estimates: FloatArray, replicates: FloatArray, how: Draws) -> list[list[Effect]]:
+def _scores(estimates: FloatArray, replicates: FloatArray, bootstrap: BootstrapConfig) -> list[list[Score]]:
     """Percentile intervals: estimates (n, n_layers), replicates (n_boot, n, n_layers) -> n lists of one per layer."""
-    tail = 50 * (1 - how.level)
-    low, high = np.nanpercentile(replicates, [tail, 100 - tail], axis=0)
+    low, high = percentiles(replicates, bootstrap.level)
     return [
-        [Effect(float(value), float(a), float(b)) for value, a, b in zip(*parts, strict=True)]
+        [_score(*numbers, bootstrap) for numbers in zip(*parts, strict=True)]
         for parts in zip(estimates, low, high, strict=True)
     ]
 
 
-def _said(effect: Effect) -> str:
-    return f"{effect.value:.3f} [{effect.low:.3f}, {effect.high:.3f}]"
+def _score(value: float, low: float, high: float, bootstrap: BootstrapConfig) -> Score:
+    return Score(float(value), bounds=(float(low), float(high)), level=bootstrap.level)

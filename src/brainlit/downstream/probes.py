@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from brainlit.downstream.task import CHOOSE, TRAIN, IntArray, Kind
+from brainlit.downstream.task import CHOOSE, TRAIN, Kind
+from brainlit.encoding.arrays import Float32Array, IntArray
 from brainlit.hints import did_you_mean
 from brainlit.tuning.objectives.base import new_linear
 
-Float32Array = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True)
-class ProbeConfig:
+class LayerProbeConfig:
     """Which probes are fitted, and what they may choose from.
 
     Parameters
@@ -72,8 +70,8 @@ class ProbeConfig:
             raise ValueError(f"probe rate is {self.rate}; it must be above 0.")
 
 
-class Problem(NamedTuple):
-    """One layer's features and the answers.
+class LayerData(NamedTuple):
+    """One layer's features, and the right answers.
 
     Parameters
     ----------
@@ -89,8 +87,8 @@ class Problem(NamedTuple):
     n_labels: int
 
 
-class Fitted(NamedTuple):
-    """What the fitted probes say.
+class ProbePredictions(NamedTuple):
+    """What the probes of one layer answer, fitted with each setting and seed.
 
     Parameters
     ----------
@@ -116,22 +114,24 @@ def standardised(features: Mapping[str, Float32Array]) -> dict[str, Float32Array
     return {part: ((values - mean) * weight).astype(np.float32) for part, values in features.items()}
 
 
-def fit_linear(problem: Problem, config: ProbeConfig, device: torch.device | str = "cpu") -> Fitted:
+def fit_linear(data: LayerData, config: LayerProbeConfig, device: torch.device | str = "cpu") -> ProbePredictions:
     """Logistic regression for each L2 strength, by L-BFGS from the strongest on; deterministic.
 
     Softmax over the labels for kind 'single', one yes or no per label for 'multi'. The intercept is not penalised.
     """
-    x, y = _tensors(problem, TRAIN, device)
-    weight = torch.zeros(x.shape[1], problem.n_labels, device=device, requires_grad=True)
-    bias = torch.zeros(problem.n_labels, device=device, requires_grad=True)
+    x, y = _tensors(data, TRAIN, device)
+    weight = torch.zeros(x.shape[1], data.n_labels, device=device, requires_grad=True)
+    bias = torch.zeros(data.n_labels, device=device, requires_grad=True)
     settings = tuple(sorted(config.strengths, reverse=True))
-    logits: dict[str, list[Tensor]] = {part: [] for part in _asked(problem)}
+    logits: dict[str, list[Tensor]] = {part: [] for part in _predicted_parts(data)}
     for strength in settings:
-        _minimise(x, y, weight, bias, problem.kind, strength, config.max_steps)
+        _minimise(x, y, weight, bias, data.kind, strength, config.max_steps)
         for part in logits:
-            given = torch.from_numpy(problem.features[part]).to(device)
+            given = torch.from_numpy(data.features[part]).to(device)
             logits[part].append((given @ weight + bias).detach())
-    return Fitted(settings, {part: _decided(torch.stack(rows), problem.kind, (-1, 1)) for part, rows in logits.items()})
+    return ProbePredictions(
+        settings, {part: _decided(torch.stack(rows), data.kind, (-1, 1)) for part, rows in logits.items()}
+    )
 
 
 def _minimise(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, kind: Kind, strength: float, max_steps: int) -> None:
@@ -149,33 +149,31 @@ def _minimise(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, kind: Kind, st
         solver.step(closure)  # type: ignore[no-untyped-call]
 
 
-def fit_mlp(problem: Problem, config: ProbeConfig, device: torch.device | str = "cpu") -> Fitted:
+def fit_mlp(data: LayerData, config: LayerProbeConfig, device: torch.device | str = "cpu") -> ProbePredictions:
     """A network of one hidden layer for each weight decay and seed; each stops by its own loss on 'choose'.
 
     All are trained side by side as one batch of networks, which draws on the global random state for nothing.
     """
     settings = tuple(sorted(config.decays, reverse=True))
-    networks = _Networks(problem, config, settings, device)
+    networks = _Networks(data, config, settings, device)
     networks.train()
     shape = (len(settings), len(config.seeds))
-    return Fitted(
-        settings,
-        {part: _decided(networks.logits(part), problem.kind, shape) for part in _asked(problem)},
-    )
+    answers = {part: _decided(networks.logits(part), data.kind, shape) for part in _predicted_parts(data)}
+    return ProbePredictions(settings, answers)
 
 
 class _Networks:
     """Networks for all decays and seeds: parameters have one axis more, (n_settings x n_seeds, ...)."""
 
     def __init__(
-        self, problem: Problem, config: ProbeConfig, settings: tuple[float, ...], device: torch.device | str
+        self, data: LayerData, config: LayerProbeConfig, settings: tuple[float, ...], device: torch.device | str
     ) -> None:
-        self.problem, self.config, self.device = problem, config, device
-        self.x, self.y = _tensors(problem, TRAIN, device)
+        self.data, self.config, self.device = data, config, device
+        self.x, self.y = _tensors(data, TRAIN, device)
         self.generators = [torch.Generator().manual_seed(seed) for seed in config.seeds]
         self.n_settings = len(settings)
         self.decay = torch.tensor(settings, device=device).repeat_interleave(len(config.seeds))
-        sizes = ((self.x.shape[1], config.hidden), (config.hidden, problem.n_labels))
+        sizes = ((self.x.shape[1], config.hidden), (config.hidden, data.n_labels))
         self.parameters = [part.requires_grad_() for size in sizes for part in self._new(*size)]
         self.best = [parameter.detach().clone() for parameter in self.parameters]
 
@@ -208,7 +206,7 @@ class _Networks:
         for first in range(0, n_clips, self.config.batch_size):
             chosen = orders[:, first : first + self.config.batch_size]
             with torch.enable_grad():
-                losses = _losses(_forward(self.x[chosen], self.parameters), self.y[chosen], self.problem.kind)
+                losses = _losses(_forward(self.x[chosen], self.parameters), self.y[chosen], self.data.kind)
                 solver.zero_grad()
                 losses.mean(1).sum().backward()  # type: ignore[no-untyped-call]
             solver.step()
@@ -217,18 +215,21 @@ class _Networks:
                     weight.mul_(1 - self.config.rate * self.decay[:, None, None])
 
     def _choose_loss(self) -> Tensor:
-        x, y = _tensors(self.problem, CHOOSE, self.device)
+        x, y = _tensors(self.data, CHOOSE, self.device)
         with torch.no_grad():
             logits = _forward(x, self.parameters)
-            return _losses(logits, y.expand(len(self.decay), *y.shape), self.problem.kind).mean(1)
+            return _losses(logits, y.expand(len(self.decay), *y.shape), self.data.kind).mean(1)
 
     def logits(self, part: str) -> Tensor:
         """Of the best weights: (n_networks, n_clips, n_labels)."""
-        x = torch.from_numpy(self.problem.features[part]).to(self.device)
+        x = torch.from_numpy(self.data.features[part]).to(self.device)
         return _forward(x, self.best)
 
 
-PROBES: dict[str, Callable[[Problem, ProbeConfig, torch.device | str], Fitted]] = {"linear": fit_linear, "mlp": fit_mlp}
+PROBES: dict[str, Callable[[LayerData, LayerProbeConfig, torch.device | str], ProbePredictions]] = {
+    "linear": fit_linear,
+    "mlp": fit_mlp,
+}
 
 
 def _forward(x: Tensor, parameters: list[Tensor]) -> Tensor:
@@ -251,10 +252,10 @@ def _decided(logits: Tensor, kind: Kind, shape: tuple[int, int]) -> IntArray:
     return np.asarray(decided.reshape(*shape, *decided.shape[1:]), dtype=np.int64)
 
 
-def _asked(problem: Problem) -> list[str]:
-    return [part for part in problem.features if part != TRAIN]
+def _predicted_parts(data: LayerData) -> list[str]:
+    return [part for part in data.features if part != TRAIN]
 
 
-def _tensors(problem: Problem, part: str, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    y = torch.from_numpy(problem.targets[part]).to(device)
-    return torch.from_numpy(problem.features[part]).to(device), y if problem.kind == "single" else y.float()
+def _tensors(data: LayerData, part: str, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    y = torch.from_numpy(data.targets[part]).to(device)
+    return torch.from_numpy(data.features[part]).to(device), y if data.kind == "single" else y.float()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,156 +18,22 @@ from tqdm.auto import tqdm
 from brainlit.backbones import SpeechBackbone
 from brainlit.downstream.clip import Clip
 from brainlit.downstream.features import evaluating
-from brainlit.downstream.scores import (
-    Draws,
-    Estimate,
-    FloatArray,
-    clusters_of,
-    estimate,
-    interval,
-    replicates,
-    score_of,
-)
+from brainlit.downstream.scores import BootstrapConfig, estimate
 from brainlit.downstream.task import CHOOSE, TEST, TRAIN, RecognitionTask
+from brainlit.encoding.arrays import FloatArray
+from brainlit.encoding.statistics import Score
 from brainlit.files import write_json
 from brainlit.hints import did_you_mean
 from brainlit.tuning.objectives import CharacterCtc
 from brainlit.tuning.objectives.ctc import BLANK, collapse, edit_distance
 from brainlit.tuning.schedule import default_learning_rates, optimizer_with_schedule, parameter_groups
 
-# --- recognition
-# Word and letter error rates of what was written down.
-
+log = logging.getLogger(__name__)
 
 Unit = Literal["words", "characters"]
-FORMAT = 1
-
-
-@dataclass(frozen=True, eq=False)
-class RecognitionResult:
-    """What one model wrote down of the test parts of a task.
-
-    Parameters
-    ----------
-    task, model : str
-    clips, speakers : mapping of test part to tuple of str
-    said, read : mapping of test part to tuple of str
-        The transcript of each clip, and what the model wrote, both in the letters of the task's alphabet.
-    facts : mapping of str to str
-        Of the task, and `best_epoch`.
-    """
-
-    task: str
-    model: str
-    clips: Mapping[str, tuple[str, ...]]
-    speakers: Mapping[str, tuple[str, ...]]
-    said: Mapping[str, tuple[str, ...]]
-    read: Mapping[str, tuple[str, ...]]
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-    def error_rate(self, part: str = TEST, unit: Unit = "words", draws: Draws | None = None) -> Estimate:
-        """Insertions, deletions and substitutions per word ('words', WER) or letter ('characters', CER) that was said.
-
-        Summed over clips before they are divided; above 1 where more is written than was said.
-        """
-        return estimate("error_rate", self.sums(part, unit), self.speakers[part], draws)
-
-    def sums(self, part: str = TEST, unit: Unit = "words") -> FloatArray:
-        """Errors and units of each clip: (1, n_clips, 2)."""
-        if part not in self.said:
-            raise ValueError(f"task {self.task!r} has no test part {part!r}. {did_you_mean(part, self.said)}")
-        count = word_errors if unit == "words" else character_errors
-        pairs = zip(self.said[part], self.read[part], strict=True)
-        return np.asarray([[count(said, read) for said, read in pairs]], dtype=np.float64)
-
-    def save(self, path: Path) -> Path:
-        """Write it as JSON; `load_recognition_result` reads it."""
-        write_json(Path(path), {"format": FORMAT, **asdict(self)})
-        return Path(path)
-
-
-def load_recognition_result(path: Path) -> RecognitionResult:
-    """A result from its file.
-
-    Raises
-    ------
-    ValueError
-        If the file is something else.
-    """
-    record = json.loads(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
-        raise ValueError(f"{path} is no recognition result of this version; run the task again.")
-    for name in ("clips", "speakers", "said", "read"):
-        record[name] = {part: tuple(values) for part, values in record[name].items()}
-    return RecognitionResult(**record)
-
-
-def recognition_result(
-    task: RecognitionTask,
-    model: str,
-    read: Mapping[str, Sequence[str]],
-    letters: Callable[[str], str],
-    facts: Mapping[str, str],
-) -> RecognitionResult:
-    """A result with what the task says about the parts that were written down."""
-    return RecognitionResult(
-        task=task.name,
-        model=model,
-        clips={part: tuple(clip.name for clip in task.clips[part]) for part in read},
-        speakers={part: tuple(clip.speaker for clip in task.clips[part]) for part in read},
-        said={part: tuple(letters(clip.text) for clip in task.clips[part]) for part in read},
-        read={part: tuple(texts) for part, texts in read.items()},
-        facts=dict(facts),
-    )
-
-
-def compare_recognition(
-    a: RecognitionResult,
-    b: RecognitionResult,
-    part: str = TEST,
-    unit: Unit = "words",
-    draws: Draws | None = None,
-) -> Estimate:
-    """Error rate of b minus that of a; both answer for the same drawn speakers or clips. Below 0: b is better.
-
-    Raises
-    ------
-    ValueError
-        If the two did not hear the same clips.
-    """
-    sums_a, sums_b = a.sums(part, unit), b.sums(part, unit)
-    if a.task != b.task or a.clips[part] != b.clips[part] or a.said[part] != b.said[part]:
-        raise ValueError(
-            f"the two results are not of the same clips ({part!r} of {a.task!r} and {b.task!r}); they cannot be paired."
-        )
-    how = draws or Draws()
-    clusters, drawn = clusters_of(a.speakers[part])
-    value = float((score_of("error_rate", sums_b.sum(1)) - score_of("error_rate", sums_a.sum(1)))[0])
-    moved = replicates("error_rate", sums_b, clusters, how) - replicates("error_rate", sums_a, clusters, how)
-    return Estimate(value, *interval(moved, how), len(clusters), int(clusters.max()) + 1, drawn)
-
-
-def word_errors(said: str, read: str) -> tuple[int, int]:
-    """Wrong words, and words that were said.
-
-    >>> word_errors("the cat sat", "a cat sat down")
-    (2, 3)
-    """
-    numbers: dict[str, int] = {}
-    first, second = ([numbers.setdefault(word, len(numbers)) for word in text.split()] for text in (said, read))
-    return edit_distance(first, second), len(first)
-
-
-def character_errors(said: str, read: str) -> tuple[int, int]:
-    """Wrong letters and spaces, and how many were said.
-
-    >>> character_errors("cat", "cart")
-    (1, 3)
-    """
-    return edit_distance([ord(letter) for letter in said], [ord(letter) for letter in read]), len(said)
-
-
-log = logging.getLogger(__name__)
+_FORMAT = 1
+_HEAD_LR = 1e-3
+"""Of a new head on published weights."""
 
 
 @dataclass(frozen=True)
@@ -217,10 +83,6 @@ class CtcConfig:
             raise ValueError(f"ctc layer is {self.layer}; count layers from 0 (the input of the first one).")
 
 
-HEAD_LR = 1e-3
-"""Of a new head on published weights."""
-
-
 def recognise(
     backbone: SpeechBackbone,
     task: RecognitionTask,
@@ -255,17 +117,27 @@ def recognise(
     if layer > backbone.n_layers:
         raise ValueError(f"ctc layer is {layer}; {backbone.family} has layers 0 to {backbone.n_layers}.")
     at = torch.device(device) if device is not None else next(backbone.parameters()).device
-    reader = _Reader(copy.deepcopy(backbone).to(at), task.alphabet, layer, how)
-    best_epoch = _train(reader, task, how, progress)
-    said = {
-        part: [reader.read(clip) for clip in tqdm(clips, f"{task.name}: {part}", disable=not progress, leave=False)]
-        for part, clips in task.clips.items()
-        if part not in (TRAIN, CHOOSE)
+    recogniser = _Recogniser(copy.deepcopy(backbone).to(at), task.alphabet, layer, how)
+    best_epoch = _train(recogniser, task, how, progress)
+    clips = {part: found for part, found in task.clips.items() if part not in (TRAIN, CHOOSE)}
+    read = {
+        part: tuple(
+            recogniser.read(clip) for clip in tqdm(found, f"{task.name}: {part}", disable=not progress, leave=False)
+        )
+        for part, found in clips.items()
     }
-    return recognition_result(task, model, said, reader.letters, {**task.facts, "best_epoch": str(best_epoch)})
+    return RecognitionResult(
+        task=task.name,
+        model=model,
+        clips={part: tuple(clip.name for clip in found) for part, found in clips.items()},
+        speakers={part: tuple(clip.speaker for clip in found) for part, found in clips.items()},
+        said={part: tuple(recogniser.letters(clip.text) for clip in found) for part, found in clips.items()},
+        read=read,
+        facts={**task.facts, "best_epoch": str(best_epoch)},
+    )
 
 
-class _Reader(nn.Module):
+class _Recogniser(nn.Module):
     """A backbone with a CTC head."""
 
     def __init__(self, backbone: SpeechBackbone, alphabet: str, layer: int, config: CtcConfig) -> None:
@@ -295,61 +167,63 @@ class _Reader(nn.Module):
         return self.ctc.decode(self.ctc.encode(text))
 
 
-def _train(reader: _Reader, task: RecognitionTask, config: CtcConfig, progress: bool) -> int:
-    """Leaves the reader as it was after its best epoch on 'choose'; returns which that was, from 1."""
+def _train(recogniser: _Recogniser, task: RecognitionTask, config: CtcConfig, progress: bool) -> int:
+    """Leaves the recogniser as it was after its best epoch on 'choose'; returns which that was, from 1."""
     batches = _batches(
-        [len(clip.sound()) for clip in task.clips[TRAIN]], config.batch_s * reader.backbone.sample_rate_hz
+        [len(clip.sound()) for clip in task.clips[TRAIN]], config.batch_s * recogniser.backbone.sample_rate_hz
     )
     generator = torch.Generator().manual_seed(config.seed)
-    solver, schedule = _solver(reader, config, len(batches))
-    fewest, best_epoch, best = float("inf"), 0, _trained_state(reader)
-    device = next(reader.parameters()).device
+    solver, schedule = _solver(recogniser, config, len(batches))
+    fewest, best_epoch, best = float("inf"), 0, _trained_state(recogniser)
+    device = next(recogniser.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         torch.manual_seed(config.seed)
         for epoch in tqdm(range(1, config.epochs + 1), f"{task.name}: CTC", disable=not progress, leave=False):
-            reader.ctc.train()
+            recogniser.ctc.train()
             for k in torch.randperm(len(batches), generator=generator).tolist():
-                _step(reader, [task.clips[TRAIN][place] for place in batches[k]], solver, config.clip_norm)
+                _step(recogniser, [task.clips[TRAIN][place] for place in batches[k]], solver, config.clip_norm)
                 schedule.step()
-            wrong = _wrong_letters(reader, task.clips[CHOOSE])
+            wrong = _wrong_letters(recogniser, task.clips[CHOOSE])
             log.info("%s epoch %d: %.3f wrong letters per letter on 'choose'", task.name, epoch, wrong)
             if wrong < fewest:
-                fewest, best_epoch, best = wrong, epoch, _trained_state(reader)
-    reader.load_state_dict(best, strict=False)
+                fewest, best_epoch, best = wrong, epoch, _trained_state(recogniser)
+    recogniser.load_state_dict(best, strict=False)
     return best_epoch
 
 
-def _solver(reader: _Reader, config: CtcConfig, n_batches: int) -> tuple[torch.optim.Optimizer, Any]:
+def _solver(recogniser: _Recogniser, config: CtcConfig, n_batches: int) -> tuple[torch.optim.Optimizer, Any]:
     """AdamW whose rates rise and fall by step."""
-    suits = default_learning_rates(reader.backbone.config.weights, lora=False)
-    published = suits[1] < HEAD_LR
+    suits = default_learning_rates(recogniser.backbone.config.weights, lora=False)
+    published = suits[1] < _HEAD_LR
     backbone_lr = suits[0] if config.backbone_lr is None else config.backbone_lr
-    head_lr = config.head_lr if config.head_lr is not None else HEAD_LR if published else suits[1]
-    groups = parameter_groups(reader.backbone, reader.ctc.parameters(), backbone_lr, head_lr, 1.0, config.weight_decay)
+    head_lr = config.head_lr if config.head_lr is not None else _HEAD_LR if published else suits[1]
+    groups = parameter_groups(
+        recogniser.backbone, recogniser.ctc.parameters(), backbone_lr, head_lr, 1.0, config.weight_decay
+    )
     groups = [group for group in groups if group["params"]]
     made = optimizer_with_schedule(groups, config.epochs * n_batches, n_batches, config.warmup_fraction, fused=False)
     return made["optimizer"], made["lr_scheduler"]["scheduler"]
 
 
-def _step(reader: _Reader, clips: Sequence[Clip], solver: torch.optim.Optimizer, clip_norm: float) -> None:
-    audio, audio_mask = _padded(clips, reader.backbone.max_samples, next(reader.parameters()).device)
-    logits, frame_mask = reader.logits(audio, audio_mask)
-    loss = reader.ctc.score(logits, frame_mask, [clip.text for clip in clips])["loss"]
+def _step(recogniser: _Recogniser, clips: Sequence[Clip], solver: torch.optim.Optimizer, clip_norm: float) -> None:
+    audio, audio_mask = _padded(clips, recogniser.backbone.max_samples, next(recogniser.parameters()).device)
+    logits, frame_mask = recogniser.logits(audio, audio_mask)
+    loss = recogniser.ctc.score(logits, frame_mask, [clip.text for clip in clips])["loss"]
     solver.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(reader.parameters(), clip_norm)
+    nn.utils.clip_grad_norm_(recogniser.parameters(), clip_norm)
     solver.step()
 
 
-def _wrong_letters(reader: _Reader, clips: Sequence[Clip]) -> float:
-    counts = np.sum([character_errors(reader.letters(clip.text), reader.read(clip)) for clip in clips], axis=0)
+def _wrong_letters(recogniser: _Recogniser, clips: Sequence[Clip]) -> float:
+    counts = np.sum([character_errors(recogniser.letters(clip.text), recogniser.read(clip)) for clip in clips], axis=0)
     return float(counts[0] / counts[1])
 
 
-def _trained_state(reader: _Reader) -> dict[str, Tensor]:
+def _trained_state(recogniser: _Recogniser) -> dict[str, Tensor]:
     """Copies of what training changes."""
-    trained = {name for name, parameter in reader.named_parameters() if parameter.requires_grad}
-    return {name: value.detach().clone() for name, value in reader.state_dict().items() if name in trained}
+    trained = {name for name, parameter in recogniser.named_parameters() if parameter.requires_grad}
+    return {name: value.detach().clone() for name, value in recogniser.state_dict().items() if name in trained}
 
 
 def _batches(lengths: Sequence[int], batch_samples: float) -> list[list[int]]:
@@ -370,3 +244,112 @@ def _padded(clips: Sequence[Clip], max_samples: int | None, device: torch.device
     audio = nn.utils.rnn.pad_sequence(sounds, batch_first=True)
     lengths = torch.tensor([len(sound) for sound in sounds])
     return audio.to(device), (torch.arange(audio.shape[1]) < lengths[:, None]).to(device)
+
+
+# --- What was written, and its word and letter error rates ---
+
+
+@dataclass(frozen=True, eq=False)
+class RecognitionResult:
+    """What one model wrote down of the test parts of a task.
+
+    Parameters
+    ----------
+    task, model : str
+    clips, speakers : mapping of test part to tuple of str
+    said, read : mapping of test part to tuple of str
+        The transcript of each clip, and what the model wrote, both in the letters of the task's alphabet.
+    facts : mapping of str to str
+        Of the task, and `best_epoch`.
+    """
+
+    task: str
+    model: str
+    clips: Mapping[str, tuple[str, ...]]
+    speakers: Mapping[str, tuple[str, ...]]
+    said: Mapping[str, tuple[str, ...]]
+    read: Mapping[str, tuple[str, ...]]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def error_rate(self, part: str = TEST, unit: Unit = "words", bootstrap: BootstrapConfig | None = None) -> Score:
+        """Insertions, deletions and substitutions per word ('words', WER) or letter ('characters', CER) that was said.
+
+        Summed over clips before they are divided; above 1 where more is written than was said.
+        """
+        return estimate("error_rate", self.sums(part, unit), self.speakers[part], bootstrap)
+
+    def sums(self, part: str = TEST, unit: Unit = "words") -> FloatArray:
+        """Errors and units of each clip: (1, n_clips, 2)."""
+        if part not in self.said:
+            raise ValueError(f"task {self.task!r} has no test part {part!r}. {did_you_mean(part, self.said)}")
+        count = word_errors if unit == "words" else character_errors
+        pairs = zip(self.said[part], self.read[part], strict=True)
+        return np.asarray([[count(said, read) for said, read in pairs]], dtype=np.float64)
+
+    def save(self, path: Path) -> Path:
+        """Write it as JSON; `load_recognition_result` reads it."""
+        write_json(Path(path), {"format": _FORMAT, **asdict(self)})
+        return Path(path)
+
+
+def load_recognition_result(path: Path) -> RecognitionResult:
+    """A result from its file.
+
+    Raises
+    ------
+    ValueError
+        If the file is something else.
+    """
+    record = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(record, dict) or record.pop("format", None) != _FORMAT:
+        raise ValueError(f"{path} is no recognition result of this version; run the task again.")
+    for name in ("clips", "speakers", "said", "read"):
+        record[name] = {part: tuple(values) for part, values in record[name].items()}
+    return RecognitionResult(**record)
+
+
+def find_recognition(folder: Path) -> dict[str, RecognitionResult]:
+    """What one model wrote down, by task; none where the folder is missing."""
+    return {result.task: result for result in map(load_recognition_result, sorted(folder.glob("*.json")))}
+
+
+def compare_recognition(
+    a: RecognitionResult,
+    b: RecognitionResult,
+    part: str = TEST,
+    unit: Unit = "words",
+    bootstrap: BootstrapConfig | None = None,
+) -> Score:
+    """Error rate of b minus that of a; both answer for the same drawn speakers or clips. Below 0: b is better.
+
+    Raises
+    ------
+    ValueError
+        If the two did not hear the same clips.
+    """
+    sums_a, sums_b = a.sums(part, unit), b.sums(part, unit)
+    if a.task != b.task or a.clips[part] != b.clips[part] or a.said[part] != b.said[part]:
+        raise ValueError(
+            f"the two results are not of the same clips ({part!r} of {a.task!r} and {b.task!r}); they cannot be paired."
+        )
+    return estimate("error_rate", sums_b, a.speakers[part], bootstrap, minus=sums_a)
+
+
+def word_errors(said: str, read: str) -> tuple[int, int]:
+    """Wrong words, and words that were said.
+
+    >>> word_errors("the cat sat", "a cat sat down")
+    (2, 3)
+    """
+    numbers: dict[str, int] = {}
+    first, second = ([numbers.setdefault(word, len(numbers)) for word in text.split()] for text in (said, read))
+    return edit_distance(first, second), len(first)
+
+
+def character_errors(said: str, read: str) -> tuple[int, int]:
+    """Wrong letters and spaces, and how many were said.
+
+    >>> character_errors("cat", "cart")
+    (1, 3)
+    """
+    return edit_distance([ord(letter) for letter in said], [ord(letter) for letter in read]), len(said)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.encoding.arrays import Array, FloatArray, IntArray
 from brainlit.encoding.similarity import linear_cka
 from brainlit.encoding.statistics import permutation_p
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Features: TypeAlias = Mapping[int, npt.NDArray[np.floating[Any]]]
-"""Layer -> array of shape (n_rows, n_features)."""
+Layers: TypeAlias = Mapping[int, Array]
+"""Layer -> array of shape (n_rows, n_features), as `clip_features` gives them; rows are words, tokens or TRs."""
 MapMethod = Literal["pca", "tsne"]
 
 
@@ -137,7 +136,7 @@ def rsa(x: npt.ArrayLike, y: npt.ArrayLike, *, n_permutations: int = 1000, seed:
     return Rsa(rho, float(permutation_p(rho, null)), len(one))
 
 
-def rsa_matrix(one: Features, other: Features) -> FloatArray:
+def rsa_matrix(one: Layers, other: Layers) -> FloatArray:
     """Rank correlation of each layer of one model with each of another, shape (n_layers_one, n_layers_other).
 
     Layers are in the order of the mappings; rows are words, as in `rsa`. Without p-values: take `rsa` for those.
@@ -147,7 +146,7 @@ def rsa_matrix(one: Features, other: Features) -> FloatArray:
     return np.asarray([[np.sum(a * b) / 2 if a.any() and b.any() else np.nan for b in sides[1]] for a in sides[0]])
 
 
-def cka_matrix(one: Features, other: Features, *, debiased: bool = True) -> FloatArray:
+def cka_matrix(one: Layers, other: Layers, *, debiased: bool = True) -> FloatArray:
     """Linear CKA of each layer of one model with each of another, shape (n_layers_one, n_layers_other).
 
     Parameters
@@ -321,7 +320,7 @@ def _same_rows(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArr
     return one, other
 
 
-def _check_rows(one: Features, other: Features) -> None:
+def _check_rows(one: Layers, other: Layers) -> None:
     sizes = {len(values) for model in (one, other) for values in model.values()}
     if len(sizes) != 1:
         raise ValueError(f"layers have {sorted(sizes)} rows; need the same rows in every layer of both.")

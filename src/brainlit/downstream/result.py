@@ -1,62 +1,32 @@
-"""What probes of one model's layers said about one task: every prediction, and the scores that follow."""
+"""What probes of one model's layers said about one task: every prediction, the scores that follow, and their file.
+
+A run keeps its results in <run>/downstream/<model>/, one file per task, and one of words (`words.WordStates`). Models
+are 'untuned' (the backbone before the first step), 'tuned' (the run's last weights, those that the last probe saw),
+'untrained' (random weights), or the name of another checkpoint.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.downstream.pairs import DEMO_MEANING, TokenPairs, WordPairs, demo_pairs, english_pairs, pair_tokens
-from brainlit.downstream.scores import Draws, Estimate, clip_sums, estimate, score_of
-from brainlit.downstream.task import TEST, IntArray, Kind, Metric
+from brainlit.downstream.scores import BootstrapConfig, clip_sums, estimate, score_from_row, score_of, score_row
+from brainlit.downstream.task import TEST, Kind, Metric
+from brainlit.downstream.tasks import WORDS
+from brainlit.encoding.arrays import FloatArray, IntArray
+from brainlit.encoding.statistics import Score
 from brainlit.files import atomic_path
 from brainlit.hints import did_you_mean
 
-# --- npz
-# Arrays and a record of plain values in one .npz file, without pickle.
-
-
-FORMAT = 1
-
-Arrays = Mapping[str, npt.NDArray[Any]]
-
-
-def save_npz(path: Path, record: Mapping[str, Any], arrays: Arrays) -> Path:
-    """Write both, atomically; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"format": FORMAT, **record})
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, record=np.asarray(text), **cast(Any, arrays))
-    return path
-
-
-def load_npz(path: Path, what: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """The record and the arrays of a file that `save_npz` wrote.
-
-    Parameters
-    ----------
-    what : str
-        What the file should hold, for the error.
-
-    Raises
-    ------
-    ValueError
-        If it holds something else.
-    """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    record = json.loads(str(arrays.pop("record", "{}")))
-    if record.pop("format", None) != FORMAT:
-        raise ValueError(f"{path} holds no {what} of this version; run `brainlit downstream` again.")
-    return record, arrays
-
-
-FloatArray = npt.NDArray[np.float64]
+UNTRAINED, UNTUNED, TUNED = "untrained", "untuned", "tuned"
+FOLDER = "downstream"
+_FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +65,7 @@ class TaskResult:
         What results of other models are paired by, and whom intervals are drawn by; speakers are empty where they are
         unknown, or are what was asked.
     probes : mapping of probe to ProbeOutcome
-    controls : mapping of control to its Estimate by part
+    controls : mapping of control to its Score by part
     warnings : tuple of str
         What a reader of the score must know.
     facts : mapping of str to str
@@ -112,7 +82,7 @@ class TaskResult:
     clips: Mapping[str, tuple[str, ...]]
     speakers: Mapping[str, tuple[str, ...]]
     probes: Mapping[str, ProbeOutcome]
-    controls: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    controls: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -136,8 +106,8 @@ class TaskResult:
         probe: str | None = None,
         layer: int | None = None,
         metric: Metric | None = None,
-        draws: Draws | None = None,
-    ) -> Estimate:
+        bootstrap: BootstrapConfig | None = None,
+    ) -> Score:
         """Score on a test part with its interval.
 
         Parameters
@@ -149,7 +119,7 @@ class TaskResult:
         metric : str, optional
             None: the task's own.
         """
-        return estimate(metric or self.metric, self.sums(part, probe, layer, metric), self.speakers[part], draws)
+        return estimate(metric or self.metric, self.sums(part, probe, layer, metric), self.speakers[part], bootstrap)
 
     def sums(
         self, part: str = TEST, probe: str | None = None, layer: int | None = None, metric: Metric | None = None
@@ -169,7 +139,7 @@ class TaskResult:
         of_layers = outcome.predictions[part]
         return np.asarray(of_layers[outcome.chosen if layer is None else self.layers.index(layer)])
 
-    def rows(self, draws: Draws | None = None) -> list[dict[str, Any]]:
+    def rows(self, bootstrap: BootstrapConfig | None = None) -> list[dict[str, Any]]:
         """All scores as plain rows: the curve over layers of every probe and part, and the controls.
 
         `chosen` marks the layer that was best on 'choose'; `seed_sd` is the standard deviation over seeds.
@@ -183,10 +153,10 @@ class TaskResult:
                         {**common, "part": part, "probe": probe, "layer": layer, "chosen": k == outcome.chosen}
                         | {"choose_score": float(outcome.choose_scores[k]), "setting": float(outcome.settings[k])}
                         | {"seed_sd": self._seed_sd(part, probe, layer)}
-                        | asdict(self.score(part, probe, layer, draws=draws))
+                        | score_row(self.score(part, probe, layer, bootstrap=bootstrap))
                     )
         for control, parts in self.controls.items():
-            found += [{**common, "part": part, "probe": control, **asdict(one)} for part, one in parts.items()]
+            found += [{**common, "part": part, "probe": control, **score_row(one)} for part, one in parts.items()]
         return found
 
     def _seed_sd(self, part: str, probe: str, layer: int) -> float:
@@ -214,7 +184,7 @@ class TaskResult:
             **{name: getattr(self, name) for name in plain},
             "chosen": {probe: outcome.chosen for probe, outcome in self.probes.items()},
             "controls": {
-                name: {part: asdict(one) for part, one in parts.items()} for name, parts in self.controls.items()
+                name: {part: score_row(one) for part, one in parts.items()} for name, parts in self.controls.items()
             },
         }
 
@@ -243,96 +213,48 @@ def load_result(path: Path) -> TaskResult:
         record[name] = tuple(record[name])
     for name in ("clips", "speakers"):
         record[name] = {part: tuple(values) for part, values in record[name].items()}
-    estimates = {name: {part: Estimate(**one) for part, one in parts.items()} for name, parts in controls.items()}
-    return TaskResult(**record, truth=truth, probes=probes, controls=estimates)
+    scores = {name: {part: score_from_row(one) for part, one in parts.items()} for name, parts in controls.items()}
+    return TaskResult(**record, truth=truth, probes=probes, controls=scores)
 
 
 def _small(values: IntArray) -> npt.NDArray[Any]:
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
-# --- run_files
-# What a run keeps of the tasks that its models were given: <run>/downstream/<model>/.
-#
-# A model's folder holds one file per task (`TaskResult.save`) and one of words (`WordStates`), from which preference,
-# separation and maps follow. Models are 'untuned' (the backbone before the first step), 'tuned' (the run's last
-# weights, those that the last probe saw), or the name of another checkpoint.
+# --- Arrays and a record of plain values in one .npz file, without pickle ---
 
 
-Float32Array: TypeAlias = npt.NDArray[np.float32]
+def save_npz(path: Path, record: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Path:
+    """Write both, atomically; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"format": _FORMAT, **record})
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, record=np.asarray(text), **cast(Any, arrays))
+    return path
 
-UNTUNED, TUNED = "untuned", "tuned"
-FOLDER, WORDS_FILE = "downstream", "words.npz"
 
-
-@dataclass(frozen=True, eq=False)
-class WordStates:
-    """Spoken words and what each layer of a model makes of them.
+def load_npz(path: Path, what: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """The record and the arrays of a file that `save_npz` wrote.
 
     Parameters
     ----------
-    words, speakers, categories : tuples of str, length n_tokens
-        Of each token; its category is '' where there is none.
-    phones : mapping of word to its phones
-    meaning : str
-        What words have to do with each other in a semantic pair: DEMO_MEANING, or else WordNet is asked.
-    layers : mapping of layer to float32 array of shape (n_tokens, n_features)
-        States averaged over the frames of the word, each word heard by itself.
-    facts : mapping
-        Plain JSON: stories, model, how many were left out.
-    """
-
-    words: tuple[str, ...]
-    speakers: tuple[str, ...]
-    categories: tuple[str, ...]
-    phones: Mapping[str, tuple[str, ...]]
-    meaning: str
-    layers: Mapping[int, Float32Array]
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def pairs(self, seed: int = 0) -> WordPairs:
-        """Semantic, near-homophone and random pairs of these words."""
-        if self.meaning == DEMO_MEANING:
-            return demo_pairs(self.phones, seed=seed)
-        return english_pairs(set(self.words), self.phones, seed=seed)
-
-    def token_pairs(self, seed: int = 0) -> TokenPairs:
-        """Which tokens are compared; the same for every model that heard the same tokens."""
-        return pair_tokens(self.words, self.speakers, self.pairs(seed), seed=seed)
-
-    def same_tokens(self, other: WordStates) -> bool:
-        """Whether the other model heard the same words, so that the two can be paired."""
-        return (self.words, self.speakers, self.facts.get("clips")) == (
-            other.words,
-            other.speakers,
-            other.facts.get("clips"),
-        )
-
-    def save(self, path: Path) -> Path:
-        """Write everything into one .npz file, without pickle; `load_words` reads it."""
-        plain = ("words", "speakers", "categories", "phones", "meaning", "facts")
-        arrays = {f"layer-{layer}": values.astype(np.float16) for layer, values in self.layers.items()}
-        return save_npz(path, {name: getattr(self, name) for name in plain}, arrays)
-
-
-def load_words(path: Path) -> WordStates:
-    """What `WordStates.save` wrote.
+    what : str
+        What the file should hold, for the error.
 
     Raises
     ------
     ValueError
-        If the file is something else.
+        If it holds something else.
     """
-    record, arrays = load_npz(path, "states of words")
-    return WordStates(
-        words=tuple(record["words"]),
-        speakers=tuple(record["speakers"]),
-        categories=tuple(record["categories"]),
-        phones={word: tuple(phones) for word, phones in record["phones"].items()},
-        meaning=record["meaning"],
-        layers={int(name.removeprefix("layer-")): values.astype(np.float32) for name, values in arrays.items()},
-        facts=record["facts"],
-    )
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    record = json.loads(str(arrays.pop("record", "{}")))
+    if record.pop("format", None) != _FORMAT:
+        raise ValueError(f"{path} holds no {what} of this version; run `brainlit downstream` again.")
+    return record, arrays
+
+
+# --- What a run keeps ---
 
 
 def model_folder(run: Path, model: str) -> Path:
@@ -340,18 +262,19 @@ def model_folder(run: Path, model: str) -> Path:
     return run / FOLDER / model
 
 
-def task_path(folder: Path, task: str) -> Path:
-    """The file of a task's result in a model's folder: demo/word_category is in demo-word_category.npz."""
-    return folder / f"{task.replace('/', '-')}.npz"
+def task_path(folder: Path, task: str, recognition: bool = False) -> Path:
+    """The file of a task's result in a model's folder: demo-phones.npz for demo/phones, .json for recognition."""
+    return folder / f"{task.replace('/', '-')}{'.json' if recognition else '.npz'}"
 
 
 def find_results(folder: Path) -> dict[str, TaskResult]:
     """The results of one model by task, in alphabetical order; none where the folder is missing."""
-    paths = sorted(path for path in folder.glob("*.npz") if path.name != WORDS_FILE)
+    paths = sorted(path for path in folder.glob("*.npz") if path != task_path(folder, WORDS))
     return {result.task: result for result in map(load_result, paths)}
 
 
-def find_words(folder: Path) -> WordStates | None:
-    """The words that a model heard, or None."""
-    path = folder / WORDS_FILE
-    return load_words(path) if path.is_file() else None
+def model_folders(root: Path) -> dict[str, Path]:
+    """The folders of a run's models by name: untrained, untuned, tuned, then checkpoints in alphabetical order."""
+    first = (UNTRAINED, UNTUNED, TUNED)
+    names = [path.name for path in sorted((root / FOLDER).glob("*")) if path.is_dir()]
+    return {name: model_folder(root, name) for name in sorted(names, key=lambda name: [name != one for one in first])}

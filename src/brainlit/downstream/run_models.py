@@ -1,4 +1,4 @@
-"""Ask models the same questions in the same way, and keep the answers where `run_files` looks for them."""
+"""Evaluate models on tasks in the same way, and keep the results where `result.model_folder` says."""
 
 from __future__ import annotations
 
@@ -7,37 +7,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from brainlit.backbones import SpeechBackbone
-from brainlit.downstream.evaluate import evaluate, task_controls, with_controls
-from brainlit.downstream.features import task_features
-from brainlit.downstream.probes import ProbeConfig
-from brainlit.downstream.recognise import CtcConfig, RecognitionResult, load_recognition_result, recognise
-from brainlit.downstream.result import (
-    FOLDER,
-    TUNED,
-    UNTUNED,
-    WORDS_FILE,
-    TaskResult,
-    find_results,
-    load_result,
-    load_words,
-    task_path,
-)
+from brainlit.backbones import BackboneConfig, SpeechBackbone, load_backbone
+from brainlit.downstream.evaluate import evaluate, task_controls, untrained, with_controls
+from brainlit.downstream.features import task_features, word_states
+from brainlit.downstream.probes import LayerProbeConfig
+from brainlit.downstream.recognise import CtcConfig, load_recognition_result, recognise
+from brainlit.downstream.result import UNTRAINED, UNTUNED, TaskResult, find_results, load_result, task_path
 from brainlit.downstream.task import RecognitionTask, Task
-from brainlit.downstream.words import StoryWords, hear
+from brainlit.downstream.tasks import WORDS
+from brainlit.downstream.words import StoryWords, load_words
+from brainlit.tuning.checkpoint import read_content
+from brainlit.tuning.module import load_tuned
 
-Question: TypeAlias = Task | RecognitionTask | StoryWords
+AnyTask: TypeAlias = Task | RecognitionTask | StoryWords
 
-UNTRAINED = "untrained"
-"""The folder of the same architecture with random weights, and its name as a control."""
 PRETRAINED = "pretrained"
-"""Name as a control of the model before tuning, whose folder is 'untuned'."""
-ORIGIN, SEED, EPOCHS = "made_from", "seed", "epochs"
+"""Name as a control of the model before tuning, whose folder is 'untuned'; 'untrained' has one name as both."""
+_ORIGIN, _SEED, _EPOCHS = "made_from", "seed", "epochs"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model to ask.
+    """A model to evaluate.
 
     Parameters
     ----------
@@ -46,7 +37,7 @@ class Model:
     origin : str
         Which weights these are, such as 'last.ckpt, 168 steps'; a result of other weights is never taken for theirs.
     load : callable
-        Gives the backbone; called once there is something to ask.
+        Gives the backbone; called once there is something to evaluate.
     """
 
     name: str
@@ -54,13 +45,35 @@ class Model:
     load: Callable[[], SpeechBackbone]
 
 
-@dataclass(frozen=True, eq=False)
-class Asking:
-    """How all models are asked.
+def untuned_model(config: BackboneConfig) -> Model:
+    """The weights that tuning begins from."""
+    return Model(UNTUNED, f"{config.family} {config.weights}, seed {config.seed}", lambda: load_backbone(config))
+
+
+def untrained_model(config: BackboneConfig, seed: int) -> Model:
+    """The same architecture with random weights, as a control."""
+    return Model(UNTRAINED, f"random weights, seed {seed}", lambda: untrained(load_backbone(config), seed))
+
+
+def checkpoint_model(path: Path, name: str) -> Model:
+    """A checkpoint; only what it says about itself is read now.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read.
+    """
+    n_steps = read_content(path)["global_step"]
+    return Model(name, f"{path.name}, {n_steps} steps", lambda: load_tuned(path).backbone)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How all models are evaluated.
 
     Parameters
     ----------
-    probes : ProbeConfig
+    probes : LayerProbeConfig
     ctc : CtcConfig
         For recognition.
     seed : int
@@ -71,83 +84,96 @@ class Asking:
         Seconds of sound in a batch, at most.
     """
 
-    probes: ProbeConfig = field(default_factory=lambda: ProbeConfig(probes=("linear",)))
+    probes: LayerProbeConfig = field(default_factory=lambda: LayerProbeConfig(probes=("linear",)))
     ctc: CtcConfig = field(default_factory=CtcConfig)
     seed: int = 0
     device: str = "cpu"
     batch_s: float = 60.0
-    _controls: dict[tuple[int, int], dict[str, TaskResult]] = field(default_factory=dict, repr=False)
 
-    def controls(self, task: Task, n_features: int) -> dict[str, TaskResult]:
-        """The controls that need no model, made when a task is first asked."""
+
+class Evaluator:
+    """Evaluates models in one way; the controls of a task that need no model are made once for all of them."""
+
+    def __init__(self, config: EvaluationConfig, *, progress: bool = True) -> None:
+        self.config, self.progress = config, progress
+        self._controls: dict[tuple[int, int], dict[str, TaskResult]] = {}
+
+    def evaluate(self, model: Model, folder: Path, tasks: Sequence[AnyTask]) -> None:
+        """Evaluate one model: it is loaded once, clips that tasks share are heard once, each result is kept at once.
+
+        Parameters
+        ----------
+        folder : Path
+            Of the model; see `result.model_folder`.
+        """
+        backbone, made = model.load(), self._made_from(model)
+        how: dict[str, Any] = {"device": self.config.device, "progress": self.progress}
+        folder.mkdir(parents=True, exist_ok=True)
+        probed = [task for task in tasks if isinstance(task, Task)]
+        features = task_features(backbone, probed, batch_s=self.config.batch_s, **how) if probed else {}
+        for one in probed:
+            result = evaluate(one, features.pop(one.name), self.config.probes, model=model.name, **how)
+            result = with_controls(result, self._controls_of(one, backbone.hidden_size))
+            replace(result, facts={**result.facts, **made}).save(task_path(folder, one.name))
+        for task in tasks:
+            if isinstance(task, StoryWords):
+                states = word_states(backbone, task, batch_s=self.config.batch_s, **how)
+                facts = {**states.facts, "model": model.name, **made}
+                replace(states, facts=facts).save(task_path(folder, WORDS))
+            elif isinstance(task, RecognitionTask):
+                read = recognise(backbone, task, self.config.ctc, model=model.name, **how)
+                facts = {**read.facts, **made, _EPOCHS: str(self.config.ctc.epochs)}
+                replace(read, facts=facts).save(task_path(folder, task.name, recognition=True))
+
+    def is_done(self, path: Path, model: Model) -> bool:
+        """Whether the result of a task is there and need not be made again; see `result.task_path`.
+
+        Raises
+        ------
+        ValueError
+            If it is there, and was made from other weights, with another seed, or without a probe that is asked for.
+        """
+        if not path.is_file():
+            return False
+        found, wanted = _kept_facts(path), {**self._made_from(model), _EPOCHS: str(self.config.ctc.epochs)}
+        differing = [f"{key} {found[key]}, not {now}" for key, now in wanted.items() if found.get(key, now) != now]
+        probes = self.config.probes.probes
+        differing += [f"no probe {probe}" for probe in probes if probe not in found.get("probes", probes)]
+        if differing:
+            raise ValueError(f"{path} is the answer to something else ({'; '.join(differing)}). --again makes it anew.")
+        return True
+
+    def _controls_of(self, task: Task, n_features: int) -> dict[str, TaskResult]:
         key = (id(task), n_features)
         if key not in self._controls:
-            self._controls[key] = task_controls(task, n_features, self.probes, seed=self.seed, device=self.device)
+            config = self.config
+            made = task_controls(task, n_features, config.probes, seed=config.seed, device=config.device)
+            self._controls[key] = made
         return self._controls[key]
 
-
-def answer_path(folder: Path, task: str, recognition: bool = False) -> Path:
-    """The file of an answer in a model's folder; those of recognition are JSON."""
-    path = task_path(folder, task)
-    return path.with_suffix(".json") if recognition else path
+    def _made_from(self, model: Model) -> dict[str, str]:
+        """What is kept with a result to know it by."""
+        return {_ORIGIN: model.origin, _SEED: str(self.config.seed)}
 
 
-def is_answered(path: Path, model: Model, how: Asking) -> bool:
-    """Whether an answer is there that need not be made again.
-
-    Raises
-    ------
-    ValueError
-        If it is there, and was made from other weights, with another seed, or without a probe that is asked for.
-    """
-    if not path.is_file():
-        return False
-    found, asked = _made(path), {**_how_made(model, how), EPOCHS: str(how.ctc.epochs)}
-    differing = [f"{key} {found[key]}, not {value}" for key, value in asked.items() if found.get(key, value) != value]
-    missing = [probe for probe in how.probes.probes if probe not in found.get("probes", how.probes.probes)]
-    differing += [f"no probe {probe}" for probe in missing]
-    if differing:
-        raise ValueError(f"{path} is the answer to something else ({'; '.join(differing)}). --again makes it anew.")
-    return True
+def _kept_facts(path: Path) -> dict[str, Any]:
+    """What a kept result says about how it was made."""
+    if path == task_path(path.parent, WORDS):
+        return dict(load_words(path).facts)
+    if path.suffix == ".json":
+        return dict(load_recognition_result(path).facts)
+    result = load_result(path)
+    return {**result.facts, "probes": tuple(result.probes)}
 
 
-def ask(model: Model, folder: Path, questions: Sequence[Question], how: Asking, *, progress: bool = True) -> None:
-    """Ask one model; it is loaded once, clips that tasks share are heard once, and each answer is kept at once.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the model; see `run_files.model_folder`.
-    """
-    backbone = model.load()
-    made = _how_made(model, how)
-    folder.mkdir(parents=True, exist_ok=True)
-    heard: dict[str, Any] = {"batch_s": how.batch_s, "device": how.device, "progress": progress}
-    tasks = [one for one in questions if isinstance(one, Task)]
-    features = task_features(backbone, tasks, **heard) if tasks else {}
-    for task in tasks:
-        given = features.pop(task.name)
-        result = evaluate(task, given, how.probes, model=model.name, device=how.device, progress=progress)
-        result = with_controls(result, how.controls(task, backbone.hidden_size))
-        replace(result, facts={**result.facts, **made}).save(answer_path(folder, task.name))
-    for one in questions:
-        if isinstance(one, StoryWords):
-            states = hear(backbone, one, **heard)
-            replace(states, facts={**states.facts, "model": model.name, **made}).save(folder / WORDS_FILE)
-        elif isinstance(one, RecognitionTask):
-            read = recognise(backbone, one, how.ctc, model=model.name, device=how.device, progress=progress)
-            made_by = {**made, EPOCHS: str(how.ctc.epochs)}
-            replace(read, facts={**read.facts, **made_by}).save(answer_path(folder, one.name, recognition=True))
-
-
-def set_beside(run: Mapping[str, Path]) -> None:
+def add_model_controls(folders: Mapping[str, Path]) -> None:
     """Add to each result of a run the scores of its untuned and its untrained model as controls, where they are.
 
     Parameters
     ----------
-    run : mapping of model to its folder
+    folders : mapping of model to its folder
     """
-    results = {model: find_results(folder) for model, folder in run.items()}
+    results = {model: find_results(folder) for model, folder in folders.items()}
     for model, tasks in results.items():
         others = {UNTRAINED: UNTRAINED, PRETRAINED: UNTUNED} if model != UNTRAINED else {}
         for task, result in tasks.items():
@@ -158,31 +184,4 @@ def set_beside(run: Mapping[str, Path]) -> None:
                 if other is not None and other.clips == result.clips
             }
             if {**result.controls, **new} != result.controls:
-                replace(result, controls={**result.controls, **new}).save(task_path(run[model], task))
-
-
-def folders_of(root: Path) -> dict[str, Path]:
-    """The folders of a run's models by name: untrained, untuned, tuned, then checkpoints in alphabetical order."""
-    first = (UNTRAINED, UNTUNED, TUNED)
-    names = [path.name for path in sorted((root / FOLDER).glob("*")) if path.is_dir()]
-    return {name: root / FOLDER / name for name in sorted(names, key=lambda name: [name != one for one in first])}
-
-
-def find_recognition(folder: Path) -> dict[str, RecognitionResult]:
-    """What one model wrote down, by task; none where the folder is missing."""
-    return {result.task: result for result in map(load_recognition_result, sorted(folder.glob("*.json")))}
-
-
-def _how_made(model: Model, how: Asking) -> dict[str, str]:
-    """What is kept with an answer to know it by."""
-    return {ORIGIN: model.origin, SEED: str(how.seed)}
-
-
-def _made(path: Path) -> dict[str, Any]:
-    """What a kept answer says about how it was made."""
-    if path.name == WORDS_FILE:
-        return dict(load_words(path).facts)
-    if path.suffix == ".json":
-        return dict(load_recognition_result(path).facts)
-    result = load_result(path)
-    return {**result.facts, "probes": tuple(result.probes)}
+                replace(result, controls={**result.controls, **new}).save(task_path(folders[model], task))

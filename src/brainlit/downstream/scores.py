@@ -6,50 +6,26 @@ speaker, are added up once, and a bootstrap replicate is a product of draw count
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from brainlit.downstream.task import IntArray, Kind, Metric
+from brainlit.downstream.task import Kind, Metric
+from brainlit.encoding.arrays import FloatArray, IntArray
+from brainlit.encoding.statistics import Score, percentiles
 
-FloatArray = npt.NDArray[np.float64]
-
-FEWEST_SPEAKERS = 5
+_FEWEST_SPEAKERS = 5
 """With fewer, drawing speakers would give a handful of different samples; then clips are drawn."""
-REPLICATES_AT_ONCE = 200
+_REPLICATES_AT_ONCE = 200
 
 Measure = Literal["accuracy", "macro_f1", "error_rate"]
 """A task's metric, or errors per word or letter of a transcript."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A score with its bootstrap percentile interval.
-
-    Parameters
-    ----------
-    value, low, high : float
-    n_clips : int
-    n_drawn : int
-        Speakers or clips that a replicate draws, with replacement.
-    drawn : str
-        'speakers', or 'clips' where speakers are unknown or fewer than 5: then the interval is for other clips of the
-        same speakers only.
-    """
-
-    value: float
-    low: float
-    high: float
-    n_clips: int
-    n_drawn: int
-    drawn: str
-
-
-@dataclass(frozen=True)
-class Draws:
+class BootstrapConfig:
     """How clips or speakers are drawn.
 
     Parameters
@@ -96,8 +72,19 @@ def score_of(metric: Measure, sums: FloatArray) -> FloatArray:
     return np.asarray(np.nanmean(ratios, axis=-1) if metric == "macro_f1" else ratios[..., 0])
 
 
-def estimate(metric: Measure, sums: FloatArray, speakers: Sequence[str], draws: Draws | None = None) -> Estimate:
-    """A score and its interval; the mean over seeds where there are several.
+def estimate(
+    metric: Measure,
+    sums: FloatArray,
+    speakers: Sequence[str],
+    bootstrap: BootstrapConfig | None = None,
+    *,
+    minus: FloatArray | None = None,
+) -> Score:
+    """A score and its percentile interval; the mean over seeds where there are several.
+
+    Its units are what a replicate draws, with replacement, and how many clips that is: {'speakers': 24, 'clips': 192},
+    or {'clips': 192} where speakers are unknown or fewer than 5: then the interval is for other clips of the same
+    speakers only.
 
     Parameters
     ----------
@@ -105,44 +92,69 @@ def estimate(metric: Measure, sums: FloatArray, speakers: Sequence[str], draws: 
         What `clip_sums` gives for each seed; (errors, words) of each clip for error_rate.
     speakers : sequence of str, length n_clips
         Drawn as wholes where all are known and there are at least 5.
+    minus : array like sums, optional
+        Of another model on the same clips: the score less that model's, both answering for the same drawn clips.
     """
-    how = draws or Draws()
+    bootstrap = bootstrap or BootstrapConfig()
     clusters, drawn = clusters_of(speakers)
     value = float(score_of(metric, sums.sum(axis=1)).mean())
-    low, high = interval(replicates(metric, sums, clusters, how), how)
-    return Estimate(value, low, high, len(clusters), int(clusters.max()) + 1, drawn)
+    moved = replicates(metric, sums, clusters, bootstrap)
+    if minus is not None:
+        value -= float(score_of(metric, minus.sum(axis=1)).mean())
+        moved = moved - replicates(metric, minus, clusters, bootstrap)
+    low, high = percentiles(moved, bootstrap.level)  # a replicate that drew no label is NaN, and does not count
+    n_units = {drawn: int(clusters.max()) + 1, "clips": len(clusters)}
+    return Score(value, bounds=(float(low), float(high)), level=bootstrap.level, n_units=n_units)
+
+
+def score_row(score: Score) -> dict[str, Any]:
+    """The columns of a score in tables and files: value, low, high, n_clips, n_drawn and what was drawn."""
+    drawn = drawn_units(score)
+    return {
+        **{"value": score.value, "low": score.low, "high": score.high},
+        **{"n_clips": score.n_units["clips"], "n_drawn": score.n_units[drawn], "drawn": drawn},
+    }
+
+
+def score_from_row(row: Mapping[str, Any]) -> Score:
+    """What `score_row` made a row of."""
+    n_units = {row["drawn"]: row["n_drawn"], "clips": row["n_clips"]}
+    return Score(row["value"], bounds=(row["low"], row["high"]), n_units=n_units)
+
+
+def format_score(score: Score, sign: str = "") -> str:
+    """Value and interval in words; sign '+' for differences."""
+    return f"{score.value:{sign}.3f} [{score.low:{sign}.3f}, {score.high:{sign}.3f}]"
+
+
+def drawn_units(score: Score) -> str:
+    """What replicates of the score drew: 'speakers' or 'clips'."""
+    return next(iter(score.n_units))
 
 
 def clusters_of(speakers: Sequence[str]) -> tuple[IntArray, str]:
     """Number of the cluster of each clip, from 0, and what the clusters are: 'speakers' or 'clips'."""
     names, clusters = np.unique(np.asarray(speakers, dtype=np.str_), return_inverse=True)
-    if len(names) >= FEWEST_SPEAKERS and "" not in names:
+    if len(names) >= _FEWEST_SPEAKERS and "" not in names:
         return clusters.astype(np.int64), "speakers"
     return np.arange(len(speakers), dtype=np.int64), "clips"
 
 
-def replicates(metric: Measure, sums: FloatArray, clusters: IntArray, draws: Draws) -> FloatArray:
+def replicates(metric: Measure, sums: FloatArray, clusters: IntArray, bootstrap: BootstrapConfig) -> FloatArray:
     """The score of each bootstrap sample, mean over seeds: shape (n_boot,). The same draws for the same clusters."""
     n_clusters = int(clusters.max()) + 1
     of_cluster = np.zeros((len(sums), n_clusters, sums.shape[2]))
     for seed, values in enumerate(sums):
         np.add.at(of_cluster[seed], clusters, values)
-    parts = [score_of(metric, counts @ of_cluster).mean(axis=0) for counts in _counts(n_clusters, draws)]
+    parts = [score_of(metric, counts @ of_cluster).mean(axis=0) for counts in _counts(n_clusters, bootstrap)]
     return np.concatenate(parts)
 
 
-def interval(values: FloatArray, draws: Draws) -> tuple[float, float]:
-    """Percentile interval of replicates; NaN ones (no label was drawn) do not count."""
-    tail = 50 * (1 - draws.level)
-    low, high = np.nanpercentile(values, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def _counts(n_clusters: int, draws: Draws) -> Iterator[FloatArray]:
+def _counts(n_clusters: int, bootstrap: BootstrapConfig) -> Iterator[FloatArray]:
     """How often each cluster is drawn, some replicates at a time: (n, n_clusters)."""
-    rng = np.random.default_rng(draws.seed)
-    for first in range(0, draws.n_boot, REPLICATES_AT_ONCE):
-        n_now = min(REPLICATES_AT_ONCE, draws.n_boot - first)
+    rng = np.random.default_rng(bootstrap.seed)
+    for first in range(0, bootstrap.n_boot, _REPLICATES_AT_ONCE):
+        n_now = min(_REPLICATES_AT_ONCE, bootstrap.n_boot - first)
         chosen = rng.integers(0, n_clusters, size=(n_now, n_clusters)) + n_clusters * np.arange(n_now)[:, None]
         counts = np.bincount(chosen.ravel(), minlength=n_now * n_clusters).astype(np.float64)
         yield counts.reshape(n_now, n_clusters)

@@ -4,54 +4,54 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from brainlit.downstream.evaluate import Comparison, compare
-from brainlit.downstream.preference import Effect, PreferenceChange, preference, preference_change
-from brainlit.downstream.recognise import RecognitionResult, Unit, compare_recognition
-from brainlit.downstream.result import FOLDER, UNTUNED, TaskResult, WordStates, find_results, find_words
-from brainlit.downstream.run_models import UNTRAINED, find_recognition, folders_of
-from brainlit.downstream.scores import Estimate
+from brainlit.downstream.evaluate import compare
+from brainlit.downstream.preference import CONTRASTS, PreferenceChange, preference, preference_change
+from brainlit.downstream.recognise import RecognitionResult, Unit, compare_recognition, find_recognition
+from brainlit.downstream.result import FOLDER, UNTRAINED, UNTUNED, TaskResult, find_results, model_folders
+from brainlit.downstream.scores import drawn_units, format_score, score_row
+from brainlit.downstream.tasks import WORDS
+from brainlit.downstream.words import WordStates, find_words
+from brainlit.encoding.statistics import Score
 from brainlit.files import atomic_path
 
-SCORES_FILE = "scores.csv"
-WORDS = "words"
-METRICS = {
+_SCORES_FILE = "scores.csv"
+_METRICS = {
     "accuracy": "share of clips that are right",
     "macro_f1": "mean over labels of F1 = 2 hits / (clips that have the label + clips that are said to)",
 }
-RATES: Mapping[Unit, str] = {"words": "WER", "characters": "CER"}
-HOW = """\
+_RATES: Mapping[Unit, str] = {"words": "WER", "characters": "CER"}
+_HOW = """\
 Scores are of clips that decided nothing: layer and regularisation were chosen on others. [low, high] is the 95 %
 percentile interval of 1000 bootstrap draws, with replacement, of the speakers or clips under 'drawn'; drawing
 clips says nothing about other speakers, and neither says what another training run would give. Controls are scores on
 the same clips without the model; their intervals, and those of all layers, are in scores.csv."""
-PAIRED = "Paired: both models answer for the same draws. p: McNemar's exact test, which takes clips as independent."
+_PAIRED = "Paired: both models answer for the same draws. p: McNemar's exact test, which takes clips as independent."
 
 
-def report(root: Path, asked: Collection[str]) -> str:
-    """Tables of the tasks that were asked, as Markdown, with every warning once.
+def report(root: Path, names: Collection[str]) -> str:
+    """Tables of these tasks, as Markdown, with every warning once.
 
     Parameters
     ----------
     root : Path
         The run's folder, or that of a model without a run.
-    asked : collection of str
+    names : collection of str
         Tasks, 'words' among them or not.
     """
-    folders = folders_of(root)
-    probed = _by_task({model: find_results(folder) for model, folder in folders.items()}, asked)
-    read = _by_task({model: find_recognition(folder) for model, folder in folders.items()}, asked)
-    heard = {model: find_words(folder) for model, folder in folders.items()} if WORDS in asked else {}
+    folders = model_folders(root)
+    probed = _by_task({model: find_results(folder) for model, folder in folders.items()}, names)
+    read = _by_task({model: find_recognition(folder) for model, folder in folders.items()}, names)
+    heard = {model: find_words(folder) for model, folder in folders.items()} if WORDS in names else {}
     parts = [f"## {root}"]
     for task, results in probed.items():
         parts.append("\n".join(_task_lines(task, results)))
     for task, written in read.items():
         parts.append("\n".join(_recognition_lines(task, written)))
     if probed:
-        parts.append(HOW)
+        parts.append(_HOW)
     if any(heard.values()):
         parts.append("\n".join(_word_lines({model: states for model, states in heard.items() if states is not None})))
     warnings = list(_warnings(probed))
@@ -61,17 +61,17 @@ def report(root: Path, asked: Collection[str]) -> str:
 def write_scores(root: Path) -> Path:
     """Every score of every model and layer of a run, and its controls, with intervals: <run>/downstream/scores.csv."""
     rows: list[dict[str, Any]] = []
-    for folder in folders_of(root).values():
+    for folder in model_folders(root).values():
         for result in find_results(folder).values():
             rows += result.rows()
         for written in find_recognition(folder).values():
             common = {"task": written.task, "model": written.model}
             rows += [
-                {**common, "metric": name, "part": part, **asdict(written.error_rate(part, unit))}
-                for unit, name in RATES.items()
+                {**common, "metric": name, "part": part, **score_row(written.error_rate(part, unit))}
+                for unit, name in _RATES.items()
                 for part in written.said
             ]
-    path = root / FOLDER / SCORES_FILE
+    path = root / FOLDER / _SCORES_FILE
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=columns)
@@ -87,14 +87,14 @@ def _task_lines(task: str, results: Mapping[str, TaskResult]) -> Iterator[str]:
     metric = next(iter(results.values())).metric
     controls = list(dict.fromkeys(name for result in results.values() for name in result.controls))
     yield f"### {task}"
-    yield f"\n{metric}: {METRICS[metric]}\n"
+    yield f"\n{metric}: {_METRICS[metric]}\n"
     yield from _head("model", "part", "probe", f"{metric} [95 %]", "drawn", "layer", *controls)
     for model, result in results.items():
         for part in result.parts:
             beside = [_value(result.controls.get(name, {}).get(part)) for name in controls]
             for probe in result.probes:
                 score = result.score(part, probe)
-                yield _row(model, part, probe, _said(score), _drawn(score), result.chosen_layer(probe), *beside)
+                yield _row(model, part, probe, format_score(score), _drawn(score), result.chosen_layer(probe), *beside)
     base = results.get(UNTUNED)
     others = {
         model: result
@@ -102,7 +102,7 @@ def _task_lines(task: str, results: Mapping[str, TaskResult]) -> Iterator[str]:
         if base is not None and model not in (UNTRAINED, UNTUNED) and result.clips == base.clips
     }
     if base is not None and others:
-        yield f"\n{PAIRED}\n"
+        yield f"\n{_PAIRED}\n"
         yield from _head("difference", "part", "probe", "[95 %]", "drawn", "only one right", "p")
         for model, result in others.items():
             yield from _difference_rows(model, base, result)
@@ -112,11 +112,11 @@ def _difference_rows(model: str, base: TaskResult, result: TaskResult) -> Iterat
     for part in result.parts:
         for probe in [name for name in result.probes if name in base.probes]:
             found = compare(base, result, part, probe=probe)
-            said = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
             single = result.kind == "single"
             only = f"{model} {found.only_b:g}, {UNTUNED} {found.only_a:g}" if single else ""
             p = f"{found.mcnemar_p:.2g}" if single and found.mcnemar_p == found.mcnemar_p else ""
-            yield _row(f"{model} - {UNTUNED}", part, probe, said, _drawn(found), only, p)
+            said, drawn = format_score(found.difference, "+"), _drawn(found.difference)
+            yield _row(f"{model} - {UNTUNED}", part, probe, said, drawn, only, p)
 
 
 def _recognition_lines(task: str, results: Mapping[str, RecognitionResult]) -> Iterator[str]:
@@ -126,13 +126,13 @@ def _recognition_lines(task: str, results: Mapping[str, RecognitionResult]) -> I
     base = results.get(UNTUNED)
     for model, result in results.items():
         for part in result.said:
-            rates = [result.error_rate(part, unit) for unit in RATES]
-            yield _row(model, part, *map(_said, rates), _drawn(rates[0]), result.facts.get("best_epoch", ""))
+            rates = [result.error_rate(part, unit) for unit in _RATES]
+            yield _row(model, part, *map(format_score, rates), _drawn(rates[0]), result.facts.get("best_epoch", ""))
         if base is None or model in (UNTRAINED, UNTUNED) or result.said != base.said:
             continue
         for part in result.said:
-            rates = [compare_recognition(base, result, part, unit) for unit in RATES]
-            yield _row(f"{model} - {UNTUNED}", part, *(_said(one, "+") for one in rates), _drawn(rates[0]), "")
+            rates = [compare_recognition(base, result, part, unit) for unit in _RATES]
+            yield _row(f"{model} - {UNTUNED}", part, *(format_score(one, "+") for one in rates), _drawn(rates[0]), "")
 
 
 def _warnings(probed: Mapping[str, Mapping[str, TaskResult]]) -> Iterator[str]:
@@ -150,7 +150,8 @@ def _warnings(probed: Mapping[str, Mapping[str, TaskResult]]) -> Iterator[str]:
 
 def _word_lines(heard: Mapping[str, WordStates]) -> Iterator[str]:
     first = next(iter(heard.values()))
-    n_pairs = first.token_pairs().pairs.counts()
+    tokens = first.token_pairs()
+    n_pairs = tokens.pairs.counts()
     counts = ", ".join(f"{n} {kind.replace('_', '-')}" for kind, n in n_pairs.items())
     yield "### words: meaning or sound"
     yield f"\n{len(first.words)} spoken words of {', '.join(first.facts['stories'])}; pairs: {counts}."
@@ -159,30 +160,28 @@ def _word_lines(heard: Mapping[str, WordStates]) -> Iterator[str]:
     yield "random pairs; the mean over words is taken off first. 95 % intervals are for other words of the same sort."
     for model, states in heard.items():
         yield f"\n{model}:\n"
-        yield from (f"- {one.words()}" for one in preference(states.layers, states.token_pairs()))
+        own = tokens if states.same_tokens(first) else states.token_pairs()
+        yield from (f"- {one.words()}" for one in preference(states.layers, own))
     base = heard.get(UNTUNED)
     for model, states in heard.items():
         if base is not None and model not in (UNTRAINED, UNTUNED) and states.same_tokens(base):
-            change = preference_change(base.layers, states.layers, base.token_pairs())[-1]
+            own = tokens if states.same_tokens(first) else base.token_pairs()
+            change = preference_change(base.layers, states.layers, own)[-1]
             yield f"\n{model} - {UNTUNED}, last layer, the same words: {_change(change)}"
 
 
 def _change(change: PreferenceChange) -> str:
-    named = {name: getattr(change, name) for name in ("semantic", "phonetic", "difference")}
-    ratio = f"semantic / phonetic {_effect(change.ratio)}" if change.ratio else "semantic / phonetic cannot tell"
-    return "; ".join([ratio, *(f"{name} {_effect(effect)}" for name, effect in named.items())])
-
-
-def _effect(effect: Effect) -> str:
-    return f"{effect.value:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}]"
+    ratio = format_score(change.ratio, "+") if change.ratio else "cannot tell"
+    contrasts = [f"{name} {format_score(getattr(change, name), '+')}" for name in CONTRASTS]
+    return "; ".join([f"semantic / phonetic {ratio}", *contrasts])
 
 
 # --- Cells ---
 
 
-def _by_task(found: Mapping[str, Mapping[str, Any]], asked: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Results by task and model, in the order asked."""
-    by_task = {task: {model: results[task] for model, results in found.items() if task in results} for task in asked}
+def _by_task(found: Mapping[str, Mapping[str, Any]], names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Results by task and model, in the order of the names."""
+    by_task = {task: {model: results[task] for model, results in found.items() if task in results} for task in names}
     return {task: results for task, results in by_task.items() if results}
 
 
@@ -194,14 +193,11 @@ def _row(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _said(score: Estimate, sign: str = "") -> str:
-    return f"{score.value:{sign}.3f} [{score.low:{sign}.3f}, {score.high:{sign}.3f}]"
+def _drawn(score: Score) -> str:
+    units = drawn_units(score)
+    n_clips = f" ({score.n_units['clips']} clips)" if units != "clips" else ""
+    return f"{score.n_units[units]} {units}{n_clips}"
 
 
-def _drawn(score: Estimate | Comparison) -> str:
-    n_clips = f" ({score.n_clips} clips)" if score.drawn != "clips" else ""
-    return f"{score.n_drawn} {score.drawn}{n_clips}"
-
-
-def _value(score: Estimate | None) -> str:
+def _value(score: Score | None) -> str:
     return "" if score is None else f"{score.value:.3f}"

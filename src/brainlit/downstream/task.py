@@ -5,27 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from brainlit.downstream.clip import Clip, cut_clips, later_copies
+from brainlit.downstream.clip import Clip, later_copies
 
-__all__ = [
-    "CHOOSE",
-    "PARTS",
-    "TEST",
-    "TRAIN",
-    "Clip",
-    "RecognitionTask",
-    "Task",
-    "cut_clips",
-    "make_recognition_task",
-    "make_task",
-]
+if TYPE_CHECKING:  # arrays come with all of encoding, and so with torch
+    from brainlit.encoding.arrays import IntArray
 
-IntArray = npt.NDArray[np.int64]
 Kind = Literal["single", "multi"]
 Metric = Literal["accuracy", "macro_f1"]
 SameSound = Literal["refuse", "drop", "ignore"]

@@ -26,15 +26,6 @@ def ordered_pair(one: str, other: str) -> Pair:
     return (one, other) if one < other else (other, one)
 
 
-def share_stem(one: str, other: str) -> bool:
-    """Whether two words are one but for a regular English ending.
-
-    >>> share_stem("wind", "windy"), share_stem("injured", "injuring"), share_stem("bank", "tank")
-    (True, True, False)
-    """
-    return not stems(one).isdisjoint(stems(other))
-
-
 def wordnet_synonyms(words: Iterable[str]) -> set[Pair]:
     """Pairs of these words that share a synset of WordNet, in whatever sense and inflection.
 
@@ -108,7 +99,11 @@ def _nltk_corpus(name: str) -> Any:
 
 
 def stems(word: str) -> set[str]:
-    """The word and what regular endings leave of it: 'injured' -> injured, injur, injure; 'hummed' -> hum, ..."""
+    """The word and what regular endings leave of it: 'injured' -> injured, injur, injure; 'hummed' -> hum, ...
+
+    >>> [not stems(a).isdisjoint(stems(b)) for a, b in (("wind", "windy"), ("injured", "injuring"), ("bank", "tank"))]
+    [True, True, False]
+    """
     lower = word.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     cut = {lower[: -len(suffix)] for suffix in _SUFFIXES if lower.endswith(suffix)}
     stems = {stem for stem in cut if len(stem) >= _SHORTEST_STEM}

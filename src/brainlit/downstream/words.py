@@ -1,30 +1,38 @@
-"""The words of stories as clips of their own, with their phones."""
+"""The words of stories as clips of their own, with their phones, and what each layer of a model makes of them."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from brainlit.backbones import SpeechBackbone
 from brainlit.demo import DemoSource
 from brainlit.demo.text import category_of
 from brainlit.downstream.clip import Clip
-from brainlit.downstream.features import clip_features
-from brainlit.downstream.pairs import DEMO_MEANING, WORDNET_MEANING, english_pairs
-from brainlit.downstream.result import WordStates
+from brainlit.downstream.pairs import (
+    DEMO_MEANING,
+    WORDNET_MEANING,
+    TokenPairs,
+    WordPairs,
+    demo_pairs,
+    english_pairs,
+    pair_tokens,
+)
+from brainlit.downstream.result import load_npz, save_npz, task_path
+from brainlit.downstream.tasks import WORDS
 from brainlit.downstream.word_lists import cmudict_phones
+from brainlit.encoding.arrays import Float32Array
 from brainlit.features.phones import arpabet_phone, is_arpabet, plain_phone
 from brainlit.splits import Span
 from brainlit.store import StoryStore
 from brainlit.stories import Intervals, Story
 
-SHORTEST_S = 0.1
+_SHORTEST_S = 0.1
 """A shorter word is hardly a word, and less than most models need."""
 _NOT_LETTERS = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 
@@ -119,8 +127,8 @@ def _places(story: Story, wanted: frozenset[str] | None, left_out: Counter[str])
             continue
         if story.words.start_s[token] < 0 or story.words.end_s[token] > end_s:
             left_out["outside the sound"] += 1
-        elif story.words.duration_s[token] < SHORTEST_S:
-            left_out[f"shorter than {SHORTEST_S:g} s"] += 1
+        elif story.words.duration_s[token] < _SHORTEST_S:
+            left_out[f"shorter than {_SHORTEST_S:g} s"] += 1
         else:
             places[word].append(token)
     return places
@@ -144,16 +152,14 @@ def _clip(story: Story, token: int, word: str, voice: str) -> Clip:
     return Clip(f"{story.name}/{token}", story.audio[start:stop].copy(), speaker=voice, text=word)
 
 
-# --- story_words
-# The words of a store's stories, ready to be heard by any model.
-
+# --- The words of a store's stories, ready to be heard by any model ---
 
 MAX_PER_WORD = 2
 """Tokens of one word in one story: some 500 in the demo's four stories to score, of 96 words."""
 
 
 class StoryWords(NamedTuple):
-    """Words with the sound of each token; `states` has no layers yet."""
+    """Words with the sound of each token; `states` has no layers yet (`features.word_states` gives them)."""
 
     states: WordStates
     clips: tuple[Clip, ...]
@@ -184,7 +190,7 @@ def story_words(store: StoryStore, spans: Sequence[Span], tuned: Sequence[Span] 
     """
     demo = store.name == DemoSource.name
     sounds = word_sounds(
-        _heard(store, spans, tuned), only=category_of() if demo else None, max_per_word=MAX_PER_WORD, seed=seed
+        _stories_of(store, spans, tuned), only=category_of() if demo else None, max_per_word=MAX_PER_WORD, seed=seed
     )
     if not demo:
         sounds = _only_paired(sounds)
@@ -202,20 +208,7 @@ def story_words(store: StoryStore, spans: Sequence[Span], tuned: Sequence[Span] 
     return StoryWords(states, sounds.clips)
 
 
-def hear(
-    backbone: SpeechBackbone,
-    words: StoryWords,
-    *,
-    batch_s: float = 60.0,
-    device: torch.device | str | None = None,
-    progress: bool = True,
-) -> WordStates:
-    """What each layer of a backbone makes of the words, each heard by itself; parameters as in `clip_features`."""
-    layers = clip_features(backbone, words.clips, batch_s=batch_s, device=device, progress=progress)
-    return replace(words.states, layers=layers)
-
-
-def _heard(store: StoryStore, spans: Sequence[Span], tuned: Sequence[Span]) -> Iterator[Story]:
+def _stories_of(store: StoryStore, spans: Sequence[Span], tuned: Sequence[Span]) -> Iterator[Story]:
     """The stories of the spans, each with the words that lie in its spans and outside of all that was tuned on."""
     for story in stored_stories(store, list(dict.fromkeys(span.story for span in spans))):
         start_s, end_s = story.words.start_s, story.words.end_s
@@ -243,3 +236,82 @@ def _only_paired(sounds: WordSounds) -> WordSounds:
     clips = tuple(clip for clip in sounds.clips if clip.text in paired)
     left_out = {**sounds.left_out, "in no pair": len(sounds.clips) - len(clips)}
     return WordSounds(clips, {word: spoken for word, spoken in phones.items() if word in paired}, left_out)
+
+
+# --- What each layer of a model makes of them ---
+
+
+@dataclass(frozen=True, eq=False)
+class WordStates:
+    """Spoken words and what each layer of a model makes of them.
+
+    Parameters
+    ----------
+    words, speakers, categories : tuples of str, length n_tokens
+        Of each token; its category is '' where there is none.
+    phones : mapping of word to its phones
+    meaning : str
+        What words have to do with each other in a semantic pair: DEMO_MEANING, or else WordNet is asked.
+    layers : mapping of layer to float32 array of shape (n_tokens, n_features)
+        States averaged over the frames of the word, each word heard by itself.
+    facts : mapping
+        Plain JSON: stories, model, how many were left out.
+    """
+
+    words: tuple[str, ...]
+    speakers: tuple[str, ...]
+    categories: tuple[str, ...]
+    phones: Mapping[str, tuple[str, ...]]
+    meaning: str
+    layers: Mapping[int, Float32Array]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def pairs(self, seed: int = 0) -> WordPairs:
+        """Semantic, near-homophone and random pairs of these words."""
+        if self.meaning == DEMO_MEANING:
+            return demo_pairs(self.phones, seed=seed)
+        return english_pairs(set(self.words), self.phones, seed=seed)
+
+    def token_pairs(self, seed: int = 0) -> TokenPairs:
+        """Which tokens are compared; the same for every model that heard the same tokens."""
+        return pair_tokens(self.words, self.speakers, self.pairs(seed), seed=seed)
+
+    def same_tokens(self, other: WordStates) -> bool:
+        """Whether the other model heard the same words, so that the two can be paired."""
+        return (self.words, self.speakers, self.facts.get("clips")) == (
+            other.words,
+            other.speakers,
+            other.facts.get("clips"),
+        )
+
+    def save(self, path: Path) -> Path:
+        """Write everything into one .npz file, without pickle; `load_words` reads it."""
+        plain = ("words", "speakers", "categories", "phones", "meaning", "facts")
+        arrays = {f"layer-{layer}": values.astype(np.float16) for layer, values in self.layers.items()}
+        return save_npz(path, {name: getattr(self, name) for name in plain}, arrays)
+
+
+def load_words(path: Path) -> WordStates:
+    """What `WordStates.save` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is something else.
+    """
+    record, arrays = load_npz(path, "states of words")
+    return WordStates(
+        words=tuple(record["words"]),
+        speakers=tuple(record["speakers"]),
+        categories=tuple(record["categories"]),
+        phones={word: tuple(phones) for word, phones in record["phones"].items()},
+        meaning=record["meaning"],
+        layers={int(name.removeprefix("layer-")): values.astype(np.float32) for name, values in arrays.items()},
+        facts=record["facts"],
+    )
+
+
+def find_words(folder: Path) -> WordStates | None:
+    """The words that a model heard, or None."""
+    path = task_path(folder, WORDS)
+    return load_words(path) if path.is_file() else None

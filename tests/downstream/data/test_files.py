@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from brainlit.downstream.data.files import (
-    CLASS_OF,
-    CLASSES,
     any_case,
     heard_before,
     inside,
@@ -19,7 +17,6 @@ from brainlit.downstream.data.files import (
     require_option,
 )
 from brainlit.stories import SourceError
-from tests.layouts.timit import SYMBOLS
 
 
 def test_a_missing_file_is_named_with_what_it_is_and_where_to_get_it(tmp_path: Path) -> None:
@@ -74,29 +71,3 @@ def test_an_unknown_option_is_refused_with_the_nearest() -> None:
 
 def test_what_was_heard_before_is_counted_by_part() -> None:
     assert heard_before({"train": ["a", "a"], "choose": ["a", "b"], "test": ["b"]}) == "choose: 1 of 2, test: 0 of 1"
-
-
-# --- phones
-# The folding of TIMIT's symbols, against the table of Lee & Hon (1989) typed from its usual printing.
-
-
-MERGED = """
-    aa:aa,ao  ah:ah,ax,ax-h  er:er,axr  hh:hh,hv  ih:ih,ix  l:l,el  m:m,em  n:n,en,nx  ng:ng,eng  sh:sh,zh  uw:uw,ux
-    sil:pcl,tcl,kcl,bcl,dcl,gcl,h#,pau,epi
-"""
-"""Reduced classes as printed; every other symbol but q is a class of its own."""
-
-
-def test_every_one_of_61_symbols_has_its_class() -> None:
-    assert len(SYMBOLS) == len(set(SYMBOLS)) == 61
-    assert set(CLASS_OF) == set(SYMBOLS)
-
-
-def test_39_classes_as_printed() -> None:
-    groups = {line.split(":")[0]: line.split(":")[1].split(",") for line in MERGED.split()}
-    expected = {symbol: name for name, symbols in groups.items() for symbol in symbols}
-    expected |= {symbol: symbol for symbol in SYMBOLS if symbol not in expected and symbol != "q"}
-    assert {symbol: name for symbol, name in CLASS_OF.items() if name} == expected
-    assert CLASS_OF["q"] is None
-    assert len(CLASSES) == 39
-    assert list(CLASSES) == sorted(set(expected.values()))

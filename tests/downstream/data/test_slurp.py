@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from brainlit.downstream import Task
 from brainlit.downstream.data import slurp
+from brainlit.downstream.task import Task
 from brainlit.stories import SourceError
 from tests.layouts.slurp import write_slurp
 

@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from brainlit.downstream import Clip, Task, make_task
-from brainlit.downstream.data.files import need_folder, need_sound, plain_text
+from brainlit.downstream.clip import Clip
+from brainlit.downstream.data.files import need_files, need_sound, plain_text, table_rows
+from brainlit.downstream.task import Task, make_task
 from brainlit.stories import SourceError
-from brainlit.stories.readers.tables import read_cells
 
 WHERE = "github.com/CheyneyComputerScience/CREMA-D (with git-lfs)"
-SOUNDS = "AudioWAV"
-PEOPLE = "VideoDemographics.csv"
+_SOUNDS = "AudioWAV"
+_PEOPLE = "VideoDemographics.csv"
 EMOTIONS = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
-SENTENCES = {
+_SENTENCES = {
     "IEO": "It's eleven o'clock",
     "TIE": "That is exactly what happened",
     "IOM": "I'm on my way to the meeting",
@@ -30,7 +30,7 @@ SENTENCES = {
     "TSI": "The surface is slick",
     "WSI": "We'll stop in a couple of minutes",
 }
-DAMAGED = {
+_DAMAGED = {
     "1064_IEO_DIS_MD": "a minute in which every emotion is played",
     "1064_TIE_SAD_XX": "cut off",
     "1076_MTI_NEU_XX": "nearly empty",
@@ -59,35 +59,32 @@ def load(folder: Path) -> Task:
         If a name is not 'ACTOR_SENTENCE_EMOTION_LEVEL.wav', a file is a pointer of git-lfs, or the table of people
         lacks a column.
     """
-    home = need_folder(folder / SOUNDS, "the recordings of CREMA-D", WHERE)
     examples: dict[str, list[tuple[Clip, str]]] = {"train": [], "choose": [], "test": []}
     broken = []
-    for path in sorted(home.glob("*.wav")):
-        if path.stem in DAMAGED:
-            broken.append(f"{path.stem} ({DAMAGED[path.stem]})")
+    for path in need_files(folder / _SOUNDS, "*.wav", "the recordings of CREMA-D", WHERE):
+        if path.stem in _DAMAGED:
+            broken.append(f"{path.stem} ({_DAMAGED[path.stem]})")
             continue
         actor, sentence, emotion = _read_name(path)
         need_sound(path, "a recording", WHERE)
-        clip = Clip(path.stem, path, speaker=actor, text=plain_text(SENTENCES[sentence]))
+        clip = Clip(path.stem, path, speaker=actor, text=plain_text(_SENTENCES[sentence]))
         examples[_part_of(actor)].append((clip, EMOTIONS[emotion]))
-    if not any(examples.values()):
-        raise FileNotFoundError(f"{home} holds no *.wav: the recordings of CREMA-D; get it from {WHERE}.")
     facts = dict(_FACTS)
     if broken:
         facts["left_out"] = f"{len(broken)} broken recordings: {', '.join(broken)}"
-    if (folder / PEOPLE).is_file():
-        facts["speakers"] = _who(folder / PEOPLE, examples)
+    if (folder / _PEOPLE).is_file():
+        facts["speakers"] = _who(folder / _PEOPLE, examples)
     return make_task(
-        "crema_d", "single", examples, metric="macro_f1", facts=facts, speaker_disjoint=True, same_sound="drop"
+        "crema_d/emotion", "single", examples, metric="macro_f1", facts=facts, speaker_disjoint=True, same_sound="drop"
     )
 
 
 def _read_name(path: Path) -> tuple[str, str, str]:
     """Actor, sentence and emotion; one published name has the level 'X' where it should be 'XX'."""
     match = _NAME.fullmatch(path.stem)
-    if match is None or match[2] not in SENTENCES or match[3] not in EMOTIONS:
+    if match is None or match[2] not in _SENTENCES or match[3] not in EMOTIONS:
         raise SourceError(
-            f"{path}: the name is not 'ACTOR_SENTENCE_EMOTION_LEVEL.wav' with a sentence of {', '.join(SENTENCES)} and"
+            f"{path}: the name is not 'ACTOR_SENTENCE_EMOTION_LEVEL.wav' with a sentence of {', '.join(_SENTENCES)} and"
             f" an emotion of {', '.join(EMOTIONS)}. Take the file out of the folder."
         )
     return match[1], match[2], match[3]
@@ -99,12 +96,8 @@ def _part_of(actor: str) -> str:
 
 def _who(path: Path, examples: Mapping[str, list[tuple[Clip, str]]]) -> str:
     """Women and men in each part."""
-    (_, header), *rows = read_cells(path, ",", SourceError) or [(1, [])]
-    if not {"ActorID", "Sex"} <= set(header):
-        raise SourceError(
-            f"{path}, line 1: there are no columns 'ActorID' and 'Sex'. Get it from {WHERE}, or remove it."
-        )
-    sex_of = {row[header.index("ActorID")]: row[header.index("Sex")].lower() for _, row in rows}
+    rows = table_rows(path, ("ActorID", "Sex"), "who the actors are", WHERE)
+    sex_of = {actor: sex.lower() for _, (actor, sex) in rows}
     parts = []
     for part, pairs in examples.items():
         actors = {clip.speaker for clip, _ in pairs}

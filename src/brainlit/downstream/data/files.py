@@ -1,13 +1,14 @@
-"""What the loaders share: files that are there or named, sound that can be read, text that can be compared."""
+"""What the loaders share: files that are there or named, tables and lines, sound that can be read, comparable text."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from brainlit.hints import did_you_mean
 from brainlit.stories import SourceError
+from brainlit.stories.readers.tables import read_cells, read_lines
 from brainlit.tuning.objectives.ctc import plain
 
 _SPHERE_HEADER_BYTES = 1024
@@ -39,6 +40,41 @@ def need_folder(path: Path, what: str, where: str) -> Path:
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is no folder: {what}; get it from {where}, or check the folder.")
     return path
+
+
+def need_files(folder: Path, pattern: str, what: str, where: str) -> list[Path]:
+    """The files of a folder that fit the pattern, in order, at least one; errors as in `need_file`."""
+    found = sorted(need_folder(folder, what, where).glob(pattern))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no {pattern}: {what}; get it from {where}.")
+    return found
+
+
+def numbered_lines(path: Path, what: str, where: str) -> Iterator[tuple[int, str]]:
+    """Lines of a text file that are not blank, without the spaces around them, and their numbers from 1."""
+    for number, line in enumerate(read_lines(need_file(path, what, where), SourceError), start=1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def table_rows(path: Path, columns: Sequence[str], what: str, where: str) -> Iterator[tuple[int, list[str]]]:
+    """The cells of these columns, and the line, of each row of a comma-separated table with a header.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    SourceError
+        If a column is missing, or the table is damaged.
+    """
+    (_, header), *rows = read_cells(need_file(path, what, where), ",", SourceError) or [(1, [])]
+    for column in columns:
+        if column not in header:
+            raise SourceError(
+                f"{path}, line 1: there is no column {column!r}. {did_you_mean(column, filter(None, header))}"
+            )
+    places = [header.index(column) for column in columns]
+    return ((line, [row[place] for place in places]) for line, row in rows)
 
 
 def need_sound(path: Path, what: str, where: str) -> Path:
@@ -114,30 +150,3 @@ def heard_before(texts: Mapping[str, Sequence[str]]) -> str:
     known = set(texts["train"])
     counts = {part: sum(text in known for text in said) for part, said in texts.items() if part != "train"}
     return ", ".join(f"{part}: {count} of {len(texts[part])}" for part, count in counts.items())
-
-
-# --- phones
-# The 61 symbols of TIMIT's phonetic transcription and the 39 classes into which they are folded.
-
-
-_FOLDED = {
-    **{"ao": "aa", "ax": "ah", "ax-h": "ah", "axr": "er", "hv": "hh", "ix": "ih", "ux": "uw", "zh": "sh"},
-    **{"el": "l", "em": "m", "en": "n", "nx": "n", "eng": "ng"},
-    **dict.fromkeys(("bcl", "dcl", "gcl", "pcl", "tcl", "kcl", "epi", "pau", "h#"), "sil"),
-}
-_AS_THEY_ARE = """
-    aa ae ah aw ay b ch d dh dx eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z
-"""
-DROPPED = "q"
-"""The glottal stop, which is no phoneme of English: left out, as Lee & Hon do."""
-
-CLASS_OF: dict[str, str | None] = {**{name: name for name in _AS_THEY_ARE.split()}, **_FOLDED, DROPPED: None}
-"""Class of each of the 61 symbols, None for the glottal stop.
-
-Lee & Hon (1989), Speaker-independent phone recognition using hidden Markov models, IEEE Transactions on Acoustics,
-Speech and Signal Processing 37, 1641-1648: 61 symbols are folded into 48 for training and these into 39 for scoring.
-Both steps at once here; closures, pauses and the silence around an utterance become one class, "sil".
-"""
-
-CLASSES = tuple(sorted({name for name in CLASS_OF.values() if name is not None}))
-"""The 39 classes in alphabetical order."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from brainlit.downstream import Clip, Task, make_task
-from brainlit.downstream.data.files import heard_before, inside, need_file, need_folder, plain_text
-from brainlit.hints import did_you_mean
+from brainlit.downstream.clip import Clip
+from brainlit.downstream.data.files import heard_before, inside, need_file, need_folder, plain_text, table_rows
+from brainlit.downstream.task import Task, make_task
 from brainlit.stories import SourceError
-from brainlit.stories.readers.tables import read_cells
 
 WHERE = "fluent.ai (Fluent Speech Commands)"
-TABLES = {"train": "train_data.csv", "choose": "valid_data.csv", "test": "test_data.csv"}
-COLUMNS = ("path", "speakerId", "transcription", "action", "object", "location")
-UNPACKED = "fluent_speech_commands_dataset"
+_TABLES = {"train": "train_data.csv", "choose": "valid_data.csv", "test": "test_data.csv"}
+_COLUMNS = ("path", "speakerId", "transcription", "action", "object", "location")
+_UNPACKED = "fluent_speech_commands_dataset"
 
 
 def load(folder: Path) -> Task:
@@ -36,12 +35,12 @@ def load(folder: Path) -> Task:
     SourceError
         If a table lacks a column, or a cell is empty.
     """
-    root = inside(need_folder(folder, "Fluent Speech Commands", WHERE), "data", UNPACKED)
-    examples = {part: _read_table(root, root / "data" / name, part) for part, name in TABLES.items()}
+    root = inside(need_folder(folder, "Fluent Speech Commands", WHERE), "data", _UNPACKED)
+    examples = {part: _read_table(root, root / "data" / name, part) for part, name in _TABLES.items()}
     texts = {part: [clip.text for clip, _ in pairs] for part, pairs in examples.items()}
     facts = {**_FACTS, "words heard in train": heard_before(texts)}
     return make_task(
-        "fluent_speech_commands",
+        "fluent_speech_commands/intent",
         "single",
         examples,
         metric="accuracy",
@@ -53,20 +52,13 @@ def load(folder: Path) -> Task:
 
 def _read_table(root: Path, path: Path, part: str) -> list[tuple[Clip, str]]:
     """Clips and intents of one table; its first column, which has no name, counts the rows."""
-    need_file(path, f"the commands of the part {part!r}", WHERE)
-    (_, header), *rows = read_cells(path, ",", SourceError) or [(1, [])]
-    for column in COLUMNS:
-        if column not in header:
-            raise SourceError(
-                f"{path}, line 1: there is no column {column!r}. {did_you_mean(column, filter(None, header))}"
-            )
-    places = [header.index(column) for column in COLUMNS]
-    return [_example(root, path, line, [row[place] for place in places]) for line, row in rows]
+    rows = table_rows(path, _COLUMNS, f"the commands of the part {part!r}", WHERE)
+    return [_example(root, path, line, cells) for line, cells in rows]
 
 
 def _example(root: Path, table: Path, line: int, cells: list[str]) -> tuple[Clip, str]:
     if not all(cells):
-        empty = COLUMNS[cells.index("")]
+        empty = _COLUMNS[cells.index("")]
         raise SourceError(f"{table}, line {line}: the column {empty!r} is empty. Get the file again from {WHERE}.")
     name, speaker, text, *intent = cells
     sound = need_file(root / name, f"the sound of line {line} of {table.name}", WHERE)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from brainlit.downstream import Clip, RecognitionTask, make_recognition_task
-from brainlit.downstream.data.files import inside, need_file, need_folder, plain_text
+from brainlit.downstream.clip import Clip
+from brainlit.downstream.data.files import inside, need_file, need_folder, numbered_lines, plain_text
+from brainlit.downstream.task import RecognitionTask, make_recognition_task
 from brainlit.hints import did_you_mean
 from brainlit.stories import SourceError
-from brainlit.stories.readers.tables import read_lines
 
 WHERE = "openslr.org/12"
-SETS = (
+_SETS = (
     *("train-clean-100", "train-clean-360", "train-other-500"),
     *("dev-clean", "dev-other", "test-clean", "test-other"),
 )
@@ -58,13 +58,13 @@ def load_recognition(
             f"{len(lost)} of {len(wanted)} utterances are not in {chosen['train']}, the first is {lost[0]!r}; they are"
             " named 'SPEAKER-CHAPTER-NNNN'."
         )
-    return make_recognition_task("librispeech", clips, facts)
+    return make_recognition_task("librispeech/recognition", clips, facts)
 
 
 def _check_sets(chosen: Mapping[str, str]) -> None:
     for part, name in chosen.items():
-        if name not in SETS:
-            raise ValueError(f"part {part!r} is to be the set {name!r}. {did_you_mean(name, SETS)}")
+        if name not in _SETS:
+            raise ValueError(f"part {part!r} is to be the set {name!r}. {did_you_mean(name, _SETS)}")
     if not set(PARTS) <= set(chosen) or len(set(chosen.values())) < len(chosen):
         raise ValueError(f"sets are {dict(chosen)}; train, choose and test need a set each, and a set is one part.")
 
@@ -86,11 +86,8 @@ def _read_set(root: Path, name: str, wanted: set[str] | None) -> Iterator[Clip]:
 
 def _read_words(path: Path) -> Iterator[tuple[str, str]]:
     """A line per utterance: its name, a space, its words in capitals."""
-    need_file(path, "the words of a chapter", WHERE)
-    for number, line in enumerate(read_lines(path, SourceError), start=1):
-        if not line.strip():
-            continue
-        utterance, _, text = line.strip().partition(" ")
+    for number, line in numbered_lines(path, "the words of a chapter", WHERE):
+        utterance, _, text = line.partition(" ")
         if not utterance.startswith(path.name.removesuffix(".trans.txt") + "-") or not plain_text(text):
             raise SourceError(
                 f"{path}, line {number}: {line!r} is not an utterance of this chapter and its words. Get it again from"

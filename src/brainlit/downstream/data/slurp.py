@@ -12,16 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from brainlit.downstream import Clip, Task, make_task
-from brainlit.downstream.data.files import heard_before, inside, need_file, need_folder, plain_text, require_option
+from brainlit.downstream.clip import Clip
+from brainlit.downstream.data.files import (
+    heard_before,
+    inside,
+    need_folder,
+    numbered_lines,
+    plain_text,
+    require_option,
+)
+from brainlit.downstream.task import Task, make_task
 from brainlit.stories import SourceError
-from brainlit.stories.readers.tables import read_lines
 
 WHERE = "github.com/pswietojanski/slurp"
-WHERE_SOUND = "zenodo.org/record/4274930"
-FILES = {"train": "train.jsonl", "choose": "devel.jsonl", "test": "test.jsonl"}
-SYNTHETIC = "train_synthetic.jsonl"
-PEOPLE = "metadata.json"
+_WHERE_SOUND = "zenodo.org/record/4274930"
+_FILES = {"train": "train.jsonl", "choose": "devel.jsonl", "test": "test.jsonl"}
+_SYNTHETIC = "train_synthetic.jsonl"
+_PEOPLE = "metadata.json"
 MOST_MISSING = 0.001
 """Share of the listed recordings that may be missing: the archive is known to lack one of 72,396."""
 
@@ -61,41 +68,42 @@ def load(folder: Path, recordings: Recordings = "best", with_synthetic: bool = F
         If a line of a table is damaged.
     """
     require_option("recordings", recordings, ("best", "all"))
-    tables = inside(need_folder(folder, "SLURP", WHERE), FILES["train"], "dataset/slurp", "slurp")
-    wanted = [(part, name, "slurp_real") for part, name in FILES.items()]
-    wanted += [("train", SYNTHETIC, "slurp_synth")] * with_synthetic
-    asked: dict[str, list[_Request]] = {part: [] for part in FILES}
+    tables = inside(need_folder(folder, "SLURP", WHERE), _FILES["train"], "dataset/slurp", "slurp")
+    wanted = [(part, name, "slurp_real") for part, name in _FILES.items()]
+    wanted += [("train", _SYNTHETIC, "slurp_synth")] * with_synthetic
+    requests: dict[str, list[_Request]] = {part: [] for part in _FILES}
     for part, name, sounds in wanted:
-        path = need_file(tables / name, f"the requests of the part {part!r}", WHERE)
-        asked[part] += _requests(path, _sounds(folder, sounds))
-    speakers = _speakers(tables / PEOPLE)
+        lines = numbered_lines(tables / name, f"the requests of the part {part!r}", WHERE)
+        requests[part] += _requests(tables / name, lines, _sounds(folder, sounds))
+    speakers = _speakers(tables / _PEOPLE)
     examples = {
         part: [
             (Clip(f"{one.number}/{sound.stem}", sound, speaker=speakers.get(sound.name, ""), text=one.text), one.intent)
-            for one in requests
+            for one in of_part
             for sound in (one.sounds[:1] if recordings == "best" else one.sounds)
         ]
-        for part, requests in asked.items()
+        for part, of_part in requests.items()
     }
-    facts = {**_FACTS, **_report(asked, recordings)}
-    return make_task("slurp", "single", examples, metric="accuracy", facts=facts, drop_unknown=True, same_sound="drop")
+    facts = {**_FACTS, **_report(requests, recordings)}
+    return make_task(
+        "slurp/intent", "single", examples, metric="accuracy", facts=facts, drop_unknown=True, same_sound="drop"
+    )
 
 
 def _sounds(folder: Path, name: str) -> Path:
     home = inside(folder, name, "audio") / name
-    return need_folder(home, "the recordings of SLURP", WHERE_SOUND)
+    return need_folder(home, "the recordings of SLURP", _WHERE_SOUND)
 
 
-def _requests(path: Path, sounds: Path) -> Iterator[_Request]:
-    for number, line in enumerate(read_lines(path, SourceError), start=1):
-        if line.strip():
-            try:
-                yield _request(json.loads(line), sounds)
-            except (ValueError, KeyError, TypeError) as error:
-                raise SourceError(
-                    f"{path}, line {number}: {_problem(error)}. A line is one JSON object with slurp_id, sentence,"
-                    f" scenario, action and recordings; get the file again from {WHERE}."
-                ) from error
+def _requests(path: Path, lines: Iterator[tuple[int, str]], sounds: Path) -> Iterator[_Request]:
+    for number, line in lines:
+        try:
+            yield _request(json.loads(line), sounds)
+        except (ValueError, KeyError, TypeError) as error:
+            raise SourceError(
+                f"{path}, line {number}: {_problem(error)}. A line is one JSON object with slurp_id, sentence,"
+                f" scenario, action and recordings; get the file again from {WHERE}."
+            ) from error
 
 
 def _problem(error: Exception) -> str:
@@ -132,20 +140,20 @@ def _speakers(path: Path) -> dict[str, str]:
         ) from error
 
 
-def _report(asked: dict[str, list[_Request]], recordings: Recordings) -> dict[str, str]:
+def _report(requests: dict[str, list[_Request]], recordings: Recordings) -> dict[str, str]:
     """What was left out, and which sentences of the later parts are in train."""
-    everything = [one for requests in asked.values() for one in requests]
+    everything = [one for of_part in requests.values() for one in of_part]
     missing = [path for one in everything for path in one.missing]
     n_there = sum(len(one.sounds) for one in everything)
     if len(missing) > MOST_MISSING * (len(missing) + n_there):
         raise FileNotFoundError(
             f"{missing[0]} does not exist ({len(missing)} of {len(missing) + n_there} missing): a recording of SLURP;"
-            f" get it from {WHERE_SOUND}, or check the folder."
+            f" get it from {_WHERE_SOUND}, or check the folder."
         )
     n_heard = sum(min(len(one.sounds), 1) for one in everything)
     left_out = [f"{len(missing)} recordings that are listed but not there"] * bool(missing)
     left_out += [f"{n_there - n_heard} further recordings of the same sentences"] * (recordings == "best")
-    texts = {part: [one.text for one in requests] for part, requests in asked.items()}
+    texts = {part: [one.text for one in of_part] for part, of_part in requests.items()}
     n_odd = sum(one.odd for one in everything)
     facts = {
         "labels": f"scenario_action; lines that call their intent otherwise: {n_odd}",

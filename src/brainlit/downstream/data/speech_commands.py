@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from brainlit.downstream import Clip, Task, make_task
-from brainlit.downstream.data.files import need_file, need_folder, require_option
+from brainlit.downstream.clip import Clip
+from brainlit.downstream.data.files import need_files, need_folder, numbered_lines, require_option
+from brainlit.downstream.task import Task, make_task
 from brainlit.stories import SourceError
-from brainlit.stories.readers.tables import read_lines
 
 WHERE = "speech_commands_v0.02.tar.gz (download.tensorflow.org/data)"
 _WORDS = """
@@ -16,8 +16,8 @@ _WORDS = """
     right seven sheila six stop three tree two up visual wow yes zero
 """
 WORDS = tuple(_WORDS.split())
-LISTS = {"choose": "validation_list.txt", "test": "testing_list.txt"}
-NOISE = "_background_noise_"
+_LISTS = {"choose": "validation_list.txt", "test": "testing_list.txt"}
+_NOISE = "_background_noise_"
 _SPEAKER_ENDS = "_nohash_"
 
 
@@ -44,7 +44,11 @@ def load(folder: Path, words: Sequence[str] | None = None) -> Task:
         require_option("words", word, WORDS)
     need_folder(folder, "the words of Speech Commands", WHERE)
     chosen = WORDS if words is None else tuple(sorted(set(words)))
-    part_of = {name: part for part, listing in LISTS.items() for name in _listed(folder / listing, part)}
+    part_of = {
+        name: part
+        for part, listing in _LISTS.items()
+        for _, name in numbered_lines(folder / listing, f"the recordings of which the part {part!r} is made", WHERE)
+    }
     examples: dict[str, list[tuple[Clip, str]]] = {"train": [], "choose": [], "test": []}
     for word in chosen:
         for clip in _clips(folder, word):
@@ -52,39 +56,38 @@ def load(folder: Path, words: Sequence[str] | None = None) -> Task:
     missing = sorted(name for name in part_of if name.partition("/")[0] in chosen)
     if missing:
         raise FileNotFoundError(
-            f"{folder / missing[0]} does not exist ({len(missing)} missing): a recording that {LISTS['choose']} or"
-            f" {LISTS['test']} names; get it from {WHERE}, or check the folder."
+            f"{folder / missing[0]} does not exist ({len(missing)} missing): a recording that {_LISTS['choose']} or"
+            f" {_LISTS['test']} names; get it from {WHERE}, or check the folder."
         )
     facts = {**_FACTS, "left_out": _left_out(folder, chosen)}
     return make_task(
-        "speech_commands", "single", examples, metric="accuracy", facts=facts, speaker_disjoint=True, same_sound="drop"
+        "speech_commands/word",
+        "single",
+        examples,
+        metric="accuracy",
+        facts=facts,
+        speaker_disjoint=True,
+        same_sound="drop",
     )
-
-
-def _listed(path: Path, part: str) -> list[str]:
-    need_file(path, f"the recordings of which the part {part!r} is made", WHERE)
-    return [line.strip() for line in read_lines(path, SourceError) if line.strip()]
 
 
 def _clips(folder: Path, word: str) -> list[Clip]:
     """All recordings of a word, by name; the name begins with a hash of the speaker."""
-    home = need_folder(folder / word, f"the recordings of {word!r} (version 0.01 has 30 words, 0.02 has 35)", WHERE)
+    what = f"the recordings of {word!r} (version 0.01 has 30 words, 0.02 has 35)"
     clips = []
-    for path in sorted(home.glob("*.wav")):
+    for path in need_files(folder / word, "*.wav", what, WHERE):
         speaker, mark, _ = path.name.partition(_SPEAKER_ENDS)
         if not mark:
             raise SourceError(
                 f"{path}: the name is not 'SPEAKER{_SPEAKER_ENDS}N.wav'. Take the file out of the folder."
             )
         clips.append(Clip(f"{word}/{path.name}", path, speaker=speaker, text=word))
-    if not clips:
-        raise FileNotFoundError(f"{home} holds no *.wav: the recordings of {word!r}; get it from {WHERE}.")
     return clips
 
 
 def _left_out(folder: Path, chosen: Sequence[str]) -> str:
-    others = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in (*chosen, NOISE))
-    noise = f"{len(list((folder / NOISE).glob('*.wav')))} recordings of noise ({NOISE})"
+    others = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in (*chosen, _NOISE))
+    noise = f"{len(list((folder / _NOISE).glob('*.wav')))} recordings of noise ({_NOISE})"
     return f"{noise}; {len(others)} other folders: {', '.join(others)}" if others else noise
 
 

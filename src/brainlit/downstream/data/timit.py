@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from brainlit.downstream import Clip, RecognitionTask, Task, make_recognition_task, make_task
+from brainlit.downstream.clip import Clip
 from brainlit.downstream.data.files import (
-    CLASS_OF,
     any_case,
     heard_before,
     inside,
     need_file,
     need_folder,
     need_sound,
+    numbered_lines,
     plain_text,
     require_option,
 )
+from brainlit.downstream.task import RecognitionTask, Task, make_recognition_task, make_task
 from brainlit.hints import did_you_mean
 from brainlit.stories import SourceError
 from brainlit.stories.readers.tables import read_lines
@@ -90,7 +91,7 @@ def load_phones(folder: Path, test: TestSet = "core", with_sa: bool = False) -> 
     examples = {part: [(clip, _phones_of(said)) for said, clip in pairs] for part, pairs in parts.items()}
     facts["labels"] = "61 symbols folded into 39 classes (Lee & Hon 1989); 'sil' is in every sentence, so its F1 is 1"
     return make_task(
-        "timit_phones", "multi", examples, metric="macro_f1", facts=facts, speaker_disjoint=True, same_sound="drop"
+        "timit/phones", "multi", examples, metric="macro_f1", facts=facts, speaker_disjoint=True, same_sound="drop"
     )
 
 
@@ -102,15 +103,20 @@ def load_sentence_type(folder: Path, test: TestSet = "core", with_sa: bool = Tru
     """
     parts, facts = _parts(folder, test, with_sa)
     examples = {part: [(clip, said.sentence[:2].upper()) for said, clip in pairs] for part, pairs in parts.items()}
-    name = "timit_sentence_type" if with_sa else "timit_sentence_type_without_sa"
+    name = "timit/sentence_type" if with_sa else "timit/sentence_type_without_sa"
     return make_task(name, "single", examples, metric="macro_f1", facts=facts, speaker_disjoint=True, same_sound="drop")
+
+
+def load_sentence_type_without_sa(folder: Path, test: TestSet = "core") -> Task:
+    """Which kind of sentence is read, SX or SI: the sentences that are not the same two for everybody."""
+    return load_sentence_type(folder, test, with_sa=False)
 
 
 def load_recognition(folder: Path, test: TestSet = "core", with_sa: bool = False) -> RecognitionTask:
     """What is read, in letters (.TXT). Parameters and errors as in `load_phones`."""
     parts, facts = _parts(folder, test, with_sa)
     clips = {part: [clip for _, clip in pairs] for part, pairs in parts.items()}
-    return make_recognition_task("timit", clips, facts)
+    return make_recognition_task("timit/recognition", clips, facts)
 
 
 def _parts(
@@ -206,12 +212,9 @@ def _text_of(said: _Utterance) -> str:
 
 def _phones_of(said: _Utterance) -> list[str]:
     """Classes of the sentence's phones; the file holds a line 'first_sample last_sample symbol' per phone."""
-    path = need_file(said.file("phn"), f"the phones of {said.sentence} by {said.speaker}", WHERE)
-    found = set()
-    for number, line in enumerate(read_lines(path, SourceError), start=1):
-        if not line.strip():
-            continue
-        match = re.fullmatch(r"\s*\d+\s+\d+\s+(\S+)\s*", line)
+    path, found = said.file("phn"), set()
+    for number, line in numbered_lines(path, f"the phones of {said.sentence} by {said.speaker}", WHERE):
+        match = re.fullmatch(r"\d+\s+\d+\s+(\S+)", line)
         if match is None:
             raise SourceError(
                 f"{path}, line {number}: {line!r} is not 'first_sample last_sample symbol'. Copy the file again."
@@ -223,6 +226,29 @@ def _phones_of(said: _Utterance) -> list[str]:
         found.add(CLASS_OF[match[1].lower()])
     return sorted(name for name in found if name is not None)
 
+
+# --- Phones: 61 symbols of the transcription, folded into 39 classes ---
+
+_FOLDED = {
+    **{"ao": "aa", "ax": "ah", "ax-h": "ah", "axr": "er", "hv": "hh", "ix": "ih", "ux": "uw", "zh": "sh"},
+    **{"el": "l", "em": "m", "en": "n", "nx": "n", "eng": "ng"},
+    **dict.fromkeys(("bcl", "dcl", "gcl", "pcl", "tcl", "kcl", "epi", "pau", "h#"), "sil"),
+}
+_AS_THEY_ARE = """
+    aa ae ah aw ay b ch d dh dx eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z
+"""
+_GLOTTAL_STOP = "q"  # no phoneme of English: left out, as Lee & Hon do
+
+CLASS_OF: dict[str, str | None] = {**{name: name for name in _AS_THEY_ARE.split()}, **_FOLDED, _GLOTTAL_STOP: None}
+"""Class of each of the 61 symbols, None for the glottal stop.
+
+Lee & Hon (1989), Speaker-independent phone recognition using hidden Markov models, IEEE Transactions on Acoustics,
+Speech and Signal Processing 37, 1641-1648: 61 symbols are folded into 48 for training and these into 39 for scoring.
+Both steps at once here; closures, pauses and the silence around an utterance become one class, "sil".
+"""
+
+CLASSES = tuple(sorted({name for name in CLASS_OF.values() if name is not None}))
+"""The 39 classes in alphabetical order."""
 
 _FACTS = {
     "source": "TIMIT, LDC93S1: 6300 sentences of 630 speakers",
