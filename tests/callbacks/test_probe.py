@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from brainlit.callbacks import BandedRidgeProbe, RunReport
-from brainlit.callbacks import probe as probe_log
-from brainlit.callbacks.probe import weights_hash
+from brainlit.callbacks import BandedRidgeProbe, RunReport, probe_log
+from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.result import load_probe
+from brainlit.probing.inputs import weights_hash
 from brainlit.results import report as report_module
 from brainlit.results.record import find_records, load_record, record_path
 from brainlit.results.run_directory import RunDirectory, RunFinishedError
-from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
+from tests.callbacks.toy_module import TOY_PROBE, ToyModule, toy_data, toy_probe, toy_trainer
 
 BACKEND = "numpy"
 
@@ -140,7 +141,8 @@ def test_the_himalaya_backend_comes_back(solver: str, toy_store_path: Path, tmp_
     before = backend()
     set_backend(BACKEND)
     try:
-        toy_trainer(tmp_path, toy_probe(solver=solver, layers=[2]), epochs=1).fit(ToyModule(), toy_data(toy_store_path))
+        probe = toy_probe(replace(TOY_PROBE, solver=solver), layers=[2])
+        toy_trainer(tmp_path, probe, epochs=1).fit(ToyModule(), toy_data(toy_store_path))
         assert backend() == BACKEND
     finally:
         set_backend(before)
@@ -197,7 +199,7 @@ def test_a_resumed_run_with_other_settings_or_without_its_first_probe_is_refused
 ) -> None:
     stopped_run(toy_store_path, tmp_path)
     with pytest.raises(RuntimeError, match="other probe settings or data"):
-        resume(toy_store_path, tmp_path, delays_trs=(1, 2))
+        resume(toy_store_path, tmp_path, probe=replace(TOY_PROBE, delays_trs=(1, 2)))
     record_path(tmp_path / "probes", "sub-B", 0).unlink()
     with pytest.raises(RuntimeError, match="weights of that time are gone"):
         resume(toy_store_path, tmp_path)
@@ -250,4 +252,4 @@ def test_settings_are_checked_at_once() -> None:
     with pytest.raises(ValueError, match="every_n_epochs"):
         BandedRidgeProbe(every_n_epochs=-1)
     with pytest.raises(ValueError, match="delays_trs"):
-        BandedRidgeProbe(delays_trs=())
+        BandedRidgeProbe(probe=ProbeConfig(delays_trs=()))
