@@ -230,6 +230,8 @@ trainer:
     - class_path: brainlit.callbacks.BandedRidgeProbe
       init_args:
         seed: ${{seed_everything}}
+        probe:
+          seed: ${{seed_everything}}
     - class_path: brainlit.callbacks.BandedRidgeProbe
       init_args:
         name: other

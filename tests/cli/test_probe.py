@@ -135,7 +135,12 @@ def test_help_shows_the_settings_and_a_wrong_one_has_a_hint(
 ) -> None:
     assert main(["probe", "--help"]) == 0
     said = capsys.readouterr().out
-    for words in ("--probe.layers", "--probe.memory_gb", "Hidden state that is compared", "default: [1, 2, 3, 4]"):
+    for words in (
+        "--probe.layers",
+        "--probe.solver.memory_gb",
+        "Hidden state that is compared",
+        "default: [1, 2, 3, 4]",
+    ):
         assert words.replace("[1, 2, 3, 4]", "(1, 2, 3, 4)") in said
     assert main(["probe", "--model", "wav2vec", "-c", str(toy_config), "--probe.lyers", "all"]) == 2
     assert "Did you mean --probe.layers?" in capsys.readouterr().err

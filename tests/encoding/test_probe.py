@@ -14,6 +14,7 @@ from brainlit.encoding import (
     ProbeCache,
     ProbeConfig,
     ProbeResult,
+    SolverConfig,
     load_probe,
     noise_ceiling,
     run_probe,
@@ -129,7 +130,9 @@ def test_solvers_agree_on_the_whole_probe() -> None:
     data = make_planted(seed=11, n_stories=6, n_trs=60, n_voxels=40, noise=2.0)
     arguments = (data.bands, data.Y, data.groups, data.fit, data.score)
     primal, reference = (
-        run_probe(*arguments, ProbeConfig(solver=solver, n_gammas={1: 1, 2: 2, 3: 3}, keep_variance=1.0))
+        run_probe(
+            *arguments, ProbeConfig(solver=SolverConfig(name=solver), n_gammas={1: 1, 2: 2, 3: 3}, keep_variance=1.0)
+        )
         for solver in ("primal", "himalaya")
     )
     assert (primal.meta["solver"], reference.meta["solver"]) == ("primal", "himalaya")
@@ -267,18 +270,30 @@ def test_senseless_input_is_named(planted: Planted, change: dict[str, object], m
     ("settings", "message"),
     [
         ({"delays_trs": ()}, "at least one delay"),
-        ({"solver": "sgd"}, "unknown solver 'sgd'"),
         ({"n_folds": 1}, "at least 2"),
         ({"skip_trs": -1}, "not negative"),
         ({"keep_variance": 0.0}, "share in"),
         ({"alphas": (1.0, 1.0)}, "increasing"),
-        ({"memory_gb": 0.0}, "memory_gb is 0.0"),
-        ({"n_targets_batch": 0}, "n_targets_batch 0"),
     ],
 )
 def test_senseless_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ProbeConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "sgd"}, "unknown solver 'sgd'"),
+        ({"precision": "float46"}, "unknown precision 'float46'. Did you mean 'float64'"),
+        ({"device": "cudda"}, "unknown device 'cudda'. Did you mean 'cuda'"),
+        ({"memory_gb": 0.0}, "memory_gb is 0.0"),
+        ({"n_targets_batch": 0}, "n_targets_batch 0"),
+    ],
+)
+def test_senseless_settings_of_the_solver_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SolverConfig(**settings)
 
 
 def test_ceiling_and_probe_fit_together(planted: Planted) -> None:
@@ -388,7 +403,7 @@ def test_memory_besides_the_responses_stays_below_twice_theirs(monkeypatch: pyte
     monkeypatch.setattr(problem, "VOXELS_AT_ONCE", 400)
     score = groups == 7
     config = ProbeConfig(n_gammas={1: 1, 2: 1}, alphas=(0.1, 1.0, 10.0), delays_trs=(1, 2), low_level_impact=False)
-    config = replace(config, skip_trs=0, memory_gb=0.002)
+    config = replace(config, skip_trs=0, solver=SolverConfig(memory_gb=0.002))
     tracemalloc.start()
     result = run_probe({"backbone": X, "semantic": X[::-1].copy()}, Y, groups, ~score, score, config)
     peak = tracemalloc.get_traced_memory()[1]

@@ -18,7 +18,7 @@ from brainlit.encoding.bootstrap import (
     region_replicates,
 )
 from brainlit.encoding.ceiling import Ceiling, Normalised, mean_of_ratios, noise_ceiling, normalise, ratio_of_means
-from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.config import ProbeConfig, SolverConfig
 from brainlit.encoding.estimators import EncodingModel
 from brainlit.encoding.himalaya_solvers import himalaya_backend
 from brainlit.encoding.partition import (
@@ -72,6 +72,7 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     # the probe: all scores of one set of features
     "ProbeCache",
     "ProbeConfig",
+    "SolverConfig",
     "ProbeResult",
     "WarmStart",
     "join_results",

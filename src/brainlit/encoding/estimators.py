@@ -88,7 +88,9 @@ class EncodingModel:
         problem = Problem(rows, targets, config)
         solver = problem.solver_for(sum(np.shape(bands[name])[1] for name in names))
         keep = config.keep_variance if solver == "primal" else 1.0
-        learned = {n: learn_band(bands[n], labels, rows.fit, config.delays_trs, keep, config.device) for n in names}
+        learned = {
+            n: learn_band(bands[n], labels, rows.fit, config.delays_trs, keep, config.solver.device) for n in names
+        }
         prepared = Prepared(names, [columns for _, columns in learned.values()], [""] * len(names), solver)
         search = problem.open(prepared)
         table = problem.search(search, problem.pool(len(names)))

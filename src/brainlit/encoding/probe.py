@@ -153,7 +153,7 @@ def predict_residuals(problem: Problem, arrays: Mapping[str, Array]) -> dict[str
             alphas=settings.alphas,
             n_folds=settings.n_folds,
             purge_trs=settings.purge,
-            solver=settings.solver,
+            solver=settings.solver.name,
         )
         predicted[way] = problem.predict_alone(residual, rescale=False)
     return predicted
@@ -266,7 +266,7 @@ def _describe(problem: Problem, nested: NestedFit, joint: str) -> dict[str, Any]
         "gammas": nested.gammas.tolist(),
         "n_columns": dict(nested.n_columns),
         "keep_variance": settings.keep_variance if nested.solver == "primal" else 1.0,
-        "precision": settings.precision,
+        "precision": settings.solver.precision,
         "n_folds": settings.n_folds,
         "folds": "whole groups" if n_fit_groups >= settings.n_folds else f"blocks with {settings.purge} TRs purged",
         "purge_trs": settings.purge,

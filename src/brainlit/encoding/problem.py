@@ -344,8 +344,8 @@ class Problem:
 
     def solver_for(self, n_features: int) -> SolverName:
         """'primal' where 'auto' finds fewer delayed features than rows to train on, for its bands are rotated."""
-        if self.settings.solver != "auto":
-            return self.settings.solver
+        if self.settings.solver.name != "auto":
+            return self.settings.solver.name
         n_train = min(fold.train.size for fold in self.folds)
         return "primal" if n_features * len(self.settings.delays_trs) < n_train else "auto"
 
@@ -358,10 +358,10 @@ class Problem:
             self.folds,
             settings.alphas,
             solver=prepared.solver,
-            precision=settings.precision,
-            device=settings.device,
-            n_targets_batch=settings.n_targets_batch,
-            memory_gb=settings.memory_gb,
+            precision=settings.solver.precision,
+            device=settings.solver.device,
+            n_targets_batch=settings.solver.n_targets_batch,
+            memory_gb=settings.solver.memory_gb,
         )
 
     def search(
@@ -423,7 +423,7 @@ class Problem:
         """Voxels in batches whose weights and predictions fit into the memory budget."""
         n_bands, n_columns = len(prepared.columns), sum(X.shape[1] for X in prepared.columns)
         bytes_per_voxel = 20 * n_columns + 8 * len(self.targets.score) * (2 * n_bands + 4)
-        n_at_once = max(1, int(self.settings.memory_gb * 2**30 / bytes_per_voxel))
+        n_at_once = max(1, int(self.settings.solver.memory_gb * 2**30 / bytes_per_voxel))
         for start in range(0, voxels.size, n_at_once):
             yield voxels[start : start + n_at_once]
 
@@ -433,7 +433,7 @@ class Problem:
             band = prepare_band(X, rows.groups, rows.fit, rows.used, settings.delays_trs, rescale=rescale)
             if solver != "primal":
                 return band
-            return rotate_band(band, rows.fit_of_used, settings.keep_variance, settings.device)
+            return rotate_band(band, rows.fit_of_used, settings.keep_variance, settings.solver.device)
 
         return self._remember(("band", key), make, lambda band: band.nbytes) if key else make()
 
@@ -445,14 +445,14 @@ class Problem:
         if self.cache is None:
             return ""
         settings = self.settings
-        text = f"{solver} {settings.delays_trs} {settings.keep_variance} {settings.device}"
+        text = f"{solver} {settings.delays_trs} {settings.keep_variance} {settings.solver.device}"
         return fingerprint(X, self.rows.groups, self.rows.fit, self.rows.score, text)
 
     @cached_property
     def _target_key(self) -> str:
         """Hash of the responses, the folds and the grid."""
         folds = [part for fold in self.folds for part in (fold.train, fold.held_out)]
-        return fingerprint(self.targets.fit, self.alphas, *folds, self.settings.precision)
+        return fingerprint(self.targets.fit, self.alphas, *folds, self.settings.solver.precision)
 
 
 def _nothing(n_rows: int, n_voxels: int) -> Float32Array:

@@ -333,7 +333,7 @@ class ProbeEngine:
             "n_left_out": n_voxels - n_used - int(result.n_dropped),
             "delays_trs": list(config.delays_trs),
             "ridge": f"{len(grid)} alphas from {min(grid):.3g} to {max(grid):.3g}, {config.n_folds} folds over stories,"
-            f" mixtures per number of bands {n_gammas}, solver {result.meta.get('solver', config.solver)},"
+            f" mixtures per number of bands {n_gammas}, solver {result.meta.get('solver', config.solver.name)},"
             f" seed {config.seed}",
             "alpha_at_edge": edge,
             "bootstrap": self.bootstrap,
@@ -355,6 +355,8 @@ def _check_rows(features: Features, n_trs: int) -> None:
 
 
 def _deciding(config: ProbeConfig) -> dict[str, Any]:
-    """Settings that decide what comes out, and not how long it takes or where it is computed."""
-    left_out = ("memory_gb", "n_targets_batch", "device")
-    return {key: value for key, value in asdict(config).items() if key not in left_out}
+    """Settings that decide what comes out, and not how long it takes or where it is computed.
+
+    In the form that records have always hashed: the solver's name and precision beside the others.
+    """
+    return {**asdict(config), "solver": config.solver.name, "precision": config.solver.precision}
