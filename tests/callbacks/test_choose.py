@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,9 @@ from brainlit.callbacks import ChooseCheckpoint, LayerCurve, RunReport
 from brainlit.callbacks import report as report_callback
 from brainlit.callbacks.choose import check_choosing
 from brainlit.encoding import probe as encoding_probe
-from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding import problem as probe_fit
+from brainlit.encoding.banded import open_search
+from brainlit.encoding.config import ProbeConfig, SolverConfig
 from brainlit.probing import budget as probe_budget
 from brainlit.probing import engine as probe_engine
 from brainlit.probing import layer_fits
@@ -164,6 +167,25 @@ def test_before_and_after_must_leave_out_the_same(thinned: Path) -> None:
     records[-1].facts["thinned"]["voxel_share"] = 0.5
     with pytest.raises(ValueError, match="leave out different layers, voxels or mixtures"):
         build_summary(run, records, "finished")
+
+
+@pytest.mark.parametrize("callback", [ChooseCheckpoint, LayerCurve, toy_probe])
+def test_it_computes_where_and_as_precisely_as_asked(
+    callback: Any, toy_store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = SolverConfig("primal", precision="float64", device="cpu:0", n_targets_batch=7, memory_gb=0.5)
+    calls: list[dict[str, Any]] = []
+
+    def recorded(*arguments: Any, **settings: Any) -> Any:
+        calls.append(settings)
+        return open_search(*arguments, **settings)
+
+    monkeypatch.setattr(probe_fit, "open_search", recorded)
+    own = callback(probe=replace(QUICK, solver=asked))
+    toy_trainer(tmp_path, own, epochs=1, enable_checkpointing=True).fit(ToyModule(), toy_data(toy_store_path))
+    assert calls
+    expected = {"solver": asked.name, **{k: v for k, v in vars(asked).items() if k != "name"}}
+    assert all(settings == expected for settings in calls)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,9 @@ def fitted(toy_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     torch.manual_seed(3)
     module = ToyModule()
     trainer = toy_trainer(path, toy_probe(every_n_epochs=1), RunReport(), epochs=3)
-    trainer.fit(module, toy_data(toy_store_path))
+    with pytest.MonkeyPatch.context() as patch:  # figures have tests of their own, and take most of the time
+        patch.setattr(report_module, "draw_figures", lambda *_, **__: ({}, {}))
+        trainer.fit(module, toy_data(toy_store_path))
     return path, module
 
 
