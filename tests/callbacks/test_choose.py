@@ -26,7 +26,8 @@ from brainlit.probing import engine as probe_engine
 from brainlit.probing import layer_fits
 from brainlit.probing.plan import refuse_scored_monitors
 from brainlit.results import report as report_module
-from brainlit.results.figures import layer_epochs_figure, read_curve
+from brainlit.results.figures import layer_epochs_figure
+from brainlit.results.layer_curve import read_curve
 from brainlit.results.record import find_records
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.summary import build_summary

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from brainlit.cli import main
-from tests.results.planted_runs import planted_run
+from tests.comparison.planted_runs import planted_run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text()
 COMMANDS = re.findall(r"^brainlit (compare .*)$", PAGE, flags=re.MULTILINE)

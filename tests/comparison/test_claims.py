@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from brainlit.comparison.claims import CANNOT_TELL, NOT_SUPPORTED, SHOWN, SUPPORTED, Kind, smallest_p, verdict
-from brainlit.comparison.effects import Measured, over_seeds
+from brainlit.comparison.effects import over_seeds
+from brainlit.encoding.statistics import Score
 
 SMALLEST = 0.1
 RISES = [
@@ -46,38 +47,38 @@ UNCHANGED = [
 @pytest.mark.parametrize(("ends", "expected"), RISES)
 def test_a_rise_and_its_mirror_image(ends: tuple[float, float], expected: str) -> None:
     low, high = ends
-    assert verdict("rises", SMALLEST, low, high) == expected
-    assert verdict("falls", SMALLEST, -high, -low) == expected
+    assert verdict("rises", SMALLEST, (low, high)) == expected
+    assert verdict("falls", SMALLEST, (-high, -low)) == expected
 
 
 @pytest.mark.parametrize(("ends", "expected"), NOT_WORSE)
 def test_no_worse_is_within_the_margin_or_better(ends: tuple[float, float], expected: str) -> None:
-    assert verdict("not worse", SMALLEST, *ends) == expected
+    assert verdict("not worse", SMALLEST, ends) == expected
 
 
 @pytest.mark.parametrize(("ends", "expected"), UNCHANGED)
 def test_unchanged_is_shown_and_not_taken_for_granted(ends: tuple[float, float], expected: str) -> None:
     low, high = ends
-    assert verdict("unchanged", SMALLEST, low, high) == expected
-    assert verdict("unchanged", SMALLEST, -high, -low) == expected
+    assert verdict("unchanged", SMALLEST, (low, high)) == expected
+    assert verdict("unchanged", SMALLEST, (-high, -low)) == expected
 
 
 @pytest.mark.parametrize("kind", ["rises", "falls", "not worse", "unchanged"])
 def test_one_seed_can_tell_nothing(kind: Kind) -> None:
-    assert verdict(kind, SMALLEST, None, None) == CANNOT_TELL
+    assert verdict(kind, SMALLEST, None) == CANNOT_TELL
 
 
 def test_what_is_only_shown_gets_no_verdict() -> None:
-    assert verdict("shown", SMALLEST, 0.5, 0.6) == verdict("shown", SMALLEST, None, None) == SHOWN
+    assert verdict("shown", SMALLEST, (0.5, 0.6)) == verdict("shown", SMALLEST, None) == SHOWN
 
 
 def test_a_smallest_effect_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match=r"is 0\.0; it has to be above 0"):
-        verdict("rises", 0.0, 0.1, 0.2)
+        verdict("rises", 0.0, (0.1, 0.2))
 
 
 def test_the_smallest_p_is_that_of_all_signs_alike() -> None:
-    from brainlit.encoding.statistics import paired_sign_flip, paired_wilcoxon
+    from brainlit.encoding.difference_tests import paired_sign_flip, paired_wilcoxon
 
     for n in (2, 3, 5, 8):
         differences = np.arange(1, n + 1) / 10
@@ -89,7 +90,7 @@ def test_the_smallest_p_is_that_of_all_signs_alike() -> None:
 def _rates(kind: Kind, truth: float, smallest: float, n_seeds: int = 5, n_experiments: int = 4000) -> dict[str, float]:
     """How often each verdict is given if seeds scatter by 1 about the truth."""
     seeds = truth + np.random.default_rng(7).standard_normal((n_experiments, n_seeds))
-    said = Counter(verdict(kind, smallest, *over_seeds([Measured(value) for value in values])[1:]) for values in seeds)
+    said = Counter(verdict(kind, smallest, over_seeds([Score(value) for value in values]).interval) for values in seeds)
     return {word: n / n_experiments for word, n in said.items()}
 
 

@@ -4,34 +4,37 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from brainlit.comparison.effects import Key, Measured, SeedEvidence, over_seeds
-from brainlit.encoding.statistics import equivalence_paired
-from brainlit.results.scores import Score
+from brainlit.comparison.effects import Key, SeedEvidence, over_seeds
+from brainlit.encoding.difference_tests import equivalence_paired
+from brainlit.encoding.statistics import Score
 
 KEY, WORDS = Key("r_backbone", "region"), Key("difference", "words")
 
 
 def test_the_interval_over_seeds_is_that_of_a_t_test() -> None:
     values = [0.14, 0.19, 0.17, 0.11, 0.2]
-    mean, low, high = over_seeds([Measured(value) for value in values])
+    mean = over_seeds([Score(value) for value in values])
     expected = t.interval(0.95, 4, np.mean(values), np.std(values, ddof=1) / np.sqrt(5))
-    assert (low, high) == pytest.approx(expected)
+    assert mean.interval == pytest.approx(expected)
     one_sided = equivalence_paired(values, (-1, 1), alpha=0.025)
-    assert [mean, low, high] == pytest.approx(
+    assert [mean.value, mean.low, mean.high] == pytest.approx(
         [float(end) for end in (one_sided.estimate, one_sided.low, one_sided.high)]
     )
 
 
 def test_one_seed_has_no_interval() -> None:
-    assert over_seeds([Measured(0.3, 0.2, 0.4)]) == (0.3, None, None)
+    mean = over_seeds([Score(0.3, bounds=(0.2, 0.4))])
+    assert (mean.value, mean.interval) == (0.3, None)
 
 
 def test_seeds_that_agree_by_chance_do_not_make_the_interval_narrower_than_their_own() -> None:
-    close = [Measured(0.304, 0.20, 0.40), Measured(0.306, 0.25, 0.37)]
-    mean, low, high = over_seeds(close)
-    assert (mean, low, high) == pytest.approx((0.305, *(0.305 + np.array([-1, 1]) * np.hypot(0.1, 0.06) / 2)))
-    without = over_seeds([close[0], Measured(0.306)])
-    assert without[2] - without[1] == pytest.approx(2 * 12.7062 * 0.001, rel=1e-4)
+    close = [Score(0.304, bounds=(0.20, 0.40)), Score(0.306, bounds=(0.25, 0.37))]
+    mean = over_seeds(close)
+    assert (mean.value, mean.low, mean.high) == pytest.approx(
+        (0.305, *(0.305 + np.array([-1, 1]) * np.hypot(0.1, 0.06) / 2))
+    )
+    without = over_seeds([close[0], Score(0.306)])
+    assert without.high - without.low == pytest.approx(2 * 12.7062 * 0.001, rel=1e-4)
 
 
 def test_a_difference_is_paired_replicate_by_replicate() -> None:
@@ -44,7 +47,7 @@ def test_a_difference_is_paired_replicate_by_replicate() -> None:
     own, change = seed.value("brain", KEY), seed.difference("brain", "pretrained", KEY)
     assert own is not None
     assert change is not None
-    assert own.high - own.low > 3  # type: ignore[operator]
+    assert own.high - own.low > 3
     assert (change.value, change.low, change.high) == pytest.approx((0.2, 0.2, 0.2))
 
 
@@ -54,7 +57,7 @@ def test_subjects_that_lack_one_of_the_two_do_not_count() -> None:
     change = seed.difference("brain", "pretrained", KEY)
     assert change is not None
     assert change.value == pytest.approx(0.15)
-    assert change.low is None
+    assert change.interval is None
 
 
 def test_permutations_are_averaged_and_kept() -> None:
@@ -63,16 +66,21 @@ def test_permutations_are_averaged_and_kept() -> None:
     change = seed.difference("brain", "permuted", KEY)
     assert change is not None
     assert change.value == pytest.approx(0.18)
-    assert change.draws == pytest.approx((0.2, 0.16))
-    assert seed.value("permuted", KEY) == Measured(pytest.approx(0.32), None, None, (0.30, 0.34))
+    assert [one.value for one in seed.differences("brain", "permuted", KEY)] == pytest.approx([0.2, 0.16])
+    own = seed.value("permuted", KEY)
+    assert own is not None
+    assert (own.value, own.interval) == (pytest.approx(0.32), None)
+    assert [one.value for one in seed.values("permuted", KEY)] == [0.30, 0.34]
 
 
 def test_changes_of_words_have_their_own_interval() -> None:
-    changes = tuple({WORDS: Measured(value, value - 0.1, value + 0.2)} for value in (0.3, 0.5))
+    changes = tuple({WORDS: Score(value, bounds=(value - 0.1, value + 0.2))} for value in (0.3, 0.5))
     states = {"brain": ({WORDS: {"": Score(9.0)}},), "permuted": ({WORDS: {"": Score(1.0)}},)}
     seed = SeedEvidence("m", 1, states, {("brain", "permuted"): changes})
     change = seed.difference("brain", "permuted", WORDS)
-    assert change == Measured(pytest.approx(0.4), pytest.approx(0.3), pytest.approx(0.6), (0.3, 0.5))
+    assert change is not None
+    assert (change.value, change.interval) == (pytest.approx(0.4), pytest.approx((0.3, 0.6)))
+    assert [one.value for one in seed.differences("brain", "permuted", WORDS)] == [0.3, 0.5]
 
 
 def test_what_is_not_there_is_none_and_not_zero() -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from brainlit.comparison.effects import Evidence, Key, SeedEvidence
 from brainlit.comparison.figures import COLOURS, alignment_figure, comparison_figures
-from brainlit.comparison.findings import findings
+from brainlit.comparison.judged_claims import judge_claims
 from brainlit.comparison.report import WRITTEN, render_comparison, write_comparison
-from brainlit.results.scores import Score
+from brainlit.encoding.statistics import Score
 from brainlit.results.style import Figure
 from tests.results.test_figures import count
 from tests.results.test_report import Page
@@ -56,7 +56,7 @@ def test_the_page_begins_with_the_claims_and_needs_nothing_else(
 ) -> None:
     monkeypatch.setattr("brainlit.comparison.report.comparison_figures", lambda _: list(figures.values()))
     (tmp_path / "kept.txt").write_text("of someone else")
-    path = write_comparison(evidence, findings(evidence), tmp_path)
+    path = write_comparison(evidence, judge_claims(evidence), tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {*WRITTEN, "kept.txt"}
     assert {file.stem for file in (tmp_path / "figures").iterdir()} == set(NAMES)
     assert json.loads((tmp_path / "claims.json").read_text())["region"] == "semantic"
@@ -80,7 +80,7 @@ def test_a_page_of_little_says_what_is_not_there() -> None:
     seed = SeedEvidence("m <1>", 1, {"brain": ({Key("r_backbone", "region"): {"": Score(0.4)}},)})
     little = Evidence("semantic", (seed,), missing=("m <1>, permuted: no run of any seed",), runs=("x/y",))
     figures = comparison_figures(little)
-    text = render_comparison(little, findings(little), figures)
+    text = render_comparison(little, judge_claims(little), figures)
     assert [figure.name for figure in figures] == ["alignment"]
     assert "Not there" in text
     assert "m &lt;1&gt;, permuted: no run of any seed" in text

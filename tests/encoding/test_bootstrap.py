@@ -7,8 +7,6 @@ from brainlit.encoding import (
     BlockDraws,
     block_bootstrap,
     block_bootstrap_difference,
-    block_bootstrap_share,
-    block_bootstrap_share_difference,
     block_weights,
     correlation_within,
     hierarchical_bootstrap,
@@ -81,8 +79,8 @@ def test_intervals_are_stretched_percentiles_of_the_replicates() -> None:
     for k, score in enumerate(("r", "r2")):
         draws = BlockDraws(block_trs=10, n_bootstraps=300, seed=4, level=0.9)
         found = block_bootstrap(y, p, GROUPS, score=score, voxels=region, draws=draws)  # type: ignore[arg-type]
-        assert found.estimate == pytest.approx(truth[score](y[:, keep], p[:, keep], GROUPS).mean())
-        ends = found.estimate + factor * (np.quantile(drawn[k], [0.05, 0.95]) - found.estimate)
+        assert found.value == pytest.approx(truth[score](y[:, keep], p[:, keep], GROUPS).mean())
+        ends = found.value + factor * (np.quantile(drawn[k], [0.05, 0.95]) - found.value)
         np.testing.assert_allclose([found.low, found.high], ends, rtol=1e-5)
         assert (found.level, dict(found.n_units), found.not_resampled) == (0.9, {"blocks": 21}, ("stories",))
     with pytest.raises(ValueError, match="no voxel"):
@@ -104,27 +102,11 @@ def test_paired_differences_are_narrow_and_centred() -> None:
     y, a = scored(7, 0.6)
     b = a + 0.3 * np.random.default_rng(8).standard_normal(a.shape)
     alone, paired = block_bootstrap(y, a, GROUPS), block_bootstrap_difference(y, a, b, GROUPS)
-    assert paired.estimate == pytest.approx(
-        (correlation_within(y, a, GROUPS) - correlation_within(y, b, GROUPS)).mean()
-    )
-    assert paired.low < paired.estimate < paired.high
+    assert paired.value == pytest.approx((correlation_within(y, a, GROUPS) - correlation_within(y, b, GROUPS)).mean())
+    assert paired.low < paired.value < paired.high
     assert paired.high - paired.low < 0.5 * (alone.high - alone.low)
     same = block_bootstrap_difference(y, a, a, GROUPS, score="r2")
-    assert (same.estimate, same.low, same.high) == (0, 0, 0)
-
-
-def test_share_is_that_of_the_region_and_differences_pair() -> None:
-    rng = np.random.default_rng(10)
-    low, own = rng.standard_normal((2, GROUPS.size, 15))
-    y = low + own + rng.standard_normal(low.shape)
-    both = {"backbone": low + own, "low_level": low, "backbone+low_level": low + own}
-    share = block_bootstrap_share(y, both, GROUPS)
-    r2 = {model: r2_within(y, p, GROUPS).mean() for model, p in both.items()}
-    assert share.estimate == pytest.approx(r2["low_level"] / r2["backbone"])
-    assert share.low < 0.5 < share.high
-    assert block_bootstrap_share_difference(y, both, {**both, "backbone": own}, GROUPS).low > 0.3
-    with pytest.raises(ValueError, match="no predictions of low_level"):
-        block_bootstrap_share(y, {"backbone": low, "backbone+low_level": low}, GROUPS)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
 def test_draws_are_seeded_and_checked() -> None:
@@ -193,7 +175,7 @@ def test_one_level_is_the_t_interval() -> None:
     assert found.high - found.low == pytest.approx(wanted.high - wanted.low, rel=0.05)
     assert found.not_resampled == ("stories", "seeds")
     assert dict(found.n_units) == {"subjects": 9}
-    assert found.estimate == pytest.approx(scores.mean())
+    assert found.value == pytest.approx(scores.mean())
 
 
 def test_crossed_levels_drawn_as_if_they_were_cells_are_far_too_sure() -> None:

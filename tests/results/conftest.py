@@ -6,12 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from brainlit.comparison.effects import Evidence
-from brainlit.comparison.evidence import read_evidence
-from brainlit.comparison.runs import read_finished
 from brainlit.results.run_directory import RunDirectory
 from tests.results.fake_run import fake_run
-from tests.results.planted_runs import planted_reproduction
 
 
 @pytest.fixture(scope="session")
@@ -24,15 +20,3 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 def small_run(tmp_path: Path) -> RunDirectory:
     """One subject without places, probes at epochs 0 and 4; may be written into."""
     return fake_run(tmp_path, subjects=("sub-1",), epochs=(0, 4), places=False)
-
-
-@pytest.fixture(scope="session")
-def reproduction(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """All regimes of three seeds with planted effects, under runs/reproduce; do not write into it."""
-    return planted_reproduction(tmp_path_factory.mktemp("planted") / "runs")
-
-
-@pytest.fixture(scope="session")
-def evidence(reproduction: list[Path]) -> Evidence:
-    """What these runs showed."""
-    return read_evidence(read_finished(reproduction))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from brainlit.encoding.bootstrap import block_weights
 from brainlit.encoding.probe import ProbeConfig, run_probe
 from brainlit.encoding.result import ProbeResult
 from brainlit.results.record import ProbeRecord, save_record
 from brainlit.results.run_directory import RunDirectory, collect, write_json_atomic, write_provenance
-from brainlit.results.scores import ScoreTable, block_weights, curve_rows, probe_rows, regions_with_all
+from brainlit.results.scores import ScoreTable, curve_rows, probe_rows, regions_with_all
 from brainlit.results.summary import RUN_FILE
 
 N_TRS, N_FIT, N_SCORE = 60, 4, 2

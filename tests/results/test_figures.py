@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from brainlit.results.brainmap import N_VERTICES, brain_figure, fsaverage5, surface_values
-from brainlit.results.figures import alignment_figure, learning_figure, partition_figure, summary_figures
-from brainlit.results.record import find_score, read_metrics
+from brainlit.results.figures import alignment_figure, learning_figure, partition_figure, read_metrics, summary_figures
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.style import BAND_COLOURS, STAGE_COLOURS, Figure, house_style
-from brainlit.results.summary import build_summary
+from brainlit.results.summary import build_summary, find_score
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,8 @@ import pytest
 
 from brainlit.cli import main
 from brainlit.results.fractions import curve_figure, curve_points, curve_table, write_curve_table
-from brainlit.results.record import find_score
 from brainlit.results.run_directory import RunDirectory, write_json_atomic
-from brainlit.results.summary import build_summary, write_summary
+from brainlit.results.summary import build_summary, find_score, write_summary
 from tests.results.fake_run import fake_run
 
 N_ROWS = 1000

@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 
 from brainlit.encoding.result import load_probe
-from brainlit.results.record import (
-    COLUMNS,
-    find_records,
-    load_record,
-    read_metrics,
-    record_path,
-    save_record,
-    write_table,
-)
+from brainlit.results.figures import read_metrics
+from brainlit.results.record import COLUMNS, find_records, load_record, record_path, save_record, write_table
 from brainlit.results.run_directory import RunDirectory
 from tests.results.fake_run import FakeBrain, fake_record
 

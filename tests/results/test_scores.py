@@ -5,19 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainlit.encoding.statistics import correlation_within, r2_within, small_sample_factor
+from brainlit.encoding.bootstrap import block_weights, region_replicates
+from brainlit.encoding.statistics import Score, correlation_within, r2_within, small_sample_factor
 from brainlit.results.scores import (
     ALL_VOXELS,
     FORMULAS,
-    Score,
     ScoreRow,
     ScoreTable,
-    block_weights,
     curve_rows,
-    mean_score,
     partition_scores,
     probe_rows,
-    region_replicates,
     regions_with_all,
     stretch_of,
 )
@@ -116,16 +113,6 @@ def test_few_blocks_widen_the_interval_about_the_value_and_one_block_per_story_g
     assert Score(0.3, replicates).stretched(None).interval is None
     difference = plain.stretched(factor) - Score(0.1, replicates * 0.5).stretched(factor)
     assert difference.replicates == pytest.approx(0.2 + factor * (replicates * 0.5 - 0.2))
-
-
-def test_scores_without_replicates_have_no_interval() -> None:
-    assert Score(1.0).interval is None
-    assert (Score(1.0) - Score(0.25, np.zeros(3))).json() == {"value": 0.75, "low": None, "high": None}
-    assert Score(1.0).over(Score(0.0)).json()["value"] is None
-    assert mean_score([Score(1.0, np.ones(2)), Score(3.0, np.zeros(2))]).json()["value"] == 2.0
-    assert mean_score([Score(1.0, np.ones(2)), Score(3.0)]).replicates is None
-    with pytest.raises(ValueError, match="no scores"):
-        mean_score([])
 
 
 @pytest.mark.parametrize(("block_trs", "n"), [(0, 10), (10, 0)])

@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainlit.results.record import find_records, find_score, regions_of
+from brainlit.results.record import find_records
 from brainlit.results.run_directory import RunDirectory
-from brainlit.results.summary import build_summary, change_words, headline_sentences, limit_sentences, write_summary
+from brainlit.results.summary import (
+    build_summary,
+    change_words,
+    find_score,
+    headline_sentences,
+    limit_sentences,
+    regions_of,
+    write_summary,
+)
 
 
 def test_numbers_are_means_over_subjects_with_paired_differences(run: RunDirectory) -> None:

@@ -108,7 +108,7 @@ class ChooseCheckpoint(ModelCheckpoint):
                 features, _ = self.engine.features(probed(pl_module), datamodule)
                 subjects = self._subjects(datamodule)
                 found: list[LayerScore] = score_layers(self.engine, features, datamodule, subjects)
-                return {score.region: score.r for score in found}
+                return {row.region: row.score.value for row in found}
 
             return dict(group.broadcast(measure))
 

@@ -16,7 +16,7 @@ from brainlit.probing.inputs import borrowed_state, datamodule_of, probed
 from brainlit.probing.layer_scores import LayerScore, score_layers
 from brainlit.probing.plan import refuse_scored_monitors
 from brainlit.probing.process_group import ProcessGroup
-from brainlit.results.figures import TABLE_FILE, CurveRow, read_curve, write_curve
+from brainlit.results.layer_curve import TABLE_FILE, CurveRow, read_curve, write_curve
 
 
 class LayerCurve(pl.Callback):
@@ -101,12 +101,15 @@ class LayerCurve(pl.Callback):
     def _write(self, trainer: pl.Trainer, scores: list[LayerScore], epoch: int) -> None:
         path = Path(self.run_dir or trainer.default_root_dir) / TABLE_FILE
         rows = [row for row in read_curve(path) if row.epoch < epoch]
-        rows += [CurveRow(epoch, trainer.global_step, **vars(score)) for score in scores]
+        for own in scores:
+            low, high = own.score.interval or (None, None)
+            place = (epoch, trainer.global_step, own.layer, own.region)
+            rows.append(CurveRow(*place, own.score.value, low, high, own.n_voxels))
         write_curve(path, rows)
         values = {
-            f"curve/{score.region.replace(' ', '_')}/layer-{score.layer}": score.r
+            f"curve/{score.region.replace(' ', '_')}/layer-{score.layer}": score.score.value
             for score in scores
-            if math.isfinite(score.r)
+            if math.isfinite(score.score.value)
         }
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)

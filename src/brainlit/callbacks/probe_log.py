@@ -12,10 +12,11 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import WandbLogger
 
+from brainlit.encoding.statistics import mean_score
 from brainlit.results.record import COLUMNS, ProbeRecord, find_records, table_rows
-from brainlit.results.report import draw_figures, save_figures
+from brainlit.results.report import draw_figures
 from brainlit.results.run_directory import RunDirectory
-from brainlit.results.scores import ALL_VOXELS, mean_score
+from brainlit.results.scores import ALL_VOXELS
 from brainlit.results.style import Figure
 from brainlit.results.summary import build_summary
 
@@ -56,7 +57,8 @@ def log_figures(trainer: pl.Trainer, run_path: Path) -> None:
         run = RunDirectory(run_path)
         records = find_records(run.probes)
         figures, _ = draw_figures(run, build_summary(run, records), records, brains=False)
-        save_figures(run, figures)
+        for figure in figures.values():
+            figure.save(run.figures)
         for logger in _wandb_loggers(trainer):
             _send(logger, figures)
     except Exception:

@@ -158,7 +158,8 @@ def _write(
 ) -> None:
     """The table, the page with its figures, and what they rest on; the numbers to the screen."""
     from brainlit.results.record import write_table
-    from brainlit.results.report import region_table, write_report
+    from brainlit.results.region_table import region_table
+    from brainlit.results.report import write_report
     from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
     from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
 

@@ -124,7 +124,7 @@ def run_compare(arguments: Sequence[str]) -> int:
     )
     given = parser.parse_args(list(arguments))
     from brainlit.comparison.evidence import read_evidence
-    from brainlit.comparison.findings import around_markers, claims_markdown, findings, replace_between
+    from brainlit.comparison.judged_claims import around_markers, claims_markdown, judge_claims, replace_between
     from brainlit.comparison.report import write_comparison
     from brainlit.comparison.runs import comparison_table, has_pairs, pair_by_seed, read_finished
 
@@ -134,7 +134,7 @@ def run_compare(arguments: Sequence[str]) -> int:
     if has_pairs(runs):
         print(comparison_table(pair_by_seed(runs, given.region)), end="\n\n")
     evidence = read_evidence(runs, given.region)
-    found = findings(evidence)
+    found = judge_claims(evidence)
     table = claims_markdown(evidence, found)
     print(table, end="")
     if given.into is not None:

@@ -1,7 +1,7 @@
 """The claims about brain-tuning: the number of each, which way it has to go, and the smallest effect of interest.
 
-Nothing is chosen after looking: which number stands for a claim, in which layer and part, is written here. `verdicts`
-has the rule by which they are judged, `findings` judges them.
+Nothing is chosen after looking: which number stands for a claim, in which layer and part, is written here, with the
+rule by which `judged_claims` judges it.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ NOT_MEASURED: Verdict = "not measured"
 SHOWN: Verdict = "shown"
 
 
-def verdict(kind: Kind, smallest: float, low: float | None, high: float | None) -> Verdict:
+def verdict(kind: Kind, smallest: float, interval: tuple[float, float] | None) -> Verdict:
     """The verdict on a number with its interval over seeds.
 
     Parameters
     ----------
     smallest : float
         Smallest effect of interest, or the margin; above 0.
-    low, high : float or None
+    interval : (low, high), optional
         None with one seed: then nothing can be told.
 
     Raises
@@ -69,15 +69,16 @@ def verdict(kind: Kind, smallest: float, low: float | None, high: float | None) 
     ValueError
         If `smallest` is not above 0.
 
-    >>> verdict("rises", 0.01, 0.02, 0.08), verdict("rises", 0.01, -0.03, 0.005), verdict("rises", 0.01, -0.01, 0.05)
-    ('supported', 'not supported', 'cannot tell with this n')
+    >>> [verdict("rises", 0.01, interval) for interval in ((0.02, 0.08), (-0.03, 0.005), (-0.01, 0.05))]
+    ['supported', 'not supported', 'cannot tell with this n']
     """
     if not smallest > 0:
         raise ValueError(f"the smallest effect of interest is {smallest}; it has to be above 0.")
     if kind == "shown":
         return SHOWN
-    if low is None or high is None:
+    if interval is None:
         return CANNOT_TELL
+    low, high = interval
     if kind == "unchanged":
         return _unchanged(smallest, low, high)
     if kind == "falls":
@@ -88,11 +89,9 @@ def verdict(kind: Kind, smallest: float, low: float | None, high: float | None) 
     return SUPPORTED if low > border else CANNOT_TELL
 
 
-def is_beyond_zero(kind: Kind, low: float | None, high: float | None) -> bool:
-    """Whether the interval lies on the side of 0 that the claim is about."""
-    if low is None or high is None:
-        return False
-    return high < 0 if kind == "falls" else low > 0
+def is_beyond_zero(kind: Kind, interval: tuple[float, float] | None) -> bool:
+    """Whether there is an interval, and it lies on the side of 0 that the claim is about."""
+    return interval is not None and (interval[1] < 0 if kind == "falls" else interval[0] > 0)
 
 
 def smallest_p(n_seeds: int) -> float:

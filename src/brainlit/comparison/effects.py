@@ -6,15 +6,14 @@ paired: its states share stories, listeners, starting weights and clips. What wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from brainlit.downstream.representation import WordMap
-from brainlit.results.scores import Score, mean_score
+from brainlit.encoding.statistics import LEVEL, Score, mean_score, student_quantile
 
 PRETRAINED, BRAIN, PERMUTED = "pretrained", "brain", "permuted"
 STIMULUS, LANGUAGE_MODEL = "stimulus", "language_model"
@@ -24,25 +23,6 @@ ALIGNMENT, LATE_MINUS_EARLY = "r_backbone", "late_minus_early"
 
 Change: TypeAlias = tuple[str, str]
 """(regime, other): the first minus the second."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A number of one seed.
-
-    Parameters
-    ----------
-    value : float
-    low, high : float or None
-        Its 95 % interval over held-out time, clips or words; None where it has none.
-    draws : tuple of float
-        The number for each permutation of the control, where there are several.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    draws: tuple[float, ...] = ()
 
 
 class Key(NamedTuple):
@@ -77,7 +57,7 @@ class SeedEvidence:
     ----------
     states : mapping of regime to tuple of State
         One state; of 'permuted' one for each permutation.
-    words : mapping of (regime, other regime) to tuple of mapping of Key to Measured
+    words : mapping of (regime, other regime) to tuple of mapping of Key to Score
         Changes of preference with intervals over words, one for each permutation; they are no differences of
         replicates.
     """
@@ -85,20 +65,27 @@ class SeedEvidence:
     model: str
     seed: int
     states: Mapping[str, tuple[State, ...]]
-    words: Mapping[Change, tuple[Mapping[Key, Measured], ...]] = field(default_factory=dict)
+    words: Mapping[Change, tuple[Mapping[Key, Score], ...]] = field(default_factory=dict)
 
-    def value(self, regime: str, key: Key) -> Measured | None:
-        """A number of one regime, mean over subjects and permutations, with this seed's interval."""
-        found = [mean_score(list(state[key].values())) for state in self.states.get(regime, ()) if state.get(key)]
-        return _measured(found)
+    def values(self, regime: str, key: Key) -> list[Score]:
+        """A number of one regime, mean over subjects; one for each permutation."""
+        return _known(mean_score(list(state[key].values())) for state in self.states.get(regime, ()) if state.get(key))
 
-    def difference(self, regime: str, other: str, key: Key) -> Measured | None:
-        """regime - other, over the subjects that have both; permutations are averaged."""
+    def value(self, regime: str, key: Key) -> Score | None:
+        """Mean of these over permutations, with this seed's interval over held-out time, clips or words."""
+        found = self.values(regime, key)
+        return mean_score(found) if found else None
+
+    def differences(self, regime: str, other: str, key: Key) -> list[Score]:
+        """regime - other, over the subjects that have both; one for each permutation."""
         of_words = [changes[key] for changes in self.words.get((regime, other), ()) if key in changes]
-        if of_words:
-            return _mean_measured(of_words)
         pairs = [(one, two) for one in self.states.get(regime, ()) for two in self.states.get(other, ())]
-        return _measured([score for one, two in pairs if (score := _minus(one.get(key), two.get(key))) is not None])
+        return of_words or _known(_minus(one.get(key), two.get(key)) for one, two in pairs)
+
+    def difference(self, regime: str, other: str, key: Key) -> Score | None:
+        """Mean of these over permutations."""
+        found = self.differences(regime, other, key)
+        return mean_score(found) if found else None
 
     def layers(self, what: str, where: str) -> list[int]:
         """Layers for which any state has this number."""
@@ -153,24 +140,24 @@ class Evidence:
         return [seed for seed in self.seeds if seed.model == model]
 
 
-def over_seeds(found: Sequence[Measured], level: float = 0.95) -> tuple[float, float | None, float | None]:
+def over_seeds(found: Sequence[Score], level: float = LEVEL) -> Score:
     """Mean over seeds and its t interval (n - 1 degrees of freedom); no interval with one seed.
 
     The scatter of seeds holds all there is, but two or three may lie close together by chance. So the interval is never
     narrower than the seeds' own intervals make that of their mean, where all seeds have one.
 
-    >>> mean, low, high = over_seeds([Measured(0.14), Measured(0.19), Measured(0.17)])
-    >>> round(mean, 3), round(low, 3), round(high, 3)
+    >>> mean = over_seeds([Score(0.14), Score(0.19), Score(0.17)])
+    >>> round(mean.value, 3), round(mean.low, 3), round(mean.high, 3)
     (0.167, 0.104, 0.229)
     """
     values, n = [one.value for one in found], len(found)
     mean = float(np.mean(values))
     if n < 2:
-        return mean, None, None
-    halves = [(one.high - one.low) / 2 for one in found if one.low is not None and one.high is not None]
+        return Score(mean, level=level, n_units={"seeds": n})
+    halves = [(one.high - one.low) / 2 for one in found if one.interval is not None]
     own = float(np.linalg.norm(halves)) / n if len(halves) == n else 0.0
-    half = max(_student(n, level) * float(np.std(values, ddof=1)) / n**0.5, own)
-    return mean, mean - half, mean + half
+    half = max(student_quantile(n - 1, level) * float(np.std(values, ddof=1)) / n**0.5, own)
+    return Score(mean, bounds=(mean - half, mean + half), level=level, n_units={"seeds": n})
 
 
 def _minus(one: Mapping[str, Score] | None, other: Mapping[str, Score] | None) -> Score | None:
@@ -181,29 +168,5 @@ def _minus(one: Mapping[str, Score] | None, other: Mapping[str, Score] | None) -
     return mean_score(both) if both else None
 
 
-def _measured(scores: Sequence[Score]) -> Measured | None:
-    """Mean over permutations with its interval."""
-    known = [score for score in scores if np.isfinite(score.value)]
-    if not known:
-        return None
-    mean = mean_score(known)
-    low, high = mean.interval or (None, None)
-    return Measured(mean.value, low, high, tuple(score.value for score in known) if len(known) > 1 else ())
-
-
-def _mean_measured(found: Sequence[Measured]) -> Measured:
-    """Mean over permutations; ends are averaged too, as wide as if the permutations erred alike."""
-    if len(found) == 1:
-        return found[0]
-    lows, highs = [one.low for one in found if one.low is not None], [one.high for one in found if one.high is not None]
-    known = len(lows) == len(highs) == len(found)
-    low, high = (float(np.mean(lows)), float(np.mean(highs))) if known else (None, None)
-    return Measured(float(np.mean([one.value for one in found])), low, high, tuple(one.value for one in found))
-
-
-@lru_cache
-def _student(n: int, level: float) -> float:
-    """Quantile of Student's t for a two-sided interval of n seeds."""
-    from scipy.stats import t
-
-    return float(t.ppf((1 + level) / 2, n - 1))
+def _known(scores: Iterable[Score | None]) -> list[Score]:
+    return [score for score in scores if score is not None and np.isfinite(score.value)]

@@ -27,7 +27,6 @@ from brainlit.comparison.effects import (
     Change,
     Evidence,
     Key,
-    Measured,
     SeedEvidence,
 )
 from brainlit.comparison.runs import SAME_START, FinishedRun, runs_by_seed
@@ -38,9 +37,10 @@ from brainlit.downstream.result import TUNED, UNTUNED, TaskResult, WordStates, f
 from brainlit.downstream.scores import Draws, clusters_of, replicates, score_of
 from brainlit.downstream.word_lists import WordListMissingError
 from brainlit.encoding.similarity import linear_cka
+from brainlit.encoding.statistics import Score, mean_score
 from brainlit.hints import did_you_mean
-from brainlit.results.record import ProbeRecord, regions_of
-from brainlit.results.scores import Score, mean_score
+from brainlit.results.record import ProbeRecord
+from brainlit.results.summary import regions_of
 
 # --- word_evidence
 # What states of one seed made of the same spoken words: preference, categories, likeness to the start.
@@ -61,7 +61,7 @@ Name: TypeAlias = tuple[str, int | None]
 
 def word_numbers(
     heard: Heard, name: str
-) -> tuple[dict[str, list[dict[Name, float]]], dict[Change, list[dict[Name, Measured]]], str]:
+) -> tuple[dict[str, list[dict[Name, float]]], dict[Change, list[dict[Name, Score]]], str]:
     """Numbers of each state, changes between them, and why there is no preference (empty where there is one).
 
     Numbers are the CONTRASTS and RATIO of `downstream.preference` per layer, SEPARATION (accuracy of the nearest
@@ -126,9 +126,9 @@ def _numbers(words: WordStates | None, tokens: TokenPairs | None, start: WordSta
     return found
 
 
-def _changes(heard: Heard, tokens: TokenPairs) -> dict[Change, list[dict[Name, Measured]]]:
+def _changes(heard: Heard, tokens: TokenPairs) -> dict[Change, list[dict[Name, Score]]]:
     """Changes of preference in the last layer with their intervals over words, one for each pair of states."""
-    changes: dict[Change, list[dict[Name, Measured]]] = {}
+    changes: dict[Change, list[dict[Name, Score]]] = {}
     for pair in CHANGES:
         ours, theirs = ([words for words in heard.get(regime, ()) if words is not None] for regime in pair)
         for one, other in ((one, other) for one in ours for other in theirs):
@@ -136,13 +136,13 @@ def _changes(heard: Heard, tokens: TokenPairs) -> dict[Change, list[dict[Name, M
     return changes
 
 
-def _change(before: WordStates, after: WordStates, tokens: TokenPairs) -> dict[Name, Measured]:
+def _change(before: WordStates, after: WordStates, tokens: TokenPairs) -> dict[Name, Score]:
     """Of the last layer, which is what claims are about; comparing pairs of tokens takes the most time of all."""
     last = max(after.layers)
     (layer,) = preference_change({last: before.layers[last]}, {last: after.layers[last]}, tokens, draws=WORD_DRAWS)
     effects = {what: getattr(layer, what) for what in (*CONTRASTS, RATIO)}
     return {
-        (what, None): Measured(effect.value, effect.low, effect.high)
+        (what, None): Score(effect.value, bounds=(effect.low, effect.high))
         for what, effect in effects.items()
         if effect is not None
     }
@@ -327,7 +327,7 @@ def _add_words(
     heard: Mapping[str, Sequence[WordStates | None]],
     name: str,
     gathered: _Collected,
-) -> dict[Change, tuple[Mapping[Key, Measured], ...]]:
+) -> dict[Change, tuple[Mapping[Key, Score], ...]]:
     """Put the numbers of words into the states; the changes of preference."""
     numbers, changes, note = word_numbers(heard, name)
     for regime, of_states in numbers.items():

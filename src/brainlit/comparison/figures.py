@@ -16,12 +16,12 @@ from brainlit.comparison.effects import (
     WORDS,
     Evidence,
     Key,
-    Measured,
     SeedEvidence,
     over_seeds,
 )
 from brainlit.comparison.evidence import CKA
 from brainlit.downstream.representation import Separation, WordMap
+from brainlit.encoding.statistics import Score
 from brainlit.results.scores import FORMULAS
 from brainlit.results.style import FAINT, OTHER_COLOURS, REGIME_COLOURS, RULE, Figure, house_style, new_figure, render
 
@@ -293,11 +293,11 @@ def _draw_regimes(axes: Any, evidence: Evidence, key: Key) -> None:
             if not values:
                 continue
             x, colour = m + (k - (len(regimes) - 1) / 2) * step, _colour(regime)
-            mean, low, high = _over(values)
+            mean = _over(values)
             axes.scatter([x] * len(values), [one.value for one in values], s=16, color=colour, linewidths=0, zorder=3)
-            axes.plot([x - step / 3, x + step / 3], [mean, mean], color=colour, linewidth=2.2)
-            if low is not None:
-                axes.plot([x, x], [low, high], color=colour, linewidth=4.5, alpha=0.35, solid_capstyle="butt")
+            axes.plot([x - step / 3, x + step / 3], [mean.value] * 2, color=colour, linewidth=2.2)
+            if mean.interval is not None:
+                axes.plot([x, x], mean.interval, color=colour, linewidth=4.5, alpha=0.35, solid_capstyle="butt")
     axes.set_xlim(-0.5, len(models) - 0.5)
     axes.set_xticks(range(len(models)), [model.replace(" (", "\n(") for model in models], fontsize=8.5)
 
@@ -350,9 +350,9 @@ def _draw_layers(axes: Any, evidence: Evidence, model: str, key: Key) -> None:
             continue
         ends = [over_seeds(values) for values in found.values()]
         colour = _colour(regime)
-        axes.plot(list(found), [mean for mean, _, _ in ends], color=colour, marker="o", ms=3.5)
-        if all(low is not None for _, low, _ in ends):
-            bounds = [[end[side] for end in ends] for side in (1, 2)]
+        axes.plot(list(found), [mean.value for mean in ends], color=colour, marker="o", ms=3.5)
+        if all(mean.interval is not None for mean in ends):
+            bounds = [mean.low for mean in ends], [mean.high for mean in ends]
             axes.fill_between(list(found), *bounds, color=colour, alpha=0.15, linewidth=0)
     axes.set_xticks(_layers_of(evidence.of(model), key))
 
@@ -365,15 +365,13 @@ def _legend(figure: Any, evidence: Evidence) -> None:
     figure.legend(handles=handles, loc="outside upper left", ncols=ncols)
 
 
-def _values(seeds: Iterable[SeedEvidence], regime: str, key: Key) -> list[Measured]:
+def _values(seeds: Iterable[SeedEvidence], regime: str, key: Key) -> list[Score]:
     return [one for seed in seeds if (one := seed.value(regime, key)) is not None]
 
 
-def _over(values: Sequence[Measured]) -> tuple[float, float | None, float | None]:
+def _over(values: Sequence[Score]) -> Score:
     """Mean and interval over seeds; of one seed its own."""
-    if len(values) == 1:
-        return values[0].value, values[0].low, values[0].high
-    return over_seeds(values)
+    return values[0] if len(values) == 1 else over_seeds(values)
 
 
 def _layers_of(seeds: Iterable[SeedEvidence], key: Key) -> list[int]:
@@ -397,7 +395,7 @@ def _regimes_said(evidence: Evidence, key: Key) -> str:
     parts = []
     for model in evidence.models:
         found = [(regime, _values(evidence.of(model), regime, key)) for regime in evidence.regimes]
-        means = ", ".join(f"{_regime_said(r)} {_over(values)[0]:.3f}" for r, values in found if values)
+        means = ", ".join(f"{_regime_said(r)} {_over(values).value:.3f}" for r, values in found if values)
         parts += [f"{model} {means}"] if means else []
     return "; ".join(parts)
 
@@ -406,7 +404,7 @@ def _last_layer_said(evidence: Evidence, model: str, key: Key) -> str:
     seeds = evidence.of(model)
     last = key._replace(layer=_layers_of(seeds, key)[-1])
     found = [(regime, _values(seeds, regime, last)) for regime in evidence.regimes]
-    return ", ".join(f"{_regime_said(r)} {over_seeds(values)[0]:.3f}" for r, values in found if values)
+    return ", ".join(f"{_regime_said(r)} {over_seeds(values).value:.3f}" for r, values in found if values)
 
 
 def _dots(evidence: Evidence) -> str:

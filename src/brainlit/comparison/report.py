@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from brainlit.comparison.claims import CANNOT_TELL, NOT_MEASURED, NOT_SUPPORTED, SUPPORTED, TOPICS
+from brainlit.comparison.claims import CANNOT_TELL, NOT_MEASURED, NOT_SUPPORTED, SUPPORTED
 from brainlit.comparison.effects import BRAIN, PERMUTED, PRETRAINED, Evidence, Key, over_seeds
 from brainlit.comparison.figures import comparison_figures
-from brainlit.comparison.findings import (
+from brainlit.comparison.judged_claims import (
     HEADS,
     RULE,
-    Finding,
+    JudgedClaim,
+    by_topic,
     claims_json,
     claims_markdown,
     note_sentences,
@@ -20,26 +21,26 @@ from brainlit.comparison.findings import (
     power_sentence,
     row_cells,
 )
-from brainlit.files import atomic_path
-from brainlit.results import report as html
+from brainlit.results.pages import render_page
 from brainlit.results.run_directory import write_json_atomic, write_text_atomic
 from brainlit.results.style import Figure
 
 REPORT_FILE, TABLE_FILE, JSON_FILE, FIGURES = "report.html", "claims.md", "claims.json", "figures"
 WRITTEN = (REPORT_FILE, TABLE_FILE, JSON_FILE, FIGURES)
 """What a comparison leaves in its folder."""
-BADGES = {SUPPORTED: "#2E7D4F", NOT_SUPPORTED: "#B3402E", CANNOT_TELL: "#8A6D1B", NOT_MEASURED: "#667080"}
+VERDICT_COLOURS = {SUPPORTED: "#2E7D4F", NOT_SUPPORTED: "#B3402E", CANNOT_TELL: "#8A6D1B", NOT_MEASURED: "#667080"}
 SECTIONS = {
-    "alignment": "Alignment before and after",
-    "low_level": "Low-level share and impact",
-    "downstream": "Downstream tasks",
-    "preference": "Meaning or sound",
-    "layers": "Layers",
-    "cka": "How far the layers moved",
+    "Alignment before and after": "alignment",
+    "Low-level share and impact": "low_level",
+    "Downstream tasks": "downstream",
+    "Meaning or sound": "preference",
+    "Layers": "layers",
+    "How far the layers moved": "cka",
 }
+"""Titles of sections and the figures that they show."""
 
 
-def write_comparison(evidence: Evidence, found: Sequence[Finding], folder: Path) -> Path:
+def write_comparison(evidence: Evidence, found: Sequence[JudgedClaim], folder: Path) -> Path:
     """Write claims.md, claims.json, figures/ and report.html; returns the page.
 
     Other files of the folder are left as they are.
@@ -48,98 +49,53 @@ def write_comparison(evidence: Evidence, found: Sequence[Finding], folder: Path)
     write_json_atomic(folder / JSON_FILE, claims_json(evidence, found))
     figures = comparison_figures(evidence)
     for figure in figures:
-        for suffix, data in ((".png", figure.png), (".svg", figure.svg)):
-            if data is not None:
-                with atomic_path(folder / FIGURES / f"{figure.name}{suffix}") as temporary:
-                    temporary.write_bytes(data)
+        figure.save(folder / FIGURES)
     return write_text_atomic(folder / REPORT_FILE, render_comparison(evidence, found, figures))
 
 
-def render_comparison(evidence: Evidence, found: Sequence[Finding], figures: Sequence[Figure]) -> str:
+def render_comparison(evidence: Evidence, found: Sequence[JudgedClaim], figures: Sequence[Figure]) -> str:
     """The page as text."""
-    drawn = {figure.name: figure for figure in figures}
-    maps = [html.figure_tag(figure) for figure in figures if figure.name.startswith("word-map")]
-    body = [
-        _header(evidence, found),
-        html.section("The claims", *[_claims_of(evidence, found, model) for model in evidence.models]),
-        html.section("How verdicts are made", html.paragraph(RULE), html.paragraph(power_sentence(evidence))),
-        *[
-            html.section(title, html.figure_tag(drawn[name]), _tasks_table(evidence) if name == "downstream" else "")
-            for name, title in SECTIONS.items()
-            if name in drawn
-        ],
-        html.section("Words before and after", *maps) if maps else "",
-        html.section("What the tasks themselves warn of", html.bullets(evidence.notes)) if evidence.notes else "",
-        html.section("Not there", html.bullets(evidence.missing)) if evidence.missing else "",
-        html.section("Runs", html.paragraph(", ".join(evidence.runs))),
-    ]
-    return html.page("Comparison of regimes", [part for part in body if part])
-
-
-def _header(evidence: Evidence, found: Sequence[Finding]) -> str:
-    """How many claims came out how, model by model."""
-    sentences = []
-    for model in evidence.models:
-        own = [one for one in found if one.model == model]
-        counts = {word: sum(one.verdict == word for one in own) for word in BADGES}
-        said = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
-        seeds = evidence.of(model)
-        sentences.append(f"{model}: {said}; {len(seeds)} seed{'s' if len(seeds) != 1 else ''}.")
-    about = f"{len(evidence.runs)} runs · {', '.join(evidence.regimes).replace('_', ' ')} · {evidence.place}"
-    return (
-        f'<header class="card"><h1>What brain-tuning did</h1><div class="meta">{escape(about)}</div>'
-        f"{html.bullets(sentences, 'headline')}</header>"
+    by_model = {model: [one for one in found if one.model == model] for model in evidence.models}
+    return render_page(
+        "comparison.html.j2",
+        "Comparison of regimes",
+        evidence=evidence,
+        about=f"{len(evidence.runs)} runs · {', '.join(evidence.regimes).replace('_', ' ')} · {evidence.place}",
+        headline=[_counts(evidence, model, own) for model, own in by_model.items()],
+        heads=HEADS,
+        by_model={
+            model: {"topics": by_topic(own), "sentences": [*plain_sentences(own), *note_sentences(own)]}
+            for model, own in by_model.items()
+        },
+        row_cells=row_cells,
+        verdict_colours=VERDICT_COLOURS,
+        rule=RULE,
+        power=power_sentence(evidence),
+        sections=SECTIONS,
+        figures={figure.name: figure for figure in figures},
+        maps=[figure for figure in figures if figure.name.startswith("word-map")],
+        tasks=list(_tasks(evidence)),
     )
 
 
-def _claims_of(evidence: Evidence, found: Sequence[Finding], model: str) -> str:
-    own = [one for one in found if one.model == model]
-    rows: list[tuple[list[str], bool]] = []
-    topic = ""
-    for one in own:
-        if one.claim.topic != topic:
-            topic = one.claim.topic
-            rows.append(([f"<b>{escape(TOPICS[topic])}</b>", *[""] * (len(HEADS) - 1)], False))
-        rows.append((_cells(one), False))
-    heading = f"<h3>{escape(model)}, seeds {', '.join(str(seed.seed) for seed in evidence.of(model))}</h3>"
-    return "".join(
-        [
-            heading,
-            html.table(HEADS, rows, n_text=2),
-            html.paragraph("In brackets after a number: its smallest effect of interest.", "note"),
-            html.bullets([*plain_sentences(own), *note_sentences(own)], "limits"),
-        ]
-    )
+def _counts(evidence: Evidence, model: str, own: Sequence[JudgedClaim]) -> str:
+    """How many claims of a model came out how."""
+    counts = {word: sum(one.verdict == word for one in own) for word in VERDICT_COLOURS}
+    said = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+    n_seeds = len(evidence.of(model))
+    return f"{model}: {said}; {n_seeds} seed{'s' if n_seeds != 1 else ''}."
 
 
-def _cells(one: Finding) -> list[str]:
-    """The cells of HEADS: the source small below the claim, a line for each seed, the verdict in its colour."""
-    _, *numbers, seeds, _ = map(escape, row_cells(one))
-    claim = f'{escape(one.text)}<div class="note">{escape(one.claim.source)}</div>'
-    lines = seeds.replace("; ", "<br>")
-    return [claim, *numbers, f'<span class="ci">{lines}</span>', _badge(one)]
-
-
-def _badge(one: Finding) -> str:
-    colour = BADGES.get(one.verdict, BADGES[NOT_MEASURED])
-    return f'<span class="badge" style="background:{colour};color:#fff">{escape(one.verdict)}</span>'
-
-
-def _tasks_table(evidence: Evidence) -> str:
+def _tasks(evidence: Evidence) -> Iterator[tuple[str, Any, Any]]:
     """Every task and part: tuned - before and tuned - permuted, mean and interval over seeds."""
-    rows = []
     for model in evidence.models:
         for task, part in evidence.tasks:
-            cells = [_over_seeds_cell(evidence, model, Key(task, part), other) for other in (PRETRAINED, PERMUTED)]
-            rows.append(([escape(f"{model}: {task}, {part}"), *cells], False))
-    table = html.table(["task and part", "tuned - before", "tuned - permuted"], rows)
-    note = "Differences of the score, mean over seeds; in brackets the 95 % t interval over seeds."
-    return f"<details><summary>all tasks and parts</summary>{table}{html.paragraph(note, 'note')}</details>"
+            before, permuted = (
+                _over_seeds(evidence, model, Key(task, part), other) for other in (PRETRAINED, PERMUTED)
+            )
+            yield f"{model}: {task}, {part}", before, permuted
 
 
-def _over_seeds_cell(evidence: Evidence, model: str, key: Key, other: str) -> str:
+def _over_seeds(evidence: Evidence, model: str, key: Key, other: str) -> Mapping[str, float | None] | None:
     values = [one for seed in evidence.of(model) if (one := seed.difference(BRAIN, other, key)) is not None]
-    if not values:
-        return html.DASH
-    mean, low, high = over_seeds(values)
-    return html.number({"value": mean, "low": low, "high": high}, signed=True)
+    return over_seeds(values).json() if values else None

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from brainlit.comparison.effects import BRAIN, PERMUTED
-from brainlit.results.record import ProbeRecord, find_score, load_record, regions_of
+from brainlit.encoding.statistics import Score, mean_score
+from brainlit.results.record import ProbeRecord, load_record
 from brainlit.results.run_directory import read_json
-from brainlit.results.scores import Score, ScoreTable, mean_score
-from brainlit.results.summary import SUMMARY_FILE
+from brainlit.results.scores import ScoreTable
+from brainlit.results.summary import SUMMARY_FILE, find_score, regions_of
 
 Summary = Mapping[str, Any]
 KEPT_METRICS = ("r_backbone", "low_level_share", "partition_backbone", "impact_")

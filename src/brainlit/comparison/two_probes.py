@@ -16,23 +16,17 @@ from typing import Any, Literal
 import numpy as np
 
 from brainlit.encoding import fdr, paired_wilcoxon
-from brainlit.encoding.bootstrap import BLOCK_TRS
+from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray
+from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights, region_replicates
 from brainlit.encoding.permutation import block_difference_test
 from brainlit.encoding.probe import ProbeResult, load_probe
+from brainlit.encoding.statistics import Score, mean_score
 from brainlit.files import atomic_path
 from brainlit.hints import did_you_mean
-from brainlit.results.record import ALL_SUBJECTS, ProbeRecord, load_record
+from brainlit.results.record import ProbeRecord, load_record
 from brainlit.results.run_directory import write_json_atomic
-from brainlit.results.scores import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Score,
-    block_weights,
-    mean_score,
-    region_replicates,
-    stretch_of,
-)
+from brainlit.results.scores import stretch_of
+from brainlit.results.summary import ALL_SUBJECTS
 
 # --- probe_pairs
 # Pairs of predictions: two probes of one subject that share rows, voxels and responses, or a word on what differs.

@@ -5,20 +5,26 @@ Nothing here knows audio, backbones or Lightning: arrays go in, arrays and small
 """
 
 from brainlit.encoding.arrays import delay_within, standardise
-from brainlit.encoding.asymptotic_partition import RegionShares, Share, region_shares
+from brainlit.encoding.asymptotic_partition import RegionShares, region_shares
 from brainlit.encoding.banded import DEFAULT_ALPHAS, BandedRidge, banded_ridge_cv, hyper_gradient_ridge, ridge_cv
 from brainlit.encoding.bootstrap import (
     BlockDraws,
     block_bootstrap,
     block_bootstrap_difference,
-    block_bootstrap_share,
-    block_bootstrap_share_difference,
     block_weights,
     hierarchical_bootstrap,
     region_replicates,
 )
 from brainlit.encoding.ceiling import Ceiling, Normalised, mean_of_ratios, noise_ceiling, normalise, ratio_of_means
 from brainlit.encoding.config import ProbeConfig, SolverConfig
+from brainlit.encoding.difference_tests import (
+    Equivalence,
+    PairedTest,
+    equivalence_from_replicates,
+    equivalence_paired,
+    paired_sign_flip,
+    paired_wilcoxon,
+)
 from brainlit.encoding.estimators import EncodingModel
 from brainlit.encoding.himalaya_solvers import himalaya_backend
 from brainlit.encoding.partition import (
@@ -44,18 +50,16 @@ from brainlit.encoding.problem import ProbeCache, WarmStart
 from brainlit.encoding.result import ProbeResult, join_results, load_probe, save_probe
 from brainlit.encoding.search import DEFAULT_N_GAMMAS, Fold, gamma_pool, make_folds, refuse_leaking_folds
 from brainlit.encoding.statistics import (
-    Equivalence,
-    Interval,
-    PairedTest,
+    Score,
     correlation,
     correlation_within,
-    equivalence_from_replicates,
-    equivalence_paired,
     fdr,
-    paired_sign_flip,
-    paired_wilcoxon,
+    mean_score,
+    percentiles,
     permutation_p,
     r2_within,
+    small_sample_factor,
+    student_quantile,
 )
 from brainlit.splits import LeakError, Roles, Span, make_roles, parse_span, refuse_scored, refuse_tuned
 
@@ -105,7 +109,6 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "model_name",
     "part_name",
     "RegionShares",
-    "Share",
     "partition_variance",
     "region_shares",
     "residual_features",
@@ -120,14 +123,16 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "ratio_of_means",
     # how sure: over time, stories, subjects, seeds
     "BlockDraws",
-    "Interval",
+    "Score",
     "block_bootstrap",
     "block_bootstrap_difference",
-    "block_bootstrap_share",
-    "block_bootstrap_share_difference",
     "block_weights",
     "hierarchical_bootstrap",
+    "mean_score",
+    "percentiles",
     "region_replicates",
+    "small_sample_factor",
+    "student_quantile",
     # tests, of voxels and of people
     "Equivalence",
     "PairedTest",

@@ -34,7 +34,7 @@ from brainlit.encoding.bands import prepare_band
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import model_name, order_bands, partition_variance, subsets
 from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets, prepare_rows, prepare_targets
-from brainlit.encoding.statistics import cut_blocks
+from brainlit.encoding.statistics import Score, cut_blocks, student_quantile
 
 log = logging.getLogger(__name__)
 
@@ -45,31 +45,18 @@ NULL = 1e-9
 """Components with less than this share of the largest one's variance are rounding."""
 
 
-@dataclass(frozen=True)
-class Share:
-    """An estimate with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def covers(self, value: float) -> bool:
-        """Whether the value lies inside the interval."""
-        return self.low <= value <= self.high
-
-
 @dataclass(frozen=True, eq=False)
 class RegionShares:
     """The partition of a region with endless data.
 
     Parameters
     ----------
-    parts : mapping of part ('backbone', 'backbone&low_level', ...) to Share
+    parts : mapping of part ('backbone', 'backbone&low_level', ...) to Score
         Shares of the joint R2; their values add up to 1, each may be negative.
-    joint_r2 : Share
+    joint_r2 : Score
         Share of the responses' variance that all bands together would explain with endless data; not divided by any
         ceiling.
-    low_level_share : Share or None
+    low_level_share : Score or None
         (R2_B + R2_L - R2_BL) / R2_B of the same quantities; None without backbone or low-level band, and where the
         backbone explains nothing.
     n_columns : mapping of band to its columns after delays and reduction
@@ -81,9 +68,9 @@ class RegionShares:
     n_voxels, n_fit_trs, n_scored_blocks : int
     """
 
-    parts: Mapping[str, Share]
-    joint_r2: Share
-    low_level_share: Share | None
+    parts: Mapping[str, Score]
+    joint_r2: Score
+    low_level_share: Score | None
     n_columns: Mapping[str, int]
     kept_variance: float
     is_cut: bool
@@ -237,7 +224,7 @@ def _block_variance(targets: ProbeTargets, starts: IntArray) -> FloatArray:
 
 def _share_out(
     names: tuple[str, ...], sums: Sequence[tuple[FloatArray, FloatArray]], variance: FloatArray, level: float
-) -> tuple[dict[str, Share], Share, Share | None]:
+) -> tuple[dict[str, Score], Score, Score | None]:
     """Parts over the joint c, the joint c over the variance, and the low-level share, from the c_m of all models."""
     scored = np.stack([*(by_block for by_block, _ in sums), variance])
     pairs = np.stack([*(by_pair for _, by_pair in sums), np.zeros_like(sums[0][1])])
@@ -257,7 +244,7 @@ def _share_out(
     return parts, _ratio(joint, total, scored, pairs, level), low_level
 
 
-def _ratio(part: FloatArray, whole: FloatArray, scored: FloatArray, pairs: FloatArray, level: float) -> Share:
+def _ratio(part: FloatArray, whole: FloatArray, scored: FloatArray, pairs: FloatArray, level: float) -> Score:
     """Ratio of two weighted sums of the c_m, with its t interval.
 
     Parameters
@@ -267,8 +254,6 @@ def _ratio(part: FloatArray, whole: FloatArray, scored: FloatArray, pairs: Float
     scored : array of shape (n_sums, n_scored_blocks)
     pairs : array of shape (n_sums, n_scored_blocks, n_fit_blocks)
     """
-    from scipy.stats import t as student
-
     totals = scored.sum(axis=1)
     value = float(part @ totals / (whole @ totals))
     slope = (part - value * whole) / (whole @ totals)
@@ -277,5 +262,5 @@ def _ratio(part: FloatArray, whole: FloatArray, scored: FloatArray, pairs: Float
     scored_variance = np.square(slope @ scored).sum() * n_blocks / (n_blocks - 1)
     fit_variance = np.square(by_pair.sum(axis=0)).sum()
     variance = max(scored_variance + fit_variance - np.square(by_pair).sum(), scored_variance, fit_variance)
-    half = float(student.ppf((1.0 + level) / 2.0, n_blocks - 1) * np.sqrt(variance))
-    return Share(value, value - half, value + half)
+    half = student_quantile(n_blocks - 1, level) * float(np.sqrt(variance))
+    return Score(value, bounds=(value - half, value + half), level=level, n_units={"blocks": n_blocks})

@@ -1,5 +1,6 @@
-"""Block bootstrap: how sure a region's mean correlation, R2 or low-level share is.
+"""Bootstraps over what was drawn: blocks of time or stories for one probe; stories, subjects and seeds for a table.
 
+**Blocks** say how sure a region's mean correlation or R2 is.
 Consecutive rows are not independent, so whole blocks of them are drawn with replacement, as if other minutes of the
 same stories had been heard (`over='time'`: non-overlapping blocks within each story, Carlstein 1986, Ann. Statist.
 14:1171; Künsch 1989, Ann. Statist. 17:1217), or whole stories, as if other stories had been told (`over='stories'`).
@@ -7,6 +8,20 @@ Predictions stay as they are. The draws depend only on the seed and on the stori
 stories (before and after, real and permuted) share them, and the difference of two replicates is a paired replicate of
 the difference. A correlation needs only three sums, so each block is summed once and every replicate is a product of
 draw counts with block sums.
+
+**Levels** of a table of scores say how far its mean would move with other stories, subjects and seeds. Upper levels are
+drawn first, lower ones within what was drawn (Saravanan, Berman & Sober 2020, arXiv 2007.07797). What lies inside what
+matters. Stories and subjects are crossed: all subjects hear the same stories, so a drawn story is drawn for every
+subject, and an easy story makes all of them look better at once (the pigeonhole bootstrap, Owen 2007, Ann. Appl. Stat.
+1:386). Seeds are crossed with both where one model per seed serves all subjects, and nested in subjects where each
+subject's models have seeds of their own; drawing crossed levels as if they were nested gives intervals that are far too
+narrow.
+
+Such replicates err in two ways, both put right here. Levels are small: the variance of a mean of n drawn units is
+(n - 1) / n of what it should be, and percentiles miss the tails of Student's t. And scatter of single cells is counted
+once for every level that is drawn. So the replicates give the shape of the interval, and its width is stretched to the
+unbiased variance of the mean in the crossed random-effects model (mean squares; Searle, Casella & McCulloch 1992,
+Variance Components, chapter 4) and to the t of Satterthwaite's degrees of freedom (1946, Biometrics Bull. 2:110).
 """
 
 from __future__ import annotations
@@ -21,14 +36,15 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import Array, BoolArray, FloatArray, IntArray, demean_within, group_slices
-from brainlit.encoding.statistics import Interval, percentile_interval, small_sample_factor
+from brainlit.encoding.statistics import Score, percentile_interval, small_sample_factor, student_quantile
 from brainlit.hints import did_you_mean
 
 Over = Literal["time", "stories"]
 ScoreName = Literal["r", "r2"]
 Blocks = tuple[IntArray, FloatArray]
-SHARE_MODELS = ("backbone", "low_level", "backbone+low_level")
-N_VOXELS_AT_ONCE = 2048
+N_VOXELS_AT_ONCE, N_VALUES_AT_ONCE = 2048, 8_000_000
+LETTERS = "abcdefgh"
+"""Names of levels in an einsum."""
 BLOCK_TRS = 20
 """Where neighbouring rows correlate by .5, 95 % intervals and tests at 5 % miss by 1.5 points with blocks of 10, and by
 half a point with blocks of 20."""
@@ -169,7 +185,7 @@ def block_bootstrap(
     score: ScoreName = "r",
     voxels: BoolArray | None = None,
     draws: BlockDraws | None = None,
-) -> Interval:
+) -> Score:
     """Mean correlation or R2 over a region's voxels.
 
     The interval is the percentiles of the replicates, stretched by `small_sample_factor`, because blocks and stories
@@ -201,47 +217,13 @@ def block_bootstrap_difference(
     score: ScoreName = "r",
     voxels: BoolArray | None = None,
     draws: BlockDraws | None = None,
-) -> Interval:
+) -> Score:
     """Mean correlation (or R2) over a region of predictions a minus that of predictions b, on the same rows.
 
     Both get the same blocks, so what makes a block easy or hard for both cancels.
     """
     (a, b), interval = _draw_scores(observed, [predicted_a, predicted_b], groups, score, voxels, draws)
     return interval(a - b)
-
-
-def block_bootstrap_share(
-    observed: Array,
-    predictions: Mapping[str, Array],
-    groups: npt.ArrayLike,
-    *,
-    voxels: BoolArray | None = None,
-    draws: BlockDraws | None = None,
-) -> Interval:
-    """Low-level share of a region: (R2_B + R2_L - R2_BL) / R2_B, each R2 the mean over its voxels.
-
-    Parameters
-    ----------
-    predictions : mapping of 'backbone', 'low_level' and 'backbone+low_level' to array of shape (n_trs, n_voxels)
-        As a ProbeResult keeps them.
-    """
-    scores, interval = _draw_scores(observed, _share_models(predictions), groups, "r2", voxels, draws)
-    return interval(_share(*scores))
-
-
-def block_bootstrap_share_difference(
-    observed: Array,
-    predictions_a: Mapping[str, Array],
-    predictions_b: Mapping[str, Array],
-    groups: npt.ArrayLike,
-    *,
-    voxels: BoolArray | None = None,
-    draws: BlockDraws | None = None,
-) -> Interval:
-    """Low-level share with predictions a minus that with predictions b, on the same rows with the same blocks."""
-    models = [*_share_models(predictions_a), *_share_models(predictions_b)]
-    scores, interval = _draw_scores(observed, models, groups, "r2", voxels, draws)
-    return interval(_share(*scores[:3]) - _share(*scores[3:]))
 
 
 def _check_over(over: str) -> None:
@@ -285,7 +267,7 @@ def _draw_scores(
     score: ScoreName,
     voxels: BoolArray | None,
     draws: BlockDraws | None,
-) -> tuple[list[FloatArray], Callable[[FloatArray], Interval]]:
+) -> tuple[list[FloatArray], Callable[[FloatArray], Score]]:
     """Per model the region's score and, after it, its replicates, (1 + n_bootstraps,); and what makes the interval."""
     how, labels = draws or BlockDraws(), np.asarray(groups)
     arrays = [np.asarray(array) for array in (observed, *predictions)]
@@ -305,45 +287,16 @@ def _draw_scores(
     return [r if score == "r" else r2 for r, r2 in found], interval
 
 
-def _share_models(predictions: Mapping[str, Array]) -> list[Array]:
-    missing = [model for model in SHARE_MODELS if model not in predictions]
-    if missing:
-        raise ValueError(f"no predictions of {', '.join(missing)}; the share needs those of {', '.join(SHARE_MODELS)}.")
-    return [predictions[model] for model in SHARE_MODELS]
-
-
-def _share(backbone: FloatArray, low_level: FloatArray, both: FloatArray) -> FloatArray:
-    return np.asarray((backbone + low_level - both) / backbone)
-
-
-def _interval(scores: FloatArray, how: BlockDraws, n_units: int, n_stories: int) -> Interval:
+def _interval(scores: FloatArray, how: BlockDraws, n_units: int, n_stories: int) -> Score:
     over_time = how.over == "time"
     stretch = small_sample_factor(n_units, how.level, n_stories if over_time else 1)
     low, high = percentile_interval(float(scores[0]), scores[1:], how.level, stretch)
     drawn = {"blocks" if over_time else "stories": n_units}
-    return Interval(float(scores[0]), low, high, how.level, drawn, ("stories",) if over_time else ())
+    fixed = ("stories",) if over_time else ()
+    return Score(float(scores[0]), bounds=(low, high), level=how.level, n_units=drawn, not_resampled=fixed)
 
 
-# --- hierarchical
-# Hierarchical bootstrap over stories, subjects and seeds: how far a mean would move with other ones of each.
-#
-# Upper levels are drawn first, lower ones within what was drawn (Saravanan, Berman & Sober 2020, arXiv 2007.07797).
-# What lies inside what matters. Stories and subjects are crossed: all subjects hear the same stories, so a drawn story
-# is drawn for every subject, and an easy story makes all of them look better at once (the pigeonhole bootstrap, Owen
-# 2007, Ann. Appl. Stat. 1:386). Seeds are crossed with both where one model per seed serves all subjects, and nested in
-# subjects where each subject's models have seeds of their own; drawing crossed levels as if they were nested gives
-# intervals that are far too narrow.
-#
-# Such replicates err in two ways, both put right here. Levels are small: the variance of a mean of n drawn units is
-# (n - 1) / n of what it should be, and percentiles miss the tails of Student's t. And scatter of single cells is
-# counted once for every level that is drawn. So the replicates give the shape of the interval, and its width is
-# stretched to the unbiased variance of the mean in the crossed random-effects model (mean squares; Searle, Casella &
-# McCulloch 1992, Variance Components, chapter 4) and to the t of Satterthwaite's degrees of freedom (1946, Biometrics
-# Bull. 2:110).
-
-
-N_VALUES_AT_ONCE = 8_000_000
-LETTERS = "abcdefgh"
+# --- Stories, subjects and seeds ---
 
 
 def hierarchical_bootstrap(
@@ -354,7 +307,7 @@ def hierarchical_bootstrap(
     n_bootstraps: int = 5000,
     level: float = 0.95,
     seed: int = 0,
-) -> Interval:
+) -> Score:
     """Interval of the mean of a table of scores, with every level that has more than one unit drawn anew.
 
     Parameters
@@ -373,7 +326,7 @@ def hierarchical_bootstrap(
 
     Returns
     -------
-    Interval
+    Score
         n_units has the size of each level that was drawn; not_resampled names those of size 1, which contribute no
         uncertainty: nothing is said about other stories, subjects or seeds.
 
@@ -397,7 +350,8 @@ def hierarchical_bootstrap(
     variance, df = mean_variance(_without_nested(values, names, inside))
     low, high = percentile_interval(estimate, replicates, level, _stretch(replicates, variance, df, level))
     fixed = tuple(name for name in levels if name not in names)
-    return Interval(estimate, low, high, level, dict(zip(names, values.shape, strict=True)), fixed)
+    units = dict(zip(names, values.shape, strict=True))
+    return Score(estimate, bounds=(low, high), level=level, n_units=units, not_resampled=fixed)
 
 
 def mean_variance(values: FloatArray) -> tuple[float, float]:
@@ -486,8 +440,9 @@ def _mean_square(values: FloatArray, effect: tuple[int, ...]) -> tuple[float, fl
 
 def _stretch(replicates: FloatArray, variance: float, df: float, level: float) -> float:
     """From the spread of the replicates to that of the mean, and from a normal curve to Student's t."""
-    from scipy.stats import norm, t
+    from scipy.stats import norm
 
     spread = float(replicates.std())
-    tail = (1.0 + level) / 2.0
-    return float(np.sqrt(variance) / spread * t.ppf(tail, df) / norm.ppf(tail)) if spread > 0 else 1.0
+    if spread == 0:
+        return 1.0
+    return float(np.sqrt(variance) / spread * student_quantile(df, level) / norm.ppf((1.0 + level) / 2.0))

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from brainlit.encoding.arrays import Float32Array
-from brainlit.encoding.bootstrap import BLOCK_TRS
+from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights
 from brainlit.probing.budget import ProbeScope
 from brainlit.probing.inputs import (
     ProbeData,
@@ -28,7 +28,7 @@ from brainlit.probing.inputs import (
 from brainlit.probing.layer_fits import Features, LayerFits
 from brainlit.probing.process_group import ProcessGroup
 from brainlit.results.record import ProbeRecord, save_record
-from brainlit.results.scores import ScoreRow, ScoreTable, block_weights, curve_rows, probe_rows, regions_with_all
+from brainlit.results.scores import ScoreRow, ScoreTable, curve_rows, probe_rows, regions_with_all
 
 if TYPE_CHECKING:
     from brainlit.datamodules import StoryDataModule

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from brainlit.encoding.statistics import Score, mean_score
 from brainlit.probing.engine import ProbeEngine
 from brainlit.probing.layer_fits import Features
 from brainlit.probing.process_group import ProcessGroup
-from brainlit.results.scores import ScoreRow, curve_rows, mean_score, regions_with_all
+from brainlit.results.scores import ScoreRow, curve_rows, regions_with_all
 
 if TYPE_CHECKING:
     from brainlit.datamodules import StoryDataModule
 
 
-@dataclass(frozen=True)
-class LayerScore:
-    """Alignment of one layer in one region, mean over subjects, with its 95 % interval where it has one."""
+class LayerScore(NamedTuple):
+    """Alignment of one layer in one region, mean over subjects."""
 
     layer: int
     region: str
-    r: float
-    low: float | None
-    high: float | None
+    score: Score
     n_voxels: int
 
 
@@ -74,6 +71,5 @@ def _mean_rows(layer: int, rows: Mapping[str, Sequence[ScoreRow]]) -> list[Layer
     for region in dict.fromkeys(row.region for own in rows.values() for row in own):
         found = [row for own in rows.values() for row in own if row.region == region]
         mean = mean_score([row.score for row in found])
-        low, high = mean.interval or (None, None)
-        scores.append(LayerScore(layer, region, mean.value, low, high, sum(row.n_voxels for row in found)))
+        scores.append(LayerScore(layer, region, mean, sum(row.n_voxels for row in found)))
     return scores

@@ -18,7 +18,8 @@ from brainlit.results.style import part_label
 
 if TYPE_CHECKING:
     from brainlit.datamodules import StoryDataModule
-    from brainlit.encoding.asymptotic_partition import RegionShares, Share
+    from brainlit.encoding.asymptotic_partition import RegionShares
+    from brainlit.encoding.statistics import Score
     from brainlit.probing.engine import ProbeEngine
     from brainlit.probing.inputs import ProbeData
 
@@ -40,7 +41,7 @@ class SubjectShares:
     found: RegionShares | None
     why_not: str = ""
 
-    def shares(self) -> dict[str, Share]:
+    def shares(self) -> dict[str, Score]:
         """By part, then the joint R2 and the low-level share."""
         if self.found is None:
             return {}
@@ -134,5 +135,5 @@ def _label(part: str) -> str:
     return {JOINT: "R2 of all bands", LOW_LEVEL: "low-level share"}.get(part) or part_label(part)
 
 
-def _cell(share: Share | None) -> str:
+def _cell(share: Score | None) -> str:
     return "-" if share is None else f"{share.value:.2f} [{share.low:.2f}, {share.high:.2f}]"

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from brainlit.files import atomic_path
-from brainlit.results.record import find_score, regions_of
 from brainlit.results.style import FAINT, OTHER_COLOURS, REGIME_COLOURS, Figure, house_style, new_figure, render
+from brainlit.results.summary import find_score, regions_of
 
 Summary = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from brainlit import __version__
-from brainlit.results.record import find_score, regions_of
+from brainlit.results.summary import find_score, regions_of
 
 BASE_LICENCES = {
     "facebook/wav2vec2": "apache-2.0",

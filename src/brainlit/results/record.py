@@ -2,11 +2,11 @@
 
 The file is that of `encoding.probe.save_probe` (per-voxel arrays and predictions) with one more group, `record`: the
 score table with its bootstrap replicates, where the voxels lie, and the facts that a reader needs to check a number.
+Several records make a tidy table: one row per subject, region, layer and metric.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,14 +16,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.encoding.arrays import BoolArray, FloatArray
+from brainlit.encoding.statistics import Score
 from brainlit.files import atomic_path
-from brainlit.results.scores import BoolArray, FloatArray, Score, ScoreRow, ScoreTable
+from brainlit.results.scores import ScoreRow, ScoreTable
+from brainlit.results.tables import write_csv
 
 if TYPE_CHECKING:
     from brainlit.encoding.probe import ProbeResult
 
-
 GROUP = "record"
+COLUMNS = (
+    "stage", "epoch", "step", "subject", "region", "layer", "metric", "value", "low", "high", "n_voxels",
+    "n_trs", "n_stories",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,23 @@ def find_held_out(probes: Path) -> dict[str, list[ProbeRecord]]:
     return {name: find_records(probes / name) for name in names}
 
 
+def table_rows(records: Iterable[ProbeRecord]) -> list[dict[str, Any]]:
+    """The scores of the records as plain rows; `low` and `high` bound the 95 % interval, empty where there is none."""
+    rows = []
+    for record in records:
+        common = {"stage": record.stage, "epoch": record.epoch, "step": record.step, "subject": record.subject}
+        stimulus = {"n_trs": record.facts.get("n_score_trs"), "n_stories": len(record.facts.get("score_stories", []))}
+        for row in record.table.rows:
+            where = {"region": row.region, "layer": row.layer, "metric": row.metric, "n_voxels": row.n_voxels}
+            rows.append({**common, **where, **row.score.json(), **stimulus})
+    return rows
+
+
+def write_table(records: Iterable[ProbeRecord], path: Path) -> Path:
+    """Write the rows as CSV, atomically."""
+    return write_csv(path, COLUMNS, table_rows(records))
+
+
 def _write_group(group: Any, record: ProbeRecord) -> None:
     rows = record.table.rows
     n_bootstraps = max((len(row.score.replicates) for row in rows if row.score.replicates is not None), default=0)
@@ -157,75 +180,3 @@ def _read_group(group: Any) -> ProbeRecord:
         vertices=group["vertices"][:] if "vertices" in group else None,
         facts=json.loads(group["facts"].asstr()[()]),
     )
-
-
-# --- lookup
-# Find one number in a summary.
-
-
-ALL_SUBJECTS = "all"
-
-
-def find_score(
-    summary: Mapping[str, Any], region: str, metric: str, subject: str = ALL_SUBJECTS, layer: int | None = None
-) -> dict[str, Any] | None:
-    """One row of the summary's scores (by default at the partition layer, mean over subjects); None if absent."""
-    wanted = summary["probe"].get("layer") if layer is None else layer
-    for row in summary["scores"]:
-        if (row["subject"], row["region"], row["metric"], row["layer"]) == (subject, region, metric, wanted):
-            return dict(row)
-    return None
-
-
-def regions_of(summary: Mapping[str, Any], subject: str = ALL_SUBJECTS) -> list[str]:
-    """Regions in the order of the scores."""
-    return list(dict.fromkeys(row["region"] for row in summary["scores"] if row["subject"] == subject))
-
-
-def not_tuned_on(summary: Mapping[str, Any]) -> list[str]:
-    """Probed subjects who were held out from tuning."""
-    return [name for name, facts in summary["probe"]["subjects"].items() if not facts.get("tuned_on", True)]
-
-
-# --- tables
-# Tidy tables: one row per subject, region, layer and metric.
-
-
-COLUMNS = (
-    "stage", "epoch", "step", "subject", "region", "layer", "metric", "value", "low", "high", "n_voxels",
-    "n_trs", "n_stories",
-)  # fmt: skip
-
-
-def table_rows(records: Iterable[ProbeRecord]) -> list[dict[str, Any]]:
-    """The scores of the records as plain rows; `low` and `high` bound the 95 % interval, empty where there is none."""
-    rows = []
-    for record in records:
-        common = {"stage": record.stage, "epoch": record.epoch, "step": record.step, "subject": record.subject}
-        stimulus = {"n_trs": record.facts.get("n_score_trs"), "n_stories": len(record.facts.get("score_stories", []))}
-        for row in record.table.rows:
-            where = {"region": row.region, "layer": row.layer, "metric": row.metric, "n_voxels": row.n_voxels}
-            rows.append({**common, **where, **row.score.json(), **stimulus})
-    return rows
-
-
-def write_table(records: Iterable[ProbeRecord], path: Path) -> Path:
-    """Write the rows as CSV, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=COLUMNS)
-        writer.writeheader()
-        writer.writerows(table_rows(records))
-    return path
-
-
-def read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Columns of metrics.csv as (step, value) pairs; empty where the file is absent."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    if not path.exists():
-        return curves
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            for name, text in row.items():
-                if name != "step" and text and row.get("step"):
-                    curves.setdefault(name, []).append((float(row["step"]), float(text)))
-    return curves

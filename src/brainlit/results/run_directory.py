@@ -2,6 +2,8 @@
 
 A run is claimed by a lock that the kernel releases when the process ends in whatever way, so a folder whose status
 says "running" and whose lock is free belongs to a run that was killed, and may be resumed from its last checkpoint.
+Beside the folder itself stand here the checkpoints in it, which exist whole or not at all, and its provenance:
+versions, source revision, data hashes, seed, machine and command.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ log = logging.getLogger(__name__)
 STATUS_FILE = "status.json"
 JOB = "slurm_job"
 """Entry of status.json: the SLURM job that started the run, which keeps its number when it is requeued."""
+PROVENANCE_FILE = "provenance.json"
 SUBFOLDERS = ("checkpoints", "probes", "figures")
+PACKAGES = ("brainlit", "torch", "lightning", "transformers", "himalaya", "numpy", "scipy", "h5py", "nilearn", "wandb")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -74,32 +78,6 @@ def slurm_job() -> str | None:
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
     return job if re.fullmatch(r"\d+(_\d+)?", job) else None
-
-
-def checkpoint_step(path: Path) -> int | None:
-    """Optimiser steps behind a checkpoint that training can go on from; None where there are none.
-
-    So it is where a file cannot be read, holds only weights, or was written between the last step of an epoch and the
-    end of that epoch: Lightning would leave out the validation, and then stop early. Only what the file says about
-    itself is read; the weights stay on disk.
-    """
-    import torch
-
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        log.warning("cannot read the checkpoint %s (%s); it is left alone", path, error)
-        return None
-    if not {"global_step", "optimizer_states", "loops"} <= checkpoint.keys() or _is_at_last_batch(checkpoint["loops"]):
-        return None
-    return int(checkpoint["global_step"])
-
-
-def _is_at_last_batch(loops: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint was written after the last batch of an epoch that had not ended."""
-    fit = loops["fit_loop"]
-    epoch, batch = fit["epoch_progress"]["current"], fit["epoch_loop.batch_progress"]
-    return bool(batch["is_last_batch"] and epoch["processed"] < epoch["started"])
 
 
 def new_run_id() -> str:
@@ -319,12 +297,65 @@ def _now() -> str:
     return datetime.now(tz=UTC).isoformat(timespec="seconds")
 
 
-# --- provenance
-# Where a run's numbers come from: versions, source revision, data hashes, seed, machine and command.
+# --- Checkpoints ---
 
 
-PROVENANCE_FILE = "provenance.json"
-PACKAGES = ("brainlit", "torch", "lightning", "transformers", "himalaya", "numpy", "scipy", "h5py", "nilearn", "wandb")
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint format, written under a temporary name in the same folder and renamed.
+
+    Lightning gathers a checkpoint in the system's temporary folder and moves it; where that folder is on another disk
+    the move is a copy, and a process killed during the copy leaves half a file under the final name.
+
+    Pass it to the trainer: `Trainer(plugins=[AtomicCheckpointIO()])`. Addresses with a scheme (s3://…) are left to
+    Lightning.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write the checkpoint; on any error the file that was there before stays as it was.
+
+        Parameters
+        ----------
+        checkpoint : dict
+            Model and trainer state.
+        path : path
+            Where to write.
+        storage_options : None
+            Only for addresses with a scheme.
+        """
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(target) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+def checkpoint_step(path: Path) -> int | None:
+    """Optimiser steps behind a checkpoint that training can go on from; None where there are none.
+
+    So it is where a file cannot be read, holds only weights, or was written between the last step of an epoch and the
+    end of that epoch: Lightning would leave out the validation, and then stop early. Only what the file says about
+    itself is read; the weights stay on disk.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        log.warning("cannot read the checkpoint %s (%s); it is left alone", path, error)
+        return None
+    if not {"global_step", "optimizer_states", "loops"} <= checkpoint.keys() or _is_at_last_batch(checkpoint["loops"]):
+        return None
+    return int(checkpoint["global_step"])
+
+
+def _is_at_last_batch(loops: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was written after the last batch of an epoch that had not ended."""
+    fit = loops["fit_loop"]
+    epoch, batch = fit["epoch_progress"]["current"], fit["epoch_loop.batch_progress"]
+    return bool(batch["is_last_batch"] and epoch["processed"] < epoch["started"])
+
+
+# --- Where a run's numbers come from ---
 
 
 def package_versions() -> dict[str, str]:
@@ -355,8 +386,6 @@ def git_state(folder: Path | None = None) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Processor, cores, threads and accelerator, without the names of users or hosts."""
-    import torch
-
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": os.cpu_count(),
@@ -375,7 +404,7 @@ def store_hashes(store_path: Path | str | None) -> dict[str, Any]:
 
 
 def collect(seed: int | None = None, store_path: Path | str | None = None, **extra: Any) -> dict[str, Any]:
-    """All of the above as one JSON value; `extra` is added at the top level."""
+    """Versions, revision, machine, data and seed as one JSON value; `extra` is added at the top level."""
     return {
         "written": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
@@ -401,38 +430,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-# --- checkpoint_io
-# Checkpoints that exist whole or not at all.
-#
-# Lightning gathers a checkpoint in the system's temporary folder and moves it; where that folder is on another disk the
-# move is a copy, and a process killed during the copy leaves half a file under the final name.
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint format, written under a temporary name in the same folder and renamed.
-
-    Pass it to the trainer: `Trainer(plugins=[AtomicCheckpointIO()])`. Addresses with a scheme (s3://…) are left to
-    Lightning.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write the checkpoint; on any error the file that was there before stays as it was.
-
-        Parameters
-        ----------
-        checkpoint : dict
-            Model and trainer state.
-        path : path
-            Where to write.
-        storage_options : None
-            Only for addresses with a scheme.
-        """
-        if "://" in str(path) or storage_options is not None:
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(target) as temporary:
-            torch.save(checkpoint, temporary)

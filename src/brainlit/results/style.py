@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from brainlit.files import atomic_path
 
 STAGE_COLOURS = {"before": "#A3A9B3", "after": "#C8385A"}
 BAND_COLOURS = {
@@ -29,6 +33,20 @@ REGIME_COLOURS = {
 OTHER_COLOURS = ("#2F6DB5", "#77688F", "#33879A", "#C8385A", "#8E8870")
 BAND_LABELS = {"backbone": "speech model", "low_level": "low-level", "semantic": "semantic"}
 INK, FAINT, RULE = "#1F2733", "#667080", "#D9DDE3"
+PAGE_COLOURS = {
+    "ink": INK,
+    "faint": FAINT,
+    "rule": "#E3E6EB",
+    "paper": "#FFFFFF",
+    "ground": "#F5F6F8",
+    "night": "#2C3A52",
+    "pale": "#B9C2D0",
+    "paler": "#D4DAE4",
+    "warning": "#F4C95D",
+    "on-warning": "#3B2F05",
+    "focus": "#FBF1F3",
+}
+"""Colours of pages, by the name that the style sheet gives them."""
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -77,6 +95,19 @@ class Figure:
     svg: bytes | None
     alt: str
     caption: str
+
+    @property
+    def address(self) -> str:
+        """The picture as a data address, for pages that need nothing from outside."""
+        kind, data = ("svg+xml", self.svg) if self.svg is not None else ("png", self.png)
+        return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+    def save(self, folder: Path) -> None:
+        """Write <name>.png, and <name>.svg where there is one."""
+        for suffix, data in ((".png", self.png), (".svg", self.svg)):
+            if data is not None:
+                with atomic_path(folder / f"{self.name}{suffix}") as temporary:
+                    temporary.write_bytes(data)
 
 
 @contextmanager

@@ -18,12 +18,19 @@ from brainlit.comparison.claims import (
     TOPICS,
 )
 from brainlit.comparison.effects import REGION, WORDS, Evidence, Key, SeedEvidence
-from brainlit.comparison.findings import HEADS, Finding, claims_json, claims_markdown, findings, replace_between
-from brainlit.results.scores import Score
+from brainlit.comparison.judged_claims import (
+    HEADS,
+    JudgedClaim,
+    claims_json,
+    claims_markdown,
+    judge_claims,
+    replace_between,
+)
+from brainlit.encoding.statistics import Score
 
 
 def test_every_claim_has_a_row_with_its_numbers(evidence: Evidence) -> None:
-    found = findings(evidence)
+    found = judge_claims(evidence)
     lines = claims_markdown(evidence, found).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 2 + len(CLAIMS) + len(TOPICS)
@@ -39,7 +46,7 @@ def test_every_claim_has_a_row_with_its_numbers(evidence: Evidence) -> None:
 
 
 def test_what_did_not_help_is_said_in_a_sentence(evidence: Evidence) -> None:
-    text = claims_markdown(evidence, findings(evidence))
+    text = claims_markdown(evidence, judge_claims(evidence))
     assert "- Not so: word category is read better, words that the probe never saw (+0.000, 95 % interval" in text
     assert "3 seeds: p 0.25" in text
     assert "Student's t, n - 1 degrees of freedom" in text
@@ -49,7 +56,7 @@ def test_what_did_not_help_is_said_in_a_sentence(evidence: Evidence) -> None:
 def test_models_stand_side_by_side(evidence: Evidence) -> None:
     other = tuple(SeedEvidence("hubert", seed.seed, seed.states, seed.words) for seed in evidence.seeds[:1])
     both = replace(evidence, seeds=(*evidence.seeds, *other), missing=("hubert, brain: no run of seed 12",))
-    text = claims_markdown(both, findings(both))
+    text = claims_markdown(both, judge_claims(both))
     assert text.startswith("| claim | hubert | wav2vec (tiny) |\n|---|---|---|\n")
     assert "| alignment rises in semantic voxels | +0.172 cannot tell with this n | +0.162 supported |" in text
     assert "**hubert**, 1 seed (11); semantic voxels" in text
@@ -58,7 +65,7 @@ def test_models_stand_side_by_side(evidence: Evidence) -> None:
 
 
 def test_json_has_every_number_of_every_seed(evidence: Evidence) -> None:
-    plain = json.loads(json.dumps(claims_json(evidence, findings(evidence)), allow_nan=False))
+    plain = json.loads(json.dumps(claims_json(evidence, judge_claims(evidence)), allow_nan=False))
     first = plain["claims"][0]
     assert (first["claim"], first["verdict"], first["n_seeds"]) == (
         "alignment rises in semantic voxels",
@@ -118,7 +125,7 @@ def test_the_demos_page_has_every_claim_as_the_code_has_it() -> None:
         assert row.strip("| ").rpartition("| ")[2].strip("* ") in ("supported", "not supported", CANNOT_TELL, SHOWN)
 
 
-# --- findings
+# --- Judging
 # Verdicts on planted numbers, and what is said beside them.
 
 
@@ -142,8 +149,8 @@ def told(key: Key = ALIGNMENT, **regimes: Sequence[float | Sequence[float]]) -> 
     return Evidence("semantic", tuple(seeds))
 
 
-def finding(evidence: Evidence, text: str) -> Finding:
-    (found,) = [one for one in findings(evidence) if one.text == text]
+def finding(evidence: Evidence, text: str) -> JudgedClaim:
+    (found,) = [one for one in judge_claims(evidence) if one.text == text]
     return found
 
 
@@ -164,7 +171,8 @@ def test_alignment_gets_the_verdict_of_its_seeds(after: list[float], expected: s
     found = finding(told(brain=after, pretrained=BEFORE), RISES)
     assert found.verdict == expected
     assert found.n == 5
-    assert found.mean == pytest.approx(sum(after) / 5 - sum(BEFORE) / 5)
+    assert found.mean is not None
+    assert found.mean.value == pytest.approx(sum(after) / 5 - sum(BEFORE) / 5)
 
 
 def test_a_fall_is_supported_by_falling() -> None:
@@ -177,7 +185,9 @@ def test_a_fall_is_supported_by_falling() -> None:
 
 def test_one_seed_shows_its_number_and_decides_nothing() -> None:
     found = finding(told(brain=[0.9], pretrained=[0.1]), RISES)
-    assert (found.verdict, found.mean, found.low, found.sign_flip_p) == (CANNOT_TELL, pytest.approx(0.8), None, None)
+    assert found.mean is not None
+    assert (found.verdict, found.mean.value, found.interval) == (CANNOT_TELL, pytest.approx(0.8), None)
+    assert found.sign_flip_p is None
     assert "One seed: its own interval says nothing about another experiment, so there is no verdict." in found.notes
 
 
@@ -200,7 +210,7 @@ def test_regimes_of_different_seeds_are_no_pair() -> None:
 
 
 def test_numbers_that_probes_or_tasks_lack_are_named_with_their_command() -> None:
-    notes = {one.text: one.notes[0] for one in findings(told(brain=[0.4, 0.5], pretrained=[0.3, 0.3])) if not one.n}
+    notes = {one.text: one.notes[0] for one in judge_claims(told(brain=[0.4, 0.5], pretrained=[0.3, 0.3])) if not one.n}
     assert notes["phones are read no worse"].startswith("`brainlit downstream RUN`")
     assert "probe.layers: all" in notes["the gain grows towards the last layers in semantic voxels"]
 
@@ -253,7 +263,7 @@ def test_models_are_judged_each_by_itself() -> None:
     one = told(brain=[0.5, 0.52, 0.48], pretrained=[0.3, 0.3, 0.3])
     flat = told(brain=[0.3, 0.301, 0.299], pretrained=[0.3, 0.3, 0.3])
     other = tuple(SeedEvidence("n", seed.seed, seed.states) for seed in flat.seeds)
-    found = findings(Evidence("semantic", (*one.seeds, *other)))
+    found = judge_claims(Evidence("semantic", (*one.seeds, *other)))
     assert [(f.model, f.verdict) for f in found if f.text == RISES] == [("m", SUPPORTED), ("n", NOT_SUPPORTED)]
 
 

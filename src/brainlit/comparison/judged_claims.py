@@ -1,9 +1,12 @@
-"""What the runs say about each claim: its number over seeds, the verdict, and what a reader of it must know."""
+"""What the runs say about each claim: its number over seeds, the verdict, and what a reader of it must know; as text.
+
+The text is a Markdown table with plain sentences, JSON, and what stands between two markers of a page.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,158 +26,11 @@ from brainlit.comparison.claims import (
     smallest_p,
     verdict,
 )
-from brainlit.comparison.effects import (
-    PERMUTED,
-    PRETRAINED,
-    STIMULUS,
-    Evidence,
-    Key,
-    Measured,
-    SeedEvidence,
-    over_seeds,
-)
-from brainlit.encoding.statistics import paired_sign_flip
+from brainlit.comparison.effects import PERMUTED, PRETRAINED, STIMULUS, Evidence, Key, SeedEvidence, over_seeds
+from brainlit.encoding.difference_tests import paired_sign_flip
+from brainlit.encoding.statistics import Score
 from brainlit.results.run_directory import write_text_atomic
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What the runs say about a claim.
-
-    Parameters
-    ----------
-    place : str
-        The compared region in words.
-    seeds : mapping of seed to Measured
-        The seeds that have the number; n is how many they are.
-    mean, low, high : float or None
-        Over seeds; None where there are too few.
-    sign_flip_p : float or None
-        Exact two-sided sign-flip test over seeds; shown, it decides nothing.
-    notes : tuple of str
-        What a reader of the verdict must know, in sentences.
-    """
-
-    claim: Claim
-    model: str
-    place: str
-    seeds: Mapping[int, Measured]
-    mean: float | None
-    low: float | None
-    high: float | None
-    sign_flip_p: float | None
-    verdict: Verdict
-    notes: tuple[str, ...] = ()
-
-    @property
-    def n(self) -> int:
-        """Seeds that have the number."""
-        return len(self.seeds)
-
-    @property
-    def text(self) -> str:
-        """The claim with the name of the region."""
-        return self.claim.text.format(place=self.place)
-
-    def json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "topic": self.claim.topic,
-            "claim": self.text,
-            "source": self.claim.source,
-            "metric": self.claim.metric,
-            "kind": self.claim.kind,
-            "between": list(self.claim.between),
-            "smallest_effect": self.claim.smallest,
-            "smallest_effect_reason": SMALLEST[self.claim.unit][1],
-            "mean": self.mean,
-            "low": self.low,
-            "high": self.high,
-            "n_seeds": self.n,
-            "sign_flip_p": self.sign_flip_p,
-            "seeds": {
-                str(seed): {"value": one.value, "low": one.low, "high": one.high, "permutations": list(one.draws)}
-                for seed, one in self.seeds.items()
-            },
-            "verdict": self.verdict,
-            "notes": list(self.notes),
-        }
-
-
-def findings(evidence: Evidence) -> list[Finding]:
-    """What the runs say about every claim, model by model."""
-    return [_finding(claim, evidence, model) for model in evidence.models for claim in CLAIMS]
-
-
-def _finding(claim: Claim, evidence: Evidence, model: str) -> Finding:
-    seeds = evidence.of(model)
-    key = next((key for key in claim.keys if _measured(seeds, claim.between, key)), claim.keys[0])
-    found = _measured(seeds, claim.between, key)
-    if not found:
-        nothing = (None, None, None, None)
-        return Finding(claim, model, evidence.place, {}, *nothing, NOT_MEASURED, (_what_to_run(claim, seeds),))
-    mean, low, high = over_seeds(list(found.values()))
-    p = float(paired_sign_flip([one.value for one in found.values()]).p) if len(found) > 1 else None
-    said = verdict(claim.kind, claim.smallest, low, high)
-    notes = [*_own_notes(claim, low, high, found, len(seeds)), *_control_notes(claim, key, seeds)]
-    return Finding(claim, model, evidence.place, found, mean, low, high, p, said, tuple(notes))
-
-
-def _measured(seeds: Sequence[SeedEvidence], between: tuple[str, str], key: Key) -> dict[int, Measured]:
-    pairs = {seed.seed: seed.difference(*between, key) for seed in seeds}
-    return {seed: one for seed, one in pairs.items() if one is not None}
-
-
-def _own_notes(
-    claim: Claim, low: float | None, high: float | None, found: Mapping[int, Measured], n_seeds: int
-) -> list[str]:
-    notes = []
-    if len(found) < n_seeds:
-        notes.append(f"Measured in {len(found)} of {n_seeds} seeds.")
-    if claim.kind != SHOWN and low is None:
-        notes.append("One seed: its own interval says nothing about another experiment, so there is no verdict.")
-    small = low is not None and high is not None and max(abs(low), abs(high)) < claim.smallest
-    if claim.kind in ("rises", "falls") and small and is_beyond_zero(claim.kind, low, high):
-        notes.append(f"There is an effect, smaller than the smallest that matters ({claim.smallest:g}).")
-    spreads = [max(one.draws) - min(one.draws) for one in found.values() if one.draws]
-    if spreads:
-        n_draws = max(len(one.draws) for one in found.values())
-        notes.append(f"Permutations of one seed ({n_draws}) are averaged; they differ by {max(spreads):.3f} at most.")
-    return notes
-
-
-def _control_notes(claim: Claim, key: Key, seeds: Sequence[SeedEvidence]) -> list[str]:
-    """Controls that do what only brain-tuning is claimed to do."""
-    if claim.kind not in ("rises", "falls") or claim.between != TUNED:
-        return []
-    notes = []
-    for regime, words in ((PERMUTED, "The permuted control"), (STIMULUS, "Stimulus tuning")):
-        values = list(_measured(seeds, (regime, PRETRAINED), key).values())
-        mean, low, high = over_seeds(values) if values else (0.0, None, None)
-        if is_beyond_zero(claim.kind, low, high):
-            interval = f"{claim.number(low)} to {claim.number(high)}, {len(values)} seeds"
-            notes.append(
-                f"{words} {claim.kind} too: {claim.number(mean)} ({interval}). What counts is the difference from it."
-            )
-    return notes
-
-
-def _what_to_run(claim: Claim, seeds: Sequence[SeedEvidence]) -> str:
-    """Why a number is missing, and the command that makes it."""
-    lacking = [regime for regime in claim.between if not any(regime in seed.states for seed in seeds)]
-    if lacking:
-        commands = " and ".join(f"`make train REGIME={regime} SEED=...`" for regime in lacking)
-        return f"No run of regime {' or '.join(lacking)}; with the seeds of the others: {commands}."
-    if not any(set(claim.between) <= set(seed.states) for seed in seeds):
-        return f"No seed has both {' and '.join(claim.between)}; train both with the same seed."
-    if claim.topic in ("downstream", "preference"):
-        return "`brainlit downstream RUN` for the runs of both regimes measures it."
-    return "The probes of these runs do not have this number; probe with all layers and bands (probe.layers: all)."
-
-
-# --- claims_table
-# Findings as text: a Markdown table with plain sentences, JSON, and the place in a page where the table belongs.
-
+from brainlit.results.tables import markdown_table
 
 SCHEMA = 1
 HEADS = ("claim", "number", "mean over seeds", "95 % interval", "n", "each seed [its own 95 % interval]", "verdict")
@@ -190,7 +46,158 @@ RULE = (
 )
 
 
-def claims_markdown(evidence: Evidence, found: Sequence[Finding]) -> str:
+@dataclass(frozen=True)
+class JudgedClaim:
+    """What the runs say about a claim.
+
+    Parameters
+    ----------
+    place : str
+        The compared region in words.
+    seeds : mapping of seed to Score
+        The seeds that have the number; n is how many they are.
+    mean : Score or None
+        Over seeds; None where no seed has the number.
+    sign_flip_p : float or None
+        Exact two-sided sign-flip test over seeds; shown, it decides nothing.
+    notes : tuple of str
+        What a reader of the verdict must know, in sentences.
+    permutations : mapping of seed to tuple of float
+        The number for each permutation of the control; empty where there are not several.
+    """
+
+    claim: Claim
+    model: str
+    place: str
+    seeds: Mapping[int, Score]
+    mean: Score | None
+    sign_flip_p: float | None
+    verdict: Verdict
+    notes: tuple[str, ...] = ()
+    permutations: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Seeds that have the number."""
+        return len(self.seeds)
+
+    @property
+    def text(self) -> str:
+        """The claim with the name of the region."""
+        return self.claim.text.format(place=self.place)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """That of the mean over seeds."""
+        return None if self.mean is None else self.mean.interval
+
+    def json(self) -> dict[str, Any]:
+        """Plain values."""
+        mean = {} if self.mean is None else self.mean.json()
+        return {
+            "topic": self.claim.topic,
+            "claim": self.text,
+            "source": self.claim.source,
+            "metric": self.claim.metric,
+            "kind": self.claim.kind,
+            "between": list(self.claim.between),
+            "smallest_effect": self.claim.smallest,
+            "smallest_effect_reason": SMALLEST[self.claim.unit][1],
+            "mean": mean.get("value"),
+            "low": mean.get("low"),
+            "high": mean.get("high"),
+            "n_seeds": self.n,
+            "sign_flip_p": self.sign_flip_p,
+            "seeds": {
+                str(seed): {**one.json(), "permutations": list(self.permutations[seed])}
+                for seed, one in self.seeds.items()
+            },
+            "verdict": self.verdict,
+            "notes": list(self.notes),
+        }
+
+
+def judge_claims(evidence: Evidence) -> list[JudgedClaim]:
+    """What the runs say about every claim, model by model."""
+    return [_judged(claim, evidence, model) for model in evidence.models for claim in CLAIMS]
+
+
+def _judged(claim: Claim, evidence: Evidence, model: str) -> JudgedClaim:
+    seeds = evidence.of(model)
+    key = next((key for key in claim.keys if _measured(seeds, claim.between, key)), claim.keys[0])
+    found = _measured(seeds, claim.between, key)
+    if not found:
+        return JudgedClaim(claim, model, evidence.place, {}, None, None, NOT_MEASURED, (_what_to_run(claim, seeds),))
+    draws = {seed.seed: seed.differences(*claim.between, key) for seed in seeds if seed.seed in found}
+    permutations = {
+        seed: tuple(one.value for one in several) if len(several) > 1 else () for seed, several in draws.items()
+    }
+    mean = over_seeds(list(found.values()))
+    p = float(paired_sign_flip([one.value for one in found.values()]).p) if len(found) > 1 else None
+    said = verdict(claim.kind, claim.smallest, mean.interval)
+    notes = [
+        *_own_notes(claim, mean.interval, len(found), len(seeds)),
+        *_permutation_notes(permutations.values()),
+        *_control_notes(claim, key, seeds),
+    ]
+    return JudgedClaim(claim, model, evidence.place, found, mean, p, said, tuple(notes), permutations)
+
+
+def _measured(seeds: Sequence[SeedEvidence], between: tuple[str, str], key: Key) -> dict[int, Score]:
+    pairs = {seed.seed: seed.difference(*between, key) for seed in seeds}
+    return {seed: one for seed, one in pairs.items() if one is not None}
+
+
+def _own_notes(claim: Claim, interval: tuple[float, float] | None, n_found: int, n_seeds: int) -> Iterable[str]:
+    if n_found < n_seeds:
+        yield f"Measured in {n_found} of {n_seeds} seeds."
+    if claim.kind != SHOWN and interval is None:
+        yield "One seed: its own interval says nothing about another experiment, so there is no verdict."
+    small = interval is not None and max(map(abs, interval)) < claim.smallest
+    if claim.kind in ("rises", "falls") and small and is_beyond_zero(claim.kind, interval):
+        yield f"There is an effect, smaller than the smallest that matters ({claim.smallest:g})."
+
+
+def _permutation_notes(permutations: Iterable[tuple[float, ...]]) -> Iterable[str]:
+    several = [draws for draws in permutations if draws]
+    if several:
+        spread = max(max(draws) - min(draws) for draws in several)
+        n_draws = max(map(len, several))
+        yield f"Permutations of one seed ({n_draws}) are averaged; they differ by {spread:.3f} at most."
+
+
+def _control_notes(claim: Claim, key: Key, seeds: Sequence[SeedEvidence]) -> Iterable[str]:
+    """Controls that do what only brain-tuning is claimed to do."""
+    if claim.kind not in ("rises", "falls") or claim.between != TUNED:
+        return
+    for regime, words in ((PERMUTED, "The permuted control"), (STIMULUS, "Stimulus tuning")):
+        values = list(_measured(seeds, (regime, PRETRAINED), key).values())
+        mean = over_seeds(values) if values else Score(0.0)
+        if is_beyond_zero(claim.kind, mean.interval):
+            interval = f"{claim.number(mean.low)} to {claim.number(mean.high)}, {len(values)} seeds"
+            yield (
+                f"{words} {claim.kind} too: {claim.number(mean.value)} ({interval}). What counts is the difference"
+                " from it."
+            )
+
+
+def _what_to_run(claim: Claim, seeds: Sequence[SeedEvidence]) -> str:
+    """Why a number is missing, and the command that makes it."""
+    lacking = [regime for regime in claim.between if not any(regime in seed.states for seed in seeds)]
+    if lacking:
+        commands = " and ".join(f"`make train REGIME={regime} SEED=...`" for regime in lacking)
+        return f"No run of regime {' or '.join(lacking)}; with the seeds of the others: {commands}."
+    if not any(set(claim.between) <= set(seed.states) for seed in seeds):
+        return f"No seed has both {' and '.join(claim.between)}; train both with the same seed."
+    if claim.topic in ("downstream", "preference"):
+        return "`brainlit downstream RUN` for the runs of both regimes measures it."
+    return "The probes of these runs do not have this number; probe with all layers and bands (probe.layers: all)."
+
+
+# --- As text ---
+
+
+def claims_markdown(evidence: Evidence, found: Sequence[JudgedClaim]) -> str:
     """The claims table, what was not found in plain sentences, the rule, and what is missing."""
     models = evidence.models
     lines = [*_side_by_side(models, found), ""] if len(models) > 1 else []
@@ -204,8 +211,8 @@ def claims_markdown(evidence: Evidence, found: Sequence[Finding]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def claims_json(evidence: Evidence, found: Sequence[Finding]) -> dict[str, Any]:
-    """All findings with what they rest on, as plain values."""
+def claims_json(evidence: Evidence, found: Sequence[JudgedClaim]) -> dict[str, Any]:
+    """All judged claims with what they rest on, as plain values."""
     return {
         "schema": SCHEMA,
         "region": evidence.region,
@@ -218,7 +225,7 @@ def claims_json(evidence: Evidence, found: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
-def plain_sentences(found: Sequence[Finding]) -> list[str]:
+def plain_sentences(found: Sequence[JudgedClaim]) -> list[str]:
     """What did not come out as claimed, one sentence each."""
     sentences = []
     for one in found:
@@ -229,8 +236,8 @@ def plain_sentences(found: Sequence[Finding]) -> list[str]:
     return sentences
 
 
-def note_sentences(found: Sequence[Finding]) -> list[str]:
-    """The notes of all findings, and what to run for those that were not measured, each with its claims."""
+def note_sentences(found: Sequence[JudgedClaim]) -> list[str]:
+    """The notes of all claims, and what to run for those that were not measured, each with its claims."""
     lines: dict[str, list[str]] = {}
     for one in found:
         for note in one.notes:
@@ -238,12 +245,12 @@ def note_sentences(found: Sequence[Finding]) -> list[str]:
     return [f"{note} ({'; '.join(texts)})" for note, texts in lines.items()]
 
 
-def number_said(one: Finding) -> str:
+def number_said(one: JudgedClaim) -> str:
     """Number, interval, n and the smallest effect of interest in words."""
     number, smallest = one.claim.number, f"smallest effect of interest {one.claim.smallest:g}"
     seeds = f"{one.n} seed{'s' if one.n != 1 else ''}"
-    interval = "" if one.low is None else f", 95 % interval {number(one.low)} to {number(one.high)}"
-    return f"{number(one.mean)}{interval}, {seeds}, {smallest}"
+    interval = "" if one.interval is None else ", 95 % interval {} to {}".format(*map(number, one.interval))
+    return f"{_mean_said(one)}{interval}, {seeds}, {smallest}"
 
 
 def power_sentence(evidence: Evidence) -> str:
@@ -281,40 +288,46 @@ def around_markers(path: Path, name: str) -> tuple[str, str]:
     return whole[: whole.index(begin) + len(begin)], whole[whole.index(end) :]
 
 
-def _side_by_side(models: Sequence[str], found: Sequence[Finding]) -> Iterable[str]:
+def _side_by_side(models: Sequence[str], found: Sequence[JudgedClaim]) -> list[str]:
     """One row per claim, one column per model: number and verdict."""
-    yield f"| claim | {' | '.join(models)} |"
-    yield "|---" * (len(models) + 1) + "|"
-    by_claim: dict[str, list[Finding]] = {}
+    by_claim: dict[str, list[JudgedClaim]] = {}
     for one in found:
         by_claim.setdefault(one.text, []).append(one)
-    for row in by_claim.values():
-        cells = [one.verdict if one.mean is None else f"{one.claim.number(one.mean)} {one.verdict}" for one in row]
-        yield f"| {row[0].text} | {' | '.join(cells)} |"
+    rows = [
+        [text, *(one.verdict if one.mean is None else f"{_mean_said(one)} {one.verdict}" for one in row)]
+        for text, row in by_claim.items()
+    ]
+    return markdown_table(["claim", *models], rows)
 
 
-def _table(found: Sequence[Finding]) -> Iterable[str]:
-    yield f"| {' | '.join(HEADS)} |"
-    yield "|---" * len(HEADS) + "|"
-    topic = ""
-    for one in found:
-        if one.claim.topic != topic:
-            topic = one.claim.topic
-            yield f"| **{TOPICS[topic]}** |" + " |" * (len(HEADS) - 1)
-        yield f"| {' | '.join(row_cells(one))} |"
+def _table(found: Sequence[JudgedClaim]) -> list[str]:
+    rows = []
+    for topic, own in by_topic(found).items():
+        rows += [[f"**{topic}**", *[""] * (len(HEADS) - 1)], *map(row_cells, own)]
+    return markdown_table(HEADS, rows)
 
 
-def row_cells(one: Finding) -> list[str]:
+def by_topic(found: Sequence[JudgedClaim]) -> dict[str, list[JudgedClaim]]:
+    """The claims under the name of their topic, in the order of CLAIMS."""
+    topics = dict.fromkeys(one.claim.topic for one in found)
+    return {TOPICS[topic]: [one for one in found if one.claim.topic == topic] for topic in topics}
+
+
+def row_cells(one: JudgedClaim) -> list[str]:
     """The cells of HEADS as plain text."""
     number = one.claim.number
-    interval = "-" if one.low is None else f"{number(one.low)} to {number(one.high)}"
+    interval = "-" if one.interval is None else "{} to {}".format(*map(number, one.interval))
     seeds = "; ".join(
-        f"{seed}: {number(own.value)}" + ("" if own.low is None else f" [{number(own.low)}, {number(own.high)}]")
+        f"{seed}: {number(own.value)}" + ("" if own.interval is None else f" [{number(own.low)}, {number(own.high)}]")
         for seed, own in one.seeds.items()
     )
     said = f"**{one.verdict}**" if one.verdict == SUPPORTED else one.verdict
     metric = f"{one.claim.metric} ({one.claim.smallest:g})" if one.claim.kind != "shown" else one.claim.metric
-    return [f"{one.text} ({one.claim.source})", metric, number(one.mean), interval, str(one.n), seeds or "-", said]
+    return [f"{one.text} ({one.claim.source})", metric, _mean_said(one), interval, str(one.n), seeds or "-", said]
+
+
+def _mean_said(one: JudgedClaim) -> str:
+    return one.claim.number(None if one.mean is None else one.mean.value)
 
 
 def _seeds_said(evidence: Evidence, model: str) -> str:

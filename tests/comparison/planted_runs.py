@@ -23,9 +23,10 @@ from brainlit.downstream.result import (
 )
 from brainlit.downstream.scores import Estimate
 from brainlit.encoding.result import ProbeResult
+from brainlit.encoding.statistics import Score
 from brainlit.results.record import ProbeRecord, save_record
 from brainlit.results.run_directory import RunDirectory, collect, write_json_atomic, write_provenance
-from brainlit.results.scores import Score, ScoreRow, ScoreTable
+from brainlit.results.scores import ScoreRow, ScoreTable
 from brainlit.results.summary import RUN_FILE, build_summary, write_summary
 from tests.downstream.planted import planted_task
 from tests.results.fake_run import FakeBrain

@@ -1,0 +1,35 @@
+"""Self-contained HTML pages: the templates beside this module, escaped, in the colours of the figures."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from brainlit.results.style import PAGE_COLOURS
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def render_page(template: str, title: str, **values: Any) -> str:
+    """A page as text.
+
+    Parameters
+    ----------
+    template : str
+        File name in results/templates/; it extends base.html.j2, which holds the style sheet.
+    values
+        What the template shows. Text is escaped; a name that the template asks for and nobody gave is an error.
+    """
+    return _environment().get_template(template).render(title=title, **values)
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("brainlit.results")
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.globals["colours"] = PAGE_COLOURS
+    made.filters["spaced"] = lambda name: str(name).replace("_", " ")
+    return made

@@ -1,0 +1,88 @@
+"""The numbers of one probe as a table to print: what was measured down the page, regions across it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from brainlit.results.style import BAND_COLOURS, BAND_LABELS, part_label
+from brainlit.results.summary import find_score, regions_of
+from brainlit.results.tables import markdown_table
+
+REGIONS_ACROSS = 5
+MEASURES = {
+    "r_backbone": "r",
+    "ceiling": "ceiling",
+    "r_over_ceiling": "r / ceiling",
+    "r2_backbone": "R2",
+    "r2_joint": "R2 of all bands",
+    **{f"split_{band}": f"split: {label}" for band, label in BAND_LABELS.items()},
+    **{f"partition_{part}": f"part: {part_label(part)}" for part in BAND_COLOURS},
+    "low_level_share": "low-level share",
+    "impact_residual_lag0": "impact % (residual, lag 0)",
+    "impact_residual_lags": "impact % (residual, lags)",
+    "impact_banded_ridge": "impact % (banded ridge)",
+}
+
+
+def region_table(summary: Mapping[str, Any]) -> str:
+    """Markdown: the compared layer's numbers of every region, with their intervals, what they rest on and formulas.
+
+    Parameters
+    ----------
+    summary : mapping
+        Of `summary.build_summary`, with the probe of one moment: of several, the last one is shown.
+    """
+    regions = regions_of(summary)
+    shown = {
+        metric: label
+        for metric, label in MEASURES.items()
+        if any(find_score(summary, region, metric) for region in regions)
+    }
+    lines: list[str] = []
+    for start in range(0, len(regions), REGIONS_ACROSS):
+        lines += [*_block(summary, regions[start : start + REGIONS_ACROSS], shown), ""]
+    return "\n".join([*lines, *(f"- {line}" for line in (*_rest_on(summary), *_formulas(summary, shown)))])
+
+
+def _block(summary: Mapping[str, Any], regions: Sequence[str], shown: Mapping[str, str]) -> list[str]:
+    counts = [find_score(summary, region, "r_backbone") for region in regions]
+    rows = [["voxels", *("-" if row is None else str(row["n_voxels"]) for row in counts)]]
+    rows += [
+        [label, *(_cell(find_score(summary, region, metric)) for region in regions)] for metric, label in shown.items()
+    ]
+    return markdown_table(["", *(region.replace("_", " ") for region in regions)], rows)
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    score = {} if row is None else row.get("after", row.get("before", {}))
+    if score.get("value") is None:
+        return "-"
+    digits = 1 if row is not None and row["metric"].startswith("impact") else 3
+    if score.get("low") is None:
+        return f"{score['value']:.{digits}f}"
+    return f"{score['value']:.{digits}f} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
+
+
+def _rest_on(summary: Mapping[str, Any]) -> Iterator[str]:
+    probe, boot = summary["probe"], summary["probe"].get("bootstrap", {})
+    subjects = list(probe["subjects"])
+    whose = subjects[0] if len(subjects) == 1 else f"mean over {len(subjects)} subjects ({', '.join(subjects)})"
+    yield f"{whose}; layer {probe['layer']}; voxels of all subjects together"
+    for role, done in (("score", "scored on"), ("fit", "fitted on")):
+        yield f"{done} {', '.join(probe.get(f'{role}_spans', []))} ({probe.get(f'n_{role}_trs')} TRs used)"
+    yield (
+        f"[low, high]: 95 % interval, block bootstrap over time within the scored stories, {boot.get('block_trs')}-TR"
+        f" blocks, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}, widened for the number of blocks; it says"
+        " nothing about other stories or people"
+    )
+
+
+def _formulas(summary: Mapping[str, Any], shown: Mapping[str, str]) -> Iterator[str]:
+    """Each formula once, under the name that its rows begin with."""
+    said = set()
+    for metric, label in shown.items():
+        name = metric if metric in summary["formulas"] else metric.partition("_")[0]
+        if name in summary["formulas"] and name not in said:
+            said.add(name)
+            yield f"{label if name == metric else name}: {summary['formulas'][name]}"

@@ -1,0 +1,50 @@
+"""Tables as text: Markdown to print, CSV to keep, and a number with its interval."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from brainlit.encoding.statistics import Score
+from brainlit.files import atomic_path
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table.
+
+    >>> print("\\n".join(markdown_table(["", "r"], [["semantic", "0.31"]])))
+    | | r |
+    |---|---|
+    | semantic | 0.31 |
+    """
+    return [_line(heads), "|---" * len(heads) + "|", *map(_line, rows)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write rows under these columns, atomically; a row that lacks one leaves it empty, as None does."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def number_said(value: float | None) -> str:
+    """With three digits; a hyphen where there is none."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def change_said(score: Score) -> str:
+    """A difference with its sign, and its interval where it has one.
+
+    >>> change_said(Score(0.1, bounds=(-0.05, 0.25)))
+    '+0.100 (-0.050 to +0.250)'
+    """
+    interval = "" if score.interval is None else " ({:+.3f} to {:+.3f})".format(*score.interval)
+    return f"{score.value:+.3f}{interval}"
