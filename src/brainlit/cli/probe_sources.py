@@ -109,6 +109,7 @@ def from_model(cli: ProbeCLI, datamodule: StoryDataModule, checkpoint: Path | No
 
 def _untuned(cli: ProbeCLI) -> Probed:
     from brainlit.backbones import BackboneConfig
+    from brainlit.callbacks.report import model_words
     from brainlit.probing.inputs import weights_hash
     from brainlit.tuning import BrainTuning
     from brainlit.tuning.settings import rebuilt
@@ -116,7 +117,12 @@ def _untuned(cli: ProbeCLI) -> Probed:
     config = rebuilt(BackboneConfig, cli.resolved["model"]["backbone"])
     module = BrainTuning(backbone=config).eval()
     name = folder_name(config)
-    words = {"id": name, "regime": "pretrained", "regime_words": "pretrained: not tuned", "model": _words_of(module)}
+    words = {
+        "id": name,
+        "regime": "pretrained",
+        "regime_words": "pretrained: not tuned",
+        "model": model_words(module.backbone),
+    }
     return Probed(RUNS / name, "model", words, {"weights": weights_hash(module)}, module)
 
 
@@ -126,6 +132,7 @@ def folder_name(config: BackboneConfig) -> str:
 
 
 def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | None) -> Probed:
+    from brainlit.callbacks.report import model_words
     from brainlit.probing.inputs import weights_hash
     from brainlit.results.run_directory import read_json
     from brainlit.results.summary import RUN_FILE
@@ -139,7 +146,7 @@ def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | No
     words: dict[str, Any] = {
         key: said[key] for key in ("regime", "regime_words", "control", "training", "tune") if key in said
     }
-    words |= {"id": checkpoint.name, "model": _words_of(module)}
+    words |= {"id": checkpoint.name, "model": model_words(module.backbone)}
     if run is not None:
         words |= {"experiment": f"probe of {run.experiment}/{run.run_id}"}
     facts = {"checkpoint": str(checkpoint), "weights": weights_hash(module), "warnings": warnings}
@@ -175,13 +182,6 @@ def refuse_tuned_rows(datamodule: StoryDataModule, tuned_on: Mapping[str, Any]) 
                         f" {roles.purge_trs}). Probe on other stories, or say so: --data.allow ['tune and {role}']."
                     )
     return []
-
-
-def _words_of(module: Any) -> str:
-    backbone = module.backbone
-    about, n = backbone.describe(), sum(parameter.numel() for parameter in backbone.parameters())
-    size = f"{backbone.n_layers} layers of {backbone.hidden_size}, {n / 1e6:.2f} M parameters"
-    return f"{about.get('family')} ({about.get('weights')}), {size}"
 
 
 # --- Files of features ---

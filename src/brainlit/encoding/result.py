@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
-from brainlit.files import atomic_path
 
 Int16Array = npt.NDArray[np.int16]
 
@@ -270,37 +269,6 @@ def spread_result(result: ProbeResult, columns: IntArray, n_voxels: int, n_left_
     }
     n_dropped = n_voxels - int(result.used.sum()) - n_left_out
     return replace(result, **arrays, **tables, n_dropped=n_dropped)
-
-
-def save_part(result: ProbeResult, path: Path) -> None:
-    """Write a result with all its predictions, for another process to read; atomically."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    plain: dict[str, Any] = {}
-    for one in fields(result):
-        value = getattr(result, one.name)
-        if isinstance(value, np.ndarray):
-            arrays[one.name] = value
-        elif one.name in PER_VOXEL_TABLES:
-            arrays |= {f"{one.name}/{key}": array for key, array in value.items()}
-        else:
-            plain[one.name] = dict(value) if isinstance(value, Mapping) else value
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, plain=np.array(json.dumps(plain)), **arrays)  # type: ignore[arg-type]
-
-
-def load_part(path: Path) -> ProbeResult:
-    """Read what `save_part` wrote."""
-
-    with np.load(path, allow_pickle=False) as stored:
-        values: dict[str, Any] = {name: {} for name in PER_VOXEL_TABLES}
-        values |= json.loads(str(stored["plain"]))
-        for name in stored.files:
-            table, _, key = name.partition("/")
-            if key:
-                values[table][key] = stored[name]
-            elif name != "plain":
-                values[name] = stored[name]
-    return ProbeResult(**values)
 
 
 # --- join

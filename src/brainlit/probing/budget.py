@@ -101,7 +101,7 @@ class Costs:
     def partition_s(self, scope: ProbeScope) -> float:
         """Seconds of the compared layer with all other bands: search, final fits, two residuals."""
         unit, largest = next(iter(self.sizes.values())), max(scope.n_gammas)
-        fixed = voxel = 2.0
+        fixed = voxel = 2.0  # the two residuals: the backbone alone, one mixture each
         for n_bands in range(1, len(self.sizes) + 1):
             wanted = 1 if n_bands == 1 else scope.n_gammas.get(n_bands, scope.n_gammas[largest])
             for sizes in combinations(self.sizes.values(), n_bands):
@@ -198,12 +198,13 @@ def sample_voxels(regions: Mapping[str, BoolArray], usable: BoolArray, share: fl
     if share >= 1.0:
         return np.flatnonzero(usable)
     member = np.stack([np.zeros_like(usable), *regions.values()]).astype(np.int64)
+    # Voxels with the same regions are one kind: sampling kind by kind thins every region, and every overlap, alike.
     _, kind = np.unique(member, axis=1, return_inverse=True)
     rng = np.random.default_rng(seed)
     chosen = []
     for number in range(int(kind.max()) + 1):
         own = np.flatnonzero((kind.reshape(-1) == number) & usable)
         n = min(len(own), max(round(share * len(own)), FEWEST_PER_REGION))
-        first = rng.random()
+        first = rng.random()  # where the even steps through the kind's voxels begin
         chosen.append(own[((np.arange(n) + first) * len(own) / max(n, 1)).astype(np.int64)])
     return np.sort(np.concatenate(chosen))

@@ -294,6 +294,7 @@ class _RowSink:
         if self.values is None:
             self.values = np.zeros((self.n_layers, len(self.filled), states.shape[-1]), dtype=np.float32)
         row_mask = batch["row_mask"].cpu().numpy()
+        # A window's bins are its context, then its own rows; only these were asked for.
         rows_of = states[:, :, states.shape[2] - row_mask.shape[1] :]
         for k, (story, first) in enumerate(zip(batch["story"].tolist(), batch["first_tr"].tolist(), strict=True)):
             rows = np.flatnonzero(row_mask[k])
@@ -302,6 +303,7 @@ class _RowSink:
     def _place(self, story: str, trs: IntArray, values: Float32Array) -> None:
         assert self.values is not None
         for span, start in zip(self.spans, self.starts[:-1], strict=True):
+            # One story may have several spans, and a window may reach into another one of them.
             inside = (trs >= span.start_tr) & (trs < span.stop_tr)
             if span.story == story and inside.any():
                 at = start + trs[inside] - span.start_tr
