@@ -202,8 +202,7 @@ def _allowed_pair(words: str) -> frozenset[str]:
     return frozenset(pair)
 
 
-# --- leaks
-# Guards for what happens outside of a probe: choices that must not have seen the rows that are scored.
+# --- Guards for what happens outside of a probe: choices that must not have seen the scored rows ---
 
 
 def refuse_scored(roles: Roles, spans: Iterable[Span], purpose: str) -> None:

@@ -28,6 +28,7 @@ from brainlit.encoding import (
     Fold,
     ProbeCache,
     ProbeConfig,
+    SolverConfig,
     correlation,
     gamma_pool,
     himalaya_backend,
@@ -311,9 +312,8 @@ def brain(options: argparse.Namespace) -> None:
         bands = data.rotated()
     print(f"{sum(X.shape[1] for X in bands)} components; responses take {data.Y.nbytes / 1e9:.1f} GB", flush=True)
     with Stopwatch("products"):
-        search = open_search(
-            [X[data.fit] for X in bands], Y, data.folds(4), DEFAULT_ALPHAS, memory_gb=options.memory_gb
-        )
+        solver = SolverConfig(memory_gb=options.memory_gb)
+        search = open_search([X[data.fit] for X in bands], Y, data.folds(4), DEFAULT_ALPHAS, solver)
     with Stopwatch(f"search of {len(gammas)} gammas"):
         found = [search.cv_scores(gamma) for gamma in tqdm(gammas, desc="Gammas")]
     scores, index = (np.stack(part) for part in zip(*found, strict=True))

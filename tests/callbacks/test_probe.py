@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from brainlit.callbacks import BandedRidgeProbe, RunReport, probe_log
 from brainlit.cli.training import parsed
 from brainlit.encoding.config import ProbeConfig, SolverConfig
-from brainlit.encoding.result import load_probe
+from brainlit.encoding.result import ProbeResult
 from brainlit.probing.inputs import weights_hash
 from brainlit.results import report as report_module
 from brainlit.results.record import find_records, load_record, record_path
@@ -82,7 +82,7 @@ def test_the_planted_answer_comes_out(fitted: tuple[Path, ToyModule]) -> None:
 
 def test_files_hold_the_probe_and_curves_cover_all_layers(fitted: tuple[Path, ToyModule]) -> None:
     path = record_path(fitted[0] / "probes", "sub-A", 3)
-    np.testing.assert_array_equal(load_probe(path).r_by_model["backbone"], load_record(path).r)
+    np.testing.assert_array_equal(ProbeResult.load(path).r_by_model["backbone"], load_record(path).r)
     layers = {layer for _, layer, metric in load_record(path).table.keys if metric == "r_backbone"}
     assert layers == {0, 1, 2}
 

@@ -22,7 +22,7 @@ from brainlit.comparison.two_probes import (
     probe_files,
     write_comparison,
 )
-from brainlit.encoding.probe import ProbeResult, load_probe, save_probe
+from brainlit.encoding.result import ProbeResult
 from brainlit.results.record import ProbeRecord, load_record, record_path, save_record
 from brainlit.results.run_directory import RunDirectory
 
@@ -76,7 +76,7 @@ def test_differences_are_those_of_the_predictions(run: RunDirectory, early: Path
         for subject in ("sub-1", "sub-2"):
             files = [record_path(run.probes, subject, epoch) for epoch in (4, 0)]
             mask = load_record(files[0]).regions[region]
-            after, before = (slow_r(load_probe(file), mask, metric) for file in files)
+            after, before = (slow_r(ProbeResult.load(file), mask, metric) for file in files)
             row = row_of(found, subject, region)
             assert row.a.value == pytest.approx(after, abs=1e-5)
             assert row.b.value == pytest.approx(before, abs=1e-5)
@@ -176,7 +176,7 @@ def test_what_is_no_pair_is_refused(
 def test_regions_must_have_the_same_voxels(run: RunDirectory, early: Path, tmp_path: Path) -> None:
     record = load_record(record_path(run.probes, "sub-1", 4))
     other = {**record.regions, "null": ~record.regions["null"]}
-    result = load_probe(record_path(run.probes, "sub-1", 4))
+    result = ProbeResult.load(record_path(run.probes, "sub-1", 4))
     file = save_record(dataclasses.replace(record, regions=other), result, tmp_path)
     with pytest.raises(ProbesDifferError, match="the region 'null' of sub-1 has other voxels"):
         compare_probes(file, early)
@@ -196,7 +196,7 @@ def test_nothing_to_compare_is_said(run: RunDirectory, early: Path, tmp_path: Pa
         compare_probes(run.path, early, config=CompareConfig(bootstrap_trs=100))
     with pytest.raises(ValueError, match="metric is 'R'"):
         CompareConfig(metric="R")  # type: ignore[arg-type]
-    save_probe(load_probe(one), tmp_path / "no_record.h5")
+    ProbeResult.load(one).save(tmp_path / "no_record.h5")
     with pytest.raises(ValueError, match="holds no probe record"):
         compare_probes(tmp_path / "no_record.h5", early)
 
@@ -209,7 +209,7 @@ def test_the_last_epoch_of_a_run_is_taken(run: RunDirectory) -> None:
 def changed(run: RunDirectory, folder: Path, change: Any, facts: dict[str, Any] | None = None) -> Path:
     """The file of sub-1 after learning, with changes."""
     file = record_path(run.probes, "sub-1", 4)
-    result, record = load_probe(file), load_record(file)
+    result, record = ProbeResult.load(file), load_record(file)
     other: ProbeRecord = dataclasses.replace(record, facts={**record.facts, **(facts or {})})
     return save_record(other, dataclasses.replace(result, **change(result)), folder)
 

@@ -26,7 +26,7 @@ def model(data: Planted) -> EncodingModel:
 
 @pytest.mark.parametrize("solver", ["primal", "himalaya"])
 def test_fit_and_score_is_what_the_probe_says(data: Planted, solver: str) -> None:
-    config = ProbeConfig(n_gammas={1: 1, 2: 1, 3: 2}, low_level_impact=False, solver=SolverConfig(name=solver))
+    config = ProbeConfig(n_gammas={1: 1, 2: 1, 3: 2}, low_level_impact=False, solver=SolverConfig(solver))
     probe = run_probe(data.bands, data.Y, data.groups, data.fit, data.score, config)
     model = EncodingModel(config).fit(*rows_of(data, data.fit))
     assert model.solver_ == probe.meta["solver"] == solver

@@ -115,7 +115,7 @@ def test_folds_that_split_a_story(data: Planted, monkeypatch: pytest.MonkeyPatch
         rows = np.arange(len(groups))
         return [Fold(rows[rows % n_folds != k], rows[rows % n_folds == k]) for k in range(n_folds)]
 
-    monkeypatch.setattr("brainlit.encoding.problem.make_folds", careless)
+    monkeypatch.setattr("brainlit.encoding.probe_fit.make_folds", careless)
     with pytest.raises(LeakError, match="fold 0 trains on rows of group 0 that are 1 TRs from rows it holds out"):
         probe(data)
 
@@ -191,12 +191,12 @@ def test_delays_across_a_storys_border(data: Planted) -> None:
 
 @pytest.mark.parametrize("lags_trs", [(0,), (-2, -1, 0, 1, 2)])
 def test_low_level_features_regressed_out_with_scored_rows(data: Planted, lags_trs: tuple[int, ...]) -> None:
-    settings = {"alphas": (1e-2, 1.0), "n_folds": 3, "purge_trs": 0}
+    config = ProbeConfig(alphas=(1e-2, 1.0), n_folds=3, purge_trs=0)
     backbone, low_level = data.bands["backbone"].copy(), data.bands["low_level"].copy()
-    before = residual_features(backbone, low_level, data.groups, data.fit, lags_trs, **settings)
+    before = residual_features(backbone, low_level, data.groups, data.fit, lags_trs, config)
     _noise(backbone, data.score)
     _louder(low_level, data.score)
-    after = residual_features(backbone, low_level, data.groups, data.fit, lags_trs, **settings)
+    after = residual_features(backbone, low_level, data.groups, data.fit, lags_trs, config)
     np.testing.assert_array_equal(after[data.fit], before[data.fit])
 
 

@@ -113,23 +113,23 @@ def test_features_that_low_level_explains_exactly_leave_nothing() -> None:
     rng = np.random.default_rng(1)
     low = rng.standard_normal((GROUPS.size, 3))
     fit = ~SCORE
-    settings = {"alphas": (1e-3, 1e-1, 10.0), "n_folds": 4, "purge_trs": 0}
-    copies = residual_features(2 * low[:, :2], low, GROUPS, fit, (0,), **settings)
+    config = ProbeConfig(alphas=(1e-3, 1e-1, 10.0), n_folds=4, purge_trs=0)
+    copies = residual_features(2 * low[:, :2], low, GROUPS, fit, (0,), config)
     assert not copies.any()
     unrelated = rng.standard_normal((GROUPS.size, 2))
-    kept = residual_features(unrelated, low, GROUPS, fit, (0,), **settings)
+    kept = residual_features(unrelated, low, GROUPS, fit, (0,), config)
     assert np.corrcoef(kept[:, 0], unrelated[:, 0])[0, 1] > 0.99
-    constant = residual_features(unrelated, np.ones_like(low), GROUPS, fit, (0,), **settings)
+    constant = residual_features(unrelated, np.ones_like(low), GROUPS, fit, (0,), config)
     assert np.corrcoef(constant[:, 1], unrelated[:, 1])[0, 1] > 0.99
 
 
 def test_residuals_are_fitted_on_fitted_rows_only() -> None:
     backbone, low, _ = toy(2)
-    settings = {"alphas": (1e-2, 1.0), "n_folds": 4, "purge_trs": 0}
-    first = residual_features(backbone, low, GROUPS, ~SCORE, (0,), **settings)
+    config = ProbeConfig(alphas=(1e-2, 1.0), n_folds=4, purge_trs=0)
+    first = residual_features(backbone, low, GROUPS, ~SCORE, (0,), config)
     changed = backbone.copy()
     changed[SCORE] = low[SCORE] @ np.ones((4, 10)) * 30
-    second = residual_features(changed, low, GROUPS, ~SCORE, (0,), **settings)
+    second = residual_features(changed, low, GROUPS, ~SCORE, (0,), config)
     np.testing.assert_array_equal(first[~SCORE], second[~SCORE])
 
 

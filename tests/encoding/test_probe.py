@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 from brainlit.encoding import (
+    EncodingModel,
     LeakError,
     ProbeCache,
     ProbeConfig,
     ProbeResult,
     SolverConfig,
-    load_probe,
+    WarmStart,
+    banded,
     noise_ceiling,
     run_probe,
     run_probes,
-    save_probe,
     score_single_band,
 )
 from brainlit.encoding.probe import gather_bands, sub_band_pool
@@ -102,11 +105,11 @@ def test_noise_scores_nothing_and_responses_predict_themselves(planted: Planted)
 
 
 def test_larger_models_have_cv_scores_at_least_as_high(planted: Planted) -> None:
+    from brainlit.encoding.probe_fit import ProbeFit
     from brainlit.encoding.probe_rows import prepare_rows, prepare_targets
-    from brainlit.encoding.problem import Problem
 
     rows = prepare_rows(planted.groups, planted.fit, planted.score, 5, len(planted.Y))
-    nested = Problem(rows, prepare_targets(planted.Y, rows), QUICK).fit_nested(planted.bands)
+    nested = ProbeFit(rows, prepare_targets(planted.Y, rows), QUICK).fit_nested(planted.bands)
     for model, choice in nested.choices.items():
         for larger, other in nested.choices.items():
             if set(model.split("+")) < set(larger.split("+")):
@@ -130,9 +133,7 @@ def test_solvers_agree_on_the_whole_probe() -> None:
     data = make_planted(seed=11, n_stories=6, n_trs=60, n_voxels=40, noise=2.0)
     arguments = (data.bands, data.Y, data.groups, data.fit, data.score)
     primal, reference = (
-        run_probe(
-            *arguments, ProbeConfig(solver=SolverConfig(name=solver), n_gammas={1: 1, 2: 2, 3: 3}, keep_variance=1.0)
-        )
+        run_probe(*arguments, ProbeConfig(solver=SolverConfig(solver), n_gammas={1: 1, 2: 2, 3: 3}, keep_variance=1.0))
         for solver in ("primal", "himalaya")
     )
     assert (primal.meta["solver"], reference.meta["solver"]) == ("primal", "himalaya")
@@ -200,8 +201,8 @@ def test_a_single_long_span_is_fitted_on_purged_blocks(planted: Planted) -> None
 
 
 def test_the_file_gives_back_all_but_the_predictions_of_some_models(result: ProbeResult, tmp_path: Path) -> None:
-    path = save_probe(result, tmp_path / "new" / "probe.h5")
-    again = load_probe(path)
+    path = result.save(tmp_path / "new" / "probe.h5")
+    again = ProbeResult.load(path)
     for name in ("r", "r2", "observed", "score_groups", "used", "ceiling"):
         np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
     for name in ("r_by_model", "split", "partition", "impact", "r_rest"):
@@ -214,25 +215,25 @@ def test_the_file_gives_back_all_but_the_predictions_of_some_models(result: Prob
     assert again.meta == result.meta
     assert again.alpha_at_edge == result.alpha_at_edge
     assert again.region() == result.region()
-    assert load_probe(save_probe(replace(result, ceiling=None), path)).ceiling is None
+    assert ProbeResult.load(replace(result, ceiling=None).save(path)).ceiling is None
     assert [p.name for p in path.parent.iterdir()] == ["probe.h5"]
 
 
 def test_a_failed_write_leaves_the_old_file(result: ProbeResult, tmp_path: Path) -> None:
-    path = save_probe(result, tmp_path / "probe.h5")
+    path = result.save(tmp_path / "probe.h5")
     with pytest.raises(TypeError):
-        save_probe(replace(result, meta={"joint": object()}), path)
-    assert load_probe(path).joint == result.joint
+        replace(result, meta={"joint": object()}).save(path)
+    assert ProbeResult.load(path).joint == result.joint
     assert [p.name for p in tmp_path.iterdir()] == ["probe.h5"]
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no probe at"):
-        load_probe(tmp_path / "none.h5")
+        ProbeResult.load(tmp_path / "none.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.attrs["format"] = "recipe"
     with pytest.raises(ValueError, match="is 'recipe' version 0"):
-        load_probe(tmp_path / "other.h5")
+        ProbeResult.load(tmp_path / "other.h5")
 
 
 def test_groups_that_are_fitted_and_scored_are_refused(planted: Planted) -> None:
@@ -279,21 +280,6 @@ def test_senseless_input_is_named(planted: Planted, change: dict[str, object], m
 def test_senseless_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ProbeConfig(**settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"name": "sgd"}, "unknown solver 'sgd'"),
-        ({"precision": "float46"}, "unknown precision 'float46'. Did you mean 'float64'"),
-        ({"device": "cudda"}, "unknown device 'cudda'. Did you mean 'cuda'"),
-        ({"memory_gb": 0.0}, "memory_gb is 0.0"),
-        ({"n_targets_batch": 0}, "n_targets_batch 0"),
-    ],
-)
-def test_senseless_settings_of_the_solver_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        SolverConfig(**settings)
 
 
 def test_ceiling_and_probe_fit_together(planted: Planted) -> None:
@@ -393,14 +379,14 @@ def test_memory_besides_the_responses_stays_below_twice_theirs(monkeypatch: pyte
     """A brain scaled down: float32 responses are copied once, and all else goes in blocks of voxels."""
     import tracemalloc
 
-    from brainlit.encoding import probe_rows, problem
+    from brainlit.encoding import probe_fit, probe_rows
 
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(8), 150)
     X, Y = rng.standard_normal((1200, 3)), rng.standard_normal((1200, 4000), dtype=np.float32)
     Y[0, ::100] = np.nan
     monkeypatch.setattr(probe_rows, "BLOCK_BYTES", Y.nbytes // 20)
-    monkeypatch.setattr(problem, "VOXELS_AT_ONCE", 400)
+    monkeypatch.setattr(probe_fit, "VOXELS_AT_ONCE", 400)
     score = groups == 7
     config = ProbeConfig(n_gammas={1: 1, 2: 1}, alphas=(0.1, 1.0, 10.0), delays_trs=(1, 2), low_level_impact=False)
     config = replace(config, skip_trs=0, solver=SolverConfig(memory_gb=0.002))
@@ -410,6 +396,36 @@ def test_memory_besides_the_responses_stays_below_twice_theirs(monkeypatch: pyte
     tracemalloc.stop()
     assert result.n_dropped == 40
     assert peak < 2.0 * Y.nbytes
+
+
+@pytest.mark.parametrize("solver", ["auto", "kernel", "himalaya"])
+def test_the_solvers_settings_reach_every_ridge(planted: Planted, monkeypatch: pytest.MonkeyPatch, solver: str) -> None:
+    """The models, both residuals and the ridges before them, sub-bands, a warm start, one band alone, one estimator."""
+    seen: list[SolverConfig] = []
+    real = banded._solver_class
+
+    def recording(name: str) -> Callable[..., object]:
+        def make(*arguments: Any) -> object:
+            seen.append(arguments[-1])
+            return real(name)(*arguments)  # type: ignore[arg-type]
+
+        return make
+
+    monkeypatch.setattr(banded, "_solver_class", recording)
+    asked = SolverConfig(solver, "float64", "cpu:0", n_targets_batch=7, memory_gb=1.5)
+    config = replace(QUICK, solver=asked, sub_bands=True, low_level_impact=True)
+    low_level = planted.bands["low_level"]
+    bands = {name: X for name, X in planted.bands.items() if name != "low_level"}
+    bands |= {"low_level/spectral": low_level[:, :1], "low_level/rates": low_level[:, 1:]}
+    rows = (planted.groups, planted.fit, planted.score)
+    cold = run_probe(bands, planted.Y, *rows, config)
+    n_ridges = len(seen)
+    assert n_ridges == 6, "all models, sub-bands, and two residuals with a ridge before each"
+    run_probe(bands, planted.Y, *rows, config, warm=WarmStart.from_result(cold))
+    score_single_band(low_level, planted.Y, *rows, config)
+    EncodingModel(config).fit(planted.bands, planted.Y, planted.groups)
+    assert len(seen) == 2 * n_ridges + 2
+    assert {replace(own, name=solver) for own in seen} == {asked}
 
 
 # --- sub_bands
@@ -489,7 +505,7 @@ def test_sub_bands_are_cached_and_saved(result_sub_bands: ProbeResult, tmp_path:
     )
     assert cache.hits - hits >= 2 + 3 + 3
     assert again.sub_split.keys() == result_sub_bands.sub_split.keys()
-    loaded = load_probe(save_probe(result_sub_bands, tmp_path / "probe.h5"))
+    loaded = ProbeResult.load(result_sub_bands.save(tmp_path / "probe.h5"))
     for name, values in result_sub_bands.sub_unique.items():
         np.testing.assert_array_equal(loaded.sub_unique[name], values)
 

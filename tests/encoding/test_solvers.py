@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainlit.encoding import BandedRidge, Fold, banded_ridge_cv, himalaya_backend, hyper_gradient_ridge, make_folds
+from brainlit.encoding import Fold, SolverConfig, make_folds
 from brainlit.encoding.banded import open_search
 from brainlit.encoding.eigen import EigenSearch, filter_basis
 from brainlit.encoding.search import RidgeSearch, choose, refit_weights, search_pool
@@ -58,7 +58,7 @@ def test_all_solvers_give_the_same_answer(precision: str, purged: bool) -> None:
     assert purged == (folds[0].train.size + folds[0].held_out.size < STORIES.size)
     found = {}
     for solver in SOLVERS:
-        search = open_search(Xs, Y, folds, ALPHAS, solver=solver, precision=precision)
+        search = open_search(Xs, Y, folds, ALPHAS, SolverConfig(solver, precision))
         table = search_pool(search, POOL)
         choice = choose(table)
         weights = np.vstack(refit_weights(search, table, choice, np.asarray(ALPHAS)))
@@ -83,7 +83,7 @@ def test_both_ways_to_the_held_out_errors_are_exact(
     Xs, Y = problem(1)
     folds = make_folds(np.zeros(STORIES.size) if purged else STORIES, 4, purge_trs=5)
     refits = _decide(monkeypatch, leave_out=pays)
-    search = open_search(Xs, Y, folds, ALPHAS, solver=solver, precision="float64")
+    search = open_search(Xs, Y, folds, ALPHAS, SolverConfig(solver, "float64"))
     np.testing.assert_allclose(our_losses(search, POOL[1], monkeypatch), slow_losses(Xs, Y, folds, POOL[1]), atol=1e-7)
     assert len(refits) == (0 if pays else len(folds))
 
@@ -135,7 +135,7 @@ def test_float32_is_safe(which: str, solver: str, leave_out: bool, monkeypatch: 
     Y = problem(3)[1]
     folds = make_folds(STORIES, 5)
     _decide(monkeypatch, leave_out)
-    search = open_search(Xs, Y, folds, alphas, solver=solver)
+    search = open_search(Xs, Y, folds, alphas, SolverConfig(solver))
     for gamma in POOL:
         slow = slow_losses(Xs, Y, folds, gamma, alphas)
         scores, index = search.cv_scores(gamma)
@@ -149,15 +149,14 @@ def test_float32_is_safe(which: str, solver: str, leave_out: bool, monkeypatch: 
 def test_an_unsafe_inverse_is_refitted(monkeypatch: pytest.MonkeyPatch) -> None:
     Xs, Y = problem(4, (90, 60, 60))
     refits = _decide(monkeypatch, leave_out=True)
-    open_search(Xs, Y, make_folds(STORIES, 5), (1e-8, 1.0), solver="primal").cv_scores(POOL[1])
+    open_search(Xs, Y, make_folds(STORIES, 5), (1e-8, 1.0), SolverConfig("primal")).cv_scores(POOL[1])
     assert refits == [0, 1, 2, 3, 4]
 
 
 def test_the_way_that_costs_less_is_taken() -> None:
     Xs, Y = problem(5)
-    few, many = (
-        open_search(Xs, np.tile(Y, (1, times)), make_folds(STORIES, 5), ALPHAS, solver="primal") for times in (1, 200)
-    )
+    folds = make_folds(STORIES, 5)
+    few, many = (open_search(Xs, np.tile(Y, (1, times)), folds, ALPHAS, SolverConfig("primal")) for times in (1, 200))
     big = (2000, [2000] * 5)
     for search, pays in ((few, True), (many, False)):
         search._sizes = lambda _: big
@@ -174,7 +173,7 @@ def test_products_are_exact_whatever_training_allows(solver: str, monkeypatch: p
     monkeypatch.setattr(torch.linalg, "eigh", lambda A: (seen.append(torch.get_float32_matmul_precision()), real(A))[1])
     torch.set_float32_matmul_precision("medium")
     try:
-        search = open_search(Xs, Y, make_folds(STORIES, 4), ALPHAS, solver=solver)
+        search = open_search(Xs, Y, make_folds(STORIES, 4), ALPHAS, SolverConfig(solver))
         scores, index = search.cv_scores(POOL[1])
         search._kept.clear()
         search.weights(POOL[1], np.asarray(ALPHAS)[index], np.arange(scores.size))
@@ -190,7 +189,7 @@ def test_products_are_exact_whatever_training_allows(solver: str, monkeypatch: p
 def test_some_targets_are_scored_as_all_are(solver: str, leave_out: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     Xs, Y = problem(6)
     _decide(monkeypatch, leave_out)
-    search = open_search(Xs, Y, make_folds(STORIES, 4), ALPHAS, solver=solver, n_targets_batch=7)
+    search = open_search(Xs, Y, make_folds(STORIES, 4), ALPHAS, SolverConfig(solver, n_targets_batch=7))
     targets = np.array([31, 4, 5, 6, 39, 0, 12, 13, 14, 15])
     every, some = search.cv_scores(POOL[1]), search.cv_scores(POOL[1], targets)
     np.testing.assert_allclose(some[0], every[0][targets], rtol=1e-5)
@@ -203,9 +202,9 @@ def test_some_targets_are_scored_as_all_are(solver: str, leave_out: bool, monkey
 def test_products_that_do_not_fit_are_formed_again(memory_gb: float) -> None:
     Xs, Y = problem(7, n_targets=300)
     folds = make_folds(STORIES, 4)
-    search = open_search(Xs, Y, folds, ALPHAS, solver="primal", memory_gb=memory_gb)
+    search = open_search(Xs, Y, folds, ALPHAS, SolverConfig("primal", memory_gb=memory_gb))
     assert len(search._cross._stored) == {4.0: 5, 6e-4: 3, 1e-6: 0}[memory_gb]
-    roomy = open_search(Xs, Y, folds, ALPHAS, solver="primal")
+    roomy = open_search(Xs, Y, folds, ALPHAS, SolverConfig("primal"))
     np.testing.assert_allclose(search.cv_scores(POOL[1])[0], roomy.cv_scores(POOL[1])[0], rtol=1e-5)
 
 
@@ -218,7 +217,8 @@ def test_a_search_stays_within_its_memory_and_does_not_copy_the_responses(monkey
     budget_gb = 4.0 / 15**2
 
     def score() -> RidgeSearch:
-        search = open_search(Xs, Y, make_folds(np.repeat(np.arange(8), 75), 4), ALPHAS, memory_gb=budget_gb)
+        folds = make_folds(np.repeat(np.arange(8), 75), 4)
+        search = open_search(Xs, Y, folds, ALPHAS, SolverConfig(memory_gb=budget_gb))
         search.cv_scores(POOL[1])
         return search
 
@@ -266,8 +266,8 @@ def test_a_device_without_memory_gets_half_as_many_targets(caplog: pytest.LogCap
 def test_a_search_goes_on_with_smaller_batches(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Xs, Y = problem(9)
     folds = make_folds(STORIES, 4)
-    plain = open_search(Xs, Y, folds, ALPHAS, solver=solver).cv_scores(POOL[1])
-    search = open_search(Xs, Y, folds, ALPHAS, solver=solver, n_targets_batch=16)
+    plain = open_search(Xs, Y, folds, ALPHAS, SolverConfig(solver)).cv_scores(POOL[1])
+    search = open_search(Xs, Y, folds, ALPHAS, SolverConfig(solver, n_targets_batch=16))
     whole, place = (search._scored, "_scored") if solver == "himalaya" else (search._refit_fold, "_refit")
     assert callable(whole)
     real, failures = getattr(search, place), iter([True])
@@ -296,18 +296,24 @@ def _failing_once(work: Callable, failures: object) -> Callable:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"memory_gb": 0.0}, "memory_gb is 0.0"), ({"n_targets_batch": 0}, "n_targets_batch is 0")],
+    [
+        ({"memory_gb": 0.0}, "memory_gb is 0.0"),
+        ({"n_targets_batch": 0}, "n_targets_batch is 0"),
+        ({"name": "magic"}, "unknown solver 'magic'"),
+        ({"name": "himalya"}, "unknown solver 'himalya'. Did you mean 'himalaya'?"),
+        ({"precision": "float16"}, "unknown precision 'float16'"),
+        ({"device": "gpu"}, "'gpu' is no device that torch knows; write 'cpu', 'cuda', or 'cuda:1'"),
+    ],
 )
-def test_senseless_memory_is_refused(arguments: dict, message: str) -> None:
-    Xs, Y = problem()
+def test_senseless_settings_of_a_solver_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        open_search(Xs, Y, make_folds(STORIES, 4), ALPHAS, **arguments)
+        SolverConfig(**arguments)
 
 
 def test_too_little_memory_is_said(caplog: pytest.LogCaptureFixture) -> None:
     Xs, Y = problem()
     with caplog.at_level(logging.WARNING):
-        open_search(Xs, Y, make_folds(STORIES, 4), ALPHAS, memory_gb=1e-5)
+        open_search(Xs, Y, make_folds(STORIES, 4), ALPHAS, SolverConfig(memory_gb=1e-5))
     assert "the search over 62 features takes" in caplog.text
     assert "raise memory_gb, or lower keep_variance" in caplog.text
 
@@ -323,35 +329,6 @@ def test_few_vectors_stand_for_all_filters(tolerance: float) -> None:
     assert products < (3 if tolerance == 1e-3 else 6)
 
 
-def test_hyper_gradient_starts_from_a_search_and_does_not_get_worse() -> None:
-    Xs, Y = problem(10, n_targets=6)
-    bands = dict(zip("abc", Xs, strict=True))
-    folds = make_folds(STORIES, 4)
-    start = banded_ridge_cv(bands, Y, STORIES, gammas=POOL, precision="float64")
-    with himalaya_backend("numpy"):
-        fitted = hyper_gradient_ridge(bands, Y, folds, initial_deltas=start.deltas, precision="float64", max_iter=20)
-        from himalaya.backend import get_backend
-
-        assert get_backend().name == "numpy"
-    exact = _losses_of(fitted, Xs, Y, folds)
-    assert exact.mean() <= -start.cv_scores.mean() + 1e-6
-    np.testing.assert_allclose(-fitted.cv_scores, exact, rtol=0.02)
-    np.testing.assert_allclose(fitted.gammas.sum(axis=0), 1.0)
-    assert fitted.solver == "himalaya_hyper_gradient"
-    for v in range(Y.shape[1]):
-        kernel = sum(np.exp(d) * X @ X.T for d, X in zip(fitted.deltas[:, v], Xs, strict=True))
-        predicted = kernel @ np.linalg.solve(kernel + np.eye(len(kernel)), Y[:, v])
-        np.testing.assert_allclose(fitted.predict(bands)[:, v], predicted, atol=1e-2)
-
-
-def _losses_of(fitted: BandedRidge, Xs: list, Y: np.ndarray, folds: list[Fold]) -> np.ndarray:
-    """Cross-validated loss of each target at its own gammas and alpha."""
-    each = [
-        slow_losses(Xs, Y[:, [v]], folds, fitted.gammas[:, v], (fitted.alphas[v],))[0, 0] for v in range(Y.shape[1])
-    ]
-    return np.array(each)
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("leave_out", [False, True])
@@ -363,7 +340,7 @@ def test_a_gpu_gives_the_same_answer(solver: str, leave_out: bool, monkeypatch: 
     folds = make_folds(STORIES, 4)
     found = []
     for device in ("cpu", "cuda"):
-        search = open_search(Xs, Y, folds, ALPHAS, solver=solver, device=device)
+        search = open_search(Xs, Y, folds, ALPHAS, SolverConfig(solver, device=device))
         scores, index = search.cv_scores(POOL[1])
         targets = np.arange(Y.shape[1])
         found.append((scores, np.vstack(search.weights(POOL[1], np.asarray(ALPHAS)[index], targets))))

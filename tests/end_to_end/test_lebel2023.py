@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from brainlit.cli import main
-from brainlit.encoding.probe import load_probe
+from brainlit.encoding.result import ProbeResult
 from tests.layouts.lebel2023 import REAL_LOGS, write_lebel2023
 from tests.stories.local_server import LocalServer
 
@@ -58,7 +58,7 @@ def test_download_prepare_check_train_and_probe(
     assert f"scanner&#x27;s log for {n_logs} of 4 stories" in page or f"scanner's log for {n_logs} of 4 stories" in page
     assert "2.0045 s" in page
 
-    result = load_probe(run / "probes" / "UTS03" / "epoch-000.h5")
+    result = ProbeResult.load(run / "probes" / "UTS03" / "epoch-000.h5")
     sound, meaning, null = (np.flatnonzero(planted.kinds == kind) for kind in ("sound", "meaning", "null"))
     assert np.median(result.r_by_model["low_level"][sound]) > 0.4
     assert np.median(result.r_by_model["semantic"][meaning]) > 0.4

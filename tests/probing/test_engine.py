@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from brainlit.datamodules import StoryDataModule
-from brainlit.encoding.probe import ProbeConfig, run_probe
+from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.probe import run_probe
 from brainlit.probing import budget as probe_budget
 from brainlit.probing.budget import ProbeScope
 from brainlit.probing.engine import ProbeContext, ProbeEngine

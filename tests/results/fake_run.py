@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from brainlit.encoding.bootstrap import block_weights
-from brainlit.encoding.probe import ProbeConfig, run_probe
+from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.probe import run_probe
 from brainlit.encoding.result import ProbeResult
 from brainlit.results.record import ProbeRecord, save_record
 from brainlit.results.run_directory import RunDirectory, collect, write_json_atomic, write_provenance

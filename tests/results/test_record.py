@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from brainlit.encoding.result import load_probe
+from brainlit.encoding.result import ProbeResult
 from brainlit.results.figures import read_metrics
 from brainlit.results.record import COLUMNS, find_records, load_record, record_path, save_record, write_table
 from brainlit.results.run_directory import RunDirectory
@@ -35,7 +35,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_the_file_is_still_a_probe_file(run: RunDirectory) -> None:
     path = record_path(run.probes, "sub-1", 4)
-    np.testing.assert_array_equal(load_probe(path).r_by_model["backbone"], load_record(path).r)
+    np.testing.assert_array_equal(ProbeResult.load(path).r_by_model["backbone"], load_record(path).r)
 
 
 def test_records_are_found_by_epoch(run: RunDirectory) -> None:

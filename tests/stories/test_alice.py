@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from brainlit.encoding.arrays import delay_within
-from brainlit.encoding.banded import ridge_cv
+from brainlit.encoding.banded import banded_ridge_cv
 from brainlit.encoding.search import make_folds
 from brainlit.encoding.statistics import correlation
 from brainlit.features import word_rate
@@ -40,7 +40,8 @@ def _held_out_r(rate: Array, response: Array) -> dict[str, float]:
     predicted = np.full_like(response, np.nan)
     for fold in make_folds(groups, 5, purge_trs=6):
         mean_x, mean_y = delayed[fold.train].mean(axis=0), response[fold.train].mean(axis=0)
-        fit = ridge_cv(delayed[fold.train] - mean_x, response[fold.train] - mean_y, groups[fold.train], purge_trs=6)
+        X, Y = {"X": delayed[fold.train] - mean_x}, response[fold.train] - mean_y
+        fit = banded_ridge_cv(X, Y, groups[fold.train], purge_trs=6)
         predicted[fold.held_out] = (delayed[fold.held_out] - mean_x) @ fit.weights["X"] + mean_y
     return dict(zip(REGIONS, correlation(predicted, response).tolist(), strict=True))
 

@@ -19,7 +19,7 @@ from brainlit.encoding import fdr, paired_wilcoxon
 from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray
 from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights, region_replicates
 from brainlit.encoding.permutation import block_difference_test
-from brainlit.encoding.probe import ProbeResult, load_probe
+from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.statistics import Score, mean_score
 from brainlit.files import atomic_path
 from brainlit.hints import did_you_mean
@@ -106,7 +106,7 @@ def read_pair(subject: str, file_a: Path, file_b: Path, region: str | None) -> P
     ValueError
         If there is no such region.
     """
-    records, results = zip(*((load_record(file), load_probe(file)) for file in (file_a, file_b)), strict=True)
+    records, results = zip(*((load_record(file), ProbeResult.load(file)) for file in (file_a, file_b)), strict=True)
     _require_same_rows(subject, records, results)
     _require_same_voxels(subject, records, results)
     used, groups = results[0].used, _numbered(results[0])

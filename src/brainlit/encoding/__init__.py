@@ -6,7 +6,7 @@ Nothing here knows audio, backbones or Lightning: arrays go in, arrays and small
 
 from brainlit.encoding.arrays import delay_within, standardise
 from brainlit.encoding.asymptotic_partition import RegionShares, region_shares
-from brainlit.encoding.banded import DEFAULT_ALPHAS, BandedRidge, banded_ridge_cv, hyper_gradient_ridge, ridge_cv
+from brainlit.encoding.banded import BandedRidge, banded_ridge_cv
 from brainlit.encoding.bootstrap import (
     BlockDraws,
     block_bootstrap,
@@ -16,7 +16,7 @@ from brainlit.encoding.bootstrap import (
     region_replicates,
 )
 from brainlit.encoding.ceiling import Ceiling, Normalised, mean_of_ratios, noise_ceiling, normalise, ratio_of_means
-from brainlit.encoding.config import ProbeConfig, SolverConfig
+from brainlit.encoding.config import DEFAULT_ALPHAS, DEFAULT_N_GAMMAS, ProbeConfig, SolverConfig
 from brainlit.encoding.difference_tests import (
     Equivalence,
     PairedTest,
@@ -46,9 +46,9 @@ from brainlit.encoding.permutation import (
     block_permutation_test,
 )
 from brainlit.encoding.probe import run_probe, run_probes, score_single_band
-from brainlit.encoding.problem import ProbeCache, WarmStart
-from brainlit.encoding.result import ProbeResult, join_results, load_probe, save_probe
-from brainlit.encoding.search import DEFAULT_N_GAMMAS, Fold, gamma_pool, make_folds, refuse_leaking_folds
+from brainlit.encoding.probe_fit import ProbeCache, WarmStart
+from brainlit.encoding.result import ProbeResult
+from brainlit.encoding.search import Fold, gamma_pool, make_folds, refuse_leaking_folds
 from brainlit.encoding.statistics import (
     Score,
     correlation,
@@ -79,11 +79,8 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "SolverConfig",
     "ProbeResult",
     "WarmStart",
-    "join_results",
-    "load_probe",
     "run_probe",
     "run_probes",
-    "save_probe",
     "score_single_band",
     # one encoding model, step by step
     "EncodingModel",
@@ -98,9 +95,7 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "banded_ridge_cv",
     "gamma_pool",
     "himalaya_backend",
-    "hyper_gradient_ridge",
     "make_folds",
-    "ridge_cv",
     # who explains what
     "BANDS",
     "IMPACTS",

@@ -1,4 +1,7 @@
-"""Groups: the contiguous stretches of rows (stories, or spans of one) that nothing may cross."""
+"""Arrays whose rows come in groups: contiguous stretches (stories, or spans of one) that nothing may cross.
+
+Cut into groups, centre, bring to one scale, delay. Types of arrays have their home here for all rooms above.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+
+CONSTANT_SD = 1e-6
+"""A column whose sd is below this share of its root mean square (of what was removed) counts as constant."""
 
 
 def group_slices(groups: npt.ArrayLike) -> list[slice]:
@@ -67,12 +73,7 @@ def demean_within(values: npt.ArrayLike, groups: npt.ArrayLike) -> FloatArray:
     return centred
 
 
-# --- standardise
-# Bring features and responses to one scale without looking at scored rows of another group.
-
-
-CONSTANT_SD = 1e-6
-"""A column whose sd is below this share of its root mean square (of what was removed) counts as constant."""
+# --- One scale, without looking at the scored rows of another group ---
 
 
 def standardise(X: npt.ArrayLike, groups: npt.ArrayLike, fit_mask: npt.ArrayLike) -> Float32Array:
@@ -129,8 +130,7 @@ def _inverse_sd(values: FloatArray, centred: FloatArray, mask: npt.NDArray[np.bo
     return np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, sd))
 
 
-# --- delays
-# Finite impulse response: every feature at several delays, never across a group's border.
+# --- Finite impulse response: every feature at several delays ---
 
 
 def delay_within(X: npt.ArrayLike, groups: npt.ArrayLike, delays_trs: Sequence[int]) -> Array:

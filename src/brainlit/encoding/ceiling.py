@@ -214,8 +214,7 @@ def _p_above_zero(centred: FloatArray, blocks: list[IntArray]) -> FloatArray:
         return np.asarray(student.sf(means.mean(axis=0) / error, df=len(blocks) - 1))
 
 
-# --- normalise
-# Correlations as a share of what any model could reach, raw and ceiling always beside them.
+# --- Correlations as a share of what any model could reach, raw and ceiling always beside them ---
 #
 # Two numbers go by that name. The mean of ratios gives every voxel the same say, and voxels with a low ceiling, whose
 # ratio is a small number over a small number, most of the scatter. The ratio of means is what a region reaches of what

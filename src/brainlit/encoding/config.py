@@ -1,21 +1,27 @@
-"""The settings of a probe."""
+"""The settings of a probe, and of the solver that it uses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from types import MappingProxyType
+from typing import Literal, get_args
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-from brainlit.encoding.banded import DEFAULT_ALPHAS
-from brainlit.encoding.search import DEFAULT_N_GAMMAS, SOLVERS, Precision, SolverName, check_alphas
 from brainlit.hints import did_you_mean
+
+SolverName = Literal["auto", "primal", "kernel", "himalaya", "himalaya_group"]
+Precision = Literal["float32", "float64"]
+DEFAULT_ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-3, 4, 15))
+"""Half-decade steps. With bands scaled to unit mean row norm, alpha is the ratio of noise to signal variance."""
+DEFAULT_N_GAMMAS: Mapping[int, int] = MappingProxyType({1: 1, 2: 4, 3: 8})
 
 
 @dataclass(frozen=True)
 class SolverConfig:
-    """Which solver fits the ridges, and how and where it computes.
+    """How a ridge is solved: handed over whole, from YAML down to the solvers.
 
     Raises
     ------
@@ -24,30 +30,29 @@ class SolverConfig:
     """
 
     name: SolverName = "auto"
-    """'auto' takes one of ours by the smaller space; `open_search` lists them and the references."""
+    """'primal' works in the space of features, 'kernel' in that of rows; 'auto' takes the smaller one. 'himalaya'
+    (multiple-kernel ridge) and 'himalaya_group' (group ridge) are himalaya's random searches, the reference: same
+    answers, slower."""
     precision: Precision = "float32"
     """Of the search and the final weights; scores are always float64."""
     device: str = "cpu"
-    """torch device of the solvers: 'cpu' or 'cuda'."""
+    """torch device of the solver: 'cpu', 'cuda', 'cuda:1'."""
     n_targets_batch: int | None = None
-    """Voxels that are scored at once; None takes as many as fit into memory_gb."""
+    """Voxels that are scored at once; None takes as many as fit into memory_gb. A GPU that runs out of memory halves
+    it."""
     memory_gb: float = 4.0
-    """What solvers and predictions may hold besides the responses; voxels are taken in batches that fit."""
+    """What solvers and predictions may hold besides the responses, in 1e9 bytes; voxels are taken in batches that fit.
+    Features and decompositions are held whatever it is."""
 
     def __post_init__(self) -> None:
-        for what, value, known in (("solver", self.name, SOLVERS), ("precision", self.precision, get_args(Precision))):
-            if value not in known:
-                raise ValueError(f"unknown {what} {value!r}. {did_you_mean(value, known)}")
-        try:
-            torch.device(self.device)
-        except RuntimeError as error:
-            kinds = ("cpu", "cuda", "mps", "xpu")
-            raise ValueError(f"unknown device {self.device!r}. {did_you_mean(self.device, kinds)}") from error
-        if not self.memory_gb > 0 or (self.n_targets_batch is not None and self.n_targets_batch < 1):
-            raise ValueError(
-                f"memory_gb is {self.memory_gb} and n_targets_batch {self.n_targets_batch}; both must leave room for a"
-                " voxel: give more than 0, or leave n_targets_batch out."
-            )
+        for what, value, known in (("solver", self.name, SolverName), ("precision", self.precision, Precision)):
+            if value not in get_args(known):
+                raise ValueError(f"unknown {what} {value!r}. {did_you_mean(value, get_args(known))}")
+        check_device(self.device)
+        if not self.memory_gb > 0:
+            raise ValueError(f"memory_gb is {self.memory_gb}; give more than 0, enough for a voxel at a time.")
+        if self.n_targets_batch is not None and self.n_targets_batch < 1:
+            raise ValueError(f"n_targets_batch is {self.n_targets_batch}; give 1 or more, or leave it out.")
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ class ProbeConfig:
     """First rows of every group that are neither fitted nor scored (onset transients, incomplete delays)."""
     seed: int = 0
     """Seed of the gammas."""
-    solver: SolverConfig = SolverConfig()
-    """Which solver fits the ridges, and how and where it computes."""
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    """Which solver computes, where, and within how much memory."""
     keep_variance: float = 0.999
     """Share of a band's variance that the primal solver keeps in its principal components; 1 rotates nothing."""
     low_level_impact: bool = True
@@ -83,7 +88,7 @@ class ProbeConfig:
     impact_lags_trs: int = 4
     """k of the impact that regresses out low-level features at lags -k .. k."""
     sub_bands: bool = False
-    """Whether bands that come in parts ('low_level/spectral') are also split finer; see `encoding.sub_bands`."""
+    """Whether bands that come in parts ('low_level/spectral') are also split finer; see `score_sub_bands`."""
 
     def __post_init__(self) -> None:
         check_alphas(self.alphas)
@@ -104,3 +109,23 @@ class ProbeConfig:
         """Rows purged around held-out blocks, with the default filled in."""
         longest = max(abs(delay) for delay in self.delays_trs)
         return 2 * longest if self.purge_trs is None else self.purge_trs
+
+
+def check_alphas(alphas: Sequence[float]) -> npt.NDArray[np.float64]:
+    """The grid as an array; ValueError unless positive and increasing."""
+    grid = np.asarray(alphas, dtype=np.float64)
+    if grid.ndim != 1 or grid.size == 0 or not (grid > 0).all() or not (np.diff(grid) > 0).all():
+        raise ValueError(f"alphas are {grid.tolist()}; need positive numbers in increasing order.")
+    return grid
+
+
+def check_device(device: str) -> None:
+    """ValueError unless torch knows a device of this name (whether the machine has it shows when it is used)."""
+    if device in ("cpu", "cuda"):
+        return
+    import torch
+
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"{device!r} is no device that torch knows; write 'cpu', 'cuda', or 'cuda:1'.") from error

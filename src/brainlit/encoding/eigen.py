@@ -25,12 +25,33 @@ import numpy as np
 import torch
 
 from brainlit.encoding.arrays import Array, FloatArray, IntArray
+from brainlit.encoding.config import SolverConfig, check_alphas
 from brainlit.encoding.himalaya_solvers import exact_products
-from brainlit.encoding.search import DEFAULT_MEMORY_GB, Fold, Precision, best_alphas, check_alphas
+from brainlit.encoding.search import Fold, best_alphas
 from brainlit.encoding.target_batches import TargetBatches, Targets
 
-# --- filters
-# All alphas of a ridge at once: the shrinkage of every alpha from a few functions of the eigenvalues.
+RUN_DECADES = 0.25
+"""Width of a run of eigenvalues. Wider ones need more vectors, narrower ones more mixing; measured from 0.25 to 3."""
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
+"""Dropped part of a prediction, in standard deviations of the response: below the rounding of what it is added to."""
+RANK_TOLERANCE = 10.0
+"""Eigenvalues below this many roundings of the largest are noise, and count as 0."""
+GROWTH = 1e-4
+"""Largest error, in the units of the responses, that rounding may grow to in the leave-out form."""
+EIGH_FLOPS = {"cpu": 13.0, "cuda": 300.0}
+"""An eigendecomposition of size d takes as long as a product of this number times d^3 operations.
+
+Measured on a CPU (11 to 14 for d from 1,000 to 2,400); an estimate for a GPU."""
+INVERSE_FLOPS = 4.0
+"""The same for a Cholesky inverse (measured: 3.0 to 3.4 on a CPU, from d = 600)."""
+TERMS = 3.0
+"""Products over all eigenvalues that the filters of all alphas take; see `filter_basis`."""
+Rows = torch.Tensor | slice
+"""Rows as torch takes them."""
+DECOMPOSITIONS_SHARE = 0.25
+"""Part of the spare memory in which decompositions of all rows are kept for the last fit."""
+
+# --- All alphas of a ridge at once: the shrinkage of every alpha from a few functions of the eigenvalues ---
 #
 # A held-out prediction is L diag(f_a) Z, with L (rows x R), Z (R x targets) and f_a(lam) = 1 / (lam + a) or
 # lam / (lam + a), once per alpha. These functions are smooth in log(lam): on a quarter of a decade two or three of them
@@ -41,12 +62,6 @@ from brainlit.encoding.target_batches import TargetBatches, Targets
 #
 # The error is known beforehand: each column is weighted by how large it can become in a prediction, and what is
 # dropped adds up to less than `tolerance` of a response's standard deviation.
-
-
-RUN_DECADES = 0.25
-"""Width of a run of eigenvalues. Wider ones need more vectors, narrower ones more mixing; measured from 0.25 to 3."""
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
-"""Dropped part of a prediction, in standard deviations of the response: below the rounding of what it is added to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +103,7 @@ def filter_basis(filters: FloatArray, eigenvalues: Array, weight: Array, toleran
     weight : array of shape (R,)
         Positive: size in a prediction of a direction whose filter is 1, in standard deviations of the response.
     """
+    # a run ends where the eigenvalues cross into the next quarter of a decade; they come in increasing order
     decade = np.floor(np.log10(np.asarray(eigenvalues, dtype=np.float64)) / RUN_DECADES)
     edges = [*np.flatnonzero(np.diff(decade, prepend=-np.inf)), len(decade)]
     runs = [slice(int(a), int(b)) for a, b in pairwise(edges)]
@@ -160,22 +176,7 @@ class HeldOutRows:
         return (self._left[None, :, run] * vectors[:, None, :]).reshape(-1, vectors.shape[1])
 
 
-RANK_TOLERANCE = 10.0
-"""Eigenvalues below this many roundings of the largest are noise, and count as 0."""
-GROWTH = 1e-4
-"""Largest error, in the units of the responses, that rounding may grow to in the leave-out form."""
-EIGH_FLOPS = {"cpu": 13.0, "cuda": 300.0}
-"""An eigendecomposition of size d takes as long as a product of this number times d^3 operations.
-
-Measured on a CPU (11 to 14 for d from 1,000 to 2,400); an estimate for a GPU."""
-INVERSE_FLOPS = 4.0
-"""The same for a Cholesky inverse (measured: 3.0 to 3.4 on a CPU, from d = 600)."""
-TERMS = 3.0
-"""Products over all eigenvalues that the filters of all alphas take; see `filters`."""
-Rows = torch.Tensor | slice
-"""Rows as torch takes them."""
-DECOMPOSITIONS_SHARE = 0.25
-"""Part of the spare memory in which decompositions of all rows are kept for the last fit."""
+# --- The search ---
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,18 +226,14 @@ class EigenSearch(ABC):
         Y: Array,
         folds: Sequence[Fold],
         alphas: Sequence[float],
-        *,
-        precision: Precision = "float32",
-        device: str = "cpu",
-        n_targets_batch: int | None = None,
-        memory_gb: float = DEFAULT_MEMORY_GB,
+        solver: SolverConfig,
     ) -> None:
         self.alphas = check_alphas(alphas)
-        self._dtype = getattr(torch, precision)
-        self._Y = as_tensor(Y, self._dtype, device)
+        self._dtype = getattr(torch, solver.precision)
+        self._Y = as_tensor(Y, self._dtype, solver.device)
         self._n_rows, self._n_targets = self._Y.shape
-        self._folds = [_FoldRows.of(fold, self._n_rows, device) for fold in folds]
-        self._batches = TargetBatches(n_targets_batch, memory_gb, device)
+        self._folds = [_FoldRows.of(fold, self._n_rows, solver.device) for fold in folds]
+        self._batches = TargetBatches(solver.n_targets_batch, solver.memory_gb, solver.device)
         self._kept: OrderedDict[bytes, Spectrum] = OrderedDict()
         self._room = 0.0
 
@@ -330,6 +327,7 @@ class EigenSearch(ABC):
         inverse = _safe_inverse(rows.smoother())
         if inverse is None:
             return None
+        # purged rows are left out of the fit like held-out ones: the inverse is over both, only held-out errors count
         inverse = inverse[:, fold.held_out_of_untrained]
         order = None if targets is None else _positions(targets, self._n_targets, self._Y.device)
 

@@ -1,13 +1,17 @@
-"""Our own search, in feature space: the products of features and responses are formed once, folds are taken off.
+"""Our own two searches; their answers are himalaya's for the same gammas, folds and alphas.
 
-With F the bands side by side, G = F'F and B = F'Y. A fold that does not train on the rows S has G - F_S'F_S and
-B - F_S'Y_S, so no product over the long axis is repeated. For one gamma, scale the columns of band b by sqrt(gamma_b)
-and let U diag(lam) U' be the scaled Gram matrix of a fold: the held-out rows are predicted by F U diag(1 / (lam +
-alpha)) U'B, for all alphas at once (see `filters`); or all folds are had from the decomposition of G (see `eigen`).
-No weights are formed before the last fit. The answer is himalaya's for the same gammas, folds and alphas.
+**Primal**, in feature space: the products of features and responses are formed once, folds are taken off. With F the
+bands side by side, G = F'F and B = F'Y. A fold that does not train on the rows S has G - F_S'F_S and B - F_S'Y_S, so no
+product over the long axis is repeated. For one gamma, scale the columns of band b by sqrt(gamma_b) and let U diag(lam)
+U' be the scaled Gram matrix of a fold: the held-out rows are predicted by F U diag(1 / (lam + alpha)) U'B, for all
+alphas at once (`filter_basis`); or all folds are had from the decomposition of G (see `eigen`). No weights are formed
+before the last fit. Memory: F, a Gram matrix per fold, and as many of the n_folds + 1 products B, each n_features x
+n_targets, as fit into most of memory_gb; the others are formed again in each batch.
 
-Memory: F, a Gram matrix per fold, and as many of the n_folds + 1 products B, each n_features x n_targets, as fit into
-most of memory_gb; the others are formed again in each batch.
+**Kernel**, in the space of rows, for more features than rows: K = sum_b gamma_b X_b X_b' from one Gram matrix per band.
+A fold decomposes the block of its training rows, or all folds are had from the decomposition of K. Weights are formed
+once, for the last fit; himalaya fits all rows again for each gamma. Memory: a matrix of n_rows x n_rows per band, and
+some to work in.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ import numpy as np
 import torch
 
 from brainlit.encoding.arrays import Array, FloatArray, IntArray
+from brainlit.encoding.config import SolverConfig
 from brainlit.encoding.eigen import EigenSearch, Rows, Spectrum, as_tensor
 from brainlit.encoding.himalaya_solvers import exact_products
-from brainlit.encoding.search import DEFAULT_MEMORY_GB, Fold, Precision
+from brainlit.encoding.search import Fold
 from brainlit.encoding.target_batches import TargetBatches, Targets
 
 PRODUCTS_SHARE = 0.85
@@ -31,8 +36,10 @@ FORMED_AT_ONCE = 4096
 """Targets whose products are formed at once."""
 ALL_ROWS = -1
 """Stands for all rows where the number of a fold is asked."""
-WORK_MATRICES = 6
+PRIMAL_WORK_MATRICES = 6
 """Gram matrices' worth of memory that a decomposition works in, its result included."""
+KERNEL_WORK_MATRICES = 7
+"""The same in kernels, the mixed kernel included."""
 Parts = Sequence[tuple[slice, torch.Tensor]]
 """Columns of F and a matrix with as many rows, per band."""
 
@@ -48,13 +55,7 @@ class PrimalSearch(EigenSearch):
         Zero-mean responses; not copied if it has the precision and is on the device.
     folds : sequence of Fold
     alphas : increasing positive numbers
-    precision : 'float32' or 'float64'
-    device : str
-        Any torch device.
-    n_targets_batch : int, optional
-        Targets that are scored at once; as many as memory allows by default.
-    memory_gb : float
-        What the search may hold besides the responses.
+    solver : SolverConfig
     """
 
     name = "primal"
@@ -66,30 +67,18 @@ class PrimalSearch(EigenSearch):
         Y: Array,
         folds: Sequence[Fold],
         alphas: Sequence[float],
-        *,
-        precision: Precision = "float32",
-        device: str = "cpu",
-        n_targets_batch: int | None = None,
-        memory_gb: float = DEFAULT_MEMORY_GB,
+        solver: SolverConfig,
     ) -> None:
-        super().__init__(
-            Y,
-            folds,
-            alphas,
-            precision=precision,
-            device=device,
-            n_targets_batch=n_targets_batch,
-            memory_gb=memory_gb,
-        )
+        super().__init__(Y, folds, alphas, solver)
         edges = np.cumsum([0, *(X.shape[1] for X in Xs)])
         self._bands = [slice(int(a), int(b)) for a, b in pairwise(edges)]
-        self._F = torch.empty((self._n_rows, int(edges[-1])), dtype=self._dtype, device=device)
+        self._F = torch.empty((self._n_rows, int(edges[-1])), dtype=self._dtype, device=solver.device)
         for own, X in zip(self._bands, Xs, strict=True):
-            self._F[:, own] = as_tensor(X, self._dtype, device)
+            self._F[:, own] = as_tensor(X, self._dtype, solver.device)
         self._gram = self._F.T @ self._F
         untrained = [fold.untrained for fold in self._folds]
         self._grams = [self._gram - self._F[rows].T @ self._F[rows] for rows in untrained]
-        matrices = self._F.numel() + (1 + len(folds) + WORK_MATRICES) * self._gram.numel()
+        matrices = self._F.numel() + (1 + len(folds) + PRIMAL_WORK_MATRICES) * self._gram.numel()
         self._hold(matrices, int(edges[-1]), "features")
         self._cross = CrossProducts(self._F, self._Y, untrained, self._batches)
         self._keep_room_for_decompositions()
@@ -211,20 +200,6 @@ def sum_of(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
     return reduce(torch.Tensor.add_, tensors)
 
 
-# --- kernel
-# Our own search in the space of rows, for more features than rows.
-#
-# K = sum_b gamma_b X_b X_b' from one Gram matrix per band. A fold decomposes the block of its training rows, or all
-# folds are had from the decomposition of K (see `eigen`). Weights are formed once, for the last fit. The answer is
-# himalaya's for the same gammas, folds and alphas; himalaya fits all rows again for each gamma.
-#
-# Memory: a matrix of n_rows x n_rows per band, and some to work in.
-
-
-WORK_MATRICES_kernel = 7
-"""Kernels' worth of memory that a decomposition works in, the mixed kernel and its result included."""
-
-
 class KernelSearch(EigenSearch):
     """Banded ridge for any gamma from one kernel per band; see the module's text.
 
@@ -240,24 +215,12 @@ class KernelSearch(EigenSearch):
         Y: Array,
         folds: Sequence[Fold],
         alphas: Sequence[float],
-        *,
-        precision: Precision = "float32",
-        device: str = "cpu",
-        n_targets_batch: int | None = None,
-        memory_gb: float = DEFAULT_MEMORY_GB,
+        solver: SolverConfig,
     ) -> None:
-        super().__init__(
-            Y,
-            folds,
-            alphas,
-            precision=precision,
-            device=device,
-            n_targets_batch=n_targets_batch,
-            memory_gb=memory_gb,
-        )
-        self._Xs = [as_tensor(X, self._dtype, device) for X in Xs]
+        super().__init__(Y, folds, alphas, solver)
+        self._Xs = [as_tensor(X, self._dtype, solver.device) for X in Xs]
         self._kernels = [X @ X.T for X in self._Xs]
-        matrices = (len(Xs) + WORK_MATRICES_kernel) * self._n_rows**2
+        matrices = (len(Xs) + KERNEL_WORK_MATRICES) * self._n_rows**2
         self._hold(matrices, self._n_rows, "rows")
         self._keep_room_for_decompositions()
 

@@ -23,8 +23,8 @@ from brainlit.encoding.arrays import (
 from brainlit.encoding.bands import BandScaler, learn_band
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import order_bands, split_r2
+from brainlit.encoding.probe_fit import Prepared, ProbeFit
 from brainlit.encoding.probe_rows import ProbeRows, check_delays, prepare_targets
-from brainlit.encoding.problem import Prepared, Problem
 from brainlit.encoding.search import choose, refit_weights
 from brainlit.encoding.statistics import correlation_within
 
@@ -85,23 +85,23 @@ class EncodingModel:
             raise ValueError(f"no rows are left after the first {config.skip_trs} of every group; lower skip_trs.")
         check_delays(rows, config.delays_trs)
         targets = prepare_targets(np.asarray(Y), rows)
-        problem = Problem(rows, targets, config)
-        solver = problem.solver_for(sum(np.shape(bands[name])[1] for name in names))
+        ridges = ProbeFit(rows, targets, config)
+        solver = ridges.solver_for(sum(np.shape(bands[name])[1] for name in names))
         keep = config.keep_variance if solver == "primal" else 1.0
         learned = {
             n: learn_band(bands[n], labels, rows.fit, config.delays_trs, keep, config.solver.device) for n in names
         }
         prepared = Prepared(names, [columns for _, columns in learned.values()], [""] * len(names), solver)
-        search = problem.open(prepared)
-        table = problem.search(search, problem.pool(len(names)))
+        search = ridges.open(prepared)
+        table = ridges.search(search, ridges.pool(len(names)))
         chosen = choose(table)
-        weights = refit_weights(search, table, chosen, problem.alphas)
+        weights = refit_weights(search, table, chosen, ridges.alphas)
         self._scalers: dict[str, BandScaler] = {name: scaler for name, (scaler, _) in learned.items()}
         self._targets = targets
         self.weights_ = dict(zip(names, weights, strict=True))
         self.used_, self.solver_ = targets.good, search.name
         self.gammas_: FloatArray = targets.spread(table.gammas[chosen.gamma_index].T)
-        self.alphas_: FloatArray = targets.spread(problem.alphas[chosen.alpha_index])
+        self.alphas_: FloatArray = targets.spread(ridges.alphas[chosen.alpha_index])
         self.cv_scores_: FloatArray = targets.spread(chosen.cv_scores)
         return self
 

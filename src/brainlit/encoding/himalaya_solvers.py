@@ -1,4 +1,7 @@
-"""himalaya's own solvers behind our door: the reference that every other solver is compared with."""
+"""himalaya's own solvers behind our interface: the reference that every other solver is compared with.
+
+himalaya and torch keep global settings, which are borrowed here and given back.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,9 @@ import numpy as np
 import torch
 
 from brainlit.encoding.arrays import Array, FloatArray, IntArray
-from brainlit.encoding.search import DEFAULT_MEMORY_GB, Fold, Precision, check_alphas
+from brainlit.encoding.config import Precision, SolverConfig, check_alphas
+from brainlit.encoding.search import Fold
 from brainlit.encoding.target_batches import TargetBatches
-
-# --- backend
-# Borrow global state of himalaya and of torch, and give it back.
 
 
 @contextmanager
@@ -48,8 +49,6 @@ def exact_products() -> Iterator[None]:
     `torch.set_float32_matmul_precision("medium")` is good advice for a network; a Gram matrix that is rounded to eight
     bits has lost its small eigenvalues.
     """
-    import torch
-
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -73,18 +72,14 @@ class _RandomSearch(ABC):
         Y: Array,
         folds: Sequence[Fold],
         alphas: Sequence[float],
-        *,
-        precision: Precision = "float32",
-        device: str = "cpu",
-        n_targets_batch: int | None = None,
-        memory_gb: float = DEFAULT_MEMORY_GB,
+        solver: SolverConfig,
     ) -> None:
         self.alphas = check_alphas(alphas)
-        self._backend = backend_name(precision, device)
-        self._Xs = [np.asarray(X, dtype=precision) for X in Xs]
-        self._Y = np.asarray(Y, dtype=precision)
+        self._backend = backend_name(solver.precision, solver.device)
+        self._Xs = [np.asarray(X, dtype=solver.precision) for X in Xs]
+        self._Y = np.asarray(Y, dtype=solver.precision)
         self._cv = [(fold.train, fold.held_out) for fold in folds]
-        self._batches = TargetBatches(n_targets_batch, memory_gb, device)
+        self._batches = TargetBatches(solver.n_targets_batch, solver.memory_gb, solver.device)
         largest = max(fold.held_out.size for fold in folds)
         self._bytes_per_target = float((2 * self.alphas.size * largest + 3 * len(self._Y)) * self._Y.itemsize)
 
@@ -130,8 +125,15 @@ class HimalayaSearch(_RandomSearch):
 
     name = "himalaya"
 
-    def __init__(self, Xs: Sequence[Array], Y: Array, folds: Sequence[Fold], alphas: Sequence[float], **how: Any):
-        super().__init__(Xs, Y, folds, alphas, **how)
+    def __init__(
+        self,
+        Xs: Sequence[Array],
+        Y: Array,
+        folds: Sequence[Fold],
+        alphas: Sequence[float],
+        solver: SolverConfig,
+    ) -> None:
+        super().__init__(Xs, Y, folds, alphas, solver)
         with himalaya_backend(self._backend) as backend:
             bands = [backend.asarray(X) for X in self._Xs]
             self._kernels = backend.stack([X @ X.T for X in bands])

@@ -1,4 +1,4 @@
-"""Who explains what: nested models, the variance partition, and the product-measure split of the joint model."""
+"""Who explains what: nested models, the variance partition, the product-measure split, and the low-level impact."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ from brainlit.encoding.arrays import (
     standardise,
 )
 from brainlit.encoding.banded import open_search
-from brainlit.encoding.search import SolverName, check_alphas, choose, make_folds, refit_weights, search_pool
+from brainlit.encoding.config import ProbeConfig, check_alphas
+from brainlit.encoding.search import choose, make_folds, refit_weights, search_pool
 
 BANDS: tuple[str, ...] = ("backbone", "low_level", "semantic")
 """Bands of the probe, in the order that all names and arrays keep."""
+
+
+IMPACTS: tuple[str, ...] = ("residual_lag0", "residual_lags", "banded_ridge")
+EXPLAINED = 1e-4
+"""A backbone column with less than this share of its variance left is wholly low-level: its residual is set to 0."""
 
 
 def order_bands(names: Iterable[str]) -> tuple[str, ...]:
@@ -112,8 +118,7 @@ def split_r2(observed: Array, parts: Mapping[str, Array]) -> dict[str, FloatArra
     return {band: np.einsum("tv,tv->v", np.asarray(part, dtype=np.float64), weight) for band, part in parts.items()}
 
 
-# --- impact
-# Low-level impact, three ways: how much of a backbone's alignment goes when low-level features are accounted for.
+# --- Low-level impact, three ways: how much of the alignment goes when low-level features are accounted for ---
 #
 # All three are 100 (r_B - r_rest) / r_B, with r_B the correlation of the backbone alone; they differ in r_rest.
 #
@@ -126,11 +131,6 @@ def split_r2(observed: Array, parts: Mapping[str, Array]) -> dict[str, FloatArra
 # banded_ridge
 #     Nothing is regressed out of features: r_rest^2 = r_BL^2 - r_L^2 is what the joint banded model of backbone and
 #     low-level features adds to the low-level features alone (squares keep their sign).
-
-
-IMPACTS: tuple[str, ...] = ("residual_lag0", "residual_lags", "banded_ridge")
-EXPLAINED = 1e-4
-"""A backbone column with less than this share of its variance left is wholly low-level: its residual is set to 0."""
 
 
 def low_level_impact(r_backbone: npt.ArrayLike, r_rest: npt.ArrayLike) -> FloatArray:
@@ -167,11 +167,7 @@ def residual_features(
     groups: npt.ArrayLike,
     fit: BoolArray,
     lags_trs: Sequence[int],
-    *,
-    alphas: Sequence[float],
-    n_folds: int,
-    purge_trs: int,
-    solver: SolverName = "auto",
+    config: ProbeConfig,
 ) -> Float32Array:
     """Backbone features minus what a ridge on low-level features at the given lags predicts of them.
 
@@ -185,6 +181,8 @@ def residual_features(
     fit : bool array of shape (n_trs,)
     lags_trs : sequence of int
         (0,) for the published form; positive lags look back, negative ones ahead.
+    config : ProbeConfig
+        Its alphas, folds, purge and solver are used.
 
     Returns
     -------
@@ -199,10 +197,10 @@ def residual_features(
     if row_norm == 0:
         return targets
     predictors = (lagged / np.sqrt(row_norm)).astype(np.float32)
-    folds = make_folds(labels[fit], n_folds, purge_trs, position_in_group(labels)[fit])
-    search = open_search([predictors[fit]], targets[fit], folds, alphas, solver=solver)
+    folds = make_folds(labels[fit], config.n_folds, config.purge, position_in_group(labels)[fit])
+    search = open_search([predictors[fit]], targets[fit], folds, config.alphas, config.solver)
     table = search_pool(search, np.ones((1, 1)))
-    weights = refit_weights(search, table, choose(table), check_alphas(alphas))[0]
+    weights = refit_weights(search, table, choose(table), check_alphas(config.alphas))[0]
     return _zero_if_explained(targets - predictors @ weights, targets, fit)
 
 

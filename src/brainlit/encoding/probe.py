@@ -26,6 +26,7 @@ from brainlit.encoding.partition import (
     partition_variance,
     residual_features,
 )
+from brainlit.encoding.probe_fit import NestedFit, ProbeCache, ProbeFit, WarmStart, array_hash, wanted_gammas
 from brainlit.encoding.probe_rows import (
     ProbeRows,
     ProbeTargets,
@@ -34,267 +35,12 @@ from brainlit.encoding.probe_rows import (
     prepare_targets,
     short_groups,
 )
-from brainlit.encoding.problem import NestedFit, ProbeCache, Problem, WarmStart, fingerprint, wanted_gammas
-from brainlit.encoding.result import ProbeResult, alpha_edges, edge_warnings, join_results, load_probe, save_probe
+from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.search import gamma_pool, inside_set
 
-# --- sub_bands
-# A finer cut: bands that come in sub-bands, such as low-level features in spectral, articulatory, phonemic and rates.
-#
-# All 2^k nested models of many sub-bands would take too long and say little. Reported are the product measure of one
-# joint model in which every sub-band has its own regularisation, and what each sub-band alone adds: the R2 that is lost
-# when it is left out. Models of the whole bands are fitted as ever, on the sub-bands side by side.
-
-
-JOINT = "all"
-"""Name of the model of all sub-bands."""
-
-
-@dataclass(frozen=True, eq=False)
-class SubBandScores:
-    """Product measure of each band or sub-band, and unique R2 of each sub-band, (n_good,) each."""
-
-    split: Mapping[str, FloatArray]
-    unique: Mapping[str, FloatArray]
-
-
-def gather_bands(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Whole bands, and the parts that they come in, both in the fixed order of the bands.
-
-    Parameters
-    ----------
-    arrays : mapping of band ('semantic') or sub-band ('low_level/spectral') to array of shape (n_trs, n_features)
-
-    Raises
-    ------
-    ValueError
-        If a band is unknown, or given both whole and in sub-bands.
-    """
-    order = order_bands(name.split("/")[0] for name in arrays)
-    parts = {band: [name for name in arrays if name.split("/")[0] == band] for band in order}
-    for band, names in parts.items():
-        if band in names and len(names) > 1:
-            raise ValueError(f"band {band!r} is given whole and as {', '.join(names[1:])}; give one or the other.")
-    whole = {
-        band: arrays[names[0]] if len(names) == 1 else np.concatenate([arrays[name] for name in names], axis=1)
-        for band, names in parts.items()
-    }
-    return whole, {name: arrays[name] for names in parts.values() for name in names}
-
-
-def sub_band_pool(names: tuple[str, ...], n_gammas: Mapping[int, int], seed: int) -> FloatArray:
-    """Gammas of the joint model (corners, middle, spread points), and the same with each sub-band left out.
-
-    A model without a sub-band may choose among the joint model's mixtures with that share set to 0, so that the two
-    differ in nothing but the sub-band.
-
-    Returns
-    -------
-    array of shape (n_pool, n_bands)
-    """
-    n_bands, n_inside = len(names), n_gammas[max(n_gammas)]
-    points = gamma_pool(n_bands, {**dict.fromkeys(range(1, n_bands), 1), n_bands: n_inside}, seed)
-    corners, inside = points[:n_bands], points[len(points) - n_inside :]
-    pool = [corners, inside]
-    for left_out in (k for k, name in enumerate(names) if "/" in name):
-        without = inside.copy()
-        without[:, left_out] = 0.0
-        pool.append(without / without.sum(axis=1, keepdims=True))
-    return np.concatenate(pool)
-
-
-def score_sub_bands(problem: Problem, parts: Mapping[str, Array]) -> SubBandScores:
-    """Fit the joint model of all parts and one without each sub-band.
-
-    Parameters
-    ----------
-    parts : mapping of band or sub-band to array of shape (n_trs, n_features)
-        From `gather_bands`; at least two.
-    """
-    names = tuple(parts)
-    pool = sub_band_pool(names, problem.settings.n_gammas, problem.settings.seed)
-    sub_bands = [name for name in names if "/" in name]
-    inside = {name: inside_set(pool, [k for k, other in enumerate(names) if other != name]) for name in sub_bands}
-    fitted = problem.fit_models(parts, pool, {**inside, JOINT: np.ones(len(pool), dtype=bool)})
-    r2 = {model: problem.r2(predicted) for model, predicted in fitted.predictions.items()}
-    return SubBandScores(fitted.split, {name: r2[JOINT] - r2[name] for name in sub_bands})
-
-
-def has_sub_bands(parts: Mapping[str, Array]) -> bool:
-    """Whether there is something to cut finer: a sub-band, besides anything else.
-
-    >>> has_sub_bands({"backbone": np.ones((3, 1)), "low_level/rates": np.ones((3, 1))})
-    True
-    """
-    return len(parts) > 1 and any(name.partition("/")[0] in BANDS and "/" in name for name in parts)
-
-
-# --- assemble
-# From fitted models to results: scores per voxel of all subjects, cut into one result for each.
-
-
-NO_SUB_BANDS = SubBandScores({}, {})
-
-
-def predict_residuals(problem: Problem, arrays: Mapping[str, Array]) -> dict[str, Float32Array]:
-    """What the backbone predicts once low-level features are regressed out of it; empty without both bands."""
-    settings, rows = problem.settings, problem.rows
-    if not settings.low_level_impact or not {"backbone", "low_level"} <= set(arrays):
-        return {}
-    k = settings.impact_lags_trs
-    predicted = {}
-    for way, lags_trs in (("residual_lag0", (0,)), ("residual_lags", tuple(range(-k, k + 1)))):
-        residual = residual_features(
-            arrays["backbone"],
-            arrays["low_level"],
-            rows.groups,
-            rows.fit,
-            lags_trs,
-            alphas=settings.alphas,
-            n_folds=settings.n_folds,
-            purge_trs=settings.purge,
-            solver=settings.solver.name,
-        )
-        predicted[way] = problem.predict_alone(residual, rescale=False)
-    return predicted
-
-
-def assemble(
-    problem: Problem,
-    nested: NestedFit,
-    residuals: Mapping[str, Float32Array],
-    finer: SubBandScores = NO_SUB_BANDS,
-    **meta: Any,
-) -> ProbeResult:
-    """Score every model and put all arrays on the full set of voxels of all subjects."""
-    spread = problem.targets.spread
-    r = {model: problem.correlate(predicted) for model, predicted in nested.predictions.items()}
-    r2 = {model: problem.r2(predicted) for model, predicted in nested.predictions.items()}
-    rest = {way: problem.correlate(predicted) for way, predicted in residuals.items()}
-    if rest:
-        rest["banded_ridge"] = banded_rest(r["backbone+low_level"], r["low_level"])
-    joint = model_name(nested.n_columns)
-    tables = {
-        "r_by_model": r,
-        "r2_by_model": r2,
-        "split": nested.split,
-        "partition": partition_variance(r2, tuple(nested.n_columns)),
-        "impact": {way: low_level_impact(r["backbone"], left) for way, left in rest.items()},
-        "r_rest": rest,
-        "sub_split": finer.split,
-        "sub_unique": finer.unique,
-    }
-    chosen = {model: choice.alpha_index.astype(np.int16) for model, choice in nested.choices.items()}
-    return ProbeResult(
-        r=spread(r[joint]),
-        r2=spread(r2[joint]),
-        **{name: {key: spread(values) for key, values in table.items()} for name, table in tables.items()},
-        predictions=nested.predictions,
-        rest_predictions=residuals,
-        gamma_ranking={model: spread(best, fill=-1) for model, best in nested.rankings.items()},
-        alpha_index={model: spread(index, fill=-1) for model, index in chosen.items()},
-        observed=spread(problem.targets.score),
-        score_groups=problem.rows.score_groups,
-        ceiling=None,
-        alpha_at_edge={},
-        n_dropped=int((~problem.targets.good).sum()),
-        used=problem.targets.good,
-        meta=_describe(problem, nested, joint) | meta,
-    )
-
-
-def own_part(whole: ProbeResult, voxels: slice, ceiling: npt.ArrayLike | None) -> ProbeResult:
-    """One subject's voxels out of the result of all, with how often they chose the grid's ends."""
-    used, alphas = whole.used[voxels], whole.meta["alphas"]
-
-    def cut(table: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: values[..., voxels] for key, values in table.items()}
-
-    alpha_index = cut(whole.alpha_index)
-    at_edge, low, high = alpha_edges(alpha_index, len(alphas))
-    warnings = [*whole.meta["warnings"], *edge_warnings(low, high, alphas)]
-    return replace(
-        whole,
-        r=whole.r[voxels],
-        r2=whole.r2[voxels],
-        r_by_model=cut(whole.r_by_model),
-        r2_by_model=cut(whole.r2_by_model),
-        split=cut(whole.split),
-        partition=cut(whole.partition),
-        impact=cut(whole.impact),
-        r_rest=cut(whole.r_rest),
-        predictions=cut(whole.predictions),
-        rest_predictions=cut(whole.rest_predictions),
-        gamma_ranking=cut(whole.gamma_ranking),
-        alpha_index=alpha_index,
-        sub_split=cut(whole.sub_split),
-        sub_unique=cut(whole.sub_unique),
-        observed=whole.observed[:, voxels],
-        ceiling=_checked_ceiling(ceiling, used.size),
-        alpha_at_edge=at_edge,
-        n_dropped=int((~used).sum()),
-        used=used,
-        meta={**whole.meta, "alpha_at_low_edge": low, "alpha_at_high_edge": high, "warnings": warnings},
-    )
-
-
-def rows_key(rows: ProbeRows) -> str:
-    """Hash of which rows are fitted and which scored."""
-    return fingerprint(rows.groups, rows.fit, rows.score)
-
-
-def _checked_ceiling(ceiling: npt.ArrayLike | None, n_voxels: int) -> FloatArray | None:
-    if ceiling is None:
-        return None
-    values = np.asarray(ceiling, dtype=np.float64)
-    if values.shape != (n_voxels,):
-        raise ValueError(f"ceiling has shape {values.shape}; need one value for each of the {n_voxels} voxels.")
-    return values
-
-
-def _describe(problem: Problem, nested: NestedFit, joint: str) -> dict[str, Any]:
-    """Everything that is needed to say how the numbers came about, as plain values."""
-    settings, rows = problem.settings, problem.rows
-    n_fit_groups = int(np.unique(rows.fit_groups).size)
-    return {
-        "joint": joint,
-        "solver": nested.solver,
-        "score": "R2 = 1 - SSE/SST and Pearson r on the scored rows, each group demeaned",
-        "seed": settings.seed,
-        "delays_trs": list(settings.delays_trs),
-        "alphas": list(settings.alphas),
-        "gammas": nested.gammas.tolist(),
-        "n_columns": dict(nested.n_columns),
-        "keep_variance": settings.keep_variance if nested.solver == "primal" else 1.0,
-        "precision": settings.solver.precision,
-        "n_folds": settings.n_folds,
-        "folds": "whole groups" if n_fit_groups >= settings.n_folds else f"blocks with {settings.purge} TRs purged",
-        "purge_trs": settings.purge,
-        "skip_trs": settings.skip_trs,
-        "impact_lags_trs": settings.impact_lags_trs,
-        "n_fit_trs": int(rows.fit.sum()),
-        "n_score_trs": int(rows.score.sum()),
-        "n_fit_groups": n_fit_groups,
-        "n_score_groups": int(np.unique(rows.score_groups).size),
-        "rows": rows_key(rows),
-        "warnings": [],
-    }
-
-
-__all__ = [
-    "ProbeCache",
-    "ProbeConfig",
-    "ProbeResult",
-    "WarmStart",
-    "join_results",
-    "load_probe",
-    "run_probe",
-    "run_probes",
-    "save_probe",
-    "score_single_band",
-]
-
 CONSTANT_BAND = "band '{}' is constant on the fitted rows, so it explains nothing; check it or leave it out."
+ALL_SUB_BANDS = "all"
+"""Name of the model of all sub-bands."""
 
 
 def run_probe(
@@ -378,14 +124,18 @@ def run_probes(
     edges = np.cumsum([0, *n_voxels.values()])
     voxels = {name: slice(int(a), int(b)) for name, (a, b) in zip(Ys, pairwise(edges), strict=True)}
     _check_usable(targets, voxels)
-    problem = Problem(rows, targets, settings, cache)
-    wanted = wanted_gammas(warm or {}, n_voxels, problem.pool(len(arrays)), rows_key(rows))
-    nested = problem.fit_nested(arrays, None if wanted is None else wanted[:, targets.good])
-    finer = score_sub_bands(problem, parts) if settings.sub_bands and has_sub_bands(parts) else NO_SUB_BANDS
-    residuals = predict_residuals(problem, arrays)
+    ridges = ProbeFit(rows, targets, settings, cache)
+    wanted = wanted_gammas(warm or {}, n_voxels, ridges.pool(len(arrays)), rows_key(rows))
+    nested = ridges.fit_nested(arrays, None if wanted is None else wanted[:, targets.good])
+    finer = score_sub_bands(ridges, parts) if settings.sub_bands and has_sub_bands(parts) else None
+    residuals = predict_residuals(ridges, arrays)
     warnings = [*short_groups(rows, settings.delays_trs), *(CONSTANT_BAND.format(band) for band in nested.constant)]
-    whole = assemble(problem, nested, residuals, finer, warm_start=wanted is not None, warnings=warnings)
-    return {name: own_part(whole, part, (ceilings or {}).get(name)) for name, part in voxels.items()}
+    whole = assemble(ridges, nested, residuals, finer, warm_start=wanted is not None, warnings=warnings)
+    results = {name: whole.select(part) for name, part in voxels.items()}
+    return {
+        name: replace(result, ceiling=_checked_ceiling((ceilings or {}).get(name), result.used.size))
+        for name, result in results.items()
+    }
 
 
 def score_single_band(
@@ -403,8 +153,8 @@ def score_single_band(
     settings = config or ProbeConfig()
     rows = prepare_rows(groups, fit, score, settings.skip_trs, len(Y))
     targets = prepare_targets(np.asarray(Y), rows)
-    problem = Problem(rows, targets, settings)
-    return np.asarray(targets.spread(problem.correlate(problem.predict_alone(_checked("X", X, len(Y))))))
+    ridges = ProbeFit(rows, targets, settings)
+    return np.asarray(targets.spread(ridges.correlate(ridges.predict_alone(_checked("X", X, len(Y))))))
 
 
 def _check_usable(targets: ProbeTargets, voxels: Mapping[str, slice]) -> None:
@@ -431,3 +181,193 @@ def _checked(name: str, X: npt.ArrayLike, n_trs: int) -> Array:
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise ValueError(f"band {name!r} is {values[row, column]} at row {row}, column {column}; features are finite.")
     return values
+
+
+# --- From fitted models to results ---
+
+
+def predict_residuals(ridges: ProbeFit, arrays: Mapping[str, Array]) -> dict[str, Float32Array]:
+    """What the backbone predicts once low-level features are regressed out of it; empty without both bands."""
+    settings, rows = ridges.settings, ridges.rows
+    if not settings.low_level_impact or not {"backbone", "low_level"} <= set(arrays):
+        return {}
+    k = settings.impact_lags_trs
+    predicted = {}
+    for way, lags_trs in (("residual_lag0", (0,)), ("residual_lags", tuple(range(-k, k + 1)))):
+        backbone, low_level = arrays["backbone"], arrays["low_level"]
+        residual = residual_features(backbone, low_level, rows.groups, rows.fit, lags_trs, settings)
+        predicted[way] = ridges.predict_alone(residual, rescale=False)
+    return predicted
+
+
+def assemble(
+    ridges: ProbeFit,
+    nested: NestedFit,
+    residuals: Mapping[str, Float32Array],
+    finer: SubBandScores | None,
+    **meta: Any,
+) -> ProbeResult:
+    """Score every model and put all arrays on the full set of voxels of all subjects."""
+    spread = ridges.targets.spread
+    r = {model: ridges.correlate(predicted) for model, predicted in nested.predictions.items()}
+    r2 = {model: ridges.r2(predicted) for model, predicted in nested.predictions.items()}
+    rest = {way: ridges.correlate(predicted) for way, predicted in residuals.items()}
+    if rest:
+        rest["banded_ridge"] = banded_rest(r["backbone+low_level"], r["low_level"])
+    joint = model_name(nested.n_columns)
+    tables = {
+        "r_by_model": r,
+        "r2_by_model": r2,
+        "split": nested.split,
+        "partition": partition_variance(r2, tuple(nested.n_columns)),
+        "impact": {way: low_level_impact(r["backbone"], left) for way, left in rest.items()},
+        "r_rest": rest,
+        "sub_split": finer.split if finer else {},
+        "sub_unique": finer.unique if finer else {},
+    }
+    chosen = {model: choice.alpha_index.astype(np.int16) for model, choice in nested.choices.items()}
+    return ProbeResult(
+        r=spread(r[joint]),
+        r2=spread(r2[joint]),
+        **{name: {key: spread(values) for key, values in table.items()} for name, table in tables.items()},
+        predictions=nested.predictions,
+        rest_predictions=residuals,
+        gamma_ranking={model: spread(best, fill=-1) for model, best in nested.rankings.items()},
+        alpha_index={model: spread(index, fill=-1) for model, index in chosen.items()},
+        observed=spread(ridges.targets.score),
+        score_groups=ridges.rows.score_groups,
+        ceiling=None,
+        alpha_at_edge={},
+        n_dropped=int((~ridges.targets.good).sum()),
+        used=ridges.targets.good,
+        meta=_describe(ridges, nested, joint) | meta,
+    )
+
+
+def rows_key(rows: ProbeRows) -> str:
+    """Hash of which rows are fitted and which scored."""
+    return array_hash(rows.groups, rows.fit, rows.score)
+
+
+def _checked_ceiling(ceiling: npt.ArrayLike | None, n_voxels: int) -> FloatArray | None:
+    if ceiling is None:
+        return None
+    values = np.asarray(ceiling, dtype=np.float64)
+    if values.shape != (n_voxels,):
+        raise ValueError(f"ceiling has shape {values.shape}; need one value for each of the {n_voxels} voxels.")
+    return values
+
+
+def _describe(ridges: ProbeFit, nested: NestedFit, joint: str) -> dict[str, Any]:
+    """Everything that is needed to say how the numbers came about, as plain values."""
+    settings, rows = ridges.settings, ridges.rows
+    n_fit_groups = int(np.unique(rows.fit_groups).size)
+    return {
+        "joint": joint,
+        "solver": nested.solver,
+        "score": "R2 = 1 - SSE/SST and Pearson r on the scored rows, each group demeaned",
+        "seed": settings.seed,
+        "delays_trs": list(settings.delays_trs),
+        "alphas": list(settings.alphas),
+        "gammas": nested.gammas.tolist(),
+        "n_columns": dict(nested.n_columns),
+        "keep_variance": settings.keep_variance if nested.solver == "primal" else 1.0,
+        "precision": settings.solver.precision,
+        "n_folds": settings.n_folds,
+        "folds": "whole groups" if n_fit_groups >= settings.n_folds else f"blocks with {settings.purge} TRs purged",
+        "purge_trs": settings.purge,
+        "skip_trs": settings.skip_trs,
+        "impact_lags_trs": settings.impact_lags_trs,
+        "n_fit_trs": int(rows.fit.sum()),
+        "n_score_trs": int(rows.score.sum()),
+        "n_fit_groups": n_fit_groups,
+        "n_score_groups": int(np.unique(rows.score_groups).size),
+        "rows": rows_key(rows),
+        "warnings": [],
+    }
+
+
+# --- A finer cut: bands that come in sub-bands, such as spectral, articulatory and phonemic features and rates ---
+#
+# All 2^k nested models of many sub-bands would take too long and say little. Reported are the product measure of one
+# joint model in which every sub-band has its own regularisation, and what each sub-band alone adds: the R2 that is lost
+# when it is left out. Models of the whole bands are fitted as ever, on the sub-bands side by side.
+
+
+@dataclass(frozen=True, eq=False)
+class SubBandScores:
+    """Product measure of each band or sub-band, and unique R2 of each sub-band, (n_good,) each."""
+
+    split: Mapping[str, FloatArray]
+    unique: Mapping[str, FloatArray]
+
+
+def gather_bands(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Whole bands, and the parts that they come in, both in the fixed order of the bands.
+
+    Parameters
+    ----------
+    arrays : mapping of band ('semantic') or sub-band ('low_level/spectral') to array of shape (n_trs, n_features)
+
+    Raises
+    ------
+    ValueError
+        If a band is unknown, or given both whole and in sub-bands.
+    """
+    order = order_bands(name.split("/")[0] for name in arrays)
+    parts = {band: [name for name in arrays if name.split("/")[0] == band] for band in order}
+    for band, names in parts.items():
+        if band in names and len(names) > 1:
+            raise ValueError(f"band {band!r} is given whole and as {', '.join(names[1:])}; give one or the other.")
+    whole = {
+        band: arrays[names[0]] if len(names) == 1 else np.concatenate([arrays[name] for name in names], axis=1)
+        for band, names in parts.items()
+    }
+    return whole, {name: arrays[name] for names in parts.values() for name in names}
+
+
+def sub_band_pool(names: tuple[str, ...], n_gammas: Mapping[int, int], seed: int) -> FloatArray:
+    """Gammas of the joint model (corners, middle, spread points), and the same with each sub-band left out.
+
+    A model without a sub-band may choose among the joint model's mixtures with that share set to 0, so that the two
+    differ in nothing but the sub-band.
+
+    Returns
+    -------
+    array of shape (n_pool, n_bands)
+    """
+    n_bands, n_inside = len(names), n_gammas[max(n_gammas)]
+    points = gamma_pool(n_bands, {**dict.fromkeys(range(1, n_bands), 1), n_bands: n_inside}, seed)
+    corners, inside = points[:n_bands], points[len(points) - n_inside :]
+    pool = [corners, inside]
+    for left_out in (k for k, name in enumerate(names) if "/" in name):
+        without = inside.copy()
+        without[:, left_out] = 0.0
+        pool.append(without / without.sum(axis=1, keepdims=True))
+    return np.concatenate(pool)
+
+
+def score_sub_bands(ridges: ProbeFit, parts: Mapping[str, Array]) -> SubBandScores:
+    """Fit the joint model of all parts and one without each sub-band.
+
+    Parameters
+    ----------
+    parts : mapping of band or sub-band to array of shape (n_trs, n_features)
+        From `gather_bands`; at least two.
+    """
+    names = tuple(parts)
+    pool = sub_band_pool(names, ridges.settings.n_gammas, ridges.settings.seed)
+    sub_bands = [name for name in names if "/" in name]
+    inside = {name: inside_set(pool, [k for k, other in enumerate(names) if other != name]) for name in sub_bands}
+    fitted = ridges.fit_models(parts, pool, {**inside, ALL_SUB_BANDS: np.ones(len(pool), dtype=bool)})
+    r2 = {model: ridges.r2(predicted) for model, predicted in fitted.predictions.items()}
+    return SubBandScores(fitted.split, {name: r2[ALL_SUB_BANDS] - r2[name] for name in sub_bands})
+
+
+def has_sub_bands(parts: Mapping[str, Array]) -> bool:
+    """Whether there is something to cut finer: a sub-band, besides anything else.
+
+    >>> has_sub_bands({"backbone": np.ones((3, 1)), "low_level/rates": np.ones((3, 1))})
+    True
+    """
+    return len(parts) > 1 and any(name.partition("/")[0] in BANDS and "/" in name for name in parts)

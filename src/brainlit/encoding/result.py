@@ -1,24 +1,42 @@
-"""What a probe returns: scores per voxel, and their summary over a region."""
+"""What a probe returns: scores per voxel; cut, put in place, joined and kept on disk; and their summary over a region.
+
+What a result holds per voxel is named once, in the fields of `ProbeResult`: everything below goes by their metadata.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from brainlit.files import atomic_path
 
 Int16Array = npt.NDArray[np.int16]
 
+MAX_AT_EDGE = 0.05
+"""Share of voxels at one end of the grid of alphas above which a result warns."""
+DECADES_MORE = 2.0
+FORMAT = "brainlit-probe"
+VERSION = 1
+SLASH = ":"
+"""For the slash in names of sub-bands, which would make groups in a file."""
+SAVED_PREDICTIONS = ("backbone", "low_level", "backbone+low_level")
+"""Models whose predictions are saved besides the joint one: those that bootstraps of the low-level share need."""
 
-@dataclass(frozen=True, eq=False)
+
+PER_VOXEL = {"voxels": "array"}
+"""Metadata of an array whose last axis are the voxels."""
+TABLE = {"voxels": "table"}
+"""Metadata of a mapping of names to such arrays; 'region_mean': its means over a region are '<that>/<name>'."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ProbeResult:
     """Scores of one set of features on one subject. Per-voxel arrays are (n_voxels,), NaN where a voxel was dropped.
 
@@ -61,27 +79,27 @@ class ProbeResult:
         sub-band; empty unless asked for (`ProbeConfig.sub_bands`).
     """
 
-    r: FloatArray
-    r2: FloatArray
-    r_by_model: Mapping[str, FloatArray]
-    r2_by_model: Mapping[str, FloatArray]
-    split: Mapping[str, FloatArray]
-    partition: Mapping[str, FloatArray]
-    impact: Mapping[str, FloatArray]
-    r_rest: Mapping[str, FloatArray]
-    predictions: Mapping[str, Float32Array]
-    observed: Float32Array
+    r: FloatArray = field(metadata=PER_VOXEL)
+    r2: FloatArray = field(metadata=PER_VOXEL)
+    observed: Float32Array = field(metadata=PER_VOXEL)
+    used: BoolArray = field(metadata=PER_VOXEL)
+    ceiling: FloatArray | None = field(metadata=PER_VOXEL)
+    r_by_model: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE | {"region_mean": "r"})
+    r2_by_model: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE | {"region_mean": "r2"})
+    split: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE | {"region_mean": "split"})
+    partition: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE | {"region_mean": "partition"})
+    impact: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE)
+    r_rest: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE)
+    predictions: Mapping[str, Float32Array] = field(default_factory=dict, metadata=TABLE)
+    rest_predictions: Mapping[str, Float32Array] = field(default_factory=dict, metadata=TABLE)
+    gamma_ranking: Mapping[str, Int16Array] = field(default_factory=dict, metadata=TABLE)
+    alpha_index: Mapping[str, Int16Array] = field(default_factory=dict, metadata=TABLE)
+    sub_split: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE)
+    sub_unique: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE)
     score_groups: IntArray
-    ceiling: FloatArray | None
     alpha_at_edge: Mapping[str, float]
     n_dropped: int
-    used: BoolArray
     meta: Mapping[str, Any]
-    rest_predictions: Mapping[str, Float32Array] = field(default_factory=dict)
-    gamma_ranking: Mapping[str, Int16Array] = field(default_factory=dict)
-    alpha_index: Mapping[str, Int16Array] = field(default_factory=dict)
-    sub_split: Mapping[str, FloatArray] = field(default_factory=dict)
-    sub_unique: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
     def gamma_index(self) -> dict[str, Int16Array]:
@@ -110,6 +128,8 @@ class ProbeResult:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(shared / self.r2_by_model["backbone"])
 
+    # --- Regions ---
+
     def region(self, voxels: BoolArray | None = None) -> dict[str, float]:
         """Means over a region (all used voxels by default); ratios are ratios of means.
 
@@ -134,9 +154,8 @@ class ProbeResult:
             raise ValueError(f"region mask has shape {mask.shape}; this probe has voxels {self.used.shape}.")
         inside = mask & self.used
         summary = {"n_voxels": float(inside.sum()), "r": _mean(self.r, inside), "r2": _mean(self.r2, inside)}
-        tables = {"r": self.r_by_model, "r2": self.r2_by_model, "split": self.split, "partition": self.partition}
-        for table, columns in tables.items():
-            summary |= {f"{table}/{key}": _mean(values, inside) for key, values in columns.items()}
+        for name, called in _REGION_MEANS.items():
+            summary |= {f"{called}/{key}": _mean(values, inside) for key, values in getattr(self, name).items()}
         return summary | self._region_ratios(inside)
 
     def _region_ratios(self, inside: BoolArray) -> dict[str, float]:
@@ -159,27 +178,189 @@ class ProbeResult:
             return None
         return np.asarray(r2["backbone"] + r2["low_level"] - r2["backbone+low_level"])
 
+    # --- Some voxels of many ---
 
-def _mean(values: FloatArray, mask: BoolArray) -> float:
-    return float(values[mask].mean()) if mask.any() else float("nan")
+    def select(self, voxels: slice | npt.NDArray[Any]) -> ProbeResult:
+        """The result of some of its voxels: what a probe of these alone gives.
+
+        Parameters
+        ----------
+        voxels : slice, bool array of shape (n_voxels,) or int array
+        """
+        part = self._each(lambda values: values[..., voxels])
+        return replace(part, n_dropped=int((~part.used).sum()))._with_grid_ends()
+
+    def place(self, columns: IntArray, n_voxels: int, n_left_out: int = 0) -> ProbeResult:
+        """The result on a full set of voxels: NaN (False, -1) for the others.
+
+        Parameters
+        ----------
+        columns : int array of shape (n_probed,)
+            Which voxels the result is about.
+        n_left_out : int
+            How many of the others were left out to save time; the rest counts as dropped.
+        """
+
+        def put(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            fill: Any = {"b": False, "i": -1}.get(values.dtype.kind, np.nan)
+            whole = np.full((*values.shape[:-1], n_voxels), fill, dtype=values.dtype)
+            whole[..., columns] = values
+            return whole
+
+        return replace(self._each(put), n_dropped=n_voxels - int(self.used.sum()) - n_left_out)
+
+    @classmethod
+    def join(cls, parts: Sequence[ProbeResult]) -> ProbeResult:
+        """Concatenate results along voxels: what one probe of all these voxels gives.
+
+        Parameters
+        ----------
+        parts : sequence of ProbeResult
+            Of the same features, rows and settings, in the order of the voxels.
+
+        Raises
+        ------
+        ValueError
+            If there is no part, or parts differ in anything but their voxels.
+        """
+        if not parts:
+            raise ValueError("no results to join; give at least one.")
+        for part in parts[1:]:
+            parts[0]._refuse_other(part)
+        if any(part.ceiling is not None for part in parts):
+            parts = [part if part.ceiling is not None else part._with_unknown_ceiling() for part in parts]
+        joined = {name: _concatenated([getattr(part, name) for part in parts]) for name in _VOXEL_ARRAYS}
+        for name in _VOXEL_TABLES:
+            tables = [getattr(part, name) for part in parts]
+            joined[name] = {key: _concatenated([table[key] for table in tables]) for key in tables[0]}
+        whole = replace(parts[0], **joined, n_dropped=sum(part.n_dropped for part in parts))
+        return whole._with_grid_ends()
+
+    def _each(self, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> ProbeResult:
+        """The same with every per-voxel array changed."""
+        new: dict[str, Any] = {}
+        for name in _VOXEL_ARRAYS:
+            values = getattr(self, name)
+            new[name] = None if values is None else change(values)
+        for name in _VOXEL_TABLES:
+            new[name] = {key: change(values) for key, values in getattr(self, name).items()}
+        return replace(self, **new)
+
+    def _with_unknown_ceiling(self) -> ProbeResult:
+        return replace(self, ceiling=np.full(self.r.size, np.nan))
+
+    def _with_grid_ends(self) -> ProbeResult:
+        """With what these voxels chose at the ends of the grid, and its warnings; other warnings stay."""
+        alphas = self.meta["alphas"]
+        low, high = self.meta.get("alpha_at_low_edge", {}), self.meta.get("alpha_at_high_edge", {})
+        earlier = grid_end_warnings(low, high, alphas)
+        lasting = [text for text in self.meta["warnings"] if text not in earlier]
+        either, low, high = chose_grid_ends(self.alpha_index, len(alphas))
+        warnings = [*lasting, *grid_end_warnings(low, high, alphas)]
+        meta = {**self.meta, "alpha_at_low_edge": low, "alpha_at_high_edge": high, "warnings": warnings}
+        return replace(self, alpha_at_edge=either, meta=meta)
+
+    def _refuse_other(self, part: ProbeResult) -> None:
+        of_voxels = ("alpha_at_low_edge", "alpha_at_high_edge", "warnings")
+        keys = {*self.meta, *part.meta}.difference(of_voxels)
+        different = sorted(key for key in keys if self.meta.get(key) != part.meta.get(key))
+        different += [name for name in _VOXEL_TABLES if list(getattr(self, name)) != list(getattr(part, name))]
+        if not np.array_equal(self.score_groups, part.score_groups):
+            different.append("score_groups")
+        if different:
+            raise ValueError(
+                f"the parts of a probe differ in {', '.join(different)}; join only results of the same features, rows"
+                " and settings."
+            )
+
+    # --- On disk ---
+
+    def save(self, path: str | Path, *, all_predictions: bool = False) -> Path:
+        """Write one HDF5 file (plain arrays and JSON, no pickle); an existing one is replaced at once, or stays whole.
+
+        Parameters
+        ----------
+        all_predictions : bool
+            Of every model, for another process to go on with; else those of SAVED_PREDICTIONS and the joint model.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
+        import h5py
+
+        kept = set(self.predictions) if all_predictions else {*SAVED_PREDICTIONS, self.joint}
+        with atomic_path(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+            file.attrs["meta"] = json.dumps(dict(self.meta))
+            file.attrs["alpha_at_edge"] = json.dumps(dict(self.alpha_at_edge))
+            file.attrs["n_dropped"] = self.n_dropped
+            for name in ("score_groups", *_VOXEL_ARRAYS):
+                if getattr(self, name) is not None:
+                    file.create_dataset(name, data=getattr(self, name))
+            for name in _VOXEL_TABLES:
+                group = file.create_group(name, track_order=True)
+                for key, values in getattr(self, name).items():
+                    if name != "predictions" or key in kept:
+                        group.create_dataset(key.replace("/", SLASH), data=values)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ProbeResult:
+        """Read what `save` wrote, here or in an earlier brainlit: tables that a file does not have are empty.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no file.
+        ValueError
+            If the file is something else, or of a later version.
+        """
+        import h5py
+
+        source = Path(path)
+        if not source.is_file():
+            raise FileNotFoundError(f"no probe at {source}; it is written when a run's probe has finished.")
+        with h5py.File(source, "r") as file:
+            form, version = file.attrs.get("format"), int(file.attrs.get("version", 0))
+            if form != FORMAT or version > VERSION:
+                raise ValueError(
+                    f"{source} is {form!r} version {version}; this brainlit reads {FORMAT!r} up to version {VERSION}."
+                )
+            values: dict[str, Any] = {
+                name: np.asarray(file[name]) if name in file or name != "ceiling" else None
+                for name in ("score_groups", *_VOXEL_ARRAYS)
+            }
+            for name in _VOXEL_TABLES:
+                group = file.get(name, {})
+                values[name] = {key.replace(SLASH, "/"): np.asarray(stored) for key, stored in group.items()}
+            return cls(
+                **values,
+                alpha_at_edge=json.loads(file.attrs["alpha_at_edge"]),
+                n_dropped=int(file.attrs["n_dropped"]),
+                meta=json.loads(file.attrs["meta"]),
+            )
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else float("nan")
+_METADATA = {own.name: own.metadata for own in fields(ProbeResult)}
+_VOXEL_ARRAYS = tuple(name for name, said in _METADATA.items() if said.get("voxels") == "array")
+_VOXEL_TABLES = tuple(name for name, said in _METADATA.items() if said.get("voxels") == "table")
+_REGION_MEANS = {name: said["region_mean"] for name, said in _METADATA.items() if "region_mean" in said}
 
 
-# --- edges
-# Voxels whose best alpha lies at an end of the grid: how many, and what to do about it.
+def usable_voxels(responses: npt.NDArray[np.floating], fit: BoolArray) -> BoolArray:
+    """Voxels that are finite and change on the rows that are fitted on, (n_voxels,); scored rows are not looked at."""
+    rows = responses[fit]
+    return np.asarray(np.isfinite(rows).all(axis=0) & (rows != rows[:1]).any(axis=0))
 
 
-MAX_AT_EDGE = 0.05
-"""Share of voxels at one end of the grid above which a result warns."""
-DECADES_MORE = 2.0
-
-Shares = dict[str, float]
+# --- The ends of the grid of alphas ---
 
 
-def alpha_edges(alpha_index: Mapping[str, Int16Array], n_alphas: int) -> tuple[Shares, Shares, Shares]:
+def chose_grid_ends(
+    alpha_index: Mapping[str, Int16Array], n_alphas: int
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
     """Share of the used voxels of each model at either end of the grid, at the low end, and at the high end."""
     used = {model: index[index >= 0] for model, index in alpha_index.items()}
     low = {model: _share(index == 0) for model, index in used.items()}
@@ -188,7 +369,7 @@ def alpha_edges(alpha_index: Mapping[str, Int16Array], n_alphas: int) -> tuple[S
     return either, low, high
 
 
-def edge_warnings(low: Mapping[str, float], high: Mapping[str, float], alphas: Sequence[float]) -> list[str]:
+def grid_end_warnings(low: Mapping[str, float], high: Mapping[str, float], alphas: Sequence[float]) -> list[str]:
     """One sentence for each end of the grid at which more than MAX_AT_EDGE of the voxels of some model lie."""
     if len(alphas) < 2:
         return []
@@ -218,232 +399,17 @@ def _longer(alphas: Sequence[float], end: str) -> str:
     return f"{10**low:g} to {10**high:g}, np.logspace({low:g}, {high:g}, {n_alphas})"
 
 
-def _share(which: npt.NDArray[np.bool_]) -> float:
+def _concatenated(parts: Sequence[Any]) -> Any:
+    return None if parts[0] is None else np.concatenate(parts, axis=-1)
+
+
+def _mean(values: FloatArray, mask: BoolArray) -> float:
+    return float(values[mask].mean()) if mask.any() else float("nan")
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else float("nan")
+
+
+def _share(which: BoolArray) -> float:
     return float(which.mean()) if which.size else float("nan")
-
-
-# --- probe_shares
-# Some voxels at a time: a probe's result for a share of them, put back in place, and carried between processes.
-
-
-PER_VOXEL = ("r", "r2", "observed", "used", "ceiling")
-PER_VOXEL_TABLES = (
-    *("r_by_model", "r2_by_model", "split", "partition", "impact", "r_rest", "predictions", "rest_predictions"),
-    *("gamma_ranking", "alpha_index", "sub_split", "sub_unique"),
-)
-
-
-def usable_voxels(responses: npt.NDArray[np.floating], fit: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Voxels that are finite and change on the rows that are fitted on, (n_voxels,); scored rows are not looked at."""
-    rows = responses[fit]
-    return np.asarray(np.isfinite(rows).all(axis=0) & (rows != rows[:1]).any(axis=0))
-
-
-def share_of(columns: IntArray, rank: int, n_ranks: int) -> IntArray:
-    """The voxels of one process: neighbours, as many as those of the others but for one."""
-    return np.asarray(np.array_split(columns, n_ranks)[rank])
-
-
-def spread_result(result: ProbeResult, columns: IntArray, n_voxels: int, n_left_out: int = 0) -> ProbeResult:
-    """The result of some voxels on the full set: NaN (False, -1) for the others.
-
-    Parameters
-    ----------
-    columns : int array of shape (n_probed,)
-        Which voxels the result is about.
-    n_left_out : int
-        How many of the others were left out to save time; the rest counts as dropped.
-    """
-
-    def place(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        fill: Any = {"b": False, "i": -1}.get(values.dtype.kind, np.nan)
-        whole = np.full((*values.shape[:-1], n_voxels), fill, dtype=values.dtype)
-        whole[..., columns] = values
-        return whole
-
-    arrays: dict[str, Any] = {
-        name: None if (own := getattr(result, name)) is None else place(own) for name in PER_VOXEL
-    }
-    tables: dict[str, Any] = {
-        name: {key: place(v) for key, v in getattr(result, name).items()} for name in PER_VOXEL_TABLES
-    }
-    n_dropped = n_voxels - int(result.used.sum()) - n_left_out
-    return replace(result, **arrays, **tables, n_dropped=n_dropped)
-
-
-# --- join
-# One result out of several: processes that each probed a share of the voxels put their parts together.
-
-
-_PER_VOXEL = ("r", "r2", "observed", "used")
-_TABLES = (
-    *("r_by_model", "r2_by_model", "split", "partition", "impact", "r_rest", "predictions", "rest_predictions"),
-    *("gamma_ranking", "alpha_index", "sub_split", "sub_unique"),
-)
-_OF_PARTS = ("alpha_at_low_edge", "alpha_at_high_edge", "warnings")
-"""What meta says about a part's voxels; made anew for all of them."""
-
-
-def join_results(parts: Sequence[ProbeResult]) -> ProbeResult:
-    """Concatenate results along voxels: what one probe of all these voxels gives.
-
-    Parameters
-    ----------
-    parts : sequence of ProbeResult
-        Of the same features, rows and settings, in the order of the voxels.
-
-    Raises
-    ------
-    ValueError
-        If there is no part, or parts differ in anything but their voxels.
-    """
-    if not parts:
-        raise ValueError("no results to join; give at least one.")
-    first = parts[0]
-    for part in parts[1:]:
-        _check_alike(first, part)
-    tables: dict[str, Any] = {name: _join_table([getattr(part, name) for part in parts]) for name in _TABLES}
-    at_edge, low, high = alpha_edges(tables["alpha_index"], len(first.meta["alphas"]))
-    lasting = [text for text in first.meta["warnings"] if text not in _edge_texts(first)]
-    meta = {**first.meta, "alpha_at_low_edge": low, "alpha_at_high_edge": high}
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in _PER_VOXEL
-    }
-    return replace(
-        first,
-        **arrays,
-        **tables,
-        ceiling=_join_ceilings(parts),
-        alpha_at_edge=at_edge,
-        n_dropped=sum(part.n_dropped for part in parts),
-        meta={**meta, "warnings": [*lasting, *edge_warnings(low, high, first.meta["alphas"])]},
-    )
-
-
-def _join_table(tables: Sequence[Any]) -> dict[str, Any]:
-    return {key: np.concatenate([table[key] for table in tables], axis=-1) for key in tables[0]}
-
-
-def _join_ceilings(parts: Sequence[ProbeResult]) -> FloatArray | None:
-    if all(part.ceiling is None for part in parts):
-        return None
-    return np.concatenate([np.full(p.r.size, np.nan) if p.ceiling is None else p.ceiling for p in parts])
-
-
-def _edge_texts(part: ProbeResult) -> list[str]:
-    meta = part.meta
-    return edge_warnings(meta["alpha_at_low_edge"], meta["alpha_at_high_edge"], meta["alphas"])
-
-
-def _lasting_meta(part: ProbeResult) -> dict[str, Any]:
-    return {key: value for key, value in part.meta.items() if key not in _OF_PARTS}
-
-
-def _check_alike(first: ProbeResult, part: ProbeResult) -> None:
-    ours, theirs = _lasting_meta(first), _lasting_meta(part)
-    different = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
-    different += [name for name in _TABLES if list(getattr(first, name)) != list(getattr(part, name))]
-    if not np.array_equal(first.score_groups, part.score_groups):
-        different.append("score_groups")
-    if different:
-        raise ValueError(
-            f"the parts of a probe differ in {', '.join(different)}; join only results of the same features, rows and"
-            " settings."
-        )
-
-
-# --- probe_files
-# A probe's result as one HDF5 file: plain arrays and JSON, no pickle, written under a temporary name and renamed.
-
-
-FORMAT = "brainlit-probe"
-VERSION = 1
-SLASH = ":"
-"""For the slash in names of sub-bands, which would make groups in a file."""
-_ARRAYS = ("r", "r2", "observed", "score_groups", "used")
-_SAVED_PREDICTIONS = ("backbone", "low_level", "backbone+low_level")
-"""Models whose predictions are saved besides the joint one: those that bootstraps of the low-level share need."""
-_TABLES_probe_files = ("r_by_model", "r2_by_model", "split", "partition", "impact", "r_rest", "predictions")
-_LATER_TABLES = ("rest_predictions", "gamma_ranking", "alpha_index", "sub_split", "sub_unique")
-"""Tables that files of earlier versions of brainlit do not have; they are empty then."""
-
-
-def save_probe(result: ProbeResult, path: str | Path) -> Path:
-    """Write the result; an existing file is replaced at once and never left half written.
-
-    Returns
-    -------
-    Path
-        The file.
-    """
-    import h5py
-
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            _write(result, file)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
-
-
-def load_probe(path: str | Path) -> ProbeResult:
-    """Read what `save_probe` wrote.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no file.
-    ValueError
-        If the file is something else, or of a later version.
-    """
-    import h5py
-
-    source = Path(path)
-    if not source.is_file():
-        raise FileNotFoundError(f"no probe at {source}; it is written when a run's probe has finished.")
-    with h5py.File(source, "r") as file:
-        form, version = file.attrs.get("format"), int(file.attrs.get("version", 0))
-        if form != FORMAT or version > VERSION:
-            raise ValueError(
-                f"{source} is {form!r} version {version}; this brainlit reads {FORMAT!r} up to version {VERSION}."
-            )
-        return _read(file)
-
-
-def _write(result: ProbeResult, file: Any) -> None:
-    file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
-    file.attrs["meta"] = json.dumps(dict(result.meta))
-    file.attrs["alpha_at_edge"] = json.dumps(dict(result.alpha_at_edge))
-    file.attrs["n_dropped"] = result.n_dropped
-    for name in _ARRAYS:
-        file.create_dataset(name, data=getattr(result, name))
-    if result.ceiling is not None:
-        file.create_dataset("ceiling", data=result.ceiling)
-    for name in (*_TABLES_probe_files, *_LATER_TABLES):
-        table = file.create_group(name, track_order=True)
-        for key, values in getattr(result, name).items():
-            if name != "predictions" or key in (*_SAVED_PREDICTIONS, result.joint):
-                table.create_dataset(key.replace("/", SLASH), data=values)
-
-
-def _read(file: Any) -> ProbeResult:
-    fields: dict[str, Any] = {name: np.asarray(file[name]) for name in _ARRAYS}
-    for name in (*_TABLES_probe_files, *_LATER_TABLES):
-        fields[name] = _read_table(file[name]) if name in file else {}
-    return ProbeResult(
-        **fields,
-        ceiling=np.asarray(file["ceiling"]) if "ceiling" in file else None,
-        alpha_at_edge=json.loads(file.attrs["alpha_at_edge"]),
-        n_dropped=int(file.attrs["n_dropped"]),
-        meta=json.loads(file.attrs["meta"]),
-    )
-
-
-def _read_table(group: Any) -> dict[str, Any]:
-    return {key.replace(SLASH, "/"): np.asarray(values) for key, values in group.items()}

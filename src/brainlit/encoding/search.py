@@ -1,4 +1,4 @@
-"""The door behind which every ridge solver stands, and the choice of gamma and alpha that is common to them.
+"""The interface of every ridge solver, and what is common to them: mixtures, folds, the choice of gamma and alpha.
 
 For one gamma a solver gives each target's best cross-validated score over all alphas. Scores are himalaya's default:
 minus the mean squared error on the held-out rows, averaged over folds. Ties go to the larger alpha and to the earlier
@@ -10,26 +10,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from types import MappingProxyType
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray, IntArray, group_slices
+from brainlit.encoding.config import DEFAULT_N_GAMMAS
 from brainlit.splits import LeakError
 
-# --- gammas
-# Which mixtures of bands are tried: a nested pool of gammas.
+N_CANDIDATES = 512
+"""Draws of the simplex from which spread-out mixtures are taken."""
+TIE_SLOPE = 1e-10
+"""Added per unit of log(alpha), so that of equal scores the larger alpha wins (himalaya's number)."""
+
+# --- Which mixtures of bands are tried: a nested pool of gammas ---
 #
 # A gamma is a point of the simplex: how the prior variance is shared between the bands (himalaya's word). The pool
 # holds points for every non-empty set of bands: its corner for one band, its middle and some more for two or three. A
 # model of some bands may use every gamma that lies inside its set, so the pool of a larger model includes that of each
 # smaller one: the cross-validated score can only rise from a model to a larger one that holds it.
-
-
-DEFAULT_N_GAMMAS: Mapping[int, int] = MappingProxyType({1: 1, 2: 4, 3: 8})
-N_CANDIDATES = 512
 
 
 def gamma_pool(n_bands: int, n_gammas: Mapping[int, int] = DEFAULT_N_GAMMAS, seed: int = 0) -> FloatArray:
@@ -79,8 +79,7 @@ def _spread_points(size: int, wanted: int, seed: list[int]) -> FloatArray:
     return taken[size : size + wanted]
 
 
-# --- folds
-# Cross-validation folds for choosing alphas and gammas: whole groups, or blocks with a purged border.
+# --- Folds for choosing alphas and gammas: whole groups, or blocks with a purged border ---
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,13 +159,34 @@ def _fold(labels: npt.NDArray[np.int64], times: npt.NDArray[np.int64], start: in
     return Fold(train=train, held_out=held_out)
 
 
-SolverName = Literal["auto", "primal", "kernel", "himalaya", "himalaya_group"]
-Precision = Literal["float32", "float64"]
-SOLVERS: tuple[str, ...] = get_args(SolverName)
-DEFAULT_MEMORY_GB = 4.0
-"""What a search may hold besides the responses."""
-TIE_SLOPE = 1e-10
-"""Added per unit of log(alpha), so that of equal scores the larger alpha wins (himalaya's number)."""
+def refuse_leaking_folds(folds: Sequence[Fold], groups: IntArray, times_trs: IntArray, purge_trs: int) -> None:
+    """Refuse folds that hold out a row and train on one of the same group within purge_trs of it.
+
+    Parameters
+    ----------
+    folds : sequence of Fold
+    groups, times_trs : int arrays of shape (n_rows,)
+        Group of each row, and where in its group it lies.
+
+    Raises
+    ------
+    LeakError
+    """
+    for number, fold in enumerate(folds):
+        for group in np.intersect1d(groups[fold.train], groups[fold.held_out]):
+            train, held_out = (np.sort(times_trs[rows[groups[rows] == group]]) for rows in (fold.train, fold.held_out))
+            after = np.searchsorted(held_out, train)
+            below = train - held_out[np.maximum(after - 1, 0)]
+            above = held_out[np.minimum(after, held_out.size - 1)] - train
+            gap_trs = int(np.minimum(np.abs(below), np.abs(above)).min())
+            if gap_trs < max(purge_trs, 1):
+                raise LeakError(
+                    f"fold {number} trains on rows of group {group} that are {gap_trs} TRs from rows it holds out; the"
+                    f" purge is {purge_trs}. Hold out whole groups, or purge what lies next to the block."
+                )
+
+
+# --- The interface of a solver, and the choice ---
 
 
 class RidgeSearch(Protocol):
@@ -247,43 +267,8 @@ def refit_weights(search: RidgeSearch, table: SearchTable, choice: Choice, alpha
     return whole
 
 
-def check_alphas(alphas: Sequence[float]) -> FloatArray:
-    """The grid as an array; ValueError unless positive and increasing."""
-    grid = np.asarray(alphas, dtype=np.float64)
-    if grid.ndim != 1 or grid.size == 0 or not (grid > 0).all() or not (np.diff(grid) > 0).all():
-        raise ValueError(f"alphas are {grid.tolist()}; need positive numbers in increasing order.")
-    return grid
-
-
 def check_shapes(Xs: Sequence[Array], Y: Array) -> None:
     """ValueError unless bands and responses are two-dimensional with the same rows."""
     shapes = [X.shape for X in Xs]
     if not shapes or Y.ndim != 2 or any(len(shape) != 2 or shape[0] != len(Y) for shape in shapes):
         raise ValueError(f"bands have shapes {shapes} and Y {Y.shape}; need (n_rows, n_features) and (n_rows, n).")
-
-
-def refuse_leaking_folds(folds: Sequence[Fold], groups: IntArray, times_trs: IntArray, purge_trs: int) -> None:
-    """Refuse folds that hold out a row and train on one of the same group within purge_trs of it.
-
-    Parameters
-    ----------
-    folds : sequence of Fold
-    groups, times_trs : int arrays of shape (n_rows,)
-        Group of each row, and where in its group it lies.
-
-    Raises
-    ------
-    LeakError
-    """
-    for number, fold in enumerate(folds):
-        for group in np.intersect1d(groups[fold.train], groups[fold.held_out]):
-            train, held_out = (np.sort(times_trs[rows[groups[rows] == group]]) for rows in (fold.train, fold.held_out))
-            after = np.searchsorted(held_out, train)
-            below = train - held_out[np.maximum(after - 1, 0)]
-            above = held_out[np.minimum(after, held_out.size - 1)] - train
-            gap_trs = int(np.minimum(np.abs(below), np.abs(above)).min())
-            if gap_trs < max(purge_trs, 1):
-                raise LeakError(
-                    f"fold {number} trains on rows of group {group} that are {gap_trs} TRs from rows it holds out; the"
-                    f" purge is {purge_trs}. Hold out whole groups, or purge what lies next to the block."
-                )

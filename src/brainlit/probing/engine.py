@@ -32,7 +32,9 @@ from brainlit.results.scores import ScoreRow, ScoreTable, curve_rows, probe_rows
 
 if TYPE_CHECKING:
     from brainlit.datamodules import StoryDataModule
-    from brainlit.encoding.probe import ProbeCache, ProbeConfig, ProbeResult
+    from brainlit.encoding.config import ProbeConfig
+    from brainlit.encoding.probe_fit import ProbeCache
+    from brainlit.encoding.result import ProbeResult
     from brainlit.splits import Span
 
 Layers = Literal["all"] | Sequence[int]
@@ -101,7 +103,7 @@ class ProbeEngine:
         with_window: bool = False,
         score_role: str = "score",
     ) -> None:
-        from brainlit.encoding.problem import ProbeCache
+        from brainlit.encoding.probe_fit import ProbeCache
 
         self.config, self.layers, self.partition_layer = config, layers, partition_layer
         self.bootstrap, self.with_window, self.score_role = dict(bootstrap), with_window, score_role

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brainlit.encoding.arrays import Array, BoolArray, Float32Array, IntArray
-from brainlit.encoding.problem import narrow_start
-from brainlit.encoding.result import join_results, share_of, spread_result, usable_voxels
+from brainlit.encoding.result import ProbeResult, usable_voxels
 from brainlit.probing.budget import ProbeScope, sample_voxels
 from brainlit.probing.inputs import ProbeData
 from brainlit.probing.process_group import ProcessGroup
 
 if TYPE_CHECKING:
-    from brainlit.encoding.probe import ProbeCache, ProbeConfig, ProbeResult
-    from brainlit.encoding.problem import WarmStart
+    from brainlit.encoding.config import ProbeConfig
+    from brainlit.encoding.probe_fit import ProbeCache, WarmStart
 
 Features = Mapping[int, Float32Array]
-Results = dict[str, "ProbeResult"]
+Results = dict[str, ProbeResult]
 Columns = Mapping[str, IntArray | None]
 """Voxels by subject; None where all of them are meant."""
 
@@ -40,7 +39,7 @@ class Start:
         if dict(n_gammas) != dict(self.n_gammas):
             return None
         if self.columns is None:
-            return self.start if columns is None else narrow_start(self.start, columns)
+            return self.start if columns is None else self.start.narrow(columns)
         return self.start if columns is not None and np.array_equal(columns, self.columns) else None
 
 
@@ -82,7 +81,7 @@ class LayerFits:
         config = self.config if scope is None else replace(self.config, n_gammas=dict(scope.n_gammas))
         columns = self._columns(data, regions, scope, group.n_ranks > 1)
         own = {
-            name: None if chosen is None else share_of(chosen, group.rank, group.n_ranks)
+            name: None if chosen is None else np.array_split(chosen, group.n_ranks)[group.rank]
             for name, chosen in columns.items()
         }
         for layer in [compared, *(layer for layer in features if layer != compared)]:
@@ -92,11 +91,10 @@ class LayerFits:
 
     def read_start(self, subject: str, path: Path) -> None:
         """Take the start of a subject from the file of an earlier probe, if it says what its voxels chose."""
-        from brainlit.encoding.problem import WarmStart
-        from brainlit.encoding.result import load_probe
+        from brainlit.encoding.probe_fit import WarmStart
         from brainlit.results.record import load_record
 
-        result, value = load_probe(path), load_record(path).facts.get("thinned")
+        result, value = ProbeResult.load(path), load_record(path).facts.get("thinned")
         n_gammas = self.config.n_gammas if value is None else ProbeScope.from_json(value).n_gammas
         if result.gamma_ranking:
             self.starts[subject] = Start(WarmStart.from_result(result), None, dict(n_gammas))
@@ -153,7 +151,7 @@ class LayerFits:
         return {name: start for name, start in found.items() if start is not None}
 
     def _remember(self, results: Results, columns: Columns, config: ProbeConfig) -> None:
-        from brainlit.encoding.problem import WarmStart
+        from brainlit.encoding.probe_fit import WarmStart
 
         for name, result in results.items():
             self.starts[name] = Start(WarmStart.from_result(result), columns[name], dict(config.n_gammas))
@@ -164,7 +162,7 @@ def _joined(shares: list[Results]) -> Results:
     if len(shares) == 1:
         return shares[0]
     names = dict.fromkeys(name for share in shares for name in share)
-    return {name: join_results([share[name] for share in shares if name in share]) for name in names}
+    return {name: ProbeResult.join([share[name] for share in shares if name in share]) for name in names}
 
 
 def _placed(
@@ -179,7 +177,7 @@ def _placed(
         own, n_voxels, n_left_out = columns[name], data[name].responses.shape[1], 0
         if own is not None and scope is not None and scope.voxel_share < 1.0:
             n_left_out = int(usable_voxels(data[name].responses, data[name].fit).sum()) - len(own)
-        placed[name] = result if own is None else spread_result(result, own, n_voxels, n_left_out)
+        placed[name] = result if own is None else result.place(own, n_voxels, n_left_out)
     return placed
 
 

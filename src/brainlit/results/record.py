@@ -1,6 +1,6 @@
 """What one probe of one subject leaves on disk: runs/<experiment>/<id>/probes/<subject>/epoch-<n>.h5.
 
-The file is that of `encoding.probe.save_probe` (per-voxel arrays and predictions) with one more group, `record`: the
+The file is that of `ProbeResult.save` (per-voxel arrays and predictions) with one more group, `record`: the
 score table with its bootstrap replicates, where the voxels lie, and the facts that a reader needs to check a number.
 Several records make a tidy table: one row per subject, region, layer and metric.
 """
@@ -23,7 +23,7 @@ from brainlit.results.scores import ScoreRow, ScoreTable
 from brainlit.results.tables import write_csv
 
 if TYPE_CHECKING:
-    from brainlit.encoding.probe import ProbeResult
+    from brainlit.encoding.result import ProbeResult
 
 GROUP = "record"
 COLUMNS = (
@@ -80,12 +80,10 @@ def save_record(record: ProbeRecord, result: ProbeResult, probes: Path) -> Path:
     """Write result and record as one file, atomically."""
     import h5py
 
-    from brainlit.encoding.probe import save_probe
-
     path = record_path(probes, record.subject, record.epoch)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        save_probe(result, temporary)
+        result.save(temporary)
         with h5py.File(temporary, "a") as file:
             _write_group(file.create_group(GROUP), record)
     return path

@@ -19,7 +19,7 @@ from brainlit.encoding.partition import banded_rest
 from brainlit.encoding.statistics import LEVEL, Score, small_sample_factor
 
 if TYPE_CHECKING:
-    from brainlit.encoding.probe import ProbeResult
+    from brainlit.encoding.result import ProbeResult
 
 
 MIN_CEILING = 0.1

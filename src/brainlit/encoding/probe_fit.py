@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray, IntArray
 from brainlit.encoding.banded import open_search
 from brainlit.encoding.bands import prepare_band, rotate_band
-from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.config import ProbeConfig, SolverName
 from brainlit.encoding.partition import model_name, split_r2, subsets
 from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets
 from brainlit.encoding.result import Int16Array, ProbeResult
@@ -25,7 +25,6 @@ from brainlit.encoding.search import (
     Fold,
     RidgeSearch,
     SearchTable,
-    SolverName,
     choose,
     gamma_pool,
     inside_set,
@@ -35,180 +34,10 @@ from brainlit.encoding.search import (
 from brainlit.encoding.statistics import correlation_within, r2_within
 from brainlit.splits import LeakError
 
-# --- warm
-# Warm starts: the search of a later checkpoint looks only at the gammas that were best for a voxel before.
-#
-# Between checkpoints of one training the best mixture of a voxel hardly moves; evaluating its three best ones of the
-# probe before changed the mean score by 5e-5 where it was measured, for a fifth of the work.
-
+T = TypeVar("T")
 
 N_RANKED = 5
 """Gammas per model and voxel that a result remembers."""
-
-
-@dataclass(frozen=True, eq=False)
-class WarmStart:
-    """Where a search begins, made by `from_result`.
-
-    Parameters
-    ----------
-    ranking : mapping of model to int16 array of shape (n_best, n_voxels)
-        Rows of `gammas`, best first; -1 for none.
-    gammas : array of shape (n_pool, n_bands)
-    rows : str
-        Hash of the rows that the earlier probe was fitted on and scored on.
-    """
-
-    ranking: Mapping[str, Int16Array]
-    gammas: FloatArray
-    rows: str
-
-    @classmethod
-    def from_result(cls, result: ProbeResult, n_best: int = 3) -> WarmStart:
-        """The n_best gammas of every model and voxel of an earlier probe of the same voxels.
-
-        Raises
-        ------
-        ValueError
-            If n_best is not between 1 and N_RANKED, or the result comes from a file that does not have them.
-        """
-        if not 1 <= n_best <= N_RANKED:
-            raise ValueError(f"n_best is {n_best}; a result remembers {N_RANKED} gammas: give 1 to {N_RANKED}.")
-        if not result.gamma_ranking or "rows" not in result.meta:
-            raise ValueError(
-                "this probe does not say which gammas its voxels chose; it was saved by an earlier brainlit. Probe once"
-                " without a warm start."
-            )
-        ranking = {model: values[:n_best] for model, values in result.gamma_ranking.items()}
-        return cls(ranking, np.asarray(result.meta["gammas"], dtype=np.float64), str(result.meta["rows"]))
-
-    @property
-    def n_voxels(self) -> int:
-        """Voxels of the earlier probe."""
-        return int(next(iter(self.ranking.values())).shape[1])
-
-    def wanted(self) -> BoolArray:
-        """Which gammas are tried for which voxel, (n_pool, n_voxels): all of them for voxels that were dropped."""
-        tried = np.zeros((len(self.gammas), self.n_voxels), dtype=bool)
-        for ranking in self.ranking.values():
-            for best in ranking:
-                known = np.flatnonzero(best >= 0)
-                tried[best[known], known] = True
-        tried[:, ~tried.any(axis=0)] = True
-        return tried
-
-
-def wanted_gammas(
-    warm: Mapping[str, WarmStart], n_voxels: Mapping[str, int], gammas: FloatArray, rows: str
-) -> BoolArray | None:
-    """Which gammas are tried for which voxel of all subjects side by side; None where all are.
-
-    Parameters
-    ----------
-    warm : mapping of subject to WarmStart
-        Subjects without one try every gamma.
-    n_voxels : mapping of subject to number of voxels, in order
-
-    Raises
-    ------
-    LeakError
-        If an earlier probe was fitted or scored on other rows, among which may be rows that are scored now.
-    ValueError
-        If a subject is unknown, or voxels or gammas are others.
-    """
-    if not warm:
-        return None
-    unknown = sorted(set(warm) - set(n_voxels))
-    if unknown:
-        raise ValueError(f"warm starts for {', '.join(unknown)}, who are not probed; probed: {', '.join(n_voxels)}.")
-    for subject, start in warm.items():
-        _check(f"the warm start{f' of {subject}' if subject else ''}", start, n_voxels[subject], gammas, rows)
-    everything: Sequence[BoolArray] = [
-        warm[name].wanted() if name in warm else np.ones((len(gammas), n), dtype=bool) for name, n in n_voxels.items()
-    ]
-    return np.concatenate(everything, axis=1)
-
-
-def _check(name: str, start: WarmStart, n_voxels: int, gammas: FloatArray, rows: str) -> None:
-    if start.rows != rows:
-        raise LeakError(
-            f"{name} comes from a probe with other fitted or scored rows: its gammas may have been chosen on rows that"
-            " are scored now. Take a probe of the same roles, or start cold."
-        )
-    if start.n_voxels != n_voxels:
-        raise ValueError(f"{name} has {start.n_voxels} voxels, the responses {n_voxels}; take that of the same voxels.")
-    if start.gammas.shape != gammas.shape or not np.allclose(start.gammas, gammas):
-        raise ValueError(
-            f"{name} has gammas of shape {start.gammas.shape}, this probe {gammas.shape}, or others; bands, n_gammas"
-            " and seed must be those of the earlier probe."
-        )
-
-
-# --- cache
-# Remember what does not change between checkpoints: bands of the stimulus and what the search found with them.
-
-
-T = TypeVar("T")
-
-
-class ProbeCache:
-    """Results of earlier probes, found again by the content of everything that they depend on.
-
-    Low-level and semantic bands are the same for every checkpoint, layer and regime; the backbone is not. A probe that
-    is given a cache looks up prepared bands and the search results of all gammas that put nothing on a changed band.
-    Keys are hashes of the arrays and settings themselves, so a changed input is a miss and never a wrong answer.
-
-    Parameters
-    ----------
-    max_bytes : int
-        Arrays beyond this size are forgotten, longest unused first.
-    """
-
-    def __init__(self, max_bytes: int = 512 * 2**20) -> None:
-        self.max_bytes = max_bytes
-        self.hits = 0
-        self.misses = 0
-        self._entries: OrderedDict[tuple[Any, ...], tuple[Any, int]] = OrderedDict()
-
-    def get(self, key: tuple[Any, ...], make: Callable[[], T], size: Callable[[T], int]) -> T:
-        """The remembered value of a key, or make() remembered under it; size tells its bytes."""
-        if key in self._entries:
-            self.hits += 1
-            self._entries.move_to_end(key)
-            found: T = self._entries[key][0]
-            return found
-        self.misses += 1
-        value = make()
-        self._entries[key] = (value, size(value))
-        while self.n_bytes > self.max_bytes and len(self._entries) > 1:
-            self._entries.popitem(last=False)
-        return value
-
-    def __contains__(self, key: tuple[Any, ...]) -> bool:
-        return key in self._entries
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes held at present."""
-        return sum(size for _, size in self._entries.values())
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-def fingerprint(*parts: npt.NDArray[Any] | str) -> str:
-    """Hash of arrays (values, shape, dtype) and texts, in order."""
-    digest = blake2b(digest_size=16)
-    for part in parts:
-        if isinstance(part, str):
-            digest.update(b"text" + part.encode())
-        else:
-            array = np.ascontiguousarray(part)
-            digest.update(f"{array.shape}{array.dtype}".encode())
-            digest.update(array.view(np.uint8).reshape(-1).data if array.size else b"")
-    return digest.hexdigest()
-
-
 SLOW_S = 5.0
 """A search that takes longer shows how far it is."""
 VOXELS_AT_ONCE = 4096
@@ -254,7 +83,7 @@ class NestedFit:
     solver: str
 
 
-class Problem:
+class ProbeFit:
     """Fits features to the responses of one probe, as its settings say."""
 
     def __init__(
@@ -357,11 +186,7 @@ class Problem:
             self.targets.fit,
             self.folds,
             settings.alphas,
-            solver=prepared.solver,
-            precision=settings.solver.precision,
-            device=settings.solver.device,
-            n_targets_batch=settings.solver.n_targets_batch,
-            memory_gb=settings.solver.memory_gb,
+            replace(settings.solver, name=prepared.solver),
         )
 
     def search(
@@ -391,7 +216,7 @@ class Problem:
         if key in self.cache:
             scores, index = self._remember(key, make, _pair_bytes)
             return scores[targets], index[targets]
-        return self._remember((*key, fingerprint(targets)), make, _pair_bytes)
+        return self._remember((*key, array_hash(targets)), make, _pair_bytes)
 
     def _predict(
         self, search: RidgeSearch, table: SearchTable, choices: Mapping[str, Choice], prepared: Prepared
@@ -446,13 +271,13 @@ class Problem:
             return ""
         settings = self.settings
         text = f"{solver} {settings.delays_trs} {settings.keep_variance} {settings.solver.device}"
-        return fingerprint(X, self.rows.groups, self.rows.fit, self.rows.score, text)
+        return array_hash(X, self.rows.groups, self.rows.fit, self.rows.score, text)
 
     @cached_property
     def _target_key(self) -> str:
         """Hash of the responses, the folds and the grid."""
         folds = [part for fold in self.folds for part in (fold.train, fold.held_out)]
-        return fingerprint(self.targets.fit, self.alphas, *folds, self.settings.solver.precision)
+        return array_hash(self.targets.fit, self.alphas, *folds, self.settings.solver.precision)
 
 
 def _nothing(n_rows: int, n_voxels: int) -> Float32Array:
@@ -471,6 +296,170 @@ def _pair_bytes(pair: tuple[FloatArray, IntArray]) -> int:
     return pair[0].nbytes + pair[1].nbytes
 
 
-def narrow_start(start: WarmStart, columns: IntArray) -> WarmStart:
-    """The warm start of some of its voxels."""
-    return replace(start, ranking={model: best[:, columns] for model, best in start.ranking.items()})
+# --- Warm starts: a later checkpoint tries only the gammas that were best for a voxel before ---
+#
+# Between checkpoints of one training the best mixture of a voxel hardly moves; evaluating its three best ones of the
+# probe before changed the mean score by 5e-5 where it was measured, for a fifth of the work.
+
+
+@dataclass(frozen=True, eq=False)
+class WarmStart:
+    """Where a search begins, made by `from_result`.
+
+    Parameters
+    ----------
+    ranking : mapping of model to int16 array of shape (n_best, n_voxels)
+        Rows of `gammas`, best first; -1 for none.
+    gammas : array of shape (n_pool, n_bands)
+    rows : str
+        Hash of the rows that the earlier probe was fitted on and scored on.
+    """
+
+    ranking: Mapping[str, Int16Array]
+    gammas: FloatArray
+    rows: str
+
+    @classmethod
+    def from_result(cls, result: ProbeResult, n_best: int = 3) -> WarmStart:
+        """The n_best gammas of every model and voxel of an earlier probe of the same voxels.
+
+        Raises
+        ------
+        ValueError
+            If n_best is not between 1 and N_RANKED, or the result comes from a file that does not have them.
+        """
+        if not 1 <= n_best <= N_RANKED:
+            raise ValueError(f"n_best is {n_best}; a result remembers {N_RANKED} gammas: give 1 to {N_RANKED}.")
+        if not result.gamma_ranking or "rows" not in result.meta:
+            raise ValueError(
+                "this probe does not say which gammas its voxels chose; it was saved by an earlier brainlit. Probe once"
+                " without a warm start."
+            )
+        ranking = {model: values[:n_best] for model, values in result.gamma_ranking.items()}
+        return cls(ranking, np.asarray(result.meta["gammas"], dtype=np.float64), str(result.meta["rows"]))
+
+    def narrow(self, columns: IntArray) -> WarmStart:
+        """The same for some of its voxels."""
+        return replace(self, ranking={model: best[:, columns] for model, best in self.ranking.items()})
+
+    @property
+    def n_voxels(self) -> int:
+        """Voxels of the earlier probe."""
+        return int(next(iter(self.ranking.values())).shape[1])
+
+    def wanted(self) -> BoolArray:
+        """Which gammas are tried for which voxel, (n_pool, n_voxels): all of them for voxels that were dropped."""
+        tried = np.zeros((len(self.gammas), self.n_voxels), dtype=bool)
+        for ranking in self.ranking.values():
+            for best in ranking:
+                known = np.flatnonzero(best >= 0)
+                tried[best[known], known] = True
+        tried[:, ~tried.any(axis=0)] = True
+        return tried
+
+
+def wanted_gammas(
+    warm: Mapping[str, WarmStart], n_voxels: Mapping[str, int], gammas: FloatArray, rows: str
+) -> BoolArray | None:
+    """Which gammas are tried for which voxel of all subjects side by side; None where all are.
+
+    Parameters
+    ----------
+    warm : mapping of subject to WarmStart
+        Subjects without one try every gamma.
+    n_voxels : mapping of subject to number of voxels, in order
+
+    Raises
+    ------
+    LeakError
+        If an earlier probe was fitted or scored on other rows, among which may be rows that are scored now.
+    ValueError
+        If a subject is unknown, or voxels or gammas are others.
+    """
+    if not warm:
+        return None
+    unknown = sorted(set(warm) - set(n_voxels))
+    if unknown:
+        raise ValueError(f"warm starts for {', '.join(unknown)}, who are not probed; probed: {', '.join(n_voxels)}.")
+    for subject, start in warm.items():
+        _check(f"the warm start{f' of {subject}' if subject else ''}", start, n_voxels[subject], gammas, rows)
+    everything: Sequence[BoolArray] = [
+        warm[name].wanted() if name in warm else np.ones((len(gammas), n), dtype=bool) for name, n in n_voxels.items()
+    ]
+    return np.concatenate(everything, axis=1)
+
+
+def _check(name: str, start: WarmStart, n_voxels: int, gammas: FloatArray, rows: str) -> None:
+    if start.rows != rows:
+        raise LeakError(
+            f"{name} comes from a probe with other fitted or scored rows: its gammas may have been chosen on rows that"
+            " are scored now. Take a probe of the same roles, or start cold."
+        )
+    if start.n_voxels != n_voxels:
+        raise ValueError(f"{name} has {start.n_voxels} voxels, the responses {n_voxels}; take that of the same voxels.")
+    if start.gammas.shape != gammas.shape or not np.allclose(start.gammas, gammas):
+        raise ValueError(
+            f"{name} has gammas of shape {start.gammas.shape}, this probe {gammas.shape}, or others; bands, n_gammas"
+            " and seed must be those of the earlier probe."
+        )
+
+
+# --- What does not change between checkpoints is remembered ---
+
+
+class ProbeCache:
+    """Results of earlier probes, found again by the content of everything that they depend on.
+
+    Low-level and semantic bands are the same for every checkpoint, layer and regime; the backbone is not. A probe that
+    is given a cache looks up prepared bands and the search results of all gammas that put nothing on a changed band.
+    Keys are hashes of the arrays and settings themselves, so a changed input is a miss and never a wrong answer.
+
+    Parameters
+    ----------
+    max_bytes : int
+        Arrays beyond this size are forgotten, longest unused first.
+    """
+
+    def __init__(self, max_bytes: int = 512 * 2**20) -> None:
+        self.max_bytes = max_bytes
+        self.hits = 0
+        self.misses = 0
+        self._entries: OrderedDict[tuple[Any, ...], tuple[Any, int]] = OrderedDict()
+
+    def get(self, key: tuple[Any, ...], make: Callable[[], T], size: Callable[[T], int]) -> T:
+        """The remembered value of a key, or make() remembered under it; size tells its bytes."""
+        if key in self._entries:
+            self.hits += 1
+            self._entries.move_to_end(key)
+            found: T = self._entries[key][0]
+            return found
+        self.misses += 1
+        value = make()
+        self._entries[key] = (value, size(value))
+        while self.n_bytes > self.max_bytes and len(self._entries) > 1:
+            self._entries.popitem(last=False)
+        return value
+
+    def __contains__(self, key: tuple[Any, ...]) -> bool:
+        return key in self._entries
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes held at present."""
+        return sum(size for _, size in self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def array_hash(*parts: npt.NDArray[Any] | str) -> str:
+    """Hash of arrays (values, shape, dtype) and texts, in order."""
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, str):
+            digest.update(b"text" + part.encode())
+        else:
+            array = np.ascontiguousarray(part)
+            digest.update(f"{array.shape}{array.dtype}".encode())
+            digest.update(array.view(np.uint8).reshape(-1).data if array.size else b"")
+    return digest.hexdigest()

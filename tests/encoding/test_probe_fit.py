@@ -14,11 +14,8 @@ from brainlit.encoding import (
     ProbeConfig,
     ProbeResult,
     WarmStart,
-    join_results,
-    load_probe,
     run_probe,
     run_probes,
-    save_probe,
 )
 from tests.encoding.conftest import Planted, make_planted
 
@@ -99,15 +96,15 @@ def test_a_warm_start_with_a_cache_is_the_same(data: Planted, cold: ProbeResult)
 def test_choices_survive_the_file_and_older_files_load(data: Planted, cold: ProbeResult, tmp_path: Path) -> None:
     import h5py
 
-    path = save_probe(cold, tmp_path / "probe.h5")
-    again = load_probe(path)
+    path = cold.save(tmp_path / "probe.h5")
+    again = ProbeResult.load(path)
     assert again.gamma_ranking.keys() == cold.gamma_ranking.keys()
     first, second = WarmStart.from_result(cold), WarmStart.from_result(again)
     np.testing.assert_array_equal(first.wanted(), second.wanted())
     with h5py.File(path, "a") as file:
         for name in ("gamma_ranking", "alpha_index", "rest_predictions", "sub_split", "sub_unique"):
             del file[name]
-    old = load_probe(path)
+    old = ProbeResult.load(path)
     assert old.gamma_index == {}
     with pytest.raises(ValueError, match="Probe once without a warm start"):
         WarmStart.from_result(old)
@@ -144,7 +141,7 @@ def test_shares_of_the_voxels_join_to_the_whole(data: Planted) -> None:
     settings = ProbeConfig(n_gammas={1: 1, 2: 1, 3: 1}, alphas=(1e-3, 1e-2, 1e-1))
     whole = run_probe(data.bands, Y, *rows, settings, ceiling=ceiling)
     parts = [run_probe(data.bands, Y[:, v], *rows, settings, ceiling=ceiling[v]) for v in np.split(np.arange(24), 3)]
-    joined = join_results(parts)
+    joined = ProbeResult.join(parts)
     np.testing.assert_array_equal(joined.used, whole.used)
     np.testing.assert_allclose(joined.ceiling, whole.ceiling)
     for table in ("r_by_model", "partition", "split", "r_rest", "predictions", "rest_predictions", "alpha_index"):
@@ -155,14 +152,14 @@ def test_shares_of_the_voxels_join_to_the_whole(data: Planted) -> None:
     assert joined.alpha_at_edge == pytest.approx(whole.alpha_at_edge)
     assert joined.meta == whole.meta
     assert joined.meta["warnings"]
-    assert np.isnan(join_results([replace(parts[0], ceiling=None), *parts[1:]]).ceiling[:8]).all()
+    assert np.isnan(ProbeResult.join([replace(parts[0], ceiling=None), *parts[1:]]).ceiling[:8]).all()
 
 
 def test_parts_of_different_probes_do_not_join(data: Planted, cold: ProbeResult) -> None:
     other = replace(cold, meta={**cold.meta, "seed": 3})
     with pytest.raises(ValueError, match="differ in seed"):
-        join_results([cold, other])
+        ProbeResult.join([cold, other])
     with pytest.raises(ValueError, match="differ in score_groups"):
-        join_results([cold, replace(cold, score_groups=cold.score_groups + 1)])
+        ProbeResult.join([cold, replace(cold, score_groups=cold.score_groups + 1)])
     with pytest.raises(ValueError, match="no results to join"):
-        join_results([])
+        ProbeResult.join([])
