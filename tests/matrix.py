@@ -22,6 +22,7 @@ from brainlit.backbones.tiny_text import MOST_TOKENS, _tokenizer, vocabulary
 from brainlit.callbacks import BandedRidgeProbe
 from brainlit.datamodules import LanguageTargetsConfig, SpeechTargetsConfig, StoryDataModule, WindowConfig
 from brainlit.demo import DemoSource
+from brainlit.encoding.config import ProbeConfig
 from brainlit.results.record import load_record, record_path
 from brainlit.tuning import BrainTuning, HeadConfig, ObjectiveConfig
 
@@ -193,7 +194,7 @@ def mini_setting(folder: Path, epochs: int = 4) -> Setting:
         rates={"full": (2e-3, 3e-2), "lora": (2e-2, 3e-2)},
         lora_rank=4,
         objective={"n_clusters": 8, "n_negatives": 10},
-        probe={"layers": [-1], "n_folds": 2, "n_gammas": {1: 1, 2: 3, 3: 5}, "n_bootstraps": 10},
+        probe={"layers": [-1], "probe": ProbeConfig(n_folds=2, n_gammas={1: 1, 2: 3, 3: 5}), "n_bootstraps": 10},
     )
 
 

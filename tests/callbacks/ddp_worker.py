@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,16 @@ from lightning.pytorch.strategies import DDPStrategy
 from brainlit.encoding import probe as encoding_probe
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
 
-TIMEOUT_S, PROBE_S = 8.0, 15.0
+TIMEOUT_S, PROBE_S, N_LAYERS = 3.0, 4.5, 3
 original = encoding_probe.run_probes
 
 
+waits_s = [PROBE_S / N_LAYERS] * N_LAYERS
+
+
 def slow(*arguments: Any, **options: Any) -> Any:
-    """A probe of three layers that takes longer than a collective waits."""
-    time.sleep(PROBE_S / 3)
+    """The probe before training takes longer than a collective waits, the one after it as long as it does."""
+    time.sleep(waits_s.pop() if waits_s else 0.0)
     return original(*arguments, **options)
 
 
@@ -44,14 +46,19 @@ def fit(store: Path, run: Path, epochs: int) -> str:
 
 
 def start_together(folder: Path, rank: int) -> None:
-    """Imports may take longer than a collective waits."""
+    """A process may start later than a collective waits."""
     (folder / f"ready-{rank}").touch()
     while not (folder / f"ready-{1 - rank}").exists():
         time.sleep(0.05)
 
 
-def main(store: Path, folder: Path) -> None:
+def work(store: Path, folder: Path, environment: Mapping[str, str]) -> None:
+    """Train twice: the probe of the second process is slow in the first run, and fails in the second."""
+    os.environ.update(environment)
     rank = int(os.environ["LOCAL_RANK"])
+    with (folder / f"log-{rank}").open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
     start_together(folder, rank)
     ways: list[tuple[str, Callable[..., Any], int]] = [("slow", slow, 1), ("broken", broken, 0)]
     said = {}
@@ -59,7 +66,3 @@ def main(store: Path, folder: Path) -> None:
         encoding_probe.run_probes = way if rank == 1 else original
         said[name] = fit(store, folder / name, epochs)
     (folder / f"said-{rank}.json").write_text(json.dumps(said))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

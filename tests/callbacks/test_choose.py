@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +15,15 @@ import pytest
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from brainlit.callbacks import ChooseCheckpoint, LayerCurve, RunReport
+from brainlit.callbacks import report as report_callback
 from brainlit.callbacks.choose import check_choosing
+from brainlit.encoding import probe as encoding_probe
+from brainlit.encoding import probe_fit
+from brainlit.encoding.banded import open_search
+from brainlit.encoding.config import ProbeConfig, SolverConfig
 from brainlit.probing import budget as probe_budget
+from brainlit.probing import engine as probe_engine
+from brainlit.probing import layer_fits
 from brainlit.probing.plan import refuse_scored_monitors
 from brainlit.results import report as report_module
 from brainlit.results.figures import layer_epochs_figure
@@ -25,16 +34,45 @@ from brainlit.results.summary import build_summary
 from brainlit.splits import LeakError, make_roles
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
 
-QUICK: dict[str, Any] = {"delays_trs": (1, 2, 3), "n_folds": 2}
+QUICK = ProbeConfig(delays_trs=(1, 2, 3), n_folds=2)
+
+
+STEP_S, STATES_S, FITS_S = 2.0, 1.0, 5.0
+"""Seconds of a training step, of the hidden states of a batch, and of the encoding models of one layer."""
+
+
+class Clock:
+    """Takes the place of the module `time`: it goes on only where the test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def takes(self, seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, which now takes so long."""
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            self.now_s += seconds
+            return function(*arguments, **options)
+
+        return timed
 
 
 @pytest.fixture(scope="module")
 def run(toy_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs with a probe before and after, a curve at each epoch and a chosen checkpoint."""
-    path = tmp_path_factory.mktemp("runs") / "toy" / "one"
-    callbacks = (toy_probe(), LayerCurve(block_trs=8, n_bootstraps=20, **QUICK), ChooseCheckpoint(**QUICK), RunReport())
+    path, clock = tmp_path_factory.mktemp("runs") / "toy" / "one", Clock()
+    curve = LayerCurve(probe=QUICK, block_trs=8, n_bootstraps=20)
+    callbacks = (toy_probe(), curve, ChooseCheckpoint(probe=QUICK), RunReport())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report_module, "draw_figures", lambda *_, **__: ({}, {}))
+        for module in (probe_engine, layer_fits, report_callback):
+            patch.setattr(module, "time", clock)
+        patch.setattr(encoding_probe, "run_probes", clock.takes(FITS_S, encoding_probe.run_probes))
+        patch.setattr(ToyModule, "pooled_states", clock.takes(STATES_S, ToyModule.pooled_states))
+        patch.setattr(ToyModule, "training_step", clock.takes(STEP_S, ToyModule.training_step))
         trainer = toy_trainer(path, *callbacks, epochs=2, enable_checkpointing=True)
         trainer.fit(ToyModule(), toy_data(toy_store_path))
     return path
@@ -87,10 +125,13 @@ def test_layers_over_epochs_are_drawn(summary: dict[str, Any]) -> None:
 
 def test_time_of_probes_is_compared_with_that_of_training(run: Path, summary: dict[str, Any]) -> None:
     seconds = summary["seconds"]
+    n_epochs, n_steps, n_probes, n_batches, n_layers = 2, 2, 2, 3, 3
     records = find_records(run / "probes")
-    assert seconds["probes"] == pytest.approx(sum(record.facts["seconds"] for record in records), abs=0.1)
-    assert 0 < seconds["training"] < summary["run"]["seconds"]
-    assert seconds["share"] == pytest.approx(seconds["probes"] / seconds["training"], rel=0.3)
+    assert seconds["probes"] == pytest.approx(n_probes * (n_batches * STATES_S + n_layers * FITS_S))
+    assert seconds["probes"] == pytest.approx(sum(record.facts["seconds"] for record in records))
+    assert seconds["training"] == pytest.approx(n_epochs * n_steps * STEP_S), "neither probes, curves nor choosing"
+    assert seconds["probes"] + seconds["training"] < summary["run"]["seconds"]
+    assert seconds["share"] == pytest.approx(seconds["probes"] / seconds["training"])
     assert "% of training)" in (run / "report.html").read_text()
 
 
@@ -129,6 +170,24 @@ def test_before_and_after_must_leave_out_the_same(thinned: Path) -> None:
         build_summary(run, records, "finished")
 
 
+@pytest.mark.parametrize("callback", [ChooseCheckpoint, LayerCurve, toy_probe])
+def test_it_computes_where_and_as_precisely_as_asked(
+    callback: Any, toy_store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = SolverConfig("primal", precision="float64", device="cpu:0", n_targets_batch=7, memory_gb=0.5)
+    calls: list[SolverConfig] = []
+
+    def recorded(*arguments: Any) -> Any:
+        calls.append(arguments[-1])
+        return open_search(*arguments)
+
+    monkeypatch.setattr(probe_fit, "open_search", recorded)
+    own = callback(probe=replace(QUICK, solver=asked))
+    toy_trainer(tmp_path, own, epochs=1, enable_checkpointing=True).fit(ToyModule(), toy_data(toy_store_path))
+    assert calls
+    assert set(calls) == {asked}
+
+
 @pytest.mark.parametrize(
     ("roles", "allow", "message"),
     [
@@ -147,7 +206,7 @@ def test_choosing_by_stories_of_another_role_is_refused(
 
 def test_a_run_that_would_choose_by_nothing_does_not_start(toy_store_path: Path, tmp_path: Path) -> None:
     data = toy_data(toy_store_path, roles={"tune": ["toy0"], "fit": ["toy2", "toy3"], "score": ["toy5"]})
-    trainer = toy_trainer(tmp_path, ChooseCheckpoint(**QUICK), epochs=1, enable_checkpointing=True)
+    trainer = toy_trainer(tmp_path, ChooseCheckpoint(probe=QUICK), epochs=1, enable_checkpointing=True)
     module = ToyModule()
     with pytest.raises(LeakError, match="'choose' has no stories"):
         trainer.fit(module, data)

@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from brainlit.callbacks import BandedRidgeProbe, RunReport
-from brainlit.callbacks.probe import weights_hash
 from brainlit.cli.training import parsed
 from brainlit.datamodules import StoryDataModule, WindowConfig
+from brainlit.probing.inputs import weights_hash
 from brainlit.results import report as report_module
 from brainlit.results.record import find_held_out, find_records, load_record, record_path
 from brainlit.results.report import write_report
@@ -230,6 +230,8 @@ trainer:
     - class_path: brainlit.callbacks.BandedRidgeProbe
       init_args:
         seed: ${{seed_everything}}
+        probe:
+          seed: ${{seed_everything}}
     - class_path: brainlit.callbacks.BandedRidgeProbe
       init_args:
         name: other

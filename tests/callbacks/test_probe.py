@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,21 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from brainlit.callbacks import BandedRidgeProbe, RunReport
-from brainlit.callbacks import probe as probe_log
-from brainlit.callbacks.probe import weights_hash
+from brainlit.callbacks import BandedRidgeProbe, RunReport, probe_log
+from brainlit.cli.training import parsed
+from brainlit.encoding.config import ProbeConfig, SolverConfig
 from brainlit.encoding.result import ProbeResult
+from brainlit.probing.inputs import weights_hash
 from brainlit.results import report as report_module
 from brainlit.results.record import find_records, load_record, record_path
 from brainlit.results.run_directory import RunDirectory, RunFinishedError
-from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
+from tests.callbacks.toy_module import TOY_PROBE, ToyModule, toy_data, toy_probe, toy_trainer
 
 BACKEND = "numpy"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 def backend() -> str:
@@ -37,7 +41,9 @@ def fitted(toy_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     torch.manual_seed(3)
     module = ToyModule()
     trainer = toy_trainer(path, toy_probe(every_n_epochs=1), RunReport(), epochs=3)
-    trainer.fit(module, toy_data(toy_store_path))
+    with pytest.MonkeyPatch.context() as patch:  # figures have tests of their own, and take most of the time
+        patch.setattr(report_module, "draw_figures", lambda *_, **__: ({}, {}))
+        trainer.fit(module, toy_data(toy_store_path))
     return path, module
 
 
@@ -140,7 +146,8 @@ def test_the_himalaya_backend_comes_back(solver: str, toy_store_path: Path, tmp_
     before = backend()
     set_backend(BACKEND)
     try:
-        toy_trainer(tmp_path, toy_probe(solver=solver, layers=[2]), epochs=1).fit(ToyModule(), toy_data(toy_store_path))
+        probe = toy_probe(replace(TOY_PROBE, solver=SolverConfig(name=solver)), layers=[2])
+        toy_trainer(tmp_path, probe, epochs=1).fit(ToyModule(), toy_data(toy_store_path))
         assert backend() == BACKEND
     finally:
         set_backend(before)
@@ -197,7 +204,7 @@ def test_a_resumed_run_with_other_settings_or_without_its_first_probe_is_refused
 ) -> None:
     stopped_run(toy_store_path, tmp_path)
     with pytest.raises(RuntimeError, match="other probe settings or data"):
-        resume(toy_store_path, tmp_path, delays_trs=(1, 2))
+        resume(toy_store_path, tmp_path, probe=replace(TOY_PROBE, delays_trs=(1, 2)))
     record_path(tmp_path / "probes", "sub-B", 0).unlink()
     with pytest.raises(RuntimeError, match="weights of that time are gone"):
         resume(toy_store_path, tmp_path)
@@ -250,4 +257,55 @@ def test_settings_are_checked_at_once() -> None:
     with pytest.raises(ValueError, match="every_n_epochs"):
         BandedRidgeProbe(every_n_epochs=-1)
     with pytest.raises(ValueError, match="delays_trs"):
-        BandedRidgeProbe(delays_trs=())
+        BandedRidgeProbe(probe=ProbeConfig(delays_trs=()))
+
+
+OTHER_SETTINGS: dict[str, Any] = {
+    "delays_trs": (2, 3),
+    "alphas": (1.0, 10.0, 1000.0),
+    "n_gammas": {1: 1, 2: 3, 3: 5},
+    "n_folds": 3,
+    "purge_trs": 7,
+    "skip_trs": 2,
+    "seed": 9,
+    "keep_variance": 0.9,
+    "low_level_impact": False,
+    "impact_lags_trs": 2,
+    "sub_bands": True,
+    "solver": {"name": "himalaya", "precision": "float64", "device": "cuda", "n_targets_batch": 11, "memory_gb": 1.5},
+}
+"""A value of every setting of a probe that is not the default."""
+CONFIGS = [part for name in ("brain_tune", "data/demo") for part in ("-c", str(EXPERIMENTS / f"{name}.yaml"))]
+
+
+def engines(arguments: list[str], print_to: Path) -> list[ProbeConfig]:
+    """The settings with which the callbacks of a command probe; the whole configuration is printed into a file."""
+    cli = parsed("fit", [*CONFIGS, *arguments])
+    print_to.write_text(yaml.safe_dump(cli.resolved))
+    callbacks = cli.parser.instantiate_classes(cli.config).trainer.callbacks
+    return [callback.engine.config for callback in callbacks if hasattr(callback, "engine")]
+
+
+def test_every_setting_reaches_the_probes_from_yaml_and_from_the_command_line(tmp_path: Path) -> None:
+    solver: dict[str, Any] = OTHER_SETTINGS["solver"]
+    default, other = ProbeConfig(), ProbeConfig(**{**OTHER_SETTINGS, "solver": SolverConfig(**solver)})
+    for ours, theirs in ((default, other), (default.solver, other.solver)):
+        for field in fields(ours):
+            assert getattr(ours, field.name) != getattr(theirs, field.name), f"{field.name} has no other value here"
+
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in OTHER_SETTINGS.items()}
+    names = ("BandedRidgeProbe", "LayerCurve", "ChooseCheckpoint")
+    callbacks = [{"class_path": f"brainlit.callbacks.{name}", "init_args": {"probe": plain}} for name in names]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+    assert engines(["-c", str(tmp_path / "mine.yaml")], tmp_path / "printed.yaml") == [other] * 3
+    again = yaml.safe_load((tmp_path / "printed.yaml").read_text())["trainer"]["callbacks"]
+    printed = {**plain, "n_gammas": {str(n_bands): n for n_bands, n in plain["n_gammas"].items()}}
+    assert [callback["init_args"]["probe"] for callback in again] == [printed] * 3
+    assert engines(["-c", str(tmp_path / "printed.yaml")], tmp_path / "again.yaml") == [other] * 3
+
+    dotted = {**plain, **{f"solver.{name}": value for name, value in solver.items()}}
+    options = [f"--trainer.callbacks={callbacks[0]['class_path']}"]
+    options += [f"--trainer.callbacks.probe.{name}={value}" for name, value in dotted.items() if name != "solver"]
+    assert engines(options, tmp_path / "printed.yaml") == [other]
+    assert engines(["-c", str(tmp_path / "printed.yaml")], tmp_path / "again.yaml") == [other]
+    assert (tmp_path / "again.yaml").read_text() == (tmp_path / "printed.yaml").read_text()

@@ -15,7 +15,15 @@ import pytest
 import torch
 
 from brainlit.callbacks import resume as random_state
-from brainlit.callbacks.resume import CHECKPOINT, KEY, RandomState, Requeue, random_states, requeue, set_random_states
+from brainlit.callbacks.resume import (
+    RANDOM_STATES,
+    REQUEUED_CHECKPOINT,
+    RandomState,
+    Requeue,
+    random_states,
+    requeue,
+    set_random_states,
+)
 from brainlit.probing.inputs import borrowed_state
 from tests.tuning.conftest import FakeData
 
@@ -94,7 +102,7 @@ def test_each_process_gets_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ("checkpoint", "words"),
     [
         ({}, "holds no random states"),
-        ({KEY: {"within_epoch": False, "processes": [{}, {}]}}, "had 2 processes and has 1 now"),
+        ({RANDOM_STATES: {"within_epoch": False, "processes": [{}, {}]}}, "had 2 processes and has 1 now"),
     ],
 )
 def test_what_cannot_come_back_is_said(
@@ -193,7 +201,7 @@ class Steps(pl.Callback):
         self.seen: list[int] = []
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        path = Path(trainer.default_root_dir) / CHECKPOINT
+        path = Path(trainer.default_root_dir) / REQUEUED_CHECKPOINT
         if path.is_file():
             self.seen.append(torch.load(path, weights_only=True)["global_step"])
 
@@ -215,7 +223,7 @@ def fit(folder: Path, *callbacks: pl.Callback, **settings: Any) -> list[int]:
         **settings,
     )
     trainer.fit(Small(), datamodule=FakeData())
-    assert not (folder / CHECKPOINT).exists(), "a run that is done needs it no more"
+    assert not (folder / REQUEUED_CHECKPOINT).exists(), "a run that is done needs it no more"
     return seen.seen
 
 
@@ -261,7 +269,7 @@ def test_outside_slurm_the_signal_is_not_ours_but_sigterm_saves(tmp_path: Path) 
 
     with pytest.raises(SystemExit):
         fit(tmp_path, Look(), Announce(step=1, number=signal.SIGTERM))
-    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["global_step"] == 2
+    assert torch.load(tmp_path / REQUEUED_CHECKPOINT, weights_only=True)["global_step"] == 2
 
 
 def test_a_failing_scontrol_is_said(slurm: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

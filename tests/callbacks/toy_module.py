@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from brainlit.callbacks import BandedRidgeProbe
 from brainlit.datamodules import StoryDataModule, WindowConfig
+from brainlit.encoding.config import ProbeConfig
 from brainlit.results.loggers import MetricsLogger
 from tests.toy import ToySource
 
@@ -72,11 +73,14 @@ def toy_data(store: Path, **changes: Any) -> StoryDataModule:
     )
 
 
-def toy_probe(**changes: Any) -> BandedRidgeProbe:
+TOY_PROBE = ProbeConfig(n_gammas={1: 1, 2: 2, 3: 2}, n_folds=2, delays_trs=(1, 2, 3))
+"""Few mixtures and folds."""
+
+
+def toy_probe(probe: ProbeConfig = TOY_PROBE, **changes: Any) -> BandedRidgeProbe:
     """A probe with few mixtures and draws, without figures."""
-    settings: dict[str, Any] = {"n_gammas": {1: 1, 2: 2, 3: 2}, "n_folds": 2, "delays_trs": (1, 2, 3)}
-    settings |= {"n_bootstraps": 20, "block_trs": 8}
-    return BandedRidgeProbe(**{**settings, "figures": False, **changes})
+    settings: dict[str, Any] = {"n_bootstraps": 20, "block_trs": 8, "figures": False}
+    return BandedRidgeProbe(probe=probe, **{**settings, **changes})
 
 
 def toy_trainer(path: Path, *callbacks: pl.Callback, epochs: int = 2, **changes: Any) -> pl.Trainer:

@@ -92,6 +92,7 @@ def test_curves_come_before_the_report_that_draws_them(monkeypatch: pytest.Monke
     names = [callback["class_path"].rsplit(".", 1)[-1] for callback in callbacks]
     assert names == ["BandedRidgeProbe", "LayerCurve", "ChooseCheckpoint", "FeatureDrift", "RunReport"]
     assert [callbacks[k]["init_args"]["seed"] for k in (0, 1)] == [3, 3]
+    assert [callbacks[k]["init_args"]["probe"]["seed"] for k in (0, 1)] == [3, 3]
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

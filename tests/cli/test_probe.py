@@ -11,13 +11,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import yaml
 
 from brainlit.cli import main
 from brainlit.cli.errors import UsageError
 from brainlit.cli.probe import new_folder
+from brainlit.cli.probe_options import ProbeCLI, settings_of_run
 from brainlit.cli.probe_sources import FeatureFileError, asked_layers, read_features
+from brainlit.encoding.config import ProbeConfig, SolverConfig
 from brainlit.results import report
 from brainlit.results.record import ProbeRecord, find_records
+from brainlit.results.run_directory import RunDirectory
 from brainlit.splits import Span
 
 PAGE = (Path(__file__).parents[2] / "docs" / "probing.md").read_text()
@@ -120,6 +124,29 @@ def test_where_shares_cannot_be_told_it_says_why(page_folder: Path) -> None:
     )
 
 
+def test_the_settings_of_a_runs_probe_hold_unless_options_say_otherwise(toy_config: Path, tmp_path: Path) -> None:
+    solver = {"name": "kernel", "memory_gb": 1.5, "n_targets_batch": None}
+    probe = {"delays_trs": [2, 3], "n_gammas": {"1": 1, "2": 3, "3": 5}, "seed": 4, "solver": solver}
+    other = {"class_path": "brainlit.callbacks.BandedRidgeProbe", "init_args": {"name": "other", "layers": [5]}}
+    own = {"layers": [0, 1], "headline_region": "semantic", "figures": False, "n_bootstraps": 30, "probe": probe}
+    callbacks = [other, {"class_path": "brainlit.callbacks.BandedRidgeProbe", "init_args": own}]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+    defaults = settings_of_run(RunDirectory(tmp_path))
+    options = ["--probe.n_folds", "3", "--probe.solver.memory_gb", "2", "--probe.alphas", "[1, 10]"]
+    settings = ProbeCLI(["-c", str(toy_config), *options], defaults).settings
+    assert (settings.layers, settings.headline_region) == ([0, 1], "semantic")
+    engine = settings.engine()
+    assert engine.config == ProbeConfig(
+        delays_trs=(2, 3),
+        alphas=(1.0, 10.0),
+        n_gammas={1: 1, 2: 3, 3: 5},
+        n_folds=3,
+        seed=4,
+        solver=SolverConfig("kernel", memory_gb=2.0),
+    )
+    assert engine.bootstrap == {"block_trs": 20, "n_bootstraps": 30, "seed": 4}
+
+
 def test_two_probes_are_compared(page_folder: Path) -> None:
     whole = json.loads((page_folder / "comparison" / "comparison.json").read_text())
     (row,) = whole["rows"]
@@ -135,7 +162,12 @@ def test_help_shows_the_settings_and_a_wrong_one_has_a_hint(
 ) -> None:
     assert main(["probe", "--help"]) == 0
     said = capsys.readouterr().out
-    for words in ("--probe.layers", "--probe.memory_gb", "Hidden state that is compared", "default: [1, 2, 3, 4]"):
+    for words in (
+        "--probe.layers",
+        "--probe.solver.memory_gb",
+        "Hidden state that is compared",
+        "default: [1, 2, 3, 4]",
+    ):
         assert words.replace("[1, 2, 3, 4]", "(1, 2, 3, 4)") in said
     assert main(["probe", "--model", "wav2vec", "-c", str(toy_config), "--probe.lyers", "all"]) == 2
     assert "Did you mean --probe.layers?" in capsys.readouterr().err

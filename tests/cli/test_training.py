@@ -212,7 +212,8 @@ def test_one_seed_reaches_everything_that_is_random(monkeypatch: pytest.MonkeyPa
     assert (config["model"]["seed"], config["data"]["seed"]) == (7, 7)
     assert config["data"]["source"]["init_args"]["seed"] == 7
     assert config["data"]["store_dir"].endswith("demo-7")
-    assert config["trainer"]["callbacks"][0]["init_args"]["seed"] == 7
+    probe = config["trainer"]["callbacks"][0]["init_args"]
+    assert (probe["seed"], probe["probe"]["seed"]) == (7, 7)
     assert config["run"]["root"] == "/somewhere/runs"
 
 

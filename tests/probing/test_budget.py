@@ -5,37 +5,37 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from brainlit.probing.budget import Costs, Thinning, pilot, sample_voxels, spread_layers, thin
+from brainlit.probing.budget import Costs, ProbeScope, pilot, reduce_scope, sample_voxels, spread_layers
 
-WHOLE = Thinning(tuple(range(13)), 1.0, {1: 1, 2: 4, 3: 8})
+WHOLE = ProbeScope(tuple(range(13)), 1.0, {1: 1, 2: 4, 3: 8})
 COSTS = Costs(10.0, 2.0, 0.001, 40_000, {"backbone": 1000, "low_level": 400, "semantic": 1000})
 
 
 def test_layers_go_first_then_voxels_then_mixtures() -> None:
-    seen = [thin(WHOLE, 9, budget_s, COSTS) for budget_s in (10_000, 4_800, 3_000, 1_000, 200, 1)]
+    seen = [reduce_scope(WHOLE, 9, budget_s, COSTS) for budget_s in (10_000, 4_800, 3_000, 1_000, 200, 1)]
     assert seen[0] == WHOLE
     assert (len(seen[1].layers), seen[1].voxel_share) == (7, 1.0)
     assert (seen[2].layers, seen[2].voxel_share, seen[2].n_gammas) == ((9,), 0.5, WHOLE.n_gammas)
     assert seen[3].voxel_share == 0.125
     assert seen[4].n_gammas == {1: 1, 2: 1, 3: 2}
-    assert seen[5] == Thinning((9,), 0.0625, {1: 1, 2: 1, 3: 1})
-    for what, budget_s in zip(seen[:5], (10_000, 4_800, 3_000, 1_000, 200), strict=True):
-        assert 9 in what.layers
-        assert COSTS.seconds(what) <= budget_s
+    assert seen[5] == ProbeScope((9,), 0.0625, {1: 1, 2: 1, 3: 1})
+    for scope, budget_s in zip(seen[:5], (10_000, 4_800, 3_000, 1_000, 200), strict=True):
+        assert 9 in scope.layers
+        assert COSTS.seconds(scope) <= budget_s
 
 
 def test_voxels_may_have_to_stay() -> None:
-    start = Thinning(WHOLE.layers, 0.5, WHOLE.n_gammas)
-    assert thin(start, 9, 1_000, COSTS, keep_voxels=True).voxel_share == 0.5
+    start = ProbeScope(WHOLE.layers, 0.5, WHOLE.n_gammas)
+    assert reduce_scope(start, 9, 1_000, COSTS, keep_voxels=True).voxel_share == 0.5
 
 
 def test_costs_are_set_right_by_what_a_probe_took() -> None:
-    what = Thinning((0, 6, 12), 0.5, {1: 1, 2: 2, 3: 4})
-    right = COSTS.corrected(what, features_s=30.0, partition_s=500.0, layers_s=40.0)
-    assert right.seconds(what) == pytest.approx(570.0)
-    again = right.corrected(what, 30.0, 250.0, 40.0)
-    assert again.partition_s(what) == pytest.approx(250.0)
-    assert again.layer_s(WHOLE) > again.layer_s(what)
+    scope = ProbeScope((0, 6, 12), 0.5, {1: 1, 2: 2, 3: 4})
+    right = COSTS.corrected(scope, features_s=30.0, partition_s=500.0, layers_s=40.0)
+    assert right.seconds(scope) == pytest.approx(570.0)
+    again = right.corrected(scope, 30.0, 250.0, 40.0)
+    assert again.partition_s(scope) == pytest.approx(250.0)
+    assert again.layer_s(WHOLE) > again.layer_s(scope)
 
 
 def test_the_pilot_finds_a_line() -> None:
@@ -69,9 +69,9 @@ def test_layers_are_spread_evenly() -> None:
 
 
 def test_what_is_left_out_survives_json_and_is_said() -> None:
-    what = Thinning((0, 12), 0.125, {1: 1, 2: 2, 3: 4})
-    assert Thinning.from_json(what.json()) == what
-    assert what.words(WHOLE).startswith(
+    scope = ProbeScope((0, 12), 0.125, {1: 1, 2: 2, 3: 4})
+    assert ProbeScope.from_json(scope.json()) == scope
+    assert scope.left_out_words(WHOLE).startswith(
         "2 of 13 layers, 12.5 % of the voxels, mixtures per number of bands {1: 1, 2: 2"
     )
-    assert WHOLE.words(WHOLE) == ""
+    assert WHOLE.left_out_words(WHOLE) == ""

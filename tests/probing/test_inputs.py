@@ -12,7 +12,7 @@ from torch import nn
 
 from brainlit.datamodules import StoryDataModule
 from brainlit.encoding.ceiling import noise_ceiling
-from brainlit.probing.inputs import borrowed_state, fingerprint, layer_features, n_rows, probe_data, score_ceiling
+from brainlit.probing.inputs import borrowed_state, layer_features, n_rows, probe_data, score_ceiling, settings_hash
 from brainlit.splits import Span
 from brainlit.store import StoryStore
 from tests.callbacks.toy_module import ToyModule, toy_data
@@ -126,10 +126,10 @@ def test_the_ceiling_comes_from_the_scored_rows_only(toy_store: StoryStore) -> N
     assert score_ceiling(toy_store, "sub-A", [Span("toy2", 0, 40)], skip_trs=5) == (None, {"n_repeats": 0})
 
 
-def test_fingerprints_tell_things_apart() -> None:
-    one = fingerprint({"a": 1}, np.zeros(3))
-    assert one == fingerprint({"a": 1}, np.zeros(3))
-    assert len({one, fingerprint({"a": 2}, np.zeros(3)), fingerprint({"a": 1}, np.ones(3))}) == 3
+def test_hashes_tell_things_apart() -> None:
+    one = settings_hash({"a": 1}, np.zeros(3))
+    assert one == settings_hash({"a": 1}, np.zeros(3))
+    assert len({one, settings_hash({"a": 2}, np.zeros(3)), settings_hash({"a": 1}, np.ones(3))}) == 3
 
 
 def draw() -> tuple[float, float, float]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from brainlit.callbacks.probe import DEFAULT_PROBE
+from brainlit.datamodules import StoryDataModule
 from brainlit.encoding.bootstrap import BLOCK_TRS
+from brainlit.encoding.config import ProbeConfig
 from brainlit.probing.engine import ProbeEngine
-from brainlit.probing.inputs import borrowed_state
+from brainlit.probing.inputs import borrowed_state, datamodule_of, probed
 from brainlit.probing.layer_scores import LayerScore, score_layers
-from brainlit.probing.process_group import Meetings
+from brainlit.probing.process_group import ProcessGroup
 from brainlit.results.run_directory import read_json, write_json_atomic
 from brainlit.results.scores import ALL_VOXELS
 from brainlit.results.summary import CHOSEN_FILE
@@ -28,7 +30,7 @@ class ChooseCheckpoint(ModelCheckpoint):
     <run>/checkpoints/best-by-probe.ckpt. <run>/chosen.json says which it is, and by what. The stories of the role
     `score` are never looked at, so the number that is reported in the end is not one that was chosen.
 
-    Only the first process computes; the others wait for it through files, not in a collective.
+    Only the first process computes, however long it takes.
 
     Parameters
     ----------
@@ -37,10 +39,8 @@ class ChooseCheckpoint(ModelCheckpoint):
     layer : int
         Hidden state; negative ones count from the end.
     every_n_epochs : int
-    delays_trs : tuple of int
-        Delays of the encoding models, in TRs.
-    n_folds, skip_trs : int
-        As in BandedRidgeProbe.
+    probe : ProbeConfig
+        How the encoding models are fitted, as in BandedRidgeProbe.
     dirpath : str, optional
         Folder of the checkpoint; by default <run>/checkpoints.
     filename : str
@@ -51,14 +51,10 @@ class ChooseCheckpoint(ModelCheckpoint):
         region: str | None = None,
         layer: int = -1,
         every_n_epochs: int = 1,
-        delays_trs: tuple[int, ...] = (1, 2, 3, 4),
-        n_folds: int = 4,
-        skip_trs: int = 5,
+        probe: ProbeConfig = DEFAULT_PROBE,
         dirpath: str | None = None,
         filename: str = "best-by-probe",
     ) -> None:
-        from brainlit.encoding.config import ProbeConfig
-
         super().__init__(
             dirpath=dirpath,
             filename=filename,
@@ -68,11 +64,10 @@ class ChooseCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
-        config = ProbeConfig(delays_trs=tuple(delays_trs), n_folds=n_folds, skip_trs=skip_trs)
         self.region, self.layer, self.every_n = region, layer, every_n_epochs
         bootstrap = {"block_trs": BLOCK_TRS, "n_bootstraps": 1, "seed": 0}
-        self.engine = ProbeEngine(config, [layer], layer, bootstrap, score_role="choose")
-        self._meetings = Meetings()
+        self.engine = ProbeEngine(probe, [layer], layer, bootstrap, score_role="choose")
+        self._processes = ProcessGroup()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check the roles and settle the region, before anything is trained.
@@ -85,11 +80,11 @@ class ChooseCheckpoint(ModelCheckpoint):
             If no subject has the region.
         """
         if stage == "fit":
-            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+            datamodule = datamodule_of(trainer)
             check_choosing(datamodule.roles)
             self.monitor = _metric(self._settled_region(datamodule))
             self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
-            self._meetings.set_up(trainer)
+            self._processes = ProcessGroup.of_trainer(trainer)
         super().setup(trainer, pl_module, stage)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -106,20 +101,20 @@ class ChooseCheckpoint(ModelCheckpoint):
 
     def _score(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """Alignment by region, the same in all processes."""
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        with borrowed_state(pl_module), self._meetings.next(trainer) as meeting:
+        datamodule = datamodule_of(trainer)
+        with borrowed_state(pl_module), self._processes as group:
 
             def measure() -> dict[str, float]:
-                features, _ = self.engine.features(pl_module, datamodule)
+                features, _ = self.engine.features(probed(pl_module), datamodule)
                 subjects = self._subjects(datamodule)
                 found: list[LayerScore] = score_layers(self.engine, features, datamodule, subjects)
                 return {row.region: row.score.value for row in found}
 
-            return dict(meeting.tell("choose", measure))
+            return dict(group.broadcast(measure))
 
     def _say(self, trainer: pl.Trainer, epoch: int, scores: dict[str, float]) -> None:
         """Write which checkpoint was chosen by what, with the scores of all epochs."""
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(trainer)
         path = Path(trainer.default_root_dir) / CHOSEN_FILE
         earlier = read_json(path).get("epochs", []) if path.exists() else []
         monitor = str(self.monitor)
@@ -142,7 +137,7 @@ class ChooseCheckpoint(ModelCheckpoint):
             },
         )
 
-    def _subjects(self, datamodule: Any) -> list[str]:
+    def _subjects(self, datamodule: StoryDataModule) -> list[str]:
         """Those who are tuned on and heard a story to choose by: others stay unseen until the end."""
         stories = datamodule.roles.stories("choose")
         store = datamodule.store
@@ -151,7 +146,7 @@ class ChooseCheckpoint(ModelCheckpoint):
             raise LeakError(f"no subject who is tuned on heard a story of the role 'choose' ({', '.join(stories)}).")
         return heard
 
-    def _settled_region(self, datamodule: Any) -> str:
+    def _settled_region(self, datamodule: StoryDataModule) -> str:
         regions = {name for subject in datamodule.subjects for name in datamodule.store.subject(subject).regions}
         if self.region is None:
             return "semantic" if "semantic" in regions else ALL_VOXELS

@@ -6,23 +6,23 @@ import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning.pytorch as pl
 import numpy as np
-import numpy.typing as npt
 
+from brainlit.datamodules import StoryDataModule
+from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.similarity import linear_cka, relative_change
 from brainlit.files import atomic_path
-from brainlit.probing.inputs import layer_features
-from brainlit.probing.process_group import Meetings
+from brainlit.probing.inputs import datamodule_of, layer_features, probed, resolve_layers
+from brainlit.probing.process_group import ProcessGroup
 from brainlit.splits import Span
 
 TABLE_FILE = "drift.csv"
 REFERENCE_FILE = "drift_reference.npz"
 FEWEST_ROWS = 4
 COLUMNS = ("epoch", "step", "layer", "cka", "change")
-Float32Array = npt.NDArray[np.float32]
 Row = dict[str, str]
 
 
@@ -35,8 +35,7 @@ class FeatureDrift(pl.Callback):
     (norm of the difference over the norm) go to every logger as drift/cka/layer-<k> and drift/change/layer-<k>, and as
     rows into <run>/drift.csv. Rows without sound do not count.
 
-    Training goes on as it would without this callback. Only the first process computes; the others wait for it through
-    files in the run directory, not in a collective that could time out.
+    Training goes on as it would without this callback. Only the first process computes, however long it takes.
 
     Parameters
     ----------
@@ -73,20 +72,20 @@ class FeatureDrift(pl.Callback):
         self._reference: dict[int, Float32Array] = {}
         self._rows: list[Row] = []
         self._compared_epoch = 0
-        self._meetings = Meetings()
+        self._processes = ProcessGroup()
 
     # --- Lightning hooks ---
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Agree on where processes meet."""
+        """Make the group in which processes wait for the first."""
         if stage == "fit":
-            self._meetings.set_up(trainer)
+            self._processes = ProcessGroup.of_trainer(trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the states of the pretrained model, or read them where the run is resumed."""
         self._compared_epoch = 0
-        with self._meetings.next(trainer) as meeting:
-            if meeting.is_first:
+        with self._processes as group:
+            if group.is_first:
                 self._keep_reference(trainer, pl_module)
 
     def _keep_reference(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -118,8 +117,8 @@ class FeatureDrift(pl.Callback):
     def compare(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         """Compare now: log, and write the table anew with the rows of this epoch; to be called in all processes."""
         self._compared_epoch = epoch
-        with self._meetings.next(trainer) as meeting:
-            if meeting.is_first:
+        with self._processes as group:
+            if group.is_first:
                 self._compare(trainer, pl_module, epoch)
 
     def _compare(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
@@ -151,26 +150,20 @@ class FeatureDrift(pl.Callback):
 
     def _states(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[int, Float32Array]:
         """Pooled states (n_rows, hidden_size) of the asked layers; modes and random states come back."""
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        return layer_features(pl_module, datamodule, self._spans(datamodule), self._layers(pl_module), progress=False)
+        datamodule = datamodule_of(trainer)
+        module = probed(pl_module)
+        layers = resolve_layers(self.layers, module)
+        return layer_features(module, datamodule, self._spans(datamodule), layers, progress=False)
 
-    def _spans(self, datamodule: Any) -> list[Span]:
+    def _spans(self, datamodule: StoryDataModule) -> list[Span]:
         spans = datamodule.roles.spans("choose") or datamodule.roles.spans("tune")
         return first_windows(spans, datamodule.window.n_trs, self.max_batches * datamodule.batch_size)
 
-    def _layers(self, pl_module: Any) -> list[int]:
-        n_states = int(pl_module.backbone.n_layers) + 1
-        asked = range(n_states) if self.layers == "all" else self.layers
-        for layer in asked:
-            if not -n_states <= layer < n_states:
-                raise ValueError(f"layer {layer} does not exist: the backbone has hidden states 0..{n_states - 1}.")
-        return sorted({layer % n_states for layer in asked})
-
     def _what(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
         """What is compared, in words: another reference must not be taken for it."""
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        spans = ", ".join(map(str, self._spans(datamodule)))
-        return f"layers {self._layers(pl_module)} of {spans} in store {datamodule.store.fingerprint}"
+        datamodule = datamodule_of(trainer)
+        layers, spans = resolve_layers(self.layers, probed(pl_module)), ", ".join(map(str, self._spans(datamodule)))
+        return f"layers {layers} of {spans} in store {datamodule.store.fingerprint}"
 
     def _folder(self, trainer: pl.Trainer) -> Path:
         return Path(self.run_dir or trainer.default_root_dir)

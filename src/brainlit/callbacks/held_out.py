@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import lightning.pytorch as pl
-
 from brainlit.datamodules import StoryDataModule
 from brainlit.datamodules.selection import sound_hash
 from brainlit.splits import refuse_tuned
@@ -34,16 +32,16 @@ def check_name(data: StoryDataModule | None, name: str | None) -> None:
         raise ValueError(f"name is {name!r}, which is no folder name; use letters, digits, '.', '_' and '-'.")
 
 
-def set_up(probe: Any, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Prepare the data of a probe that has its own.
+def set_up(
+    data: StoryDataModule, name: str, others: Iterable[str | None], tuned: StoryDataModule, backbone: Any
+) -> None:
+    """Prepare the data of a probe that has its own; `others` are the names of the other probes.
 
     What is refused: see `check_unique`, `prepare` and `refuse_same_sounds`.
     """
-    others: Iterable[Any] = [other for other in trainer.callbacks if type(other) is type(probe)]  # type: ignore[attr-defined]
-    subjects = trainer.datamodule.probed_subjects  # type: ignore[attr-defined]
-    check_unique(probe.name, [other.name for other in others if other is not probe], subjects)
-    prepare(probe.data, probe.name, module.backbone)
-    refuse_same_sounds(probe.data, trainer.datamodule)  # type: ignore[attr-defined]
+    check_unique(name, others, tuned.probed_subjects)
+    prepare(data, name, backbone)
+    refuse_same_sounds(data, tuned)
 
 
 def check_unique(name: str, others: Iterable[str | None], subjects: Iterable[str]) -> None:
@@ -79,15 +77,22 @@ def prepare(data: StoryDataModule, name: str, backbone: Any) -> None:
                 f"the held-out data {name!r} have no stories to {role}; give the role {role} some in the probe's"
                 " data.init_args.roles (tune is not used)."
             )
-    most = getattr(backbone, "max_samples", None)
-    n_samples = max(window_samples(data))
-    if most is not None and n_samples > most:
-        rate_hz = backbone.sample_rate_hz
+    if words := too_long_words(data, backbone):
         raise ValueError(
-            f"the windows of the held-out data {name!r} are {n_samples / rate_hz:g} s long, context included, and the"
-            f" backbone hears at most {most / rate_hz:g} s; shorten window.n_trs or window.context_s in the probe's"
-            " data.init_args."
+            f"the windows of the held-out data {name!r} are {words}; shorten window.n_trs or window.context_s in the"
+            " probe's data.init_args."
         )
+
+
+def too_long_words(data: StoryDataModule, backbone: Any) -> str:
+    """How long the windows of the stories that are probed are, where the backbone hears less; else nothing."""
+    most, window = getattr(backbone, "max_samples", None), data.window
+    stories = dict.fromkeys([*data.roles.stories("fit"), *data.roles.stories("score")])
+    longest = max(data.store.timebase(story).window_length(window.n_trs, window.context_s) for story in stories)
+    if most is None or longest <= most:
+        return ""
+    rate_hz = backbone.sample_rate_hz
+    return f"{longest / rate_hz:g} s long, context included, and the backbone hears at most {most / rate_hz:g} s"
 
 
 def refuse_same_sounds(data: StoryDataModule, tuned: StoryDataModule) -> None:
@@ -96,7 +101,7 @@ def refuse_same_sounds(data: StoryDataModule, tuned: StoryDataModule) -> None:
     Raises
     ------
     LeakError
-        Unless data.allow says so in words; see `encoding.leaks.refuse_tuned`.
+        Unless data.allow says so in words; see `splits.refuse_tuned`.
     """
     theirs, ours = tuned.roles.stories("tune"), [s for role in ("fit", "score") for s in data.roles.stories(role)]
     lengths = [{part.store.n_samples(story) for story in stories} for part, stories in ((data, ours), (tuned, theirs))]
@@ -105,13 +110,6 @@ def refuse_same_sounds(data: StoryDataModule, tuned: StoryDataModule) -> None:
         for part, stories in ((data, ours), (tuned, theirs))
     )
     refuse_tuned(data.roles, theirs, sounds, tuned_sounds)
-
-
-def window_samples(data: StoryDataModule) -> Iterable[int]:
-    """Samples of a window of each story that is probed."""
-    stories = dict.fromkeys([*data.roles.stories("fit"), *data.roles.stories("score")])
-    window = data.window
-    return [data.store.timebase(story).window_length(window.n_trs, window.context_s) for story in stories]
 
 
 def more_facts(data: StoryDataModule, tuned: Iterable[str]) -> dict[str, Any]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning.pytorch as pl
 
+from brainlit.callbacks.probe import DEFAULT_PROBE
 from brainlit.encoding.bootstrap import BLOCK_TRS
+from brainlit.encoding.config import ProbeConfig
 from brainlit.probing.engine import ProbeEngine
-from brainlit.probing.inputs import borrowed_state
+from brainlit.probing.inputs import borrowed_state, datamodule_of, probed
 from brainlit.probing.layer_scores import LayerScore, score_layers
 from brainlit.probing.plan import refuse_scored_monitors
-from brainlit.probing.process_group import Meetings
+from brainlit.probing.process_group import ProcessGroup
 from brainlit.results.layer_curve import TABLE_FILE, CurveRow, read_curve, write_curve
 
 
@@ -24,7 +26,7 @@ class LayerCurve(pl.Callback):
     <run>/layer_curve.csv, scalars curve/<region>/layer-<k> into every logger, and the report draws layers over epochs.
     These numbers are of scored stories: nothing may be chosen by them (`ChooseCheckpoint` is for that).
 
-    Several processes take layers in turn, and wait for each other through files, not in a collective.
+    Several processes take layers in turn.
 
     Parameters
     ----------
@@ -34,10 +36,8 @@ class LayerCurve(pl.Callback):
         Further epochs after which to do so (1 is the first).
     layers : 'all' or list of int
         Hidden states; 0 is the input of the first layer, negative ones count from the end.
-    delays_trs : tuple of int
-        Delays of the encoding models, in TRs.
-    n_folds, skip_trs : int
-        As in BandedRidgeProbe.
+    probe : ProbeConfig
+        How the encoding models are fitted, as in BandedRidgeProbe.
     block_trs, n_bootstraps, seed : int
         Block bootstrap of the intervals.
     run_dir : str, optional
@@ -49,31 +49,26 @@ class LayerCurve(pl.Callback):
         every_n_epochs: int = 1,
         epochs: list[int] | None = None,
         layers: Literal["all"] | list[int] = "all",
-        delays_trs: tuple[int, ...] = (1, 2, 3, 4),
-        n_folds: int = 4,
-        skip_trs: int = 5,
+        probe: ProbeConfig = DEFAULT_PROBE,
         block_trs: int = BLOCK_TRS,
         n_bootstraps: int = 200,
         seed: int = 0,
         run_dir: str | None = None,
     ) -> None:
-        from brainlit.encoding.config import ProbeConfig
-
         super().__init__()
         if every_n_epochs < 0:
             raise ValueError(f"every_n_epochs is {every_n_epochs}; give 0 (only the epochs listed) or more.")
-        config = ProbeConfig(delays_trs=tuple(delays_trs), n_folds=n_folds, skip_trs=skip_trs, seed=seed)
         bootstrap = {"block_trs": block_trs, "n_bootstraps": n_bootstraps, "seed": seed}
-        self.engine = ProbeEngine(config, layers, layers[0] if layers != "all" and layers else -1, bootstrap)
+        self.engine = ProbeEngine(probe, layers, layers[0] if layers != "all" and layers else -1, bootstrap)
         self.every_n_epochs, self.epochs, self.run_dir = every_n_epochs, tuple(epochs or ()), run_dir
-        self._meetings = Meetings()
+        self._processes = ProcessGroup()
         self._drawn_epoch = -1
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Agree on where processes meet; refuse checkpoints chosen on scored stories."""
+        """Refuse checkpoints chosen on scored stories."""
         if stage == "fit":
             refuse_scored_monitors(trainer)
-            self._meetings.set_up(trainer)
+            self._processes = ProcessGroup.of_trainer(trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The curve before training; a resumed run has it already."""
@@ -95,11 +90,11 @@ class LayerCurve(pl.Callback):
     def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> list[LayerScore]:
         """Measure now: log, and write the table with the rows of this epoch; to be called in all processes."""
         self._drawn_epoch = epoch
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        with borrowed_state(pl_module), self._meetings.next(trainer) as meeting:
-            features, _ = self.engine.features(pl_module, datamodule)
-            scores = score_layers(self.engine, features, datamodule, list(datamodule.probed_subjects), meeting)
-            if meeting.is_first:
+        datamodule = datamodule_of(trainer)
+        with borrowed_state(pl_module), self._processes as group:
+            features, _ = self.engine.features(probed(pl_module), datamodule)
+            scores = score_layers(self.engine, features, datamodule, list(datamodule.probed_subjects), group)
+            if group.is_first:
                 self._write(trainer, scores, epoch)
         return scores
 

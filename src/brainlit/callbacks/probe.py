@@ -2,136 +2,27 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
-import torch
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from brainlit.callbacks import held_out
+from brainlit.callbacks.probe_log import log_figures, log_scores, summary_line
 from brainlit.datamodules import StoryDataModule
 from brainlit.encoding.bootstrap import BLOCK_TRS
-from brainlit.encoding.config import SolverConfig, SolverName
-from brainlit.encoding.statistics import mean_score
+from brainlit.encoding.config import ProbeConfig
 from brainlit.hints import did_you_mean
-from brainlit.probing.budget import Costs, Thinning, thin
-from brainlit.probing.engine import Moment, ProbeEngine
-from brainlit.probing.inputs import borrowed_state
-from brainlit.probing.plan import Plan, refuse_scored_monitors, thinned_before
-from brainlit.probing.process_group import Meeting, Meetings
-from brainlit.results.record import (
-    COLUMNS,
-    ProbeRecord,
-    find_records,
-    load_record,
-    record_path,
-    table_rows,
-    write_table,
-)
-from brainlit.results.report import draw_figures
-from brainlit.results.run_directory import RunDirectory
-from brainlit.results.scores import ALL_VOXELS
-from brainlit.results.style import Figure
-from brainlit.results.summary import build_summary
-
-# --- probe_log
-# What a probe shows while the run goes on: scalars in the loggers, pictures in W&B, one line on the screen.
-
-
-LOGGED = ("r_backbone", "r_joint", "r2_backbone", "r_over_ceiling", "ceiling", "low_level_share")
-_log = logging.getLogger(__name__)
-
-
-def scalars(records: Sequence[ProbeRecord], name: str | None = None) -> dict[str, float]:
-    """probe/<region>/layer-<k>/<metric>: finite values of the main metrics, mean over the subjects that have them.
-
-    Those of a held-out data set are called probe/<name>/<region>/layer-<k>/<metric>.
-    """
-    values: dict[str, float] = {}
-    keys = {key: None for record in records for key in record.table.keys if key[2] in LOGGED}
-    for region, layer, metric in keys:
-        rows = [row for record in records if (row := record.table.get(region, layer, metric)) is not None]
-        value = mean_score([row.score for row in rows]).value
-        if math.isfinite(value):
-            values[f"{_prefix(name)}/{region.replace(' ', '_')}/layer-{layer}/{metric}"] = value
-    return values
-
-
-def log_scores(trainer: pl.Trainer, records: Sequence[ProbeRecord], name: str | None = None) -> None:
-    """Give the scalars to every logger at the current step, and the whole table to W&B."""
-    values, step = scalars(records, name), trainer.global_step
-    for logger in trainer.loggers:
-        logger.log_metrics(values, step=step)
-        logger.save()
-    for logger in _wandb_loggers(trainer):
-        data = [[row[column] for column in COLUMNS] for row in table_rows(records)]
-        logger.log_table(f"{_prefix(name)}/table-epoch-{records[0].epoch:03d}", columns=list(COLUMNS), data=data)
-
-
-def log_figures(trainer: pl.Trainer, run_path: Path) -> None:
-    """Draw the figures of the run so far and give them to W&B; whatever goes wrong here never stops a run."""
-    try:
-        run = RunDirectory(run_path)
-        records = find_records(run.probes)
-        figures, _ = draw_figures(run, build_summary(run, records), records, brains=False)
-        for figure in figures.values():
-            figure.save(run.figures)
-        for logger in _wandb_loggers(trainer):
-            _send(logger, figures)
-    except Exception:  # noqa: BLE001 - a picture must not cost hours of training
-        _log.warning("the figures of the probe could not be drawn or sent; the numbers are safe:", exc_info=True)
-
-
-def summary_line(
-    records: Sequence[ProbeRecord], headline_region: str | None, reread: bool = False, name: str | None = None
-) -> str:
-    """One line: alignment of the region of interest with its interval, and the low-level share."""
-    first = records[0]
-    regions = dict.fromkeys(region for record in records for region, _, _ in record.table.keys)
-    region = next((name for name in (headline_region, "semantic") if name in regions), ALL_VOXELS)
-    parts = []
-    for metric, label in (("r_backbone", "r"), ("r_over_ceiling", "r/ceiling"), ("low_level_share", "low-level share")):
-        rows = [row for record in records if (row := record.table.get(str(region), first.layer, metric)) is not None]
-        if rows:
-            score = mean_score([row.score for row in rows])
-            bounds = "" if score.interval is None else " [{:.3f}, {:.3f}]".format(*score.interval)
-            parts.append(f"{label} {score.value:.3f}{bounds}")
-    seconds = sum(record.facts.get("seconds", 0.0) for record in records)
-    how = "read from the run directory" if reread else f"{seconds:.0f} s"
-    words = first.facts.get("thinned_words")
-    how += f", thinned to {words}" if words else ""
-    return (
-        f"probe {f'of {name} ' if name else ''}{first.stage} (epoch {first.epoch}), {region}, layer {first.layer},"
-        f" {len(records)} subject{'s' if len(records) > 1 else ''}: {', '.join(parts)} ({how})"
-    )
-
-
-def _prefix(name: str | None) -> str:
-    return "probe" if name is None else f"probe/{name}"
-
-
-def _wandb_loggers(trainer: pl.Trainer) -> Iterable[WandbLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-
-
-def _send(logger: WandbLogger, figures: Mapping[str, Figure]) -> None:
-    from PIL import Image
-
-    for name, figure in figures.items():
-        image: Any = Image.open(io.BytesIO(figure.png))
-        logger.log_image(f"figures/{name}", [image], caption=[figure.alt])
-
+from brainlit.probing.engine import ProbeContext, ProbeEngine
+from brainlit.probing.inputs import borrowed_state, datamodule_of, probed, weights_hash
+from brainlit.probing.plan import ProbePlan, TimeLimit, refuse_scored_monitors
+from brainlit.probing.process_group import ProcessGroup
+from brainlit.results.record import ProbeRecord, load_record, record_path, write_table
 
 WarmStarts = Literal["never", "during", "during and after"]
-log = logging.getLogger(__name__)
+DEFAULT_PROBE = ProbeConfig()
 
 
 class BandedRidgeProbe(pl.Callback):
@@ -144,8 +35,8 @@ class BandedRidgeProbe(pl.Callback):
     subjects) in every logger.
 
     Model modes, random states and himalaya's backend are given back, also when a probe fails. A failing probe stops
-    the run; a failing picture is logged. Several processes share the voxels out among them. They meet through files in
-    the run directory, so a probe may take longer than the time-out of their collectives; one that fails stops all.
+    the run; a failing picture is logged. Several processes share the voxels out among them; a probe may take
+    longer than the time-out of their collectives, and one that fails stops all.
 
     Parameters
     ----------
@@ -155,20 +46,8 @@ class BandedRidgeProbe(pl.Callback):
         Hidden states of the layer curve; 0 is the input of the first layer, negative ones count from the end.
     partition_layer : int
         Hidden state that is compared with the other bands.
-    delays_trs : tuple of int
-        Delays of the encoding models, in TRs.
-    n_gammas : dict of int to int, optional
-        Mixtures tried per number of bands; the default of `encoding.ProbeConfig`.
-    n_folds : int
-        Folds of the ridge's cross-validation over the fit stories.
-    skip_trs : int
-        First rows of each span, neither fitted nor scored.
-    sub_bands : bool
-        Also split the low-level band into spectral, articulatory, phonemic features and rates.
-    solver : str
-        'auto' takes one of ours by the smaller space; 'himalaya' is the reference.
-    device : str
-        torch device of the solvers: 'cpu' or 'cuda' (the GPU of each process).
+    probe : ProbeConfig
+        Delays, alphas, mixtures, folds, solver and all else that decides how encoding models are fitted.
     max_seconds : float, optional
         Time for the probes between before and after; once it is spent they are left out. Before and after always run.
     max_seconds_per_probe : float, optional
@@ -176,15 +55,11 @@ class BandedRidgeProbe(pl.Callback):
         the others are spread evenly), then voxels (evenly, in every region, chosen without looking at responses), then
         mixtures. What was left out is in the records and the report. The last probe leaves out what the first did, so
         that they compare; those between keep its voxels.
-    memory_gb : float
-        What the solvers and predictions may hold besides the responses; voxels are taken in batches that fit.
     warm_start : 'never', 'during' or 'during and after'
         Which probes try, for each voxel, only the three mixtures that were best for it in the probe before. 'after' is
         searched in full by default, as 'before' is: a difference between the two is then none of search.
-    seed : int
-        Of the mixtures and of the bootstrap.
-    block_trs, n_bootstraps : int
-        Block bootstrap of the intervals.
+    block_trs, n_bootstraps, seed : int
+        Block bootstrap of the intervals; the seed of the mixtures is the probe's own.
     figures : bool
         Draw the figures after each probe, into <run>/figures and W&B.
     headline_region : str, optional
@@ -204,28 +79,19 @@ class BandedRidgeProbe(pl.Callback):
         every_n_epochs: int = 0,
         layers: Literal["all"] | list[int] = "all",
         partition_layer: int = -1,
-        delays_trs: tuple[int, ...] = (1, 2, 3, 4),
-        n_gammas: dict[int, int] | None = None,
-        n_folds: int = 4,
-        skip_trs: int = 5,
-        sub_bands: bool = False,
-        solver: SolverName = "auto",
-        device: str = "cpu",
+        probe: ProbeConfig = DEFAULT_PROBE,
         max_seconds: float | None = None,
         max_seconds_per_probe: float | None = None,
-        memory_gb: float = 4.0,
         warm_start: WarmStarts = "during",
-        seed: int = 0,
         block_trs: int = BLOCK_TRS,
         n_bootstraps: int = 1000,
+        seed: int = 0,
         figures: bool = True,
         headline_region: str | None = None,
         run_dir: str | None = None,
         data: StoryDataModule | None = None,
         name: str | None = None,
     ) -> None:
-        from brainlit.encoding.config import ProbeConfig
-
         super().__init__()
         if every_n_epochs < 0:
             raise ValueError(f"every_n_epochs is {every_n_epochs}; give 0 (before and after only) or more.")
@@ -235,23 +101,12 @@ class BandedRidgeProbe(pl.Callback):
             raise ValueError(f"warm_start is {warm_start!r}. {did_you_mean(warm_start, get_args(WarmStarts))}")
         held_out.check_name(data, name)
         self.data, self.name = data, name
-        mixtures = ProbeConfig().n_gammas if n_gammas is None else dict(n_gammas)
-        config = ProbeConfig(
-            delays_trs=tuple(delays_trs),
-            n_folds=n_folds,
-            skip_trs=skip_trs,
-            sub_bands=sub_bands,
-            solver=SolverConfig(solver, device=device, memory_gb=memory_gb),
-            seed=seed,
-            n_gammas=mixtures,
-        )
         bootstrap = {"block_trs": block_trs, "n_bootstraps": n_bootstraps, "seed": seed}
-        self.engine = ProbeEngine(config, layers, partition_layer, bootstrap, with_window=data is not None)
-        self.every_n_epochs, self.max_seconds = every_n_epochs, max_seconds
+        self.engine = ProbeEngine(probe, layers, partition_layer, bootstrap, with_window=data is not None)
+        self.every_n_epochs, self.max_seconds, self.warm_start = every_n_epochs, max_seconds, warm_start
         self.figures, self.headline_region, self.run_dir = figures, headline_region, run_dir
-        self.max_seconds_per_probe, self.warm_start = max_seconds_per_probe, warm_start
-        self._meetings = Meetings()
-        self._costs: Costs | None = None
+        self.max_seconds_per_probe = max_seconds_per_probe
+        self._processes, self._time = ProcessGroup(), TimeLimit(max_seconds_per_probe)
         self._seconds_between = 0.0
         self._probed_after = False
 
@@ -262,14 +117,20 @@ class BandedRidgeProbe(pl.Callback):
         if stage != "fit":
             return
         refuse_scored_monitors(trainer)
-        self._meetings.set_up(trainer)
+        self._processes = ProcessGroup.of_trainer(trainer)
         if self.data is not None:
+            others = [
+                other.name
+                for other in trainer.callbacks  # type: ignore[attr-defined]
+                if isinstance(other, BandedRidgeProbe) and other is not self
+            ]
             with borrowed_state(pl_module):
-                held_out.set_up(self, trainer, pl_module)
+                held_out.set_up(self.data, str(self.name), others, datamodule_of(trainer), pl_module.backbone)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Probe before training; a resumed run reads what it found then."""
-        self._seconds_between, self._probed_after, self._costs = 0.0, False, None
+        self._seconds_between, self._probed_after = 0.0, False
+        self._time = TimeLimit(self.max_seconds_per_probe)
         self.engine.fits.starts.clear()
         self.probe(trainer, pl_module, stage="before", epoch=0)
 
@@ -317,13 +178,13 @@ class BandedRidgeProbe(pl.Callback):
         """
         started, folder = time.monotonic(), self._probes_folder(trainer)
         found: dict[str, ProbeRecord] = {}
-        with borrowed_state(pl_module), self._meetings.next(trainer) as meeting:
-            agenda = meeting.tell("agenda", lambda: self._agenda(trainer, pl_module, stage, epoch, found))
+        with borrowed_state(pl_module), self._processes as group:
+            agenda = group.broadcast(lambda: self._agenda(trainer, pl_module, stage, epoch, found))
             if agenda is None:
                 return []
             if agenda["subjects"]:
-                self._compute(trainer, pl_module, stage, epoch, agenda, found, meeting)
-            if not meeting.is_first:
+                self._compute(trainer, pl_module, stage, epoch, agenda, found, group)
+            if not group.is_first:
                 return []
             records = [found[name] for name in agenda["order"]]
             write_table(records, folder / f"epoch-{epoch:03d}.csv")
@@ -336,7 +197,7 @@ class BandedRidgeProbe(pl.Callback):
         return records
 
     def _agenda(
-        self, trainer: pl.Trainer, pl_module: Any, stage: str, epoch: int, found: dict[str, ProbeRecord]
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, epoch: int, found: dict[str, ProbeRecord]
     ) -> dict[str, Any] | None:
         """Who is to be probed; None if there is no time. Records that are there already are put into `found`."""
         if stage == "during" and self.max_seconds is not None and self._seconds_between > self.max_seconds:
@@ -358,55 +219,38 @@ class BandedRidgeProbe(pl.Callback):
         epoch: int,
         agenda: dict[str, Any],
         found: dict[str, ProbeRecord],
-        meeting: Meeting,
+        group: ProcessGroup,
     ) -> None:
         """Probe who is on the agenda; their records are put into `found`."""
         datamodule, folder, engine = self._datamodule(trainer), self._probes_folder(trainer), self.engine
-        module: Any = pl_module
+        module, subjects = probed(pl_module), agenda["subjects"]
         features, features_s = engine.features(module, datamodule)
-        chosen = engine.resolve_layers(int(module.backbone.n_layers) + 1)[1]
-        plan = Plan(engine, datamodule, agenda["subjects"], features, chosen, features_s, meeting.n_ranks)
-        thinning, words = meeting.tell("thinning", lambda: self._thinning(plan, stage, folder, bool(found)))
+        compared = engine.resolve_layers(module)[1]
+        plan = ProbePlan(engine, datamodule, subjects, features, compared, features_s, group.n_ranks)
+        scope = group.broadcast(lambda: self._time.scope(plan, stage, folder, bool(found)))
+        words = scope.left_out_words(plan.whole)
         facts = {"headline_region": self.headline_region, "weights": agenda["weights"], "thinned_words": words}
         if self.data is not None:
-            tuned: Any = trainer.datamodule  # type: ignore[attr-defined]
-            facts |= held_out.more_facts(self.data, tuned.roles.stories("tune"))
-        moment = Moment(
-            stage,
-            epoch,
-            trainer.global_step,
-            facts,
-            None if thinning is None else Thinning.from_json(thinning),
-            stage != "before" and stage in self.warm_start,
-            features_s,
-        )
-        if moment.warm:
-            engine.remember(folder, agenda["subjects"], epoch)
-        for record in engine.probe(features, datamodule, agenda["subjects"], folder, moment, meeting, chosen):
+            facts |= held_out.more_facts(self.data, datamodule_of(trainer).roles.stories("tune"))
+        warm = stage != "before" and stage in self.warm_start
+        context = ProbeContext(stage, epoch, trainer.global_step, facts, scope if words else None, warm)
+        if warm:
+            engine.remember(folder, subjects, epoch)
+        for record in engine.measure_features(
+            features,
+            datamodule,
+            subjects,
+            folder,
+            context,
+            partition_layer=compared,
+            features_s=features_s,
+            group=group,
+        ):
             found[record.subject] = record
-        if self._costs is not None:
-            self._costs = plan.corrected(self._costs, moment.thinning)
-
-    def _thinning(self, plan: Plan, stage: str, folder: Path, begun: bool) -> tuple[dict[str, Any] | None, str]:
-        """What this probe leaves out, as plain JSON (None: nothing), and in words.
-
-        Others follow the probe before training, also the rest of that one where it was `begun` by an earlier process.
-        """
-        first = thinned_before(folder) if begun or stage != "before" else None
-        budget_s, thinning = self.max_seconds_per_probe, first or plan.whole
-        if budget_s is not None and (stage == "during" or (stage == "before" and not begun)):
-            self._costs = self._costs or plan.costs()
-            thinning = thin(thinning, plan.chosen, budget_s, self._costs, keep_voxels=stage == "during")
-        words = thinning.words(plan.whole)
-        if words:
-            rank_zero_info(f"probe {stage} thinned to {words}")
-        if self._costs is not None and budget_s is not None and self._costs.seconds(thinning) > 1.2 * budget_s:
-            seconds = self._costs.seconds(thinning)
-            log.warning("the probe %s will take about %.0f s, not %.0f s, thinned or not", stage, seconds, budget_s)
-        return (thinning.json() if words else None), words
+        self._time.learn(plan, context.scope)
 
     def _earlier(
-        self, datamodule: Any, folder: Path, subject: str, epoch: int, weights: str, resumed_from: Any
+        self, datamodule: StoryDataModule, folder: Path, subject: str, epoch: int, weights: str, resumed_from: Any
     ) -> ProbeRecord | None:
         """The record from before training, if an earlier process of this run left it; None if it must be computed."""
         if epoch > 0:
@@ -430,18 +274,8 @@ class BandedRidgeProbe(pl.Callback):
             " before and after would not compare. Resume with the settings that the run began with."
         )
 
-    def _datamodule(self, trainer: pl.Trainer) -> Any:
-        return trainer.datamodule if self.data is None else self.data  # type: ignore[attr-defined]
+    def _datamodule(self, trainer: pl.Trainer) -> StoryDataModule:
+        return datamodule_of(trainer) if self.data is None else self.data
 
     def _probes_folder(self, trainer: pl.Trainer) -> Path:
         return Path(self.run_dir or trainer.default_root_dir) / "probes" / (self.name or "")
-
-
-def weights_hash(module: pl.LightningModule) -> str:
-    """Short hash of the backbone's weights (of all weights, where there is no backbone)."""
-    digest = blake2b(digest_size=10)
-    part: Any = getattr(module, "backbone", module)
-    for name, value in part.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

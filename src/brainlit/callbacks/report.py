@@ -5,16 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from brainlit.probing.inputs import datamodule_of
 from brainlit.results.report import write_report
 from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
+
+if TYPE_CHECKING:
+    from brainlit.backbones import SpeechBackbone
+    from brainlit.datamodules import StoryDataModule
 
 REGIMES = {
     "brain": "brain: tuned to predict the voxels' responses",
@@ -24,8 +29,6 @@ REGIMES = {
     "large_speech_model": "large speech model: tuned to predict a larger speech model's representations",
     "pretrained": "pretrained: not tuned",
 }
-
-
 NESTED = {"pooling": ("how", "over"), "head": ("kind",), "loss": ("name",), "anchor": ("kind",)}
 """Settings of the model that have settings of their own, and what is said of them."""
 
@@ -64,7 +67,7 @@ class RunReport(pl.Callback):
         if not trainer.is_global_zero:
             return
         self._started, self._trained_s = time.monotonic(), 0.0
-        path, datamodule = self._path(trainer), trainer.datamodule  # type: ignore[attr-defined]
+        path, datamodule = self._path(trainer), datamodule_of(trainer)
         write_json_atomic(path / RUN_FILE, run_facts(trainer, pl_module, self.regime))
         seed = pl_module.hparams.get("seed", getattr(datamodule, "seed", None))
         write_provenance(path, collect(seed=seed, store_path=getattr(datamodule.store, "path", None)))
@@ -117,16 +120,17 @@ class RunReport(pl.Callback):
 
 def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) -> dict[str, Any]:
     """What was run, in plain JSON and in words."""
-    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    datamodule = datamodule_of(trainer)
     name = regime or ("pretrained" if trainer.max_epochs == 0 else str(getattr(datamodule, "regime", "brain")))
     description = datamodule.describe()
     truth = [bool(datamodule.store.subject(subject).truth) for subject in datamodule.subjects]
+    n_trained = sum(parameter.numel() for parameter in pl_module.backbone.parameters() if parameter.requires_grad)
     return {
         "regime": name,
         "regime_words": REGIMES.get(name, name),
         "control": name == "permuted",
         "simulated": all(truth),
-        "model": _model_words(pl_module),
+        "model": f"{model_words(pl_module.backbone)}, {n_trained / 1e6:.2f} M trained",
         "data": _data_words(datamodule, description),
         "data_facts": {**datamodule.store.facts, "left out": "; ".join(_left_out_words(datamodule))},
         "training": _training_words(trainer, pl_module, datamodule, description),
@@ -136,29 +140,27 @@ def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) ->
     }
 
 
-def _model_words(pl_module: Any) -> str:
-    backbone = pl_module.backbone
-    about = backbone.describe()
-    n_all = sum(parameter.numel() for parameter in backbone.parameters())
-    n_trained = sum(parameter.numel() for parameter in backbone.parameters() if parameter.requires_grad)
-    return (
-        f"{about.get('family')} ({about.get('weights')}), {backbone.n_layers} layers of {backbone.hidden_size},"
-        f" {n_all / 1e6:.2f} M parameters, {n_trained / 1e6:.2f} M trained"
-    )
+def model_words(backbone: SpeechBackbone) -> str:
+    """Family, weights and size of a speech model."""
+    about, n_all = backbone.describe(), sum(parameter.numel() for parameter in backbone.parameters())
+    size = f"{backbone.n_layers} layers of {backbone.hidden_size}, {n_all / 1e6:.2f} M parameters"
+    return f"{about.get('family')} ({about.get('weights')}), {size}"
 
 
-def _data_words(datamodule: Any, description: dict[str, Any]) -> str:
+def _data_words(datamodule: StoryDataModule, description: dict[str, Any]) -> str:
     minutes = ", ".join(f"{hours * 60:.0f} min {role}" for role, hours in description["hours"].items())
     held_out = [f"not tuned on: {', '.join(names)}" for names in [description.get("held_out_subjects")] if names]
     masked = [f"{n} voxels of {name} masked (no data)" for name, n in description["n_masked_voxels"].items() if n]
     return "; ".join([f"{datamodule.store.name}, TR {datamodule.tr_s:g} s, {minutes}", *held_out, *masked])
 
 
-def _left_out_words(datamodule: Any) -> list[str]:
+def _left_out_words(datamodule: StoryDataModule) -> list[str]:
     return [f"{name}: {reason}" for name, reason in datamodule.store.left_out.items()] or ["nothing"]
 
 
-def _training_words(trainer: pl.Trainer, pl_module: Any, datamodule: Any, description: dict[str, Any]) -> str:
+def _training_words(
+    trainer: pl.Trainer, pl_module: Any, datamodule: StoryDataModule, description: dict[str, Any]
+) -> str:
     precision, threads = trainer.precision, torch.get_num_threads()
     named = ", ".join(_settings_words(pl_module.hparams))
     return (

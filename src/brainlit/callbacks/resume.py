@@ -1,4 +1,4 @@
-"""A resumed run draws the random numbers that the uninterrupted one would have drawn."""
+"""A resumed run ends as the uninterrupted one would have: random numbers, the rest of an epoch, requeued jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ from brainlit.results.run_directory import slurm_job
 
 log = logging.getLogger(__name__)
 
-KEY = "random_states"
+RANDOM_STATES = "random_states"
+EPOCH_SO_FAR = "epoch_so_far"
+"""Entries of a checkpoint."""
+REQUEUED_CHECKPOINT = "hpc_ckpt_1.ckpt"
+"""In the run's folder; a name by which Lightning would find it, too."""
+
+
+# --- Random numbers ---
 
 
 class RandomState(pl.Callback):
@@ -44,13 +51,13 @@ class RandomState(pl.Callback):
     ) -> None:
         """Add the states of all processes."""
         states = gathered(random_states(), trainer.world_size)
-        checkpoint[KEY] = {"within_epoch": self._within_epoch, "processes": states}
+        checkpoint[RANDOM_STATES] = {"within_epoch": self._within_epoch, "processes": states}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Go on from a checkpoint that was written between two epochs; checkpoints without states are said."""
-        found = checkpoint.get(KEY)
+        found = checkpoint.get(RANDOM_STATES)
         if found is None:
             log.warning("the checkpoint holds no random states: dropout goes on with other numbers than it would have.")
         elif len(found["processes"]) != trainer.world_size:
@@ -109,11 +116,7 @@ def gathered(states: dict[str, Any], world_size: int) -> list[dict[str, Any]]:
     return everyones
 
 
-# --- within_epoch
-# What Lightning forgets when a run goes on in the middle of an epoch: the loader's place, modes, the epoch's means.
-
-
-KEY_within_epoch = "epoch_so_far"
+# --- The rest of an epoch ---
 
 
 class WithinEpoch(pl.Callback):
@@ -134,13 +137,13 @@ class WithinEpoch(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the sums of the epoch so far."""
-        checkpoint[KEY_within_epoch] = {key: _sums(metric) for key, metric in _epoch_metrics(trainer).items()}
+        checkpoint[EPOCH_SO_FAR] = {key: _sums(metric) for key, metric in _epoch_metrics(trainer).items()}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Remember the sums until there are new ones to add them to."""
-        self._so_far = dict(checkpoint.get(KEY_within_epoch, {}))
+        self._so_far = dict(checkpoint.get(EPOCH_SO_FAR, {}))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the loader its place back, before the first batch is asked for, and the module its modes."""
@@ -174,12 +177,7 @@ def _sums(metric: Any) -> dict[str, Any]:
     return {name: getattr(metric, name).detach().cpu().clone() for name in names}
 
 
-# --- requeue
-# A job that the scheduler is about to end saves itself between two steps, and asks to be started again.
-
-
-CHECKPOINT = "hpc_ckpt_1.ckpt"
-"""In the run's folder; a name by which Lightning would find it, too."""
+# --- Jobs that the scheduler ends ---
 
 
 class Requeue(pl.Callback):
@@ -297,4 +295,4 @@ def _any_process(trainer: pl.Trainer, asked: bool) -> bool:
 
 
 def _checkpoint(trainer: pl.Trainer) -> Path:
-    return Path(trainer.default_root_dir) / CHECKPOINT
+    return Path(trainer.default_root_dir) / REQUEUED_CHECKPOINT

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 from brainlit.cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from brainlit.cli.probe_sources import ProbeCLI, Probed
-    from brainlit.probing.engine import Features, ProbeEngine
+    from brainlit.cli.probe_options import ProbeCLI
+    from brainlit.cli.probe_sources import Probed
+    from brainlit.datamodules import StoryDataModule
+    from brainlit.probing.engine import ProbeEngine
+    from brainlit.probing.layer_fits import Features
+    from brainlit.results.record import ProbeRecord
     from brainlit.results.run_directory import RunDirectory
 
 
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     if "--compare" in arguments:
         return _compare(arguments)
     if not arguments or "-h" in arguments or "--help" in arguments:
-        from brainlit.cli.probe_sources import options_help
+        from brainlit.cli.probe_options import options_help
 
         print(f"{HELP}\n{options_help()}")
         return 0 if arguments else 2
@@ -89,7 +93,7 @@ def _compare(arguments: Sequence[str]) -> int:
 
 
 def _probe(arguments: Sequence[str]) -> int:
-    from brainlit.cli.probe_sources import ProbeCLI, config_of, settings_of_run
+    from brainlit.cli.probe_options import ProbeCLI, config_of, settings_of_run
     from brainlit.cli.reports import chosen_checkpoint
 
     kind, named, options = _understood(arguments)
@@ -109,6 +113,7 @@ def _probe(arguments: Sequence[str]) -> int:
 def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirectory | None) -> int:
     """Check everything that can be checked, then compute, then write."""
     from brainlit.cli.probe_sources import from_features, from_model
+    from brainlit.probing.engine import ProbeContext
 
     settings, engine = cli.settings, cli.settings.engine()
     datamodule = _datamodule(cli.resolved["data"])
@@ -116,23 +121,17 @@ def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirector
         probed = from_features(cli, datamodule, engine.spans(datamodule))
     else:
         probed = from_model(cli, datamodule, checkpoint, run)
-        engine.resolve_layers(int(probed.module.backbone.n_layers) + 1)
+        if probed.module is not None:
+            engine.resolve_layers(probed.module)
     subjects = list(datamodule.probed_subjects)
     for subject in subjects:
         engine.subject_data(datamodule, subject)
     folder = new_folder(cli.config.output, probed.folder)
     facts = {**probed.facts, "headline_region": settings.headline_region}
-    when: dict[str, Any] = {"stage": "after" if probed.step else "before", "epoch": probed.epoch, "step": probed.step}
+    context = ProbeContext("after" if probed.step else "before", probed.epoch, probed.step, facts)
     features, features_s, compared = _features(probed, engine, datamodule)
     records = engine.measure_features(
-        features,
-        datamodule,
-        subjects,
-        folder / "probes",
-        partition_layer=compared,
-        features_s=features_s,
-        facts=facts,
-        **when,
+        features, datamodule, subjects, folder / "probes", context, partition_layer=compared, features_s=features_s
     )
     _write(folder, records, probed, datamodule, settings.seed)
     if cli.config.shares:
@@ -143,18 +142,20 @@ def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirector
     return 0
 
 
-def _features(probed: Probed, engine: ProbeEngine, datamodule: Any) -> tuple[Features, float, int]:
+def _features(probed: Probed, engine: ProbeEngine, datamodule: StoryDataModule) -> tuple[Features, float, int]:
     """Features by layer, the seconds that they took, and the layer that is compared."""
-    if probed.features is not None:
-        return probed.features, 0.0, int(probed.partition_layer or 0)
+    if probed.module is None:
+        return probed.features or {}, 0.0, int(probed.partition_layer or 0)
     from brainlit.probing.inputs import borrowed_state
 
     with borrowed_state(probed.module):
         features, features_s = engine.features(probed.module, datamodule)
-    return features, features_s, engine.resolve_layers(int(probed.module.backbone.n_layers) + 1)[1]
+    return features, features_s, engine.resolve_layers(probed.module)[1]
 
 
-def _write(folder: Path, records: Sequence[Any], probed: Probed, datamodule: Any, seed: int) -> None:
+def _write(
+    folder: Path, records: Sequence[ProbeRecord], probed: Probed, datamodule: StoryDataModule, seed: int
+) -> None:
     """The table, the page with its figures, and what they rest on; the numbers to the screen."""
     from brainlit.results.record import write_table
     from brainlit.results.region_table import region_table
@@ -247,7 +248,7 @@ def _run_of(path: Path) -> RunDirectory | None:
     return RunDirectory.open(folder) if (folder / STATUS_FILE).is_file() else None
 
 
-def _datamodule(data: Mapping[str, Any]) -> Any:
+def _datamodule(data: Mapping[str, Any]) -> StoryDataModule:
     """The data module, ready to probe: without what only tuning needs.
 
     Raises
@@ -263,7 +264,7 @@ def _datamodule(data: Mapping[str, Any]) -> Any:
     parser.add_class_arguments(StoryDataModule, "data")
     untuned = {"regime": "pretrained", "tune_fraction": 1.0, "min_ceiling": None, "common_voxels": False}
     built = parser.instantiate_classes(parser.parse_object({"data": {**data, **untuned}}))
-    datamodule: Any = built.data
+    datamodule: StoryDataModule = built.data
     datamodule.only_probe()
     datamodule.prepare_data()
     datamodule.setup()

@@ -1,39 +1,192 @@
-"""What `brainlit probe` looks at: a tuned model from its checkpoint, an untuned one, or features from a file."""
+"""What `brainlit probe` looks at: a tuned model from its checkpoint, an untuned one, or features from a file.
+
+Features that somebody else computed come from an HDF5 or npz file, and are checked against the store at once.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
-import numpy.typing as npt
-import yaml
-from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import LightningArgumentParser
 
 from brainlit.cli.errors import UsageError
-from brainlit.cli.run_options import CONFIG_FILE
-from brainlit.cli.training import BrainlitCLI
-from brainlit.encoding.bootstrap import BLOCK_TRS
-from brainlit.encoding.config import ProbeConfig
+from brainlit.cli.probe_options import ProbeCLI
+from brainlit.encoding.arrays import Float32Array
 from brainlit.hints import did_you_mean
-from brainlit.probing.engine import ProbeEngine
 from brainlit.results.run_directory import RunDirectory
 from brainlit.splits import Span
 
 if TYPE_CHECKING:
     from brainlit.backbones import BackboneConfig
+    from brainlit.datamodules import StoryDataModule
+    from brainlit.tuning import BrainTuning
+
+RUNS = Path("runs") / "probe"
+"""Where probes of models without a run go."""
 
 
-# --- probe_features
-# Features that somebody else computed, from an HDF5 or npz file, checked against the store at once.
+@dataclass(frozen=True)
+class Probed:
+    """What is probed, in words for the page and with facts for the records.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to write where no option says so.
+    source : 'checkpoint', 'model' or 'features'
+    run : mapping
+        For the page: regime, model and so on.
+    facts : mapping
+        For the records.
+    module : BrainTuning, or None for features
+    features : mapping of layer to array of shape (n_rows, n_features), or None for a model
+    partition_layer : int or None
+        Which of the features is compared with the other bands.
+    epoch, step : int
+        Trained, behind a checkpoint.
+    """
+
+    folder: Path
+    source: str
+    run: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    module: BrainTuning | None = None
+    features: Mapping[int, Float32Array] | None = None
+    partition_layer: int | None = None
+    epoch: int = 0
+    step: int = 0
 
 
-Float32Array = npt.NDArray[np.float32]
+def from_features(cli: ProbeCLI, datamodule: StoryDataModule, spans: Sequence[Span]) -> Probed:
+    """Features of a file, checked against the store."""
+    from brainlit.files import sha256_of
+
+    path = Path(cli.config.features)
+    n_trs_of = {story: datamodule.store.n_trs(story) for story in datamodule.story_names}
+    read = read_features(path, spans, n_trs_of)
+    features, compared = asked_layers(read, cli.settings.layers, cli.settings.partition_layer)
+    widths = ", ".join(f"{layer}: {values.shape[1]}" for layer, values in features.items())
+    words = {"id": path.name, "regime": "features", "model": f"features of {path.name} (columns by layer: {widths})"}
+    facts = {"features": str(path), "weights": sha256_of(path)[:20]}
+    folder = path.with_name(f"{path.stem}-probe")
+    return Probed(folder, "features", words, facts, features=features, partition_layer=compared)
+
+
+def asked_layers(
+    features: Mapping[int, Any], asked: Literal["all"] | Sequence[int], partition_layer: int
+) -> tuple[dict[int, Any], int]:
+    """The layers of the curve, and which one is compared; negative numbers count the file's layers from the end."""
+    there = sorted(features)
+
+    def number(layer: int) -> int:
+        if layer not in features and not -len(there) <= layer < 0:
+            raise UsageError(f"layer {layer} does not exist: the file has the layers {', '.join(map(str, there))}.")
+        return there[layer] if layer < 0 else layer
+
+    compared = number(partition_layer)
+    curve = {compared, *(number(layer) for layer in (there if asked == "all" else asked))}
+    return {layer: features[layer] for layer in sorted(curve)}, compared
+
+
+def from_model(cli: ProbeCLI, datamodule: StoryDataModule, checkpoint: Path | None, run: RunDirectory | None) -> Probed:
+    """The model of a checkpoint (of a run, where it has one), else the untuned one of the options; on its device."""
+    import torch
+
+    from brainlit.callbacks.held_out import too_long_words
+
+    probed = _untuned(cli) if checkpoint is None else _tuned(datamodule, checkpoint, run)
+    assert probed.module is not None
+    if words := too_long_words(datamodule, probed.module.backbone):
+        raise UsageError(f"the windows are {words}; shorten them: --data.window.n_trs, --data.window.context_s.")
+    probed.module.to("cuda" if torch.cuda.is_available() else "cpu")
+    return probed
+
+
+def _untuned(cli: ProbeCLI) -> Probed:
+    from brainlit.backbones import BackboneConfig
+    from brainlit.callbacks.report import model_words
+    from brainlit.probing.inputs import weights_hash
+    from brainlit.tuning import BrainTuning
+    from brainlit.tuning.settings import rebuilt
+
+    config = rebuilt(BackboneConfig, cli.resolved["model"]["backbone"])
+    module = BrainTuning(backbone=config).eval()
+    name = folder_name(config)
+    words = {
+        "id": name,
+        "regime": "pretrained",
+        "regime_words": "pretrained: not tuned",
+        "model": model_words(module.backbone),
+    }
+    return Probed(RUNS / name, "model", words, {"weights": weights_hash(module)}, module)
+
+
+def folder_name(config: BackboneConfig) -> str:
+    """Family and weights of a model without a run, as the name of its folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{config.family}-{config.weights}").strip("-.")
+
+
+def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | None) -> Probed:
+    from brainlit.callbacks.report import model_words
+    from brainlit.probing.inputs import weights_hash
+    from brainlit.results.run_directory import read_json
+    from brainlit.results.summary import RUN_FILE
+    from brainlit.tuning import load_tuned
+    from brainlit.tuning.checkpoint import read_content
+
+    content = read_content(checkpoint)
+    warnings = refuse_tuned_rows(datamodule, content.get("StoryDataModule", {}))
+    module = load_tuned(checkpoint)
+    said = read_json(run.path / RUN_FILE) if run is not None and (run.path / RUN_FILE).is_file() else {}
+    words: dict[str, Any] = {
+        key: said[key] for key in ("regime", "regime_words", "control", "training", "tune") if key in said
+    }
+    words |= {"id": checkpoint.name, "model": model_words(module.backbone)}
+    if run is not None:
+        words |= {"experiment": f"probe of {run.experiment}/{run.run_id}"}
+    facts = {"checkpoint": str(checkpoint), "weights": weights_hash(module), "warnings": warnings}
+    folder = (
+        run.path / f"probe-{checkpoint.stem}" if run is not None else checkpoint.with_name(f"{checkpoint.stem}-probe")
+    )
+    epoch, step = int(content["epoch"]) + 1, int(content["global_step"])
+    return Probed(folder, "checkpoint", words, facts, module, epoch=epoch if step else 0, step=step)
+
+
+def refuse_tuned_rows(datamodule: StoryDataModule, tuned_on: Mapping[str, Any]) -> list[str]:
+    """Refuse to fit or score on rows that the model was tuned on; a warning about names alike in other data.
+
+    Raises
+    ------
+    LeakError
+    """
+    from brainlit.callbacks.held_out import more_facts
+    from brainlit.splits import LeakError, parse_span
+
+    tuned = [str(text) for text in tuned_on.get("tune", [])]
+    if tuned_on.get("store_fingerprint") != datamodule.store.fingerprint:
+        return list(more_facts(datamodule, [text.partition("[")[0] for text in tuned])["warnings"])
+    roles, n_trs_of = datamodule.roles, {name: datamodule.store.n_trs(name) for name in datamodule.story_names}
+    for span in (parse_span(text, n_trs_of) for text in tuned):
+        for role in ("fit", "score"):
+            if {"tune", role} in [set(words.split(" and ")) for words in roles.allow]:
+                continue
+            for other in roles.spans(role):
+                if span.story == other.story and span.gap_trs(other) < max(roles.purge_trs, 1):
+                    raise LeakError(
+                        f"the model was tuned on {span}, and {other} ({role}) is that or too near to it (purge_trs"
+                        f" {roles.purge_trs}). Probe on other stories, or say so: --data.allow ['tune and {role}']."
+                    )
+    return []
+
+
+# --- Files of features ---
+
+
 Read = Callable[[str], Any]
 
 HDF5, NPZ = (".h5", ".hdf5"), (".npz",)
@@ -152,295 +305,3 @@ def _checked(where: str, story: str, named: Mapping[str, str], read: Read, n_trs
             f" {rows[0]}; write 0 where there is nothing."
         )
     return values.astype(np.float32)
-
-
-# --- probe_options
-# What `brainlit probe` understands: the probe's settings, and everything that `brainlit fit` knows about data.
-
-
-CALLBACK = "BandedRidgeProbe"
-
-
-@dataclass(frozen=True)
-class ProbeSettings(ProbeConfig):
-    """What is probed, and how it is delayed, cross-validated and solved."""
-
-    layers: Literal["all"] | list[int] = "all"
-    """Hidden states of the layer curve; 0 is the input of the first layer, negative ones count from the end."""
-    partition_layer: int = -1
-    """Hidden state that is compared with the low-level and semantic features."""
-    block_trs: int = BLOCK_TRS
-    """Rows per block of the bootstrap over time."""
-    n_bootstraps: int = 1000
-    """Draws of the bootstrap; its seed is that of the gammas."""
-    headline_region: str | None = None
-    """Region that the report begins with; by default 'semantic' where there is one, else all voxels."""
-
-    def engine(self) -> ProbeEngine:
-        """The probe with these settings."""
-        config = ProbeConfig(**{field.name: getattr(self, field.name) for field in fields(ProbeConfig)})
-        bootstrap = {"block_trs": self.block_trs, "n_bootstraps": self.n_bootstraps, "seed": self.seed}
-        return ProbeEngine(config, self.layers, self.partition_layer, bootstrap)
-
-
-class ProbeCLI(BrainlitCLI):
-    """Parses what follows `brainlit probe`, and builds nothing.
-
-    Parameters
-    ----------
-    arguments : sequence of str
-        Options only.
-    defaults : mapping
-        Settings of the probe that hold where no option says otherwise.
-    """
-
-    def __init__(self, arguments: Sequence[str], defaults: Mapping[str, Any]) -> None:
-        self._probe_defaults = {f"probe.{name}": value for name, value in defaults.items()}
-        super().__init__("fit", arguments)
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the group `probe` and what is the verb's own."""
-        super().add_arguments_to_parser(parser)
-        add_probe_options(parser)
-        parser.set_defaults(self._probe_defaults)
-
-    def _set_seed(self) -> None:
-        """Nothing random happens."""
-
-    def before_instantiate_classes(self) -> None:
-        """No run."""
-
-    def instantiate_classes(self) -> None:
-        """Nothing is built."""
-
-    @property
-    def settings(self) -> ProbeSettings:
-        """The settings of the probe, checked."""
-        values = self.config.probe.as_dict()
-        for name in ("delays_trs", "alphas"):
-            values[name] = tuple(values[name])
-        return ProbeSettings(**values)
-
-
-def add_probe_options(parser: ArgumentParser) -> None:
-    """Add --probe.*, --checkpoint, --features, --output and --shares."""
-    parser.add_argument(
-        "--checkpoint",
-        type=str | None,
-        default=None,
-        help="Of a run: best (the default; last where there is none), last, or a checkpoint file.",
-    )
-    parser.add_argument(
-        "--features", type=str | None, default=None, help="File of features, .h5 or .npz, to probe instead of a model."
-    )
-    parser.add_argument(
-        "--output", type=str | None, default=None, help="Folder to write; a new one beside what is probed by default."
-    )
-    parser.add_argument(
-        "--shares",
-        type=bool,
-        default=False,
-        help="true: also each region's parts as endless data would give them, with calibrated intervals.",
-    )
-    parser.add_class_arguments(ProbeSettings, "probe")
-
-
-def options_help() -> str:
-    """The verb's own options with their defaults, without those of `brainlit fit`."""
-    from jsonargparse import set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="brainlit probe", usage="", add_help=False)
-    add_probe_options(parser)
-    return str(parser.format_help()).partition("\n")[2].strip()
-
-
-def settings_of_run(run: RunDirectory) -> dict[str, Any]:
-    """The settings of a run's own probe, as far as `ProbeSettings` has them; empty where the run had no probe."""
-    config = yaml.safe_load((run.path / CONFIG_FILE).read_text(encoding="utf-8"))
-    known = {field.name for field in fields(ProbeSettings)}
-    for callback in config.get("trainer", {}).get("callbacks") or []:
-        arguments = callback.get("init_args") or {}
-        if callback.get("class_path", "").endswith(f".{CALLBACK}") and not arguments.get("name"):
-            return {key: value for key, value in arguments.items() if key in known and value is not None}
-    return {}
-
-
-def config_of(run: RunDirectory) -> Path:
-    """The configuration that a run was started with.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there.
-    """
-    path = run.path / CONFIG_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{run.path} has no {CONFIG_FILE}: its data are not known. Say which: -c CONFIG.")
-    return path
-
-
-RUNS = Path("runs") / "probe"
-"""Where probes of models without a run go."""
-
-
-@dataclass(frozen=True)
-class Probed:
-    """What is probed, in words for the page and with facts for the records.
-
-    Parameters
-    ----------
-    folder : Path
-        Where to write where no option says so.
-    source : 'checkpoint', 'model' or 'features'
-    run : mapping
-        For the page: regime, model and so on.
-    facts : mapping
-        For the records.
-    module : BrainTuning, or None for features
-    features : mapping of layer to array of shape (n_rows, n_features), or None for a model
-    partition_layer : int or None
-        Which of the features is compared with the other bands.
-    epoch, step : int
-        Trained, behind a checkpoint.
-    """
-
-    folder: Path
-    source: str
-    run: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    module: Any = None
-    features: Mapping[int, Any] | None = None
-    partition_layer: int | None = None
-    epoch: int = 0
-    step: int = 0
-
-
-def from_features(cli: ProbeCLI, datamodule: Any, spans: Sequence[Span]) -> Probed:
-    """Features of a file, checked against the store."""
-    from brainlit.files import sha256_of
-
-    path = Path(cli.config.features)
-    n_trs_of = {story: datamodule.store.n_trs(story) for story in datamodule.story_names}
-    read = read_features(path, spans, n_trs_of)
-    features, compared = asked_layers(read, cli.settings.layers, cli.settings.partition_layer)
-    widths = ", ".join(f"{layer}: {values.shape[1]}" for layer, values in features.items())
-    words = {"id": path.name, "regime": "features", "model": f"features of {path.name} (columns by layer: {widths})"}
-    facts = {"features": str(path), "weights": sha256_of(path)[:20]}
-    folder = path.with_name(f"{path.stem}-probe")
-    return Probed(folder, "features", words, facts, features=features, partition_layer=compared)
-
-
-def asked_layers(
-    features: Mapping[int, Any], asked: Literal["all"] | Sequence[int], partition_layer: int
-) -> tuple[dict[int, Any], int]:
-    """The layers of the curve, and which one is compared; negative numbers count the file's layers from the end."""
-    there = sorted(features)
-
-    def number(layer: int) -> int:
-        if layer not in features and not -len(there) <= layer < 0:
-            raise UsageError(f"layer {layer} does not exist: the file has the layers {', '.join(map(str, there))}.")
-        return there[layer] if layer < 0 else layer
-
-    compared = number(partition_layer)
-    curve = {compared, *(number(layer) for layer in (there if asked == "all" else asked))}
-    return {layer: features[layer] for layer in sorted(curve)}, compared
-
-
-def from_model(cli: ProbeCLI, datamodule: Any, checkpoint: Path | None, run: RunDirectory | None) -> Probed:
-    """The model of a checkpoint (of a run, where it has one), else the untuned one of the options; on its device."""
-    import torch
-
-    probed = _untuned(cli) if checkpoint is None else _tuned(datamodule, checkpoint, run)
-    _require_short_windows(probed.module.backbone, datamodule)
-    probed.module.to("cuda" if torch.cuda.is_available() else "cpu")
-    return probed
-
-
-def _untuned(cli: ProbeCLI) -> Probed:
-    from brainlit.backbones import BackboneConfig
-    from brainlit.callbacks.probe import weights_hash
-    from brainlit.tuning import BrainTuning
-    from brainlit.tuning.settings import rebuilt
-
-    config = rebuilt(BackboneConfig, cli.resolved["model"]["backbone"])
-    module = BrainTuning(backbone=config).eval()
-    name = folder_name(config)
-    words = {"id": name, "regime": "pretrained", "regime_words": "pretrained: not tuned", "model": _words_of(module)}
-    return Probed(RUNS / name, "model", words, {"weights": weights_hash(module)}, module)
-
-
-def folder_name(config: BackboneConfig) -> str:
-    """Family and weights of a model without a run, as the name of its folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{config.family}-{config.weights}").strip("-.")
-
-
-def _tuned(datamodule: Any, checkpoint: Path, run: RunDirectory | None) -> Probed:
-    from brainlit.callbacks.probe import weights_hash
-    from brainlit.results.run_directory import read_json
-    from brainlit.results.summary import RUN_FILE
-    from brainlit.tuning import load_tuned
-    from brainlit.tuning.checkpoint import read_content
-
-    content = read_content(checkpoint)
-    warnings = refuse_tuned_rows(datamodule, content.get("StoryDataModule", {}))
-    module = load_tuned(checkpoint)
-    said = read_json(run.path / RUN_FILE) if run is not None and (run.path / RUN_FILE).is_file() else {}
-    words: dict[str, Any] = {
-        key: said[key] for key in ("regime", "regime_words", "control", "training", "tune") if key in said
-    }
-    words |= {"id": checkpoint.name, "model": _words_of(module)}
-    if run is not None:
-        words |= {"experiment": f"probe of {run.experiment}/{run.run_id}"}
-    facts = {"checkpoint": str(checkpoint), "weights": weights_hash(module), "warnings": warnings}
-    folder = (
-        run.path / f"probe-{checkpoint.stem}" if run is not None else checkpoint.with_name(f"{checkpoint.stem}-probe")
-    )
-    epoch, step = int(content["epoch"]) + 1, int(content["global_step"])
-    return Probed(folder, "checkpoint", words, facts, module, epoch=epoch if step else 0, step=step)
-
-
-def refuse_tuned_rows(datamodule: Any, tuned_on: Mapping[str, Any]) -> list[str]:
-    """Refuse to fit or score on rows that the model was tuned on; a warning about names alike in other data.
-
-    Raises
-    ------
-    LeakError
-    """
-    from brainlit.callbacks.held_out import more_facts
-    from brainlit.splits import LeakError, parse_span
-
-    tuned = [str(text) for text in tuned_on.get("tune", [])]
-    if tuned_on.get("store_fingerprint") != datamodule.store.fingerprint:
-        return list(more_facts(datamodule, [text.partition("[")[0] for text in tuned])["warnings"])
-    roles, n_trs_of = datamodule.roles, {name: datamodule.store.n_trs(name) for name in datamodule.story_names}
-    for span in (parse_span(text, n_trs_of) for text in tuned):
-        for role in ("fit", "score"):
-            if {"tune", role} in [set(words.split(" and ")) for words in roles.allow]:
-                continue
-            for other in roles.spans(role):
-                if span.story == other.story and span.gap_trs(other) < max(roles.purge_trs, 1):
-                    raise LeakError(
-                        f"the model was tuned on {span}, and {other} ({role}) is that or too near to it (purge_trs"
-                        f" {roles.purge_trs}). Probe on other stories, or say so: --data.allow ['tune and {role}']."
-                    )
-    return []
-
-
-def _require_short_windows(backbone: Any, datamodule: Any) -> None:
-    from brainlit.callbacks.held_out import window_samples
-
-    most, n_samples = backbone.max_samples, max(window_samples(datamodule))
-    if most is not None and n_samples > most:
-        rate_hz = backbone.sample_rate_hz
-        raise UsageError(
-            f"the windows are {n_samples / rate_hz:g} s long, context included, and the backbone hears at most"
-            f" {most / rate_hz:g} s; shorten them: --data.window.n_trs, --data.window.context_s."
-        )
-
-
-def _words_of(module: Any) -> str:
-    backbone = module.backbone
-    about, n = backbone.describe(), sum(parameter.numel() for parameter in backbone.parameters())
-    size = f"{backbone.n_layers} layers of {backbone.hidden_size}, {n / 1e6:.2f} M parameters"
-    return f"{about.get('family')} ({about.get('weights')}), {size}"

@@ -77,8 +77,8 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     # the probe: all scores of one set of features
     "ProbeCache",
     "ProbeConfig",
-    "ProbeResult",
     "SolverConfig",
+    "ProbeResult",
     "WarmStart",
     "run_probe",
     "run_probes",

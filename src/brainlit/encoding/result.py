@@ -385,7 +385,7 @@ def grid_end_warnings(low: Mapping[str, float], high: Mapping[str, float], alpha
             at = alphas[0] if end == "smallest" else alphas[-1]
             texts.append(
                 f"{100 * many[worst]:.0f} % of the voxels of the model {worst}{others} chose the {end} alpha, {at:g}:"
-                f" {meaning}. Give a longer grid: alphas from {_longer(alphas, end)}."
+                f" {meaning}. Give a longer grid: probe.alphas from {_longer(alphas, end)}."
             )
     return texts
 

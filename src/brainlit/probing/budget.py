@@ -13,12 +13,10 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
+from brainlit.encoding.arrays import BoolArray, IntArray
 
-SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
+VOXEL_SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
 """Shares of the voxels that are tried."""
 FEWEST_PER_REGION = 20
 """Voxels that stay of each region (of those with the same regions), where it has as many."""
@@ -26,8 +24,8 @@ PILOT_VOXELS = 256
 
 
 @dataclass(frozen=True)
-class Thinning:
-    """What is left of a probe.
+class ProbeScope:
+    """What of a probe is done.
 
     Parameters
     ----------
@@ -48,16 +46,16 @@ class Thinning:
         return {"layers": list(self.layers), "voxel_share": self.voxel_share, "n_gammas": n_gammas}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Thinning:
+    def from_json(cls, value: Mapping[str, Any]) -> ProbeScope:
         """What `json` gave."""
         n_gammas = {int(size): int(number) for size, number in value["n_gammas"].items()}
         return cls(tuple(value["layers"]), float(value["voxel_share"]), n_gammas)
 
-    def words(self, whole: Thinning) -> str:
+    def left_out_words(self, whole: ProbeScope) -> str:
         """What is left out of the whole probe; empty if nothing is.
 
-        >>> whole = Thinning((0, 1, 2, 3), 1.0, {1: 1, 2: 4, 3: 8})
-        >>> Thinning((0, 3), 0.25, {1: 1, 2: 4, 3: 8}).words(whole)
+        >>> whole = ProbeScope((0, 1, 2, 3), 1.0, {1: 1, 2: 4, 3: 8})
+        >>> ProbeScope((0, 3), 0.25, {1: 1, 2: 4, 3: 8}).left_out_words(whole)
         '2 of 4 layers, 25 % of the voxels'
         """
         parts = []
@@ -100,33 +98,33 @@ class Costs:
     partition_scale: float = 1.0
     layer_scale: float = 1.0
 
-    def partition_s(self, what: Thinning) -> float:
+    def partition_s(self, scope: ProbeScope) -> float:
         """Seconds of the compared layer with all other bands: search, final fits, two residuals."""
-        unit, largest = next(iter(self.sizes.values())), max(what.n_gammas)
-        fixed = voxel = 2.0
+        unit, largest = next(iter(self.sizes.values())), max(scope.n_gammas)
+        fixed = voxel = 2.0  # the two residuals: the backbone alone, one mixture each
         for n_bands in range(1, len(self.sizes) + 1):
-            wanted = 1 if n_bands == 1 else what.n_gammas.get(n_bands, what.n_gammas[largest])
+            wanted = 1 if n_bands == 1 else scope.n_gammas.get(n_bands, scope.n_gammas[largest])
             for sizes in combinations(self.sizes.values(), n_bands):
                 fixed += wanted * (sum(sizes) / unit) ** 3
                 voxel += wanted * (sum(sizes) / unit) ** 2
-        n_voxels, refit = self.n_voxels * what.voxel_share, 1 + 1 / self.n_folds
+        n_voxels, refit = self.n_voxels * scope.voxel_share, 1 + 1 / self.n_folds
         fits_s = self.n_searches * self.fixed_s * fixed + self.voxel_s * n_voxels * voxel
         return self.partition_scale * refit * fits_s
 
-    def layer_s(self, what: Thinning) -> float:
+    def layer_s(self, scope: ProbeScope) -> float:
         """Seconds of one layer alone."""
-        n_voxels = self.n_voxels * what.voxel_share
+        n_voxels = self.n_voxels * scope.voxel_share
         return self.layer_scale * (self.n_searches * self.fixed_s + self.voxel_s * n_voxels)
 
-    def seconds(self, what: Thinning) -> float:
+    def seconds(self, scope: ProbeScope) -> float:
         """Seconds of the whole probe."""
-        return self.features_s + self.partition_s(what) + (len(what.layers) - 1) * self.layer_s(what)
+        return self.features_s + self.partition_s(scope) + (len(scope.layers) - 1) * self.layer_s(scope)
 
-    def corrected(self, what: Thinning, features_s: float, partition_s: float, layers_s: float) -> Costs:
+    def corrected(self, scope: ProbeScope, features_s: float, partition_s: float, layers_s: float) -> Costs:
         """With the seconds that a probe took."""
-        said, n_others = self.partition_s(what), len(what.layers) - 1
+        said, n_others = self.partition_s(scope), len(scope.layers) - 1
         scale = self.partition_scale * (partition_s / said if said > 0 else 1.0)
-        said = n_others * self.layer_s(what)
+        said = n_others * self.layer_s(scope)
         alone = self.layer_scale * (layers_s / said if said > 0 else 1.0)
         return replace(self, features_s=features_s, partition_scale=scale, layer_scale=alone)
 
@@ -141,30 +139,32 @@ def pilot(fit: Callable[[int], float], n_voxels: int) -> tuple[float, float]:
     return max(0.0, seconds - slope * few), slope
 
 
-def thin(whole: Thinning, chosen: int, budget_s: float, costs: Costs, keep_voxels: bool = False) -> Thinning:
+def reduce_scope(
+    whole: ProbeScope, chosen: int, budget_s: float, costs: Costs, keep_voxels: bool = False
+) -> ProbeScope:
     """The most of a probe that fits into the budget, or the least if nothing does.
 
     Layers of the curve go first (the compared one stays, the others are spread evenly), then voxels (unless they are
     to stay), then mixtures.
     """
 
-    def fits(what: Thinning) -> bool:
-        return costs.seconds(what) <= budget_s
+    def fits(scope: ProbeScope) -> bool:
+        return costs.seconds(scope) <= budget_s
 
-    what = whole
+    scope = whole
     for n_layers in range(len(whole.layers), 0, -1):
-        what = replace(whole, layers=spread_layers(whole.layers, chosen, n_layers))
-        if fits(what):
-            return what
-    for share in () if keep_voxels else SHARES[1:]:
-        what = replace(what, voxel_share=whole.voxel_share * share)
-        if fits(what):
-            return what
-    while max(what.n_gammas.values()) > 1:
-        what = replace(what, n_gammas={size: max(1, number // 2) for size, number in what.n_gammas.items()})
-        if fits(what):
-            return what
-    return what
+        scope = replace(whole, layers=spread_layers(whole.layers, chosen, n_layers))
+        if fits(scope):
+            return scope
+    for share in () if keep_voxels else VOXEL_SHARES[1:]:
+        scope = replace(scope, voxel_share=whole.voxel_share * share)
+        if fits(scope):
+            return scope
+    while max(scope.n_gammas.values()) > 1:
+        scope = replace(scope, n_gammas={size: max(1, number // 2) for size, number in scope.n_gammas.items()})
+        if fits(scope):
+            return scope
+    return scope
 
 
 def spread_layers(layers: Sequence[int], chosen: int, n_layers: int) -> tuple[int, ...]:
@@ -198,12 +198,13 @@ def sample_voxels(regions: Mapping[str, BoolArray], usable: BoolArray, share: fl
     if share >= 1.0:
         return np.flatnonzero(usable)
     member = np.stack([np.zeros_like(usable), *regions.values()]).astype(np.int64)
+    # Voxels with the same regions are one kind: sampling kind by kind thins every region, and every overlap, alike.
     _, kind = np.unique(member, axis=1, return_inverse=True)
     rng = np.random.default_rng(seed)
     chosen = []
     for number in range(int(kind.max()) + 1):
         own = np.flatnonzero((kind.reshape(-1) == number) & usable)
         n = min(len(own), max(round(share * len(own)), FEWEST_PER_REGION))
-        first = rng.random()
+        first = rng.random()  # where the even steps through the kind's voxels begin
         chosen.append(own[((np.arange(n) + first) * len(own) / max(n, 1)).astype(np.int64)])
     return np.sort(np.concatenate(chosen))

@@ -4,39 +4,46 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from tqdm.auto import tqdm
 
+from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights
-from brainlit.probing.budget import Thinning
-from brainlit.probing.inputs import ProbeData, borrowed_state, fingerprint, layer_features, n_rows, probe_data
-from brainlit.probing.layer_fits import Fits
-from brainlit.probing.process_group import Meeting
+from brainlit.probing.budget import ProbeScope
+from brainlit.probing.inputs import (
+    ProbeData,
+    ProbedModule,
+    borrowed_state,
+    from_start,
+    layer_features,
+    n_rows,
+    probe_data,
+    resolve_layers,
+    settings_hash,
+)
+from brainlit.probing.layer_fits import Features, LayerFits
+from brainlit.probing.process_group import ProcessGroup
 from brainlit.results.record import ProbeRecord, save_record
 from brainlit.results.scores import ScoreRow, ScoreTable, curve_rows, probe_rows, regions_with_all
 
 if TYPE_CHECKING:
+    from brainlit.datamodules import StoryDataModule
     from brainlit.encoding.config import ProbeConfig
     from brainlit.encoding.probe_fit import ProbeCache
     from brainlit.encoding.result import ProbeResult
     from brainlit.splits import Span
 
-
 Layers = Literal["all"] | Sequence[int]
-Features = Mapping[int, npt.NDArray[np.float32]]
 DEFAULT_BOOTSTRAP: Mapping[str, int] = {"block_trs": BLOCK_TRS, "n_bootstraps": 1000, "seed": 0}
-NOT_IN_FINGERPRINT = ("memory_gb", "n_targets_batch", "device")
-"""Settings of a probe that decide how long it takes and not what comes out."""
 
 
 @dataclass(frozen=True)
-class Moment:
-    """When a probe is made, how much of it, and what else its records' facts say.
+class ProbeContext:
+    """When a probe is made, how much of it, and what else its records say.
 
     Parameters
     ----------
@@ -46,21 +53,21 @@ class Moment:
         Epochs and optimiser steps trained so far.
     facts : mapping
         Plain JSON, put beside the facts that every record has; `warnings` are added to those of the probe.
-    thinning : Thinning, optional
-        What to leave out.
+    scope : ProbeScope, optional
+        What is left of the probe where something is left out.
     warm : bool
         Whether a voxel tries only the mixtures that were best for it in the probe before.
-    features_s : float
-        Seconds that the features took.
     """
 
     stage: str = "before"
     epoch: int = 0
     step: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
-    thinning: Thinning | None = None
+    scope: ProbeScope | None = None
     warm: bool = False
-    features_s: float = 0.0
+
+
+BEFORE = ProbeContext()
 
 
 class ProbeEngine:
@@ -100,35 +107,29 @@ class ProbeEngine:
 
         self.config, self.layers, self.partition_layer = config, layers, partition_layer
         self.bootstrap, self.with_window, self.score_role = dict(bootstrap), with_window, score_role
-        self.fits = Fits(config, ProbeCache() if cache is None else cache)
+        self.fits = LayerFits(config, ProbeCache() if cache is None else cache)
         self._data: dict[str, ProbeData] = {}
-        self._data_of: Any = None
+        self._data_of: StoryDataModule | None = None
 
     # --- What is measured ---
 
     def measure(
         self,
-        module: Any,
-        datamodule: Any,
+        module: ProbedModule,
+        datamodule: StoryDataModule,
         subjects: Sequence[str],
         folder: Path,
-        *,
-        stage: str = "before",
-        epoch: int = 0,
-        step: int = 0,
-        facts: Mapping[str, Any] | None = None,
+        context: ProbeContext = BEFORE,
     ) -> list[ProbeRecord]:
         """Probe the subjects with the module's hidden states, and save a record for each in the folder.
 
         Parameters
         ----------
-        module : nn.Module with `pooled_states(batch, layers)` and `backbone.n_layers`
+        module : ProbedModule
             Its mode, and all random states, come back as they were.
         datamodule : StoryDataModule, set up
         folder : Path
             Records go to <folder>/<subject>/epoch-<n>.h5.
-        facts : mapping, optional
-            Further facts of the records; see `Moment`, like stage, epoch and step.
 
         Raises
         ------
@@ -137,30 +138,28 @@ class ProbeEngine:
         """
         with borrowed_state(module):
             features, features_s = self.features(module, datamodule)
-            moment = Moment(stage, epoch, step, facts or {}, features_s=features_s)
-            chosen = self.resolve_layers(int(module.backbone.n_layers) + 1)[1]
-            return self.probe(features, datamodule, subjects, folder, moment, Meeting(folder), chosen)
+            compared = self.resolve_layers(module)[1]
+            return self.measure_features(
+                features, datamodule, subjects, folder, context, partition_layer=compared, features_s=features_s
+            )
 
-    def features(self, module: Any, datamodule: Any) -> tuple[dict[int, npt.NDArray[np.float32]], float]:
+    def features(self, module: ProbedModule, datamodule: StoryDataModule) -> tuple[dict[int, Float32Array], float]:
         """Hidden states of the layers asked for, a row per TR of `spans`, and the seconds that they took."""
         started = time.monotonic()
-        layers, _ = self.resolve_layers(int(module.backbone.n_layers) + 1)
-        features = layer_features(module, datamodule, self.spans(datamodule), layers)
+        features = layer_features(module, datamodule, self.spans(datamodule), self.resolve_layers(module)[0])
         return features, time.monotonic() - started
 
     def measure_features(
         self,
         features: Features,
-        datamodule: Any,
+        datamodule: StoryDataModule,
         subjects: Sequence[str],
         folder: Path,
+        context: ProbeContext = BEFORE,
         *,
         partition_layer: int | None = None,
-        stage: str = "before",
-        epoch: int = 0,
-        step: int = 0,
-        facts: Mapping[str, Any] | None = None,
         features_s: float = 0.0,
+        group: ProcessGroup | None = None,
     ) -> list[ProbeRecord]:
         """The same for features that are there already, whatever they come from.
 
@@ -173,65 +172,59 @@ class ProbeEngine:
             layers where it is negative.
         features_s : float
             Seconds that the features took, for the records.
+        group : ProcessGroup, optional
+            Processes that share the voxels out, all of which call this within the group's context; the records come
+            from the first.
 
         Raises
         ------
         ValueError
             If an array has not a row per TR, or there is no such layer.
         """
-        moment = Moment(stage, epoch, step, facts or {}, features_s=features_s)
-        chosen = self.chosen(features, partition_layer)
-        return self.probe(features, datamodule, subjects, folder, moment, Meeting(folder), chosen)
-
-    def probe(
-        self,
-        features: Features,
-        datamodule: Any,
-        subjects: Sequence[str],
-        folder: Path,
-        moment: Moment,
-        meeting: Meeting,
-        chosen: int,
-    ) -> list[ProbeRecord]:
-        """The same within a meeting of processes, which share the voxels out; the records come from the first."""
+        group = group or ProcessGroup()
+        compared = self.chosen(features, partition_layer)
         _check_rows(features, n_rows(self.spans(datamodule)))
-        if moment.thinning is not None:
-            features = {layer: values for layer, values in features.items() if layer in moment.thinning.layers}
-        groups = self.who_heard_the_same(datamodule, subjects)
+        if context.scope is not None:
+            features = {layer: values for layer, values in features.items() if layer in context.scope.layers}
+        together = self.who_heard_the_same(datamodule, subjects)
         self.fits.partition_s = self.fits.layers_s = 0.0
         records: list[ProbeRecord] = []
-        with tqdm(total=len(groups) * len(features), desc=f"probe {moment.stage}", unit="model", leave=False) as bar:
-            for group in groups:
-                own = replace(moment, features_s=moment.features_s * len(group) / len(subjects))
-                records += self._probe_subjects(datamodule, group, features, chosen, folder, own, meeting, bar)
+        with tqdm(total=len(together) * len(features), desc=f"probe {context.stage}", unit="model", leave=False) as bar:
+            for names in together:
+                started = time.monotonic()
+                tables, results = self._tables(features, compared, datamodule, names, context, group, bar)
+                # Each subject's share of what all of them took together, with that of the features.
+                seconds = (time.monotonic() - started) / len(names) + features_s / len(subjects)
+                for name, result in results.items():
+                    record = self._record(datamodule, name, result, tables[name], compared, context, seconds)
+                    save_record(record, result, folder)
+                    records.append(record)
         return records
 
-    def spans(self, datamodule: Any) -> list[Span]:
+    def spans(self, datamodule: StoryDataModule) -> list[Span]:
         """The spans whose rows the features have, in order: those to fit on, then those to score."""
         return [*datamodule.roles.spans("fit"), *datamodule.roles.spans(self.score_role)]
 
-    def resolve_layers(self, n_states: int) -> tuple[list[int], int]:
-        """Layers of the curve (with the compared one) and the compared one, counted from 0, of so many hidden states.
+    def resolve_layers(self, module: ProbedModule) -> tuple[list[int], int]:
+        """Hidden states of the curve (with the compared one) and the compared one, counted from 0.
 
         Raises
         ------
         ValueError
             If one does not exist.
         """
-        asked = range(n_states) if self.layers == "all" else self.layers
-        chosen = _from_start(self.partition_layer, n_states)
-        return sorted({chosen, *(_from_start(int(layer), n_states) for layer in asked)}), chosen
+        compared = from_start(self.partition_layer, module.backbone.n_layers + 1)
+        return sorted({compared, *resolve_layers(self.layers, module)}), compared
 
-    def fingerprint(self, datamodule: Any, subject: str) -> str:
+    def fingerprint(self, datamodule: StoryDataModule, subject: str) -> str:
         """Hash of all that decides the numbers of a subject besides the weights: records compare where it agrees."""
         roles = datamodule.roles
         spans = [[str(span) for span in roles.spans(role)] for role in ("fit", self.score_role)]
-        config = {key: value for key, value in asdict(self.config).items() if key not in NOT_IN_FINGERPRINT}
-        settings = [config, self.bootstrap, self.layers, self.partition_layer]
+        settings = [_deciding(self.config), self.bootstrap, self.layers, self.partition_layer]
         settings += [asdict(datamodule.window)] if self.with_window else []
-        return fingerprint(datamodule.store.fingerprint, subject, spans, settings)
+        return settings_hash(datamodule.store.fingerprint, subject, spans, settings)
 
-    def subject_data(self, datamodule: Any, subject: str) -> ProbeData:
+    def subject_data(self, datamodule: StoryDataModule, subject: str) -> ProbeData:
         """What the store holds of a subject; read once per data module."""
         if self._data_of is not datamodule:
             self._data, self._data_of = {}, datamodule
@@ -252,7 +245,7 @@ class ProbeEngine:
         asked, layers = self.partition_layer if partition_layer is None else partition_layer, sorted(features)
         if asked >= 0 and asked not in features:
             raise ValueError(f"layer {asked} does not exist: there are features of the layers {layers}.")
-        return asked if asked >= 0 else layers[_from_start(asked, len(layers))]
+        return asked if asked >= 0 else layers[from_start(asked, len(layers))]
 
     def remember(self, folder: Path, subjects: Sequence[str], epoch: int) -> None:
         """Where no search of this process can be gone on from, take the newest record before the epoch."""
@@ -261,7 +254,7 @@ class ProbeEngine:
             if subject not in self.fits.starts and paths:
                 self.fits.read_start(subject, paths[-1])
 
-    def who_heard_the_same(self, datamodule: Any, subjects: Sequence[str]) -> list[list[str]]:
+    def who_heard_the_same(self, datamodule: StoryDataModule, subjects: Sequence[str]) -> list[list[str]]:
         """Subjects whose encoding models have the same rows, and are searched together."""
         groups: dict[bytes, list[str]] = {}
         for subject in subjects:
@@ -275,70 +268,61 @@ class ProbeEngine:
 
     # --- How ---
 
-    def _probe_subjects(
+    def _tables(
         self,
-        datamodule: Any,
-        subjects: Sequence[str],
         features: Features,
-        chosen: int,
-        folder: Path,
-        moment: Moment,
-        meeting: Meeting,
+        compared: int,
+        datamodule: StoryDataModule,
+        subjects: Sequence[str],
+        context: ProbeContext,
+        group: ProcessGroup,
         bar: Any,
-    ) -> list[ProbeRecord]:
-        """Search subjects with the same rows together; one record each."""
-        started = time.monotonic()
-        data = {subject: self.subject_data(datamodule, subject) for subject in subjects}
-        regions = {subject: datamodule.store.subject(subject).regions for subject in subjects}
+    ) -> tuple[dict[str, ScoreTable], Mapping[str, ProbeResult]]:
+        """Search subjects with the same rows together: scores of all layers, and the results of the compared one."""
+        data = {name: self.subject_data(datamodule, name) for name in subjects}
+        regions = {name: datamodule.store.subject(name).regions for name in subjects}
         rows: dict[str, list[ScoreRow]] = {}
-        compared: dict[str, ProbeResult] = {}
-        for layer, results in self.fits.results(
-            data, regions, features, chosen, moment.thinning, moment.warm, meeting, bar
-        ):
-            compared = compared or results
+        results_compared: Mapping[str, ProbeResult] = {}
+        fits = self.fits.results(data, regions, features, compared, context.scope, context.warm, group)
+        for layer, results in fits:
+            bar.update()
+            results_compared = results_compared or results  # that layer comes first
             for name, result in results.items():
-                named, blocks = regions_with_all(regions[name], compared[name].used), self.blocks(result)
-                count = probe_rows if layer == chosen else curve_rows
-                rows.setdefault(name, []).extend(count(result, named, layer, blocks))
-        seconds = (time.monotonic() - started + moment.features_s) / len(subjects)
-        records = []
-        for name, result in compared.items():
-            facts = self._facts(result, data[name], moment, seconds)
-            record = self._record(datamodule, name, result, ScoreTable(rows[name]), chosen, moment, facts)
-            save_record(record, result, folder)
-            records.append(record)
-        return records
+                named = regions_with_all(regions[name], results_compared[name].used)
+                count = probe_rows if layer == compared else curve_rows
+                rows.setdefault(name, []).extend(count(result, named, layer, self.blocks(result)))
+        return {name: ScoreTable(own) for name, own in rows.items()}, results_compared
 
     def _record(
         self,
-        datamodule: Any,
+        datamodule: StoryDataModule,
         subject: str,
         result: ProbeResult,
         table: ScoreTable,
-        chosen: int,
-        moment: Moment,
-        facts: Mapping[str, Any],
+        compared: int,
+        context: ProbeContext,
+        seconds: float,
     ) -> ProbeRecord:
         person = datamodule.store.subject(subject)
         return ProbeRecord(
             subject=subject,
-            stage=moment.stage,
-            epoch=moment.epoch,
-            step=moment.step,
-            layer=chosen,
+            stage=context.stage,
+            epoch=context.epoch,
+            step=context.step,
+            layer=compared,
             fingerprint=self.fingerprint(datamodule, subject),
             table=table,
             r=np.asarray(result.r_by_model["backbone"], dtype=np.float64),
             ceiling=result.ceiling,
             regions=regions_with_all(person.regions, result.used),
             vertices=person.vertices,
-            facts=facts,
+            facts=self._facts(result, self.subject_data(datamodule, subject), context, seconds),
         )
 
-    def _facts(self, result: ProbeResult, data: ProbeData, moment: Moment, seconds: float) -> dict[str, Any]:
+    def _facts(self, result: ProbeResult, data: ProbeData, context: ProbeContext, seconds: float) -> dict[str, Any]:
         """What a reader needs to check the numbers."""
-        config, grid, thinning = self.config, self.config.alphas, moment.thinning
-        n_gammas = dict(config.n_gammas if thinning is None else thinning.n_gammas)
+        config, grid, scope = self.config, self.config.alphas, context.scope
+        n_gammas = dict(config.n_gammas if scope is None else scope.n_gammas)
         edge = {model: round(float(share), 4) for model, share in result.alpha_at_edge.items()}
         n_voxels, n_used = len(result.used), int(result.used.sum())
         return {
@@ -351,15 +335,15 @@ class ProbeEngine:
             "n_left_out": n_voxels - n_used - int(result.n_dropped),
             "delays_trs": list(config.delays_trs),
             "ridge": f"{len(grid)} alphas from {min(grid):.3g} to {max(grid):.3g}, {config.n_folds} folds over stories,"
-            f" mixtures per number of bands {n_gammas}, solver {result.meta.get('solver', config.solver)},"
+            f" mixtures per number of bands {n_gammas}, solver {result.meta.get('solver', config.solver.name)},"
             f" seed {config.seed}",
             "alpha_at_edge": edge,
             "bootstrap": self.bootstrap,
-            "thinned": None if thinning is None else thinning.json(),
+            "thinned": None if scope is None else scope.json(),
             "warm_start": bool(result.meta.get("warm_start", False)),
             "seconds": round(seconds, 2),
-            **moment.facts,
-            "warnings": [*result.meta.get("warnings", []), *moment.facts.get("warnings", [])],
+            **context.facts,
+            "warnings": [*result.meta.get("warnings", []), *context.facts.get("warnings", [])],
         }
 
 
@@ -372,7 +356,9 @@ def _check_rows(features: Features, n_trs: int) -> None:
             )
 
 
-def _from_start(layer: int, n_states: int) -> int:
-    if not -n_states <= layer < n_states:
-        raise ValueError(f"layer {layer} does not exist: the backbone has hidden states 0..{n_states - 1}.")
-    return layer % n_states
+def _deciding(config: ProbeConfig) -> dict[str, Any]:
+    """Settings that decide what comes out, and not how long it takes or where it is computed.
+
+    In the form that records have always hashed: the solver's name and precision beside the others.
+    """
+    return {**asdict(config), "solver": config.solver.name, "precision": config.solver.precision}

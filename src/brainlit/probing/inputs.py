@@ -1,4 +1,8 @@
-"""What a probe of one subject needs from the store: responses, stimulus bands, roles of the rows, noise ceiling."""
+"""What a probe looks at: a subject's responses and stimulus bands from the store, hidden states from the model.
+
+Hidden states come from the stretches of sound that training uses, a row per TR. Whatever a probe does to global state
+(random numbers, train/eval modes, torch's threads) is put back.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,86 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from brainlit.datamodules.selection import ceilings
+from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from brainlit.features import sub_band_columns
 from brainlit.splits import Span
 from brainlit.store import StoryStore
 
-BoolArray = npt.NDArray[np.bool_]
-Float32Array = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+    from brainlit.datamodules import StoryDataModule
 
 STIMULUS_BANDS = ("low_level", "semantic")
+
+
+class ProbedBackbone(Protocol):
+    """What a probe needs of a backbone."""
+
+    @property
+    def n_layers(self) -> int:
+        """Layers; there is one hidden state more."""
+        ...
+
+
+class ProbedModule(Protocol):
+    """What a probe needs of an nn.Module, such as `BrainTuning`."""
+
+    @property
+    def backbone(self) -> ProbedBackbone:
+        """The speech model."""
+        ...
+
+    def pooled_states(self, batch: dict[str, Any], layers: Sequence[int]) -> Tensor:
+        """Tensor of shape (n_layers_asked, batch, n_bins, hidden_size)."""
+        ...
+
+
+def probed(module: pl.LightningModule) -> ProbedModule:
+    """The module that a trainer trains, as a probe sees it."""
+    return cast("ProbedModule", module)
+
+
+def datamodule_of(trainer: pl.Trainer) -> StoryDataModule:
+    """The data that a trainer trains on."""
+    return cast("StoryDataModule", trainer.datamodule)  # type: ignore[attr-defined]
+
+
+def resolve_layers(asked: str | Sequence[int], module: ProbedModule) -> list[int]:
+    """Hidden states counted from 0, each once, in order; 'all' are all, negative numbers count from the end.
+
+    Raises
+    ------
+    ValueError
+        If one does not exist.
+    """
+    n_states = module.backbone.n_layers + 1
+    return sorted({from_start(int(k), n_states) for k in (range(n_states) if asked == "all" else asked)})
+
+
+def from_start(layer: int, n_states: int) -> int:
+    """The number of a hidden state counted from 0.
+
+    Raises
+    ------
+    ValueError
+        If it does not exist.
+    """
+    if not -n_states <= layer < n_states:
+        raise ValueError(f"layer {layer} does not exist: the backbone has hidden states 0..{n_states - 1}.")
+    return layer % n_states
+
+
+# --- What the store holds ---
 
 
 @dataclass(frozen=True)
@@ -50,10 +116,10 @@ class ProbeData:
     rows: BoolArray
     stimulus: Mapping[str, Float32Array]
     responses: Float32Array
-    groups: npt.NDArray[np.int64]
+    groups: IntArray
     fit: BoolArray
     score: BoolArray
-    ceiling: npt.NDArray[np.float64] | None
+    ceiling: FloatArray | None
     facts: Mapping[str, Any]
 
 
@@ -109,7 +175,7 @@ def probe_data(
 
 def score_ceiling(
     store: StoryStore, subject: str, spans: Sequence[Span], skip_trs: int
-) -> tuple[npt.NDArray[np.float64] | None, dict[str, Any]]:
+) -> tuple[FloatArray | None, dict[str, Any]]:
     """Noise ceiling of the scored rows that were heard repeatedly, and what it rests on; None without repeats."""
     rows = [Span(s.story, s.start_tr + skip_trs, s.stop_tr) for s in spans if s.stop_tr > s.start_tr + skip_trs]
     repeated = [span for span in rows if store.n_repeats(subject, span.story) > 1]
@@ -122,18 +188,6 @@ def score_ceiling(
         "n_without_ceiling": sum(part.n_negative for part in parts),
     }
     return np.concatenate([part.ceiling_r for part in parts]), facts
-
-
-def fingerprint(*parts: Any) -> str:
-    """Short hash of arrays (dtype, shape, bytes) and JSON values."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(f"{part.dtype}{part.shape}".encode())
-            digest.update(np.ascontiguousarray(part).tobytes())
-        else:
-            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:20]
 
 
 def _stimulus(store: StoryStore, spans: Sequence[Span], sub_bands: bool) -> dict[str, Float32Array]:
@@ -170,51 +224,12 @@ def _check_heard(subject: str, heard: Sequence[bool], fit_spans: Sequence[Span],
             )
 
 
-# --- state
-# Borrow what is global and give it back: random states, module modes, torch threads.
-
-
-@contextmanager
-def borrowed_state(module: nn.Module) -> Iterator[None]:
-    """Let the block do what it likes to the random states, to train/eval modes and to torch's thread count.
-
-    Everything is put back as it was when the block ends, also when it raises: each submodule gets its own mode back
-    (a frozen part that was in eval mode stays there), and training goes on with the random numbers that it would have
-    drawn without the block.
-    """
-    modes = {part: part.training for part in module.modules()}
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - the global state is what is borrowed
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    n_threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        torch.set_rng_state(torch_state)
-        if cuda_states:
-            torch.cuda.set_rng_state_all(cuda_states)
-        if torch.get_num_threads() != n_threads:
-            torch.set_num_threads(n_threads)
-
-
-# --- layer_features
-# Hidden states per scanner row, from the stretches of sound that training uses ('segment' mode).
-
-
-class PoolsStates(Protocol):
-    """What the probe needs of a LightningModule."""
-
-    def pooled_states(self, batch: dict[str, Any], layers: Sequence[int]) -> Tensor:
-        """Tensor of shape (n_layers_asked, batch, n_bins, hidden_size)."""
-        ...
+# --- Hidden states ---
 
 
 def layer_features(
-    module: nn.Module,
-    datamodule: Any,
+    module: ProbedModule,
+    datamodule: StoryDataModule,
     spans: Sequence[Span],
     layers: Sequence[int],
     progress: bool = True,
@@ -223,10 +238,10 @@ def layer_features(
 
     Parameters
     ----------
-    module : LightningModule with `pooled_states`
+    module : ProbedModule, an nn.Module
         Put into eval mode for the forward passes; mode and random states come back, whatever happens.
     datamodule : StoryDataModule
-        Gives `evaluation_batches(spans)`, which cover each row once, and `story_names`.
+        Its `evaluation_batches(spans)` cover each row once.
     spans : sequence of Span
     layers : sequence of int
         Hidden states, 0 being the input of the first layer; no negative numbers.
@@ -247,12 +262,13 @@ def layer_features(
     if any(layer < 0 for layer in layers):
         raise ValueError(f"layers are {list(layers)}; count them from 0 (the input of the first layer).")
     sink = _RowSink(spans, list(datamodule.story_names), len(layers))
-    device = next(module.parameters()).device
-    with borrowed_state(module), torch.inference_mode():
-        module.eval()
+    network = cast(nn.Module, module)
+    device = next(network.parameters()).device
+    with borrowed_state(network), torch.inference_mode():
+        network.eval()
         batches = datamodule.evaluation_batches(spans)
         for batch in tqdm(batches, desc="hidden states", unit="batch", leave=False, disable=not progress):
-            states = module.pooled_states(move_data_to_device(batch, device), list(layers))  # type: ignore[operator]
+            states = module.pooled_states(move_data_to_device(batch, device), list(layers))
             sink.put(batch, states.float().cpu().numpy())
     return dict(zip(layers, sink.whole(), strict=True))
 
@@ -278,14 +294,16 @@ class _RowSink:
         if self.values is None:
             self.values = np.zeros((self.n_layers, len(self.filled), states.shape[-1]), dtype=np.float32)
         row_mask = batch["row_mask"].cpu().numpy()
+        # A window's bins are its context, then its own rows; only these were asked for.
         rows_of = states[:, :, states.shape[2] - row_mask.shape[1] :]
         for k, (story, first) in enumerate(zip(batch["story"].tolist(), batch["first_tr"].tolist(), strict=True)):
             rows = np.flatnonzero(row_mask[k])
             self._place(self.story_names[story], first + rows, rows_of[:, k, rows])
 
-    def _place(self, story: str, trs: npt.NDArray[np.int64], values: Float32Array) -> None:
+    def _place(self, story: str, trs: IntArray, values: Float32Array) -> None:
         assert self.values is not None
         for span, start in zip(self.spans, self.starts[:-1], strict=True):
+            # One story may have several spans, and a window may reach into another one of them.
             inside = (trs >= span.start_tr) & (trs < span.stop_tr)
             if span.story == story and inside.any():
                 at = start + trs[inside] - span.start_tr
@@ -301,3 +319,54 @@ class _RowSink:
                 " of the spans."
             )
         return list(self.values)
+
+
+# --- State that is borrowed, settings and weights that are compared ---
+
+
+@contextmanager
+def borrowed_state(module: nn.Module | ProbedModule) -> Iterator[None]:
+    """Let the block do what it likes to the random states, to train/eval modes and to torch's thread count.
+
+    Everything is put back as it was when the block ends, also when it raises: each submodule gets its own mode back
+    (a frozen part that was in eval mode stays there), and training goes on with the random numbers that it would have
+    drawn without the block.
+    """
+    modes = {part: part.training for part in cast(nn.Module, module).modules()}
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - the global state is what is borrowed
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    n_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.set_rng_state(torch_state)
+        if cuda_states:
+            torch.cuda.set_rng_state_all(cuda_states)
+        if torch.get_num_threads() != n_threads:
+            torch.set_num_threads(n_threads)
+
+
+def settings_hash(*parts: Any) -> str:
+    """Short hash of arrays (dtype, shape, bytes) and JSON values."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:20]
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Short hash of the backbone's weights (of all weights, where there is no backbone)."""
+    digest = hashlib.blake2b(digest_size=10)
+    part: Any = getattr(module, "backbone", module)
+    for name, value in part.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from brainlit.encoding.arrays import Array, BoolArray, Float32Array, IntArray
 from brainlit.encoding.result import ProbeResult, usable_voxels
-from brainlit.probing.budget import Thinning, sample_voxels
+from brainlit.probing.budget import ProbeScope, sample_voxels
 from brainlit.probing.inputs import ProbeData
-from brainlit.probing.process_group import Meeting
+from brainlit.probing.process_group import ProcessGroup
 
 if TYPE_CHECKING:
     from brainlit.encoding.config import ProbeConfig
     from brainlit.encoding.probe_fit import ProbeCache, WarmStart
-    from brainlit.encoding.result import ProbeResult
 
-
-Features = Mapping[int, npt.NDArray[np.float32]]
-Results = dict[str, "ProbeResult"]
-IntArray = npt.NDArray[np.int64]
+Features = Mapping[int, Float32Array]
+Results = dict[str, ProbeResult]
+Columns = Mapping[str, IntArray | None]
+"""Voxels by subject; None where all of them are meant."""
 
 
 @dataclass
@@ -45,7 +44,7 @@ class Start:
 
 
 @dataclass
-class Fits:
+class LayerFits:
     """Fits the models of subjects who heard the same rows.
 
     Parameters
@@ -67,51 +66,44 @@ class Fits:
     def results(
         self,
         data: Mapping[str, ProbeData],
-        regions: Mapping[str, Mapping[str, npt.NDArray[np.bool_]]],
+        regions: Mapping[str, Mapping[str, BoolArray]],
         features: Features,
-        chosen: int,
-        thinning: Thinning | None,
+        compared: int,
+        scope: ProbeScope | None,
         warm: bool,
-        meeting: Meeting,
-        bar: Any,
+        group: ProcessGroup,
     ) -> Iterator[tuple[int, Results]]:
         """Each layer with the results of all subjects on all their voxels, the compared one first.
 
-        With several processes each fits its share of the voxels and leaves it in the meeting's folder; the first puts
-        the shares together once all are there, and the others get nothing.
+        With several processes each fits its share of the voxels; the first puts the shares of a layer together, and the
+        others get nothing.
         """
-        config = self.config if thinning is None else replace(self.config, n_gammas=dict(thinning.n_gammas))
-        columns = self._columns(data, regions, thinning, meeting.n_ranks > 1)
+        config = self.config if scope is None else replace(self.config, n_gammas=dict(scope.n_gammas))
+        columns = self._columns(data, regions, scope, group.n_ranks > 1)
         own = {
-            name: None if some is None else np.array_split(some, meeting.n_ranks)[meeting.rank]
-            for name, some in columns.items()
+            name: None if chosen is None else np.array_split(chosen, group.n_ranks)[group.rank]
+            for name, chosen in columns.items()
         }
-        layers = [chosen, *(layer for layer in features if layer != chosen)]
-        for layer in layers:
-            found = self._fit(data, own, features[layer], layer == chosen, config, warm)
-            bar.update()
-            if meeting.n_ranks == 1:
-                yield layer, _placed(found, data, columns, thinning)
-            for name, result in found.items() if meeting.n_ranks > 1 else ():
-                result.save(meeting.path(_part(layer, name), meeting.rank), all_predictions=True)
-        if meeting.n_ranks > 1:
-            yield from self._joined(layers, data, columns, thinning, meeting)
+        for layer in [compared, *(layer for layer in features if layer != compared)]:
+            found = self._fit(data, own, features[layer], layer == compared, config, warm)
+            shares = group.gather(found)
+            yield layer, _placed(_joined(shares), data, columns, scope)
 
     def read_start(self, subject: str, path: Path) -> None:
         """Take the start of a subject from the file of an earlier probe, if it says what its voxels chose."""
         from brainlit.encoding.probe_fit import WarmStart
         from brainlit.results.record import load_record
 
-        result, thinned = ProbeResult.load(path), load_record(path).facts.get("thinned")
-        n_gammas = self.config.n_gammas if thinned is None else Thinning.from_json(thinned).n_gammas
+        result, value = ProbeResult.load(path), load_record(path).facts.get("thinned")
+        n_gammas = self.config.n_gammas if value is None else ProbeScope.from_json(value).n_gammas
         if result.gamma_ranking:
             self.starts[subject] = Start(WarmStart.from_result(result), None, dict(n_gammas))
 
     def _fit(
         self,
         data: Mapping[str, ProbeData],
-        columns: Mapping[str, IntArray | None],
-        features: npt.NDArray[np.float32],
+        columns: Columns,
+        features: Float32Array,
         compared: bool,
         config: ProbeConfig,
         warm: bool,
@@ -138,39 +130,15 @@ class Fits:
         self.partition_s += time.monotonic() - started
         return results
 
-    def _joined(
-        self,
-        layers: Sequence[int],
-        data: Mapping[str, ProbeData],
-        columns: Mapping[str, IntArray | None],
-        thinning: Thinning | None,
-        meeting: Meeting,
-    ) -> Iterator[tuple[int, Results]]:
-
-        mark = f"fitted-{'-'.join(data)}"
-        meeting.put(mark)
-        if not meeting.is_first:
-            return
-        meeting.wait(mark, range(meeting.n_ranks))
-        for layer in layers:
-            joined = {}
-            for name in data:
-                paths = [meeting.path(_part(layer, name), rank) for rank in range(meeting.n_ranks)]
-                parts = [path for path in paths if path.exists()]
-                joined[name] = ProbeResult.join([ProbeResult.load(path) for path in parts])
-                for path in parts:
-                    path.unlink()
-            yield layer, _placed(joined, data, columns, thinning)
-
     def _columns(
         self,
         data: Mapping[str, ProbeData],
-        regions: Mapping[str, Mapping[str, npt.NDArray[np.bool_]]],
-        thinning: Thinning | None,
+        regions: Mapping[str, Mapping[str, BoolArray]],
+        scope: ProbeScope | None,
         shared: bool,
-    ) -> dict[str, IntArray | None]:
+    ) -> Columns:
         """Which voxels are probed, by subject; None where all are, here."""
-        share = 1.0 if thinning is None else thinning.voxel_share
+        share = 1.0 if scope is None else scope.voxel_share
         if share >= 1.0 and not shared:
             return dict.fromkeys(data)
         return {
@@ -178,40 +146,44 @@ class Fits:
             for name, own in data.items()
         }
 
-    def _starts(self, columns: Mapping[str, IntArray | None], config: ProbeConfig) -> dict[str, WarmStart]:
+    def _starts(self, columns: Columns, config: ProbeConfig) -> dict[str, WarmStart]:
         found = {n: self.starts[n].of(own, config.n_gammas) for n, own in columns.items() if n in self.starts}
         return {name: start for name, start in found.items() if start is not None}
 
-    def _remember(self, results: Results, columns: Mapping[str, IntArray | None], config: ProbeConfig) -> None:
+    def _remember(self, results: Results, columns: Columns, config: ProbeConfig) -> None:
         from brainlit.encoding.probe_fit import WarmStart
 
         for name, result in results.items():
             self.starts[name] = Start(WarmStart.from_result(result), columns[name], dict(config.n_gammas))
 
 
+def _joined(shares: list[Results]) -> Results:
+    """The results of each subject from the shares of all processes; in one that has no voxels it is missing."""
+    if len(shares) == 1:
+        return shares[0]
+    names = dict.fromkeys(name for share in shares for name in share)
+    return {name: ProbeResult.join([share[name] for share in shares if name in share]) for name in names}
+
+
 def _placed(
     results: Results,
     data: Mapping[str, ProbeData],
-    columns: Mapping[str, IntArray | None],
-    thinning: Thinning | None,
+    columns: Columns,
+    scope: ProbeScope | None,
 ) -> Results:
     """Results on all voxels of their subjects."""
     placed = {}
     for name, result in results.items():
         own, n_voxels, n_left_out = columns[name], data[name].responses.shape[1], 0
-        if own is not None and thinning is not None and thinning.voxel_share < 1.0:
+        if own is not None and scope is not None and scope.voxel_share < 1.0:
             n_left_out = int(usable_voxels(data[name].responses, data[name].fit).sum()) - len(own)
         placed[name] = result if own is None else result.place(own, n_voxels, n_left_out)
     return placed
 
 
-def _of(values: npt.NDArray[Any], columns: IntArray | None) -> npt.NDArray[Any]:
+def _of(values: Array, columns: IntArray | None) -> Array:
     return values if columns is None else values[..., columns]
 
 
 def _n_voxels(columns: IntArray | None) -> int | None:
     return None if columns is None else len(columns)
-
-
-def _part(layer: int, subject: str) -> str:
-    return f"part-{subject}-{layer}"

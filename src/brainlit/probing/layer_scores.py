@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from brainlit.encoding.statistics import Score, mean_score
-from brainlit.probing.engine import Features, ProbeEngine
-from brainlit.probing.process_group import Meeting
+from brainlit.probing.engine import ProbeEngine
+from brainlit.probing.layer_fits import Features
+from brainlit.probing.process_group import ProcessGroup
 from brainlit.results.scores import ScoreRow, curve_rows, regions_with_all
+
+if TYPE_CHECKING:
+    from brainlit.datamodules import StoryDataModule
 
 
 class LayerScore(NamedTuple):
@@ -24,9 +27,9 @@ class LayerScore(NamedTuple):
 def score_layers(
     engine: ProbeEngine,
     features: Features,
-    datamodule: Any,
+    datamodule: StoryDataModule,
     subjects: Sequence[str],
-    meeting: Meeting | None = None,
+    group: ProcessGroup | None = None,
 ) -> list[LayerScore]:
     """Fit each layer alone on `fit` and score it on the engine's role, as the probe's layer curve does.
 
@@ -34,33 +37,27 @@ def score_layers(
     ----------
     features : mapping of layer to array of shape (n_rows, n_features)
         A row per TR of `engine.spans(datamodule)`.
-    meeting : Meeting, optional
+    group : ProcessGroup, optional
         Processes take layers in turn; the first gets the scores of all, the others none.
     """
-    meeting = meeting or Meeting(Path())
-    own = [layer for k, layer in enumerate(sorted(features)) if k % meeting.n_ranks == meeting.rank]
+    group = group or ProcessGroup()
+    own = [layer for k, layer in enumerate(sorted(features)) if k % group.n_ranks == group.rank]
     scores = []
     for layer in own:
         rows = _rows_by_subject(engine, features, layer, datamodule, subjects)
-        scores += [(*row[:2], row.score.value, row.score.interval, row.n_voxels) for row in _mean_rows(layer, rows)]
-    found = meeting.collect("scores", scores)
-    rows_of_all = [
-        LayerScore(layer, region, Score(value, bounds=tuple(bounds) if bounds else None), n_voxels)
-        for part in found
-        for layer, region, value, bounds, n_voxels in part
-    ]
-    return sorted(rows_of_all, key=lambda row: row.layer)
+        scores += _mean_rows(layer, rows)
+    return sorted((score for part in group.gather(scores) for score in part), key=lambda score: score.layer)
 
 
 def _rows_by_subject(
-    engine: ProbeEngine, features: Features, layer: int, datamodule: Any, subjects: Sequence[str]
+    engine: ProbeEngine, features: Features, layer: int, datamodule: StoryDataModule, subjects: Sequence[str]
 ) -> dict[str, list[ScoreRow]]:
     from brainlit.encoding.probe import run_probes
 
     rows = {}
-    for group in engine.who_heard_the_same(datamodule, subjects):
-        data = {name: engine.subject_data(datamodule, name) for name in group}
-        first, Ys = data[group[0]], {name: own.responses for name, own in data.items()}
+    for names in engine.who_heard_the_same(datamodule, subjects):
+        data = {name: engine.subject_data(datamodule, name) for name in names}
+        first, Ys = data[names[0]], {name: own.responses for name, own in data.items()}
         roles = (Ys, first.groups, first.fit, first.score, engine.config)
         for name, result in run_probes({"backbone": features[layer][first.rows]}, *roles).items():
             regions = regions_with_all(datamodule.store.subject(name).regions, result.used)

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import numpy as np
-import numpy.typing as npt
+from lightning.pytorch.utilities import rank_zero_info
 
+from brainlit.encoding.arrays import BoolArray
 from brainlit.encoding.result import usable_voxels
-from brainlit.probing.budget import Costs, Thinning, pilot
-from brainlit.probing.engine import Features, ProbeEngine
+from brainlit.probing.budget import Costs, ProbeScope, pilot, reduce_scope
+from brainlit.probing.engine import ProbeEngine
 from brainlit.probing.inputs import ProbeData
+from brainlit.probing.layer_fits import Features
 from brainlit.results.record import load_record
 from brainlit.splits import LeakError
 
+if TYPE_CHECKING:
+    from brainlit.datamodules import StoryDataModule
+
+log = logging.getLogger(__name__)
+
 SCORED = ("probe/", "curve/", "test/")
 """What the names of numbers from scored stories begin with."""
+TOO_LONG = 1.2
+"""A probe that takes so many times what there is time for is warned of."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProbePlan:
     """A probe that is about to be made.
 
     Parameters
     ----------
     features : mapping of layer to array
-    chosen : int
+    compared : int
         The layer that is compared with the other bands.
     features_s : float
         Seconds that they took.
@@ -39,17 +49,17 @@ class Plan:
     """
 
     engine: ProbeEngine
-    datamodule: Any
+    datamodule: StoryDataModule
     subjects: Sequence[str]
     features: Features
-    chosen: int
+    compared: int
     features_s: float
     n_ranks: int = 1
 
     @property
-    def whole(self) -> Thinning:
+    def whole(self) -> ProbeScope:
         """All that was asked for."""
-        return Thinning(tuple(self.features), 1.0, dict(self.engine.config.n_gammas))
+        return ProbeScope(tuple(self.features), 1.0, dict(self.engine.config.n_gammas))
 
     def costs(self) -> Costs:
         """What it will take, from fits of the backbone alone for a few voxels of the first subject."""
@@ -58,7 +68,7 @@ class Plan:
         engine, config = self.engine, self.engine.config
         groups = engine.who_heard_the_same(self.datamodule, self.subjects)
         data = engine.subject_data(self.datamodule, groups[0][0])
-        X, good = self.features[self.chosen][data.rows], np.flatnonzero(_usable(data))
+        X, good = self.features[self.compared][data.rows], np.flatnonzero(_usable(data))
 
         def fit(n_voxels: int) -> float:
             started = time.monotonic()
@@ -74,18 +84,57 @@ class Plan:
         n_own = -(-n_voxels // self.n_ranks)
         return Costs(self.features_s, fixed_s, voxel_s, n_own, sizes, len(groups), n_folds=config.n_folds)
 
-    def corrected(self, costs: Costs, thinning: Thinning | None) -> Costs:
+    def corrected(self, costs: Costs, scope: ProbeScope | None) -> Costs:
         """Costs after the probe, which took what the engine's fits say."""
         fits = self.engine.fits
-        return costs.corrected(thinning or self.whole, self.features_s, fits.partition_s, fits.layers_s)
+        return costs.corrected(scope or self.whole, self.features_s, fits.partition_s, fits.layers_s)
 
 
-def thinned_before(folder: Path) -> Thinning | None:
-    """What the probe before training left out: the others compare with it; None if that was nothing."""
+class TimeLimit:
+    """Leaves out what a probe has no time for, and learns from each probe how long they take.
+
+    Parameters
+    ----------
+    seconds : float, optional
+        For each probe; without it nothing is left out, except what the first probe of the run left out.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.costs: Costs | None = None
+
+    def scope(self, plan: ProbePlan, stage: str, folder: Path, begun: bool) -> ProbeScope:
+        """What is done of a probe.
+
+        Others follow the probe before training, also the rest of that one where it was `begun` by an earlier process;
+        those in between may leave out more of everything but voxels.
+        """
+        first = scope_before(folder) if begun or stage != "before" else None
+        scope = first or plan.whole
+        if self.seconds is not None and (stage == "during" or (stage == "before" and not begun)):
+            self.costs = self.costs or plan.costs()
+            scope = reduce_scope(scope, plan.compared, self.seconds, self.costs, keep_voxels=stage == "during")
+        if words := scope.left_out_words(plan.whole):
+            rank_zero_info(f"probe {stage} thinned to {words}")
+        if self.costs is not None and self.seconds is not None:
+            expected_s = self.costs.seconds(scope)
+            if expected_s > TOO_LONG * self.seconds:
+                text = "the probe %s will take about %.0f s, not %.0f s, thinned or not"
+                log.warning(text, stage, expected_s, self.seconds)
+        return scope
+
+    def learn(self, plan: ProbePlan, scope: ProbeScope | None) -> None:
+        """Set the costs right by what the probe took."""
+        if self.costs is not None:
+            self.costs = plan.corrected(self.costs, scope)
+
+
+def scope_before(folder: Path) -> ProbeScope | None:
+    """What the probe before training did, where it left out something: the others compare with it."""
     for path in sorted(folder.glob("*/epoch-000.h5")):
         value = load_record(path).facts.get("thinned")
         if value is not None:
-            return Thinning.from_json(value)
+            return ProbeScope.from_json(value)
     return None
 
 
@@ -106,5 +155,5 @@ def refuse_scored_monitors(trainer: pl.Trainer) -> None:
             )
 
 
-def _usable(data: ProbeData) -> npt.NDArray[np.bool_]:
+def _usable(data: ProbeData) -> BoolArray:
     return usable_voxels(data.responses, data.fit)

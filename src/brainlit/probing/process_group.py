@@ -1,60 +1,61 @@
-"""Processes of one run meet through files, so that none waits in a collective while another computes.
+"""The processes of a run exchange what a probe found, however long it takes.
 
-A collective (all-reduce, barrier) gives up after its time-out, some minutes by default, and then the run is lost. A
-probe may take longer. Here the processes wait by looking for files in the run directory, which they share, as often and
-as long as it takes; a process that fails leaves its reason there, and one that dies is noticed by its silence.
+The collectives of training (all-reduce, barrier) give up after some minutes, and then the run is lost; a probe may take
+longer. Probes therefore have a gloo group of their own (CPU, sockets) with a time-out of a day. A process that fails
+tells the others, and one that dies is noticed at once: the system closes its connections.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import secrets
-import shutil
-import threading
+import pickle
 import time
 from collections.abc import Callable
-from pathlib import Path
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 log = logging.getLogger(__name__)
 
-FOLDER = ".meeting"
-BEAT_S = 5.0
+TIME_OUT = timedelta(days=1)
 SAY_EVERY_S = 60.0
-FIRST_LOOK_S, LAST_LOOK_S = 0.01, 1.0
+_FIRST_LOOK_S, _LAST_LOOK_S = 0.001, 0.2
 
 
 class ElsewhereError(RuntimeError):
     """Another process of the run has failed, or has died."""
 
 
-class Meeting:
-    """One thing that the processes of a run do together; a context.
+class ProcessGroup:
+    """The processes of a run, and what they tell each other; a context around each thing that they do together.
 
-    With one process everything is done at once and no file is written. Leave the context on an error and the others
-    raise an ElsewhereError with its message instead of waiting.
+    Inside the context all of them call `broadcast` and `gather` in the same order. A process that leaves it on an error
+    says so at its next exchange, where all others raise an ElsewhereError with its message; no process leaves before
+    all are done. With one process everything is done at once, and nothing is opened.
 
     Parameters
     ----------
-    folder : Path
-        Not used before by another meeting, on a disk that all processes see.
     rank, n_ranks : int
-    silent_s : float
-        After so long without a sign of life another process counts as dead.
-    beat_s : float
-        Seconds between signs of life.
+    handle : torch.distributed.ProcessGroup, optional
+        A group of all processes whose backend moves CPU tensors; needed where there are several.
     """
 
-    def __init__(
-        self, folder: Path, rank: int = 0, n_ranks: int = 1, silent_s: float = 600.0, beat_s: float = BEAT_S
-    ) -> None:
-        self.folder, self.rank, self.n_ranks = Path(folder), rank, n_ranks
-        self.silent_s, self.beat_s = silent_s, beat_s
-        self._ended = threading.Event()
-        self._pulse: threading.Thread | None = None
-        self._seen: dict[int, tuple[str, float]] = {}
+    def __init__(self, rank: int = 0, n_ranks: int = 1, handle: Any = None) -> None:
+        self.rank, self.n_ranks, self._handle = rank, n_ranks, handle
+
+    @classmethod
+    def of_trainer(cls, trainer: pl.Trainer) -> Self:
+        """A new group of the trainer's processes; to be called by all of them where they are in step, as in setup."""
+        if trainer.world_size == 1:
+            return cls()
+        return cls(trainer.global_rank, trainer.world_size, dist.new_group(backend="gloo", timeout=TIME_OUT))
 
     @property
     def is_first(self) -> bool:
@@ -62,145 +63,102 @@ class Meeting:
         return self.rank == 0
 
     def __enter__(self) -> Self:
-        if self.n_ranks > 1:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._pulse = threading.Thread(target=self._beat, name="signs of life", daemon=True)
-            self._pulse.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # After an ElsewhereError nobody waits for another exchange: all have seen the same failure, or one is dead.
+        if self.n_ranks == 1 or isinstance(error, ElsewhereError):
+            return
+        if error is None:
+            self._agree()
+            return
+        log.error("process %d of the run stops: %s: %s", self.rank, type(error).__name__, error)
         try:
-            if self.n_ranks > 1 and error is not None and not isinstance(error, ElsewhereError):
-                self.put("failed", f"{type(error).__name__}: {error}")
-            elif self.n_ranks > 1 and error is None:
-                self._leave()
-        finally:
-            self._end_pulse()
+            self._agree(error)
+        except ElsewhereError as other:  # its own error is the one to see
+            log.error("%s", other)
 
-    # --- What is exchanged ---
+    def broadcast(self, make: Callable[[], Any]) -> Any:
+        """What the first process makes, in every process; only the first calls `make`."""
+        if self.n_ranks == 1:
+            return make()
+        content = pickle.dumps(make()) if self.is_first else b""
+        sizes = self._agree(n_bytes=len(content))
+        buffer = _as_tensor(content) if self.is_first else torch.empty(sizes[0], dtype=torch.uint8)
+        self._wait(dist.broadcast(buffer, 0, self._handle, async_op=True))
+        return pickle.loads(_as_bytes(buffer))
 
-    def tell(self, name: str, say: Callable[[], Any]) -> Any:
-        """What the first process says, as plain JSON, in every process; only the first calls `say`."""
-        if self.is_first:
-            value = say()
-            if self.n_ranks > 1:
-                self.put(name, json.dumps(value))
-            return value
-        self.wait(name, [0])
-        return json.loads(self.path(name, 0).read_text(encoding="utf-8"))
+    def gather(self, value: Any) -> list[Any]:
+        """In the first process the values of all, by rank; nothing in the others.
 
-    def collect(self, name: str, value: Any) -> list[Any]:
-        """In the first process the values (plain JSON) of all, by rank; nothing in the others."""
+        Values go from socket to socket: no disk that all processes see is needed, and nothing is left to tidy up.
+        """
         if self.n_ranks == 1:
             return [value]
-        self.put(name, json.dumps(value))
-        if not self.is_first:
-            return []
-        self.wait(name, range(self.n_ranks))
-        return [json.loads(self.path(name, k).read_text(encoding="utf-8")) for k in range(self.n_ranks)]
+        content = pickle.dumps(value)
+        sizes = self._agree(n_bytes=len(content))
+        # Shares are about equal, so filling all up to the longest costs little; sends of one to one cannot be polled.
+        own = _as_tensor(content.ljust(max(sizes), b"\0"))
+        everyones = [torch.empty_like(own) for _ in sizes] if self.is_first else None
+        self._wait(dist.gather(own, everyones, 0, self._handle, async_op=True))
+        # The padding behind the end of a pickle is not looked at.
+        return [] if everyones is None else [pickle.loads(_as_bytes(buffer)) for buffer in everyones]
 
-    def put(self, name: str, text: str = "") -> None:
-        """Leave a text under a name of this process; readers see all of it or nothing."""
-        path = self.path(name, self.rank)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+    # --- How ---
 
-    def path(self, name: str, rank: int) -> Path:
-        """Where a process leaves something."""
-        return self.folder / f"{name}-{rank}"
+    def _agree(self, error: BaseException | None = None, n_bytes: int = 0) -> list[int]:
+        """Begin an exchange: the bytes that each process will send, once all are here and none has failed.
 
-    def wait(self, name: str, ranks: Any) -> None:
-        """Return once these processes have left something under the name.
+        Every exchange begins so, whatever it is, also the last one of a context. A process that failed before thus
+        meets the others at the exchange that they come to next, and it is the last one for all of them.
 
         Raises
         ------
         ElsewhereError
-            If another process has failed or shows no sign of life.
+            With the message of the first process that failed, if it is another one.
         """
+        message = b"" if error is None else f"{type(error).__name__}: {error}".encode()
+        header = torch.tensor([n_bytes, error is not None, len(message)])
+        n_bytes_of, has_failed, n_said = torch.stack(self._all_gather(header)).T.tolist()
+        failed = [rank for rank, has in enumerate(has_failed) if has]
+        if failed:
+            padded = self._all_gather(_as_tensor(message.ljust(max(n_said), b"\0")))
+            others = [rank for rank in failed if rank != self.rank]
+            if others:
+                said = _as_bytes(padded[others[0]])[: n_said[others[0]]].decode()
+                raise ElsewhereError(f"process {others[0]} of the run stopped: {said}")
+        return list(n_bytes_of)
+
+    def _all_gather(self, own: Tensor) -> list[Tensor]:
+        everyones = [torch.empty_like(own) for _ in range(self.n_ranks)]
+        self._wait(dist.all_gather(everyones, own, self._handle, async_op=True))
+        return everyones
+
+    def _wait(self, work: Any) -> None:
+        """Until the exchange is over; looks now and then, so that signals (Ctrl-C, SLURM's) are heard meanwhile."""
         started = said = time.monotonic()
-        pause = FIRST_LOOK_S
-        while missing := [rank for rank in ranks if not self.path(name, rank).exists()]:
-            self._check_others(missing)
-            now = time.monotonic()
-            if now - said > SAY_EVERY_S:
-                said = now
-                log.info("process %d waits for %r of %s since %.0f s", self.rank, name, missing, now - started)
-            time.sleep(pause)
-            pause = min(1.5 * pause, LAST_LOOK_S)
-
-    # --- How ---
-
-    def _leave(self) -> None:
-        """Nobody leaves before the first process is done; it is the last to leave, and tidies up.
-
-        To have left is the last thing that the others write: the folder may be gone after that.
-        """
-        if not self.is_first:
-            self.wait("done", [0])
-            self._end_pulse()
-            self.put("left")
-        else:
-            self.put("done")
-            self.wait("left", range(1, self.n_ranks))
-            self._end_pulse()
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _end_pulse(self) -> None:
-        self._ended.set()
-        if self._pulse is not None:
-            self._pulse.join()
-
-    def _check_others(self, missing: list[int]) -> None:
-        for rank in range(self.n_ranks):
-            failure = self.path("failed", rank)
-            if rank != self.rank and failure.exists():
-                raise ElsewhereError(f"process {rank} of the run stopped: {failure.read_text(encoding='utf-8')}")
-        for rank in missing:
-            self._check_alive(rank)
-
-    def _check_alive(self, rank: int) -> None:
-        alive = self.path("alive", rank)
-        sign, now = alive.read_text(encoding="utf-8") if alive.exists() else "", time.monotonic()
-        last, since = self._seen.get(rank, ("", now))
-        if sign != last or rank not in self._seen:
-            self._seen[rank] = (sign, now)
-        elif now - since > self.silent_s:
+        pause = _FIRST_LOOK_S
+        try:
+            while not work.is_completed():
+                time.sleep(pause)
+                pause = min(1.5 * pause, _LAST_LOOK_S)
+                now = time.monotonic()
+                if now - said > SAY_EVERY_S:
+                    said = now
+                    log.info("process %d has waited for another one for %.0f s", self.rank, now - started)
+            work.wait()
+        except RuntimeError as error:
             raise ElsewhereError(
-                f"process {rank} of the run has shown no sign of life for {now - since:.0f} s: it was probably ended"
-                " from outside, for want of memory, say. Its log may tell; resume the run from its last checkpoint."
-            )
-
-    def _beat(self) -> None:
-        count = 0
-        while not self._ended.is_set():
-            self.put("alive", str(count))
-            count += 1
-            self._ended.wait(self.beat_s)
+                "another process of the run is gone: it was probably ended from outside, for want of memory, say. Its"
+                f" log may tell; resume the run from its last checkpoint. ({error})"
+            ) from error
 
 
-class Meetings:
-    """The meetings of one callback, one after the other; every process must hold each of them.
+def _as_tensor(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
 
-    Parameters
-    ----------
-    silent_s : float
-        See `Meeting`.
-    """
 
-    def __init__(self, silent_s: float = 600.0) -> None:
-        self.silent_s = silent_s
-        self._token, self._count = "", 0
-
-    def set_up(self, trainer: Any) -> None:
-        """Agree on a folder that no earlier process has used; to be called where processes are in step."""
-        if trainer.world_size > 1:
-            self._token = str(trainer.strategy.broadcast(secrets.token_hex(8), src=0))
-
-    def next(self, trainer: Any) -> Meeting:
-        """The next meeting, in the trainer's root directory."""
-        self._count += 1
-        folder = Path(trainer.default_root_dir) / FOLDER / f"{self._token}-{self._count}"
-        return Meeting(folder, trainer.global_rank, trainer.world_size, self.silent_s)
+def _as_bytes(values: Tensor) -> bytes:
+    return values.numpy().tobytes()

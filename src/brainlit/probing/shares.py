@@ -6,20 +6,22 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from tqdm.auto import tqdm
 
+from brainlit.encoding.arrays import Float32Array
 from brainlit.files import atomic_path
 from brainlit.results.scores import regions_with_all
 from brainlit.results.style import part_label
 
 if TYPE_CHECKING:
+    from brainlit.datamodules import StoryDataModule
     from brainlit.encoding.asymptotic_partition import RegionShares
     from brainlit.encoding.statistics import Score
     from brainlit.probing.engine import ProbeEngine
+    from brainlit.probing.inputs import ProbeData
 
 
 FILE = "shares.csv"
@@ -48,7 +50,7 @@ class SubjectShares:
 
 
 def measure_shares(
-    engine: ProbeEngine, features: npt.NDArray[np.float32], datamodule: Any, subjects: Sequence[str]
+    engine: ProbeEngine, features: Float32Array, datamodule: StoryDataModule, subjects: Sequence[str]
 ) -> list[SubjectShares]:
     """The shares of every region of every subject; see `encoding.shares`.
 
@@ -69,7 +71,7 @@ def measure_shares(
 
 
 def _of_region(
-    bands: Mapping[str, npt.NDArray[np.float32]], responses: npt.NDArray[np.float32], data: Any, engine: ProbeEngine
+    bands: Mapping[str, Float32Array], responses: Float32Array, data: ProbeData, engine: ProbeEngine
 ) -> tuple[RegionShares | None, str]:
     """Where there is nothing to share out, or too little to say so, the reason in words."""
     from brainlit.encoding import region_shares

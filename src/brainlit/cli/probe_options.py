@@ -1,0 +1,146 @@
+"""What `brainlit probe` understands: the probe's settings, and everything that `brainlit fit` knows about data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentParser, set_parsing_settings
+from lightning.pytorch.cli import LightningArgumentParser
+
+from brainlit.cli.run_options import CONFIG_FILE
+from brainlit.cli.training import BrainlitCLI
+from brainlit.encoding.bootstrap import BLOCK_TRS
+from brainlit.encoding.config import ProbeConfig
+from brainlit.probing.engine import ProbeEngine
+from brainlit.results.run_directory import RunDirectory
+
+CALLBACK = "BandedRidgeProbe"
+
+
+@dataclass(frozen=True)
+class ProbeSettings(ProbeConfig):
+    """What is probed, and how it is delayed, cross-validated and solved."""
+
+    layers: Literal["all"] | list[int] = "all"
+    """Hidden states of the layer curve; 0 is the input of the first layer, negative ones count from the end."""
+    partition_layer: int = -1
+    """Hidden state that is compared with the low-level and semantic features."""
+    block_trs: int = BLOCK_TRS
+    """Rows per block of the bootstrap over time."""
+    n_bootstraps: int = 1000
+    """Draws of the bootstrap; its seed is that of the gammas."""
+    headline_region: str | None = None
+    """Region that the report begins with; by default 'semantic' where there is one, else all voxels."""
+
+    def engine(self) -> ProbeEngine:
+        """The probe with these settings."""
+        config = ProbeConfig(**{field.name: getattr(self, field.name) for field in fields(ProbeConfig)})
+        bootstrap = {"block_trs": self.block_trs, "n_bootstraps": self.n_bootstraps, "seed": self.seed}
+        return ProbeEngine(config, self.layers, self.partition_layer, bootstrap)
+
+
+class ProbeCLI(BrainlitCLI):
+    """Parses what follows `brainlit probe`, and builds nothing.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Options only.
+    defaults : mapping
+        Settings of the probe that hold where no option says otherwise.
+    """
+
+    def __init__(self, arguments: Sequence[str], defaults: Mapping[str, Any]) -> None:
+        self._probe_defaults = {f"probe.{name}": value for name, value in defaults.items()}
+        super().__init__("fit", arguments)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the group `probe` and what is the verb's own."""
+        super().add_arguments_to_parser(parser)
+        add_probe_options(parser)
+        parser.set_defaults(self._probe_defaults)
+
+    def _set_seed(self) -> None:
+        """Nothing random happens."""
+
+    def before_instantiate_classes(self) -> None:
+        """No run."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing is built."""
+
+    @property
+    def settings(self) -> ProbeSettings:
+        """The settings of the probe, checked."""
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(ProbeSettings, "probe")
+        built: ProbeSettings = parser.instantiate_classes(parser.parse_object({"probe": self.resolved["probe"]})).probe
+        return built
+
+
+def add_probe_options(parser: ArgumentParser) -> None:
+    """Add --probe.*, --checkpoint, --features, --output and --shares."""
+    parser.add_argument(
+        "--checkpoint",
+        type=str | None,
+        default=None,
+        help="Of a run: best (the default; last where there is none), last, or a checkpoint file.",
+    )
+    parser.add_argument(
+        "--features", type=str | None, default=None, help="File of features, .h5 or .npz, to probe instead of a model."
+    )
+    parser.add_argument(
+        "--output", type=str | None, default=None, help="Folder to write; a new one beside what is probed by default."
+    )
+    parser.add_argument(
+        "--shares",
+        type=bool,
+        default=False,
+        help="true: also each region's parts as endless data would give them, with calibrated intervals.",
+    )
+    parser.add_class_arguments(ProbeSettings, "probe")
+
+
+def options_help() -> str:
+    """The verb's own options with their defaults, without those of `brainlit fit`."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog="brainlit probe", usage="", add_help=False)
+    add_probe_options(parser)
+    return str(parser.format_help()).partition("\n")[2].strip()
+
+
+def settings_of_run(run: RunDirectory) -> dict[str, Any]:
+    """The settings of a run's own probe, as far as `ProbeSettings` has them; empty where the run had no probe."""
+    config = yaml.safe_load((run.path / CONFIG_FILE).read_text(encoding="utf-8"))
+    own = {field.name for field in fields(ProbeSettings)} - {field.name for field in fields(ProbeConfig)}
+    for callback in config.get("trainer", {}).get("callbacks") or []:
+        given = callback.get("init_args") or {}
+        if callback.get("class_path", "").endswith(f".{CALLBACK}") and not given.get("name"):
+            beside = {key: value for key, value in given.items() if key in own and value is not None}
+            return {**flat(given.get("probe") or {}), **beside}
+    return {}
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the solver by dotted names, as options have them; what is not set is left out."""
+    solver = {f"solver.{name}": value for name, value in (settings.get("solver") or {}).items()}
+    plain = {name: value for name, value in settings.items() if name != "solver"}
+    return {name: value for name, value in {**plain, **solver}.items() if value is not None}
+
+
+def config_of(run: RunDirectory) -> Path:
+    """The configuration that a run was started with.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    """
+    path = run.path / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{run.path} has no {CONFIG_FILE}: its data are not known. Say which: -c CONFIG.")
+    return path
