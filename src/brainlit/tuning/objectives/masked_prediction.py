@@ -16,8 +16,7 @@ from torch.nn import functional
 from brainlit.backbones import FrontEnd, SpeechBackbone
 from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig, new_linear
 
-# --- masking
-# Which frames are hidden and which serve as distractors, drawn from explicit generators.
+# --- Which frames are hidden and which serve as distractors, drawn from explicit generators ---
 
 
 MASK_S = 0.2
