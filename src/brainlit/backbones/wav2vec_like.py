@@ -281,7 +281,7 @@ class ConvolutionalBackbone(SpeechBackbone):
 
 
 class UniSpeechSatBackbone(ConvolutionalBackbone):
-    """UniSpeech-SAT (Chen et al. 2021, arXiv 2110.05752): HuBERT's architecture, pretrained to know speakers apart too."""
+    """UniSpeech-SAT (Chen et al. 2021, arXiv 2110.05752): HuBERT's architecture, trained to know speakers apart too."""
 
     family: ClassVar[str] = "unispeech-sat"
     model_type: ClassVar[str] = "unispeech-sat"

@@ -16,7 +16,7 @@ from torch.nn import functional
 from brainlit.backbones import FrontEnd, SpeechBackbone, WeightsError
 from brainlit.backbones.registry import checkpoint_file
 from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig, new_linear
-from brainlit.tuning.objectives.masked_prediction import clip_generators, draw_others, hide_spans, mask_settings
+from brainlit.tuning.objectives.masking import clip_generators, draw_others, hide_spans, mask_settings
 
 log = logging.getLogger(__name__)
 
