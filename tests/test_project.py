@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from brainlit.backbones import BACKBONES
-from brainlit.backbones.sizes import SIZES
+from brainlit.backbones.families import FAMILIES
 from brainlit.cli.training import parsed
 from brainlit.datamodules.targets.config import REGIMES
 from brainlit.tuning.anchor import AnchorConfig
@@ -205,7 +205,7 @@ def test_every_make_train_of_the_texts_is_understood(parser: Any) -> None:
         assert variables.keys() <= {*folders, "SIZE", "SUBJECT", "SEED", "ARGS"}, command
         for name in variables.keys() & folders.keys():
             assert variables[name] in _stems(folders[name]), command
-        assert variables.get("SIZE", "base") in SIZES[variables.get("MODEL", "wav2vec")], command
+        assert variables.get("SIZE", "base") in FAMILIES[variables.get("MODEL", "wav2vec")].sizes, command
         options += [word for word in shlex.split(variables.get("ARGS", "")) if word != "--print_config"]
     config = parser.parse_args([*BASE, *options])
     LossConfig(name=config.model.loss.name)
@@ -250,12 +250,12 @@ def test_the_texts_name_every_family_size_regime_and_preset() -> None:
     assert [name for (name,) in classes] == [BACKBONES[family].class_names[1] for family in BACKBONES]
     assert _stems("model") == set(BACKBONES)
     sizes = re.findall(r"^\| `([\w-]+)` \| `([\w-]+)` \| (\S+/\S+) \|$", backbones.read_text(), flags=re.MULTILINE)
-    assert sizes == [(family, size, hub_id) for family, own in SIZES.items() for size, hub_id in own.items()]
+    assert sizes == [(family, size, hub_id) for family, own in FAMILIES.items() for size, hub_id in own.sizes.items()]
     readme = ROOT / "README.md"
     header = "| `MODEL` | speech model | `SIZE` |"
     assert {name for (name,) in _column(readme, header)} == set(BACKBONES)
     for (family,), named in zip(_column(readme, header), _column(readme, header, 2), strict=True):
-        assert set(named) <= set(SIZES[family])
+        assert set(named) <= set(FAMILIES[family].sizes)
     for text, header in (
         (readme, "| `REGIME` | the model learns to predict |"),
         (regimes, "| `REGIME` | what is predicted in tuning | a gain that it shows too did not need |"),

@@ -4,10 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from brainlit.backbones import BACKBONES, BackboneConfig, load_backbone
-from brainlit.backbones.registry import Families
-from brainlit.backbones.wav2vec_like import HubertBackbone
-from tests.backbones.conftest import CONVOLUTIONAL, everything, load, save_mini, sound
+from tests.backbones.conftest import everything, load, save_mini, sound
 
 
 def last_state(backbone, audio):
@@ -22,28 +19,6 @@ def add_lora(backbone):
         settings = LoraConfig(r=2, target_modules=list(backbone.lora_targets), init_lora_weights=False)
         inject_adapter_in_model(settings, backbone.model)
     return {name: weight for name, weight in backbone.model.named_parameters() if "lora_" in name}
-
-
-def test_families_by_name():
-    assert set(CONVOLUTIONAL) < set(BACKBONES)
-    assert {"whisper", "speecht5", "w2v-bert"} < set(BACKBONES)
-    assert len(BACKBONES) == len(list(BACKBONES))
-    for name in CONVOLUTIONAL:
-        assert BACKBONES[name].family == name
-    assert "hubbert" not in BACKBONES
-    with pytest.raises(KeyError):
-        BACKBONES["hubbert"]
-    with pytest.raises(ValueError, match=r"'hubbert'.*Did you mean 'hubert'"):
-        load_backbone(BackboneConfig(family="hubbert"))
-
-
-def test_a_family_is_imported_when_it_is_asked_for():
-    families = Families({"here": "wav2vec_like:HubertBackbone", "later": "not_there:Backbone"})
-    assert list(families) == ["here", "later"]
-    assert "later" in families
-    assert families["here"] is HubertBackbone
-    with pytest.raises(ModuleNotFoundError, match="not_there"):
-        families["later"]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ from brainlit.backbones.weights import settings_key
 from brainlit.stories import Intervals, Story
 from brainlit.timebase import TimeBase
 
+WAV2VEC = BACKBONES["wav2vec"]
+
 TONES = {"a": 300, "i": 2500, "s": 6000}
 
 
@@ -126,30 +128,30 @@ def test_learns_tones_of_a_story_it_never_heard_and_borrows_the_random_state():
 
 def test_made_once_then_kept_and_described(fake_corpus, caplog):
     recipe = TinyRecipe(seed=2, steps=2, batch_size=2, crop_s=1.0)
-    folder = recipe_folder(recipe)
-    assert recipe_folder(recipe) == folder
+    folder = recipe_folder(WAV2VEC, recipe)
+    assert recipe_folder(WAV2VEC, recipe) == folder
     assert fake_corpus == [(2, recipe.minutes)]
     record = tiny_record(folder)
     assert record["held_out"]["story"] == "tones4"
     assert 0 <= record["held_out"]["accuracy_all_frames"] <= 1
     assert record["phones"] == ["a", "i", "s"]
-    assert recipe_folder(TinyRecipe(seed=3, steps=2, batch_size=2, crop_s=1.0)) != folder
+    assert recipe_folder(WAV2VEC, TinyRecipe(seed=3, steps=2, batch_size=2, crop_s=1.0)) != folder
     assert len(fake_corpus) == 2
 
 
 def test_another_corpus_is_another_backbone(fake_corpus, monkeypatch):
     recipe = TinyRecipe(steps=1, batch_size=1, crop_s=1.0)
-    folder = recipe_folder(recipe)
+    folder = recipe_folder(WAV2VEC, recipe)
     assert len(corpus_version()) == 16
     monkeypatch.setattr("brainlit.backbones.tiny.corpus_version", lambda: "another")
-    assert recipe_folder(recipe) != folder
+    assert recipe_folder(WAV2VEC, recipe) != folder
 
 
 def test_same_seed_same_weights(fake_corpus, tmp_path, monkeypatch):
     recipe = TinyRecipe(steps=2, batch_size=2, crop_s=1.0)
-    first = (recipe_folder(recipe) / "model.safetensors").read_bytes()
+    first = (recipe_folder(WAV2VEC, recipe) / "model.safetensors").read_bytes()
     monkeypatch.setenv("BRAINLIT_CACHE", str(tmp_path / "other"))
-    assert (recipe_folder(recipe) / "model.safetensors").read_bytes() == first
+    assert (recipe_folder(WAV2VEC, recipe) / "model.safetensors").read_bytes() == first
 
 
 def test_by_name_the_backbone_is_the_cached_one(fake_corpus, monkeypatch):
@@ -160,7 +162,7 @@ def test_by_name_the_backbone_is_the_cached_one(fake_corpus, monkeypatch):
     origin = backbone.describe()["origin"]
     assert (origin["kind"], origin["seed"]) == ("tiny", 4)
     assert "accuracy_all_frames" in origin["held_out"]
-    again = load_backbone(BackboneConfig(weights=str(tiny_folder(4))))
+    again = load_backbone(BackboneConfig(weights=str(tiny_folder(WAV2VEC, 4))))
     pairs = zip(backbone.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert len(fake_corpus) == 1
@@ -179,7 +181,7 @@ def asked_of_the_cache(monkeypatch):
 
 def test_wav2vec_that_was_taught_before_other_families_came_is_still_found(asked_of_the_cache, monkeypatch):
     monkeypatch.setattr("brainlit.backbones.tiny.corpus_version", lambda: "0123456789abcdef")
-    tiny_folder()
+    tiny_folder(WAV2VEC)
     ((kind, settings),) = asked_of_the_cache
     assert f"{kind}-{settings_key(settings)}" == "tiny-wav2vec-039b0fdde5146b44"
 
@@ -187,12 +189,12 @@ def test_wav2vec_that_was_taught_before_other_families_came_is_still_found(asked
 def test_families_and_sizes_learn_by_their_own_recipes(asked_of_the_cache, monkeypatch, family):
     monkeypatch.setattr(BACKBONES[family], "tiny_recipe", {"lr": 1e-3, "steps": 300})
     for size in ("tiny", "tiny-large"):
-        tiny_folder(3, family, size)
+        tiny_folder(BACKBONES[family], 3, size)
     (small, made), (large, larger) = asked_of_the_cache
     assert (small, large) == (f"tiny-{family}", f"tiny-large-{family}")
     assert (made["recipe"]["seed"], made["recipe"]["steps"], made["recipe"]["lr"]) == (3, 300, 1e-3)
     assert larger["recipe"] != made["recipe"]
-    assert larger["architecture"] == tiny_architecture(family, "tiny-large") != made["architecture"]
+    assert larger["architecture"] == tiny_architecture(BACKBONES[family], "tiny-large") != made["architecture"]
 
 
 def test_each_family_has_a_small_and_a_larger_one(family):
@@ -215,6 +217,6 @@ def test_another_family_is_taught_and_loaded_by_name(fake_corpus, monkeypatch):
     backbone = load_backbone(BackboneConfig("wavlm", "tiny"))
     assert backbone.describe()["origin"]["recipe"]["steps"] == 1
     assert backbone.family == "wavlm"
-    assert "tiny-wavlm" in str(tiny_folder(0, "wavlm"))
+    assert "tiny-wavlm" in str(tiny_folder(BACKBONES["wavlm"]))
     with pytest.raises(WeightsError, match=r"'wavlm'.*'wav2vec2'"):
-        load_backbone(BackboneConfig("wav2vec", str(tiny_folder(0, "wavlm"))))
+        load_backbone(BackboneConfig("wav2vec", str(tiny_folder(BACKBONES["wavlm"]))))

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -113,18 +113,23 @@ class SpeechBackbone(nn.Module, ABC):
         self.feature_encoder_frozen = False
 
     @classmethod
-    def load(cls, config: BackboneConfig) -> Self:
-        """The backbone that the config asks for, in eval mode, every parameter that takes part trainable.
+    def transformers_classes(cls) -> tuple[Any, Any]:
+        """The configuration's and the model's class."""
+        import transformers
 
-        Raises
-        ------
-        WeightsError
-            If the weights are not there, incomplete, or another family's.
+        config_class, model_class = (getattr(transformers, name) for name in cls.class_names)
+        return config_class, model_class
+
+    @classmethod
+    def refusal(cls, settings: Mapping[str, Any]) -> str | None:
+        """Why a checkpoint of this model_type cannot be used, as the end of "weights ... "; None if it can.
+
+        Parameters
+        ----------
+        settings : mapping
+            Its config.json.
         """
-        from brainlit.backbones.weights import load_model
-
-        model, origin = load_model(cls, config, cls.switches(config))
-        return cls(model, config, origin)
+        return None
 
     @classmethod
     @abstractmethod

@@ -21,7 +21,7 @@ class BackboneConfig:
     weights : str
         tiny: a small model (0.9 million parameters in wav2vec) that first learns phones on synthetic speech, in a
         minute or two, then is kept in the cache. tiny-large: one of 4 times that size, for offline experiments.
-        A size: base, large and others (`brainlit.backbones.sizes.SIZES`), which stands for a hub id. A hub id, such as
+        A size: base, large and others (`backbones.families.FAMILIES`), which stands for a hub id. A hub id, such as
         facebook/wav2vec2-base: looked for in $BRAINLIT_WEIGHTS/ORG/NAME (or weights/ORG/NAME in brainlit's cache), then
         in the hub's own cache, then on the hub. A local save_pretrained folder. Or random:NAME for random weights,
         where NAME is any of these and only the architecture is taken; no download for tiny and the common sizes.

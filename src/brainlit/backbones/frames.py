@@ -151,8 +151,7 @@ def normalise_clips(audio: Tensor, audio_mask: Tensor) -> Tensor:
     return centred / (variance + VARIANCE_FLOOR).sqrt()
 
 
-# --- rows
-# From frames of sound to rows of the scanner.
+# --- From frames of sound to rows of the scanner ---
 
 
 NO_ROW = -1

@@ -1,66 +1,161 @@
-"""Families by name; each is imported when it is first asked for."""
+"""From a config to a backbone: the family's class, where its weights are, and the model with them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from brainlit.backbones.base import SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
+from brainlit.backbones.families import FAMILIES
+from brainlit.backbones.tiny import TINY_SIZES, tiny_architecture, tiny_folder, tiny_record
+from brainlit.backbones.weights import (
+    RANDOM_PREFIX,
+    WeightsError,
+    commit_of,
+    find_checkpoint,
+    load_checkpoint,
+    local_folder,
+    random_model,
+)
 from brainlit.hints import did_you_mean
 
 
-class Families(Mapping[str, type[SpeechBackbone]]):
-    """Backbone classes by family name.
+class BackboneClasses(Mapping[str, type[SpeechBackbone]]):
+    """Backbone classes by family name; each is imported when it is first asked for.
 
     Parameters
     ----------
-    places : mapping of str to str
+    paths : mapping of str to str
         Family name -> "module:Class", the module within brainlit.backbones.
     """
 
-    def __init__(self, places: Mapping[str, str]) -> None:
-        self._places = dict(places)
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        self._paths = dict(paths)
 
     def __getitem__(self, family: str) -> type[SpeechBackbone]:
-        module, name = self._places[family].split(":")
+        module, name = self._paths[family].split(":")
         found: type[SpeechBackbone] = getattr(import_module(f"brainlit.backbones.{module}"), name)
         return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._paths)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._paths)
 
     def __contains__(self, family: object) -> bool:
-        return family in self._places
+        return family in self._paths
 
 
-BACKBONES: Mapping[str, type[SpeechBackbone]] = Families(
-    {
-        "wav2vec": "wav2vec_like:Wav2vecBackbone",
-        "hubert": "wav2vec_like:HubertBackbone",
-        "wavlm": "wavlm:WavLMBackbone",
-        "data2vec": "wav2vec_like:Data2VecBackbone",
-        "unispeech-sat": "wav2vec_like:UniSpeechSatBackbone",
-        "whisper": "whisper:WhisperBackbone",
-        "speecht5": "speecht5:SpeechT5Backbone",
-        "w2v-bert": "wav2vec2_bert:Wav2Vec2BertBackbone",
-    }
+BACKBONES: Mapping[str, type[SpeechBackbone]] = BackboneClasses(
+    {name: family.path for name, family in FAMILIES.items()}
 )
 
 
 def load_backbone(config: BackboneConfig) -> SpeechBackbone:
-    """The backbone that the config asks for, in eval mode, every parameter trainable.
+    """The backbone that the config asks for, in fp32 and eval mode, every parameter that takes part trainable.
 
     Raises
     ------
     ValueError
         If the family is not known.
     WeightsError
-        If its weights cannot be had.
+        If its weights are not there, incomplete, or another family's.
     """
     if config.family not in BACKBONES:
         raise ValueError(f"backbone family {config.family!r} is not known. {did_you_mean(config.family, BACKBONES)}")
-    return BACKBONES[config.family].load(config)
+    family = BACKBONES[config.family]
+    config_class, model_class = family.transformers_classes()
+    switches = family.switches(config)
+    if config.weights.startswith(RANDOM_PREFIX):
+        settings = named_architecture(family, config.weights.removeprefix(RANDOM_PREFIX))
+        model = random_model(model_class, config_class(**{**settings, **switches}), config.seed)
+        return family(model, config, {"kind": "random", "seed": config.seed})
+    location, origin = resolve_weights(family, config)
+    checkpoint = find_checkpoint(location, family.model_type)
+    refusal = family.refusal(checkpoint.settings)
+    if refusal is not None:
+        raise WeightsError(f"weights {config.weights!r} {refusal}")
+    model = load_checkpoint(model_class, checkpoint, config_class(**{**checkpoint.settings, **switches}))
+    commit = commit_of(checkpoint.location)
+    return family(model, config, origin if commit is None else {**origin, "commit": commit})
+
+
+def resolve_weights(family: type[SpeechBackbone], config: BackboneConfig) -> tuple[str, dict[str, Any]]:
+    """Where the weights are that a config asks for by name: a folder or a hub id; and their origin, for the record.
+
+    A tiny model that is not there yet is made now.
+
+    Raises
+    ------
+    WeightsError
+        If the name is no size of the family, nor a folder, nor a hub id.
+    """
+    if config.weights in TINY_SIZES:
+        folder = str(tiny_folder(family, config.seed, config.weights))
+        return folder, {"kind": config.weights, "seed": config.seed, **tiny_record(folder)}
+    return _locate(family, config.weights)
+
+
+def named_architecture(family: type[SpeechBackbone], name: str) -> dict[str, Any]:
+    """Settings of a published size or a tiny one by name, or those of a folder or hub id.
+
+    Raises
+    ------
+    WeightsError
+        If the name is none of these.
+    """
+    if name in TINY_SIZES:
+        return tiny_architecture(family, name)
+    known = FAMILIES[family.family].architectures
+    if name in known:
+        return dict(known[name])
+    location, _ = _locate(family, name)
+    return find_checkpoint(location, family.model_type).settings
+
+
+def checkpoint_file(backbone: SpeechBackbone, *names: str) -> Path | None:
+    """The first of some files that is there beside a backbone's published weights; never looks on the network.
+
+    Parameters
+    ----------
+    names : str
+        Such as preprocessor_config.json.
+
+    Returns
+    -------
+    Path, or None where there is no such file, or the weights were not published
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if backbone.origin.get("kind") != "pretrained":
+        return None
+    try:
+        location, _ = _locate(type(backbone), backbone.config.weights)
+    except WeightsError:  # a folder that is no longer there
+        return None
+    folder = Path(location).expanduser()
+    for name in names:
+        found = folder / name if folder.is_absolute() or folder.is_dir() else try_to_load_from_cache(location, name)
+        if isinstance(found, (str, Path)) and Path(found).is_file():
+            return Path(found)
+    return None
+
+
+def _locate(family: type[SpeechBackbone], name: str) -> tuple[str, dict[str, Any]]:
+    """The folder or hub id that a size, a hub id or a folder stands for, and where it came from."""
+    sizes = FAMILIES[family.family].sizes
+    location = sizes.get(name, name)
+    if name not in sizes and (Path(name).expanduser().exists() or name.startswith(("~", ".", "/"))):
+        return name, {"kind": "pretrained"}
+    if "/" not in location:
+        raise WeightsError(
+            f"weights {name!r} are no size of {family.family}, no folder here, and no hub id, which has a slash."
+            f" {did_you_mean(name, [*TINY_SIZES, *sizes])}"
+        )
+    origin: dict[str, Any] = {"kind": "pretrained", "hub_id": location}
+    folder = local_folder(location)
+    return str(folder) if folder.is_dir() else location, origin

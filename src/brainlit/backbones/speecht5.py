@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
@@ -10,7 +11,6 @@ from brainlit.backbones.base import FrontEnd
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import real_sound
 from brainlit.backbones.wav2vec_like import TINY_SETTINGS, ConvolutionalBackbone
-from brainlit.backbones.weights import RANDOM_PREFIX, WeightsError, find_checkpoint, resolve_weights
 
 DROPOUTS = ("positional_dropout", "hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
 
@@ -52,23 +52,15 @@ class SpeechT5Backbone(ConvolutionalBackbone):
             self.mask_embedding.requires_grad_(config.spec_augment)
 
     @classmethod
-    def load(cls, config: BackboneConfig) -> Self:
-        """The backbone that the config asks for, in eval mode.
-
-        Raises
-        ------
-        WeightsError
-            If the weights are not there, incomplete, another family's, or no speech-to-text model.
-        """
-        if not config.weights.startswith(RANDOM_PREFIX):
-            location, _ = resolve_weights(cls, config)
-            found = find_checkpoint(location, cls.model_type).settings.get("architectures")
-            if found and cls.class_names[1] not in found:
-                raise WeightsError(
-                    f"weights {config.weights!r} are a {found[0]}, and this family needs a {cls.class_names[1]}, whose"
-                    " encoder hears speech and whose decoder writes text; use microsoft/speecht5_asr."
-                )
-        return super().load(config)
+    def refusal(cls, settings: Mapping[str, Any]) -> str | None:
+        """Refuse checkpoints for other tasks; see SpeechBackbone.refusal."""
+        found = settings.get("architectures")
+        if not found or cls.class_names[1] in found:
+            return None
+        return (
+            f"are a {found[0]}, and this family needs a {cls.class_names[1]}, whose encoder hears speech and whose"
+            " decoder writes text; use microsoft/speecht5_asr."
+        )
 
     @classmethod
     def tiny_architecture(cls) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import FrameGrid, normalise_clips
 from brainlit.timebase import SAMPLE_RATE_HZ
 
-# --- strided
-# Strided convolutions as matrix products, time before channels: the same numbers, several times faster on a CPU.
+# --- Strided convolutions as matrix products: the same numbers, several times faster on a CPU ---
 #
 # transformers' layer-normalised convolutions swap time and channels twice per layer, and most of a training step of the
 # tiny backbone goes into copying and into activations over memory that is not contiguous. Here the layout never
-# changes.
+# changes: time comes before channels.
 
 
 def can_run(config: Any) -> bool:
@@ -53,6 +52,8 @@ def strided_conv(signal: Tensor, weight: Tensor, bias: Tensor | None, stride: in
     n_frames = (n_times - kernel) // stride + 1
     if n_in == 1:
         return functional.linear(signal[:, :, 0].unfold(1, kernel, stride), weight[:, 0], bias)
+    # Kernel tap m * stride + r meets time r of block frame + m: one product per m, all in one matrix, then added.
+    # Autograd goes back through slices and products alone, so gradients are those of the convolution.
     blocks = signal[:, : (n_frames + n_blocks - 1) * stride].reshape(n_batch, -1, stride * n_in)
     taps = weight.view(n_out, n_in, n_blocks, stride).permute(2, 0, 3, 1).reshape(n_blocks * n_out, stride * n_in)
     products = functional.linear(blocks, taps)
@@ -279,24 +280,16 @@ class ConvolutionalBackbone(SpeechBackbone):
         return frame_mask | ~frame_mask.any(1, keepdim=True)
 
 
-# --- unispeech_sat
-# UniSpeech-SAT (Chen et al. 2021, arXiv 2110.05752), through transformers' UniSpeechSatModel.
-
-
 class UniSpeechSatBackbone(ConvolutionalBackbone):
-    """UniSpeech-SAT: HuBERT's architecture, pretrained to know speakers apart as well; base and large models."""
+    """UniSpeech-SAT (Chen et al. 2021, arXiv 2110.05752): HuBERT's architecture, trained to know speakers apart too."""
 
     family: ClassVar[str] = "unispeech-sat"
     model_type: ClassVar[str] = "unispeech-sat"
     class_names: ClassVar[tuple[str, str]] = ("UniSpeechSatConfig", "UniSpeechSatModel")
 
 
-# --- data2vec
-# data2vec for audio (Baevski et al. 2022, arXiv 2202.03555), through transformers' Data2VecAudioModel.
-
-
 class Data2VecBackbone(ConvolutionalBackbone):
-    """data2vec-audio: base and large models.
+    """data2vec-audio (Baevski et al. 2022, arXiv 2202.03555): base and large models.
 
     Its convolutions always normalise over the layer, its transformer always after attention, and positions come from a
     stack of narrow convolutions instead of one wide one.
@@ -335,12 +328,8 @@ class Data2VecBackbone(ConvolutionalBackbone):
         return signal.transpose(1, 2)
 
 
-# --- hubert
-# HuBERT (Hsu et al. 2021, arXiv 2106.07447), through transformers' HubertModel.
-
-
 class HubertBackbone(ConvolutionalBackbone):
-    """HuBERT: base, large and extra large models, and its kin (DistilHuBERT, mHuBERT)."""
+    """HuBERT (Hsu et al. 2021, arXiv 2106.07447): base to extra large, and its kin (DistilHuBERT, mHuBERT)."""
 
     family: ClassVar[str] = "hubert"
     model_type: ClassVar[str] = "hubert"
@@ -358,12 +347,8 @@ class HubertBackbone(ConvolutionalBackbone):
         return self
 
 
-# --- wav2vec
-# wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477), through transformers' Wav2Vec2Model.
-
-
 class Wav2vecBackbone(ConvolutionalBackbone):
-    """wav2vec 2.0: base and large models, with group and with layer normalisation (lv60, XLS-R)."""
+    """wav2vec 2.0 (Baevski et al. 2020, arXiv 2006.11477): with group and with layer normalisation (lv60, XLS-R)."""
 
     family: ClassVar[str] = "wav2vec"
     model_type: ClassVar[str] = "wav2vec2"

@@ -1,4 +1,7 @@
-"""Weights of published models: from a folder, from the hub, tiny, or random when asked for by name."""
+"""Weights of published models: from a folder, the hub's cache or the hub, or random; and what is kept in the cache.
+
+A folder of our own comes first, then the hub's cache, then the hub itself. Nothing here knows a family.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +15,31 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import torch
 
-from brainlit.backbones.config import BackboneConfig
-from brainlit.backbones.sizes import ARCHITECTURES, SIZES
 from brainlit.files import sha256_of, to_disk
-from brainlit.hints import did_you_mean
 from brainlit.paths import cache_dir
 
-if TYPE_CHECKING:
-    from brainlit.backbones.base import SpeechBackbone
-
-
-# --- cache
-# Folders that are expensive to make and cheap to keep, one per set of settings.
-
-
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 CONTENTS = "contents.json"
+WEIGHTS_VARIABLE = "BRAINLIT_WEIGHTS"
+NEEDED_FILES = "config.json, model.safetensors (or pytorch_model.bin) and preprocessor_config.json"
+PROBE_TIMEOUT_S = 4.0
+RANDOM_PREFIX = "random:"
+MAY_BE_MISSING = ("masked_spec_embed",)
+
+
+class WeightsError(ValueError):
+    """Weights that are not there, or are another model's."""
+
+
+# --- Folders that are expensive to make and cheap to keep, one per set of settings ---
 
 
 def cached_folder(kind: str, settings: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
@@ -106,19 +111,7 @@ def _build_aside(folder: Path, settings: Mapping[str, Any], build: Callable[[Pat
         shutil.rmtree(aside, ignore_errors=True)
 
 
-# --- hub
-# Published weights without a network: a folder of our own first, then the hub's cache, then the hub itself.
-
-
-T = TypeVar("T")
-
-WEIGHTS_VARIABLE = "BRAINLIT_WEIGHTS"
-NEEDED_FILES = "config.json, model.safetensors (or pytorch_model.bin) and preprocessor_config.json"
-PROBE_TIMEOUT_S = 4.0
-
-
-class WeightsError(ValueError):
-    """Weights that are not there, or are another model's."""
+# --- Published weights, with or without a network ---
 
 
 def weights_dir() -> Path:
@@ -219,8 +212,7 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-RANDOM_PREFIX = "random:"
-MAY_BE_MISSING = ("masked_spec_embed",)
+# --- Models ---
 
 
 @dataclass(frozen=True)
@@ -237,110 +229,6 @@ class Checkpoint:
 
     location: str
     settings: dict[str, Any]
-
-
-def load_model(
-    family: type[SpeechBackbone], config: BackboneConfig, switches: Mapping[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    """The transformers model that a config asks for, in fp32 and eval mode, and where its weights came from.
-
-    Parameters
-    ----------
-    family : subclass of SpeechBackbone
-        Its class_names and model_type say what to load.
-    config : BackboneConfig
-    switches : mapping
-        Settings of the model that replace the checkpoint's own: dropouts and the like.
-
-    Returns
-    -------
-    model : transformers model
-    origin : dict
-        For the record; plain JSON values.
-
-    Raises
-    ------
-    WeightsError
-        If the weights are not there, incomplete, or another family's.
-    """
-    import transformers
-
-    config_class, model_class = (getattr(transformers, name) for name in family.class_names)
-    if config.weights.startswith(RANDOM_PREFIX):
-        settings = named_architecture(family, config.weights.removeprefix(RANDOM_PREFIX))
-        model = random_model(model_class, config_class(**with_switches(settings, switches)), config.seed)
-        return model, {"kind": "random", "seed": config.seed}
-    location, origin = resolve_weights(family, config)
-    checkpoint = find_checkpoint(location, family.model_type)
-    model_config = config_class(**with_switches(checkpoint.settings, switches))
-    model = load_checkpoint(model_class, checkpoint, model_config)
-    commit = commit_of(checkpoint.location)
-    return model, origin if commit is None else {**origin, "commit": commit}
-
-
-def resolve_weights(family: type[SpeechBackbone], config: BackboneConfig) -> tuple[str, dict[str, Any]]:
-    """Where the weights are that a config asks for by name: a folder or a hub id; and their origin, for the record.
-
-    A tiny model that is not there yet is made now.
-
-    Raises
-    ------
-    WeightsError
-        If the name is no size of the family, nor a folder, nor a hub id.
-    """
-    from brainlit.backbones.tiny import TINY_SIZES, tiny_folder, tiny_record
-
-    if config.weights in TINY_SIZES:
-        folder = str(tiny_folder(config.seed, family.family, config.weights))
-        return folder, {"kind": config.weights, "seed": config.seed, **tiny_record(folder)}
-    return _locate(family, config.weights)
-
-
-def checkpoint_file(backbone: SpeechBackbone, *names: str) -> Path | None:
-    """The first of some files that is there beside a backbone's published weights; never looks on the network.
-
-    Parameters
-    ----------
-    names : str
-        Such as preprocessor_config.json.
-
-    Returns
-    -------
-    Path, or None where there is no such file, or the weights were not published
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    if backbone.origin.get("kind") != "pretrained":
-        return None
-    try:
-        location, _ = _locate(type(backbone), backbone.config.weights)
-    except WeightsError:  # a folder that is no longer there
-        return None
-    folder = Path(location).expanduser()
-    for name in names:
-        found = folder / name if folder.is_absolute() or folder.is_dir() else try_to_load_from_cache(location, name)
-        if isinstance(found, (str, Path)) and Path(found).is_file():
-            return Path(found)
-    return None
-
-
-def named_architecture(family: type[SpeechBackbone], name: str) -> dict[str, Any]:
-    """Settings of a published size or a tiny one by name, or those of a folder or hub id.
-
-    Raises
-    ------
-    WeightsError
-        If the name is none of these.
-    """
-    from brainlit.backbones.tiny import TINY_SIZES, tiny_architecture
-
-    if name in TINY_SIZES:
-        return tiny_architecture(family.family, name)
-    known = ARCHITECTURES.get(family.family, {})
-    if name in known:
-        return dict(known[name])
-    location, _ = _locate(family, name)
-    return find_checkpoint(location, family.model_type).settings
 
 
 def find_checkpoint(location: str, model_type: str) -> Checkpoint:
@@ -415,26 +303,3 @@ def random_model(model_class: Any, config: Any, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model_class(config).eval()
-
-
-def with_switches(settings: Mapping[str, Any], switches: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a checkpoint with ours in place of its own."""
-    return {**settings, **switches}
-
-
-def _locate(family: type[SpeechBackbone], name: str) -> tuple[str, dict[str, Any]]:
-    """The folder or hub id that a size, a hub id or a folder stands for, and where it came from."""
-    from brainlit.backbones.tiny import TINY_SIZES
-
-    sizes = SIZES.get(family.family, {})
-    location = sizes.get(name, name)
-    if name not in sizes and (Path(name).expanduser().exists() or name.startswith(("~", ".", "/"))):
-        return name, {"kind": "pretrained"}
-    if "/" not in location:
-        raise WeightsError(
-            f"weights {name!r} are no size of {family.family}, no folder here, and no hub id, which has a slash."
-            f" {did_you_mean(name, [*TINY_SIZES, *sizes])}"
-        )
-    origin: dict[str, Any] = {"kind": "pretrained", "hub_id": location}
-    folder = local_folder(location)
-    return str(folder) if folder.is_dir() else location, origin

@@ -91,7 +91,7 @@ def feature_extractor(backbone: SpeechBackbone) -> Any:
     """
     import transformers as library
 
-    from brainlit.backbones.weights import checkpoint_file
+    from brainlit.backbones.registry import checkpoint_file
 
     transformers: Any = library
     settings = backbone.model.config

@@ -141,6 +141,7 @@ def window_keys(audio: Tensor, audio_mask: Tensor, dtype: str) -> list[str]:
     keys = []
     for samples, real in zip(sound, mask, strict=True):
         digest = blake2b(f"{dtype} {samples.dtype} {samples.shape}".encode(), digest_size=KEY_BYTES)
+        # The mask belongs to the key: silence that counts as sound is normalised otherwise than padding.
         digest.update(samples.tobytes())
         digest.update(np.packbits(real).tobytes())
         keys.append(digest.hexdigest())

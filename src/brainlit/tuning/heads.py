@@ -1,4 +1,7 @@
-"""What all heads share: standardise, drop out, look back; each adds a map of its own."""
+"""From pooled states to the targets of each subject: linear heads that standardise, drop out, look back and map.
+
+Subjects whose voxels need not correspond have maps of their own; those in a common space can share one.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,7 @@ from torch import Tensor, nn
 from brainlit.tuning.pooling import Over
 from brainlit.tuning.settings import check_choice
 
-# --- delays
-# How a head looks back: rows at several delays, mixed by haemodynamic weights or side by side (FIR).
+# --- How a head looks back: rows at several delays, mixed by haemodynamic weights or side by side (FIR) ---
 
 
 DELAY_WEIGHTS = {0: 0.05, 1: 0.25, 2: 0.35, 3: 0.25, 4: 0.1}
@@ -76,8 +78,7 @@ def delayed_rows(rows: Tensor, delays_trs: Sequence[int], n_trs: int) -> list[Te
     return [rows[:, context - d : context - d + n_trs] for d in delays_trs]
 
 
-# --- config
-# What a head is asked to be.
+# --- What a head is asked to be ---
 
 
 HeadKind = Literal["linear", "bottleneck", "shared", "shared_low_rank"]
@@ -249,22 +250,13 @@ def side_by_side(once: nn.Linear, shares: Tensor) -> nn.Linear:
     return linear  # type: ignore[no-any-return]
 
 
-# --- own
-# Heads for subjects whose voxels need not correspond: a map of its own for each.
+# --- Heads for subjects whose voxels need not correspond: a map of its own for each ---
 
 
 class LinearHead(Head):
     """One linear map per subject (a head per subject); the maps of all subjects are one matrix.
 
-    Parameters
-    ----------
-    config : HeadConfig
-    hidden_size : int
-    target_sizes : mapping of subject to int
-    over : str
-        As for Head.
-    seed : int
-        Of the initial weights; the global random state is not used.
+    Parameters are those of Head, and the seed of the initial weights; the global random state is not used.
     """
 
     def __init__(
@@ -303,8 +295,7 @@ def split_subjects(predicted: Tensor, target_sizes: Mapping[str, int]) -> dict[s
     return dict(zip(target_sizes, torch.split(predicted, list(target_sizes.values()), dim=2), strict=True))
 
 
-# --- checks
-# Do targets and head fit each other?
+# --- Do targets and head fit each other ---
 
 
 COMMON_SPACE = (
@@ -376,16 +367,7 @@ def check_target_sizes(head_sizes: Mapping[str, int], data_sizes: Mapping[str, i
 def check_context(delays_trs: Sequence[int], context_trs: int, tr_s: float) -> None:
     """Refuse windows too short for the delays, before anything is probed or trained.
 
-    Parameters
-    ----------
-    context_trs : int
-        Rows before the first target row of a window.
-    tr_s : float
-        Repetition time.
-
-    Raises
-    ------
-    ValueError
+    context_trs counts the rows before the first target row of a window.
     """
     furthest = max(delays_trs)
     if context_trs < furthest:
@@ -399,11 +381,7 @@ def check_context(delays_trs: Sequence[int], context_trs: int, tr_s: float) -> N
 def check_targets(target_sizes: Mapping[str, int], targets: Mapping[str, Tensor]) -> None:
     """Refuse a batch whose targets are not those of the head: see check_target_sizes.
 
-    Parameters
-    ----------
-    target_sizes : mapping of subject to int
-        Of the head.
-    targets : mapping of subject to Tensor of shape (batch, n_trs, n_targets)
+    Targets are Tensors of shape (batch, n_trs, n_targets) by subject.
     """
     check_target_sizes(target_sizes, {subject: values.shape[-1] for subject, values in targets.items()})
 
@@ -416,8 +394,7 @@ def _voxels(size: int | None) -> str:
     return "no voxels" if size is None else f"{size:,} voxels"
 
 
-# --- shared
-# Heads for subjects in a common space: one map for all, with or without a deviation for each.
+# --- Heads for subjects in a common space: one map for all, with or without a deviation for each ---
 
 
 class SharedHead(Head):
@@ -472,8 +449,7 @@ class SharedLowRankHead(Head):
         return {subject: common + deviation for subject, deviation in zip(self.target_sizes, own, strict=True)}
 
 
-# --- build
-# Heads by name.
+# --- Heads by name ---
 
 
 HEADS: dict[HeadKind, type[LinearHead] | type[BottleneckHead] | type[SharedHead] | type[SharedLowRankHead]] = {

@@ -154,9 +154,35 @@ def cosine_l2(rows: Rows, config: LossConfig) -> Tensor:
     return mse(rows, config) + config.cosine_weight * _one_minus_cosine(rows, *rows.real())
 
 
-LOSSES: dict[str, LossFunction] = {
-    function.__name__: function
-    for function in (mse, ceiling_mse, temporal_correlation, spatial_correlation, cosine_huber, cosine_l2)
+@dataclass(frozen=True)
+class Loss:
+    """A loss and what it needs in order to mean anything.
+
+    Parameters
+    ----------
+    function : callable
+        (Rows, LossConfig) -> Tensor of shape ().
+    fewest_rows : int
+        Rows of a subject in a batch; with fewer the subject does not count.
+    fewest_targets : int
+        Targets of a subject; one with fewer is refused.
+    needs_ceilings : bool
+        Whether voxels are weighed by their noise ceilings.
+    """
+
+    function: LossFunction
+    fewest_rows: int = 1
+    fewest_targets: int = 1
+    needs_ceilings: bool = False
+
+
+LOSSES: dict[str, Loss] = {
+    "mse": Loss(mse),
+    "ceiling_mse": Loss(ceiling_mse, needs_ceilings=True),
+    "temporal_correlation": Loss(temporal_correlation, fewest_rows=FEWEST),
+    "spatial_correlation": Loss(spatial_correlation, fewest_targets=FEWEST),
+    "cosine_huber": Loss(cosine_huber),
+    "cosine_l2": Loss(cosine_l2),
 }
 
 
@@ -169,21 +195,21 @@ class TargetLoss(nn.Module):
     ----------
     config : LossConfig
     ceilings : mapping of subject to array of shape (n_targets,), or None
-        Noise ceilings as correlations, NaN where there is none; only ceiling_mse needs them.
+        Noise ceilings as correlations, NaN where there is none; for losses that need them.
 
     Raises
     ------
     ValueError
-        If ceiling_mse has no ceilings to go by.
+        If the loss needs ceilings and there are none.
     """
 
     def __init__(self, config: LossConfig, ceilings: Mapping[str, npt.ArrayLike] | None = None) -> None:
         super().__init__()
         self.config = config
-        self._function = LOSSES[config.name]
+        self._loss = LOSSES[config.name]
         self._buffer_of: dict[str, str] = {}
         self._has_run = False
-        if config.name == "ceiling_mse":
+        if self._loss.needs_ceilings:
             self._keep_weights(ceilings or {})
 
     def forward(
@@ -215,7 +241,7 @@ class TargetLoss(nn.Module):
             rows = self._rows(subject, prediction, targets[subject], masks[subject])
             enough = rows.mask.sum() >= self._check_size(subject, rows)
             with torch.autocast(prediction.device.type, enabled=False):
-                total = total + torch.where(enough, self._function(rows, self.config), 0.0)
+                total = total + torch.where(enough, self._loss.function(rows, self.config), 0.0)
             n_subjects = n_subjects + enough
         self._has_run = True
         return total / n_subjects.clamp(min=1) if self.config.over_subjects == "mean" else total
@@ -226,36 +252,38 @@ class TargetLoss(nn.Module):
 
     def _check_size(self, subject: str, rows: Rows) -> int:
         """Rows that the subject needs in order to count; refuses batches and subjects that can never do."""
-        n_trs, n_targets = rows.mask.numel(), rows.predicted.shape[2]
-        if self.config.name == "spatial_correlation" and n_targets < FEWEST:
+        n_rows, n_targets = rows.mask.numel(), rows.predicted.shape[2]
+        name, fewest_rows, fewest_targets = self.config.name, self._loss.fewest_rows, self._loss.fewest_targets
+        if n_targets < fewest_targets:
             raise ValueError(
-                f"loss spatial_correlation correlates over voxels, and {subject} has {n_targets}; it needs at least"
-                f" {FEWEST}. Tune on more voxels, or give --model.loss.name mse."
+                f"loss {name} correlates over voxels, and {subject} has {n_targets}; it needs at least"
+                f" {fewest_targets}. Tune on more voxels, or give --model.loss.name mse."
             )
-        if self.config.name != "temporal_correlation":
-            return 1
-        if n_trs < FEWEST and not self._has_run:
+        # Only the first batch is an error: the last one of an epoch may be smaller than the others.
+        if n_rows < fewest_rows and not self._has_run:
             raise ValueError(
-                f"loss temporal_correlation correlates over the rows of a batch, and this one has {n_trs}; it needs at"
-                f" least {FEWEST}, and tens to mean anything. Give a larger --data.batch_size or --data.window.n_trs,"
-                " or --model.loss.name mse."
+                f"loss {name} correlates over the rows of a batch, and this one has {n_rows}; it needs at"
+                f" least {fewest_rows}, and tens to mean anything. Give a larger --data.batch_size or"
+                " --data.window.n_trs, or --model.loss.name mse."
             )
-        return FEWEST
+        return fewest_rows
 
-    # --- weights of ceiling_mse ---
+    # --- weights of voxels ---
 
     def _keep_weights(self, ceilings: Mapping[str, npt.ArrayLike]) -> None:
         if not ceilings:
-            raise ValueError(f"loss ceiling_mse weighs voxels by their noise ceilings, and there are none. {_CURE}")
+            raise ValueError(
+                f"loss {self.config.name} weighs voxels by their noise ceilings, and there are none. {_CURE}"
+            )
         for k, (subject, ceiling) in enumerate(ceilings.items()):
             self._buffer_of[subject] = f"weights_{k}"
             self.register_buffer(f"weights_{k}", ceiling_weights(subject, ceiling), persistent=False)
 
     def _weights(self, subject: str, predicted: Tensor) -> Tensor | None:
-        if self.config.name != "ceiling_mse":
+        if not self._loss.needs_ceilings:
             return None
         if subject not in self._buffer_of:
-            raise ValueError(f"loss ceiling_mse has no noise ceilings of subject {subject!r}. {_CURE}")
+            raise ValueError(f"loss {self.config.name} has no noise ceilings of subject {subject!r}. {_CURE}")
         weights: Tensor = getattr(self, self._buffer_of[subject])
         if len(weights) != predicted.shape[2]:
             raise ValueError(

@@ -16,7 +16,7 @@ from brainlit.backbones.trainable import TrainableConfig, apply_trainable
 from brainlit.tuning.anchor import AnchorConfig, build_anchor
 from brainlit.tuning.front_end_cache import FrontEndCache, FrontEndCacheConfig
 from brainlit.tuning.heads import Head, HeadConfig, build_head
-from brainlit.tuning.losses import LossConfig, TargetLoss
+from brainlit.tuning.losses import LOSSES, LossConfig, TargetLoss
 from brainlit.tuning.objectives import (
     ObjectiveConfig,
     build_ctc,
@@ -207,7 +207,7 @@ class TunedModel(pl.LightningModule):
         over, seed = self.pooling_config.over, self.hparams["seed"]
         hidden_size = self.backbone.hidden_size
         self.head = build_head(self.head_config, hidden_size, dict(sizes), over, seed, columns).to(self.device)
-        if self.loss_config.name != "ceiling_mse":
+        if not LOSSES[self.loss_config.name].needs_ceilings:
             self.target_loss = TargetLoss(self.loss_config)
 
     def _build_recorded(self, record: Mapping[str, Any]) -> None:
@@ -255,7 +255,7 @@ class TunedModel(pl.LightningModule):
             )
         return layer % n_states
 
-    def adopt(self, asked: BackboneConfig, record: Mapping[str, Any]) -> None:
+    def restore_record(self, asked: BackboneConfig, record: Mapping[str, Any]) -> None:
         """Take over a checkpoint's account of itself, before its weights are loaded: see load_tuned."""
         self.hparams["backbone"] = plain({"backbone": asked})["backbone"]
         self.backbone.restore_description(asked, record["backbone"]["origin"])

@@ -23,7 +23,7 @@ from brainlit.tuning.anchor import AnchorConfig
 from brainlit.tuning.checkpoint import RECORD, check_same, read_record
 from brainlit.tuning.front_end_cache import FrontEndCache, FrontEndCacheConfig
 from brainlit.tuning.heads import HeadConfig, check_context, check_target_sizes
-from brainlit.tuning.losses import LossConfig, TargetLoss
+from brainlit.tuning.losses import LOSSES, LossConfig, TargetLoss
 from brainlit.tuning.model import Batch, TunedModel
 from brainlit.tuning.objectives import Objective, ObjectiveConfig, check_regime, inventory_of
 from brainlit.tuning.pooling import PoolingConfig
@@ -36,12 +36,14 @@ from brainlit.tuning.schedule import (
 )
 from brainlit.tuning.settings import check_choice, rebuilt
 
-# --- precision
-# Whether half precision is worth having on this device: on some processors it is a hundred times slower.
+log = logging.getLogger(__name__)
+
+MATMUL_SIZE = 256
+SLOW_RATIO = 1.5
+"""bfloat16 products that take so many times as long as float32 ones are worth a warning."""
 
 
-SIZE = 256
-WORTH_SAYING = 1.5
+# --- Half precision: on some processors it is a hundred times slower ---
 
 
 def slow_precision(precision: str, device: torch.device, seconds: dict[torch.dtype, float] | None = None) -> str | None:
@@ -62,7 +64,7 @@ def slow_precision(precision: str, device: torch.device, seconds: dict[torch.dty
         return None
     measured = seconds or {dtype: _matmul_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
     ratio = measured[torch.bfloat16] / measured[torch.float32]
-    if ratio < WORTH_SAYING:
+    if ratio < SLOW_RATIO:
         return None
     return (
         f"precision {precision}: matrix products in bfloat16 take {ratio:.0f} times as long as in float32 on this"
@@ -71,15 +73,14 @@ def slow_precision(precision: str, device: torch.device, seconds: dict[torch.dty
 
 
 def _matmul_seconds(dtype: torch.dtype) -> float:
-    a = torch.ones(SIZE, SIZE, dtype=dtype)
+    a = torch.ones(MATMUL_SIZE, MATMUL_SIZE, dtype=dtype)
     a @ a
     started = time.perf_counter()
     a @ a
     return time.perf_counter() - started
 
 
-# --- scores
-# Correlation per voxel, batch by batch.
+# --- Correlation per voxel, batch by batch ---
 
 
 class RunningCorrelation:
@@ -108,8 +109,6 @@ class RunningCorrelation:
         variances = (n * pp - p * p) * (n * yy - y * y)
         return torch.where(variances > 0, covariance / variances.clamp(min=1e-300).sqrt(), torch.nan)
 
-
-log = logging.getLogger(__name__)
 
 Mode = Literal["eval", "train"]
 DEFAULT_BACKBONE, DEFAULT_LORA, DEFAULT_TRAINABLE = BackboneConfig(), LoraConfig(), TrainableConfig()
@@ -286,7 +285,7 @@ class BrainTuning(TunedModel):
                 self.build_head(data.target_sizes, getattr(data, "target_columns", None))
             else:
                 check_target_sizes(self.head.target_sizes, data.target_sizes)
-            ceilings = data.target_ceilings if self.loss_config.name == "ceiling_mse" else None
+            ceilings = data.target_ceilings if LOSSES[self.loss_config.name].needs_ceilings else None
             self.target_loss = TargetLoss(self.loss_config, ceilings).to(self.device)
         if self.objective.ctc and "ctc" not in self.objectives:
             self._build_ctc(inventory_of(data.tuning_texts()))
@@ -444,13 +443,12 @@ def load_tuned(path: str | Path) -> BrainTuning:
         (Path(folder) / "config.json").write_text(json.dumps(record["backbone"]["architecture"]))
         asked = rebuilt(BackboneConfig, settings.pop("backbone"))
         module = BrainTuning(backbone=replace(asked, weights=f"random:{folder}"), **settings)
-    module.adopt(asked, record)
+    module.restore_record(asked, record)
     module.load_state_dict(checkpoint["state_dict"])
     return module.eval()
 
 
-# --- standardise
-# Mean and sd of the pooled states before tuning begins.
+# --- Mean and sd of the pooled states before tuning begins ---
 
 
 N_BATCHES = 16

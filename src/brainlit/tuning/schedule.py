@@ -12,6 +12,7 @@ from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from brainlit.backbones import SpeechBackbone
+from brainlit.backbones.tiny import TINY_SIZES
 from brainlit.backbones.trainable import depths
 from brainlit.backbones.weights import RANDOM_PREFIX
 from brainlit.hints import did_you_mean
@@ -42,7 +43,7 @@ def default_learning_rates(weights: str, lora: bool) -> tuple[float, float]:
     lora : bool
         Whether the backbone is trained through LoRA.
     """
-    if weights.removeprefix(RANDOM_PREFIX) in ("tiny", "tiny-large"):
+    if weights.removeprefix(RANDOM_PREFIX) in TINY_SIZES:
         return TINY_LRS
     return PUBLISHED_LORA_LRS if lora else PUBLISHED_LRS
 

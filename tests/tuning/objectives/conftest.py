@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainlit.backbones import BackboneConfig, FrontEnd, SpeechBackbone
-from brainlit.backbones.wav2vec_like import Wav2vecBackbone
+from brainlit.backbones import BackboneConfig, FrontEnd, SpeechBackbone, load_backbone
 from brainlit.tuning.objectives import Objective
 from tests.backbones.conftest import save_mini
 
@@ -37,7 +36,7 @@ def backbone(folder: Path) -> SpeechBackbone:
 
 def frozen_front(folder: Path) -> SpeechBackbone:
     """The wav2vec 2.0 of a folder as brain-tuning uses it."""
-    found = Wav2vecBackbone.load(BackboneConfig(weights=str(folder)))
+    found = load_backbone(BackboneConfig(weights=str(folder)))
     found.freeze_feature_encoder()
     return found
 

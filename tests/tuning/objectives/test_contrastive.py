@@ -19,7 +19,7 @@ from brainlit.tuning.objectives import (
     build_self_supervised,
     load_pretraining_heads,
 )
-from brainlit.tuning.objectives.contrastive import Draws, new_quantiser, quantise
+from brainlit.tuning.objectives.contrastive import StepDraws, new_quantiser, quantise
 from tests.backbones.conftest import MINI
 from tests.tuning.objectives.conftest import (
     SMALL_CODES,
@@ -48,7 +48,7 @@ def save_pretraining(folder: Path, **changes: Any) -> Any:
     return model
 
 
-def library_negatives(draws: Draws) -> torch.Tensor:
+def library_negatives(draws: StepDraws) -> torch.Tensor:
     """Our distractors as the library numbers them: frames of the whole batch, (batch, n_frames, n_negatives)."""
     n_batch, n_frames = draws.hidden.shape
     numbered = torch.zeros(n_batch, n_frames, draws.negatives.shape[2], dtype=torch.long)

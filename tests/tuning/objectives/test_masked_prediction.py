@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from brainlit.backbones import BackboneConfig, SpeechBackbone
-from brainlit.backbones.wav2vec_like import ConvolutionalBackbone
+from brainlit.backbones import BackboneConfig, SpeechBackbone, load_backbone
 from brainlit.tuning.objectives import MaskedPrediction, ObjectiveConfig, build_self_supervised
 from brainlit.tuning.objectives.masked_prediction import (
     find_clusters,
@@ -22,14 +20,6 @@ CONFIG = ObjectiveConfig(self_supervised=1.0, n_clusters=6, kmeans_frames=500)
 BATCHES = [tone_batch(seed=k, letter_s=0.25) for k in range(3)]
 
 
-class SmallHubert(ConvolutionalBackbone):
-    """HuBERT as far as these tests need it."""
-
-    family: ClassVar[str] = "hubert"
-    model_type: ClassVar[str] = "hubert"
-    class_names: ClassVar[tuple[str, str]] = ("HubertConfig", "HubertModel")
-
-
 @pytest.fixture(params=["post-norm", "pre-norm"])
 def backbone(request: pytest.FixtureRequest, tmp_path: Path) -> SpeechBackbone:
     from transformers import HubertConfig, HubertModel
@@ -38,7 +28,7 @@ def backbone(request: pytest.FixtureRequest, tmp_path: Path) -> SpeechBackbone:
         torch.manual_seed(0)
         config = HubertConfig(**MINI, do_stable_layer_norm=request.param == "pre-norm")
         HubertModel(config).save_pretrained(tmp_path)
-    found = SmallHubert.load(BackboneConfig(family="hubert", weights=str(tmp_path)))
+    found = load_backbone(BackboneConfig(family="hubert", weights=str(tmp_path)))
     found.freeze_feature_encoder()
     return found
 
@@ -103,7 +93,7 @@ def test_clusters_go_by_seed_and_no_global_random_state(backbone: SpeechBackbone
 def test_a_resumed_run_keeps_clusters_and_teacher(backbone: SpeechBackbone, front: Front) -> None:
     objective = prepared(backbone).eval()
     expected = values(objective(backbone, front(BATCHES[0]), BATCHES[0], 0))
-    changed = SmallHubert.load(BackboneConfig(family="hubert", weights=backbone.config.weights))
+    changed = load_backbone(BackboneConfig(family="hubert", weights=backbone.config.weights))
     with torch.no_grad():
         for parameter in changed.parameters():
             parameter *= 0.5

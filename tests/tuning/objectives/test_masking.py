@@ -10,7 +10,7 @@ import torch
 
 from brainlit.backbones import SpeechBackbone
 from brainlit.tuning.objectives import ObjectiveConfig
-from brainlit.tuning.objectives.masked_prediction import (
+from brainlit.tuning.objectives.masking import (
     clip_generators,
     draw_others,
     hide_spans,

@@ -54,8 +54,7 @@ class Objective(nn.Module, ABC):
         """Fit what has to be fitted on training windows before the first step; does nothing when that was done."""
 
 
-# --- config
-# What the backbone is trained for: the targets, its own self-supervised loss, the transcript, or several at once.
+# --- What the backbone is trained for ---
 
 
 WEIGHTS = ("targets", "stimulus", "self_supervised", "ctc")
@@ -187,8 +186,7 @@ def check_characters(characters: str) -> str:
     return characters
 
 
-# --- initial
-# Initial weights from an explicit generator.
+# --- Initial weights from an explicit generator ---
 
 
 def new_linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:

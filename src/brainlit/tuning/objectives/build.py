@@ -7,19 +7,18 @@ from dataclasses import replace
 from torch import nn
 
 from brainlit.backbones import SpeechBackbone
+from brainlit.backbones.families import FAMILIES, OwnLoss
 from brainlit.tuning.objectives.base import Objective, ObjectiveConfig
 from brainlit.tuning.objectives.contrastive import Contrastive, use_pretraining_heads
 from brainlit.tuning.objectives.ctc import CharacterCtc
 from brainlit.tuning.objectives.masked_prediction import MaskedPrediction
 
-SELF_SUPERVISED: dict[str, type[Contrastive] | type[MaskedPrediction]] = {
-    "wav2vec": Contrastive,
-    "hubert": MaskedPrediction,
-    "wavlm": MaskedPrediction,
-    "data2vec": MaskedPrediction,
-    "unispeech-sat": MaskedPrediction,
+_OWN_LOSSES: dict[OwnLoss, type[Contrastive] | type[MaskedPrediction]] = {
+    "contrastive": Contrastive,
+    "masked_prediction": MaskedPrediction,
 }
-"""By family. The others were trained with labels, or by losses that need parts which are not in the checkpoints."""
+SELF_SUPERVISED = {name: _OWN_LOSSES[family.own_loss] for name, family in FAMILIES.items() if family.own_loss}
+"""Objectives of the families that have a self-supervised loss here."""
 
 
 def for_family(config: ObjectiveConfig, family: str) -> ObjectiveConfig:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from brainlit.backbones import FrontEnd, SpeechBackbone, WeightsError
-from brainlit.backbones.weights import checkpoint_file
+from brainlit.backbones.registry import checkpoint_file
 from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig, new_linear
-from brainlit.tuning.objectives.masked_prediction import clip_generators, draw_others, hide_spans, mask_settings
+from brainlit.tuning.objectives.masking import clip_generators, draw_others, hide_spans, mask_settings
 
-# --- quantiser
-# Product quantisation with a Gumbel softmax, as wav2vec 2.0 makes its targets.
+log = logging.getLogger(__name__)
+
+# --- Product quantisation with a Gumbel softmax, as wav2vec 2.0 makes its targets ---
 
 
 class Quantised(NamedTuple):
@@ -94,7 +95,7 @@ def quantise(
     return Quantised(vectors.flatten(1), codes, perplexity)
 
 
-class Draws(NamedTuple):
+class StepDraws(NamedTuple):
     """What a step hides and compares.
 
     Parameters
@@ -162,7 +163,7 @@ class Contrastive(Objective):
             heard = model.feature_projection.layer_norm(front.features[draws.hidden].float())
             return self.score(predicted[draws.hidden].float(), heard, draws, self.config.gumbel_temperature(step))
 
-    def draw(self, frame_mask: Tensor, batch: Batch, step: int) -> Draws:
+    def draw(self, frame_mask: Tensor, batch: Batch, step: int) -> StepDraws:
         """Hidden frames, distractors and the source of noise for a batch; without noise in eval mode."""
         generators = clip_generators(self.seed, step if self.training else None, batch)
         hidden = hide_spans(frame_mask, self.mask_prob, self.mask_length, generators)
@@ -173,9 +174,9 @@ class Contrastive(Objective):
         noise = None
         if self.training:
             noise = torch.Generator(frame_mask.device).manual_seed(int(generators[0].integers(2**62)))
-        return Draws(hidden, torch.from_numpy(negatives).to(frame_mask.device), noise)
+        return StepDraws(hidden, torch.from_numpy(negatives).to(frame_mask.device), noise)
 
-    def score(self, predicted: Tensor, heard: Tensor, draws: Draws, temperature: float) -> dict[str, Tensor]:
+    def score(self, predicted: Tensor, heard: Tensor, draws: StepDraws, temperature: float) -> dict[str, Tensor]:
         """Losses from the hidden frames alone.
 
         Parameters
@@ -238,11 +239,7 @@ def _nothing(zero: Tensor) -> dict[str, Tensor]:
     return {"loss": zero, **dict.fromkeys(parts, zero.detach())}
 
 
-# --- pretraining_heads
-# Heads of wav2vec 2.0's own training, where a checkpoint still has them.
-
-
-log = logging.getLogger(__name__)
+# --- Heads of wav2vec 2.0's own training, where a checkpoint still has them ---
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 

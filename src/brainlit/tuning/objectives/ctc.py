@@ -15,8 +15,7 @@ from torch.nn import functional
 from brainlit.backbones import FrontEnd, SpeechBackbone
 from brainlit.tuning.objectives.base import Batch, Objective, check_characters, new_linear
 
-# --- characters
-# The letters of a transcript, for CTC.
+# --- The letters of a transcript, for CTC ---
 
 
 APOSTROPHE = "'"

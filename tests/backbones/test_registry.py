@@ -4,9 +4,10 @@ import pytest
 import torch
 import transformers
 
-from brainlit.backbones import BACKBONES, BackboneConfig, WeightsError
-from brainlit.backbones.sizes import ARCHITECTURES, SIZES
-from brainlit.backbones.weights import named_architecture, resolve_weights
+from brainlit.backbones import BACKBONES, BackboneConfig, WeightsError, load_backbone
+from brainlit.backbones.families import FAMILIES
+from brainlit.backbones.registry import BackboneClasses, named_architecture, resolve_weights
+from brainlit.backbones.wav2vec_like import HubertBackbone
 from tests.backbones.conftest import CONVOLUTIONAL
 
 MILLIONS = {
@@ -47,18 +48,20 @@ def test_parameter_counts_are_the_published_ones(family, size):
 
 
 def test_every_family_has_sizes_and_base_is_among_them():
-    assert set(SIZES) == set(ARCHITECTURES) == set(BACKBONES)
-    for family, sizes in SIZES.items():
+    assert set(FAMILIES) == set(BACKBONES)
+    for family, facts in FAMILIES.items():
+        sizes = facts.sizes
+        assert BACKBONES[family].family == family
         assert "base" in sizes
         assert "tiny" not in sizes
-        assert set(ARCHITECTURES[family]) <= set(sizes)
+        assert set(facts.architectures) <= set(sizes)
         assert all(hub_id.count("/") == 1 for hub_id in sizes.values())
 
 
 def test_large_models_normalise_as_published():
     norms = {
         family: (settings.get("feat_extract_norm", "group"), settings.get("do_stable_layer_norm", False))
-        for family, settings in ((family, ARCHITECTURES[family]["large"]) for family in CONVOLUTIONAL)
+        for family, settings in ((family, FAMILIES[family].architectures["large"]) for family in CONVOLUTIONAL)
     }
     assert norms.pop("wav2vec") == ("group", False)
     assert norms.pop("data2vec") == ("group", False)  # which its model does not look at
@@ -85,3 +88,25 @@ def test_an_unknown_size_names_the_nearest_and_the_known():
         resolved("hubert", "xlarg")
     with pytest.raises(WeightsError, match="no size of wavlm"):
         named_architecture(BACKBONES["wavlm"], "xlarge")
+
+
+def test_families_by_name():
+    assert set(CONVOLUTIONAL) < set(BACKBONES)
+    assert {"whisper", "speecht5", "w2v-bert"} < set(BACKBONES)
+    assert len(BACKBONES) == len(list(BACKBONES))
+    for name in CONVOLUTIONAL:
+        assert BACKBONES[name].family == name
+    assert "hubbert" not in BACKBONES
+    with pytest.raises(KeyError):
+        BACKBONES["hubbert"]
+    with pytest.raises(ValueError, match=r"'hubbert'.*Did you mean 'hubert'"):
+        load_backbone(BackboneConfig(family="hubbert"))
+
+
+def test_a_family_is_imported_when_it_is_asked_for():
+    families = BackboneClasses({"here": "wav2vec_like:HubertBackbone", "later": "not_there:Backbone"})
+    assert list(families) == ["here", "later"]
+    assert "later" in families
+    assert families["here"] is HubertBackbone
+    with pytest.raises(ModuleNotFoundError, match="not_there"):
+        families["later"]
