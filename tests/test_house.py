@@ -30,7 +30,6 @@ BESIDE_MODULES = {
     "encoding/test_leaks.py": "no test row is seen by a fit, through several modules",
     "stories/test_alice.py": "the example of real recordings",
     "stories/test_fuzz.py": "damaged files of every kind",
-    "demo/test_lexicon_and_grammar.py": "words and the sentences made of them",
     "tuning/test_families_train.py": "every family takes a step",
     "tuning/test_heads_linear.py": "heads.py is tested in two files, one for the linear heads",
     "tuning/test_regimes.py": "every way to train",
