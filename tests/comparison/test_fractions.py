@@ -223,6 +223,7 @@ def test_make_trains_what_is_missing_and_draws_all_there_is() -> None:
     root = Path(__file__).parents[2]
     command = ["make", "--no-print-directory", "-n", "fractions", *chosen]
     said = " ".join(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.split())
-    assert "for seed in 11; do for fraction in 0.1 1; do id=hubert-permuted-$fraction-$seed;" in said
-    assert "--data.tune_fraction $fraction --run.experiment fractions-alice --run.id $id" in said
-    assert said.endswith("$(dirname runs/fractions-alice/hubert-*/report.html)")
+    assert said.endswith(
+        "brainlit fractions --model hubert --regime permuted --data alice \\ --experiment fractions-alice"
+        " --fractions 0.1 1 --seeds 11 \\"
+    )

@@ -399,7 +399,7 @@ def test_memory_besides_the_responses_stays_below_twice_theirs(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("solver", ["auto", "kernel", "himalaya"])
-def test_the_solvers_settings_reach_every_ridge(planted: Planted, monkeypatch: pytest.MonkeyPatch, solver: str) -> None:
+def test_the_solvers_settings_reach_every_ridge(monkeypatch: pytest.MonkeyPatch, solver: str) -> None:
     """The models, both residuals and the ridges before them, sub-bands, a warm start, one band alone, one estimator."""
     seen: list[SolverConfig] = []
     real = banded._solver_class
@@ -413,17 +413,19 @@ def test_the_solvers_settings_reach_every_ridge(planted: Planted, monkeypatch: p
 
     monkeypatch.setattr(banded, "_solver_class", recording)
     asked = SolverConfig(solver, "float64", "cpu:0", n_targets_batch=7, memory_gb=1.5)
-    config = replace(QUICK, solver=asked, sub_bands=True, low_level_impact=True)
-    low_level = planted.bands["low_level"]
-    bands = {name: X for name, X in planted.bands.items() if name != "low_level"}
-    bands |= {"low_level/spectral": low_level[:, :1], "low_level/rates": low_level[:, 1:]}
-    rows = (planted.groups, planted.fit, planted.score)
-    cold = run_probe(bands, planted.Y, *rows, config)
+    few = {"alphas": (0.1, 10.0), "n_gammas": {1: 1, 2: 1, 3: 1}, "n_folds": 2, "delays_trs": (1, 2)}
+    config = ProbeConfig(solver=asked, sub_bands=True, **few)
+    rng = np.random.default_rng(0)
+    groups, Y = np.repeat(np.arange(4), 30), rng.standard_normal((120, 3))
+    sizes = {"backbone": 4, "low_level/spectral": 2, "low_level/rates": 1, "semantic": 3}
+    bands = {name: rng.standard_normal((120, size)) for name, size in sizes.items()}
+    rows = (groups, groups < 3, groups == 3)
+    cold = run_probe(bands, Y, *rows, config)
     n_ridges = len(seen)
     assert n_ridges == 6, "all models, sub-bands, and two residuals with a ridge before each"
-    run_probe(bands, planted.Y, *rows, config, warm=WarmStart.from_result(cold))
-    score_single_band(low_level, planted.Y, *rows, config)
-    EncodingModel(config).fit(planted.bands, planted.Y, planted.groups)
+    run_probe(bands, Y, *rows, config, warm=WarmStart.from_result(cold))
+    score_single_band(bands["semantic"], Y, *rows, config)
+    EncodingModel(config).fit({"backbone": bands["backbone"]}, Y, groups)
     assert len(seen) == 2 * n_ridges + 2
     assert {replace(own, name=solver) for own in seen} == {asked}
 
