@@ -430,8 +430,7 @@ def test_the_solvers_settings_reach_every_ridge(monkeypatch: pytest.MonkeyPatch,
     assert {replace(own, name=solver) for own in seen} == {asked}
 
 
-# --- sub_bands
-# The finer cut: parts of the low-level band each get back what was planted in them.
+# --- The finer cut: parts of the low-level band each get back what was planted in them ---
 
 
 GROUPS = np.repeat(np.arange(6), 80)

@@ -178,6 +178,7 @@ def delay_within(X: npt.ArrayLike, groups: npt.ArrayLike, delays_trs: Sequence[i
 
 def _shift_into(target: Array, source: Array, delay: int) -> None:
     n_trs = len(source)
+    # target and source are one story's rows alone, so what a shift pushes past its border is lost and zeros stay
     if abs(delay) >= n_trs:
         return
     if delay >= 0:

@@ -256,11 +256,13 @@ def _ratio(part: FloatArray, whole: FloatArray, scored: FloatArray, pairs: Float
     """
     totals = scored.sum(axis=1)
     value = float(part @ totals / (whole @ totals))
+    # delta method: how the ratio moves with each c_m
     slope = (part - value * whole) / (whole @ totals)
     n_blocks = scored.shape[1]
     by_pair = np.tensordot(slope, pairs, axes=1)
     scored_variance = np.square(slope @ scored).sum() * n_blocks / (n_blocks - 1)
     fit_variance = np.square(by_pair.sum(axis=0)).sum()
+    # scored and fitted blocks are crossed: what each (scored, fitted) pair adds is in both variances, so once too often
     variance = max(scored_variance + fit_variance - np.square(by_pair).sum(), scored_variance, fit_variance)
     half = student_quantile(n_blocks - 1, level) * float(np.sqrt(variance))
     return Score(value, bounds=(value - half, value + half), level=level, n_units={"blocks": n_blocks})

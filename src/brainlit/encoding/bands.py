@@ -142,6 +142,7 @@ def principal_axes(fitted: Float32Array, keep_variance: float, device: str = "cp
 
     data = torch.as_tensor(fitted, device=device)
     eigenvalues, vectors = torch.linalg.eigh(data.T @ data)
+    # eigenvalues come in increasing order: summed from the smallest, in float64, until the share that may go is reached
     share = torch.cumsum(eigenvalues.clamp(min=0.0).double(), dim=0) / eigenvalues.clamp(min=0.0).double().sum()
     n_dropped = int((share <= 1.0 - keep_variance).sum())
     return np.asarray(vectors[:, n_dropped:].cpu().numpy(), dtype=np.float32)

@@ -108,6 +108,7 @@ def filter_basis(filters: FloatArray, eigenvalues: Array, weight: Array, toleran
     edges = [*np.flatnonzero(np.diff(decade, prepend=-np.inf)), len(decade)]
     runs = [slice(int(a), int(b)) for a, b in pairwise(edges)]
     found = [np.linalg.svd(filters[:, run] * weight[run], full_matrices=False) for run in runs]
+    # one limit for all runs, since it is their errors together that must stay below the tolerance
     limit = _cut([sizes for _, sizes, _ in found], tolerance)
     mixes, kept = [np.zeros((len(filters), 0))], []
     for run, (left, sizes, right) in zip(runs, found, strict=True):
@@ -149,7 +150,7 @@ class HeldOutRows:
         """
         n_rows, n_targets = responses.shape
         parts = responses.new_empty((self._mix.shape[1], n_rows, n_targets))
-        parts[-1] = responses
+        parts[-1] = responses  # with the last column of mix, -1: the product below is prediction minus response
         start = 0
         for run, vectors in self._terms:
             stop = start + len(vectors) // n_rows
@@ -315,6 +316,7 @@ class EigenSearch(ABC):
         spectrum = self.spectrum(gamma)
         per_target = 2.0 * self._Y.element_size() * max(self._sizes(gamma)[0], 1)
         coefficients = self._batches.run(self._n_targets, per_target, self._project(gamma, spectrum), targets)
+        # V is orthonormal: the smoother is V diag(lam / (lam + a)) V', and an entry of V is about 1 / sqrt(n_rows)
         filters = spectrum.values() * spectrum.shrink(self.alphas)
         weight = np.full(filters.shape[1], self._n_rows**-0.5)
         basis = filter_basis(filters, spectrum.values(), weight, TOLERANCE[self._dtype])
@@ -327,6 +329,8 @@ class EigenSearch(ABC):
         inverse = _safe_inverse(rows.smoother())
         if inverse is None:
             return None
+        # with S the rows left out and e the residuals of the fit on all rows, a fit without S errs on S by
+        # (I - H_SS)^-1 e_S, exactly and for every alpha: no fold is decomposed
         # purged rows are left out of the fit like held-out ones: the inverse is over both, only held-out errors count
         inverse = inverse[:, fold.held_out_of_untrained]
         order = None if targets is None else _positions(targets, self._n_targets, self._Y.device)

@@ -77,6 +77,7 @@ class PrimalSearch(EigenSearch):
             self._F[:, own] = as_tensor(X, self._dtype, solver.device)
         self._gram = self._F.T @ self._F
         untrained = [fold.untrained for fold in self._folds]
+        # F'F is a sum over rows, so a fold's is that of all rows less that of the few rows it does not train on
         self._grams = [self._gram - self._F[rows].T @ self._F[rows] for rows in untrained]
         matrices = self._F.numel() + (1 + len(folds) + PRIMAL_WORK_MATRICES) * self._gram.numel()
         self._hold(matrices, int(edges[-1]), "features")
@@ -137,6 +138,7 @@ class PrimalSearch(EigenSearch):
     def _scaled_spectrum(self, gamma: FloatArray, gram: torch.Tensor) -> Spectrum:
         """Decomposition of the Gram matrix of the scaled columns of the bands with a weight."""
         used = self._used(gamma)
+        # block (a, b) of the scaled Gram matrix is that of the plain one times sqrt(gamma_a gamma_b): F is not scaled
         rows = [torch.cat([gram[a, b] * (s * t) for b, _, t in used], dim=1) for a, _, s in used]
         return Spectrum.of(torch.cat(rows))
 
@@ -146,6 +148,7 @@ class PrimalSearch(EigenSearch):
 
     def _normalised(self, gamma: FloatArray, spectrum: Spectrum) -> list[tuple[slice, torch.Tensor]]:
         """Maps from columns to the orthonormal V of all rows."""
+        # F_scaled = V diag(sqrt(lam)) U', so V = F_scaled U / sqrt(lam)
         return self._scaled(gamma, spectrum.vectors / spectrum.eigenvalues.sqrt())
 
     def _features_times(self, rows: Rows, parts: Parts) -> torch.Tensor:
@@ -184,6 +187,7 @@ class CrossProducts:
         Y = self._Y[:, batch]
         if k == ALL_ROWS:
             return self._F[:, columns].T @ Y
+        # those of all rows less those of the rows that the fold does not train on
         rows = self._untrained[k]
         return torch.addmm(self.of(ALL_ROWS, columns, batch), self._F[rows][:, columns].T, Y[rows], alpha=-1.0)
 
@@ -235,6 +239,7 @@ class KernelSearch(EigenSearch):
             return spectrum.vectors @ (spectrum.vectors.T @ self._Y[:, batch] / (eigenvalues + grid[batch]))
 
         dual = self._batches.run(self._n_targets, 4.0 * self._n_rows * self._Y.element_size(), work, targets)
+        # the kernel holds gamma_b X_b X_b', so a band's primal weights are gamma_b X_b' times the dual ones
         return [((X.T @ dual) * float(share)).cpu().numpy() for share, X in zip(gamma, self._Xs, strict=True)]
 
     def _sizes(self, gamma: FloatArray) -> tuple[int, list[int]]:
@@ -257,6 +262,7 @@ class KernelSearch(EigenSearch):
         return lambda batch: spectrum.vectors.T @ self._Y[:, batch]
 
     def _refit(self, gamma: FloatArray, k: int) -> tuple[Spectrum, torch.Tensor, Callable[[Targets], torch.Tensor]]:
+        # the fold's own kernel is the block of its training rows; held-out rows meet it through theirs with these
         kernel, fold = self._mixed(gamma), self._folds[k]
         trained = kernel[:, fold.train]
         spectrum = Spectrum.of(trained[fold.train])

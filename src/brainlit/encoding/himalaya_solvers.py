@@ -112,6 +112,7 @@ class _RandomSearch(ABC):
                 progress_bar=False,
             )
             deltas, scores = (np.asarray(backend.to_numpy(found), dtype=np.float64) for found in (deltas, scores))
+        # himalaya returns deltas = log(gamma / alpha): any band with a weight tells the alpha of the grid
         share = np.flatnonzero(gamma)[0]
         found = np.log(gamma[share]) - deltas[0]
         return scores[0], np.argmin(np.abs(found[:, None] - np.log(self.alphas)), axis=1)

@@ -134,7 +134,7 @@ def _group_edges(slices: list[slice], n_folds: int) -> list[int]:
     borders = [rows.stop for rows in slices]
     edges, used = [0], 0
     for k in range(1, n_folds):
-        last = len(borders) - (n_folds - k)
+        last = len(borders) - (n_folds - k)  # leaves a group for each of the folds that follow
         candidates = range(used, last)
         used = min(candidates, key=lambda g: abs(borders[g] - k * borders[-1] / n_folds)) + 1
         edges.append(borders[used - 1])
@@ -144,6 +144,7 @@ def _group_edges(slices: list[slice], n_folds: int) -> list[int]:
 def _fold(labels: npt.NDArray[np.int64], times: npt.NDArray[np.int64], start: int, stop: int, purge_trs: int) -> Fold:
     rows = np.arange(labels.size)
     held_out = rows[start:stop]
+    # distances count in TRs of the recording, not in rows: rows that were skipped lie between them too
     near = np.zeros(labels.size, dtype=bool)
     for label in np.unique(labels[held_out]):
         same = labels == label
@@ -175,6 +176,7 @@ def refuse_leaking_folds(folds: Sequence[Fold], groups: IntArray, times_trs: Int
     for number, fold in enumerate(folds):
         for group in np.intersect1d(groups[fold.train], groups[fold.held_out]):
             train, held_out = (np.sort(times_trs[rows[groups[rows] == group]]) for rows in (fold.train, fold.held_out))
+            # of each trained row, the held-out rows just before and just after it; at the ends one stands for both
             after = np.searchsorted(held_out, train)
             below = train - held_out[np.maximum(after - 1, 0)]
             above = held_out[np.minimum(after, held_out.size - 1)] - train
@@ -234,6 +236,7 @@ class Choice:
 
 def best_alphas(loss: FloatArray, alphas: FloatArray) -> tuple[FloatArray, IntArray]:
     """Score and index of the best alpha from held-out losses of shape (n_alphas, n_targets)."""
+    # all alphas tie where features are constant; without the slope argmax would take the smallest one
     scores = -loss + TIE_SLOPE * np.log(alphas)[:, None]
     index = np.argmax(scores, axis=0)
     return np.take_along_axis(scores, index[None], axis=0)[0], index
@@ -248,6 +251,7 @@ def search_pool(search: RidgeSearch, gammas: FloatArray) -> SearchTable:
 def choose(table: SearchTable, allowed: BoolArray | None = None) -> Choice:
     """Best gamma of each target among the allowed rows of the pool (all of them by default)."""
     rows = np.arange(len(table.gammas)) if allowed is None else np.flatnonzero(allowed)
+    # of equal scores argmax takes the first row of the pool: in `gamma_pool` the mixture of fewer bands
     best = rows[np.argmax(table.scores[rows], axis=0)]
     targets = np.arange(table.scores.shape[1])
     return Choice(best, table.alpha_index[best, targets], table.scores[best, targets])
