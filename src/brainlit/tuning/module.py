@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from brainlit.backbones import BackboneConfig
+from brainlit.backbones.base import eval_mode
 from brainlit.backbones.lora import LoraConfig
 from brainlit.backbones.trainable import TrainableConfig
 from brainlit.tuning.anchor import AnchorConfig
@@ -472,18 +473,13 @@ def pool_statistics(module: BrainTuning, n_batches: int = N_BATCHES) -> tuple[Te
     trainer = module.trainer
     totals = torch.zeros(2, module.backbone.hidden_size, dtype=torch.float64, device=module.device)
     n_rows = torch.zeros((), dtype=torch.float64, device=module.device)
-    was_training = module.backbone.training
-    module.backbone.eval()
-    try:
-        with isolate_rng():
-            for batch in islice(module.datamodule.train_dataloader(), n_batches):
-                with trainer.precision_plugin.forward_context():
-                    pooled, heard = module.pool(trainer.strategy.batch_to_device(batch))
-                rows = pooled[heard].double()
-                totals += torch.stack([rows.sum(0), rows.square().sum(0)])
-                n_rows += len(rows)
-    finally:
-        module.backbone.train(was_training)
+    with eval_mode(module.backbone), isolate_rng():
+        for batch in islice(module.datamodule.train_dataloader(), n_batches):
+            with trainer.precision_plugin.forward_context():
+                pooled, heard = module.pool(trainer.strategy.batch_to_device(batch))
+            rows = pooled[heard].double()
+            totals += torch.stack([rows.sum(0), rows.square().sum(0)])
+            n_rows += len(rows)
     totals = trainer.strategy.reduce(totals, reduce_op="sum")
     n_rows = trainer.strategy.reduce(n_rows, reduce_op="sum")
     if not n_rows:
