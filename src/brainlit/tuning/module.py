@@ -187,6 +187,7 @@ class BrainTuning(TunedModel):
         standardise_pools: bool = True,
         seed: int = 0,
     ) -> None:
+        settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         for name, value, choices in (
             ("backbone_mode", backbone_mode, Mode),
@@ -198,29 +199,7 @@ class BrainTuning(TunedModel):
             raise ValueError(f"warmup_fraction is {warmup_fraction}; it is a share of the steps, 0 to 1.")
         check_lora_dropout(rebuilt(LoraConfig, lora), backbone_mode)
         self._correlations: dict[str, RunningCorrelation] = {}
-        self._assemble(
-            {
-                "backbone": backbone,
-                "lora": lora,
-                "trainable": trainable,
-                "layer": layer,
-                "pooling": pooling,
-                "head": head,
-                "loss": loss,
-                "objective": objective,
-                "anchor": anchor,
-                "front_end_cache": front_end_cache,
-                "backbone_lr": backbone_lr,
-                "head_lr": head_lr,
-                "weight_decay": weight_decay,
-                "warmup_fraction": warmup_fraction,
-                "optimizer": optimizer,
-                "schedule": schedule,
-                "backbone_mode": backbone_mode,
-                "standardise_pools": standardise_pools,
-                "seed": seed,
-            }
-        )
+        self._assemble(settings)
 
     # --- steps ---
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import ceil
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import Adam, AdamW
@@ -15,7 +15,7 @@ from brainlit.backbones import SpeechBackbone
 from brainlit.backbones.tiny import TINY_SIZES
 from brainlit.backbones.trainable import depths
 from brainlit.backbones.weights import RANDOM_PREFIX
-from brainlit.hints import did_you_mean
+from brainlit.tuning.settings import check_choice
 
 Optimizer = Literal["adamw", "adam"]
 Schedule = Literal["warmup_linear", "constant", "published_2410"]
@@ -120,10 +120,9 @@ def optimizer_with_schedule(
     ValueError
         If there is no such optimiser or schedule.
     """
-    classes = {"adamw": AdamW, "adam": Adam}
-    if optimizer not in classes:
-        raise ValueError(f"optimizer is {optimizer!r}. {did_you_mean(optimizer, classes)}")
-    made = classes[optimizer](groups, fused=fused)
+    check_choice("optimizer", optimizer, Optimizer)
+    check_choice("schedule", schedule, Schedule)
+    made = {"adamw": AdamW, "adam": Adam}[optimizer](groups, fused=fused)
     factors = [_factor(schedule, group["name"], n_steps, steps_per_epoch, warmup_fraction) for group in groups]
     return {"optimizer": made, "lr_scheduler": {"scheduler": LambdaLR(made, factors), "interval": "step"}}
 
@@ -216,11 +215,9 @@ def _factor(
         return partial(warmup_linear_decay, n_steps=n_steps, warmup_fraction=warmup_fraction)
     if schedule == "constant":
         return constant
-    if schedule == "published_2410":
-        if group == "head":
-            return partial(published_2410_head, steps_per_epoch=steps_per_epoch)
-        return partial(published_2410_backbone, n_steps=n_steps, steps_per_epoch=steps_per_epoch)
-    raise ValueError(f"schedule is {schedule!r}. {did_you_mean(schedule, get_args(Schedule))}")
+    if group == "head":
+        return partial(published_2410_head, steps_per_epoch=steps_per_epoch)
+    return partial(published_2410_backbone, n_steps=n_steps, steps_per_epoch=steps_per_epoch)
 
 
 def _layer_groups(

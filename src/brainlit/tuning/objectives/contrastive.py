@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from brainlit.backbones import FrontEnd, SpeechBackbone, WeightsError
 from brainlit.backbones.registry import checkpoint_file
-from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig, new_linear
+from brainlit.tuning.heads import initial_map
+from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig
 from brainlit.tuning.objectives.masking import clip_generators, draw_others, hide_spans, mask_settings
 
 log = logging.getLogger(__name__)
@@ -144,16 +145,11 @@ class Contrastive(Objective):
             )
         generator = torch.Generator().manual_seed(seed)
         self.quantizer = new_quantiser(backbone.n_features, n_groups, n_vars, settings.codevector_dim, generator)
-        self.project_hid = new_linear(backbone.hidden_size, settings.proj_codevector_dim, generator)
-        self.project_q = new_linear(settings.codevector_dim, settings.proj_codevector_dim, generator)
+        self.project_hid = initial_map(backbone.hidden_size, settings.proj_codevector_dim, generator)
+        self.project_q = initial_map(settings.codevector_dim, settings.proj_codevector_dim, generator)
 
     def forward(
-        self,
-        backbone: SpeechBackbone,
-        front: FrontEnd,
-        batch: Batch,
-        step: int,
-        states: Sequence[Tensor] | None = None,
+        self, backbone: SpeechBackbone, front: FrontEnd, batch: Batch, step: int, states: Sequence[Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Loss, its two parts, perplexity of the codebooks, accuracy and hidden frames; see Objective.forward."""
         draws = self.draw(front.frame_mask, batch, step)

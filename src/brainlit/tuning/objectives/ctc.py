@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from brainlit.backbones import FrontEnd, SpeechBackbone
-from brainlit.tuning.objectives.base import Batch, Objective, check_characters, new_linear
+from brainlit.tuning.heads import initial_map
+from brainlit.tuning.objectives.base import Batch, Objective, check_characters
 
 # --- The letters of a transcript, for CTC ---
 
@@ -120,7 +121,7 @@ class CharacterCtc(Objective):
     def __init__(self, characters: str, hidden_size: int, seed: int) -> None:
         super().__init__()
         self.characters = check_characters(characters)
-        self.linear = new_linear(hidden_size, len(characters) + 1, torch.Generator().manual_seed(seed))
+        self.linear = initial_map(hidden_size, len(characters) + 1, torch.Generator().manual_seed(seed))
         self.register_buffer("code_points", torch.tensor([ord(character) for character in characters]))
         self.register_load_state_dict_pre_hook(_check_alphabet)  # type: ignore[no-untyped-call]
         self._index = {character: k for k, character in enumerate(characters, start=BLANK + 1)}
@@ -128,12 +129,7 @@ class CharacterCtc(Objective):
         self._named_too_long = False
 
     def forward(
-        self,
-        backbone: SpeechBackbone,
-        front: FrontEnd,
-        batch: Batch,
-        step: int,
-        states: Sequence[Tensor] | None = None,
+        self, backbone: SpeechBackbone, front: FrontEnd, batch: Batch, step: int, states: Sequence[Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Loss, windows that counted and windows left out; character_error_rate in eval mode. See Objective.forward."""
         if states is None:
