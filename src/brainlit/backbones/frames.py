@@ -84,6 +84,7 @@ class FrameGrid:
         Unlike the length-based mask of the published models it is right for padding on either side.
         """
         n_frames = self.n_frames(audio_mask.shape[1])
+        # Samples heard before each sample: the difference over a field is its field's length where all of it is sound.
         heard = functional.pad(audio_mask.cumsum(1, dtype=torch.int32), (1, 0))
         starts = torch.arange(n_frames, device=audio_mask.device) * self.hop_samples
         return heard[:, starts + self.field_samples] - heard[:, starts] == self.field_samples

@@ -207,8 +207,7 @@ def _linear_names(backbone: SpeechBackbone, layers: Sequence[nn.Module]) -> list
 
 
 def _lora_parameters(backbone: SpeechBackbone) -> list[nn.Parameter]:
-    pairs = [(layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER]) for _, layer in lora_layers(backbone)]
-    return [parameter for pair in pairs for module in pair for parameter in module.parameters()]
+    return [parameter for name, parameter in backbone.named_parameters() if is_lora(name)]
 
 
 def _draw_weights(backbone: SpeechBackbone, seed: int) -> None:

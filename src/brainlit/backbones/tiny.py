@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -84,17 +84,8 @@ class TinyRecipe:
     mel_weight: float = 0.5
 
 
-@dataclass(frozen=True)
-class TinySize:
-    """One size of tiny models.
-
-    Parameters
-    ----------
-    architecture : mapping
-        Settings that replace those of the family's tiny architecture, where it has them.
-    recipe : mapping
-        Settings of TinyRecipe, after the family's own.
-    """
+class TinySize(NamedTuple):
+    """One size of tiny models: what it changes of the family's tiny architecture, and of the family's recipe."""
 
     architecture: Mapping[str, Any]
     recipe: Mapping[str, Any]

@@ -159,17 +159,9 @@ class Distillation(Anchor):
 
 
 def build_anchor(config: AnchorConfig, backbone: SpeechBackbone) -> Anchor | None:
-    """The anchor that was asked for; it remembers the backbone as it is now.
+    """The anchor that was asked for, None for kind none; it remembers the backbone as it is now.
 
-    Parameters
-    ----------
-    config : AnchorConfig
-    backbone : SpeechBackbone
-        With its pretrained weights, LoRA and frozen parts already in place.
-
-    Returns
-    -------
-    Anchor, or None for kind none
+    The backbone has its pretrained weights, LoRA and frozen parts already.
 
     Raises
     ------

@@ -19,27 +19,8 @@ from torch import Tensor, nn
 from brainlit.tuning.pooling import Over
 from brainlit.tuning.settings import check_choice
 
-# --- How a head looks back: rows at several delays, mixed by haemodynamic weights or side by side (FIR) ---
-
-
 DELAY_WEIGHTS = {0: 0.05, 1: 0.25, 2: 0.35, 3: 0.25, 4: 0.1}
 FAR_DELAY_WEIGHT = 0.05
-
-
-def check_delays(delays_trs: Sequence[int]) -> tuple[int, ...]:
-    """The delays as a tuple.
-
-    Raises
-    ------
-    ValueError
-        If there is none, one is negative or one comes twice.
-    """
-    delays = tuple(int(delay) for delay in delays_trs)
-    if not delays or min(delays) < 0 or len(set(delays)) < len(delays):
-        raise ValueError(
-            f"delays_trs are {list(delays)}; need at least one, none negative, none twice, such as [0,1,2]."
-        )
-    return delays
 
 
 def initial_delay_weights(delays_trs: Sequence[int]) -> Tensor:
@@ -50,32 +31,6 @@ def initial_delay_weights(delays_trs: Sequence[int]) -> Tensor:
     """
     weights = torch.tensor([DELAY_WEIGHTS.get(delay, FAR_DELAY_WEIGHT) for delay in delays_trs])
     return weights / weights.sum()
-
-
-def delayed_rows(rows: Tensor, delays_trs: Sequence[int], n_trs: int) -> list[Tensor]:
-    """For each delay d the rows t - d of the last n_trs rows t.
-
-    Parameters
-    ----------
-    rows : Tensor of shape (batch, n_bins, hidden_size)
-        n_bins - n_trs rows of context come first.
-
-    Returns
-    -------
-    list of n_delays Tensors of shape (batch, n_trs, hidden_size)
-
-    Raises
-    ------
-    ValueError
-        If a delay reaches back beyond the context.
-    """
-    context, furthest = rows.shape[1] - n_trs, max(delays_trs)
-    if context < furthest:
-        raise ValueError(
-            f"the head reads rows up to {furthest} TRs back, but the windows carry {context} rows of context."
-            f" Give --data.window.context_s at least {furthest} x TR seconds, or fewer --model.head.delays_trs."
-        )
-    return [rows[:, context - d : context - d + n_trs] for d in delays_trs]
 
 
 # --- What a head is asked to be ---
@@ -124,7 +79,12 @@ class HeadConfig:
             raise ValueError(f"head rank is {self.rank}; give at least 1 (100 in arXiv 2502.08866).")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"head dropout is {self.dropout}; it is a probability, 0 <= dropout < 1.")
-        object.__setattr__(self, "delays_trs", check_delays(self.delays_trs))
+        delays = tuple(int(delay) for delay in self.delays_trs)
+        if not delays or min(delays) < 0 or len(set(delays)) < len(delays):
+            raise ValueError(
+                f"delays_trs are {list(delays)}; need at least one, none negative, none twice, such as [0,1,2]."
+            )
+        object.__setattr__(self, "delays_trs", delays)
 
 
 SMALLEST_SD = 1e-6
@@ -219,7 +179,14 @@ class Head(nn.Module, ABC):
         """sum_d weight_d x row (t - d), or all rows t - d side by side for fir."""
         if self.delays_trs is None:
             return rows
-        delayed = delayed_rows(rows, self.delays_trs, n_trs)
+        context, furthest = rows.shape[1] - n_trs, max(self.delays_trs)
+        if context < furthest:
+            raise ValueError(
+                f"the head reads rows up to {furthest} TRs back, but the windows carry {context} rows of context."
+                f" Give --data.window.context_s at least {furthest} x TR seconds, or fewer --model.head.delays_trs."
+            )
+        # Row t of the last n_trs rows is row context + t of all, so its sound d rows earlier begins at context - d.
+        delayed = [rows[:, context - d : context - d + n_trs] for d in self.delays_trs]
         if self.fir:
             return torch.cat(delayed, dim=2)
         return torch.einsum("d,dbth->bth", self.delay_weights.to(rows.dtype), torch.stack(delayed))

@@ -197,7 +197,12 @@ class BrainTuning(TunedModel):
             check_choice(name, value, choices)
         if not 0 <= warmup_fraction <= 1:
             raise ValueError(f"warmup_fraction is {warmup_fraction}; it is a share of the steps, 0 to 1.")
-        check_lora_dropout(rebuilt(LoraConfig, lora), backbone_mode)
+        dropout = rebuilt(LoraConfig, lora).dropout
+        if dropout and backbone_mode == "eval":
+            raise ValueError(
+                f"lora.dropout is {dropout}, but backbone_mode eval leaves all dropout of the backbone out: give"
+                " --model.backbone_mode train (the backbone's own dropouts are 0 unless asked for)."
+            )
         self._correlations: dict[str, RunningCorrelation] = {}
         self._assemble(settings)
 
@@ -207,7 +212,7 @@ class BrainTuning(TunedModel):
         """Loss of one batch."""
         parts = self.losses(batch)
         self._log_parts("train", parts, batch)
-        for group in self._param_groups():
+        for group in (group for optimizer in self.trainer.optimizers for group in optimizer.param_groups):
             self.log(f"lr-{group['name']}", float(group["lr"]), on_step=True, on_epoch=False)
         return parts["loss"]
 
@@ -386,24 +391,6 @@ class BrainTuning(TunedModel):
         if slow:
             log.warning(slow)
 
-    def _param_groups(self) -> list[dict[str, Any]]:
-        optimizers = self.trainer.optimizers
-        return [group for optimizer in optimizers for group in optimizer.param_groups]
-
-
-def check_lora_dropout(lora: LoraConfig, backbone_mode: str) -> None:
-    """Refuse a LoRA dropout that would never act.
-
-    Raises
-    ------
-    ValueError
-    """
-    if lora.dropout and backbone_mode == "eval":
-        raise ValueError(
-            f"lora.dropout is {lora.dropout}, but backbone_mode eval leaves all dropout of the backbone out: give"
-            " --model.backbone_mode train (the backbone's own dropouts are 0 unless asked for)."
-        )
-
 
 def load_tuned(path: str | Path) -> BrainTuning:
     """A tuned model from its checkpoint alone, on the CPU and in eval mode.
@@ -415,7 +402,6 @@ def load_tuned(path: str | Path) -> BrainTuning:
     CheckpointError
         If the checkpoint was not written by BrainTuning.
     """
-
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     record = read_record(checkpoint)
     settings = {**checkpoint["hyper_parameters"], "anchor": {"kind": "none"}}  # what it held on to is not at hand

@@ -67,14 +67,12 @@ def parameter_groups(
 
     Parameters
     ----------
-    backbone : SpeechBackbone
     head_parameters : iterable of Parameters
         Everything else that is trained.
     backbone_lr, head_lr : float
         Peak learning rates.
     layer_decay : float
         1 for none.
-    weight_decay : float
     """
     trained = [(name, parameter) for name, parameter in backbone.named_parameters() if parameter.requires_grad]
     if layer_decay == 1:
@@ -145,19 +143,9 @@ def warmup_linear_decay(step: int, n_steps: int, warmup_fraction: float) -> floa
     """Factor of the learning rate at a step; counts optimiser steps, not epochs, stories or batches.
 
     Rises to 1 over the first warmup_fraction of the steps, then falls so that the step after the last would have 0.
-    No step is lost: the first and the last have a small factor, and neither has 0.
+    No step is lost: the first and the last have a small factor, and neither has 0. Steps count from 0; n_steps and
+    warmup_fraction are as in optimizer_with_schedule.
 
-    Parameters
-    ----------
-    step : int
-        From 0.
-    n_steps : int
-        Optimiser steps of the whole run.
-    warmup_fraction : float
-        Share of the steps that warm up, 0 to 1.
-
-    Examples
-    --------
     >>> [round(warmup_linear_decay(step, 8, 0.5), 2) for step in range(9)]
     [0.25, 0.5, 0.75, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
     """
@@ -165,15 +153,6 @@ def warmup_linear_decay(step: int, n_steps: int, warmup_fraction: float) -> floa
     if step < n_warmup:
         return (step + 1) / n_warmup
     return max(0.0, (n_steps - step) / (n_steps - n_warmup + 1))
-
-
-def constant(step: int) -> float:
-    """Factor 1 at every step.
-
-    >>> [constant(step) for step in range(3)]
-    [1.0, 1.0, 1.0]
-    """
-    return 1.0
 
 
 def published_2410_backbone(step: int, n_steps: int, steps_per_epoch: int) -> float:
@@ -214,7 +193,7 @@ def _factor(
     if schedule == "warmup_linear":
         return partial(warmup_linear_decay, n_steps=n_steps, warmup_fraction=warmup_fraction)
     if schedule == "constant":
-        return constant
+        return lambda step: 1.0
     if group == "head":
         return partial(published_2410_head, steps_per_epoch=steps_per_epoch)
     return partial(published_2410_backbone, n_steps=n_steps, steps_per_epoch=steps_per_epoch)

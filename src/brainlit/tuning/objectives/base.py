@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,9 +22,6 @@ class Objective(nn.Module, ABC):
     the step and the windows alone, never on the global random state; in eval mode not on the step either, so that
     validation measures the same thing each time.
     """
-
-    needs_mask_embedding: ClassVar[bool] = False
-    """Whether it hides frames, so that the backbone's mask embedding has to be there and to be trained."""
 
     @abstractmethod
     def forward(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -129,8 +129,6 @@ class Contrastive(Objective):
         Of the initial weights and of all that is drawn.
     """
 
-    needs_mask_embedding: ClassVar[bool] = True
-
     def __init__(self, config: ObjectiveConfig, backbone: SpeechBackbone, seed: int) -> None:
         super().__init__()
         self.config, self.seed = config, seed
@@ -213,6 +211,7 @@ class Contrastive(Objective):
         predicted = _per_clip(functional.normalize(projected, dim=-1), there)
         codewords = _per_clip(functional.normalize(self.project_q(quantised.vectors), dim=-1), there)
         similarity = predicted @ codewords.transpose(1, 2)
+        # The codes of all groups as one number, so that equal codewords are found by one comparison.
         radix = self.quantizer.num_vars ** torch.arange(quantised.codes.shape[1], device=there.device)
         codes = _per_clip((quantised.codes * radix).sum(1), there)
         clip = torch.arange(len(there), device=there.device)[:, None, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,6 @@ class MaskedPrediction(Objective):
         Of the initial weights, the clusters and the masks.
     """
 
-    needs_mask_embedding: ClassVar[bool] = True
     centroids: Tensor
     fitted: Tensor
 
