@@ -170,7 +170,6 @@ def learn_phones(listener: PhoneListener, lessons: Sequence[Lesson], recipe: Tin
     """Train a listener on random crops, as train_one_cycle does; uses its own random generator."""
     rng = np.random.default_rng(recipe.seed)
     n_samples = int(recipe.crop_s * listener.backbone.sample_rate_hz)
-
     return train_one_cycle(
         listener,
         lambda: listener.loss(draw_crops(lessons, recipe.batch_size, n_samples, rng), n_samples, recipe.mel_weight),

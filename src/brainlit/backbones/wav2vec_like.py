@@ -78,7 +78,7 @@ TINY_SETTINGS: dict[str, Any] = {
     "mask_time_prob": 0.05,
     "mask_time_length": 5,
 }
-"""Of the tiny models; kernels that are multiples of their strides run fast on a CPU (see strided)."""
+"""Of the tiny models; kernels that are multiples of their strides run fast on a CPU (see conv_features)."""
 
 
 class ConvolutionalBackbone(SpeechBackbone):

@@ -19,23 +19,6 @@ from torch import Tensor, nn
 from brainlit.tuning.pooling import Over
 from brainlit.tuning.settings import check_choice
 
-DELAY_WEIGHTS = {0: 0.05, 1: 0.25, 2: 0.35, 3: 0.25, 4: 0.1}
-FAR_DELAY_WEIGHT = 0.05
-
-
-def initial_delay_weights(delays_trs: Sequence[int]) -> Tensor:
-    """Where the haemodynamic weights start, shape (n_delays,); they add up to 1.
-
-    .05 .25 .35 .25 .1 for delays 0..4 (a response that peaks some 5 s after the sound, at a TR of 2 s); a later delay
-    counts .05, and any other choice of delays is scaled to the same sum.
-    """
-    weights = torch.tensor([DELAY_WEIGHTS.get(delay, FAR_DELAY_WEIGHT) for delay in delays_trs])
-    return weights / weights.sum()
-
-
-# --- What a head is asked to be ---
-
-
 HeadKind = Literal["linear", "bottleneck", "shared", "shared_low_rank"]
 Delays = Literal["mix", "fir", "fixed"]
 
@@ -197,6 +180,20 @@ class Head(nn.Module, ABC):
         """A linear map of the rows that `predict` is given; for fir it begins as the mix of the delayed rows does."""
         once = initial_map(self.hidden_size, n_outputs, generator, gain, bias)
         return side_by_side(once, initial_delay_weights(self.delays_trs or ())) if self.fir else once
+
+
+DELAY_WEIGHTS = {0: 0.05, 1: 0.25, 2: 0.35, 3: 0.25, 4: 0.1}
+FAR_DELAY_WEIGHT = 0.05
+
+
+def initial_delay_weights(delays_trs: Sequence[int]) -> Tensor:
+    """Where the haemodynamic weights start, shape (n_delays,); they add up to 1.
+
+    .05 .25 .35 .25 .1 for delays 0..4 (a response that peaks some 5 s after the sound, at a TR of 2 s); a later delay
+    counts .05, and any other choice of delays is scaled to the same sum.
+    """
+    weights = torch.tensor([DELAY_WEIGHTS.get(delay, FAR_DELAY_WEIGHT) for delay in delays_trs])
+    return weights / weights.sum()
 
 
 def initial_map(
