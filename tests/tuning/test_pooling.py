@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from brainlit.backbones.frames import attention_of_rows, max_of_rows, pool_per_tr, pool_window, rows_of_frames
-from brainlit.tuning.pooling import PoolingConfig, build_pooling
+from brainlit.tuning.pooling import Pooling, PoolingConfig
 
 HOWS = ["mean", "max", "last", "attention", "first"]
 
@@ -23,7 +23,7 @@ def example(seed=0):
 
 
 def pooling(over="tr", how="mean"):
-    return build_pooling(PoolingConfig(over, how), hidden_size=4, seed=0)
+    return Pooling(PoolingConfig(over, how), hidden_size=4)
 
 
 def test_the_mean_is_bit_for_bit_that_of_probes():
@@ -133,7 +133,7 @@ def test_nothing_of_the_size_of_rows_times_frames_times_features_is_made(how):
             largest = max([largest, *(value.untyped_storage().nbytes() for value in outs if torch.is_tensor(value))])
             return out
 
-    model = build_pooling(PoolingConfig("tr", how), hidden_size)
+    model = Pooling(PoolingConfig("tr", how), hidden_size)
     with Sizes():
         model(states, mask, torch.arange(n_frames) * 0.05, edges)[0].sum().backward()
     assert largest <= 2 * states.numel() * 4

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from brainlit.backbones.config import BackboneConfig
+from brainlit.backbones.frames import FrameGrid
+from brainlit.timebase import SAMPLE_RATE_HZ
 
 _NOT_ARCHITECTURE = ("transformers_version", "dtype", "torch_dtype", "architectures")
 
@@ -55,6 +58,9 @@ class Encoded(NamedTuple):
 class SpeechBackbone(nn.Module, ABC):
     """A speech model that turns windows of sound into hidden states with known times.
 
+    A family says in class attributes what its classes and settings in transformers are called, and in methods where the
+    parts of its model are and how they run; what most families do alike is written here.
+
     Parameters
     ----------
     model : transformers model
@@ -72,6 +78,10 @@ class SpeechBackbone(nn.Module, ABC):
         What config.json of its weights must say.
     class_names : tuple of two str
         The configuration's and the model's class in transformers.
+    dropouts : tuple of str
+        What all dropouts of the model are called in its config.json.
+    layerdrop : str
+        What layer drop is called there.
     lora_targets : tuple of str
         Names (last parts) of the linear maps of attention, which LoRA adapts by default.
     tiny_recipe : mapping
@@ -82,12 +92,16 @@ class SpeechBackbone(nn.Module, ABC):
         Transformer layers; there is one hidden state more.
     n_features : int
         Features of a frame of the front end.
+    frames : FrameGrid
+        When the frames happen; a family whose frames are no such grid has `frame_times_s` and `frame_mask` of its own.
     frame_rate_hz : float
         Frames per second.
     sample_rate_hz : int
         Rate of the audio it expects.
     max_samples : int or None
         Longest window it can take; None where there is no limit.
+    uses_attention_mask : bool
+        Whether frames of padding are kept from being attended to.
     gradient_checkpointing : bool
         Keep only what goes into each layer and compute the layer again in the backward pass.
     """
@@ -95,22 +109,34 @@ class SpeechBackbone(nn.Module, ABC):
     family: ClassVar[str]
     model_type: ClassVar[str]
     class_names: ClassVar[tuple[str, str]]
+    dropouts: ClassVar[tuple[str, ...]]
+    layerdrop: ClassVar[str] = "layerdrop"
     lora_targets: ClassVar[tuple[str, ...]]
     tiny_recipe: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     hidden_size: int
     n_layers: int
     n_features: int
+    frames: FrameGrid
     frame_rate_hz: float
-    sample_rate_hz: int
+    sample_rate_hz: int = SAMPLE_RATE_HZ
     max_samples: int | None = None
+    uses_attention_mask: bool = True
 
     def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
         super().__init__()
+        if getattr(model.config, "add_adapter", False):
+            raise ValueError(
+                f"weights {config.weights!r} have an adapter that changes the frame rate after the transformer; it is"
+                " not supported. Use a checkpoint without one (add_adapter: false)."
+            )
         self.model = model
         self.config = config
         self.origin = origin
         self.gradient_checkpointing = False
         self.feature_encoder_frozen = False
+        self.n_layers = len(self.layers)
+        if self.mask_embedding is not None:
+            self.mask_embedding.requires_grad_(config.spec_augment)
 
     @classmethod
     def transformers_classes(cls) -> tuple[Any, Any]:
@@ -132,9 +158,10 @@ class SpeechBackbone(nn.Module, ABC):
         return None
 
     @classmethod
-    @abstractmethod
     def switches(cls, config: BackboneConfig) -> dict[str, Any]:
         """Settings of the model that the backbone's config decides."""
+        dropouts = dict.fromkeys(cls.dropouts, config.dropout)
+        return {**dropouts, cls.layerdrop: config.layerdrop, "apply_spec_augment": config.spec_augment}
 
     @classmethod
     @abstractmethod
@@ -173,18 +200,35 @@ class SpeechBackbone(nn.Module, ABC):
             If frames are to be hidden and the family knows no mask embedding.
         """
 
-    @abstractmethod
     def frame_times_s(self, n_samples: int) -> Tensor:
         """Middle of each frame of n_samples of audio, in seconds from the first; float32, shape (n_frames,)."""
+        return self.frames.times_s(n_samples)
 
-    @abstractmethod
     def frame_mask(self, audio_mask: Tensor) -> Tensor:
         """Frames that hear nothing but real sound: bool (batch, n_samples) -> bool (batch, n_frames)."""
+        return self.frames.mask(audio_mask)
 
     @property
-    @abstractmethod
+    def encoder(self) -> Any:
+        """The transformer, with its positions where it has them."""
+        return self.model.encoder
+
+    @property
     def layers(self) -> Sequence[nn.Module]:
         """The transformer layers, from the bottom."""
+        found: Sequence[nn.Module] = self.encoder.layers
+        return found
+
+    @property
+    def masked_part(self) -> Any:
+        """The module of transformers that holds the mask embedding and does SpecAugment."""
+        return self.model
+
+    @property
+    def mask_embedding(self) -> nn.Parameter | None:
+        """What stands in for a hidden frame; None where the checkpoint has none."""
+        embedding: nn.Parameter | None = getattr(self.masked_part, "masked_spec_embed", None)
+        return embedding
 
     @abstractmethod
     def front_end_modules(self) -> Sequence[nn.Module]:
@@ -234,6 +278,38 @@ class SpeechBackbone(nn.Module, ABC):
         settings = json.loads(self.model.config.to_json_string(use_diff=True))
         return {key: value for key, value in settings.items() if key not in _NOT_ARCHITECTURE and key[0] != "_"}
 
+    def attended(self, frame_mask: Tensor) -> Tensor | None:
+        """Frames that may be attended to, None for all; a clip of nothing but padding attends to itself."""
+        if not self.uses_attention_mask:
+            return None
+        return frame_mask | ~frame_mask.any(1, keepdim=True)
+
+    def masked(self, hidden: Tensor, attended: Tensor | None, hidden_from: Tensor | None) -> Tensor:
+        """Projected frames with those of hidden_from behind the mask embedding, or else SpecAugment; padding is 0."""
+        if hidden_from is None:
+            hidden = self.masked_part._mask_hidden_states(hidden, attention_mask=attended)
+        elif self.mask_embedding is None:
+            raise ValueError(
+                f"weights {self.config.weights!r} have no mask embedding (mask_time_prob is 0 in their config), so"
+                " nothing can be hidden from them; masked prediction needs another checkpoint."
+            )
+        else:
+            hidden = torch.where(hidden_from[:, :, None], self.mask_embedding.to(hidden.dtype), hidden)
+        return hidden if attended is None else hidden.masked_fill(~attended[:, :, None], 0.0)
+
+    def run_layers(self, hidden: Tensor, attended: Tensor | None, **options: Any) -> list[Tensor]:
+        """What goes into the first layer, and what comes out of each; options go to every layer."""
+        from transformers.masking_utils import create_bidirectional_mask
+
+        options["attention_mask"] = create_bidirectional_mask(
+            config=self.model.config, inputs_embeds=hidden, attention_mask=attended
+        )
+        states = [hidden]
+        for layer in self.layers:
+            after = states[-1] if self._left_out() else self._run(layer, states[-1], **options)
+            states.append(after[0] if isinstance(after, tuple) else after)
+        return states
+
     def _left_out(self) -> bool:
         """Whether layer drop leaves out the next layer; draws a number only where it is on."""
         return self.training and self.config.layerdrop > 0 and float(torch.rand(())) < self.config.layerdrop
@@ -243,3 +319,15 @@ class SpeechBackbone(nn.Module, ABC):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, hidden, use_reentrant=False, **options)
         return layer(hidden, **options)
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Eval mode for the time being; each part gets its own mode back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

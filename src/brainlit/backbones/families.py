@@ -36,23 +36,11 @@ class Family:
     own_loss: OwnLoss | None = None
 
 
-_LARGE: dict[str, Any] = {
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-}
-_NORM_LAYERS: dict[str, Any] = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+_NORM_LAYERS = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
 _LARGE_NORM_LAYERS: dict[str, Any] = {**_LARGE, **_NORM_LAYERS}
 _LARGE_WITH_BIAS: dict[str, Any] = {**_LARGE_NORM_LAYERS, "conv_bias": True}
-_XLARGE: dict[str, Any] = {
-    **_NORM_LAYERS,
-    "conv_bias": True,
-    "hidden_size": 1280,
-    "num_hidden_layers": 48,
-    "num_attention_heads": 16,
-    "intermediate_size": 5120,
-}
+_XLARGE = {**_LARGE_WITH_BIAS, "hidden_size": 1280, "num_hidden_layers": 48, "intermediate_size": 5120}
 
 
 def _whisper(d_model: int, layers: int, heads: int, **others: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -41,10 +42,7 @@ class FrameGrid:
     @property
     def hop_samples(self) -> int:
         """Samples from one frame to the next."""
-        hop = 1
-        for stride in self.strides:
-            hop *= stride
-        return hop
+        return math.prod(self.strides)
 
     @property
     def field_samples(self) -> int:
@@ -86,6 +84,7 @@ class FrameGrid:
         Unlike the length-based mask of the published models it is right for padding on either side.
         """
         n_frames = self.n_frames(audio_mask.shape[1])
+        # Samples heard before each sample: the difference over a field is its field's length where all of it is sound.
         heard = functional.pad(audio_mask.cumsum(1, dtype=torch.int32), (1, 0))
         starts = torch.arange(n_frames, device=audio_mask.device) * self.hop_samples
         return heard[:, starts + self.field_samples] - heard[:, starts] == self.field_samples
@@ -125,23 +124,7 @@ def normalise_clips(audio: Tensor, audio_mask: Tensor) -> Tensor:
     """Zero mean and unit variance for each clip over its real samples alone; padding becomes exactly 0.
 
     The same numbers as the published models' feature extractor for one clip at a time, whatever else is in the batch
-    and however long the padding is.
-
-    Parameters
-    ----------
-    audio : int16 or floating Tensor of shape (batch, n_samples)
-        Full scale is 32768 for int16 and 1 for floats.
-    audio_mask : bool Tensor of shape (batch, n_samples)
-        True where there is sound.
-
-    Returns
-    -------
-    float32 Tensor of shape (batch, n_samples)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the audio is neither int16 nor floating, or the shapes differ.
+    and however long the padding is. What goes in and comes out, and what is refused, as in real_sound.
     """
     sound = real_sound(audio, audio_mask)
     n_real = audio_mask.sum(1, keepdim=True).clamp(min=1)

@@ -18,30 +18,32 @@ DYNAMIC_RANGE = 8.0
 """Factors of ten below a clip's loudest point; what is quieter is raised to there."""
 
 
-class WhisperLogMel(nn.Module):
-    """Log power in mel bands every 10 ms, as WhisperFeatureExtractor has it (arXiv 2212.04356, section 2.2).
-
-    Hann windows of 25 ms around every 160th sample, the sound mirrored at both ends, slaney mel filters up to 8 kHz,
-    log10, clamped to eight factors of ten below the clip's maximum, then (x + 4) / 4. The maximum is each clip's own,
-    so a clip's spectrogram does not depend on its batch.
-
-    Parameters
-    ----------
-    n_mels : int
-        Mel bands: 80, or 128 in large-v3.
-    """
+class _LogMel(nn.Module):
+    """A window over the sound and filters over its spectrum, neither trained nor saved."""
 
     window: Tensor
     filters: Tensor
 
+    def __init__(self, window: Tensor, filters: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("window", window.float(), persistent=False)
+        self.register_buffer("filters", filters.float().contiguous(), persistent=False)
+
+
+class WhisperLogMel(_LogMel):
+    """Log power in mel bands every 10 ms, as WhisperFeatureExtractor has it (arXiv 2212.04356, section 2.2).
+
+    Hann windows of 25 ms around every 160th sample, the sound mirrored at both ends, slaney mel filters up to 8 kHz,
+    log10, clamped to eight factors of ten below the clip's maximum, then (x + 4) / 4. The maximum is each clip's own,
+    so a clip's spectrogram does not depend on its batch. There are n_mels bands: 80, or 128 in large-v3.
+    """
+
     def __init__(self, n_mels: int) -> None:
         from transformers.audio_utils import mel_filter_bank
 
-        super().__init__()
         n_bins = WINDOW_SAMPLES // 2 + 1
         filters = mel_filter_bank(n_bins, n_mels, 0.0, MAX_MEL_HZ, SAMPLE_RATE_HZ, norm="slaney", mel_scale="slaney")
-        self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
-        self.register_buffer("filters", torch.from_numpy(filters.T).float().contiguous(), persistent=False)
+        super().__init__(torch.hann_window(WINDOW_SAMPLES), torch.from_numpy(filters.T))
 
     def forward(self, sound: Tensor) -> Tensor:
         """Sound (batch, n_samples) in float32 -> float32 (batch, n_mels, n_samples // 160), whatever the autocast."""
@@ -55,33 +57,23 @@ class WhisperLogMel(nn.Module):
             return (log_mel + 4.0) / 4.0
 
 
-class KaldiLogMel(nn.Module):
+class KaldiLogMel(_LogMel):
     """Log power in mel bands every 10 ms as Kaldi has it, and with it SeamlessM4TFeatureExtractor, not standardised.
 
     From each 25 ms that lie inside the sound: mean removed, high frequencies raised (0.97), Povey window, 512-point
     transform, triangular filters between 20 Hz and 8 kHz that are straight in mel, natural log. Sound counts in steps
     of int16.
-
-    Parameters
-    ----------
-    n_mels : int
-        Mel bands.
     """
-
-    window: Tensor
-    filters: Tensor
 
     def __init__(self, n_mels: int) -> None:
         from transformers.audio_utils import mel_filter_bank
 
-        super().__init__()
         n_bins = KALDI_FFT // 2 + 1
         filters = mel_filter_bank(
             n_bins, n_mels, 20.0, MAX_MEL_HZ, SAMPLE_RATE_HZ, mel_scale="kaldi", triangularize_in_mel_space=True
         )
         window = torch.hann_window(WINDOW_SAMPLES, periodic=False, dtype=torch.float64) ** 0.85
-        self.register_buffer("window", window.float(), persistent=False)
-        self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
+        super().__init__(window, torch.from_numpy(filters))
 
     def forward(self, sound: Tensor) -> Tensor:
         """Sound (batch, n_samples) in float32 -> float32 (batch, n_frames, n_mels), whatever the autocast."""

@@ -159,8 +159,15 @@ def lora_switched_off(backbone: SpeechBackbone) -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
+def is_lora(name: str) -> bool:
+    """Whether a parameter of this name belongs to LoRA."""
+    return ".lora_" in name
+
+
 def lora_layers(backbone: SpeechBackbone) -> list[tuple[str, Any]]:
     """Names in the backbone and modules of the linear maps that have LoRA, from the bottom; peft's LoraLayer."""
+    if not any(is_lora(name) for name, _ in backbone.named_parameters()):  # and peft need not be imported
+        return []
     from peft.tuners.lora import LoraLayer
 
     return [(name, module) for name, module in backbone.named_modules() if isinstance(module, LoraLayer)]
@@ -200,8 +207,7 @@ def _linear_names(backbone: SpeechBackbone, layers: Sequence[nn.Module]) -> list
 
 
 def _lora_parameters(backbone: SpeechBackbone) -> list[nn.Parameter]:
-    pairs = [(layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER]) for _, layer in lora_layers(backbone)]
-    return [parameter for pair in pairs for module in pair for parameter in module.parameters()]
+    return [parameter for name, parameter in backbone.named_parameters() if is_lora(name)]
 
 
 def _draw_weights(backbone: SpeechBackbone, seed: int) -> None:

@@ -75,12 +75,12 @@ def load_backbone(config: BackboneConfig) -> SpeechBackbone:
         model = random_model(model_class, config_class(**{**settings, **switches}), config.seed)
         return family(model, config, {"kind": "random", "seed": config.seed})
     location, origin = resolve_weights(family, config)
-    checkpoint = find_checkpoint(location, family.model_type)
-    refusal = family.refusal(checkpoint.settings)
+    location, settings = find_checkpoint(location, family.model_type)
+    refusal = family.refusal(settings)
     if refusal is not None:
         raise WeightsError(f"weights {config.weights!r} {refusal}")
-    model = load_checkpoint(model_class, checkpoint, config_class(**{**checkpoint.settings, **switches}))
-    commit = commit_of(checkpoint.location)
+    model = load_checkpoint(model_class, location, config_class(**{**settings, **switches}))
+    commit = commit_of(location)
     return family(model, config, origin if commit is None else {**origin, "commit": commit})
 
 
@@ -114,7 +114,7 @@ def named_architecture(family: type[SpeechBackbone], name: str) -> dict[str, Any
     if name in known:
         return dict(known[name])
     location, _ = _locate(family, name)
-    return find_checkpoint(location, family.model_type).settings
+    return find_checkpoint(location, family.model_type)[1]
 
 
 def checkpoint_file(backbone: SpeechBackbone, *names: str) -> Path | None:

@@ -12,8 +12,6 @@ from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import real_sound
 from brainlit.backbones.wav2vec_like import TINY_SETTINGS, ConvolutionalBackbone
 
-DROPOUTS = ("positional_dropout", "hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
-
 
 class SpeechT5Backbone(ConvolutionalBackbone):
     """SpeechT5's encoder behind its speech prenet; the text decoder is kept for exports, frozen, and never run.
@@ -25,17 +23,14 @@ class SpeechT5Backbone(ConvolutionalBackbone):
     Its published feature extractor does not normalise the sound, and gives the transformer an attention mask although
     the convolutions normalise over the group; so it is here. Positions count real frames only.
 
-    Parameters
-    ----------
-    model : transformers SpeechT5ForSpeechToText
-    config : BackboneConfig
-    origin : mapping
-        See SpeechBackbone.
+    Parameters are those of SpeechBackbone; the model is a SpeechT5ForSpeechToText.
     """
 
     family: ClassVar[str] = "speecht5"
     model_type: ClassVar[str] = "speecht5"
     class_names: ClassVar[tuple[str, str]] = ("SpeechT5Config", "SpeechT5ForSpeechToText")
+    dropouts = ("positional_dropout", "hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
+    layerdrop: ClassVar[str] = "encoder_layerdrop"
     auto_class: ClassVar[str] = "AutoModelForSpeechSeq2Seq"
     """What opens an export of it in transformers."""
     max_samples: int
@@ -45,11 +40,8 @@ class SpeechT5Backbone(ConvolutionalBackbone):
         self.uses_attention_mask = True
         max_frames = int(model.config.max_speech_positions)
         self.max_samples = max_frames * self.frames.hop_samples + self.frames.field_samples - 1
-        model.requires_grad_(False)
-        self.prenet.requires_grad_(True)
-        self.encoder.requires_grad_(True)
-        if self.mask_embedding is not None:
-            self.mask_embedding.requires_grad_(config.spec_augment)
+        for part in self.idle_parts:
+            part.requires_grad_(False)
 
     @classmethod
     def refusal(cls, settings: Mapping[str, Any]) -> str | None:
@@ -80,20 +72,19 @@ class SpeechT5Backbone(ConvolutionalBackbone):
             "max_text_positions": 1,
         }
 
-    @classmethod
-    def switches(cls, config: BackboneConfig) -> dict[str, Any]:
-        """Settings of the model that the backbone's config decides."""
-        dropouts = dict.fromkeys(DROPOUTS, config.dropout)
-        return {**dropouts, "encoder_layerdrop": config.layerdrop, "apply_spec_augment": config.spec_augment}
-
     def train(self, mode: bool = True) -> Self:
         """As in torch, but the decoder stays in eval mode."""
         super().train(mode)
-        self.model.speecht5.decoder.eval()
-        self.model.text_decoder_postnet.eval()
+        for part in self.idle_parts:
+            part.eval()
         return self
 
     # --- where the parts are ---
+
+    @property
+    def idle_parts(self) -> tuple[nn.Module, nn.Module]:
+        """What never runs: the text decoder and what reads it."""
+        return self.model.speecht5.decoder, self.model.text_decoder_postnet
 
     @property
     def prenet(self) -> Any:
@@ -112,10 +103,9 @@ class SpeechT5Backbone(ConvolutionalBackbone):
         return module
 
     @property
-    def mask_embedding(self) -> nn.Parameter | None:
-        """What stands in for a hidden frame; None where the checkpoint has none."""
-        embedding: nn.Parameter | None = getattr(self.prenet, "masked_spec_embed", None)
-        return embedding
+    def masked_part(self) -> Any:
+        """The prenet."""
+        return self.prenet
 
     # --- forward ---
 
@@ -133,35 +123,18 @@ class SpeechT5Backbone(ConvolutionalBackbone):
 
     def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:
         """Projection, positions and transformer; see SpeechBackbone.trunk."""
-        from transformers.masking_utils import create_bidirectional_mask
-
         encoder, attended = self.encoder, self.attended(frame_mask)
-        hidden, _ = self.transformer_input(features, frame_mask, hidden_from)
+        assert attended is not None
+        hidden = self.masked(self.project(features), attended, hidden_from)
         hidden = hidden + self.prenet.pos_conv_embed(hidden)
         hidden = hidden + self.prenet.pos_sinusoidal_embed((~attended).long())
-        attention_mask = create_bidirectional_mask(
-            config=self.model.config, inputs_embeds=hidden, attention_mask=attended
-        )
-        states = [encoder.dropout(encoder.layer_norm(hidden))]
-        options = {"attention_mask": attention_mask, "position_bias": encoder.embed_positions(hidden)}
-        for layer in self.layers:
-            before = states[-1]
-            states.append(before if self._left_out() else self._run(layer, before, **options)[0])
-        return tuple(states)
+        positions = encoder.embed_positions(hidden)
+        return tuple(self.run_layers(encoder.dropout(encoder.layer_norm(hidden)), attended, position_bias=positions))
 
     def project(self, features: Tensor) -> Tensor:
         """Frames of the convolutions -> what the positions are added to, (batch, n_frames, hidden_size)."""
         hidden: Tensor = self.prenet.feature_projection(features)[0]
         return hidden
-
-    def spec_augment(self, hidden: Tensor, attended: Tensor | None) -> Tensor:
-        """SpecAugment, where it is switched on and the backbone is in train mode."""
-        masked: Tensor = self.prenet._mask_hidden_states(hidden, attention_mask=attended)
-        return masked
-
-    def attended(self, frame_mask: Tensor) -> Tensor:
-        """Frames that may be attended to; a clip of nothing but padding attends to itself rather than to nothing."""
-        return frame_mask | ~frame_mask.any(1, keepdim=True)
 
     def describe(self) -> dict[str, Any]:
         """Where the weights came from, the architecture and every switch, as plain JSON values."""

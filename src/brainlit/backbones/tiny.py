@@ -11,11 +11,11 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from brainlit.backbones.base import SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.weights import RANDOM_PREFIX, cached_folder, random_model
-from brainlit.stories import Story
+from brainlit.stories import Intervals, Story
 
 log = logging.getLogger(__name__)
 
@@ -84,17 +84,8 @@ class TinyRecipe:
     mel_weight: float = 0.5
 
 
-@dataclass(frozen=True)
-class TinySize:
-    """One size of tiny models.
-
-    Parameters
-    ----------
-    architecture : mapping
-        Settings that replace those of the family's tiny architecture, where it has them.
-    recipe : mapping
-        Settings of TinyRecipe, after the family's own.
-    """
+class TinySize(NamedTuple):
+    """One size of tiny models: what it changes of the family's tiny architecture, and of the family's recipe."""
 
     architecture: Mapping[str, Any]
     recipe: Mapping[str, Any]
@@ -129,10 +120,10 @@ def recipe_folder(family: type[SpeechBackbone], recipe: TinyRecipe, size: str = 
     return cached_folder(f"{size}-{family.family}", settings, lambda folder: _teach(recipe, family, size, folder))
 
 
-def corpus_version() -> str:
+def corpus_version(files: Sequence[str] = CORPUS_FILES) -> str:
     """Changes whenever the code that writes and speaks the corpus does; the first 16 hex digits of its SHA-256."""
     folder = resources.files("brainlit.demo")
-    return hashlib.sha256(b"".join(folder.joinpath(name).read_bytes() for name in CORPUS_FILES)).hexdigest()[:16]
+    return hashlib.sha256(b"".join(folder.joinpath(name).read_bytes() for name in files)).hexdigest()[:16]
 
 
 def tiny_record(folder: str | Path) -> dict[str, Any]:
@@ -176,28 +167,42 @@ def _untaught(family: type[SpeechBackbone], size: str, seed: int) -> SpeechBackb
 
 
 def learn_phones(listener: PhoneListener, lessons: Sequence[Lesson], recipe: TinyRecipe) -> float:
-    """Train a listener on random crops; returns the mean loss of the last tenth of the steps.
+    """Train a listener on random crops, as train_one_cycle does; uses its own random generator."""
+    rng = np.random.default_rng(recipe.seed)
+    n_samples = int(recipe.crop_s * listener.backbone.sample_rate_hz)
+    return train_one_cycle(
+        listener,
+        lambda: listener.loss(draw_crops(lessons, recipe.batch_size, n_samples, rng), n_samples, recipe.mel_weight),
+        recipe.steps,
+        recipe.lr,
+        pct_start=0.15,
+        what="Tiny backbone learns phones",
+        fused=True,
+    )
 
-    Uses its own random generator, and gradients even where the caller has switched them off.
+
+def train_one_cycle(
+    model: nn.Module, next_loss: Callable[[], Tensor], steps: int, lr: float, pct_start: float, what: str, fused: bool
+) -> float:
+    """Train by a one-cycle schedule up to lr; returns the mean loss of the last tenth of the steps.
+
+    Gradients are there even where the caller has switched them off. `what` stands before the progress bar.
     """
     from tqdm import tqdm
 
-    rng = np.random.default_rng(recipe.seed)
-    n_samples = int(recipe.crop_s * listener.backbone.sample_rate_hz)
+    losses = []
     with torch.inference_mode(False), torch.enable_grad():
-        optimizer = torch.optim.AdamW(listener.parameters(), lr=recipe.lr, weight_decay=0.01, fused=True)
-        schedule = OneCycleLR(optimizer, recipe.lr, total_steps=recipe.steps, pct_start=0.15)
-        losses = []
-        for _ in tqdm(range(recipe.steps), desc="Tiny backbone learns phones", unit="step"):
-            crops = draw_crops(lessons, recipe.batch_size, n_samples, rng)
-            loss = listener.loss(crops, n_samples, recipe.mel_weight)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, fused=fused)
+        schedule = OneCycleLR(optimizer, lr, total_steps=steps, pct_start=pct_start)
+        for _ in tqdm(range(steps), desc=what, unit="step"):
+            loss = next_loss()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(listener.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             losses.append(float(loss.detach()))
-    return float(np.mean(losses[-max(1, recipe.steps // 10) :]))
+    return float(np.mean(losses[-max(1, steps // 10) :]))
 
 
 @dataclass(frozen=True)
@@ -240,22 +245,22 @@ def phone_inventory(stories: Iterable[Story]) -> dict[str, int]:
     ValueError
         If a story has no phone times.
     """
-    labels: set[str] = set()
-    for story in stories:
-        if story.phones is None or not len(story.phones):
-            raise ValueError(f"story {story.name!r} has no phone times, and the tiny backbone learns from them.")
-        labels.update(story.phones.labels)
+    labels = {label for story in stories for label in _phones_of(story).labels}
     return {label: number for number, label in enumerate(sorted(labels), start=1)}
 
 
 def make_lesson(story: Story, inventory: dict[str, int]) -> Lesson:
     """A story with its answers in the numbers of an inventory."""
-    phones = story.phones
-    if phones is None:
-        raise ValueError(f"story {story.name!r} has no phone times, and the tiny backbone learns from them.")
+    phones = _phones_of(story)
     audio = torch.from_numpy(np.ascontiguousarray(story.audio))
     ids = np.array([inventory.get(label, UNKNOWN) for label in phones.labels], dtype=np.int64)
     return Lesson(audio, phones.start_s, phones.end_s, ids, _log_mel(audio, story.timebase.sample_rate_hz))
+
+
+def _phones_of(story: Story) -> Intervals:
+    if story.phones is None or not len(story.phones):
+        raise ValueError(f"story {story.name!r} has no phone times, and the tiny backbone learns from them.")
+    return story.phones
 
 
 class PhoneListener(nn.Module):

@@ -6,7 +6,6 @@ what a scene is about; its record says how well, on a story that it never read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -14,16 +13,15 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.optim.lr_scheduler import OneCycleLR
-from tqdm.auto import tqdm
+from torch import Tensor
 
+from brainlit.backbones.tiny import corpus_version, train_one_cycle
 from brainlit.backbones.weights import cached_folder
 from brainlit.demo.text import FILLERS, TEMPLATES, category_of, random_stream, write_story
 
@@ -33,7 +31,6 @@ RECORD_FILE = "text.json"
 RECIPE_VERSION = 1
 """Part of the cache's key: another number wherever the training below changes."""
 
-CORPUS_FILES = ("text.py",)
 UNKNOWN, PADDING = "[UNK]", "[PAD]"
 MOST_TOKENS = 256
 _WORD = re.compile(r"[a-z']+")
@@ -75,8 +72,7 @@ def tiny_language_model(seed: int = 0) -> Path:
 
 def recipe_folder(recipe: TextRecipe) -> Path:
     """The folder that a recipe makes, from the cache or made now."""
-    sources = [resources.files("brainlit.demo").joinpath(name).read_bytes() for name in CORPUS_FILES]
-    corpus = hashlib.sha256(b"".join(sources)).hexdigest()[:16]
+    corpus = corpus_version(["text.py"])
     settings = {"recipe": asdict(recipe), "recipe_version": RECIPE_VERSION, "corpus_version": corpus}
     return cached_folder("tiny-language-model", settings, lambda folder: _teach(recipe, folder))
 
@@ -154,24 +150,17 @@ def _tokenizer(words: dict[str, int]) -> Any:
 
 
 def _learn(model: Any, text: IntArray, recipe: TextRecipe) -> float:
-    """Train on random crops; returns the mean loss of the last tenth of the steps. Uses no global random state."""
+    """Train on random crops, as train_one_cycle does. Uses no global random state."""
     rng = np.random.default_rng(recipe.seed)
-    starts = np.arange(recipe.crop_words)
-    losses = []
-    with torch.inference_mode(False), torch.enable_grad():
-        optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.01)
-        schedule = OneCycleLR(optimizer, recipe.lr, total_steps=recipe.steps, pct_start=0.1)
-        for _ in tqdm(range(recipe.steps), desc="Tiny language model learns the grammar", unit="step"):
-            first = rng.integers(0, len(text) - recipe.crop_words, size=recipe.batch_size)
-            crops = torch.from_numpy(text[first[:, None] + starts])
-            loss = model(input_ids=crops, labels=crops).loss
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-    return float(np.mean(losses[-max(1, recipe.steps // 10) :]))
+
+    def next_loss() -> Tensor:
+        first = rng.integers(0, len(text) - recipe.crop_words, size=recipe.batch_size)
+        crops = torch.from_numpy(text[first[:, None] + np.arange(recipe.crop_words)])
+        loss: Tensor = model(input_ids=crops, labels=crops).loss
+        return loss
+
+    what = "Tiny language model learns the grammar"
+    return train_one_cycle(model, next_loss, recipe.steps, recipe.lr, 0.1, what, fused=False)
 
 
 @torch.no_grad()

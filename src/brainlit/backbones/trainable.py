@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brainlit.backbones.base import SpeechBackbone
+from brainlit.backbones.base import SpeechBackbone, eval_mode
 
 log = logging.getLogger(__name__)
 
@@ -185,13 +185,8 @@ def _silent_states(backbone: SpeechBackbone) -> tuple[Tensor, ...]:
     """Hidden states with their graph, in eval mode; mode and random state are as before."""
     device = next(backbone.parameters()).device
     silence = torch.zeros(1, int(PROBE_S * backbone.sample_rate_hz), device=device)
-    was_training = backbone.training
-    backbone.eval()
-    try:
-        with torch.enable_grad():
-            return backbone.encode(silence, torch.ones_like(silence, dtype=torch.bool)).hidden_states
-    finally:
-        backbone.train(was_training)
+    with eval_mode(backbone), torch.enable_grad():
+        return backbone.encode(silence, torch.ones_like(silence, dtype=torch.bool)).hidden_states
 
 
 def _new_leaves(state: Tensor, seen: set[Any]) -> Iterator[nn.Parameter]:

@@ -12,7 +12,6 @@ from torch.nn import functional
 from brainlit.backbones.base import FrontEnd, SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import FrameGrid, normalise_clips
-from brainlit.timebase import SAMPLE_RATE_HZ
 
 # --- Strided convolutions as matrix products: the same numbers, several times faster on a CPU ---
 #
@@ -63,8 +62,6 @@ def strided_conv(signal: Tensor, weight: Tensor, bias: Tensor | None, stride: in
     return total if bias is None else total + bias
 
 
-DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
-
 TINY_SETTINGS: dict[str, Any] = {
     "conv_dim": [48, 64, 96, 96, 128],
     "conv_stride": [10, 4, 4, 2, 2],
@@ -81,7 +78,7 @@ TINY_SETTINGS: dict[str, Any] = {
     "mask_time_prob": 0.05,
     "mask_time_length": 5,
 }
-"""Of the tiny models; kernels that are multiples of their strides run fast on a CPU (see strided)."""
+"""Of the tiny models; kernels that are multiples of their strides run fast on a CPU (see conv_features)."""
 
 
 class ConvolutionalBackbone(SpeechBackbone):
@@ -94,44 +91,22 @@ class ConvolutionalBackbone(SpeechBackbone):
     Every clip is normalised, as the published feature extractors do but for a few base models (WavLM's) that were
     trained on plain waveforms: there the first convolution's normalisation over time takes gain and offset out again.
 
-    A family names its classes in transformers, and where in the model its parts are; where its transformer runs
-    differently it says so in `trunk`.
-
-    Parameters
-    ----------
-    model : transformers model
-    config : BackboneConfig
-    origin : mapping
-        See SpeechBackbone.
+    Parameters are those of SpeechBackbone.
     """
 
+    dropouts = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
     lora_targets: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "out_proj")
 
     def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
         super().__init__(model, config, origin)
         settings = model.config
-        if getattr(settings, "add_adapter", False):
-            raise ValueError(
-                f"weights {config.weights!r} have an adapter that changes the frame rate after the transformer; it is"
-                " not supported. Use a checkpoint without one (add_adapter: false)."
-            )
-        self.sample_rate_hz = SAMPLE_RATE_HZ
-        self.frames = FrameGrid(tuple(settings.conv_kernel), tuple(settings.conv_stride), SAMPLE_RATE_HZ)
+        self.frames = FrameGrid(tuple(settings.conv_kernel), tuple(settings.conv_stride), self.sample_rate_hz)
         self.frame_rate_hz = self.frames.frame_rate_hz
         self.hidden_size = int(settings.hidden_size)
         self.n_features = int(settings.conv_dim[-1])
-        self.n_layers = len(self.layers)
         self.uses_attention_mask = self.convolution_norm == "layer"
         self.strided = can_run(settings)
-        if self.mask_embedding is not None:
-            self.mask_embedding.requires_grad_(config.spec_augment)
         self.train(model.training)
-
-    @classmethod
-    def switches(cls, config: BackboneConfig) -> dict[str, Any]:
-        """Settings of the model that the backbone's config decides."""
-        dropouts = dict.fromkeys(DROPOUTS, config.dropout)
-        return {**dropouts, "layerdrop": config.layerdrop, "apply_spec_augment": config.spec_augment}
 
     @classmethod
     def tiny_architecture(cls) -> dict[str, Any]:
@@ -145,23 +120,6 @@ class ConvolutionalBackbone(SpeechBackbone):
         """The convolutions."""
         module: nn.Module = self.model.feature_extractor
         return module
-
-    @property
-    def encoder(self) -> Any:
-        """The transformer with its positional convolution."""
-        return self.model.encoder
-
-    @property
-    def layers(self) -> Sequence[nn.Module]:
-        """The transformer layers, from the bottom."""
-        found: Sequence[nn.Module] = self.encoder.layers
-        return found
-
-    @property
-    def mask_embedding(self) -> nn.Parameter | None:
-        """What stands in for a hidden frame; None where the checkpoint has none."""
-        embedding: nn.Parameter | None = getattr(self.model, "masked_spec_embed", None)
-        return embedding
 
     @property
     def convolution_norm(self) -> str:
@@ -195,8 +153,8 @@ class ConvolutionalBackbone(SpeechBackbone):
 
     def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:
         """Projection and transformer; see SpeechBackbone.trunk."""
-        encoder = self.encoder
-        hidden, attended = self.transformer_input(features, frame_mask, hidden_from)
+        encoder, attended = self.encoder, self.attended(frame_mask)
+        hidden = self.masked(self.project(features), attended, hidden_from)
         hidden = hidden + self.position_signal(hidden, attended)
         if not self.layer_norm_last:
             hidden = encoder.layer_norm(hidden)
@@ -206,60 +164,15 @@ class ConvolutionalBackbone(SpeechBackbone):
         return tuple(states)
 
     def position_signal(self, hidden: Tensor, attended: Tensor | None) -> Tensor:
-        """What the positional convolution adds to each frame; attended is as in `transformer_input`."""
+        """What the positional convolution adds to each frame; attended: see SpeechBackbone."""
         signal: Tensor = self.encoder.pos_conv_embed(hidden)
         return signal
-
-    def run_layers(self, hidden: Tensor, attended: Tensor | None) -> list[Tensor]:
-        """What goes into the first layer, and what comes out of each."""
-        from transformers.masking_utils import create_bidirectional_mask
-
-        attention_mask = create_bidirectional_mask(
-            config=self.model.config, inputs_embeds=hidden, attention_mask=attended
-        )
-        states = [hidden]
-        for layer in self.layers:
-            before = states[-1]
-            states.append(before if self._left_out() else self._run(layer, before, attention_mask=attention_mask))
-        return states
-
-    def transformer_input(
-        self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Projected frames, some of them masked, and which may be attended to (None: all)."""
-        attended = self.attended(frame_mask)
-        hidden = self.project(features)
-        if hidden_from is not None:
-            if self.mask_embedding is None:
-                raise ValueError(
-                    f"weights {self.config.weights!r} have no mask embedding (mask_time_prob is 0 in their config), so"
-                    " nothing can be hidden from them; masked prediction needs another checkpoint."
-                )
-            hidden = torch.where(hidden_from[:, :, None], self.mask_embedding.to(hidden.dtype), hidden)
-        else:
-            hidden = self.spec_augment(hidden, attended)
-        if attended is not None:
-            hidden = hidden.masked_fill(~attended[:, :, None], 0.0)
-        return hidden, attended
 
     def project(self, features: Tensor) -> Tensor:
         """Frames of the convolutions -> what goes into the transformer, (batch, n_frames, hidden_size)."""
         projected = self.model.feature_projection(features)
         hidden: Tensor = projected[0] if isinstance(projected, tuple) else projected
         return hidden
-
-    def spec_augment(self, hidden: Tensor, attended: Tensor | None) -> Tensor:
-        """SpecAugment, where it is switched on and the backbone is in train mode."""
-        masked: Tensor = self.model._mask_hidden_states(hidden, attention_mask=attended)
-        return masked
-
-    def frame_times_s(self, n_samples: int) -> Tensor:
-        """Middle of each frame of n_samples of audio, in seconds from the first; float32, shape (n_frames,)."""
-        return self.frames.times_s(n_samples)
-
-    def frame_mask(self, audio_mask: Tensor) -> Tensor:
-        """Frames whose whole receptive field is real sound."""
-        return self.frames.mask(audio_mask)
 
     def front_end_modules(self) -> Sequence[nn.Module]:
         """The convolutions."""
@@ -272,12 +185,6 @@ class ConvolutionalBackbone(SpeechBackbone):
             "receptive_field_samples": self.frames.field_samples,
             "attention_mask": self.uses_attention_mask,
         }
-
-    def attended(self, frame_mask: Tensor) -> Tensor | None:
-        """Frames that may be attended to; a clip of nothing but padding attends to itself rather than to nothing."""
-        if not self.uses_attention_mask:
-            return None
-        return frame_mask | ~frame_mask.any(1, keepdim=True)
 
 
 class UniSpeechSatBackbone(ConvolutionalBackbone):

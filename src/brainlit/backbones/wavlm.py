@@ -36,7 +36,7 @@ class WavLMBackbone(ConvolutionalBackbone):
         """Settings of the tiny model; distances are in frames of 40 ms."""
         return {**super().tiny_architecture(), "num_buckets": 80, "max_bucket_distance": 200}
 
-    def run_layers(self, hidden: Tensor, attended: Tensor | None) -> list[Tensor]:
+    def run_layers(self, hidden: Tensor, attended: Tensor | None, **options: Any) -> list[Tensor]:
         """What goes into the first layer, and what comes out of each.
 
         The first layer makes the position bias of all and hands it on, so layer drop never leaves it out.
@@ -46,7 +46,7 @@ class WavLMBackbone(ConvolutionalBackbone):
             if bias is not None and self._left_out():
                 states.append(states[-1])
                 continue
-            after, bias = self._run(layer, states[-1], attention_mask=attended, position_bias=bias)
+            after, bias = self._run(layer, states[-1], attention_mask=attended, position_bias=bias, **options)
             states.append(after)
         return states
 

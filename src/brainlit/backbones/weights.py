@@ -13,7 +13,6 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -162,7 +161,10 @@ def fetch(location: str, get: Callable[[bool], T]) -> T:
         return get(True)
     except (OSError, ValueError) as error:
         if Path(location).is_dir():
-            raise _unreadable(location, error) from error
+            raise WeightsError(
+                f"could not read the weights in {location}: {_first_line(error)} It needs {NEEDED_FILES}; save them"
+                " again with save_pretrained, or download them again."
+            ) from error
         obstacle = why_unreachable()
         if obstacle is not None:
             raise _not_here(location, obstacle) from error
@@ -190,13 +192,6 @@ def why_unreachable(timeout_s: float = PROBE_TIMEOUT_S) -> str | None:
     return None
 
 
-def _unreadable(folder: str, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"could not read the weights in {folder}: {_first_line(error)} It needs {NEEDED_FILES}; save them again with"
-        " save_pretrained, or download them again."
-    )
-
-
 def _not_here(hub_id: str, reason: str) -> WeightsError:
     folder = local_folder(hub_id)
     return WeightsError(
@@ -215,24 +210,8 @@ def _first_line(error: Exception) -> str:
 # --- Models ---
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A place that `from_pretrained` understands, with the settings found there.
-
-    Parameters
-    ----------
-    location : str
-        Folder or hub id.
-    settings : dict
-        Its config.json.
-    """
-
-    location: str
-    settings: dict[str, Any]
-
-
-def find_checkpoint(location: str, model_type: str) -> Checkpoint:
-    """Read the settings of a folder or hub id, and check that it holds the family that was asked for.
+def find_checkpoint(location: str, model_type: str) -> tuple[str, dict[str, Any]]:
+    """A folder or hub id that holds the family asked for, as `from_pretrained` understands it, and its config.json.
 
     Parameters
     ----------
@@ -264,16 +243,18 @@ def find_checkpoint(location: str, model_type: str) -> Checkpoint:
             f"weights {location!r} are a {found!r} model, and this family needs {model_type!r}; choose the family that"
             " fits the weights, or other weights."
         )
-    return Checkpoint(location, settings)
+    return location, settings
 
 
-def load_checkpoint(model_class: Any, checkpoint: Checkpoint, config: Any) -> Any:
+def load_checkpoint(model_class: Any, location: str, config: Any) -> Any:
     """The model in fp32 and eval mode; nothing in it is left at random values.
 
     Parameters
     ----------
     model_class : class of transformers
         For instance Wav2Vec2Model.
+    location : str
+        As find_checkpoint gives it.
     config : its configuration
         With the switches as they are wanted.
 
@@ -285,15 +266,15 @@ def load_checkpoint(model_class: Any, checkpoint: Checkpoint, config: Any) -> An
     options = {"config": config, "dtype": torch.float32, "output_loading_info": True}
     with torch.random.fork_rng(devices=[]):
         model, report = fetch(
-            checkpoint.location,
-            lambda local: model_class.from_pretrained(checkpoint.location, local_files_only=local, **options),
+            location,
+            lambda local: model_class.from_pretrained(location, local_files_only=local, **options),
         )
     missing = sorted(key for key in report["missing_keys"] if not key.endswith(MAY_BE_MISSING))
     if missing:
         raise WeightsError(
-            f"weights {checkpoint.location!r} lack {len(missing)} parameters of {model_class.__name__}, for instance"
+            f"weights {location!r} lack {len(missing)} parameters of {model_class.__name__}, for instance"
             f" {missing[0]!r}; they would start at random. Use a complete checkpoint, or say"
-            f" {RANDOM_PREFIX}{checkpoint.location} if random weights are wanted."
+            f" {RANDOM_PREFIX}{location} if random weights are wanted."
         )
     return model.eval()
 

@@ -13,7 +13,6 @@ from brainlit.backbones.base import FrontEnd, SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import real_sound
 from brainlit.backbones.log_mel import MEL_HOP_SAMPLES, WINDOW_SAMPLES, WhisperLogMel
-from brainlit.timebase import SAMPLE_RATE_HZ
 
 HOP_SAMPLES = 2 * MEL_HOP_SAMPLES
 """The second convolution has stride 2."""
@@ -35,29 +34,25 @@ class WhisperBackbone(SpeechBackbone):
     A frame is real (may be pooled) where every sample of its receptive field that lies inside the window is sound;
     what lies beyond the window's ends counts as neither. The silence after the window is never real.
 
-    Parameters
-    ----------
-    model : transformers WhisperModel
-    config : BackboneConfig
-    origin : mapping
-        See SpeechBackbone.
+    Parameters are those of SpeechBackbone; the model is a WhisperModel.
     """
 
     family: ClassVar[str] = "whisper"
     model_type: ClassVar[str] = "whisper"
     class_names: ClassVar[tuple[str, str]] = ("WhisperConfig", "WhisperModel")
+    dropouts: ClassVar[tuple[str, ...]] = ("dropout", "attention_dropout", "activation_dropout")
+    layerdrop: ClassVar[str] = "encoder_layerdrop"
     lora_targets: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "out_proj")
 
     def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
         super().__init__(model, config, origin)
         settings = model.config
-        self.sample_rate_hz = SAMPLE_RATE_HZ
-        self.frame_rate_hz = SAMPLE_RATE_HZ / HOP_SAMPLES
+        self.uses_attention_mask = config.positions != "padded"  # as published, all 30 s are attended to
+        self.frame_rate_hz = self.sample_rate_hz / HOP_SAMPLES
         self.hidden_size = self.n_features = int(settings.d_model)
         self.max_frames = int(settings.max_source_positions)
         self.max_samples = self.max_frames * HOP_SAMPLES
         self.log_mel = WhisperLogMel(int(settings.num_mel_bins))
-        self.n_layers = len(self.layers)
         model.decoder.requires_grad_(False)
         self.encoder.embed_positions.requires_grad_(False)
         self.train(model.training)
@@ -84,30 +79,11 @@ class WhisperBackbone(SpeechBackbone):
             "mask_time_length": 5,
         }
 
-    @classmethod
-    def switches(cls, config: BackboneConfig) -> dict[str, Any]:
-        """Settings of the model that the backbone's config decides."""
-        dropouts = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), config.dropout)
-        return {**dropouts, "encoder_layerdrop": config.layerdrop, "apply_spec_augment": config.spec_augment}
-
     def train(self, mode: bool = True) -> Self:
         """As in torch, but the decoder stays in eval mode."""
         super().train(mode)
         self.model.decoder.eval()
         return self
-
-    # --- where the parts are ---
-
-    @property
-    def encoder(self) -> Any:
-        """The part of the model that runs."""
-        return self.model.encoder
-
-    @property
-    def layers(self) -> Sequence[nn.Module]:
-        """The transformer layers of the encoder, from the bottom."""
-        found: Sequence[nn.Module] = self.encoder.layers
-        return found
 
     def front_end_modules(self) -> Sequence[nn.Module]:
         """The two convolutions over the spectrogram."""
@@ -129,22 +105,15 @@ class WhisperBackbone(SpeechBackbone):
 
     def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:
         """Positions and transformer; the last state is layer-normalised. See SpeechBackbone.trunk."""
-        from transformers.masking_utils import create_bidirectional_mask
-
         if hidden_from is not None:
             raise ValueError(
                 "whisper has no mask embedding, so nothing can be hidden from it; masked prediction needs a family that"
                 " was trained by it, such as wav2vec, hubert or wavlm."
             )
-        encoder, attended = self.encoder, self._attended(frame_mask)
+        encoder = self.encoder
         hidden = self._spec_augment(features, frame_mask) + encoder.embed_positions.weight[: features.shape[1]]
-        states = [functional.dropout(hidden, encoder.dropout, self.training)]
-        attention_mask = create_bidirectional_mask(
-            config=self.model.config, inputs_embeds=hidden, attention_mask=attended
-        )
-        for layer in self.layers:
-            before = states[-1]
-            states.append(before if self._left_out() else self._run(layer, before, attention_mask=attention_mask))
+        hidden = functional.dropout(hidden, encoder.dropout, self.training)
+        states = self.run_layers(hidden, self.attended(frame_mask))
         states[-1] = encoder.layer_norm(states[-1])
         return tuple(states)
 
@@ -200,12 +169,6 @@ class WhisperBackbone(SpeechBackbone):
                 " --data.window.n_trs or --data.window.context_s."
             )
         return (n_samples // MEL_HOP_SAMPLES + 1) // 2
-
-    def _attended(self, frame_mask: Tensor) -> Tensor | None:
-        """Frames that may be attended to; None for all, as published. A clip of nothing but padding attends to it."""
-        if self.config.positions == "padded":
-            return None
-        return frame_mask | ~frame_mask.any(1, keepdim=True)
 
     def _spec_augment(self, features: Tensor, frame_mask: Tensor) -> Tensor:
         """SpecAugment, where it is switched on and the backbone is in train mode.

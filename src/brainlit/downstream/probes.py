@@ -14,7 +14,7 @@ from torch.nn import functional
 from brainlit.downstream.task import CHOOSE, TRAIN, Kind
 from brainlit.encoding.arrays import Float32Array, IntArray
 from brainlit.hints import did_you_mean
-from brainlit.tuning.objectives.base import new_linear
+from brainlit.tuning.heads import initial_map
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class _Networks:
 
     def _new(self, n_in: int, n_out: int) -> tuple[Tensor, Tensor]:
         """Weights (n_networks, n_in, n_out) and biases (n_networks, 1, n_out); a seed's are the same for all decays."""
-        weight = torch.stack([new_linear(n_in, n_out, one).weight.detach().T for one in self.generators])
+        weight = torch.stack([initial_map(n_in, n_out, one).weight.detach().T for one in self.generators])
         weight = weight.repeat(self.n_settings, 1, 1).to(self.device)
         return weight.contiguous(), torch.zeros(len(weight), 1, n_out, device=self.device)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from brainlit.backbones.base import FrontEnd, SpeechBackbone
-from brainlit.hints import did_you_mean
+from brainlit.backbones.base import FrontEnd, SpeechBackbone, eval_mode
+from brainlit.backbones.lora import is_lora, lora_layers, lora_switched_off
+from brainlit.tuning.settings import check_choice
 
 AnchorKind = Literal["none", "l2_sp", "distillation"]
 
@@ -44,8 +44,7 @@ class AnchorConfig:
     layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(AnchorKind):
-            raise ValueError(f"anchor kind is {self.kind!r}. {did_you_mean(self.kind, get_args(AnchorKind))}")
+        check_choice("anchor kind", self.kind, AnchorKind)
         if not (math.isfinite(self.weight) and self.weight > 0):
             raise ValueError(f"anchor weight is {self.weight}; give a positive number, or anchor kind none.")
         if self.layers is not None and self.kind == "l2_sp":
@@ -104,7 +103,7 @@ class L2SP(Anchor):
         super().__init__(weight)
         self._start_of: dict[str, str] = {}
         for name, parameter in backbone.named_parameters():
-            if parameter.requires_grad and not _is_lora(name):
+            if parameter.requires_grad and not is_lora(name):
                 self._start_of[name] = f"start_{len(self._start_of)}"
                 self.register_buffer(self._start_of[name], parameter.detach().clone(), persistent=False)
 
@@ -115,7 +114,7 @@ class L2SP(Anchor):
         with torch.autocast(total.device.type, enabled=False):
             for name, start in self._start_of.items():
                 total = total + (parameters[name].float() - getattr(self, start).float()).square().sum()
-            for layer in _lora_layers(backbone):
+            for _, layer in lora_layers(backbone):
                 total = total + _squared_lora(layer)
         return self.weight / 2 * total
 
@@ -134,7 +133,7 @@ class Distillation(Anchor):
         n_states = backbone.n_layers + 1
         self.layers = tuple(range(n_states)) if layers is None else tuple(_from_start(k, n_states) for k in layers)
         self._copies: list[SpeechBackbone] = []  # a list hides it from state_dict, parameters and train()
-        if not all(_is_lora(name) for name, parameter in backbone.named_parameters() if parameter.requires_grad):
+        if not all(is_lora(name) for name, parameter in backbone.named_parameters() if parameter.requires_grad):
             self._copies.append(copy.deepcopy(backbone).requires_grad_(False).eval())
 
     def forward(self, backbone: SpeechBackbone, states: Sequence[Tensor], front: FrontEnd) -> Tensor:
@@ -149,9 +148,7 @@ class Distillation(Anchor):
         """Hidden states of the pretrained backbone: n_layers + 1 Tensors of shape (batch, n_frames, hidden_size)."""
         for pretrained in self._copies:
             return pretrained.trunk(front.features, front.frame_mask)
-        from brainlit.backbones.lora import lora_switched_off
-
-        with _eval_mode(backbone), lora_switched_off(backbone):
+        with eval_mode(backbone), lora_switched_off(backbone):
             return backbone.trunk(front.features, front.frame_mask)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -162,17 +159,9 @@ class Distillation(Anchor):
 
 
 def build_anchor(config: AnchorConfig, backbone: SpeechBackbone) -> Anchor | None:
-    """The anchor that was asked for; it remembers the backbone as it is now.
+    """The anchor that was asked for, None for kind none; it remembers the backbone as it is now.
 
-    Parameters
-    ----------
-    config : AnchorConfig
-    backbone : SpeechBackbone
-        With its pretrained weights, LoRA and frozen parts already in place.
-
-    Returns
-    -------
-    Anchor, or None for kind none
+    The backbone has its pretrained weights, LoRA and frozen parts already.
 
     Raises
     ------
@@ -201,18 +190,6 @@ def _distance(now: Tensor, before: Tensor, frame_mask: Tensor) -> Tensor:
     return change / torch.where(scale > 0, scale, 1.0)
 
 
-def _is_lora(name: str) -> bool:
-    return ".lora_" in name
-
-
-def _lora_layers(backbone: SpeechBackbone) -> list[Any]:
-    if not any(_is_lora(name) for name, _ in backbone.named_parameters()):
-        return []
-    from peft.tuners.lora import LoraLayer
-
-    return [module for module in backbone.modules() if isinstance(module, LoraLayer)]
-
-
 def _squared_lora(layer: Any) -> Tensor:
     """||scaling B A||^2 of one linear map = scaling^2 sum((B' B) * (A A')), which needs rank x rank numbers only."""
     total = torch.zeros((), device=layer.weight.device)
@@ -220,18 +197,6 @@ def _squared_lora(layer: Any) -> Tensor:
         down, up = layer.lora_A[name].weight.float(), layer.lora_B[name].weight.float()
         total = total + layer.scaling[name] ** 2 * ((up.T @ up) * (down @ down.T)).sum()
     return total
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode for the time being; each part gets its own mode back."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def _from_start(layer: int, n_states: int) -> int:

@@ -19,68 +19,6 @@ from torch import Tensor, nn
 from brainlit.tuning.pooling import Over
 from brainlit.tuning.settings import check_choice
 
-# --- How a head looks back: rows at several delays, mixed by haemodynamic weights or side by side (FIR) ---
-
-
-DELAY_WEIGHTS = {0: 0.05, 1: 0.25, 2: 0.35, 3: 0.25, 4: 0.1}
-FAR_DELAY_WEIGHT = 0.05
-
-
-def check_delays(delays_trs: Sequence[int]) -> tuple[int, ...]:
-    """The delays as a tuple.
-
-    Raises
-    ------
-    ValueError
-        If there is none, one is negative or one comes twice.
-    """
-    delays = tuple(int(delay) for delay in delays_trs)
-    if not delays or min(delays) < 0 or len(set(delays)) < len(delays):
-        raise ValueError(
-            f"delays_trs are {list(delays)}; need at least one, none negative, none twice, such as [0,1,2]."
-        )
-    return delays
-
-
-def initial_delay_weights(delays_trs: Sequence[int]) -> Tensor:
-    """Where the haemodynamic weights start, shape (n_delays,); they add up to 1.
-
-    .05 .25 .35 .25 .1 for delays 0..4 (a response that peaks some 5 s after the sound, at a TR of 2 s); a later delay
-    counts .05, and any other choice of delays is scaled to the same sum.
-    """
-    weights = torch.tensor([DELAY_WEIGHTS.get(delay, FAR_DELAY_WEIGHT) for delay in delays_trs])
-    return weights / weights.sum()
-
-
-def delayed_rows(rows: Tensor, delays_trs: Sequence[int], n_trs: int) -> list[Tensor]:
-    """For each delay d the rows t - d of the last n_trs rows t.
-
-    Parameters
-    ----------
-    rows : Tensor of shape (batch, n_bins, hidden_size)
-        n_bins - n_trs rows of context come first.
-
-    Returns
-    -------
-    list of n_delays Tensors of shape (batch, n_trs, hidden_size)
-
-    Raises
-    ------
-    ValueError
-        If a delay reaches back beyond the context.
-    """
-    context, furthest = rows.shape[1] - n_trs, max(delays_trs)
-    if context < furthest:
-        raise ValueError(
-            f"the head reads rows up to {furthest} TRs back, but the windows carry {context} rows of context."
-            f" Give --data.window.context_s at least {furthest} x TR seconds, or fewer --model.head.delays_trs."
-        )
-    return [rows[:, context - d : context - d + n_trs] for d in delays_trs]
-
-
-# --- What a head is asked to be ---
-
-
 HeadKind = Literal["linear", "bottleneck", "shared", "shared_low_rank"]
 Delays = Literal["mix", "fir", "fixed"]
 
@@ -124,7 +62,12 @@ class HeadConfig:
             raise ValueError(f"head rank is {self.rank}; give at least 1 (100 in arXiv 2502.08866).")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"head dropout is {self.dropout}; it is a probability, 0 <= dropout < 1.")
-        object.__setattr__(self, "delays_trs", check_delays(self.delays_trs))
+        delays = tuple(int(delay) for delay in self.delays_trs)
+        if not delays or min(delays) < 0 or len(set(delays)) < len(delays):
+            raise ValueError(
+                f"delays_trs are {list(delays)}; need at least one, none negative, none twice, such as [0,1,2]."
+            )
+        object.__setattr__(self, "delays_trs", delays)
 
 
 SMALLEST_SD = 1e-6
@@ -144,6 +87,8 @@ class Head(nn.Module, ABC):
         Voxels to predict for each subject.
     over : str
         What is pooled over: tr looks back; window does not (one row in, one row out).
+    seed : int
+        Of the initial weights; the global random state is not used.
 
     Attributes
     ----------
@@ -156,7 +101,9 @@ class Head(nn.Module, ABC):
     pool_sd: Tensor
     delay_weights: Tensor
 
-    def __init__(self, config: HeadConfig, hidden_size: int, target_sizes: Mapping[str, int], over: Over) -> None:
+    def __init__(
+        self, config: HeadConfig, hidden_size: int, target_sizes: Mapping[str, int], over: Over, seed: int = 0
+    ) -> None:
         super().__init__()
         if not target_sizes or min(target_sizes.values()) < 1:
             raise ValueError(
@@ -173,6 +120,11 @@ class Head(nn.Module, ABC):
             self.register_buffer("delay_weights", initial_delay_weights(self.delays_trs))
         self.register_buffer("pool_mean", torch.zeros(hidden_size))
         self.register_buffer("pool_sd", torch.ones(hidden_size))
+        self.add_maps(config.rank, torch.Generator().manual_seed(seed))
+
+    @abstractmethod
+    def add_maps(self, rank: int, generator: torch.Generator) -> None:
+        """Make the parameters that `predict` needs; all else is there already."""
 
     @abstractmethod
     def predict(self, rows: Tensor) -> dict[str, Tensor]:
@@ -210,7 +162,14 @@ class Head(nn.Module, ABC):
         """sum_d weight_d x row (t - d), or all rows t - d side by side for fir."""
         if self.delays_trs is None:
             return rows
-        delayed = delayed_rows(rows, self.delays_trs, n_trs)
+        context, furthest = rows.shape[1] - n_trs, max(self.delays_trs)
+        if context < furthest:
+            raise ValueError(
+                f"the head reads rows up to {furthest} TRs back, but the windows carry {context} rows of context."
+                f" Give --data.window.context_s at least {furthest} x TR seconds, or fewer --model.head.delays_trs."
+            )
+        # Row t of the last n_trs rows is row context + t of all, so its sound d rows earlier begins at context - d.
+        delayed = [rows[:, context - d : context - d + n_trs] for d in self.delays_trs]
         if self.fir:
             return torch.cat(delayed, dim=2)
         return torch.einsum("d,dbth->bth", self.delay_weights.to(rows.dtype), torch.stack(delayed))
@@ -221,6 +180,20 @@ class Head(nn.Module, ABC):
         """A linear map of the rows that `predict` is given; for fir it begins as the mix of the delayed rows does."""
         once = initial_map(self.hidden_size, n_outputs, generator, gain, bias)
         return side_by_side(once, initial_delay_weights(self.delays_trs or ())) if self.fir else once
+
+
+DELAY_WEIGHTS = {0: 0.05, 1: 0.25, 2: 0.35, 3: 0.25, 4: 0.1}
+FAR_DELAY_WEIGHT = 0.05
+
+
+def initial_delay_weights(delays_trs: Sequence[int]) -> Tensor:
+    """Where the haemodynamic weights start, shape (n_delays,); they add up to 1.
+
+    .05 .25 .35 .25 .1 for delays 0..4 (a response that peaks some 5 s after the sound, at a TR of 2 s); a later delay
+    counts .05, and any other choice of delays is scaled to the same sum.
+    """
+    weights = torch.tensor([DELAY_WEIGHTS.get(delay, FAR_DELAY_WEIGHT) for delay in delays_trs])
+    return weights / weights.sum()
 
 
 def initial_map(
@@ -254,16 +227,11 @@ def side_by_side(once: nn.Linear, shares: Tensor) -> nn.Linear:
 
 
 class LinearHead(Head):
-    """One linear map per subject (a head per subject); the maps of all subjects are one matrix.
+    """One linear map per subject (a head per subject); the maps of all subjects are one matrix."""
 
-    Parameters are those of Head, and the seed of the initial weights; the global random state is not used.
-    """
-
-    def __init__(
-        self, config: HeadConfig, hidden_size: int, target_sizes: Mapping[str, int], over: Over, seed: int = 0
-    ) -> None:
-        super().__init__(config, hidden_size, target_sizes, over)
-        self.linear = self._map_of_rows(sum(target_sizes.values()), torch.Generator().manual_seed(seed))
+    def add_maps(self, rank: int, generator: torch.Generator) -> None:
+        """The map or maps; see Head."""
+        self.linear = self._map_of_rows(sum(self.target_sizes.values()), generator)
 
     def predict(self, rows: Tensor) -> dict[str, Tensor]:
         """Responses of all subjects from one product."""
@@ -274,16 +242,12 @@ class BottleneckHead(Head):
     """`rank` features common to all subjects, then one linear map per subject (arXiv 2502.08866).
 
     All that is predicted passes through the few features, and a voxel costs rank weights instead of hidden_size.
-    Parameters are those of LinearHead.
     """
 
-    def __init__(
-        self, config: HeadConfig, hidden_size: int, target_sizes: Mapping[str, int], over: Over, seed: int = 0
-    ) -> None:
-        super().__init__(config, hidden_size, target_sizes, over)
-        generator = torch.Generator().manual_seed(seed)
-        self.narrow = self._map_of_rows(config.rank, generator, gain=math.sqrt(3), bias=False)
-        self.linear = initial_map(config.rank, sum(target_sizes.values()), generator)
+    def add_maps(self, rank: int, generator: torch.Generator) -> None:
+        """The map or maps; see Head."""
+        self.narrow = self._map_of_rows(rank, generator, gain=math.sqrt(3), bias=False)
+        self.linear = initial_map(rank, sum(self.target_sizes.values()), generator)
 
     def predict(self, rows: Tensor) -> dict[str, Tensor]:
         """Responses of all subjects from two products."""
@@ -378,14 +342,6 @@ def check_context(delays_trs: Sequence[int], context_trs: int, tr_s: float) -> N
         )
 
 
-def check_targets(target_sizes: Mapping[str, int], targets: Mapping[str, Tensor]) -> None:
-    """Refuse a batch whose targets are not those of the head: see check_target_sizes.
-
-    Targets are Tensors of shape (batch, n_trs, n_targets) by subject.
-    """
-    check_target_sizes(target_sizes, {subject: values.shape[-1] for subject, values in targets.items()})
-
-
 def _counts(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{subject} {size:,}" for subject, size in sizes.items())
 
@@ -400,19 +356,12 @@ def _voxels(size: int | None) -> str:
 class SharedHead(Head):
     """One linear map for all subjects (arXiv 2510.21520, section 3), computed once however many they are.
 
-    Parameters are those of LinearHead.
-
-    Raises
-    ------
-    ValueError
-        If the subjects have different numbers of targets.
+    Subjects with different numbers of targets are refused.
     """
 
-    def __init__(
-        self, config: HeadConfig, hidden_size: int, target_sizes: Mapping[str, int], over: Over, seed: int = 0
-    ) -> None:
-        super().__init__(config, hidden_size, target_sizes, over)
-        self.linear = self._map_of_rows(common_size(target_sizes), torch.Generator().manual_seed(seed))
+    def add_maps(self, rank: int, generator: torch.Generator) -> None:
+        """The map or maps; see Head."""
+        self.linear = self._map_of_rows(common_size(self.target_sizes), generator)
 
     def predict(self, rows: Tensor) -> dict[str, Tensor]:
         """The same responses for all subjects."""
@@ -423,22 +372,15 @@ class SharedLowRankHead(Head):
     """One linear map W for all subjects plus a deviation of low rank for each, W + U_s V_s.
 
     U_s is 0 at the start, so it begins as the shared head of the same seed, and what no subject needs alone is learned
-    by W from all of them. Parameters are those of LinearHead.
-
-    Raises
-    ------
-    ValueError
-        If the subjects have different numbers of targets.
+    by W from all of them. Subjects with different numbers of targets are refused.
     """
 
-    def __init__(
-        self, config: HeadConfig, hidden_size: int, target_sizes: Mapping[str, int], over: Over, seed: int = 0
-    ) -> None:
-        super().__init__(config, hidden_size, target_sizes, over)
-        n_targets, generator = common_size(target_sizes), torch.Generator().manual_seed(seed)
+    def add_maps(self, rank: int, generator: torch.Generator) -> None:
+        """The map or maps; see Head."""
+        n_subjects, n_targets = len(self.target_sizes), common_size(self.target_sizes)
         self.linear = self._map_of_rows(n_targets, generator)
-        self.narrow = self._map_of_rows(len(target_sizes) * config.rank, generator, bias=False)
-        self.widen = nn.Parameter(torch.zeros(len(target_sizes), n_targets, config.rank))
+        self.narrow = self._map_of_rows(n_subjects * rank, generator, bias=False)
+        self.widen = nn.Parameter(torch.zeros(n_subjects, n_targets, rank))
 
     def predict(self, rows: Tensor) -> dict[str, Tensor]:
         """What is common to all subjects plus what is each one's own."""
@@ -452,7 +394,7 @@ class SharedLowRankHead(Head):
 # --- Heads by name ---
 
 
-HEADS: dict[HeadKind, type[LinearHead] | type[BottleneckHead] | type[SharedHead] | type[SharedLowRankHead]] = {
+HEADS: dict[HeadKind, type[Head]] = {
     "linear": LinearHead,
     "bottleneck": BottleneckHead,
     "shared": SharedHead,
@@ -469,19 +411,10 @@ def build_head(
     seed: int,
     target_columns: Mapping[str, npt.ArrayLike] | None = None,
 ) -> Head:
-    """A head with fresh weights.
+    """A head with fresh weights; parameters as in Head, and one more.
 
     Parameters
     ----------
-    config : HeadConfig
-    hidden_size : int
-        Features of the pooled states.
-    target_sizes : mapping of subject to int
-        Voxels to predict for each subject.
-    over : str
-        What is pooled over: tr looks back at the delays, window does not.
-    seed : int
-        Of the initial weights; the global random state is not used.
     target_columns : mapping of subject to int array of shape (n_targets,), or None
         Which columns of the responses the targets are. The kinds that share a map check with them that all subjects
         have the same ones; None (a model from a checkpoint, without its data) leaves that out.

@@ -238,17 +238,15 @@ class TargetLoss(nn.Module):
         device = next(iter(predicted.values())).device
         total, n_subjects = torch.zeros((), device=device), torch.zeros((), device=device)
         for subject, prediction in predicted.items():
-            rows = self._rows(subject, prediction, targets[subject], masks[subject])
+            dtype = torch.promote_types(prediction.dtype, torch.float32)
+            weights = self._weights(subject, prediction)
+            rows = Rows(prediction.to(dtype), targets[subject].to(dtype), masks[subject], weights)
             enough = rows.mask.sum() >= self._check_size(subject, rows)
             with torch.autocast(prediction.device.type, enabled=False):
                 total = total + torch.where(enough, self._loss.function(rows, self.config), 0.0)
             n_subjects = n_subjects + enough
         self._has_run = True
         return total / n_subjects.clamp(min=1) if self.config.over_subjects == "mean" else total
-
-    def _rows(self, subject: str, predicted: Tensor, target: Tensor, mask: Tensor) -> Rows:
-        dtype = torch.promote_types(predicted.dtype, torch.float32)
-        return Rows(predicted.to(dtype), target.to(dtype), mask, self._weights(subject, predicted))
 
     def _check_size(self, subject: str, rows: Rows) -> int:
         """Rows that the subject needs in order to count; refuses batches and subjects that can never do."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from brainlit.backbones import BackboneConfig, FrontEnd, load_backbone
+from brainlit.backbones.base import eval_mode
 from brainlit.backbones.frames import pool_per_tr
 from brainlit.backbones.lora import LoraConfig, add_lora
 from brainlit.backbones.trainable import TrainableConfig, apply_trainable
@@ -24,7 +25,7 @@ from brainlit.tuning.objectives import (
     for_family,
     train_mask_embedding,
 )
-from brainlit.tuning.pooling import PoolingConfig, build_pooling
+from brainlit.tuning.pooling import Pooling, PoolingConfig
 from brainlit.tuning.schedule import default_learning_rates
 from brainlit.tuning.settings import plain, rebuilt
 
@@ -90,7 +91,7 @@ class TunedModel(pl.LightningModule):
         if self.objective.self_supervised:
             train_mask_embedding(self.backbone)
         self.anchor = build_anchor(made["anchor"], self.backbone)
-        self.pooling = build_pooling(self.pooling_config, self.backbone.hidden_size, seed)
+        self.pooling = Pooling(self.pooling_config, self.backbone.hidden_size)
         self.head: Head | None = None
         self.target_loss: TargetLoss | None = None
         self.cache: FrontEndCache | None = None
@@ -150,12 +151,8 @@ class TunedModel(pl.LightningModule):
         """
         wanted = [self._layer_index(layer) for layer in layers]
         audio, audio_mask, edges = (batch[key].to(self.device) for key in ("audio", "audio_mask", "bin_edges_s"))
-        was_training = self.backbone.training
-        self.backbone.eval()
-        try:
+        with eval_mode(self.backbone):
             encoded = self.backbone.encode(audio, audio_mask)
-        finally:
-            self.backbone.train(was_training)
         states = (encoded.hidden_states[index] for index in wanted)
         return torch.stack([pool_per_tr(s, encoded.frame_mask, encoded.frame_times_s, edges)[0] for s in states])
 

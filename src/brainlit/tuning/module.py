@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from brainlit.backbones import BackboneConfig
+from brainlit.backbones.base import eval_mode
 from brainlit.backbones.lora import LoraConfig
 from brainlit.backbones.trainable import TrainableConfig
 from brainlit.tuning.anchor import AnchorConfig
@@ -186,6 +187,7 @@ class BrainTuning(TunedModel):
         standardise_pools: bool = True,
         seed: int = 0,
     ) -> None:
+        settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         for name, value, choices in (
             ("backbone_mode", backbone_mode, Mode),
@@ -195,31 +197,14 @@ class BrainTuning(TunedModel):
             check_choice(name, value, choices)
         if not 0 <= warmup_fraction <= 1:
             raise ValueError(f"warmup_fraction is {warmup_fraction}; it is a share of the steps, 0 to 1.")
-        check_lora_dropout(rebuilt(LoraConfig, lora), backbone_mode)
+        dropout = rebuilt(LoraConfig, lora).dropout
+        if dropout and backbone_mode == "eval":
+            raise ValueError(
+                f"lora.dropout is {dropout}, but backbone_mode eval leaves all dropout of the backbone out: give"
+                " --model.backbone_mode train (the backbone's own dropouts are 0 unless asked for)."
+            )
         self._correlations: dict[str, RunningCorrelation] = {}
-        self._assemble(
-            {
-                "backbone": backbone,
-                "lora": lora,
-                "trainable": trainable,
-                "layer": layer,
-                "pooling": pooling,
-                "head": head,
-                "loss": loss,
-                "objective": objective,
-                "anchor": anchor,
-                "front_end_cache": front_end_cache,
-                "backbone_lr": backbone_lr,
-                "head_lr": head_lr,
-                "weight_decay": weight_decay,
-                "warmup_fraction": warmup_fraction,
-                "optimizer": optimizer,
-                "schedule": schedule,
-                "backbone_mode": backbone_mode,
-                "standardise_pools": standardise_pools,
-                "seed": seed,
-            }
-        )
+        self._assemble(settings)
 
     # --- steps ---
 
@@ -227,7 +212,7 @@ class BrainTuning(TunedModel):
         """Loss of one batch."""
         parts = self.losses(batch)
         self._log_parts("train", parts, batch)
-        for group in self._param_groups():
+        for group in (group for optimizer in self.trainer.optimizers for group in optimizer.param_groups):
             self.log(f"lr-{group['name']}", float(group["lr"]), on_step=True, on_epoch=False)
         return parts["loss"]
 
@@ -406,24 +391,6 @@ class BrainTuning(TunedModel):
         if slow:
             log.warning(slow)
 
-    def _param_groups(self) -> list[dict[str, Any]]:
-        optimizers = self.trainer.optimizers
-        return [group for optimizer in optimizers for group in optimizer.param_groups]
-
-
-def check_lora_dropout(lora: LoraConfig, backbone_mode: str) -> None:
-    """Refuse a LoRA dropout that would never act.
-
-    Raises
-    ------
-    ValueError
-    """
-    if lora.dropout and backbone_mode == "eval":
-        raise ValueError(
-            f"lora.dropout is {lora.dropout}, but backbone_mode eval leaves all dropout of the backbone out: give"
-            " --model.backbone_mode train (the backbone's own dropouts are 0 unless asked for)."
-        )
-
 
 def load_tuned(path: str | Path) -> BrainTuning:
     """A tuned model from its checkpoint alone, on the CPU and in eval mode.
@@ -435,7 +402,6 @@ def load_tuned(path: str | Path) -> BrainTuning:
     CheckpointError
         If the checkpoint was not written by BrainTuning.
     """
-
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     record = read_record(checkpoint)
     settings = {**checkpoint["hyper_parameters"], "anchor": {"kind": "none"}}  # what it held on to is not at hand
@@ -472,18 +438,13 @@ def pool_statistics(module: BrainTuning, n_batches: int = N_BATCHES) -> tuple[Te
     trainer = module.trainer
     totals = torch.zeros(2, module.backbone.hidden_size, dtype=torch.float64, device=module.device)
     n_rows = torch.zeros((), dtype=torch.float64, device=module.device)
-    was_training = module.backbone.training
-    module.backbone.eval()
-    try:
-        with isolate_rng():
-            for batch in islice(module.datamodule.train_dataloader(), n_batches):
-                with trainer.precision_plugin.forward_context():
-                    pooled, heard = module.pool(trainer.strategy.batch_to_device(batch))
-                rows = pooled[heard].double()
-                totals += torch.stack([rows.sum(0), rows.square().sum(0)])
-                n_rows += len(rows)
-    finally:
-        module.backbone.train(was_training)
+    with eval_mode(module.backbone), isolate_rng():
+        for batch in islice(module.datamodule.train_dataloader(), n_batches):
+            with trainer.precision_plugin.forward_context():
+                pooled, heard = module.pool(trainer.strategy.batch_to_device(batch))
+            rows = pooled[heard].double()
+            totals += torch.stack([rows.sum(0), rows.square().sum(0)])
+            n_rows += len(rows)
     totals = trainer.strategy.reduce(totals, reduce_op="sum")
     n_rows = trainer.strategy.reduce(n_rows, reduce_op="sum")
     if not n_rows:

@@ -39,7 +39,7 @@ class PoolingConfig:
 
 
 class Pooling(nn.Module):
-    """Pools the frames of each row; see PoolingConfig. It has parameters only for attention.
+    """Pools the frames of each row; see PoolingConfig. Attention alone has a parameter, which starts at 0.
 
     Parameters
     ----------
@@ -56,24 +56,9 @@ class Pooling(nn.Module):
     def forward(
         self, states: Tensor, frame_mask: Tensor, frame_times_s: Tensor, bin_edges_s: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Pooled states, in fp32 whatever the precision of training.
+        """Pooled states of each row, or of the whole window as one row, and which rows have a real frame.
 
-        Parameters
-        ----------
-        states : Tensor of shape (batch, n_frames, hidden_size)
-        frame_mask : bool Tensor of shape (batch, n_frames)
-            Frames of padding count for nothing, whatever their states hold.
-        frame_times_s : Tensor of shape (n_frames,)
-            Rising seconds from the window's first sample.
-        bin_edges_s : Tensor of shape (batch, n_bins + 1)
-            Edges of each item's own rows, on the same clock; a frame on an edge belongs to the row that begins there.
-
-        Returns
-        -------
-        pooled : float32 Tensor of shape (batch, n_bins, hidden_size), or (batch, 1, hidden_size) for window
-            0 in rows without a real frame.
-        heard : bool Tensor of shape (batch, n_bins) or (batch, 1)
-            False in rows without a real frame.
+        What goes in and comes out as in backbones.frames.pool_per_tr; n_bins is 1 for window.
         """
         if self.over == "window":
             return self._pool(states, one_row(frame_mask), 1)
@@ -89,14 +74,3 @@ class Pooling(nn.Module):
                 return attention_of_rows(states, rows, n_rows, self.query)
             case end:
                 return end_of_rows(states, rows, n_rows, end)
-
-
-def build_pooling(config: PoolingConfig, hidden_size: int, seed: int = 0) -> Pooling:
-    """A pooling with fresh weights.
-
-    Parameters
-    ----------
-    seed : int
-        Of random initial weights, as for heads; attention, the only pooling that learns, starts at 0 for every seed.
-    """
-    return Pooling(config, hidden_size)

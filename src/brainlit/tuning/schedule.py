@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import ceil
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import Adam, AdamW
@@ -15,7 +15,7 @@ from brainlit.backbones import SpeechBackbone
 from brainlit.backbones.tiny import TINY_SIZES
 from brainlit.backbones.trainable import depths
 from brainlit.backbones.weights import RANDOM_PREFIX
-from brainlit.hints import did_you_mean
+from brainlit.tuning.settings import check_choice
 
 Optimizer = Literal["adamw", "adam"]
 Schedule = Literal["warmup_linear", "constant", "published_2410"]
@@ -67,14 +67,12 @@ def parameter_groups(
 
     Parameters
     ----------
-    backbone : SpeechBackbone
     head_parameters : iterable of Parameters
         Everything else that is trained.
     backbone_lr, head_lr : float
         Peak learning rates.
     layer_decay : float
         1 for none.
-    weight_decay : float
     """
     trained = [(name, parameter) for name, parameter in backbone.named_parameters() if parameter.requires_grad]
     if layer_decay == 1:
@@ -120,10 +118,9 @@ def optimizer_with_schedule(
     ValueError
         If there is no such optimiser or schedule.
     """
-    classes = {"adamw": AdamW, "adam": Adam}
-    if optimizer not in classes:
-        raise ValueError(f"optimizer is {optimizer!r}. {did_you_mean(optimizer, classes)}")
-    made = classes[optimizer](groups, fused=fused)
+    check_choice("optimizer", optimizer, Optimizer)
+    check_choice("schedule", schedule, Schedule)
+    made = {"adamw": AdamW, "adam": Adam}[optimizer](groups, fused=fused)
     factors = [_factor(schedule, group["name"], n_steps, steps_per_epoch, warmup_fraction) for group in groups]
     return {"optimizer": made, "lr_scheduler": {"scheduler": LambdaLR(made, factors), "interval": "step"}}
 
@@ -146,19 +143,9 @@ def warmup_linear_decay(step: int, n_steps: int, warmup_fraction: float) -> floa
     """Factor of the learning rate at a step; counts optimiser steps, not epochs, stories or batches.
 
     Rises to 1 over the first warmup_fraction of the steps, then falls so that the step after the last would have 0.
-    No step is lost: the first and the last have a small factor, and neither has 0.
+    No step is lost: the first and the last have a small factor, and neither has 0. Steps count from 0; n_steps and
+    warmup_fraction are as in optimizer_with_schedule.
 
-    Parameters
-    ----------
-    step : int
-        From 0.
-    n_steps : int
-        Optimiser steps of the whole run.
-    warmup_fraction : float
-        Share of the steps that warm up, 0 to 1.
-
-    Examples
-    --------
     >>> [round(warmup_linear_decay(step, 8, 0.5), 2) for step in range(9)]
     [0.25, 0.5, 0.75, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
     """
@@ -166,15 +153,6 @@ def warmup_linear_decay(step: int, n_steps: int, warmup_fraction: float) -> floa
     if step < n_warmup:
         return (step + 1) / n_warmup
     return max(0.0, (n_steps - step) / (n_steps - n_warmup + 1))
-
-
-def constant(step: int) -> float:
-    """Factor 1 at every step.
-
-    >>> [constant(step) for step in range(3)]
-    [1.0, 1.0, 1.0]
-    """
-    return 1.0
 
 
 def published_2410_backbone(step: int, n_steps: int, steps_per_epoch: int) -> float:
@@ -215,12 +193,10 @@ def _factor(
     if schedule == "warmup_linear":
         return partial(warmup_linear_decay, n_steps=n_steps, warmup_fraction=warmup_fraction)
     if schedule == "constant":
-        return constant
-    if schedule == "published_2410":
-        if group == "head":
-            return partial(published_2410_head, steps_per_epoch=steps_per_epoch)
-        return partial(published_2410_backbone, n_steps=n_steps, steps_per_epoch=steps_per_epoch)
-    raise ValueError(f"schedule is {schedule!r}. {did_you_mean(schedule, get_args(Schedule))}")
+        return lambda step: 1.0
+    if group == "head":
+        return partial(published_2410_head, steps_per_epoch=steps_per_epoch)
+    return partial(published_2410_backbone, n_steps=n_steps, steps_per_epoch=steps_per_epoch)
 
 
 def _layer_groups(

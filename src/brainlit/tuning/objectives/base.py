@@ -6,9 +6,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from brainlit.backbones import FrontEnd, SpeechBackbone
@@ -24,17 +23,9 @@ class Objective(nn.Module, ABC):
     validation measures the same thing each time.
     """
 
-    needs_mask_embedding: ClassVar[bool] = False
-    """Whether it hides frames, so that the backbone's mask embedding has to be there and to be trained."""
-
     @abstractmethod
     def forward(
-        self,
-        backbone: SpeechBackbone,
-        front: FrontEnd,
-        batch: Batch,
-        step: int,
-        states: Sequence[Tensor] | None = None,
+        self, backbone: SpeechBackbone, front: FrontEnd, batch: Batch, step: int, states: Sequence[Tensor] | None = None
     ) -> dict[str, Tensor]:
         """The loss of a batch under `loss`, and parts to log, all of shape ().
 
@@ -184,16 +175,3 @@ def check_characters(characters: str) -> str:
             ' and has each letter once, such as " \'abcdefghijklmnopqrstuvwxyz".'
         )
     return characters
-
-
-# --- Initial weights from an explicit generator ---
-
-
-def new_linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
-    """A linear map with torch's usual initial weights and a bias of 0; the global random state is not used."""
-    linear = nn.utils.skip_init(nn.Linear, n_in, n_out)  # type: ignore[no-untyped-call]
-    bound = 1 / math.sqrt(n_in)
-    nn.init.uniform_(linear.weight, -bound, bound, generator=generator)
-    nn.init.zeros_(linear.bias)
-    assert isinstance(linear, nn.Linear)
-    return linear

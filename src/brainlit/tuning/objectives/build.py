@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import nn
-
 from brainlit.backbones import SpeechBackbone
 from brainlit.backbones.families import FAMILIES, OwnLoss
 from brainlit.tuning.objectives.base import Objective, ObjectiveConfig
@@ -34,12 +32,7 @@ def for_family(config: ObjectiveConfig, family: str) -> ObjectiveConfig:
 
 
 def check_regime(config: ObjectiveConfig, regime: str) -> None:
-    """Refuse an objective that contradicts the data module's regime.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse an objective that contradicts the data module's regime."""
     if regime == "stimulus" and config.targets:
         raise ValueError(
             f"regime 'stimulus' trains on the sound alone, but objective.targets is {config.targets:g}: give"
@@ -54,12 +47,7 @@ def check_regime(config: ObjectiveConfig, regime: str) -> None:
 
 
 def check_family(config: ObjectiveConfig, family: str) -> None:
-    """Refuse a self-supervised weight for a family that has no such loss here; needs no weights loaded.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse a self-supervised weight for a family that has no such loss here; needs no weights loaded."""
     if config.self_supervised and family not in SELF_SUPERVISED:
         raise ValueError(
             f"family {family!r} has no self-supervised loss here (only {', '.join(SELF_SUPERVISED)} have); train it on"
@@ -107,11 +95,10 @@ def train_mask_embedding(backbone: SpeechBackbone) -> None:
     ValueError
         If the checkpoint has none.
     """
-    embedding: nn.Parameter | None = getattr(backbone, "mask_embedding", None)
-    if embedding is None:
+    if backbone.mask_embedding is None:
         raise ValueError(
             f"weights {backbone.config.weights!r} have no mask embedding (mask_time_prob is 0 in their config), so"
             " nothing can be hidden from them; choose another checkpoint, or train on the transcript:"
             " --model.objective.ctc 1 --model.objective.self_supervised 0."
         )
-    embedding.requires_grad_(True)
+    backbone.mask_embedding.requires_grad_(True)

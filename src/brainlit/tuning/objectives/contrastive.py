@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from brainlit.backbones import FrontEnd, SpeechBackbone, WeightsError
 from brainlit.backbones.registry import checkpoint_file
-from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig, new_linear
+from brainlit.tuning.heads import initial_map
+from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig
 from brainlit.tuning.objectives.masking import clip_generators, draw_others, hide_spans, mask_settings
 
 log = logging.getLogger(__name__)
@@ -128,8 +129,6 @@ class Contrastive(Objective):
         Of the initial weights and of all that is drawn.
     """
 
-    needs_mask_embedding: ClassVar[bool] = True
-
     def __init__(self, config: ObjectiveConfig, backbone: SpeechBackbone, seed: int) -> None:
         super().__init__()
         self.config, self.seed = config, seed
@@ -144,16 +143,11 @@ class Contrastive(Objective):
             )
         generator = torch.Generator().manual_seed(seed)
         self.quantizer = new_quantiser(backbone.n_features, n_groups, n_vars, settings.codevector_dim, generator)
-        self.project_hid = new_linear(backbone.hidden_size, settings.proj_codevector_dim, generator)
-        self.project_q = new_linear(settings.codevector_dim, settings.proj_codevector_dim, generator)
+        self.project_hid = initial_map(backbone.hidden_size, settings.proj_codevector_dim, generator)
+        self.project_q = initial_map(settings.codevector_dim, settings.proj_codevector_dim, generator)
 
     def forward(
-        self,
-        backbone: SpeechBackbone,
-        front: FrontEnd,
-        batch: Batch,
-        step: int,
-        states: Sequence[Tensor] | None = None,
+        self, backbone: SpeechBackbone, front: FrontEnd, batch: Batch, step: int, states: Sequence[Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Loss, its two parts, perplexity of the codebooks, accuracy and hidden frames; see Objective.forward."""
         draws = self.draw(front.frame_mask, batch, step)
@@ -217,6 +211,7 @@ class Contrastive(Objective):
         predicted = _per_clip(functional.normalize(projected, dim=-1), there)
         codewords = _per_clip(functional.normalize(self.project_q(quantised.vectors), dim=-1), there)
         similarity = predicted @ codewords.transpose(1, 2)
+        # The codes of all groups as one number, so that equal codewords are found by one comparison.
         radix = self.quantizer.num_vars ** torch.arange(quantised.codes.shape[1], device=there.device)
         codes = _per_clip((quantised.codes * radix).sum(1), there)
         clip = torch.arange(len(there), device=there.device)[:, None, None]

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from brainlit.backbones import FrontEnd, SpeechBackbone
-from brainlit.tuning.objectives.base import Batch, Objective, check_characters, new_linear
+from brainlit.tuning.heads import initial_map
+from brainlit.tuning.objectives.base import Batch, Objective, check_characters
 
 # --- The letters of a transcript, for CTC ---
 
@@ -86,6 +87,8 @@ def edit_distance(first: Sequence[int], second: Sequence[int]) -> int:
     steps = np.arange(len(there) + 1)
     row = steps
     for k, label in enumerate(first, start=1):
+        # An insertion goes one to the right at a cost of one: the best place to come from is a running minimum of cost
+        # minus place, so that no loop over the row is needed.
         diagonal = row[:-1] + (there != label)
         above = np.concatenate([[k], np.minimum(diagonal, row[1:] + 1)])
         row = np.minimum.accumulate(above - steps) + steps
@@ -120,7 +123,7 @@ class CharacterCtc(Objective):
     def __init__(self, characters: str, hidden_size: int, seed: int) -> None:
         super().__init__()
         self.characters = check_characters(characters)
-        self.linear = new_linear(hidden_size, len(characters) + 1, torch.Generator().manual_seed(seed))
+        self.linear = initial_map(hidden_size, len(characters) + 1, torch.Generator().manual_seed(seed))
         self.register_buffer("code_points", torch.tensor([ord(character) for character in characters]))
         self.register_load_state_dict_pre_hook(_check_alphabet)  # type: ignore[no-untyped-call]
         self._index = {character: k for k, character in enumerate(characters, start=BLANK + 1)}
@@ -128,12 +131,7 @@ class CharacterCtc(Objective):
         self._named_too_long = False
 
     def forward(
-        self,
-        backbone: SpeechBackbone,
-        front: FrontEnd,
-        batch: Batch,
-        step: int,
-        states: Sequence[Tensor] | None = None,
+        self, backbone: SpeechBackbone, front: FrontEnd, batch: Batch, step: int, states: Sequence[Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Loss, windows that counted and windows left out; character_error_rate in eval mode. See Objective.forward."""
         if states is None:
@@ -149,7 +147,16 @@ class CharacterCtc(Objective):
         needed = [frames_needed(label) for label in labels]
         kept = [k for k, label in enumerate(labels) if label and needed[k] <= n_frames[k]]
         too_long = [k for k in range(len(labels)) if needed[k] > n_frames[k]]
-        self._warn_too_long([(len(labels[k]), needed[k], n_frames[k]) for k in too_long])
+        if too_long and not self._named_too_long:
+            k = too_long[0]
+            log.warning(
+                "a text of %d characters needs %d frames and its window has %d of sound; CTC leaves such windows"
+                " out and logs how many as n_too_long",
+                len(labels[k]),
+                needed[k],
+                n_frames[k],
+            )
+            self._named_too_long = True
         device = logits.device
         parts = {
             "loss": logits.sum() * 0,
@@ -162,7 +169,8 @@ class CharacterCtc(Objective):
         chosen = [labels[k] for k in kept]
         parts["loss"] = _loss(log_probs, [n_frames[k] for k in kept], chosen)
         if not self.training:
-            spelt = _spell(log_probs, [n_frames[k] for k in kept])
+            paths = log_probs.detach().argmax(-1).tolist()
+            spelt = [collapse(path[: n_frames[k]], BLANK) for path, k in zip(paths, kept, strict=True)]
             n_wrong = sum(edit_distance(a, b) for a, b in zip(spelt, chosen, strict=True))
             parts["character_error_rate"] = torch.tensor(n_wrong / sum(map(len, chosen)), device=device)
         return parts
@@ -181,15 +189,6 @@ class CharacterCtc(Objective):
     def decode(self, labels: Sequence[int]) -> str:
         """The text of some numbers, as encode gives them."""
         return "".join(self.characters[label - 1] for label in labels)
-
-    def _warn_too_long(self, cases: Sequence[tuple[int, int, int]]) -> None:
-        if cases and not self._named_too_long:
-            log.warning(
-                "a text of %d characters needs %d frames and its window has %d of sound; CTC leaves such windows"
-                " out and logs how many as n_too_long",
-                *cases[0],
-            )
-            self._named_too_long = True
 
 
 def compact(rows: Tensor, frame_mask: Tensor) -> Tensor:
@@ -211,12 +210,6 @@ def _loss(log_probs: Tensor, n_frames: Sequence[int], labels: Sequence[Sequence[
         zero_infinity=True,
     )
     return total / sum(lengths)
-
-
-def _spell(log_probs: Tensor, n_frames: Sequence[int]) -> list[list[int]]:
-    """The likeliest label of each frame, collapsed."""
-    paths = log_probs.detach().argmax(-1).tolist()
-    return [collapse(path[:n], BLANK) for path, n in zip(paths, n_frames, strict=True)]
 
 
 def _check_alphabet(module: CharacterCtc, state: dict[str, Tensor], prefix: str, *rest: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from brainlit.backbones import FrontEnd, SpeechBackbone
-from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig, new_linear
+from brainlit.tuning.heads import initial_map
+from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig
 from brainlit.tuning.objectives.masking import clip_generators, hide_spans, mask_settings
 
 Floats = npt.NDArray[np.float32]
@@ -46,7 +47,6 @@ class MaskedPrediction(Objective):
         Of the initial weights, the clusters and the masks.
     """
 
-    needs_mask_embedding: ClassVar[bool] = True
     centroids: Tensor
     fitted: Tensor
 
@@ -59,7 +59,7 @@ class MaskedPrediction(Objective):
         self.n_clusters = config.n_clusters or (N_CLUSTERS_SMALL if small else N_CLUSTERS)
         self.teacher = frozen_copy(backbone, self.kmeans_layer)
         generator = torch.Generator().manual_seed(seed)
-        self.project = new_linear(backbone.hidden_size, CODE_SIZE, generator)
+        self.project = initial_map(backbone.hidden_size, CODE_SIZE, generator)
         self.codes = nn.Parameter(torch.randn(self.n_clusters, CODE_SIZE, generator=generator))
         self.register_buffer("centroids", torch.zeros(self.n_clusters, backbone.hidden_size))
         self.register_buffer("fitted", torch.tensor(False))
@@ -128,12 +128,7 @@ class MaskedPrediction(Objective):
     # --- loss ---
 
     def forward(
-        self,
-        backbone: SpeechBackbone,
-        front: FrontEnd,
-        batch: Batch,
-        step: int,
-        states: Sequence[Tensor] | None = None,
+        self, backbone: SpeechBackbone, front: FrontEnd, batch: Batch, step: int, states: Sequence[Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Loss, accuracy and hidden frames; see Objective.forward.
 
