@@ -132,7 +132,7 @@ def download(
 def _fetched(transfer: Transfer) -> DownloadReport:
     transfer.run()
     if transfer.failures:
-        raise DownloadError(_failure_text(transfer.plan, transfer), transfer.failures)
+        raise DownloadError(_failure_text(transfer), transfer.failures)
     transfer.ledger.remember(transfer.plan.patterns)
     transfer.ledger.save()
     return DownloadReport(
@@ -152,8 +152,8 @@ def _planned(remote: Remote, host: Host, ledger: Ledger) -> DownloadPlan:
         raise DownloadError(f"{error} Nothing was fetched. {_what_to_do(remote)}") from error
 
 
-def _failure_text(plan: DownloadPlan, transfer: Transfer) -> str:
-    failures = list(transfer.failures.items())
+def _failure_text(transfer: Transfer) -> str:
+    plan, failures = transfer.plan, list(transfer.failures.items())
     n_there = len(plan.files) - len(failures) - len(transfer.untried)
     lines = [f"{len(failures)} of {len(plan.files)} files could not be fetched, {n_there} are in {plan.remote.root}:"]
     lines += [f"  {path}: {reason}" for path, reason in failures[:MAX_NAMED]]

@@ -210,13 +210,9 @@ class WebHost(Host):
 
         address = f"{self.url}/{quote(path)}"
         try:
+            timeout = (_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S)
             answer = self._session().request(
-                method,
-                address,
-                headers=headers,
-                stream=True,
-                allow_redirects=True,
-                timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
+                method, address, headers=headers, stream=True, allow_redirects=True, timeout=timeout
             )
         except RequestException as error:
             raise UnreachableError(f"{address} cannot be reached ({error}).") from error

@@ -43,8 +43,6 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ManifestError
         If it is no YAML mapping, or a key is unknown, missing or of the wrong kind.
     """

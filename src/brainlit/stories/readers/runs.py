@@ -106,26 +106,14 @@ class RunFinder(ABC):
         return self._mask[1]
 
     def first_run(self, story: str) -> Run:
-        """The presentation that stands for the clock of a story.
-
-        Raises
-        ------
-        ManifestError
-            If nobody heard the story.
-        """
+        """The presentation that stands for the clock of a story; ManifestError if nobody heard it."""
         first = next((name for name in self.subjects() if story in self.heard(name)), None)
         if first is None:
             raise ManifestError(f"{self.where}: nobody heard {story!r}. Add it to a subject, or remove the story.")
         return self.runs(first, story)[0]
 
     def require_subject(self, subject: str) -> None:
-        """Refuse a subject that is not there.
-
-        Raises
-        ------
-        ManifestError
-            With the nearest name.
-        """
+        """Refuse a subject that is not there; the ManifestError gives the nearest name."""
         known = self.subjects()
         if subject not in known:
             raise ManifestError(f"{self.where}: there is no subject {subject!r}. {did_you_mean(subject, known)}")
@@ -194,8 +182,6 @@ class FmriprepRuns(RunFinder):
 
         Raises
         ------
-        FileNotFoundError, BidsError
-            If there is no run.
         ManifestError
             If there are several and the manifest does not say that they are repeats.
         """

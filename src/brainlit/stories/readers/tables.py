@@ -47,8 +47,6 @@ def read_table(path: Path, dataset: str | None = None) -> Table:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     TableError
         If the format is unknown, a cell is no number, or the table is not two-dimensional.
     """
@@ -74,13 +72,7 @@ def read_table(path: Path, dataset: str | None = None) -> Table:
 
 
 def count_rows(path: Path, dataset: str | None = None) -> int:
-    """Number of rows of a table; of binary files only the header is read.
-
-    Raises
-    ------
-    FileNotFoundError, TableError
-        As `read_table` does.
-    """
+    """Number of rows of a table; of binary files only the header is read."""
     suffix = path.suffix.lower()
     if suffix not in (".npy", *_HDF5):
         return len(read_table(path).values)
@@ -122,6 +114,14 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return "_" not in cell
+
+
+def float_or_nan(cell: Any) -> float:
+    """The number that a cell holds; NaN where it holds none."""
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
 
 
 def _numbers(path: Path, line: int, row: list[str]) -> list[float]:
@@ -173,13 +173,7 @@ _BYTE_ORDER_MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\x
 
 
 def require_file(path: Path, cure: str = "Check the path in the manifest, and its root.") -> Path:
-    """The path, if it is a file that can be reached.
-
-    Raises
-    ------
-    FileNotFoundError
-        With the path and the cure.
-    """
+    """The path, if it is a file that can be reached; else a FileNotFoundError with path and cure."""
     try:
         there = path.is_file()
     except OSError:  # a name that is too long, a folder that may not be entered
@@ -190,15 +184,7 @@ def require_file(path: Path, cure: str = "Check the path in the manifest, and it
 
 
 def read_lines(path: Path, error: type[SourceError], cure: str = "Save it as UTF-8 text.") -> list[str]:
-    """Lines of a text file in UTF-8, or in UTF-16 with its byte order mark; any line ends, none of them kept.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    SourceError
-        Of the given class, if it cannot be read or decoded.
-    """
+    """Lines of a text file in UTF-8, or in UTF-16 with its byte order mark; any line ends, none of them kept."""
     require_file(path)
     try:
         raw = path.read_bytes()
@@ -217,11 +203,8 @@ def read_cells(path: Path, separator: str, error: type[SourceError]) -> list[tup
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     SourceError
-        Of the given class, if it cannot be decoded, a quotation mark is not closed, or a row has another number of
-        cells than the first.
+        Of the given class, if a quotation mark is not closed, or a row has another number of cells than the first.
     """
     reader = csv.reader(read_lines(path, error), delimiter=separator, strict=True)
     rows: list[tuple[int, list[str]]] = []

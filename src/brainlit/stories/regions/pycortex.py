@@ -24,6 +24,7 @@ import numpy as np
 
 from brainlit.stories.base import BoolArray, FloatArray, IntArray, SourceError
 from brainlit.stories.readers.images import read_image, read_values
+from brainlit.stories.readers.tables import require_file
 from brainlit.stories.regions.files import Region
 
 if TYPE_CHECKING:
@@ -62,15 +63,12 @@ def read_overlays(
 
     Raises
     ------
-    FileNotFoundError
-        If a file of the filestore is missing.
     SourceError
         If a file is damaged, the mask has another number of voxels than the responses, or nothing is drawn.
     """
     files = overlay_files(filestore, subject, transform, mask)
     for path in files:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; regions drawn in overlays.svg need it.")
+        require_file(path, "Regions drawn in overlays.svg need it.")
     folder, svg, matrix, mask = filestore / subject, files[0], files[-2], files[-1]
     flat, flat_faces, n_left = _both(folder, "flat")
     middle, faces = _mid_surface(folder, len(files) == 7)
