@@ -137,8 +137,9 @@ class DenizSource(PublishedSource):
 
     def story(self, name: str) -> Story:
         """Sound, words, phones and clock of one story; the sound must last until the rows that are used end."""
-        path, timebase = self._sound(name), self._timebase(name)
+        path = self._sound(name)
         audio = read_audio(path)
+        timebase = TimeBase.regular(VOLUMES[name] - 2 * TRIMMED_TRS, TR_S, TRIMMED_TRS * TR_S - SOUND_START_S)
         sound_s = len(audio) / timebase.sample_rate_hz
         if timebase.end_s > sound_s + TR_S:
             raise SourceError(
@@ -217,10 +218,6 @@ class DenizSource(PublishedSource):
     def _dataset(self, story: str) -> str:
         self._require_story(story)
         return f"story_{STORIES.index(story) + 1:02d}"
-
-    def _timebase(self, story: str) -> TimeBase:
-        n_trs = VOLUMES[story] - 2 * TRIMMED_TRS
-        return TimeBase.regular(n_trs, TR_S, TRIMMED_TRS * TR_S - SOUND_START_S)
 
     def _tier(self, story: str, usual_tiers: Sequence[str]) -> Intervals:
         path = self._transcript(story)

@@ -272,7 +272,7 @@ class NarrativesSource(PublishedSource):
                 f"{files[0]} has {len(series.values)} volumes, but {story!r} is told in volumes {onset_trs} to"
                 f" {onset_trs + n_trs - 1}. Was it cut off? Fetch it again, or leave the subject out."
             )
-        n_kept = VERTICES[self._space]
+        n_kept = VERTICES[self._space]  # the left hemisphere's vertices stand first, fsaverage5's own first in each
         kept = np.concatenate([side * VERTICES[PUBLISHED_SPACE] + np.arange(n_kept) for side in (0, 1)])
         cleaned = clean_series(series.values[onset_trs : onset_trs + n_trs, kept], TR_S, high_pass_s=None)
         log.info("%s: %d of %d vertices hold data.", stem, np.isfinite(cleaned[0]).sum(), len(kept))

@@ -103,7 +103,9 @@ def read_run_confounds(path: Path, names: Sequence[str], run: Path, n_volumes: i
     """As `read_confounds`, and the table must have as many rows as the run has volumes."""
     confounds = read_confounds(path, names)
     if len(confounds) != n_volumes:
-        raise CleaningError(f"{path} has {len(confounds)} rows, but {run} {n_volumes} volumes. Take its own table.")
+        raise CleaningError(
+            f"{path} has {len(confounds)} rows, but {run} has {n_volumes} volumes. Take the run's own table."
+        )
     return confounds
 
 

@@ -16,14 +16,13 @@ import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Float32Array, FloatArray, LazyRepeats, SourceError
+from brainlit.stories.readers.tables import damage_as
 
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 32 * 2**20
 _ZSCORED_WITHIN = 1e-2
 """A column counts as z-scored if its mean is within this of 0 and its standard deviation within this of 1."""
-
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
 
 
 class ResponseFileError(SourceError):
@@ -117,29 +116,16 @@ def _zscored(rows: Float32Array, mean: FloatArray, std: FloatArray, which: Any) 
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
-    """An HDF5 file, open for reading.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ResponseFileError
-        For whatever h5py stumbles over, there or in the block, with the file's name.
-    """
+    """An HDF5 file, open for reading; whatever h5py stumbles over, there or in the block, is told with its name."""
     import h5py
 
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist.")
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except SourceError:
-        raise
-    except _DAMAGE as error:
-        raise ResponseFileError(
-            f"{path} cannot be read as HDF5: {type(error).__name__}: {error}. A file of a few hundred bytes is a"
-            " pointer of git-annex: fetch its content; a larger one was cut off while copying: fetch it again."
-        ) from error
+    cure = "A file of a few hundred bytes is a pointer of git-annex: fetch its content; a larger one was cut off while"
+    cure += " copying: fetch it again."
+    problem = f"{path} cannot be read as HDF5"
+    with damage_as(ResponseFileError, problem, cure), h5py.File(path, "r", locking=False) as file:
+        yield file
 
 
 @contextmanager

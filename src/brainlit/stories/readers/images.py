@@ -6,29 +6,23 @@ before those of the right, grayordinates as CIFTI lists them. Rows are volumes.
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from xml.parsers.expat import ExpatError
 
 import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories.base import BoolArray, Float32Array, FloatArray, SourceError
-from brainlit.stories.readers.tables import require_file
+from brainlit.stories.readers.tables import damage_as, require_file
 
 Layout = Literal["volume", "surface", "cifti"]
 
 SERIES_SUFFIXES = (".nii", ".nii.gz", ".gii", ".dtseries.nii")
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _SAME_GRID_MM = 1e-3
-# What nibabel and its parsers raise on damaged bytes, besides its own errors.
-_DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError,
-           ArithmeticError, MemoryError, RuntimeError, ExpatError, zlib.error, struct.error)  # fmt: skip
 
 
 class ImageError(SourceError):
@@ -258,21 +252,14 @@ def read_values(path: Path) -> npt.NDArray[Any]:
         return np.asarray(image.dataobj)
 
 
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> AbstractContextManager[None]:
     """Whatever nibabel stumbles over in a damaged file becomes one error with the file's name."""
     from nibabel.cifti2.cifti2 import Cifti2HeaderError
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError, ImageDataError
 
-    try:
-        yield
-    except SourceError:
-        raise
-    except (Cifti2HeaderError, ImageFileError, HeaderDataError, ImageDataError, *_DAMAGE) as error:
-        raise ImageError(
-            f"{path} cannot be read: {type(error).__name__}: {error}. Was it cut off while copying? Fetch it again."
-        ) from error
+    own = (Cifti2HeaderError, ImageFileError, HeaderDataError, ImageDataError)
+    return damage_as(ImageError, f"{path} cannot be read", "Was it cut off while copying? Fetch it again.", *own)
 
 
 def _require_numbers(path: Path, values: npt.NDArray[Any]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import struct
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
+from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,9 +22,10 @@ from brainlit.stories.base import Float32Array, FloatArray, SourceError
 _SEPARATORS = {".txt": None, ".dat": None, ".1d": None, ".csv": ",", ".tsv": "\t"}
 _HDF5 = (".h5", ".hdf5", ".hf5", ".hdf")
 _MOST_COMPRESSED = 1032  # deflate reaches no more, so a header that says more is damaged
-# What numpy and h5py raise on damaged bytes.
-_DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError,
-           ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError)  # fmt: skip
+# What numpy, h5py, nibabel and their parsers raise on damaged bytes, besides errors of their own.
+_DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, SyntaxError,
+           ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError, ExpatError, zlib.error,
+           struct.error)  # fmt: skip
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
@@ -151,14 +155,19 @@ def _opened(path: Path, dataset: str | None) -> Iterator[Any]:
 
 
 @contextmanager
-def _readable(path: Path, what: str) -> Iterator[None]:
-    """Whatever numpy and h5py stumble over in a damaged file becomes one error with the file's name."""
+def damage_as(error: type[SourceError], problem: str, cure: str, *also: type[Exception]) -> Iterator[None]:
+    """Whatever a library stumbles over in a damaged file becomes one error: the problem, its cause and the cure."""
+    damage: tuple[type[Exception], ...] = (*_DAMAGE, *also)
     try:
         yield
     except SourceError:
         raise
-    except _DAMAGE as error:
-        raise TableError(f"{path} is not {what}: {error}. Was it cut off while copying?") from error
+    except damage as cause:
+        raise error(f"{problem}: {type(cause).__name__}: {cause}. {cure}") from cause
+
+
+def _readable(path: Path, what: str) -> AbstractContextManager[None]:
+    return damage_as(TableError, f"{path} is not {what}", "Was it cut off while copying?")
 
 
 def _as_float(path: Path, values: Any) -> FloatArray:

@@ -117,7 +117,9 @@ def read_word_table(
             _require_columns(path, list(rows.fieldnames or ()), [word, onset, offset, *(part or ())[:1]])
             for row in rows:
                 text = (row[word] or "").strip()
-                if text.lower() in NOT_WORDS or _no_time(row, onset, offset) or not _is_part(row, part):
+                has_time = any((row[column] or "").strip().lower() not in _NO_TIME for column in (onset, offset))
+                is_part = part is None or float_or_nan(row[part[0]]) == part[1]  # the number may be written 3 or 3.0
+                if text.lower() in NOT_WORDS or not has_time or not is_part:
                     continue
                 events.append(_event(path, rows.line_num, text, row[onset], row[offset]))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -239,15 +241,6 @@ def _require_columns(path: Path, header: Sequence[str], wanted: Sequence[str | i
     for name in map(str, wanted):
         if name not in header:
             raise SourceError(f"{path}, line 1: there is no column {name!r}. {did_you_mean(name, header)}")
-
-
-def _is_part(row: Mapping[str, str], part: tuple[str, int] | None) -> bool:
-    """Whether the cell is the number, however it is written (3, 3.0)."""
-    return part is None or float_or_nan(row[part[0]]) == part[1]
-
-
-def _no_time(row: Mapping[str, str], onset: str, offset: str) -> bool:
-    return all((row[column] or "").strip().lower() in _NO_TIME for column in (onset, offset))
 
 
 def _event(path: Path, line: int, text: str, start: str, stop: str) -> tuple[float, float, str]:

@@ -41,9 +41,8 @@ HEMISPHERES = ("lh", "rh")
 def overlay_files(filestore: Path, subject: str, transform: str, mask: Path | None = None) -> list[Path]:
     """Files of a filestore that decide a subject's regions (fiducial surfaces only where they exist)."""
     folder = filestore / subject
-    middle = (
-        ["fiducial"] if all(_surface(folder, "fiducial", hemi).is_file() for hemi in HEMISPHERES) else ["pia", "wm"]
-    )
+    has_fiducial = all(_surface(folder, "fiducial", hemi).is_file() for hemi in HEMISPHERES)
+    middle = ["fiducial"] if has_fiducial else ["pia", "wm"]
     surfaces = [_surface(folder, name, hemi) for name in ("flat", *middle) for hemi in HEMISPHERES]
     space = folder / "transforms" / transform
     return [folder / "overlays.svg", *surfaces, space / "matrices.xfm", mask or space / "mask_thick.nii.gz"]
@@ -89,7 +88,8 @@ def _drawn(svg: Path, flat: FloatArray, n_left: int) -> Iterator[tuple[str, Bool
     """Every region of the drawing with its vertices; regions without an outline that can be read are left out."""
     root = _parse(svg)
     pixels = _to_pixels(flat, n_left, _size(svg, root))
-    shapes = _layer(svg, _layer(svg, root, "rois"), "shapes")
+    rois = _layer(svg, root, "rois")
+    shapes = _layer(svg, rois, "shapes")
     n_read = 0
     for group in shapes.findall(f"{_SVG}g"):
         name, inside = group.get(_LABEL, ""), np.zeros(len(flat), dtype=np.bool_)
@@ -98,7 +98,7 @@ def _drawn(svg: Path, flat: FloatArray, n_left: int) -> Iterator[tuple[str, Bool
             continue
         try:
             for path in outlines:
-                _refuse_transforms(path, group, shapes, _layer(svg, root, "rois"))
+                _refuse_transforms(path, group, shapes, rois)
                 inside |= read_outline(path.get("d", "")).contains_points(pixels)
         except ValueError as error:
             log.warning("%s: region %s is left out: an outline cannot be read: %s.", svg, name, error)
