@@ -19,7 +19,7 @@ from typing import Any
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Intervals, Remote, Responses, SourceError, Story, Subject, SubjectLeftOut
-from brainlit.stories.published import PublishedSource, chosen, existing
+from brainlit.stories.published import PublishedSource, chosen
 from brainlit.stories.readers.audio import read_audio
 from brainlit.stories.readers.images import count_volumes
 from brainlit.stories.readers.tables import require_file
@@ -64,17 +64,8 @@ class AliceSource(PublishedSource):
         Second of the sound at which row 0 of the responses starts.
     n_trs : int
         Rows that are used of each run; volumes after them are left out.
-    mask : str, optional
-        Brain mask (NIfTI on the grid of the run) below root; {subject} may be in it. None makes one per subject by
-        nilearn's compute_epi_mask.
-    high_pass_s : float, optional
-        Drift slower than this is removed; None where that was done before.
-    confounds : str, optional
-        fMRIPrep table of confounds below root, with {subject}.
-    confound_names : list of str, optional
-        Its columns to regress out; '*' matches as in file names.
-    regions : RegionConfig, optional
-        Named regions; an atlas NIfTI is read within the brain mask.
+    mask, high_pass_s, confounds, confound_names, regions
+        As in `brainlit.stories.readers.volumes.VolumeReader`.
 
     Raises
     ------
@@ -129,13 +120,11 @@ class AliceSource(PublishedSource):
 
         Raises
         ------
-        FileNotFoundError
-            If the sound or the words are missing.
         SourceError
             If the sound ends before the scanner does, or words go on after its end.
         """
         self._require_story(name)
-        path = existing(self.root / SOUND, "the sound of the story")
+        path = require_file(self.root / SOUND, "It is the sound of the story: download it, or check the root.")
         audio = read_audio(path)
         sound_s = len(audio) / self._timebase.sample_rate_hz
         if sound_s < self._timebase.end_s - _SOUND_TOLERANCE_S:
@@ -158,8 +147,6 @@ class AliceSource(PublishedSource):
         ------
         SubjectLeftOut
             If the run is too short, or the sound started more than half a TR off the story's clock.
-        FileNotFoundError
-            If the run is missing.
         """
         run = self._run(name)
         n_volumes = count_volumes([run])
@@ -227,7 +214,8 @@ class AliceSource(PublishedSource):
 
     def _run(self, subject: str) -> Path:
         self._require_subject(subject)
-        return existing(self.root / self._run_pattern.format(subject=subject), f"the run of {subject}")
+        path = self.root / self._run_pattern.format(subject=subject)
+        return require_file(path, f"It is the run of {subject}: download it, or check the root.")
 
     def _read_words(self) -> Intervals:
         path = self.root / self._words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -134,6 +134,21 @@ class Responses:
     repeats: Sequence[Float32Array] | Float32Array | None = None
 
 
+class LazyRepeats(Sequence[Float32Array]):
+    """Repeats of a story, each (n_trs, n_voxels), read by `read(k)` when asked for; a slice reads all of its own."""
+
+    def __init__(self, n_repeats: int, read: Callable[[int], Float32Array]) -> None:
+        self._indices, self._read = range(n_repeats), read
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._read(k) for k in self._indices[index]]
+        return self._read(self._indices[index])
+
+
 @dataclass(frozen=True)
 class Subject:
     """What belongs to a subject's voxels and not to a story.
@@ -203,7 +218,8 @@ class StorySource(ABC):
 
     Cheap to construct (nothing is read or downloaded before a method is called), so that it can sit in a config.
     `settings`, `story_names`, `subject_names`, `story_files`, `subject_files`, `default_roles` and `facts` read no
-    story and no response: they are asked each time a store is reopened.
+    story and no response: they are asked each time a store is reopened. Wherever a file is read, FileNotFoundError
+    says that it is missing, and SourceError that it is damaged, or does not fit the others or what is published.
     """
 
     name: str

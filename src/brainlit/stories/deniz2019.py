@@ -136,17 +136,10 @@ class DenizSource(PublishedSource):
         return {role: [name for name in self._stories if ROLE_OF[name] == role] for role in ROLES}
 
     def story(self, name: str) -> Story:
-        """Sound, words, phones and clock of one story; ten rows at each end are left out.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the sound or the transcript is missing.
-        SourceError
-            If the sound ends before the rows do.
-        """
-        path, timebase = self._sound(name), self._timebase(name)
+        """Sound, words, phones and clock of one story; the sound must last until the rows that are used end."""
+        path = self._sound(name)
         audio = read_audio(path)
+        timebase = TimeBase.regular(VOLUMES[name] - 2 * TRIMMED_TRS, TR_S, TRIMMED_TRS * TR_S - SOUND_START_S)
         sound_s = len(audio) / timebase.sample_rate_hz
         if timebase.end_s > sound_s + TR_S:
             raise SourceError(
@@ -160,15 +153,7 @@ class DenizSource(PublishedSource):
         return self._tier(story, PHONE_TIERS)
 
     def subject(self, name: str) -> Subject:
-        """Number of voxels and regions; the published repository has no voxel's place on fsaverage5.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the responses or the mapper are missing.
-        SourceError
-            If the regions do not fit the responses.
-        """
+        """Number of voxels and regions; the published repository has no voxel's place on fsaverage5."""
         self._require_subject(name)
         n_voxels = self._shape(name, self._stories[0])[-1]
         if self._regions is not None:
@@ -176,15 +161,7 @@ class DenizSource(PublishedSource):
         return Subject(name, n_voxels, _read_mapper_regions(self._mapper(name), n_voxels))
 
     def responses(self, subject: str, story: str) -> Responses | None:
-        """Rows without the ten at each end, z-scored over the rest; the test story with its two presentations.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the responses are missing.
-        SourceError
-            If the story is not in them, or has another number of rows than its scan.
-        """
+        """Rows without the ten at each end, z-scored over the rest; the test story with its two presentations."""
         self._require_subject(subject)
         shape = self._shape(subject, story)
         if len(shape) == 2:
@@ -242,10 +219,6 @@ class DenizSource(PublishedSource):
         self._require_story(story)
         return f"story_{STORIES.index(story) + 1:02d}"
 
-    def _timebase(self, story: str) -> TimeBase:
-        n_trs = VOLUMES[story] - 2 * TRIMMED_TRS
-        return TimeBase.regular(n_trs, TR_S, TRIMMED_TRS * TR_S - SOUND_START_S)
-
     def _tier(self, story: str, usual_tiers: Sequence[str]) -> Intervals:
         path = self._transcript(story)
         require_file(path, "Check root, and that stimuli/ was downloaded.")
@@ -254,7 +227,11 @@ class DenizSource(PublishedSource):
     def _shape(self, subject: str, story: str) -> tuple[int, ...]:
         """Shape of a story's responses, checked against its scan."""
         path, name = self._file(subject, story), self._dataset(story)
-        shape, others = _hdf5_shape(path, name)
+        with open_hdf5(path) as file:
+            others = sorted(file)
+            if name not in others:
+                raise SourceError(f"{path} holds no {name!r}. {did_you_mean(name, others)}")
+            shape = tuple(int(n) for n in file[name].shape)
         n_axes = 3 if story == TEST_STORY else 2
         if len(shape) != n_axes or shape[-2] != VOLUMES[story] or 0 in shape:
             fits = [title for title, n_trs in VOLUMES.items() if len(shape) == n_axes and shape[-2] == n_trs]
@@ -267,7 +244,9 @@ class DenizSource(PublishedSource):
 
     def _rows(self, subject: str, story: str, repeat: tuple[int, ...]) -> Float32Array:
         path, name = self._file(subject, story), self._dataset(story)
-        values = _read_hdf5(path, name, (*repeat, slice(TRIMMED_TRS, VOLUMES[story] - TRIMMED_TRS)))
+        with open_hdf5(path) as file:  # the rest of it is not read
+            kept = slice(TRIMMED_TRS, VOLUMES[story] - TRIMMED_TRS)
+            values = np.asarray(file[name].astype("float32")[(*repeat, kept)])
         cleaned = clean_series(values, TR_S, self._high_pass_s)
         n_empty = int(np.isnan(cleaned[0]).sum())
         if n_empty:
@@ -275,39 +254,8 @@ class DenizSource(PublishedSource):
         return cleaned
 
 
-def _hdf5_shape(path: Path, dataset: str) -> tuple[tuple[int, ...], list[str]]:
-    """Shape of a dataset, and the names of all datasets of its file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    SourceError
-        If it is no HDF5 file, or lacks the dataset.
-    """
-    with open_hdf5(path) as file:
-        names = sorted(file)
-        if dataset not in names:
-            raise SourceError(f"{path} holds no {dataset!r}. {did_you_mean(dataset, names)}")
-        return tuple(int(n) for n in file[dataset].shape), names
-
-
-def _read_hdf5(path: Path, dataset: str, index: tuple[int | slice, ...]) -> Float32Array:
-    """Part of a dataset of real numbers, as float32; the rest of the file is not read."""
-    with open_hdf5(path) as file:
-        return np.asarray(file[dataset].astype("float32")[index])
-
-
 def _read_mapper_regions(path: Path, n_voxels: int) -> dict[str, BoolArray]:
-    """Regions drawn by the authors: the datasets roi_mask_<name> of a subject's mapper, (n_voxels,) each.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no mapper.
-    SourceError
-        If it holds no region, or one that does not fit the responses.
-    """
+    """Regions drawn by the authors: the datasets roi_mask_<name> of a subject's mapper, (n_voxels,) each."""
     with open_hdf5(path) as file:
         drawn = {name.removeprefix(_REGION): np.asarray(file[name]) for name in file if name.startswith(_REGION)}
     for name, mask in drawn.items():

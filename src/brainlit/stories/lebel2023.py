@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.hints import few
 from brainlit.stories import lebel2023_facts as known
 from brainlit.stories.base import FloatArray, Intervals, Remote, Responses, SourceError, Story, Subject
 from brainlit.stories.published import PublishedSource, require_known
 from brainlit.stories.readers.audio import read_audio
-from brainlit.stories.readers.hdf5_rows import RepeatedRows, read_rows, read_shape
+from brainlit.stories.readers.hdf5_rows import read_rows, read_shape, repeated_rows
 from brainlit.stories.readers.images import read_mask
 from brainlit.stories.readers.scanner_log import read_scanner_log
 from brainlit.stories.readers.tables import require_file
@@ -114,14 +113,13 @@ class LebelSource(PublishedSource):
 
         Raises
         ------
-        FileNotFoundError
-            If the sound or the TextGrid is missing.
         SourceError
-            If a file is damaged, words lie outside the sound, the volumes go on after it, or the log does not fit.
+            If words lie outside the sound, the volumes go on after it, or the log does not fit.
         """
         self._require_story(name)
         words, phones = self._words_and_phones(name)
-        audio, timebase = self._audio(name), self.timebase(name)
+        sound, timebase = read_audio(require_file(self._sound_file(name), _DOWNLOAD)), self.timebase(name)
+        audio = sound[round(self.sound_lead_s * SAMPLE_RATE_HZ) :]
         sound_s = len(audio) / SAMPLE_RATE_HZ
         latest_s = max(timebase.end_s, float(words.end_s.max()))
         if latest_s > sound_s + 1.5 * self.tr_s:
@@ -138,15 +136,7 @@ class LebelSource(PublishedSource):
         return self._words_and_phones(story)[1]
 
     def timebase(self, story: str) -> TimeBase:
-        """When each row of a story's responses happened.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the folder given as tr_reports does not exist.
-        SourceError
-            If the log is damaged or has another number of volumes than respdict.json counts.
-        """
+        """When each row of a story's responses happened; a log must have the volumes that respdict.json counts."""
         self._require_story(story)
         if self.clock == "logged" and self.tr_reports is not None and not self.tr_reports.is_dir():
             raise FileNotFoundError(f"{self.tr_reports} does not exist. Correct tr_reports, or leave it out.")
@@ -157,8 +147,6 @@ class LebelSource(PublishedSource):
 
         Raises
         ------
-        FileNotFoundError
-            If a response file that is published, or a file of the regions, is missing.
         SourceError
             If the number of columns differs between stories, or from the voxels of pycortex's mask.
         """
@@ -171,22 +159,20 @@ class LebelSource(PublishedSource):
         return Subject(name, n_voxels, regions, coordinates_mm=self._coordinates_mm(name, n_voxels))
 
     def responses(self, subject: str, story: str) -> Responses | None:
-        """Responses as published, one row per volume; the repeats of the test story are read one by one.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the file is missing although the subject heard the story.
-        SourceError
-            If the file is damaged or its shape does not fit respdict.json.
-        """
+        """Responses as published, one row per volume; the repeats of the test story are read one by one."""
         self._require_subject(subject)
         self._require_story(story)
         if story not in self._heard(subject):
             return None
-        self._shape(subject, story)
-        path = self._response_file(subject, story)
-        repeats = self._repeats(path, story) if story == known.TEST_STORY else None
+        expected, path = self._shape(subject, story), self._response_file(subject, story)
+        if story != known.TEST_STORY:
+            return Responses(read_rows(path, "data"))
+        repeats, shape = repeated_rows(path, "individual_repeats"), read_shape(path, "individual_repeats")
+        if shape[1:] != expected or len(repeats) < 2:
+            raise SourceError(
+                f"{path}: 'individual_repeats' has shape {shape}; for 'data' of shape {expected} it must be"
+                f" (n_repeats, {expected[0]}, {expected[1]}) with two repeats or more. Fetch it again."
+            )
         return Responses(read_rows(path, "data"), repeats)
 
     def story_files(self, name: str) -> list[Path]:
@@ -275,9 +261,6 @@ class LebelSource(PublishedSource):
             return [story for story in self._stories if story in heard]
         return [story for story in self._stories if self._response_file(subject, story).is_file()]
 
-    def _audio(self, story: str) -> npt.NDArray[np.int16]:
-        return read_audio(require_file(self._sound_file(story), _DOWNLOAD))[round(self.sound_lead_s * SAMPLE_RATE_HZ) :]
-
     def _words_and_phones(self, story: str) -> tuple[Intervals, Intervals]:
         return read_words_and_phones(require_file(self._textgrid_file(story), _DOWNLOAD))
 
@@ -292,16 +275,6 @@ class LebelSource(PublishedSource):
                 " file of another story, or of another preprocessing? Fetch it again."
             )
         return shape[0], shape[1]
-
-    def _repeats(self, path: Path, story: str) -> RepeatedRows:
-        repeats = RepeatedRows(path, "individual_repeats")
-        expected = read_shape(path, "data")
-        if repeats.shape[1:] != expected or len(repeats) < 2:
-            raise SourceError(
-                f"{path}: 'individual_repeats' has shape {repeats.shape}; for 'data' of shape {expected} it must be"
-                f" (n_repeats, {expected[0]}, {expected[1]}) with two repeats or more. Fetch it again."
-            )
-        return repeats
 
     def _n_voxels(self, subject: str) -> int:
         heard = self._heard(subject)
@@ -324,29 +297,21 @@ class LebelSource(PublishedSource):
         path = self._mask_file(subject)
         if not path.is_file():
             return None
-        inside, affine = read_mask(path)
-        if inside.sum() != n_voxels:
+        mask = read_mask(path)
+        if mask.inside.sum() != n_voxels:
             raise SourceError(
-                f"{path} has {inside.sum()} voxels, the responses of {subject} have {n_voxels} columns; they must"
+                f"{path} has {mask.inside.sum()} voxels, the responses of {subject} have {n_voxels} columns; they must"
                 " agree. Mask and responses are of different subjects or versions: fetch both again."
             )
-        x_y_z = np.argwhere(inside.T)[:, ::-1]
-        return np.asarray(x_y_z @ affine[:3, :3].T + affine[:3, 3], dtype=np.float64)
+        x_y_z = np.argwhere(mask.inside.T)[:, ::-1]
+        return np.asarray(x_y_z @ mask.affine[:3, :3].T + mask.affine[:3, 3], dtype=np.float64)
 
 
 # --- The clock ---
 
 
 def _story_clock(story: str, report: Path | None, tr_s: float) -> TimeBase:
-    """Start of each row in seconds of sound, from a log or, without one, at (10 + r) x tr_s - 10.023.
-
-    Raises
-    ------
-    ScannerLogError
-        If the log is damaged.
-    SourceError
-        If it has another number of volumes than the scanner made.
-    """
+    """Start of each row in seconds of sound, from a log or, without one, at (10 + r) x tr_s - 10.023."""
     if report is None:
         return TimeBase.regular(known.n_rows(story), tr_s, known.FIRST_VOLUME * tr_s - known.SOUND_START_S)
     logged = read_scanner_log(report)
@@ -382,13 +347,7 @@ def clock_in_words(stories: Sequence[str], logged: Sequence[str], clock: Clock, 
 
 
 def _check_clock(tr_s: float, sound_lead_s: float) -> None:
-    """Refuse times that cannot be meant.
-
-    Raises
-    ------
-    SourceError
-        If tr_s is more than 0.1 s off the scanner's, or sound_lead_s is negative or beyond a minute.
-    """
+    """Refuse times that cannot be meant."""
     if not abs(tr_s - known.NOMINAL_TR_S) <= 0.1:
         raise SourceError(
             f"tr_s is {tr_s}; volumes took {known.NOMINAL_TR_S} s by the logs, {known.SIDECAR_TR_S} s by the side-cars."
@@ -410,8 +369,6 @@ def read_words_and_phones(path: Path) -> tuple[Intervals, Intervals]:
     ------
     SourceError
         If the phone tier does not hold ARPAbet phones (the message says so if the word tier does).
-    TranscriptError, TextGridError
-        If a tier is missing or empty, or the file is damaged.
     """
     words = read_intervals(path, None, WORD_TIERS, known.NOT_WORDS)
     phones = read_intervals(path, None, PHONE_TIERS, known.NOT_WORDS)

@@ -118,24 +118,12 @@ delays reach over."""
 
 
 def chosen_subjects(subjects: Sequence[str] | None) -> tuple[str, ...]:
-    """The subjects asked for, the eight of the paper by default.
-
-    Raises
-    ------
-    SourceError
-        If there is none, or a name is unknown or doubled.
-    """
+    """The subjects asked for, as in `chosen`; the eight of the paper by default."""
     return PAPER_SUBJECTS if subjects is None else chosen("subject", subjects, SUBJECTS)
 
 
 def chosen_stories(stories: str | int | Sequence[str]) -> tuple[str, ...]:
-    """The stories asked for: '27', '84' or names.
-
-    Raises
-    ------
-    SourceError
-        If there is none, or a name is unknown or doubled.
-    """
+    """The stories asked for: '27', '84' or names, as in `chosen`."""
     if isinstance(stories, (str, int)):
         sets = {"27": STORIES_27, "84": STORIES_84}
         if str(stories) not in sets:

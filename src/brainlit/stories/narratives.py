@@ -118,13 +118,7 @@ class NarrativesSource(PublishedSource):
         return {role: [name for name in self._stories if TASKS[name].role == role] for role in ROLES}
 
     def story(self, name: str) -> Story:
-        """Sound, words, phones and clock of one story; the rows are those in which it is told.
-
-        Raises
-        ------
-        FileNotFoundError, SourceError
-            If sound or alignment are missing or damaged, or the sound ends before the story does.
-        """
+        """Sound, words, phones and clock of one story; the rows are those in which it is told."""
         task = self._task(name)
         audio, timebase = read_audio(self._sound(task)), self._timebase(name)
         sound_s = len(audio) / timebase.sample_rate_hz
@@ -162,8 +156,8 @@ class NarrativesSource(PublishedSource):
 
         Raises
         ------
-        FileNotFoundError, SourceError
-            If a file is missing, on another surface, shorter than the story, or its events disagree with the clock.
+        SourceError
+            If a file is on another surface, shorter than the story, or its events disagree with the clock.
         """
         self._require_subject(subject)
         repeats = [self._run(subject, story, stem) for stem in runs(subject, story)]
@@ -278,7 +272,7 @@ class NarrativesSource(PublishedSource):
                 f"{files[0]} has {len(series.values)} volumes, but {story!r} is told in volumes {onset_trs} to"
                 f" {onset_trs + n_trs - 1}. Was it cut off? Fetch it again, or leave the subject out."
             )
-        n_kept = VERTICES[self._space]
+        n_kept = VERTICES[self._space]  # the left hemisphere's vertices stand first, fsaverage5's own first in each
         kept = np.concatenate([side * VERTICES[PUBLISHED_SPACE] + np.arange(n_kept) for side in (0, 1)])
         cleaned = clean_series(series.values[onset_trs : onset_trs + n_trs, kept], TR_S, high_pass_s=None)
         log.info("%s: %d of %d vertices hold data.", stem, np.isfinite(cleaned[0]).sum(), len(kept))
@@ -452,11 +446,6 @@ def read_gentle(path: Path) -> tuple[Intervals, Intervals]:
 
     Words that were not found in the sound have no times and are dropped. Phones come as ARPAbet without stress
     ('ah_I' is 'AH'); a word that is not in gentle's dictionary has the phone 'oov', which is dropped.
-
-    Raises
-    ------
-    FileNotFoundError, SourceError
-        If there is no such file, it is no alignment, or no word was found.
     """
     said = read_json(path)
     try:

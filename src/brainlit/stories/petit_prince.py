@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from brainlit.stories.base import Remote, Responses, SourceError, Story, Subject, SubjectLeftOut
-from brainlit.stories.published import PublishedSource, chosen, existing
+from brainlit.stories.published import PublishedSource, chosen
 from brainlit.stories.readers.audio import read_audio
 from brainlit.stories.readers.images import count_volumes
+from brainlit.stories.readers.tables import require_file
 from brainlit.stories.readers.transcripts import read_word_table
 from brainlit.stories.readers.volumes import VolumeReader, check_pattern
 from brainlit.stories.regions.config import RegionConfig
@@ -61,17 +62,8 @@ class PetitPrinceSource(PublishedSource):
     n_dropped_volumes : int
         Volumes that the preprocessing dropped from the start of each raw run: 4 in the published one, 0 in what
         fMRIPrep makes of the raw runs. Decides how many volumes each section must have, and the clock.
-    mask : str, optional
-        Brain mask (NIfTI on the grid of the runs) below root; {subject} may be in it. None makes one per subject:
-        the voxels that nilearn's compute_epi_mask keeps in every run of the stories asked for.
-    high_pass_s : float, optional
-        Drift slower than this is removed; None where that was done before.
-    confounds : str, optional
-        fMRIPrep table of confounds below root with {subject} and {run}, the number in the name of the run's file.
-    confound_names : list of str, optional
-        Its columns to regress out; '*' matches as in file names.
-    regions : RegionConfig, optional
-        Named regions; an atlas NIfTI is read within the brain mask.
+    mask, high_pass_s, confounds, confound_names, regions
+        As in `brainlit.stories.readers.volumes.VolumeReader`.
 
     Raises
     ------
@@ -119,14 +111,11 @@ class PetitPrinceSource(PublishedSource):
 
         Raises
         ------
-        FileNotFoundError
-            If the sound or the table of words is missing.
         SourceError
             If the sound is not as long as published, or words go on after its end.
         """
         section = self._section(name)
-        path = self.root / SOUND.format(section=section)
-        existing(path, "the sound of the section")
+        path = require_file(self.root / SOUND.format(section=section), "Download the section, or check the root.")
         timebase, audio = self._timebase(section), read_audio(path)
         sound_s = len(audio) / timebase.sample_rate_hz
         if abs(sound_s - SOUND_S[section - 1]) > _SOUND_TOLERANCE_S:
@@ -149,8 +138,6 @@ class PetitPrinceSource(PublishedSource):
         ------
         SubjectLeftOut
             If a run has a number of volumes that no section has, or two runs have the same.
-        FileNotFoundError
-            If a run of a section that was asked for is missing.
         """
         return self._reader.subject(name, self._asked_runs(name))
 

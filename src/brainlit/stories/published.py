@@ -40,25 +40,13 @@ class PublishedSource(StorySource):
 
 
 def require_known(what: str, value: str, known: Collection[str]) -> None:
-    """Refuse a name that is not among the known ones.
-
-    Raises
-    ------
-    SourceError
-        With the nearest known name.
-    """
+    """Refuse a name that is not among the known ones; the SourceError gives the nearest."""
     if value not in known:
         raise SourceError(f"there is no {what} {value!r}. {did_you_mean(str(value), known)}")
 
 
 def chosen(what: str, asked: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
-    """The names that are asked for, in the order of the data set; all for None.
-
-    Raises
-    ------
-    SourceError
-        If there is none, or one is unknown or asked for twice.
-    """
+    """The names that are asked for, each once, in the order of the data set; all for None."""
     if asked is None:
         return tuple(known)
     if not asked:
@@ -68,19 +56,6 @@ def chosen(what: str, asked: Sequence[str] | None, known: Sequence[str]) -> tupl
         if list(asked).count(name) > 1:
             raise SourceError(f"{what} {name!r} is asked for twice; list it once.")
     return tuple(name for name in known if name in asked)
-
-
-def existing(path: Path, what: str) -> Path:
-    """The path, if there is a file.
-
-    Raises
-    ------
-    FileNotFoundError
-        Saying what it would be.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: {what}. Download it, or check the root.")
-    return path
 
 
 def paths_below(root: Path, files: Iterable[Path]) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def test_reading_takes_less_memory_than_the_file(tmp_path: Path, monkeypatch: py
     tracemalloc.start()
     try:
         found = rows.read_rows(tmp_path / "x.hf5", "data")
-        repeat = rows.RepeatedRows(tmp_path / "x.hf5", "individual_repeats")[1]
+        repeat = rows.repeated_rows(tmp_path / "x.hf5", "individual_repeats")[1]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -87,7 +87,7 @@ def test_a_file_without_its_numbers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"shape \(60, 9\), but only 0 of its 4320 bytes"):
         rows.read_rows(tmp_path / "x.hf5", "data")
     with pytest.raises(SourceError, match="of type group"):
-        rows.RepeatedRows(tmp_path / "x.hf5", "individual_repeats")
+        rows.repeated_rows(tmp_path / "x.hf5", "individual_repeats")
     (tmp_path / "x.hf5").write_text("<html>404</html>")
     with pytest.raises(SourceError, match="cannot be read as HDF5"):
         rows.read_shape(tmp_path / "x.hf5", "data")

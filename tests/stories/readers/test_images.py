@@ -16,7 +16,6 @@ from brainlit.stories.readers.images import (
     ImageError,
     count_volumes,
     layout_of,
-    mask_coordinates_mm,
     read_mask,
     read_series,
 )
@@ -66,8 +65,8 @@ def test_a_volume_gives_the_voxels_of_its_mask_in_c_order(tmp_path: Path, ending
     assert np.array_equal(series.values, expected)
     assert (series.layout, series.tr_s, series.sides) == ("volume", 2.0, None)
     assert count_volumes([bold]) == N_TRS
-    assert mask_coordinates_mm(mask).tolist() == [[90, -123, -72], [90, -123, -68], [84, -126, -72]]
-    assert np.array_equal(series.coordinates_mm, mask_coordinates_mm(mask))
+    assert read_mask(mask).coordinates_mm.tolist() == [[90, -123, -72], [90, -123, -68], [84, -126, -72]]
+    assert np.array_equal(series.coordinates_mm, read_mask(mask).coordinates_mm)
 
 
 def test_scale_and_offset_of_the_header_are_applied(tmp_path: Path) -> None:

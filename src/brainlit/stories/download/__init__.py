@@ -126,22 +126,14 @@ def download(
         plan = _planned(remote, host, ledger)
         require_room(plan)
         logger.info("%s", plan_text(plan))
-        return _fetched(Transfer(plan, host, ledger, on_difference, progress))
-
-
-def _fetched(transfer: Transfer) -> DownloadReport:
-    transfer.run()
-    if transfer.failures:
-        raise DownloadError(_failure_text(transfer.plan, transfer), transfer.failures)
-    transfer.ledger.remember(transfer.plan.patterns)
-    transfer.ledger.save()
-    return DownloadReport(
-        transfer.plan,
-        fetched=transfer.fetched,
-        checked=transfer.checked,
-        size_only=tuple(transfer.size_only),
-        kept=tuple(transfer.kept),
-    )
+        transfer = Transfer(plan, host, ledger, on_difference, progress)
+        transfer.run()
+        if transfer.failures:
+            raise DownloadError(_failure_text(transfer), transfer.failures)
+        ledger.remember(plan.patterns)
+        ledger.save()
+    size_only, kept = tuple(transfer.size_only), tuple(transfer.kept)
+    return DownloadReport(plan, dry_run, transfer.fetched, transfer.checked, size_only, kept)
 
 
 def _planned(remote: Remote, host: Host, ledger: Ledger) -> DownloadPlan:
@@ -152,8 +144,8 @@ def _planned(remote: Remote, host: Host, ledger: Ledger) -> DownloadPlan:
         raise DownloadError(f"{error} Nothing was fetched. {_what_to_do(remote)}") from error
 
 
-def _failure_text(plan: DownloadPlan, transfer: Transfer) -> str:
-    failures = list(transfer.failures.items())
+def _failure_text(transfer: Transfer) -> str:
+    plan, failures = transfer.plan, list(transfer.failures.items())
     n_there = len(plan.files) - len(failures) - len(transfer.untried)
     lines = [f"{len(failures)} of {len(plan.files)} files could not be fetched, {n_there} are in {plan.remote.root}:"]
     lines += [f"  {path}: {reason}" for path, reason in failures[:MAX_NAMED]]

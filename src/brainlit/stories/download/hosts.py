@@ -210,13 +210,9 @@ class WebHost(Host):
 
         address = f"{self.url}/{quote(path)}"
         try:
+            timeout = (_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S)
             answer = self._session().request(
-                method,
-                address,
-                headers=headers,
-                stream=True,
-                allow_redirects=True,
-                timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
+                method, address, headers=headers, stream=True, allow_redirects=True, timeout=timeout
             )
         except RequestException as error:
             raise UnreachableError(f"{address} cannot be reached ({error}).") from error
@@ -355,7 +351,7 @@ class S3Host(Host):
 
     def _list(self, folder: str) -> tuple[dict[str, RemoteFile], list[str]]:
         """Files and folders of one folder, asked for once."""
-        with self._lock:
+        with self._lock:  # held while asking, so that other threads wait for this answer and do not ask, too
             if folder not in self._listings:
                 self._listings[folder] = self._listed(f"{self.prefix}{folder}/" if folder else self.prefix)
             return self._listings[folder]

@@ -68,7 +68,8 @@ class DownloadPlan:
     @property
     def free_bytes(self) -> int:
         """Room on the disk where the files go."""
-        return shutil.disk_usage(_existing(self.remote.root)).free
+        root = self.remote.root.absolute()
+        return shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
 
 
 def plan_without_network(remote: Remote, ledger: Ledger) -> DownloadPlan | None:
@@ -219,14 +220,6 @@ def _remarks(plan: DownloadPlan) -> Iterable[str]:
         paths = [file.remote.path for file in plan.files if file.state == state]
         if paths:
             yield f"{len(paths)} {remark}: {few(paths, MAX_NAMED)}"
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return folder
 
 
 def missing_locally(remote: Remote) -> list[str]:

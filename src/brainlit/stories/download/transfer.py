@@ -42,19 +42,14 @@ class Transfer:
 
     Parameters
     ----------
-    on_difference : 'refuse', 'keep' or 'replace'
-        What becomes of local files that differ from the published ones and are not from an earlier download.
+    on_difference, progress
+        As in `brainlit.stories.download.download`.
 
     Attributes
     ----------
-    fetched : dict of path to int
-        Bytes that came over the network, by file.
+    fetched, checked, size_only, kept
+        As in `brainlit.stories.download.DownloadReport`.
     failures : dict of path to reason
-    kept : list of str
-        Local files that differ and were kept.
-    checked : Counter
-        Files by what agrees: 'MD5', 'MD5 of parts', ..., 'size only'.
-    size_only : list of str
     untried : list of str
         Files that were not begun, because the disk was full or the server was gone.
     """
@@ -72,13 +67,8 @@ class Transfer:
         self.untried: list[str] = []
         self._stop, self._lock, self._n_unreachable = threading.Event(), threading.Lock(), 0
         todo = sum(f.remote.n_bytes - (f.n_here if f.state == "partial" else 0) for f in self._todo())
-        self._bar = tqdm(
-            total=todo,
-            unit="B",
-            unit_scale=True,
-            disable=not progress,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
-        )
+        pause_s = 0.5 if sys.stderr.isatty() else 30
+        self._bar = tqdm(total=todo, unit="B", unit_scale=True, disable=not progress, mininterval=pause_s)
 
     def run(self) -> None:
         """Fetch and check; everything that could be fetched is there afterwards, whatever became of the rest."""
@@ -130,7 +120,9 @@ class Transfer:
             self.failures[path] = f"{error.strerror or error} ({error.filename or path})"
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self._stop.set()
-        _remove_if_empty(part_path(self.root / path))
+        part = part_path(self.root / path)
+        if part.is_file() and not part.stat().st_size:
+            part.unlink()
 
     def _settle(self, planned: PlannedFile) -> None:
         """Leave the file whole under its name, or raise."""
@@ -260,8 +252,3 @@ class Transfer:
             self.checked[checked] += 1
             if checked == SIZE_ONLY:
                 self.size_only.append(path)
-
-
-def _remove_if_empty(part: Path) -> None:
-    if part.is_file() and not part.stat().st_size:
-        part.unlink()

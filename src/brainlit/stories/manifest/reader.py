@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import ROLES
@@ -30,7 +30,6 @@ from brainlit.stories.manifest.schema import (
     whole,
 )
 from brainlit.stories.readers.tables import require_file
-from brainlit.stories.readers.transcripts import NOT_WORDS
 from brainlit.stories.regions.config import RegionConfig
 
 _RUN = ("subject", "story", "repeat")
@@ -43,8 +42,6 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ManifestError
         If it is no YAML mapping, or a key is unknown, missing or of the wrong kind.
     """
@@ -63,9 +60,7 @@ def read_manifest(path: Path) -> Manifest:
         subjects=_subjects(keys, list(stories), optional=responses.fmriprep is not None),
         responses=responses,
         roles=_roles(keys, stories),
-        not_words=keys.get("not_words", lambda value: frozenset(word.lower() for word in texts(value)), NOT_WORDS),
-        licence=keys.get("licence", text, None),
-        citation=keys.get("citation", text, None),
+        **_given(keys, not_words=_lower_texts, licence=text, citation=text),
     )
 
 
@@ -88,15 +83,11 @@ def _story(keys: Keys, responses: ResponseSpec) -> StorySpec:
     story = StorySpec(
         audio=keys.get("audio", pattern("story")),
         words=_tier(keys, "words"),
-        tr_s=keys.get("tr_s", seconds, None),
         phones=_tier(keys, "phones") if keys.values.get("phones") is not None else None,
-        onset_s=keys.get("onset_s", number, None),
-        tr_starts=keys.get("tr_starts", pattern("story"), None),
-        volumes_discarded=keys.get("volumes_discarded", whole, 0),
-        n_trs=keys.get("n_trs", whole, None),
         repeats="all" if keys.values.get("repeats") == "all" else keys.get("repeats", texts, ()),
-        silence_after_s=keys.get("silence_after_s", number, 0.0),
-    )
+        **_given(keys, tr_s=seconds, onset_s=number, tr_starts=pattern("story"), volumes_discarded=whole, n_trs=whole,
+                 silence_after_s=number),
+    )  # fmt: skip
     if (story.onset_s is None) == (story.tr_starts is None):
         raise ManifestError(
             f"{keys.where}: give onset_s (second of the audio file at which row 0 starts) or tr_starts (a table with"
@@ -131,10 +122,8 @@ def _tier(keys: Keys, key: str) -> TierSpec:
     where = tier.sub("where")
     return TierSpec(
         file=tier.get("file", pattern("story")),
-        tier=tier.get("tier", pattern("story"), None),
-        column=tier.get("column", text, None),
         where={name: _one_or_more(where, name) for name in where.values},
-        clock=tier.get("clock", _clock, None),
+        **_given(tier, tier=pattern("story"), column=text, clock=_clock),
     )
 
 
@@ -164,20 +153,14 @@ def _responses(keys: Keys) -> ResponseSpec:
     keys.only({*_names(ResponseSpec), "zscore"})
     preprocessed = keys.get("preprocessed", flag, False)
     spec = ResponseSpec(
-        file=keys.get("file", pattern(*_RUN, "hemi"), None),
-        fmriprep=keys.get("fmriprep", text, None),
-        task=keys.get("task", pattern("story"), "{story}"),
-        space=keys.get("space", text, None),
-        dataset=keys.get("dataset", pattern(*_RUN), None),
-        mask=keys.get("mask", pattern(*_RUN), None),
-        columns=keys.get("columns", texts, None),
         regions=_groups(keys.sub("regions")) or None,
         region_files=_region_config(keys.sub("region_files")),
         preprocessed=preprocessed,
         high_pass_s=None if preprocessed or keys.values.get("high_pass_s", 0) is None
         else keys.get("high_pass_s", seconds, 128.0),
-        low_pass_s=keys.get("low_pass_s", seconds, None),
         confounds=_confounds(keys),
+        **_given(keys, file=pattern(*_RUN, "hemi"), fmriprep=text, task=pattern("story"), space=text,
+                 dataset=pattern(*_RUN), mask=pattern(*_RUN), columns=texts, low_pass_s=seconds),
     )  # fmt: skip
     _require_one_kind(keys, spec)
     return spec
@@ -223,9 +206,8 @@ def _region_config(keys: Keys) -> RegionConfig | None:
         return None
     keys.only(_names(RegionConfig))
     kinds = {one.name: flag if isinstance(one.default, bool) else text for one in fields(RegionConfig)}
-    said = {name: keys.get(name, kinds[name]) for name in keys.values if keys.values[name] is not None}
     try:
-        return RegionConfig(**said)  # type: ignore[arg-type]
+        return RegionConfig(**_given(keys, **kinds))
     except ValueError as error:
         raise ManifestError(f"{keys.where}: {error}") from error
 
@@ -254,12 +236,19 @@ def _one_or_more(keys: Keys, key: str) -> tuple[str, ...]:
     return keys.get(key, texts if isinstance(keys.values[key], list) else lambda value: (text(value),))
 
 
-def _clock(value: Any) -> Clock:
-    if value == "audio":
-        return "audio"
-    if value == "scanner":
-        return "scanner"
-    raise ValueError("need audio or scanner")
+def _given(keys: Keys, **converters: Callable[[Any], Any]) -> dict[str, Any]:
+    """The converted values of those keys that are given; the defaults of the others stand in `schema` alone."""
+    return {key: keys.get(key, convert) for key, convert in converters.items() if keys.values.get(key) is not None}
+
+
+def _clock(value: Any) -> Any:
+    if value not in get_args(Clock):
+        raise ValueError("need audio or scanner")
+    return value
+
+
+def _lower_texts(value: Any) -> frozenset[str]:
+    return frozenset(word.lower() for word in texts(value))
 
 
 def _folder(value: Any) -> Path:

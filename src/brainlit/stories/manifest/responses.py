@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.stories.base import Float32Array, FloatArray, SubjectLeftOut
-from brainlit.stories.manifest.schema import (
-    Manifest,
-    ManifestError,
-    filled,
-)
-from brainlit.stories.readers.cleaning import CleaningError, clean_series, read_confounds
+from brainlit.stories.base import Float32Array, SubjectLeftOut
+from brainlit.stories.manifest.schema import ManifestError, filled
+from brainlit.stories.readers.cleaning import CleaningError, clean_series, read_run_confounds
 from brainlit.stories.readers.runs import Run, RunFinder
 from brainlit.stories.readers.tables import Table, read_table
 from brainlit.timebase import TimeBase
@@ -33,12 +28,10 @@ class Clocks:
     ----------
     finder : RunFinder
         Asked for the first run of a story, where the manifest leaves TR or number of rows to the files.
-    where : Path
-        The manifest's file, for messages.
     """
 
-    def __init__(self, manifest: Manifest, finder: RunFinder, where: Path) -> None:
-        self.manifest, self.finder, self.where = manifest, finder, where
+    def __init__(self, finder: RunFinder) -> None:
+        self.finder, self.manifest, self.where = finder, finder.manifest, finder.where
         self._n_trs_of: dict[str, int] = {}
 
     def first_volume_s(self, story: str) -> float:
@@ -50,13 +43,7 @@ class Clocks:
         return read_table(self._path(pattern, story)).values[:, 0]
 
     def timebase(self, story: str) -> TimeBase:
-        """When each row that is used happened.
-
-        Raises
-        ------
-        ManifestError
-            If the rows do not suffice, or the table of row starts is no clock.
-        """
+        """When each row that is used happened; refuses tables of row starts that are no clock, and too few rows."""
         spec, n_trs, tr_s = self.manifest.stories[story], self.n_trs(story), self.tr_s(story)
         first = spec.volumes_discarded
         try:
@@ -97,26 +84,15 @@ class Clocks:
 
 
 class ResponseReader:
-    """Reads and cleans single runs.
+    """Reads and cleans single runs."""
 
-    Parameters
-    ----------
-    where : Path
-        The manifest's file, for messages.
-    """
-
-    def __init__(self, manifest: Manifest, finder: RunFinder, clocks: Clocks, where: Path) -> None:
-        self.manifest, self.finder, self.clocks, self.where = manifest, finder, clocks, where
+    def __init__(self, finder: RunFinder) -> None:
+        self.finder, self.manifest, self.where = finder, finder.manifest, finder.where
+        self.clocks = Clocks(finder)
         self._n_columns_of: dict[str, tuple[int, Path]] = {}
 
     def first_usable(self, subject: str) -> tuple[Run, Table]:
-        """The first run of a subject and its values, if any story has a usable column.
-
-        Raises
-        ------
-        SubjectLeftOut
-            If none has.
-        """
+        """The first run of a subject and its values; SubjectLeftOut if no story has a usable column."""
         first: tuple[Run, Table] | None = None
         for story in self.finder.heard(subject):
             run = self.finder.runs(subject, story)[0]
@@ -147,7 +123,10 @@ class ResponseReader:
         self._require_same_tr(story, run, tr_s)
         rows = self._rows(story, run, table)
         try:
-            confounds = None if run.confounds is None else self._confounds(run, len(table.values))[rows]
+            confounds = None
+            if said.confounds is not None and run.confounds is not None:
+                names, n_volumes = said.confounds.columns, len(table.values)
+                confounds = read_run_confounds(run.confounds, names, run.files[0], n_volumes)[rows]
             return clean_series(table.values[rows], tr_s, said.high_pass_s, said.low_pass_s, confounds)
         except CleaningError as error:
             raise ManifestError(f"{run.files[0]}: {error}") from error
@@ -165,17 +144,6 @@ class ResponseReader:
             )
         return slice(first, first + n_trs)
 
-    def _confounds(self, run: Run, n_rows: int) -> FloatArray:
-        said = self.manifest.responses.confounds
-        assert said is not None
-        assert run.confounds is not None
-        confounds = read_confounds(run.confounds, said.columns)
-        if len(confounds) != n_rows:
-            raise ManifestError(
-                f"{run.confounds} has {len(confounds)} rows, but {run.files[0]} has {n_rows}. They must be one run."
-            )
-        return confounds
-
     def _require_same_tr(self, story: str, run: Run, tr_s: float) -> None:
         theirs = run.tr_s()
         if theirs is None or abs(theirs - tr_s) <= _SAME_TR * tr_s:
@@ -187,18 +155,3 @@ class ResponseReader:
             f"{self.where}: {run.sidecar} says a repetition time of {theirs} s, but {story!r} has {tr_s} s. Correct"
             " tr_s, or leave it out."
         )
-
-
-class Presentations(Sequence[Float32Array]):
-    """Presentations of a story to a subject, each read and cleaned when asked for."""
-
-    def __init__(self, reader: ResponseReader, subject: str, story: str, runs: Sequence[Run]) -> None:
-        self._reader, self._subject, self._story, self._runs = reader, subject, story, runs
-
-    def __len__(self) -> int:
-        return len(self._runs)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(len(self)))]
-        return self._reader.cleaned(self._subject, self._story, self._runs[index])

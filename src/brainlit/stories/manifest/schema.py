@@ -12,6 +12,7 @@ import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import SourceError
+from brainlit.stories.readers.tables import float_or_nan
 from brainlit.stories.readers.transcripts import NOT_WORDS
 from brainlit.stories.regions.config import RegionConfig
 
@@ -188,13 +189,7 @@ def _plain(value: Any) -> Any:
 
 
 def load_yaml(path: Path) -> Any:
-    """Content of a YAML file with ${oc.env:NAME} and other interpolations resolved.
-
-    Raises
-    ------
-    ManifestError
-        If it is not valid YAML, or an interpolation cannot be resolved.
-    """
+    """Content of a YAML file with ${oc.env:NAME} and other interpolations resolved."""
     import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -299,10 +294,7 @@ def placeholders(template: str) -> set[str]:
 
 def number(value: Any) -> float:
     """A finite number."""
-    try:
-        result = float("nan") if isinstance(value, (bool, Mapping, list)) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        result = float("nan")
+    result = float("nan") if isinstance(value, bool) else float_or_nan(value)
     if not np.isfinite(result):
         raise ValueError("need a number")
     return result

@@ -15,9 +15,19 @@ from typing import Any
 import numpy as np
 
 from brainlit.hints import did_you_mean, few
-from brainlit.stories.base import BoolArray, Float32Array, IntArray, Intervals, Responses, Story, StorySource, Subject
+from brainlit.stories.base import (
+    BoolArray,
+    Float32Array,
+    IntArray,
+    Intervals,
+    LazyRepeats,
+    Responses,
+    Story,
+    StorySource,
+    Subject,
+)
 from brainlit.stories.manifest.reader import read_manifest
-from brainlit.stories.manifest.responses import Clocks, Presentations, ResponseReader
+from brainlit.stories.manifest.responses import ResponseReader
 from brainlit.stories.manifest.schema import (
     Manifest,
     ManifestError,
@@ -74,12 +84,8 @@ class ManifestSource(StorySource):
         return make_finder(self.manifest, self.path)
 
     @cached_property
-    def _clocks(self) -> Clocks:
-        return Clocks(self.manifest, self._finder, self.path)
-
-    @cached_property
     def _reader(self) -> ResponseReader:
-        return ResponseReader(self.manifest, self._finder, self._clocks, self.path)
+        return ResponseReader(self._finder)
 
     def settings(self) -> dict[str, Any]:
         """What the manifest says, without its root and its subjects."""
@@ -129,7 +135,7 @@ class ManifestSource(StorySource):
             If words and phones are swapped.
         """
         spec = self._spec(name)
-        timebase, audio = self._clocks.timebase(name), read_audio(self._path(spec.audio, name))
+        timebase, audio = self._reader.clocks.timebase(name), read_audio(self._path(spec.audio, name))
         self._require_sound(name, timebase, len(audio) / timebase.sample_rate_hz)
         words, phones = self._intervals(spec.words, name, WORD_TIERS), self.phones(name)
         refuse_swapped(words, phones, f"{self._path(spec.words.file, name)}")
@@ -164,13 +170,7 @@ class ManifestSource(StorySource):
         return Subject(name, n_columns, regions, self._vertices(first, n_columns), coordinates_mm)
 
     def responses(self, subject: str, story: str) -> Responses | None:
-        """Responses without drift and confounds, z-scored over time; NaN in the columns that hold no data.
-
-        Raises
-        ------
-        ManifestError
-            If runs differ in their number of rows or columns, or do not fit the clock.
-        """
+        """Responses without drift and confounds, z-scored over time; NaN in the columns that hold no data."""
         self._finder.require_subject(subject)
         if story not in self._finder.heard(subject):
             return None
@@ -183,7 +183,7 @@ class ManifestSource(StorySource):
             together = np.stack([first, *(self._reader.cleaned(subject, story, run) for run in runs[1:])])
             repeats: Sequence[Float32Array] | Float32Array = together
         else:
-            repeats = Presentations(self._reader, subject, story, runs)
+            repeats = LazyRepeats(len(runs), lambda k: self._reader.cleaned(subject, story, runs[k]))
         total = np.zeros(first.shape)
         for k in range(len(runs)):
             total += repeats[k]
@@ -208,7 +208,7 @@ class ManifestSource(StorySource):
         found = read_intervals(path, name, usual_tiers, self.manifest.not_words, tier.column, tier.where)
         if not tier.on_scanner_clock:
             return found
-        return Intervals(found.labels, found.start_s + self._clocks.first_volume_s(story), found.duration_s)
+        return Intervals(found.labels, found.start_s + self._reader.clocks.first_volume_s(story), found.duration_s)
 
     def _require_sound(self, story: str, timebase: TimeBase, sound_s: float) -> None:
         spec, missing_s = self._spec(story), timebase.end_s - sound_s

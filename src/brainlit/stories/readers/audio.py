@@ -33,8 +33,6 @@ def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> npt.NDArray[
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     AudioError
         If libsndfile cannot read it, or it holds no or non-finite samples.
     """

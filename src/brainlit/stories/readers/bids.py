@@ -92,15 +92,7 @@ def find_runs(root: Path, subject: str, task: str, space: str) -> list[BoldRun]:
 
 
 def require_runs(root: Path, subject: str, task: str, space: str) -> list[BoldRun]:
-    """As `find_runs`, but no run is an error that says what there is.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder, or no such subject in it.
-    BidsError
-        If the subject has no run of the task in the space.
-    """
+    """As `find_runs`, but no folder, subject or run is an error that says what there is."""
     runs = find_runs(root, subject, task, space)
     if runs:
         return runs
@@ -120,13 +112,7 @@ def require_runs(root: Path, subject: str, task: str, space: str) -> list[BoldRu
 
 
 def repetition_time_s(sidecar: Path) -> float:
-    """RepetitionTime of the JSON beside a run, in seconds.
-
-    Raises
-    ------
-    BidsError
-        If it is no JSON, or does not say.
-    """
+    """RepetitionTime of the JSON beside a run, in seconds."""
     try:
         said = json.loads(sidecar.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

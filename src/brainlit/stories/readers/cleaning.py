@@ -10,7 +10,7 @@ import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Float32Array, FloatArray, SourceError
-from brainlit.stories.readers.tables import read_cells
+from brainlit.stories.readers.tables import float_or_nan, read_cells
 
 _COLUMNS_AT_ONCE = 16_384  # float64 copies of a whole brain would take several times its size
 _ROUNDING = 1e-7  # the files hold float32
@@ -80,8 +80,6 @@ def read_confounds(path: Path, names: Sequence[str]) -> FloatArray:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     CleaningError
         If a name matches no column, or a cell is no number. Only 'n/a' in the first row counts as 0: derivatives have
         no value there.
@@ -99,6 +97,16 @@ def read_confounds(path: Path, names: Sequence[str]) -> FloatArray:
     first = rows[0][0]
     cells = [[_number(path, line, line == first, row[k], name) for name, k in columns.items()] for line, row in rows]
     return np.array(cells, dtype=np.float64)
+
+
+def read_run_confounds(path: Path, names: Sequence[str], run: Path, n_volumes: int) -> FloatArray:
+    """As `read_confounds`, and the table must have as many rows as the run has volumes."""
+    confounds = read_confounds(path, names)
+    if len(confounds) != n_volumes:
+        raise CleaningError(
+            f"{path} has {len(confounds)} rows, but {run} has {n_volumes} volumes. Take the run's own table."
+        )
+    return confounds
 
 
 def zscore(values: FloatArray) -> FloatArray:
@@ -158,10 +166,7 @@ def _unit(columns: FloatArray) -> FloatArray:
 def _number(path: Path, line: int, is_first: bool, cell: str, name: str) -> float:
     if is_first and cell.lower() in _MISSING:
         return 0.0
-    try:
-        value = float(cell)
-    except ValueError:
-        value = float("nan")
+    value = float_or_nan(cell)
     if not np.isfinite(value):
         raise CleaningError(f"{path}, line {line}: {name} is {cell!r}; need a number. Choose other confounds.")
     return value

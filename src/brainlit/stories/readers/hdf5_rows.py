@@ -7,24 +7,22 @@ takes half of a matrix's float64 bytes for the result, and a block more.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from brainlit.hints import did_you_mean
-from brainlit.stories.base import Float32Array, FloatArray, SourceError
+from brainlit.stories.base import Float32Array, FloatArray, LazyRepeats, SourceError
+from brainlit.stories.readers.tables import damage_as
 
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 32 * 2**20
 _ZSCORED_WITHIN = 1e-2
 """A column counts as z-scored if its mean is within this of 0 and its standard deviation within this of 1."""
-
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
 
 
 class ResponseFileError(SourceError):
@@ -36,8 +34,6 @@ def read_shape(path: Path, dataset: str) -> tuple[int, ...]:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ResponseFileError
         If it is no HDF5 file, lacks the dataset, or the dataset does not hold (all of) its numbers.
     """
@@ -52,7 +48,7 @@ def read_rows(path: Path, dataset: str) -> Float32Array:
 
     Raises
     ------
-    FileNotFoundError, ResponseFileError
+    ResponseFileError
         As `read_shape`; and if a value is infinite.
     """
     with _opened(path, dataset) as values:
@@ -63,77 +59,38 @@ def read_rows(path: Path, dataset: str) -> Float32Array:
     return _zscored(rows, mean, std, off)
 
 
-class RepeatedRows(Sequence[Float32Array]):
-    """Repeats of a story in a dataset (n_repeats, n_trs, n_voxels): repeat k is read, and z-scored, when asked for.
+def repeated_rows(path: Path, dataset: str) -> LazyRepeats:
+    """Repeats of a story in a dataset (n_repeats, n_trs, n_voxels): repeat k is read, and z-scored, when asked for."""
+    shape = read_shape(path, dataset)
+    if len(shape) != 3 or 0 in shape:
+        raise ResponseFileError(f"{path}: {dataset!r} has shape {shape}; need (n_repeats, n_trs, n_voxels).")
 
-    Parameters
-    ----------
-    path : Path
-    dataset : str
-
-    Raises
-    ------
-    FileNotFoundError, ResponseFileError
-        As `read_rows`, here for the shape and on reading for the values.
-    """
-
-    def __init__(self, path: Path, dataset: str) -> None:
-        self.path, self.dataset = path, dataset
-        self.shape = read_shape(path, dataset)
-        if len(self.shape) != 3 or 0 in self.shape:
-            raise ResponseFileError(f"{path}: {dataset!r} has shape {self.shape}; need (n_repeats, n_trs, n_voxels).")
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    @overload
-    def __getitem__(self, index: int) -> Float32Array: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Float32Array]: ...
-
-    def __getitem__(self, index: int | slice) -> Float32Array | list[Float32Array]:
-        """Repeat `index` as float32 (n_trs, n_voxels); for a slice the list of its repeats, all in memory."""
-        if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(len(self)))]
-        k = range(len(self))[index]
-        with _opened(self.path, self.dataset) as values:
-            rows, mean, std = _read(self.path, values, (k,))
+    def repeat(k: int) -> Float32Array:
+        with _opened(path, dataset) as values:
+            rows, mean, std = _read(path, values, (k,))
         return _zscored(rows, mean, std, _varies(std))
 
-
-@dataclass
-class _Moments:
-    """Mean and standard deviation over rows, gathered block by block; exact for columns that never change."""
-
-    reference: FloatArray
-    total: FloatArray
-    squares: FloatArray
-
-    def add(self, block: FloatArray) -> None:
-        block -= self.reference
-        self.total += block.sum(axis=0)
-        self.squares += np.einsum("ij,ij->j", block, block)
-
-    def finish(self, n_rows: int) -> tuple[FloatArray, FloatArray]:
-        shift = self.total / n_rows
-        return self.reference + shift, np.sqrt(np.maximum(self.squares / n_rows - shift**2, 0))
+    return LazyRepeats(shape[0], repeat)
 
 
 def _read(path: Path, values: Any, index: tuple[int, ...]) -> tuple[Float32Array, FloatArray, FloatArray]:
+    """Rows of a matrix, and mean and standard deviation of its columns, gathered block by block."""
     n_rows, n_columns = (int(n) for n in values.shape[-2:])
     step = max(1, BLOCK_BYTES // (8 * n_columns))
     rows = np.empty((n_rows, n_columns), dtype=np.float32)
+    # Moments about the first row: exact for columns that never change, where sums of raw squares would cancel.
     first = np.asarray(values[(*index, 0)], dtype=np.float64)
-    moments = _Moments(first, np.zeros(n_columns), np.zeros(n_columns))
+    total, squares = np.zeros(n_columns), np.zeros(n_columns)
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, n_rows, step):
             block = np.asarray(values[(*index, slice(start, start + step))], dtype=np.float64)
             rows[start : start + step] = block
             _refuse_infinite(path, rows[start : start + step], start)
-            moments.add(block)
-        mean, std = moments.finish(n_rows)
-    return rows, mean, std
+            block -= first
+            total += block.sum(axis=0)
+            squares += np.einsum("ij,ij->j", block, block)
+        shift = total / n_rows
+        return rows, first + shift, np.sqrt(np.maximum(squares / n_rows - shift**2, 0))
 
 
 def _refuse_infinite(path: Path, rows: Float32Array, first_row: int) -> None:
@@ -159,29 +116,16 @@ def _zscored(rows: Float32Array, mean: FloatArray, std: FloatArray, which: Any) 
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
-    """An HDF5 file, open for reading.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ResponseFileError
-        For whatever h5py stumbles over, there or in the block, with the file's name.
-    """
+    """An HDF5 file, open for reading; whatever h5py stumbles over, there or in the block, is told with its name."""
     import h5py
 
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist.")
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except SourceError:
-        raise
-    except _DAMAGE as error:
-        raise ResponseFileError(
-            f"{path} cannot be read as HDF5: {type(error).__name__}: {error}. A file of a few hundred bytes is a"
-            " pointer of git-annex: fetch its content; a larger one was cut off while copying: fetch it again."
-        ) from error
+    cure = "A file of a few hundred bytes is a pointer of git-annex: fetch its content; a larger one was cut off while"
+    cure += " copying: fetch it again."
+    problem = f"{path} cannot be read as HDF5"
+    with damage_as(ResponseFileError, problem, cure), h5py.File(path, "r", locking=False) as file:
+        yield file
 
 
 @contextmanager

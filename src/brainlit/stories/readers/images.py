@@ -6,29 +6,23 @@ before those of the right, grayordinates as CIFTI lists them. Rows are volumes.
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from xml.parsers.expat import ExpatError
 
 import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories.base import BoolArray, Float32Array, FloatArray, SourceError
-from brainlit.stories.readers.tables import require_file
+from brainlit.stories.readers.tables import damage_as, require_file
 
 Layout = Literal["volume", "surface", "cifti"]
 
 SERIES_SUFFIXES = (".nii", ".nii.gz", ".gii", ".dtseries.nii")
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _SAME_GRID_MM = 1e-3
-# What nibabel and its parsers raise on damaged bytes, besides its own errors.
-_DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError,
-           ArithmeticError, MemoryError, RuntimeError, ExpatError, zlib.error, struct.error)  # fmt: skip
 
 
 class ImageError(SourceError):
@@ -70,7 +64,7 @@ class VoxelMask:
 
     @property
     def coordinates_mm(self) -> FloatArray:
-        """Centres of the voxels in mm, shape (n_voxels, 3), in C order."""
+        """Centres of the voxels in mm, shape (n_voxels, 3), in C order: that of the columns of `read_series`."""
         return np.asarray(np.argwhere(self.inside) @ self.affine[:3, :3].T + self.affine[:3, 3], dtype=np.float64)
 
 
@@ -79,30 +73,21 @@ def read_series(files: Sequence[Path], mask: Path | VoxelMask | None = None) -> 
 
     Raises
     ------
-    FileNotFoundError
-        If a file or the mask does not exist.
     ImageError
-        If a file is damaged or of another kind, the mask is missing, empty or on another grid, or hemispheres differ
-        in length.
+        If a file is of another kind, the mask is missing, empty or on another grid, or hemispheres differ in length.
     """
     kind = layout_of(files)
     if kind == "volume":
         if mask is None:
             raise ImageError(f"{files[0]} is a volume, and no mask says which voxels are columns. Name one: 'mask'.")
-        return _read_volume(files[0], mask if isinstance(mask, VoxelMask) else shared_mask([mask]))
+        return _read_volume(files[0], mask if isinstance(mask, VoxelMask) else read_mask(mask))
     if mask is not None:
         raise ImageError(f"{files[0]}: a mask belongs to NIfTI volumes; leave it out for a {kind} file.")
     return _read_surface(files) if kind == "surface" else _read_cifti(files[0])
 
 
 def layout_of(files: Sequence[Path]) -> Layout:
-    """What kind of series the files are, by their names.
-
-    Raises
-    ------
-    ImageError
-        If the ending is not known, or the number of files does not fit the kind.
-    """
+    """What kind of series the files are, by their endings and their number; ImageError for any other."""
     names = [path.name.lower() for path in files]
     if names and len(names) <= 2 and all(name.endswith(".gii") for name in names):
         return "surface"
@@ -117,13 +102,7 @@ def layout_of(files: Sequence[Path]) -> Layout:
 
 
 def count_volumes(files: Sequence[Path]) -> int:
-    """Number of volumes of a run; reads headers only, except for GIFTI, which has none.
-
-    Raises
-    ------
-    FileNotFoundError, ImageError
-        As `read_series` does.
-    """
+    """Number of volumes of a run; reads headers only, except for GIFTI, which has none."""
     kind = layout_of(files)
     if kind == "surface":
         return len(_vertices_over_time(files[0]))
@@ -134,13 +113,7 @@ def count_volumes(files: Sequence[Path]) -> int:
 
 
 def header_tr_s(files: Sequence[Path]) -> float | None:
-    """Seconds from volume to volume as the header says; None where it does not.
-
-    Raises
-    ------
-    FileNotFoundError, ImageError
-        As `read_series` does.
-    """
+    """Seconds from volume to volume as the header says; None where it does not."""
     kind = layout_of(files)
     if kind == "surface":
         return None
@@ -149,16 +122,8 @@ def header_tr_s(files: Sequence[Path]) -> float | None:
         return _volume_tr_s(image.header) if kind == "volume" else _axes(files[0], image)[0]
 
 
-def read_mask(mask: Path) -> tuple[BoolArray, FloatArray]:
-    """The voxels of a mask image that are not zero (n_x, n_y, n_z), and its affine (4, 4) from voxels to mm.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ImageError
-        If it cannot be read, is not three-dimensional, or holds nothing but zeros.
-    """
+def read_mask(mask: Path) -> VoxelMask:
+    """The voxels of a mask image that are not zero; refuses one that is not three-dimensional, or all zeros."""
     image = read_image(mask)
     with readable(mask):
         values = np.asarray(image.dataobj)
@@ -168,7 +133,7 @@ def read_mask(mask: Path) -> tuple[BoolArray, FloatArray]:
         inside = inside[..., 0]
     if inside.ndim != 3 or not inside.any():
         raise ImageError(f"{mask} has shape {inside.shape} and {inside.sum()} voxels; a mask has three axes and some.")
-    return inside, affine
+    return VoxelMask(inside, affine, mask)
 
 
 def shared_mask(masks: Sequence[Path]) -> VoxelMask:
@@ -176,24 +141,17 @@ def shared_mask(masks: Sequence[Path]) -> VoxelMask:
 
     Raises
     ------
-    FileNotFoundError
-        If a mask does not exist.
     ImageError
-        If a mask cannot be read, lies on another grid, or no voxel is in all.
+        If a mask lies on another grid, or no voxel is in all.
     """
-    shared = VoxelMask(*read_mask(masks[0]), masks[0])
+    shared = read_mask(masks[0])
     for path in masks[1:]:
-        inside, affine = read_mask(path)
-        _require_one_grid(path, inside.shape, affine, shared)
-        shared = VoxelMask(shared.inside & inside, shared.affine, shared.file)
+        one = read_mask(path)
+        _require_one_grid(path, one.inside.shape, one.affine, shared)
+        shared = replace(shared, inside=shared.inside & one.inside)
         if not shared.inside.any():
             raise ImageError(f"{path} shares no voxel with the masks of the other runs, such as {masks[0]}.")
     return shared
-
-
-def mask_coordinates_mm(mask: Path) -> FloatArray:
-    """Centres of a mask's voxels in mm, shape (n_voxels, 3), in the order of the columns of `read_series`."""
-    return shared_mask([mask]).coordinates_mm
 
 
 def _require_one_grid(path: Path, shape: tuple[int, ...], affine: FloatArray, mask: VoxelMask) -> None:
@@ -279,13 +237,7 @@ def _axes(path: Path, image: Any) -> tuple[float | None, list[str]]:
 
 
 def read_image(path: Path) -> Any:
-    """An image as nibabel opens it, its values still on the disk.
-
-    Raises
-    ------
-    FileNotFoundError, ImageError
-        If there is no such file, or it cannot be read.
-    """
+    """An image as nibabel opens it, its values still on the disk."""
     import nibabel as nib
 
     require_file(path, "Check its name, and the root of the data set.")
@@ -300,21 +252,14 @@ def read_values(path: Path) -> npt.NDArray[Any]:
         return np.asarray(image.dataobj)
 
 
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> AbstractContextManager[None]:
     """Whatever nibabel stumbles over in a damaged file becomes one error with the file's name."""
     from nibabel.cifti2.cifti2 import Cifti2HeaderError
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError, ImageDataError
 
-    try:
-        yield
-    except SourceError:
-        raise
-    except (Cifti2HeaderError, ImageFileError, HeaderDataError, ImageDataError, *_DAMAGE) as error:
-        raise ImageError(
-            f"{path} cannot be read: {type(error).__name__}: {error}. Was it cut off while copying? Fetch it again."
-        ) from error
+    own = (Cifti2HeaderError, ImageFileError, HeaderDataError, ImageDataError)
+    return damage_as(ImageError, f"{path} cannot be read", "Was it cut off while copying? Fetch it again.", *own)
 
 
 def _require_numbers(path: Path, values: npt.NDArray[Any]) -> None:

@@ -106,26 +106,14 @@ class RunFinder(ABC):
         return self._mask[1]
 
     def first_run(self, story: str) -> Run:
-        """The presentation that stands for the clock of a story.
-
-        Raises
-        ------
-        ManifestError
-            If nobody heard the story.
-        """
+        """The presentation that stands for the clock of a story; ManifestError if nobody heard it."""
         first = next((name for name in self.subjects() if story in self.heard(name)), None)
         if first is None:
             raise ManifestError(f"{self.where}: nobody heard {story!r}. Add it to a subject, or remove the story.")
         return self.runs(first, story)[0]
 
     def require_subject(self, subject: str) -> None:
-        """Refuse a subject that is not there.
-
-        Raises
-        ------
-        ManifestError
-            With the nearest name.
-        """
+        """Refuse a subject that is not there; the ManifestError gives the nearest name."""
         known = self.subjects()
         if subject not in known:
             raise ManifestError(f"{self.where}: there is no subject {subject!r}. {did_you_mean(subject, known)}")
@@ -194,13 +182,14 @@ class FmriprepRuns(RunFinder):
 
         Raises
         ------
-        FileNotFoundError, BidsError
-            If there is no run.
         ManifestError
             If there are several and the manifest does not say that they are repeats.
         """
         found = self._find(subject, story) or require_runs(self.root, subject, self._task(story), self.space)
-        return [self._run(one, subject, story) for one in self._chosen(found, subject, story)]
+        runs = [self._run(one, subject, story) for one in self._chosen(found, subject, story)]
+        for run in runs:
+            self._require_whole(run)
+        return runs
 
     def _chosen(self, found: list[BoldRun], subject: str, story: str) -> list[BoldRun]:
         repeats = self.manifest.stories[story].repeats
@@ -228,9 +217,7 @@ class FmriprepRuns(RunFinder):
         if not self.root.is_dir():
             return []
         found = [(story, one) for story in self.heard(subject) for one in self._find(subject, story)]
-        runs = [Run(one.files, self._mask_of(one, subject, story), self._confounds_of(one, subject, story))
-                for story, one in found]  # fmt: skip
-        return [path for run in runs for path in run.all_files]
+        return [path for story, one in found for path in self._run(one, subject, story).all_files]
 
     def first_run(self, story: str) -> Run:
         """As for named files; says so where the folder holds nothing."""
@@ -242,24 +229,21 @@ class FmriprepRuns(RunFinder):
         return super().first_run(story)
 
     def _run(self, found: BoldRun, subject: str, story: str) -> Run:
-        mask, confounds = self._mask_of(found, subject, story), self._confounds_of(found, subject, story)
-        if self.manifest.responses.confounds is not None and confounds is None:
-            raise FileNotFoundError(f"{found.files[0]} has no *_desc-confounds_timeseries.tsv beside it. Fetch it too.")
-        if mask is None and found.files[0].name.endswith(("_bold.nii", "_bold.nii.gz")):
-            raise FileNotFoundError(f"{found.files[0]} has no *_desc-brain_mask.nii.gz beside it. Fetch it too.")
-        return Run(found.files, mask, confounds, found.sidecar)
+        """A run with what the manifest names for it, or else what lies beside it."""
+        said = self.manifest.responses
 
-    def _mask_of(self, found: BoldRun, subject: str, story: str) -> Path | None:
-        return self._named(self.manifest.responses.mask, found, subject, story) or found.mask
+        def named(template: str | None) -> Path | None:
+            names = {"subject": subject, "story": story, "repeat": found.label}
+            return None if template is None else self.manifest.root / filled(template, **names)
 
-    def _confounds_of(self, found: BoldRun, subject: str, story: str) -> Path | None:
-        said = self.manifest.responses.confounds
-        return None if said is None else self._named(said.file, found, subject, story) or found.confounds
+        confounds = None if said.confounds is None else named(said.confounds.file) or found.confounds
+        return Run(found.files, named(said.mask) or found.mask, confounds, found.sidecar)
 
-    def _named(self, template: str | None, found: BoldRun, subject: str, story: str) -> Path | None:
-        if template is None:
-            return None
-        return self.manifest.root / filled(template, subject=subject, story=story, repeat=found.label)
+    def _require_whole(self, run: Run) -> None:
+        if self.manifest.responses.confounds is not None and run.confounds is None:
+            raise FileNotFoundError(f"{run.files[0]} has no *_desc-confounds_timeseries.tsv beside it. Fetch it too.")
+        if run.mask is None and run.files[0].name.endswith(("_bold.nii", "_bold.nii.gz")):
+            raise FileNotFoundError(f"{run.files[0]} has no *_desc-brain_mask.nii.gz beside it. Fetch it too.")
 
     def _heard_by_files(self, subject: str) -> tuple[str, ...]:
         return tuple(story for story in self.manifest.stories if self._find(subject, story))

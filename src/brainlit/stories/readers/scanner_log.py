@@ -63,8 +63,6 @@ def read_scanner_log(path: Path) -> ScannerLog:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ScannerLogError
         If a line is not understood, times decrease, an interval between triggers is no whole number of repetition
         times, or init-trigger, trigger, sound-start or sound-stop is missing or doubled.

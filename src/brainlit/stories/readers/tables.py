@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import struct
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
+from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,9 +22,10 @@ from brainlit.stories.base import Float32Array, FloatArray, SourceError
 _SEPARATORS = {".txt": None, ".dat": None, ".1d": None, ".csv": ",", ".tsv": "\t"}
 _HDF5 = (".h5", ".hdf5", ".hf5", ".hdf")
 _MOST_COMPRESSED = 1032  # deflate reaches no more, so a header that says more is damaged
-# What numpy and h5py raise on damaged bytes.
-_DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError,
-           ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError)  # fmt: skip
+# What numpy, h5py, nibabel and their parsers raise on damaged bytes, besides errors of their own.
+_DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, SyntaxError,
+           ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError, ExpatError, zlib.error,
+           struct.error)  # fmt: skip
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
@@ -47,8 +51,6 @@ def read_table(path: Path, dataset: str | None = None) -> Table:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     TableError
         If the format is unknown, a cell is no number, or the table is not two-dimensional.
     """
@@ -74,13 +76,7 @@ def read_table(path: Path, dataset: str | None = None) -> Table:
 
 
 def count_rows(path: Path, dataset: str | None = None) -> int:
-    """Number of rows of a table; of binary files only the header is read.
-
-    Raises
-    ------
-    FileNotFoundError, TableError
-        As `read_table` does.
-    """
+    """Number of rows of a table; of binary files only the header is read."""
     suffix = path.suffix.lower()
     if suffix not in (".npy", *_HDF5):
         return len(read_table(path).values)
@@ -124,6 +120,14 @@ def _is_number(cell: str) -> bool:
     return "_" not in cell
 
 
+def float_or_nan(cell: Any) -> float:
+    """The number that a cell holds; NaN where it holds none."""
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
 def _numbers(path: Path, line: int, row: list[str]) -> list[float]:
     bad = [cell for cell in row if not _is_number(cell)]
     if bad:
@@ -151,14 +155,19 @@ def _opened(path: Path, dataset: str | None) -> Iterator[Any]:
 
 
 @contextmanager
-def _readable(path: Path, what: str) -> Iterator[None]:
-    """Whatever numpy and h5py stumble over in a damaged file becomes one error with the file's name."""
+def damage_as(error: type[SourceError], problem: str, cure: str, *also: type[Exception]) -> Iterator[None]:
+    """Whatever a library stumbles over in a damaged file becomes one error: the problem, its cause and the cure."""
+    damage: tuple[type[Exception], ...] = (*_DAMAGE, *also)
     try:
         yield
     except SourceError:
         raise
-    except _DAMAGE as error:
-        raise TableError(f"{path} is not {what}: {error}. Was it cut off while copying?") from error
+    except damage as cause:
+        raise error(f"{problem}: {type(cause).__name__}: {cause}. {cure}") from cause
+
+
+def _readable(path: Path, what: str) -> AbstractContextManager[None]:
+    return damage_as(TableError, f"{path} is not {what}", "Was it cut off while copying?")
 
 
 def _as_float(path: Path, values: Any) -> FloatArray:
@@ -173,13 +182,7 @@ _BYTE_ORDER_MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\x
 
 
 def require_file(path: Path, cure: str = "Check the path in the manifest, and its root.") -> Path:
-    """The path, if it is a file that can be reached.
-
-    Raises
-    ------
-    FileNotFoundError
-        With the path and the cure.
-    """
+    """The path, if it is a file that can be reached; else a FileNotFoundError with path and cure."""
     try:
         there = path.is_file()
     except OSError:  # a name that is too long, a folder that may not be entered
@@ -190,15 +193,7 @@ def require_file(path: Path, cure: str = "Check the path in the manifest, and it
 
 
 def read_lines(path: Path, error: type[SourceError], cure: str = "Save it as UTF-8 text.") -> list[str]:
-    """Lines of a text file in UTF-8, or in UTF-16 with its byte order mark; any line ends, none of them kept.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    SourceError
-        Of the given class, if it cannot be read or decoded.
-    """
+    """Lines of a text file in UTF-8, or in UTF-16 with its byte order mark; any line ends, none of them kept."""
     require_file(path)
     try:
         raw = path.read_bytes()
@@ -217,11 +212,8 @@ def read_cells(path: Path, separator: str, error: type[SourceError]) -> list[tup
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     SourceError
-        Of the given class, if it cannot be decoded, a quotation mark is not closed, or a row has another number of
-        cells than the first.
+        Of the given class, if a quotation mark is not closed, or a row has another number of cells than the first.
     """
     reader = csv.reader(read_lines(path, error), delimiter=separator, strict=True)
     rows: list[tuple[int, list[str]]] = []

@@ -57,8 +57,6 @@ def read_textgrid(path: Path) -> list[Tier]:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     TextGridError
         If it is not a TextGrid in one of Praat's text formats, encoded as UTF-8 or UTF-16, or breaks off.
     """

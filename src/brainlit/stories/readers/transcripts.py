@@ -11,8 +11,7 @@ import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Intervals, SourceError
-from brainlit.stories.published import existing
-from brainlit.stories.readers.tables import read_cells, read_lines
+from brainlit.stories.readers.tables import float_or_nan, read_cells, read_lines, require_file
 from brainlit.stories.readers.textgrid import Tier, read_textgrid
 
 WORD_TIERS = ("word", "words")
@@ -67,12 +66,8 @@ def read_intervals(
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
-    TranscriptError
+    TranscriptError, TextGridError
         If tier or columns are not there, a time is no number, or nothing remains.
-    TextGridError
-        If a TextGrid is malformed.
     """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv") and (column is not None or where):
@@ -111,12 +106,10 @@ def read_word_table(
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     SourceError
         If a column is missing, a time is no number, a word ends before it starts, or no word remains.
     """
-    existing(path, "the words of the story")
+    require_file(path, "It holds the words of the story: download it, or check the root.")
     events: list[tuple[float, float, str]] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -124,7 +117,9 @@ def read_word_table(
             _require_columns(path, list(rows.fieldnames or ()), [word, onset, offset, *(part or ())[:1]])
             for row in rows:
                 text = (row[word] or "").strip()
-                if text.lower() in NOT_WORDS or _no_time(row, onset, offset) or not _is_part(row, part):
+                has_time = any((row[column] or "").strip().lower() not in _NO_TIME for column in (onset, offset))
+                is_part = part is None or float_or_nan(row[part[0]]) == part[1]  # the number may be written 3 or 3.0
+                if text.lower() in NOT_WORDS or not has_time or not is_part:
                     continue
                 events.append(_event(path, rows.line_num, text, row[onset], row[offset]))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -231,10 +226,7 @@ def _sorted(events: list[tuple[float, float, str]]) -> Intervals:
 
 
 def _seconds(path: Path, line: int, what: str, cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = float("nan")
+    value = float_or_nan(cell)
     if what == "duration" and cell.lower() == "n/a":
         return 0.0  # BIDS: the duration is not known
     if not np.isfinite(value) or (what == "duration" and value < 0):
@@ -251,26 +243,9 @@ def _require_columns(path: Path, header: Sequence[str], wanted: Sequence[str | i
             raise SourceError(f"{path}, line 1: there is no column {name!r}. {did_you_mean(name, header)}")
 
 
-def _is_part(row: Mapping[str, str], part: tuple[str, int] | None) -> bool:
-    """Whether the cell is the number, however it is written (3, 3.0)."""
-    if part is None:
-        return True
-    try:
-        return float(row[part[0]]) == part[1]
-    except (TypeError, ValueError):
-        return False
-
-
-def _no_time(row: Mapping[str, str], onset: str, offset: str) -> bool:
-    return all((row[column] or "").strip().lower() in _NO_TIME for column in (onset, offset))
-
-
 def _event(path: Path, line: int, text: str, start: str, stop: str) -> tuple[float, float, str]:
     """Start, duration and text of a row."""
-    try:
-        start_s, stop_s = float(start), float(stop)
-    except (TypeError, ValueError):
-        start_s = stop_s = float("nan")
+    start_s, stop_s = float_or_nan(start), float_or_nan(stop)
     if not (np.isfinite(start_s) and np.isfinite(stop_s) and start_s <= stop_s):
         raise SourceError(
             f"{path}, line {line}: {text!r} goes from {start!r} to {stop!r}; need two numbers of seconds."

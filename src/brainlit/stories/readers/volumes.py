@@ -6,7 +6,7 @@ import logging
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from brainlit.stories.base import BoolArray, FloatArray, Responses, SourceError, Subject, SubjectLeftOut
-from brainlit.stories.readers.cleaning import clean_series, read_confounds
-from brainlit.stories.readers.images import ImageError, count_volumes, mask_coordinates_mm, read_series
+from brainlit.stories.readers.cleaning import clean_series, read_run_confounds
+from brainlit.stories.readers.images import ImageError, count_volumes, read_mask, read_series
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ _TR_TOLERANCE_S = 0.01
 _NO_TR_S = (0.0, 1.0)
 
 
+@dataclass(frozen=True, eq=False)
 class VolumeReader:
     """How the runs of a data set become responses; the part of a source that is about voxels.
 
@@ -35,10 +36,10 @@ class VolumeReader:
     root : Path
         Folder to which the patterns below are relative; '{subject}' stands for the subject's name in them.
     mask : str, optional
-        Brain mask, a NIfTI on the grid of the runs. None makes one per subject from its runs (`_EPI_MASK_RULE`), kept
-        in a temporary folder as long as this object lives.
+        Brain mask, a NIfTI on the grid of the runs. None makes one per subject (`_EPI_MASK_RULE`) from its runs of the
+        stories asked for, kept in a temporary folder as long as this object lives.
     high_pass_s : float, optional
-        Drift slower than this is removed; None takes out the mean only.
+        Drift slower than this is removed; None takes out the mean only, where drift was removed before.
     confounds : str, optional
         fMRIPrep table; '{run}' stands for the number in the name of the run's file.
     confound_names : list of str, optional
@@ -52,34 +53,30 @@ class VolumeReader:
         If only one of confounds and confound_names is given, or a pattern holds another placeholder.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        mask: str | None = None,
-        high_pass_s: float | None = 128.0,
-        confounds: str | None = None,
-        confound_names: list[str] | None = None,
-        regions: RegionConfig | None = None,
-    ) -> None:
-        if (confounds is None) != (not confound_names):
-            raise SourceError(f"confounds is {confounds!r} and confound_names {confound_names!r}; give both or none.")
-        for what, pattern in (("mask", mask), ("confounds", confounds)):
-            if pattern is not None:
-                check_pattern(what, pattern, ("subject", "run") if what == "confounds" else ("subject",))
-        self.root = root
-        self.mask_pattern = mask
-        self.high_pass_s = high_pass_s
-        self.confounds = confounds
-        self.confound_names = list(confound_names or ())
-        self.regions = regions
+    root: Path
+    mask: str | None = None
+    high_pass_s: float | None = 128.0
+    confounds: str | None = None
+    confound_names: list[str] | None = None
+    regions: RegionConfig | None = None
+
+    def __post_init__(self) -> None:
+        if (self.confounds is None) != (not self.confound_names):
+            raise SourceError(
+                f"confounds is {self.confounds!r} and confound_names {self.confound_names!r}; give both or none."
+            )
+        if self.mask is not None:
+            check_pattern("mask", self.mask, ("subject",))
+        if self.confounds is not None:
+            check_pattern("confounds", self.confounds, ("subject", "run"))
 
     def settings(self) -> dict[str, Any]:
         """The part of a source's settings that is about voxels."""
         return {
-            "mask": self.mask_pattern or _EPI_MASK_RULE,
+            "mask": self.mask or _EPI_MASK_RULE,
             "high_pass_s": self.high_pass_s,
             "confounds": self.confounds,
-            "confound_names": self.confound_names,
+            "confound_names": self.confound_names or [],
             "regions": None if self.regions is None else asdict(self.regions),
         }
 
@@ -87,13 +84,13 @@ class VolumeReader:
         """What reports say of voxels and cleaning."""
         drift = f"drift slower than {self.high_pass_s:g} s" if self.high_pass_s is not None else "the mean"
         names = f", and the confounds {', '.join(self.confound_names)}" if self.confound_names else ""
-        return {"voxels": self.mask_pattern or _EPI_MASK_RULE, "cleaning": f"{drift} removed{names}; z-scored per run"}
+        return {"voxels": self.mask or _EPI_MASK_RULE, "cleaning": f"{drift} removed{names}; z-scored per run"}
 
     def files(self, subject: str, runs: Sequence[Path]) -> list[Path]:
         """The runs, and what else is named: tables of confounds, mask, regions."""
         files = [*runs, *(self._confounds_of(subject, run) for run in runs if self.confounds is not None)]
-        if self.mask_pattern is not None:
-            files.append(self.root / self.mask_pattern.format(subject=subject))
+        if self.mask is not None:
+            files.append(self._mask(subject, runs))
         return files + region_files(self.regions, subject, self.root)
 
     def subject(self, name: str, runs: Sequence[Path]) -> Subject:
@@ -101,13 +98,11 @@ class VolumeReader:
 
         Raises
         ------
-        FileNotFoundError, SourceError
-            If a file is missing or damaged, or runs lie on different grids.
         SubjectLeftOut
             If a run holds nothing, or no voxel is in the brain in all runs.
         """
         mask = self._mask(name, runs)
-        coordinates_mm = mask_coordinates_mm(mask)
+        coordinates_mm = read_mask(mask).coordinates_mm
         regions = self.regions
         if regions and regions.mask is None and regions.file is not None and regions.file.endswith((".nii", ".nii.gz")):
             regions = replace(regions, mask=str(mask.absolute()))
@@ -128,19 +123,11 @@ class VolumeReader:
             raise SourceError(f"{run} has {n_volumes} volumes; need {n_trs}. Was it cut off while copying?")
         if series.tr_s is not None and series.tr_s not in _NO_TR_S and abs(series.tr_s - tr_s) > _TR_TOLERANCE_S:
             raise SourceError(f"{run}: its header says {series.tr_s:g} s per volume, but it is {tr_s:g} s. Wrong run?")
-        regressors = self._regressors(subject, run, n_volumes)
-        return Responses(
-            clean_series(series.values[:n_trs], tr_s, self.high_pass_s, confounds=_first(regressors, n_trs))
-        )
-
-    def _regressors(self, subject: str, run: Path, n_volumes: int) -> FloatArray | None:
-        if self.confounds is None:
-            return None
-        table = self._confounds_of(subject, run)
-        regressors = read_confounds(table, self.confound_names)
-        if len(regressors) != n_volumes:
-            raise SourceError(f"{table} has {len(regressors)} rows, but {run} {n_volumes} volumes. Take its own table.")
-        return regressors
+        confounds = None
+        if self.confounds is not None:
+            table = self._confounds_of(subject, run)
+            confounds = read_run_confounds(table, self.confound_names or (), run, n_volumes)[:n_trs]
+        return Responses(clean_series(series.values[:n_trs], tr_s, self.high_pass_s, confounds=confounds))
 
     def _confounds_of(self, subject: str, run: Path) -> Path:
         number = re.search(r"_run-([^_]+)_", run.name)
@@ -151,8 +138,8 @@ class VolumeReader:
         return TemporaryDirectory(prefix="brainlit-masks-")
 
     def _mask(self, subject: str, runs: Sequence[Path]) -> Path:
-        if self.mask_pattern is not None:
-            return self.root / self.mask_pattern.format(subject=subject)
+        if self.mask is not None:
+            return self.root / self.mask.format(subject=subject)
         path = Path(self._folder.name) / f"{subject}.nii.gz"
         if not path.is_file():
             _write_epi_mask(runs, path)
@@ -177,10 +164,6 @@ def check_pattern(what: str, pattern: str, placeholders: Sequence[str], required
     for name in required:
         if f"{{{name}}}" not in pattern:
             raise SourceError(f"{what} is {pattern!r}, one file for all; put {{{name}}} into it.")
-
-
-def _first(regressors: FloatArray | None, n_trs: int) -> FloatArray | None:
-    return None if regressors is None else regressors[:n_trs]
 
 
 def _write_epi_mask(runs: Sequence[Path], path: Path) -> None:

@@ -13,6 +13,7 @@ from brainlit.hints import did_you_mean
 from brainlit.stories.base import BoolArray, SourceError
 from brainlit.stories.regions.files import Region, names_beside, read_region_files
 from brainlit.stories.regions.hcp_mmp1 import check_variant, grouped
+from brainlit.stories.regions.pycortex import overlay_files, read_overlays
 
 log = logging.getLogger(__name__)
 
@@ -100,16 +101,12 @@ def read_subject_regions(config: RegionConfig | None, subject: str, n_voxels: in
 
     Raises
     ------
-    FileNotFoundError
-        If a file is missing.
     SourceError
-        If a file cannot be read or does not fit the responses, or no region is left.
+        If a file does not fit the responses, or no region is left.
     """
     if config is None:
         return {}
     if config.pycortex is not None:
-        from brainlit.stories.regions.pycortex import read_overlays
-
         transform = _filled(config.transform, subject)
         filestore, mask = root / _filled(config.pycortex, subject), _optional(config.mask, subject, root)
         found = read_overlays(filestore, subject, transform, n_voxels, mask)
@@ -139,8 +136,6 @@ def region_files(config: RegionConfig | None, subject: str, root: Path) -> list[
     if config is None:
         return []
     if config.pycortex is not None:
-        from brainlit.stories.regions.pycortex import overlay_files
-
         filestore, transform = root / _filled(config.pycortex, subject), _filled(config.transform, subject)
         return overlay_files(filestore, subject, transform, _optional(config.mask, subject, root))
     files = _files(config, subject, root)

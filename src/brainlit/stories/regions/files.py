@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from brainlit.stories.base import BoolArray, IntArray, SourceError
 from brainlit.stories.readers.images import read_image, read_values, readable
-from brainlit.stories.readers.tables import read_cells
+from brainlit.stories.readers.tables import read_cells, require_file
 
 Side = Literal["left", "right"]
 
@@ -48,14 +48,11 @@ def read_region_files(
 
     Raises
     ------
-    FileNotFoundError
-        If a file is missing.
     SourceError
         If a file is of an unknown kind, damaged, or does not fit n_voxels.
     """
     for path in (*files, *(extra for extra in (mask, names) if extra is not None)):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; regions ask for it.")
+        require_file(path, "Regions ask for it.")
     kind = "".join(files[0].suffixes[-2:]).lower()
     if kind.endswith((".annot", ".gii")):
         return _surface(files, n_voxels, downsample)
@@ -317,13 +314,7 @@ def names_beside(path: Path) -> Path | None:
 
 
 def _read_names(path: Path) -> dict[int, str]:
-    """Names of label numbers from a table with the columns index and name (as BIDS writes beside a segmentation).
-
-    Raises
-    ------
-    SourceError
-        If the columns are missing or an index is no whole number.
-    """
+    """Names of label numbers from a table with the columns index and name (as BIDS writes beside a segmentation)."""
     header, rows = _read(path)
     lower = [column.lower() for column in header]
     if "index" not in lower or "name" not in lower:
@@ -333,13 +324,7 @@ def _read_names(path: Path) -> dict[int, str]:
 
 
 def _read_region_table(path: Path, n_voxels: int) -> dict[str, BoolArray]:
-    """Regions of a table: rows of (region, voxel), voxels counted from 0, or one column of 0 and 1 per region.
-
-    Raises
-    ------
-    SourceError
-        If a row is damaged, or the voxels do not fit the responses.
-    """
+    """Regions of a table: rows of (region, voxel), voxels counted from 0, or one column of 0 and 1 per region."""
     header, rows = _read(path)
     lower = [column.lower() for column in header]
     region = next((lower.index(name) for name in _REGION_COLUMNS if name in lower), None)

@@ -57,13 +57,7 @@ _SIDES = ("", " left", " right")
 
 
 def check_variant(variant: str) -> dict[str, tuple[str, ...]]:
-    """The groups of a variant.
-
-    Raises
-    ------
-    SourceError
-        If there is no such variant.
-    """
+    """The groups of a variant; SourceError with the nearest name if there is none."""
     if variant not in HCP_GROUPS:
         raise SourceError(f"there are no region groups {variant!r}. {did_you_mean(variant, HCP_GROUPS)}")
     return HCP_GROUPS[variant]

@@ -24,6 +24,7 @@ import numpy as np
 
 from brainlit.stories.base import BoolArray, FloatArray, IntArray, SourceError
 from brainlit.stories.readers.images import read_image, read_values
+from brainlit.stories.readers.tables import require_file
 from brainlit.stories.regions.files import Region
 
 if TYPE_CHECKING:
@@ -40,9 +41,8 @@ HEMISPHERES = ("lh", "rh")
 def overlay_files(filestore: Path, subject: str, transform: str, mask: Path | None = None) -> list[Path]:
     """Files of a filestore that decide a subject's regions (fiducial surfaces only where they exist)."""
     folder = filestore / subject
-    middle = (
-        ["fiducial"] if all(_surface(folder, "fiducial", hemi).is_file() for hemi in HEMISPHERES) else ["pia", "wm"]
-    )
+    has_fiducial = all(_surface(folder, "fiducial", hemi).is_file() for hemi in HEMISPHERES)
+    middle = ["fiducial"] if has_fiducial else ["pia", "wm"]
     surfaces = [_surface(folder, name, hemi) for name in ("flat", *middle) for hemi in HEMISPHERES]
     space = folder / "transforms" / transform
     return [folder / "overlays.svg", *surfaces, space / "matrices.xfm", mask or space / "mask_thick.nii.gz"]
@@ -62,15 +62,12 @@ def read_overlays(
 
     Raises
     ------
-    FileNotFoundError
-        If a file of the filestore is missing.
     SourceError
         If a file is damaged, the mask has another number of voxels than the responses, or nothing is drawn.
     """
     files = overlay_files(filestore, subject, transform, mask)
     for path in files:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; regions drawn in overlays.svg need it.")
+        require_file(path, "Regions drawn in overlays.svg need it.")
     folder, svg, matrix, mask = filestore / subject, files[0], files[-2], files[-1]
     flat, flat_faces, n_left = _both(folder, "flat")
     middle, faces = _mid_surface(folder, len(files) == 7)
@@ -91,7 +88,8 @@ def _drawn(svg: Path, flat: FloatArray, n_left: int) -> Iterator[tuple[str, Bool
     """Every region of the drawing with its vertices; regions without an outline that can be read are left out."""
     root = _parse(svg)
     pixels = _to_pixels(flat, n_left, _size(svg, root))
-    shapes = _layer(svg, _layer(svg, root, "rois"), "shapes")
+    rois = _layer(svg, root, "rois")
+    shapes = _layer(svg, rois, "shapes")
     n_read = 0
     for group in shapes.findall(f"{_SVG}g"):
         name, inside = group.get(_LABEL, ""), np.zeros(len(flat), dtype=np.bool_)
@@ -100,7 +98,7 @@ def _drawn(svg: Path, flat: FloatArray, n_left: int) -> Iterator[tuple[str, Bool
             continue
         try:
             for path in outlines:
-                _refuse_transforms(path, group, shapes, _layer(svg, root, "rois"))
+                _refuse_transforms(path, group, shapes, rois)
                 inside |= read_outline(path.get("d", "")).contains_points(pixels)
         except ValueError as error:
             log.warning("%s: region %s is left out: an outline cannot be read: %s.", svg, name, error)
