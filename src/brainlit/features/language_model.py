@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from brainlit.features.config import LanguageModelConfig
-from brainlit.features.per_tr import PerTr, in_words, to_trs
+from brainlit.features.per_tr import PerTr, space_per_tr
 from brainlit.stories import FeatureSpace, Story
 from brainlit.stories.base import BoolArray, Float32Array, SourceError
 
@@ -53,16 +53,13 @@ class LanguageModel:
     def space(self, story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
         """Sum of the hidden states of the words of each TR; `coverage` is the share of words with a token."""
         states, known = self.states(story.words.labels, story.name)
-        config = self.config
-        return FeatureSpace(
-            name=NAME,
-            kind="semantic",
-            columns=tuple(f"{NAME}_{column:04d}" for column in range(states.shape[1])),
-            source=f"hidden state {config.layer} of {shown_weights(config.weights)} at the last sub-word of each word,"
-            f" with up to {config.context_words} words to its left, {in_words('sum', per_tr)}",
-            values=to_trs(states, story.words.middle_s, story.timebase, "sum", per_tr),
-            coverage=float(known.mean()) if known.size else 0.0,
+        columns = (f"{NAME}_{column:04d}" for column in range(states.shape[1]))
+        source = (
+            f"hidden state {self.config.layer} of {shown_weights(self.config.weights)} at the last sub-word of each"
+            f" word, with up to {self.config.context_words} words to its left"
         )
+        coverage, middles_s = float(known.mean()) if known.size else 0.0, story.words.middle_s
+        return space_per_tr(story, NAME, columns, source, states, middles_s, "sum", per_tr, "semantic", coverage)
 
     def states(self, words: Sequence[str], label: str = "") -> tuple[Float32Array, BoolArray]:
         """The hidden state of each word, and which words have one.
@@ -89,7 +86,8 @@ class LanguageModel:
             If the model cannot be loaded, has no such layer, or a context is longer than it can read.
         """
         tokenizer, model = self._load()
-        words = _readable(words)
+        capitals = all(word == word.upper() for word in words)
+        words = [word.strip().lower() if capitals else word.strip() for word in words]
         known = np.zeros(len(words), dtype=bool)
         blocks = [np.zeros((0, len(self._layers) * model.config.hidden_size), dtype=np.float32)]
         firsts = range(0, len(words), _WORDS_PER_BATCH)
@@ -112,10 +110,12 @@ class LanguageModel:
         import torch
 
         n_tokens = max(1, *(len(text) for text in ids))
-        if n_tokens > _most_tokens(tokenizer, model):
+        limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
+        most = min(int(limit) for limit in limits if limit)
+        if n_tokens > most:
             raise LanguageModelError(
                 f"{self.config.context_words} words of context are {n_tokens} tokens, and {self.config.weights} reads"
-                f" {_most_tokens(tokenizer, model)} at most; lower language_model.context_words."
+                f" {most} at most; lower language_model.context_words."
             )
         padding = tokenizer.pad_token_id or 0
         padded = torch.tensor([text + [padding] * (n_tokens - len(text)) for text in ids], device=model.device)
@@ -123,8 +123,7 @@ class LanguageModel:
         with torch.no_grad():
             outputs = model(input_ids=padded, attention_mask=mask, output_hidden_states=True)
         chosen = torch.cat([outputs.hidden_states[layer] for layer in self._layers], dim=-1)
-        hidden: Float32Array = chosen.float().cpu().numpy()
-        return hidden
+        return np.asarray(chosen.float().cpu().numpy())
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
@@ -228,17 +227,7 @@ def _how_to_fetch(weights: str) -> str:
     )
 
 
-def _readable(words: Sequence[str]) -> list[str]:
-    capitals = all(word == word.upper() for word in words)
-    return [word.strip().lower() if capitals else word.strip() for word in words]
-
-
 def _last_token(offsets: Sequence[tuple[int, int]], start: int, stop: int) -> int | None:
     """The last token that holds a character of text[start:stop]; None if there is none."""
     inside = [token for token, (first, last) in enumerate(offsets) if first < stop and last > start]
     return inside[-1] if inside else None
-
-
-def _most_tokens(tokenizer: Any, model: Any) -> int:
-    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
-    return min(int(limit) for limit in limits if limit)
