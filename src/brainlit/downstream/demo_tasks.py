@@ -241,10 +241,12 @@ def say_words(
     for k, text in enumerate(_texts(rng, missing)):
         voice = voices[k % len(voices)]
         speech = _say(rng, text, voice)
-        for clip, start_s, end_s in _cut(f"{part}/{k:03d}", speech, voice):
+        for clip in cut_clips(f"{part}/{k:03d}", speech.audio, speech.words, voice):
             if missing[clip.text] > 0:
                 missing[clip.text] -= 1
-                found.append(SpokenWord(clip, _phones_between(speech.phones, start_s, end_s)))
+                # A clip that holds its own samples, so that the text's sound need not be kept.
+                own = Clip(clip.name, clip.sound().copy(), speaker=voice, text=clip.text)
+                found.append(SpokenWord(own, _phones_of(clip, speech.phones)))
     return found
 
 
@@ -293,13 +295,7 @@ def _say(rng: np.random.Generator, text: str, voice: str) -> Speech:
     return speak(text, voice, rate_wpm, pitch, pitch_range)
 
 
-def _cut(name: str, speech: Speech, voice: str) -> Iterator[tuple[Clip, float, float]]:
-    """Every word as a clip that holds its own samples, so that the text's sound need not be kept."""
-    for clip in cut_clips(name, speech.audio, speech.words, voice):
-        start_s, end_s = clip.start_s or 0.0, clip.stop_s or 0.0
-        yield Clip(clip.name, clip.sound().copy(), speaker=voice, text=clip.text), start_s, end_s
-
-
-def _phones_between(phones: Intervals, start_s: float, end_s: float) -> frozenset[str]:
-    inside = (phones.middle_s >= start_s) & (phones.middle_s < end_s)
+def _phones_of(word: Clip, phones: Intervals) -> frozenset[str]:
+    """Those whose middle lies in the word."""
+    inside = (phones.middle_s >= (word.start_s or 0.0)) & (phones.middle_s < (word.stop_s or 0.0))
     return frozenset(phones.labels[k] for k in np.flatnonzero(inside))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ from brainlit.downstream.scores import drawn_units, format_score, score_row
 from brainlit.downstream.tasks import WORDS
 from brainlit.downstream.words import WordStates, find_words
 from brainlit.encoding.statistics import Score
-from brainlit.files import atomic_path
+from brainlit.files import write_csv
 
-_SCORES_FILE = "scores.csv"
 _METRICS = {
     "accuracy": "share of clips that are right",
     "macro_f1": "mean over labels of F1 = 2 hits / (clips that have the label + clips that are said to)",
@@ -71,13 +69,7 @@ def write_scores(root: Path) -> Path:
                 for unit, name in _RATES.items()
                 for part in written.said
             ]
-    path = root / FOLDER / _SCORES_FILE
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+    return write_csv(root / FOLDER / "scores.csv", list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
 # --- Tasks ---
@@ -91,7 +83,8 @@ def _task_lines(task: str, results: Mapping[str, TaskResult]) -> Iterator[str]:
     yield from _head("model", "part", "probe", f"{metric} [95 %]", "drawn", "layer", *controls)
     for model, result in results.items():
         for part in result.parts:
-            beside = [_value(result.controls.get(name, {}).get(part)) for name in controls]
+            found = [result.controls.get(name, {}).get(part) for name in controls]
+            beside = ["" if score is None else f"{score.value:.3f}" for score in found]
             for probe in result.probes:
                 score = result.score(part, probe)
                 yield _row(model, part, probe, format_score(score), _drawn(score), result.chosen_layer(probe), *beside)
@@ -197,7 +190,3 @@ def _drawn(score: Score) -> str:
     units = drawn_units(score)
     n_clips = f" ({score.n_units['clips']} clips)" if units != "clips" else ""
     return f"{score.n_units[units]} {units}{n_clips}"
-
-
-def _value(score: Score | None) -> str:
-    return "" if score is None else f"{score.value:.3f}"

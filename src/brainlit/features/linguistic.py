@@ -170,10 +170,7 @@ def _ngram_space(story: Story, inventory: PhoneInventory, name: str, vocabulary:
 def phone_classes(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     """Number of vowels, stops, fricatives, affricates, nasals and approximants in each TR.
 
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times, or its phones are in no alphabet known here.
+    Raises as `phones_of`, and a PhoneError where the phones are in no alphabet known here.
     """
     source, table, times_s = "vowels and consonants by manner", phone_class_table(story), phones_of(story).middle_s
     return space_per_tr(story, "phone_classes", PHONE_CLASSES, source, table, times_s, "sum", per_tr)
@@ -190,10 +187,7 @@ def phone_class_table(story: Story) -> FloatArray:
 def articulation(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     """Number of phones in each TR that are bilabial, nasal, voiced, ...: 22 columns.
 
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times, or its phones are not ARPAbet.
+    Raises as `phones_of`, and a PhoneError where the phones are not ARPAbet.
     """
     phones = phones_of(story)
     if not is_arpabet(phones.labels):

@@ -117,7 +117,7 @@ def envelope_frames(story: Story) -> tuple[FloatArray, FloatArray]:
         firsts = np.arange(0, len(block) - window + 1, hop)
         blocks.append(np.sqrt(np.maximum(energy[firsts + window] - energy[firsts], 0) / window))
     rms: FloatArray = np.concatenate(blocks)
-    return rms, np.arange(len(rms)) * (hop / rate_hz)
+    return rms, np.arange(len(rms), dtype=np.float64) * (hop / rate_hz)
 
 
 def _log_frames(story: Story, transform: Callable[..., object], bands: slice) -> tuple[Float32Array, FloatArray]:
@@ -132,7 +132,7 @@ def _log_frames(story: Story, transform: Callable[..., object], bands: slice) ->
             power = torch.as_tensor(transform(torch.from_numpy(block))).T[:, bands].numpy()
             blocks.append(np.log1p(power / np.float32(POWER_FLOOR)))
     frames = np.concatenate(blocks).astype(np.float32)
-    return frames, np.arange(len(frames)) * (hop / rate_hz)
+    return frames, np.arange(len(frames), dtype=np.float64) * (hop / rate_hz)
 
 
 def _blocks(audio: npt.NDArray[np.int16], window: int, hop: int) -> Iterator[Float32Array]:
