@@ -117,19 +117,16 @@ def checked_tasks(given: argparse.Namespace) -> list[TaskEntry]:
     entries = [find_task(name) for name in dict.fromkeys(given.task or offline)]
     if not with_stories and any(entry.needs == "stories" for entry in entries):
         raise UsageError("the task words needs stories: give --store DIR, or a run, which has its own.")
-    _check_data(given.data, [entry for entry in entries if entry.needs == "folder"])
-    return entries
-
-
-def _check_data(folder: Path | None, entries: Sequence[TaskEntry]) -> None:
-    sets = sorted({entry.data_set for entry in entries})
+    published = [entry for entry in entries if entry.needs == "folder"]
+    sets = sorted({entry.data_set for entry in published})
     if len(sets) > 1:
         raise UsageError(f"the tasks are from {' and '.join(sets)}, and --data is one folder: ask one after the other.")
-    if sets and folder is None:
+    if sets and given.data is None:
         raise UsageError(
-            f"{entries[0].name} needs --data, the folder of the data set; data/downstream.md says where it is from."
+            f"{published[0].name} needs --data, the folder of the data set; data/downstream.md says where it is from."
         )
-    if folder is not None and not sets:
+    if given.data is not None and not sets:
         raise UsageError("--data is given, and no task that needs it: name some with --task, such as timit/phones.")
-    if folder is not None and not folder.is_dir():
-        raise FileNotFoundError(f"--data {folder} is no folder.")
+    if given.data is not None and not given.data.is_dir():
+        raise FileNotFoundError(f"--data {given.data} is no folder.")
+    return entries

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -69,8 +70,7 @@ def model_without_run(given: argparse.Namespace) -> ModelGroup:
     config = BackboneConfig(family=given.model, weights=given.weights or "tiny")
     if config.family not in BACKBONES:
         raise UsageError(f"backbone family {config.family!r} is not known. {did_you_mean(config.family, BACKBONES)}")
-    store, seed = given.store, given.seed
-    words = None if store is None else lambda: _words_of_store(store, seed)
+    words = None if given.store is None else partial(_words_of_store, given.store, given.seed)
     models = _with_untrained([untuned_model(config)], config, given)
     return ModelGroup(given.output or _RUNS / folder_name(config), models, words)
 
@@ -106,8 +106,8 @@ def models_of_run(path: Path, given: argparse.Namespace) -> ModelGroup:
     taken = [file for file in files if names.count(file.stem) > 1 or file.stem in (UNTRAINED, UNTUNED, TUNED)]
     if taken:
         raise UsageError(f"{taken[0]} would be called {taken[0].stem!r}, as another model is; rename the file.")
-    store_dir, seed = Path(said["data"]["store_dir"]), given.seed
-    return ModelGroup(given.output or run.path, models, lambda: _words_of_run(run, store_dir, seed))
+    words = partial(_words_of_run, run, Path(said["data"]["store_dir"]), given.seed)
+    return ModelGroup(given.output or run.path, models, words)
 
 
 def _with_untrained(models: Sequence[Model], config: BackboneConfig, given: argparse.Namespace) -> list[Model]:

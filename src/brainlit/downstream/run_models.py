@@ -144,11 +144,9 @@ class Evaluator:
         return True
 
     def _controls_of(self, task: Task, n_features: int) -> dict[str, TaskResult]:
-        key = (id(task), n_features)
+        key, how = (id(task), n_features), self.config
         if key not in self._controls:
-            config = self.config
-            made = task_controls(task, n_features, config.probes, seed=config.seed, device=config.device)
-            self._controls[key] = made
+            self._controls[key] = task_controls(task, n_features, how.probes, seed=how.seed, device=how.device)
         return self._controls[key]
 
     def _made_from(self, model: Model) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +42,15 @@ def report(root: Path, names: Collection[str]) -> str:
     folders = model_folders(root)
     probed = _by_task({model: find_results(folder) for model, folder in folders.items()}, names)
     read = _by_task({model: find_recognition(folder) for model, folder in folders.items()}, names)
-    heard = {model: find_words(folder) for model, folder in folders.items()} if WORDS in names else {}
-    parts = [f"## {root}"]
-    for task, results in probed.items():
-        parts.append("\n".join(_task_lines(task, results)))
-    for task, written in read.items():
-        parts.append("\n".join(_recognition_lines(task, written)))
-    if probed:
-        parts.append(_HOW)
-    if any(heard.values()):
-        parts.append("\n".join(_word_lines({model: states for model, states in heard.items() if states is not None})))
+    found = {model: find_words(folder) for model, folder in folders.items()} if WORDS in names else {}
+    heard = {model: states for model, states in found.items() if states is not None}
+    parts: list[Iterable[str]] = [[f"## {root}"], *(_task_lines(task, results) for task, results in probed.items())]
+    parts += [_recognition_lines(task, results) for task, results in read.items()]
+    parts += [[_HOW]] if probed else []
+    parts += [_word_lines(heard)] if heard else []
     warnings = list(_warnings(probed))
-    return "\n\n".join([*parts, "\n".join(["### Warnings", "", *warnings])] if warnings else parts)
+    parts += [["### Warnings", "", *warnings]] if warnings else []
+    return "\n\n".join(map("\n".join, parts))
 
 
 def write_scores(root: Path) -> Path:
@@ -144,22 +141,20 @@ def _warnings(probed: Mapping[str, Mapping[str, TaskResult]]) -> Iterator[str]:
 def _word_lines(heard: Mapping[str, WordStates]) -> Iterator[str]:
     first = next(iter(heard.values()))
     tokens = first.token_pairs()
-    n_pairs = tokens.pairs.counts()
-    counts = ", ".join(f"{n} {kind.replace('_', '-')}" for kind, n in n_pairs.items())
+    counts = ", ".join(f"{n} {kind.replace('_', '-')}" for kind, n in tokens.pairs.counts().items())
     yield "### words: meaning or sound"
     yield f"\n{len(first.words)} spoken words of {', '.join(first.facts['stories'])}; pairs: {counts}."
     yield f"Semantic pairs are {first.meaning}."
     yield "Semantic likeness = mean cosine of semantic pairs - of random pairs; phonetic = of near-homophones - of"
     yield "random pairs; the mean over words is taken off first. 95 % intervals are for other words of the same sort."
+    own = {model: tokens if one.same_tokens(first) else one.token_pairs() for model, one in heard.items()}
     for model, states in heard.items():
         yield f"\n{model}:\n"
-        own = tokens if states.same_tokens(first) else states.token_pairs()
-        yield from (f"- {one.words()}" for one in preference(states.layers, own))
+        yield from (f"- {one.words()}" for one in preference(states.layers, own[model]))
     base = heard.get(UNTUNED)
     for model, states in heard.items():
         if base is not None and model not in (UNTRAINED, UNTUNED) and states.same_tokens(base):
-            own = tokens if states.same_tokens(first) else base.token_pairs()
-            change = preference_change(base.layers, states.layers, own)[-1]
+            change = preference_change(base.layers, states.layers, own[UNTUNED])[-1]
             yield f"\n{model} - {UNTUNED}, last layer, the same words: {_change(change)}"
 
 

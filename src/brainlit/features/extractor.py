@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from brainlit.features.config import FeatureConfig
 from brainlit.features.language_model import NAME as LANGUAGE_MODEL
 from brainlit.features.language_model import LanguageModel, shown_weights
-from brainlit.features.low_level import LOW_LEVEL, STANDARD, require_known
+from brainlit.features.low_level import LOW_LEVEL, STANDARD
 from brainlit.features.phones import PhoneInventory, count_phones
 from brainlit.features.vectors import AnyCase, read_word_vectors, word_vectors
 from brainlit.hints import few
@@ -40,17 +41,11 @@ class FeatureExtractor:
         All stories of the data set.
     phones_of : function
         Story name -> its phones, or None. Asked once per story, and only if a space needs phones.
-
-    Raises
-    ------
-    ValueError
-        If the configuration names an unknown space.
     """
 
     def __init__(
         self, config: FeatureConfig, story_names: Sequence[str], phones_of: Callable[[str], Intervals | None]
     ) -> None:
-        require_known(config.low_level or ())
         self.config, self.story_names = config, tuple(story_names)
         self._phones_of = phones_of
         self._source_has_low_level = False
@@ -69,11 +64,7 @@ class FeatureExtractor:
                 settings[f"max_{space}"] = most
         settings["vectors"] = None if config.vectors is None else Path(config.vectors).name
         model = config.language_model
-        settings["language_model"] = model and {
-            "weights": shown_weights(model.weights),
-            "layer": model.layer,
-            "context_words": model.context_words,
-        }
+        settings["language_model"] = model and {**asdict(model), "weights": shown_weights(model.weights)}
         return settings
 
     def files(self) -> list[Path]:

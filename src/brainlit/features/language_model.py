@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,6 @@ class LanguageModel:
     ) -> None:
         self.config, self.progress = config, progress
         self._choose_layers = choose_layers or self._configured_layer
-        self._layers: Sequence[int] = ()
-        self._loaded: tuple[Any, Any] | None = None
 
     def space(self, story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
         """Sum of the hidden states of the words of each TR; `coverage` is the share of words with a token."""
@@ -85,18 +84,18 @@ class LanguageModel:
         LanguageModelError
             If the model cannot be loaded, has no such layer, or a context is longer than it can read.
         """
-        tokenizer, model = self._load()
+        tokenizer, model, layers = self._loaded
         capitals = all(word == word.upper() for word in words)
         words = [word.strip().lower() if capitals else word.strip() for word in words]
         known = np.zeros(len(words), dtype=bool)
-        blocks = [np.zeros((0, len(self._layers) * model.config.hidden_size), dtype=np.float32)]
+        blocks = [np.zeros((0, len(layers) * model.config.hidden_size), dtype=np.float32)]
         firsts = range(0, len(words), _WORDS_PER_BATCH)
         bar = tqdm(firsts, desc=f"{NAME} {label}", unit="batch", leave=False, disable=None if self.progress else True)
         for first in bar:
             rows = range(first, min(first + _WORDS_PER_BATCH, len(words)))
             texts = [" ".join(words[max(0, row - self.config.context_words) : row + 1]) for row in rows]
             encoded = tokenizer(texts, return_offsets_mapping=True)
-            hidden = self._hidden(tokenizer, model, encoded["input_ids"])
+            hidden = self._hidden(encoded["input_ids"])
             block = np.zeros((len(rows), hidden.shape[-1]), dtype=np.float32)
             for k, (row, text, offsets) in enumerate(zip(rows, texts, encoded["offset_mapping"], strict=True)):
                 token = _last_token(offsets, len(text) - len(words[row]), len(text))
@@ -105,10 +104,11 @@ class LanguageModel:
             blocks.append(block)
         return np.concatenate(blocks[1:] or blocks), known
 
-    def _hidden(self, tokenizer: Any, model: Any, ids: list[list[int]]) -> Float32Array:
+    def _hidden(self, ids: list[list[int]]) -> Float32Array:
         """Hidden states of the layers, (n_texts, n_tokens, n_layers * hidden_size); texts are padded on the right."""
         import torch
 
+        tokenizer, model, layers = self._loaded
         n_tokens = max(1, *(len(text) for text in ids))
         limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
         most = min(int(limit) for limit in limits if limit)
@@ -122,14 +122,14 @@ class LanguageModel:
         mask = torch.tensor([[1] * len(text) + [0] * (n_tokens - len(text)) for text in ids], device=model.device)
         with torch.no_grad():
             outputs = model(input_ids=padded, attention_mask=mask, output_hidden_states=True)
-        chosen = torch.cat([outputs.hidden_states[layer] for layer in self._layers], dim=-1)
+        chosen = torch.cat([outputs.hidden_states[layer] for layer in layers], dim=-1)
         return np.asarray(chosen.float().cpu().numpy())
 
-    def _load(self) -> tuple[Any, Any]:
-        if self._loaded is None:
-            self._loaded = load_language_model(self.config.weights)
-            self._layers = self._choose_layers(self._loaded[1].config.num_hidden_layers)
-        return self._loaded
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any, Sequence[int]]:
+        """Tokenizer, model, and the hidden states that are taken."""
+        tokenizer, model = load_language_model(self.config.weights)
+        return tokenizer, model, self._choose_layers(model.config.num_hidden_layers)
 
     def _configured_layer(self, n_layers: int) -> list[int]:
         if not -n_layers - 1 <= self.config.layer <= n_layers:

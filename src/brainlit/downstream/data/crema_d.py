@@ -67,8 +67,7 @@ def load(folder: Path) -> Task:
         actor, sentence, emotion = _read_name(path)
         need_sound(path, "a recording", WHERE)
         clip = Clip(path.stem, path, speaker=actor, text=plain_text(_SENTENCES[sentence]))
-        part = {"0": "test", "5": "test", "8": "choose"}.get(actor[-1], "train")
-        examples[part].append((clip, EMOTIONS[emotion]))
+        examples[_part_of(actor)].append((clip, EMOTIONS[emotion]))
     facts = dict(_FACTS)
     if broken:
         facts["left_out"] = f"{len(broken)} broken recordings: {', '.join(broken)}"
@@ -86,6 +85,10 @@ def _read_name(path: Path) -> tuple[str, str, str]:
             f" an emotion of {', '.join(EMOTIONS)}. Take the file out of the folder."
         )
     return match[1], match[2], match[3]
+
+
+def _part_of(actor: str) -> str:
+    return {"0": "test", "5": "test", "8": "choose"}.get(actor[-1], "train")
 
 
 def _who(path: Path, examples: Mapping[str, list[tuple[Clip, str]]]) -> str:
