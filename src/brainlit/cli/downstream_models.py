@@ -116,15 +116,7 @@ def _with_untrained(models: Sequence[Model], config: BackboneConfig, given: argp
 
 
 def _words_of_run(run: RunDirectory, store_dir: Path, seed: int) -> StoryWords:
-    """Words of the stories that the run scores, without what it was tuned on.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the run does not say which these are.
-    UsageError
-        If its store was made again since.
-    """
+    """Words of the stories that the run scores, without what it was tuned on."""
     path = run.path / RUN_FILE
     said = read_json(path).get("data_module", {}) if path.is_file() else {}
     if not said.get("roles", {}).get("score"):

@@ -210,6 +210,7 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
 def _discordant(
     a: TaskResult, b: TaskResult, part: str, probe: str | None, layer: int | None
 ) -> tuple[float, float, float]:
+    """Clips that only a gets right, that only b does, and the p-value; see Comparison."""
     if a.kind == "multi":
         return float("nan"), float("nan"), float("nan")
     # 1 where a clip's answer is right: (n_seeds, n_clips)
@@ -229,7 +230,7 @@ def _check_same(a: TaskResult, b: TaskResult, part: str) -> None:
         if theirs != ours:
             raise ValueError(f"the two results have different {what}: {theirs!r} and {ours!r}; they cannot be paired.")
     for result in (a, b):
-        result.predictions(part)
+        result.predictions(part)  # refuses a part that it does not have
     if a.clips[part] != b.clips[part] or not np.array_equal(a.truth[part], b.truth[part]):
         raise ValueError(
             f"the two results of {a.task!r} were not made from the same clips of {part!r}, so they cannot be paired;"

@@ -154,12 +154,12 @@ class Evaluator:
         return {_ORIGIN: model.origin, _SEED: str(self.config.seed)}
 
 
-def _kept_facts(path: Path) -> dict[str, Any]:
+def _kept_facts(path: Path) -> Mapping[str, Any]:
     """What a kept result says about how it was made."""
     if path == task_path(path.parent, WORDS):
-        return dict(load_words(path).facts)
+        return load_words(path).facts
     if path.suffix == ".json":
-        return dict(load_recognition_result(path).facts)
+        return load_recognition_result(path).facts
     result = load_result(path)
     return {**result.facts, "probes": tuple(result.probes)}
 

@@ -128,7 +128,7 @@ def diphones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") ->
 
 
 def triphones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") -> FeatureSpace:
-    """The same for each frequent run of three phones; raises as `diphones`."""
+    """Number of times each frequent run of three phones is spoken in each TR; rules and errors as in `diphones`."""
     return _ngram_space(story, inventory, "triphones", inventory.triphones, per_tr)
 
 
