@@ -139,7 +139,7 @@ def test_a_change_is_paired(tokens: TokenPairs) -> None:
 
 def test_intervals_cover_what_they_say(pairs: WordPairs, tokens: TokenPairs) -> None:
     """100 lexicons at once, one per 'layer': words that are alike by themselves, and pairs that are."""
-    from brainlit.downstream.preference import _contrasts, _ratio, _scores
+    from brainlit.downstream.preference import CONTRASTS, _contrasts, _ratio, _scores
 
     rng = np.random.default_rng(1)
     few, n_sets = tokens.pairs, 100
@@ -148,8 +148,9 @@ def test_intervals_cover_what_they_say(pairs: WordPairs, tokens: TokenPairs) -> 
     table = truth[few.kind][:, None] + word[few.first] + word[few.second]
     table = table + 0.2 * rng.standard_normal(table.shape)
     estimates, replicates = _contrasts(table, few, BOOTSTRAP)
-    for scores, right in zip(_scores(estimates, replicates, BOOTSTRAP), (0.2, 0.4, -0.2), strict=True):
-        assert 90 <= sum(one.low <= right <= one.high for one in scores) <= 99
+    scores = _scores(estimates, replicates, BOOTSTRAP)
+    for name, right in zip(CONTRASTS, (0.2, 0.4, -0.2), strict=True):
+        assert 90 <= sum(one[name].low <= right <= one[name].high for one in scores) <= 99
     ratios = [_ratio(estimates[:, k], replicates[:, :, k], BOOTSTRAP) for k in range(n_sets)]
     assert 90 <= sum(ratio is not None and ratio.low <= 0.5 <= ratio.high for ratio in ratios) <= 99
 

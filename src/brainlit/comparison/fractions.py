@@ -24,8 +24,9 @@ from brainlit.comparison.runs import (
     tuning_change,
 )
 from brainlit.encoding.statistics import Score, mean_score
+from brainlit.files import write_csv
 from brainlit.results.style import FAINT, OTHER_COLOURS, REGIME_COLOURS, Figure, house_style, new_figure, render
-from brainlit.results.tables import change_said, markdown_table, number_said, write_csv
+from brainlit.results.tables import change_said, markdown_table, number_said
 
 TABLE_FILE, FIGURE_FILE = "curve.csv", "curve.png"
 COLUMNS = (

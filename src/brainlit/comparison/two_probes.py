@@ -18,11 +18,12 @@ from brainlit.encoding import fdr, paired_wilcoxon
 from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights, region_replicates
 from brainlit.encoding.permutation import block_difference_test
 from brainlit.encoding.statistics import Score, mean_score
+from brainlit.files import write_csv
 from brainlit.hints import did_you_mean
 from brainlit.results.run_directory import write_json_atomic
 from brainlit.results.scores import stretch_of
 from brainlit.results.summary import ALL_SUBJECTS
-from brainlit.results.tables import change_said, markdown_table, write_csv
+from brainlit.results.tables import change_said, markdown_table
 
 Metric = Literal["r", "r2"]
 METRICS: tuple[Metric, ...] = ("r", "r2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -140,13 +141,10 @@ def later_copies(groups: Mapping[str, Sequence[Clip]]) -> dict[str, list[Clip]]:
 
 def _digests(groups: Mapping[str, Sequence[Clip]]) -> dict[Path, str]:
     """SHA-256 of each file that could be the copy of one in another group."""
-    sizes: dict[Path, int] = {}
-    groups_of_size: dict[int, set[str]] = {}
-    for name, clips in groups.items():
-        for path in {clip.source for clip in clips if isinstance(clip.source, Path)}:
-            sizes[path] = path.stat().st_size
-            groups_of_size.setdefault(sizes[path], set()).add(name)
-    suspects = [path for path, size in sizes.items() if len(groups_of_size[size]) > 1]
+    files = [{clip.source for clip in clips if isinstance(clip.source, Path)} for clips in groups.values()]
+    size_of = {path: path.stat().st_size for path in set[Path]().union(*files)}
+    n_groups = Counter(size for paths in files for size in {size_of[path] for path in paths})
+    suspects = [path for path, size in size_of.items() if n_groups[size] > 1]
     few = len(suspects) < _MANY_FILES
     return {path: sha256_of(path) for path in tqdm(suspects, "comparing files", leave=False, disable=few)}
 

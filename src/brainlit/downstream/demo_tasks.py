@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from brainlit.demo.source import PITCH, RATE_WPM
 from brainlit.demo.speech import VOICES, Speech, speak
 from brainlit.demo.text import CATEGORIES, FILLERS, TEMPLATES, category_of, random_stream
 from brainlit.downstream.clip import Clip, cut_clips
-from brainlit.downstream.task import CHOOSE, TEST, TRAIN, Example, Task, make_task
+from brainlit.downstream.task import CHOOSE, TEST, TRAIN, Kind, Metric, Task, make_task
 from brainlit.stories import Intervals
 
 _UNSEEN_WORDS_PART, _UNSEEN_VOICES_PART = "test_unseen_words", "test_unseen_voices"
@@ -89,6 +89,9 @@ class SpokenSentence(NamedTuple):
     template: str
 
 
+_Spoken = TypeVar("_Spoken", SpokenWord, SpokenSentence)
+
+
 @dataclass(frozen=True)
 class DemoSpeech:
     """What the tasks are made of: said when a task first asks for it. The same seed gives the same sound.
@@ -110,12 +113,30 @@ class DemoSpeech:
     @cached_property
     def words(self) -> dict[str, list[SpokenWord]]:
         """Words cut out of sentences, by part."""
-        return _words(self.seed, self.size)
+        size, new = self.size, sorted(unseen_words(self.seed))
+        old = [word for word in category_of() if word not in new]
+        said: dict[str, tuple[list[str], int, Sequence[str]]] = {
+            TRAIN: (old, size.train, VOICES),
+            CHOOSE: (old, size.choose, VOICES),
+            TEST: (old, size.test, VOICES),
+            _UNSEEN_WORDS_PART: (new, size.unseen_words, VOICES),
+            _UNSEEN_VOICES_PART: (old, size.unseen_voices, UNSEEN_VOICES),
+        }
+        return {part: say_words(self.seed, part, *how) for part, how in said.items()}
 
     @cached_property
     def sentences(self) -> dict[str, list[SpokenSentence]]:
         """Whole sentences, by part."""
-        return _sentences(self.seed, self.size)
+        size, new = self.size, sorted(unseen_templates(self.seed))
+        old = [template for template in (*TEMPLATES, *FILLERS) if template not in new]
+        said: dict[str, tuple[list[str], int, Sequence[str]]] = {
+            TRAIN: (old, size.sentences_train, VOICES),
+            CHOOSE: (old, size.sentences_choose, VOICES),
+            TEST: (old, size.sentences_test, VOICES),
+            _UNSEEN_TEMPLATES_PART: (new, size.sentences_unseen, VOICES),
+            _UNSEEN_VOICES_PART: (old, size.sentences_unseen, UNSEEN_VOICES),
+        }
+        return {part: say_sentences(self.seed, part, *how) for part, how in said.items()}
 
 
 # --- The tasks ---
@@ -123,81 +144,50 @@ class DemoSpeech:
 
 def phones(speech: DemoSpeech) -> Task:
     """Which phones a word has; several labels per clip."""
-    examples: dict[str, list[Example]] = {
-        part: [(word.clip, sorted(word.phones)) for word in spoken] for part, spoken in speech.words.items()
-    }
-    facts = {**_FACTS, "note": _UNSEEN_WORDS_NOTE}
-    return make_task("demo/phones", "multi", examples, facts=facts, drop_unknown=True, same_sound="drop")
+    return _task("demo/phones", speech.words, lambda word: sorted(word.phones), _UNSEEN_WORDS_NOTE, kind="multi")
 
 
 def word_identity(speech: DemoSpeech) -> Task:
     """Which word is said; unseen words have no label, and so no part."""
-    examples: dict[str, list[Example]] = {
-        part: [(word.clip, word.clip.text) for word in spoken]
-        for part, spoken in speech.words.items()
-        if part != _UNSEEN_WORDS_PART
-    }
-    return _single("demo/word_identity", examples)
+    return _task("demo/word_identity", speech.words, lambda word: word.clip.text, without=_UNSEEN_WORDS_PART)
 
 
 def word_category(speech: DemoSpeech) -> Task:
     """Which of eight categories of meaning a word has."""
     category = category_of()
-    examples: dict[str, list[Example]] = {
-        part: [(word.clip, category[word.clip.text]) for word in spoken] for part, spoken in speech.words.items()
-    }
-    return _single("demo/word_category", examples, _UNSEEN_WORDS_NOTE)
+    return _task("demo/word_category", speech.words, lambda word: category[word.clip.text], _UNSEEN_WORDS_NOTE)
 
 
 def sentence_type(speech: DemoSpeech) -> Task:
     """Which of four kinds of sentence is said: see `type_of_template`."""
-    examples: dict[str, list[Example]] = {
-        part: [(sentence.clip, type_of_template(sentence.template)) for sentence in spoken]
-        for part, spoken in speech.sentences.items()
-    }
-    return _single("demo/sentence_type", examples, _UNSEEN_TEMPLATES_NOTE)
+    name, note = "demo/sentence_type", _UNSEEN_TEMPLATES_NOTE
+    return _task(name, speech.sentences, lambda sentence: type_of_template(sentence.template), note)
 
 
 def speaker(speech: DemoSpeech) -> Task:
     """Which voice speaks; unseen voices have no label, and so no part."""
-    examples: dict[str, list[Example]] = {
-        part: [(sentence.clip, sentence.clip.speaker) for sentence in spoken]
-        for part, spoken in speech.sentences.items()
-        if part != _UNSEEN_VOICES_PART
-    }
-    return _single("demo/speaker", examples)
+    voices = _UNSEEN_VOICES_PART
+    return _task("demo/speaker", speech.sentences, lambda sentence: sentence.clip.speaker, without=voices)
 
 
-def _single(name: str, examples: Mapping[str, Sequence[Example]], note: str = "") -> Task:
+def _task(
+    name: str,
+    spoken: Mapping[str, Sequence[_Spoken]],
+    answer: Callable[[_Spoken], str | list[str]],
+    note: str = "",
+    *,
+    kind: Kind = "single",
+    without: str = "",
+) -> Task:
+    """The same question about every clip of all parts but one."""
+    examples = {part: [(one.clip, answer(one)) for one in found] for part, found in spoken.items() if part != without}
+    several = kind == "multi"
+    metric: Metric = "macro_f1" if several else "accuracy"
     facts = {**_FACTS, **({"note": note} if note else {})}
-    return make_task(name, "single", examples, metric="accuracy", facts=facts, same_sound="drop")
+    return make_task(name, kind, examples, metric=metric, facts=facts, drop_unknown=several, same_sound="drop")
 
 
 # --- The speech ---
-
-
-def _words(seed: int, size: DemoSize) -> dict[str, list[SpokenWord]]:
-    new = sorted(unseen_words(seed))
-    old = [word for word in category_of() if word not in new]
-    return {
-        TRAIN: say_words(seed, TRAIN, old, size.train),
-        CHOOSE: say_words(seed, CHOOSE, old, size.choose),
-        TEST: say_words(seed, TEST, old, size.test),
-        _UNSEEN_WORDS_PART: say_words(seed, _UNSEEN_WORDS_PART, new, size.unseen_words),
-        _UNSEEN_VOICES_PART: say_words(seed, _UNSEEN_VOICES_PART, old, size.unseen_voices, UNSEEN_VOICES),
-    }
-
-
-def _sentences(seed: int, size: DemoSize) -> dict[str, list[SpokenSentence]]:
-    new = sorted(unseen_templates(seed))
-    old = [template for template in (*TEMPLATES, *FILLERS) if template not in new]
-    return {
-        TRAIN: say_sentences(seed, TRAIN, old, size.sentences_train),
-        CHOOSE: say_sentences(seed, CHOOSE, old, size.sentences_choose),
-        TEST: say_sentences(seed, TEST, old, size.sentences_test),
-        _UNSEEN_TEMPLATES_PART: say_sentences(seed, _UNSEEN_TEMPLATES_PART, new, size.sentences_unseen),
-        _UNSEEN_VOICES_PART: say_sentences(seed, _UNSEEN_VOICES_PART, old, size.sentences_unseen, UNSEEN_VOICES),
-    }
 
 
 def unseen_words(seed: int) -> frozenset[str]:
@@ -251,10 +241,12 @@ def say_words(
     for k, text in enumerate(_texts(rng, missing)):
         voice = voices[k % len(voices)]
         speech = _say(rng, text, voice)
-        for clip, start_s, end_s in _cut(f"{part}/{k:03d}", speech, voice):
+        for clip in cut_clips(f"{part}/{k:03d}", speech.audio, speech.words, voice):
             if missing[clip.text] > 0:
                 missing[clip.text] -= 1
-                found.append(SpokenWord(clip, _phones_between(speech.phones, start_s, end_s)))
+                # A clip that holds its own samples, so that the text's sound need not be kept.
+                own = Clip(clip.name, clip.sound().copy(), speaker=voice, text=clip.text)
+                found.append(SpokenWord(own, _phones_of(clip, speech.phones)))
     return found
 
 
@@ -287,7 +279,8 @@ def _fill(rng: np.random.Generator, template: str, left: Counter[str]) -> str:
     """The template with the words of which most are left, ties by lot; counts them down."""
 
     def word(slot: re.Match[str]) -> str:
-        fitting = [name for name in _of_slot(slot.group(1)) if name in left]
+        kind = {"N": "nouns", "V": "verbs", "A": "adjectives"}[slot.group(1)]
+        fitting = [name for category in CATEGORIES.values() for name in getattr(category, kind) if name in left]
         most = max(left[name] for name in fitting)
         chosen = str(rng.choice([name for name in fitting if left[name] == most]))
         left[chosen] -= 1
@@ -296,24 +289,13 @@ def _fill(rng: np.random.Generator, template: str, left: Counter[str]) -> str:
     return _SLOT.sub(word, template)
 
 
-def _of_slot(slot: str) -> list[str]:
-    kind = {"N": "nouns", "V": "verbs", "A": "adjectives"}[slot]
-    return [word for category in CATEGORIES.values() for word in getattr(category, kind)]
-
-
 def _say(rng: np.random.Generator, text: str, voice: str) -> Speech:
     rate_wpm = int(rng.integers(RATE_WPM[0], RATE_WPM[1] + 1))
     pitch, pitch_range = (int(value) for value in rng.integers(PITCH[0], PITCH[1] + 1, size=2))
     return speak(text, voice, rate_wpm, pitch, pitch_range)
 
 
-def _cut(name: str, speech: Speech, voice: str) -> Iterator[tuple[Clip, float, float]]:
-    """Every word as a clip that holds its own samples, so that the text's sound need not be kept."""
-    for clip in cut_clips(name, speech.audio, speech.words, voice):
-        start_s, end_s = clip.start_s or 0.0, clip.stop_s or 0.0
-        yield Clip(clip.name, clip.sound().copy(), speaker=voice, text=clip.text), start_s, end_s
-
-
-def _phones_between(phones: Intervals, start_s: float, end_s: float) -> frozenset[str]:
-    inside = (phones.middle_s >= start_s) & (phones.middle_s < end_s)
+def _phones_of(word: Clip, phones: Intervals) -> frozenset[str]:
+    """Those whose middle lies in the word."""
+    inside = (phones.middle_s >= (word.start_s or 0.0)) & (phones.middle_s < (word.stop_s or 0.0))
     return frozenset(phones.labels[k] for k in np.flatnonzero(inside))

@@ -24,7 +24,7 @@ from brainlit.downstream.probes import PROBES, LayerData, LayerProbeConfig, Prob
 from brainlit.downstream.result import ProbeOutcome, TaskResult
 from brainlit.downstream.scores import BootstrapConfig, clip_sums, estimate, score_of
 from brainlit.downstream.task import CHOOSE, TEST, TRAIN, Metric, Task
-from brainlit.encoding.arrays import Float32Array, FloatArray, IntArray
+from brainlit.encoding.arrays import Float32Array, IntArray
 from brainlit.encoding.statistics import Score
 from brainlit.tuning.objectives.ctc import plain
 
@@ -101,29 +101,23 @@ def _speakers(task: Task, part: str) -> tuple[str, ...]:
 
 def _choose(task: Task, fitted: list[ProbePredictions]) -> ProbeOutcome:
     """The best setting of each layer and the best layer, both by the score on 'choose'."""
-    scores = np.stack([_choose_scores(task, one.predictions[CHOOSE]) for one in fitted])
-    best = scores.argmax(axis=1)
+    scores = np.asarray([[_choose_score(task, seeds) for seeds in one.predictions[CHOOSE]] for one in fitted])
+    best = list(zip(fitted, scores.argmax(axis=1), strict=True))
     return ProbeOutcome(
         chosen=int(scores.max(axis=1).argmax()),
         choose_scores=scores.max(axis=1),
-        settings=np.asarray([one.settings[k] for one, k in zip(fitted, best, strict=True)]),
-        predictions={
-            part: np.stack([one.predictions[part][k] for one, k in zip(fitted, best, strict=True)])
-            for part in task.test_parts
-        },
+        settings=np.asarray([one.settings[k] for one, k in best]),
+        predictions={part: np.stack([one.predictions[part][k] for one, k in best]) for part in task.test_parts},
     )
 
 
-def _choose_scores(task: Task, predictions: IntArray) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Score of each setting on 'choose', mean over seeds: (n_settings,)."""
-    truth, n_labels = task.targets[CHOOSE], len(task.labels)
-    scores = [
-        np.mean(
-            [score_of(task.metric, clip_sums(task.metric, task.kind, truth, one, n_labels).sum(0)) for one in seeds]
-        )
-        for seeds in predictions
+def _choose_score(task: Task, predictions: IntArray) -> float:
+    """Score of one setting on 'choose', mean over seeds."""
+    sums = [
+        clip_sums(task.metric, task.kind, task.targets[CHOOSE], one, len(task.labels)).sum(axis=0)
+        for one in predictions
     ]
-    return np.asarray(scores, dtype=np.float64)
+    return float(score_of(task.metric, np.stack(sums)).mean())
 
 
 def _checked(task: Task, features: Mapping[str, LayerFeatures]) -> tuple[int, ...]:
@@ -216,9 +210,13 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
 def _discordant(
     a: TaskResult, b: TaskResult, part: str, probe: str | None, layer: int | None
 ) -> tuple[float, float, float]:
+    """Clips that only a gets right, that only b does, and the p-value; see Comparison."""
     if a.kind == "multi":
         return float("nan"), float("nan"), float("nan")
-    right_a, right_b = (_right(result, part, probe, layer) for result in (a, b))
+    # 1 where a clip's answer is right: (n_seeds, n_clips)
+    right_a, right_b = (
+        (result.predictions(part, probe, layer) == result.truth[part]).astype(np.float64) for result in (a, b)
+    )
     if len(right_a) == len(right_b) == 1:
         only_a, only_b = int((right_a > right_b).sum()), int((right_b > right_a).sum())
         return only_a, only_b, mcnemar_p(only_a, only_b)
@@ -226,21 +224,13 @@ def _discordant(
     return float((pairs < 0).sum(-1).mean()), float((pairs > 0).sum(-1).mean()), float("nan")
 
 
-def _right(result: TaskResult, part: str, probe: str | None, layer: int | None) -> FloatArray:
-    """1 where a clip's answer is right: (n_seeds, n_clips)."""
-    return np.asarray(result.predictions(part, probe, layer) == result.truth[part], dtype=np.float64)
-
-
 def _check_same(a: TaskResult, b: TaskResult, part: str) -> None:
-    for what, theirs, ours in (
-        ("task", a.task, b.task),
-        ("labels", a.labels, b.labels),
-        ("metric", a.metric, b.metric),
-    ):
+    for what in ("task", "labels", "metric"):
+        theirs, ours = getattr(a, what), getattr(b, what)
         if theirs != ours:
             raise ValueError(f"the two results have different {what}: {theirs!r} and {ours!r}; they cannot be paired.")
     for result in (a, b):
-        result.predictions(part)
+        result.predictions(part)  # refuses a part that it does not have
     if a.clips[part] != b.clips[part] or not np.array_equal(a.truth[part], b.truth[part]):
         raise ValueError(
             f"the two results of {a.task!r} were not made from the same clips of {part!r}, so they cannot be paired;"
@@ -277,10 +267,10 @@ def task_controls(
         'majority': the commonest label of train. 'transcript': the linear probe on the words of the clips' texts, as a
         bag; missing where a clip has no text. 'random_features': the linear probe on noise.
     """
-    how = replace(config or LayerProbeConfig(), probes=("linear",))
-    found = {_MAJORITY: majority(task), _RANDOM: random_features(task, n_features, how, seed=seed, device=device)}
+    noise = random_features(task, n_features, config, seed=seed, device=device)
+    found = {_MAJORITY: majority(task), _RANDOM: noise}
     if all(clip.text.strip() for part in task.parts for clip in task.clips[part]):
-        found[_TRANSCRIPT] = transcript_only(task, how, device=device)
+        found[_TRANSCRIPT] = transcript_only(task, config, device=device)
     return found
 
 
@@ -308,19 +298,10 @@ def transcript_only(
     is the share of clips of a part with a word that train knows.
     """
     how = replace(config or LayerProbeConfig(), probes=("linear",), strengths=_READER_STRENGTHS)
-    vocabulary = {
-        word: k for k, word in enumerate(sorted({word for clip in task.clips[TRAIN] for word in _words(clip)}))
-    }
-    bags = {part: _bags(task.clips[part], vocabulary) for part in task.parts}
-    result = evaluate(
-        task,
-        {part: {0: values} for part, values in bags.items()},
-        how,
-        model=_TRANSCRIPT,
-        standardise=False,
-        device=device,
-        progress=False,
-    )
+    words = sorted({word for clip in task.clips[TRAIN] for word in plain(clip.text).split()})
+    bags = {part: _bags(task.clips[part], words) for part in task.parts}
+    features = {part: {0: values} for part, values in bags.items()}
+    result = evaluate(task, features, how, model=_TRANSCRIPT, standardise=False, device=device, progress=False)
     known = {f"known_words/{part}": f"{bags[part].any(axis=1).mean():.4f}" for part in task.test_parts}
     return replace(result, facts={**result.facts, **known})
 
@@ -385,7 +366,8 @@ def _verdict(result: TaskResult, reader: TaskResult, part: str, bootstrap: Boots
     values = (
         f"{part}: {result.metric} {score.value:.3f} ({probe}), and {read.value:.3f} from the words of the transcript"
     )
-    above = compare(reader, _only(result, probe), part, bootstrap=bootstrap)
+    only_it = replace(result, probes={probe: result.probes[probe]})
+    above = compare(reader, only_it, part, bootstrap=bootstrap)
     if above.difference.low > 0:
         return f"{values}. What lies above that is not in which words are said: their sound or order, or the voice."
     if above.difference.value > 0:
@@ -393,17 +375,10 @@ def _verdict(result: TaskResult, reader: TaskResult, part: str, bootstrap: Boots
     return f"{values}. Words by themselves reach this score, so it is no evidence for semantics."
 
 
-def _only(result: TaskResult, probe: str) -> TaskResult:
-    return replace(result, probes={probe: result.probes[probe]})
-
-
-def _words(clip: Clip) -> list[str]:
-    return plain(clip.text).split()
-
-
-def _bags(clips: Sequence[Clip], vocabulary: Mapping[str, int]) -> Float32Array:
-    """1 for each known word of a clip: (n_clips, n_words)."""
-    bags = np.zeros((len(clips), len(vocabulary)), dtype=np.float32)
+def _bags(clips: Sequence[Clip], words: Sequence[str]) -> Float32Array:
+    """1 for each of these words that a clip has: (n_clips, n_words)."""
+    place = {word: k for k, word in enumerate(words)}
+    bags = np.zeros((len(clips), len(words)), dtype=np.float32)
     for row, clip in zip(bags, clips, strict=True):
-        row[[vocabulary[word] for word in _words(clip) if word in vocabulary]] = 1
+        row[[place[word] for word in plain(clip.text).split() if word in place]] = 1
     return bags

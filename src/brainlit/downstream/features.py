@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal, TypeAlias
@@ -81,9 +81,12 @@ def clip_features(
         for first, sounds in _held(clips, cutter):
             for places in _same_length([len(sound) for sound in sounds], batch_s * backbone.sample_rate_hz):
                 audio = torch.from_numpy(np.stack([sounds[k] for k in places])).to(at)
-                values[:, first + np.asarray(places)] = _pooled(backbone, audio, asked)
+                encoded = backbone.encode(audio, torch.ones_like(audio, dtype=torch.bool))
+                means = [pool_window(encoded.hidden_states[layer], encoded.frame_mask)[0][:, 0] for layer in asked]
+                values[:, first + np.asarray(places)] = torch.stack(means).cpu().numpy()
                 bar.update(len(places))
-    cutter.log_cut_clips()
+    if cutter.n_cut and cutter.limit:
+        log.warning("%d clips are longer than %g s and end there", cutter.n_cut, cutter.limit / backbone.sample_rate_hz)
     lost = np.flatnonzero(~np.isfinite(values).all(axis=(0, 2)))
     if len(lost):
         raise RuntimeError(f"states of {clips[lost[0]].name!r} hold NaN or infinite values: the model has diverged.")
@@ -109,10 +112,12 @@ def task_features(
     values = clip_features(
         backbone, distinct, layers, batch_s=batch_s, max_clip_s=max_clip_s, device=device, progress=progress
     )
-    return {
-        task.name: {part: _taken(values, [place[id(clip)] for clip in task.clips[part]]) for part in task.parts}
-        for task in tasks
-    }
+
+    def taken(clips: Sequence[Clip]) -> LayerFeatures:
+        places = [place[id(clip)] for clip in clips]
+        return {layer: array[places] for layer, array in values.items()}
+
+    return {task.name: {part: taken(task.clips[part]) for part in task.parts} for task in tasks}
 
 
 def word_states(
@@ -172,13 +177,6 @@ class _Cutter:
             )
         return heard[: self._whole_of[n_samples]]
 
-    def log_cut_clips(self) -> None:
-        """Log how many clips were too long."""
-        if self.n_cut and self.limit:
-            log.warning(
-                "%d clips are longer than %g s and end there", self.n_cut, self.limit / self.backbone.sample_rate_hz
-            )
-
     def _whole(self, n_samples: int) -> int:
         """The fewest samples with as many frames as n_samples have, by bisection; 0 where there is no frame."""
         n_frames = self._n_frames(n_samples)
@@ -224,14 +222,3 @@ def _same_length(lengths: Sequence[int], batch_samples: float) -> Iterator[list[
         n_together = max(1, int(batch_samples // length))
         places = of_length[length]
         yield from (places[k : k + n_together] for k in range(0, len(places), n_together))
-
-
-def _pooled(backbone: SpeechBackbone, audio: torch.Tensor, layers: Sequence[int]) -> Float32Array:
-    """Mean over the frames that hear real sound: (n_layers, batch, hidden_size)."""
-    encoded = backbone.encode(audio, torch.ones_like(audio, dtype=torch.bool))
-    pooled = [pool_window(encoded.hidden_states[layer], encoded.frame_mask)[0][:, 0] for layer in layers]
-    return np.asarray(torch.stack(pooled).cpu().numpy(), dtype=np.float32)
-
-
-def _taken(values: Mapping[int, Float32Array], places: Sequence[int]) -> LayerFeatures:
-    return {layer: array[list(places)] for layer, array in values.items()}

@@ -139,7 +139,11 @@ def find_pairs(
         "one stem or lemma": int(one_stem.sum()),
         "related and near-homophones": int(both.sum()),
     }
-    return _renumbered(words, places, kind, distance, meaning, left_out)
+    # Only words of a pair are kept, and pairs count among them.
+    kept, numbers = np.unique(places, return_inverse=True)
+    first, second = numbers.reshape(-1, 2).T
+    names = tuple(words[k] for k in kept)
+    return WordPairs(names, first, second, kind, distance[places[:, 0], places[:, 1]], meaning, left_out)
 
 
 def phone_distances(phones: Sequence[Sequence[str]]) -> FloatArray:
@@ -241,6 +245,7 @@ def _one_stem(words: Sequence[str], lemmas: Mapping[str, Collection[str]]) -> se
 
 
 def _symmetric(pairs: Iterable[Pair], index: Mapping[str, int]) -> BoolArray:
+    """Which two of the words are a pair, (n_words, n_words)."""
     mask = np.zeros((len(index), len(index)), dtype=bool)
     for one, other in pairs:
         if one in index and other in index:
@@ -250,15 +255,6 @@ def _symmetric(pairs: Iterable[Pair], index: Mapping[str, int]) -> BoolArray:
 
 def _drawn(cells: IntArray, most: int, rng: np.random.Generator) -> IntArray:
     return cells if len(cells) <= most else cells[np.sort(rng.choice(len(cells), most, replace=False))]
-
-
-def _renumbered(
-    words: Sequence[str], places: IntArray, kind: IntArray, distance: FloatArray, meaning: str, left_out: dict[str, int]
-) -> WordPairs:
-    used, numbers = np.unique(places, return_inverse=True)
-    first, second = numbers.reshape(-1, 2).T
-    names = tuple(words[k] for k in used)
-    return WordPairs(names, first, second, kind, distance[places[:, 0], places[:, 1]], meaning, left_out)
 
 
 # --- Which tokens are compared for each pair of words ---
@@ -332,39 +328,34 @@ def pair_tokens(
             f"{len(words)} words, {len(speakers)} speakers, n_each {n_each}, voices {voices!r}; need one speaker for"
             " each word (empty where unknown), at least 1, and one of both, same, different."
         )
-    spoken, index = _tokens_of(words), {word: k for k, word in enumerate(pairs.words)}
+    index = {word: k for k, word in enumerate(pairs.words)}
+    word = np.asarray([index.get(said, -1) for said in words], dtype=np.int64)
+    # Tokens by word: sorted, and cut before word 0 (what comes first is of no pair), 1, ... and after the last one.
+    order = np.argsort(word, kind="stable")
+    tokens = np.split(order, np.searchsorted(word[order], np.arange(len(pairs.words) + 1)))[1:-1]
     voice = np.unique(np.asarray(speakers, dtype=np.str_), return_inverse=True)[1]
     compared: Voices = "same" if voices == "both" and voice.max(initial=0) == 0 else voices
     rng = np.random.default_rng(seed)
     chosen = [
-        _chosen(spoken.get(pairs.words[a]), spoken.get(pairs.words[b]), voice, compared, n_each, rng)
+        _chosen(tokens[a], tokens[b], voice, compared, n_each, rng)
         for a, b in zip(pairs.first, pairs.second, strict=True)
     ]
     kept = np.flatnonzero([found is not None for found in chosen])
-    comparable = _only(pairs, kept)
+    columns = {name: getattr(pairs, name)[kept] for name in ("first", "second", "kind", "phone_distance")}
+    comparable = replace(pairs, **columns)
     left_out = {f"{name}: not said as asked": n - comparable.counts()[name] for name, n in pairs.counts().items()}
     _check_enough(comparable, compared, left_out)
     parts = [found for found in chosen if found is not None]
     table = np.concatenate([tokens for tokens, _ in parts])
     pair = np.repeat(np.arange(len(parts)), [len(tokens) for tokens, _ in parts])
     weight = np.concatenate([weights for _, weights in parts])
-    word = np.asarray([index.get(said, -1) for said in words], dtype=np.int64)
     return TokenPairs(comparable, table[:, 0], table[:, 1], pair, weight, len(words), word, compared, left_out)
 
 
-def _tokens_of(words: Sequence[str]) -> dict[str, IntArray]:
-    places: dict[str, list[int]] = defaultdict(list)
-    for token, word in enumerate(words):
-        places[word].append(token)
-    return {word: np.asarray(tokens) for word, tokens in places.items()}
-
-
 def _chosen(
-    one: IntArray | None, other: IntArray | None, voice: IntArray, voices: Voices, n_each: int, rng: np.random.Generator
+    one: IntArray, other: IntArray, voice: IntArray, voices: Voices, n_each: int, rng: np.random.Generator
 ) -> tuple[IntArray, FloatArray] | None:
     """Tokens (n, 2) and their weights for one pair of words; None where they were not said as asked."""
-    if one is None or other is None:
-        return None
     same = voice[one][:, None] == voice[other]
     masks = {"same": [same], "different": [~same], "both": [same, ~same]}[voices]
     found = [np.argwhere(mask) for mask in masks]
@@ -375,17 +366,6 @@ def _chosen(
     # Half the weight for one voice and half for two, however many of each were drawn.
     weights = np.concatenate([np.full(len(part), 1.0 / (len(drawn) * len(part))) for part in drawn])
     return np.stack([one[cells[:, 0]], other[cells[:, 1]]], axis=1), weights
-
-
-def _only(pairs: WordPairs, kept: IntArray) -> WordPairs:
-    """Some of the pairs; words stay numbered as they are."""
-    return replace(
-        pairs,
-        first=pairs.first[kept],
-        second=pairs.second[kept],
-        kind=pairs.kind[kept],
-        phone_distance=pairs.phone_distance[kept],
-    )
 
 
 def _check_enough(pairs: WordPairs, voices: Voices, left_out: Mapping[str, int]) -> None:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from brainlit.downstream.pairs import KINDS, NEAR_HOMOPHONE, RANDOM, SEMANTIC, TokenPairs, WordPairs
 from brainlit.downstream.representation import Layers
 from brainlit.downstream.scores import BootstrapConfig, format_score
-from brainlit.encoding.arrays import FloatArray, IntArray
+from brainlit.encoding.arrays import FloatArray
 from brainlit.encoding.statistics import Score, percentiles, small_sample_factor
 
 _Contrasts: TypeAlias = tuple[FloatArray, FloatArray]
@@ -119,22 +119,18 @@ def preference(
         If there are not as many vectors as tokens, or a value is not finite.
     """
     bootstrap = bootstrap or _DEFAULT_BOOTSTRAP
-    cosines = {layer: pair_cosines(values, tokens, centred) for layer, values in features.items()}
-    table = np.stack(list(cosines.values()), axis=1)
+    table = _cosine_table(features, tokens, centred)
     estimates, replicates = _contrasts(table, tokens.pairs, bootstrap)
-    scores = _scores(estimates, replicates, bootstrap)
     return [
         Preference(
             layer=layer,
             centred=centred,
             n_pairs=tokens.pairs.counts(),
             cosines={name: float(table[tokens.pairs.kind == kind, k].mean()) for kind, name in enumerate(KINDS)},
-            semantic=scores[0][k],
-            phonetic=scores[1][k],
-            difference=scores[2][k],
-            ratio=_ratio(estimates[:, k], replicates[:, :, k], bootstrap) if scores[1][k].low > 0 else None,
+            **scores,
+            ratio=_ratio(estimates[:, k], replicates[:, :, k], bootstrap) if scores["phonetic"].low > 0 else None,
         )
-        for k, layer in enumerate(features)
+        for k, (layer, scores) in enumerate(zip(features, _scores(estimates, replicates, bootstrap), strict=True))
     ]
 
 
@@ -156,24 +152,24 @@ def preference_change(
     if list(before) != list(after):
         raise ValueError(f"layers {list(before)} before and {list(after)} after; a change needs the same ones.")
     bootstrap = bootstrap or _DEFAULT_BOOTSTRAP
-    first, second = (
-        np.stack([pair_cosines(values, tokens, centred) for values in features.values()], axis=1)
-        for features in (before, after)
-    )
-    scores = _scores(*_contrasts(second - first, tokens.pairs, bootstrap), bootstrap)
+    first, second = (_cosine_table(features, tokens, centred) for features in (before, after))
+    changes = _scores(*_contrasts(second - first, tokens.pairs, bootstrap), bootstrap)
     one, other = (_contrasts(table, tokens.pairs, bootstrap) for table in (first, second))
-    sure = [[score.low > 0 for score in _scores(*part, bootstrap)[1]] for part in (one, other)]
+    sure = [[scores["phonetic"].low > 0 for scores in _scores(*part, bootstrap)] for part in (one, other)]
     return [
         PreferenceChange(
             layer=layer,
             centred=centred,
-            semantic=scores[0][k],
-            phonetic=scores[1][k],
-            difference=scores[2][k],
+            **scores,
             ratio=_ratio_change(one, other, k, bootstrap) if sure[0][k] and sure[1][k] else None,
         )
-        for k, layer in enumerate(before)
+        for k, (layer, scores) in enumerate(zip(before, changes, strict=True))
     ]
+
+
+def _cosine_table(features: Layers, tokens: TokenPairs, centred: bool) -> FloatArray:
+    """Cosines of each pair of words in each layer, (n_pairs, n_layers)."""
+    return np.stack([pair_cosines(values, tokens, centred) for values in features.values()], axis=1)
 
 
 def pair_cosines(values: npt.ArrayLike, tokens: TokenPairs, centred: bool = True) -> FloatArray:
@@ -191,7 +187,9 @@ def pair_cosines(values: npt.ArrayLike, tokens: TokenPairs, centred: bool = True
             f"features of shape {vectors.shape} for {tokens.n_tokens} tokens; need a finite vector for each token."
         )
     if centred:
-        vectors = vectors - _middle(vectors, tokens.word)
+        known = tokens.word >= 0
+        counts = np.bincount(tokens.word[known])
+        vectors = vectors - (1.0 / (counts[tokens.word[known]] * (counts > 0).sum())) @ vectors[known]
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 0)
     cosine = np.empty(len(tokens.first))
@@ -199,13 +197,6 @@ def pair_cosines(values: npt.ArrayLike, tokens: TokenPairs, centred: bool = True
         rows = slice(start, start + _ROWS_AT_ONCE)
         cosine[rows] = np.einsum("nf,nf->n", unit[tokens.first[rows]], unit[tokens.second[rows]])
     return np.bincount(tokens.pair, weights=cosine * tokens.weight, minlength=len(tokens.pairs)).astype(np.float64)
-
-
-def _middle(vectors: FloatArray, word: IntArray) -> FloatArray:
-    known = word >= 0
-    counts = np.bincount(word[known])
-    shares = 1.0 / (counts[word[known]] * (counts > 0).sum())
-    return np.asarray(shares @ vectors[known])
 
 
 def _contrasts(table: FloatArray, pairs: WordPairs, bootstrap: BootstrapConfig) -> _Contrasts:
@@ -287,18 +278,18 @@ def _ratios(replicates: FloatArray) -> FloatArray:
 
 def _bounded(value: float, replicates: FloatArray, bootstrap: BootstrapConfig) -> Score | None:
     """None where an end of the interval is infinite; percentiles are values that were drawn, for some are infinite."""
-    low, high = percentiles(replicates, bootstrap.level, method="nearest")
-    return _score(value, low, high, bootstrap) if np.isfinite([low, high]).all() else None
+    low, high = map(float, percentiles(replicates, bootstrap.level, method="nearest"))
+    return Score(value, bounds=(low, high), level=bootstrap.level) if np.isfinite([low, high]).all() else None
 
 
-def _scores(estimates: FloatArray, replicates: FloatArray, bootstrap: BootstrapConfig) -> list[list[Score]]:
-    """Percentile intervals: estimates (n, n_layers), replicates (n_boot, n, n_layers) -> n lists of one per layer."""
+def _scores(estimates: FloatArray, replicates: FloatArray, bootstrap: BootstrapConfig) -> list[dict[str, Score]]:
+    """Contrasts of each layer by name, with percentile intervals; arguments as `_contrasts` gives them."""
     low, high = percentiles(replicates, bootstrap.level)
+    numbers = np.stack([estimates, low, high], axis=-1).tolist()
     return [
-        [_score(*numbers, bootstrap) for numbers in zip(*parts, strict=True)]
-        for parts in zip(estimates, low, high, strict=True)
+        {
+            name: Score(value, bounds=(first, last), level=bootstrap.level)
+            for name, (value, first, last) in zip(CONTRASTS, of_layer, strict=True)
+        }
+        for of_layer in zip(*numbers, strict=True)
     ]
-
-
-def _score(value: float, low: float, high: float, bootstrap: BootstrapConfig) -> Score:
-    return Score(float(value), bounds=(float(low), float(high)), level=bootstrap.level)

@@ -120,19 +120,16 @@ def recognise(
     recogniser = _Recogniser(copy.deepcopy(backbone).to(at), task.alphabet, layer, how)
     best_epoch = _train(recogniser, task, how, progress)
     clips = {part: found for part, found in task.clips.items() if part not in (TRAIN, CHOOSE)}
-    read = {
-        part: tuple(
-            recogniser.read(clip) for clip in tqdm(found, f"{task.name}: {part}", disable=not progress, leave=False)
-        )
-        for part, found in clips.items()
-    }
     return RecognitionResult(
         task=task.name,
         model=model,
         clips={part: tuple(clip.name for clip in found) for part, found in clips.items()},
         speakers={part: tuple(clip.speaker for clip in found) for part, found in clips.items()},
         said={part: tuple(recogniser.letters(clip.text) for clip in found) for part, found in clips.items()},
-        read=read,
+        read={
+            part: tuple(map(recogniser.read, tqdm(found, f"{task.name}: {part}", disable=not progress, leave=False)))
+            for part, found in clips.items()
+        },
         facts={**task.facts, "best_epoch": str(best_epoch)},
     )
 
@@ -169,9 +166,8 @@ class _Recogniser(nn.Module):
 
 def _train(recogniser: _Recogniser, task: RecognitionTask, config: CtcConfig, progress: bool) -> int:
     """Leaves the recogniser as it was after its best epoch on 'choose'; returns which that was, from 1."""
-    batches = _batches(
-        [len(clip.sound()) for clip in task.clips[TRAIN]], config.batch_s * recogniser.backbone.sample_rate_hz
-    )
+    lengths = [len(clip.sound()) for clip in task.clips[TRAIN]]
+    batches = _batches(lengths, config.batch_s * recogniser.backbone.sample_rate_hz)
     generator = torch.Generator().manual_seed(config.seed)
     solver, schedule = _solver(recogniser, config, len(batches))
     fewest, best_epoch, best = float("inf"), 0, _trained_state(recogniser)
@@ -222,8 +218,7 @@ def _wrong_letters(recogniser: _Recogniser, clips: Sequence[Clip]) -> float:
 
 def _trained_state(recogniser: _Recogniser) -> dict[str, Tensor]:
     """Copies of what training changes."""
-    trained = {name for name, parameter in recogniser.named_parameters() if parameter.requires_grad}
-    return {name: value.detach().clone() for name, value in recogniser.state_dict().items() if name in trained}
+    return {name: one.detach().clone() for name, one in recogniser.named_parameters() if one.requires_grad}
 
 
 def _batches(lengths: Sequence[int], batch_samples: float) -> list[list[int]]:

@@ -185,7 +185,7 @@ def category_separation(
             f"{len(vectors)} words and {len(categories)} labels of {len(names)} categories; need one label for each"
             " word, two categories or more, and two words or more in each."
         )
-    unit = _unit(vectors - vectors.mean(axis=0))
+    unit = _directions(vectors)
     distance = _distances(vectors)
     rng = np.random.default_rng(seed)
     accuracy = _left_out_accuracy(unit, label)
@@ -232,23 +232,18 @@ def word_map(
     sides = _same_rows(before, after)
     if not len(words) == len(categories) == len(sides[0]):
         raise ValueError(f"{len(sides[0])} vectors, {len(words)} words, {len(categories)} categories; need as many.")
-    (first, share_a), (second, share_b) = (
-        _plane(_unit(values - values.mean(axis=0)), method, seed) for values in sides
-    )
-    apart = tuple(category_separation(values, categories, seed=seed) for values in sides)
-    return WordMap(
-        tuple(words), tuple(categories), first, _turned(second, first), method, (share_a, share_b), (apart[0], apart[1])
-    )
+    (first, share_a), (second, share_b) = (_plane(_directions(values), method, seed) for values in sides)
+    one, other = (category_separation(values, categories, seed=seed) for values in sides)
+    places = first, _turned(second, first)
+    return WordMap(tuple(words), tuple(categories), *places, method, (share_a, share_b), (one, other))
 
 
 def _plane(values: FloatArray, method: MapMethod, seed: int) -> tuple[FloatArray, float]:
     if method == "tsne":
         from sklearn.manifold import TSNE
 
-        near = min(30.0, (len(values) - 1) / 3)
-        return np.asarray(
-            TSNE(init="pca", perplexity=near, random_state=seed).fit_transform(values), np.float64
-        ), np.nan
+        solver = TSNE(init="pca", perplexity=min(30.0, (len(values) - 1) / 3), random_state=seed)
+        return np.asarray(solver.fit_transform(values), np.float64), np.nan
     centred = values - values.mean(axis=0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     places = np.zeros((len(values), 2))
@@ -280,7 +275,7 @@ def _left_out_accuracy(unit: FloatArray, label: IntArray) -> float:
 
 def _distances(vectors: FloatArray) -> FloatArray:
     """Cosine distance of every two rows after centring, shape (n, n), 0 on the diagonal."""
-    unit = _unit(vectors - vectors.mean(axis=0))
+    unit = _directions(vectors)
     distance = np.clip(1 - unit @ unit.T, 0, 2)
     np.fill_diagonal(distance, 0)
     return np.asarray(distance)
@@ -299,8 +294,9 @@ def _standard_ranks(distance: FloatArray) -> FloatArray:
     return np.asarray(table + table.T)
 
 
-def _unit(vectors: FloatArray) -> FloatArray:
-    """Rows of length 1; what is 0 but for rounding errors becomes 0."""
+def _directions(vectors: FloatArray) -> FloatArray:
+    """Rows less their mean, of length 1; what is 0 but for rounding errors becomes 0."""
+    vectors = vectors - vectors.mean(axis=0)
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     sure = norm > 1e-12 * max(float(np.abs(vectors).max(initial=0)), 1e-300)
     return np.asarray(np.divide(vectors, norm, out=np.zeros_like(vectors), where=sure))

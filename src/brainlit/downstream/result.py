@@ -145,16 +145,15 @@ class TaskResult:
         `chosen` marks the layer that was best on 'choose'; `seed_sd` is the standard deviation over seeds.
         """
         common = {"task": self.task, "model": self.model, "metric": self.metric}
-        found = []
-        for probe, outcome in self.probes.items():
-            for part in self.parts:
-                for k, layer in enumerate(self.layers):
-                    found.append(
-                        {**common, "part": part, "probe": probe, "layer": layer, "chosen": k == outcome.chosen}
-                        | {"choose_score": float(outcome.choose_scores[k]), "setting": float(outcome.settings[k])}
-                        | {"seed_sd": self._seed_sd(part, probe, layer)}
-                        | score_row(self.score(part, probe, layer, bootstrap=bootstrap))
-                    )
+        found = [
+            {**common, "part": part, "probe": probe, "layer": layer, "chosen": k == outcome.chosen}
+            | {"choose_score": float(outcome.choose_scores[k]), "setting": float(outcome.settings[k])}
+            | {"seed_sd": self._seed_sd(part, probe, layer)}
+            | score_row(self.score(part, probe, layer, bootstrap=bootstrap))
+            for probe, outcome in self.probes.items()
+            for part in self.parts
+            for k, layer in enumerate(self.layers)
+        ]
         for control, parts in self.controls.items():
             found += [{**common, "part": part, "probe": control, **score_row(one)} for part, one in parts.items()]
         return found
@@ -174,19 +173,16 @@ class TaskResult:
         arrays: dict[str, npt.NDArray[Any]] = {f"truth/{part}": values for part, values in self.truth.items()}
         for probe, outcome in self.probes.items():
             arrays |= {f"choose/{probe}": outcome.choose_scores, f"settings/{probe}": outcome.settings}
-            arrays |= {f"predictions/{probe}/{part}": _small(values) for part, values in outcome.predictions.items()}
-        return save_npz(Path(path), self._record(), arrays)
-
-    def _record(self) -> dict[str, Any]:
-        """All that is no array, as plain values."""
+            for part, values in outcome.predictions.items():
+                smallest = np.min_scalar_type(int(values.max(initial=0)))
+                arrays[f"predictions/{probe}/{part}"] = values.astype(smallest)
         plain = ("task", "model", "kind", "metric", "labels", "layers", "clips", "speakers", "warnings", "facts")
-        return {
-            **{name: getattr(self, name) for name in plain},
-            "chosen": {probe: outcome.chosen for probe, outcome in self.probes.items()},
-            "controls": {
-                name: {part: score_row(one) for part, one in parts.items()} for name, parts in self.controls.items()
-            },
+        record = {name: getattr(self, name) for name in plain}
+        record["chosen"] = {probe: outcome.chosen for probe, outcome in self.probes.items()}
+        record["controls"] = {
+            name: {part: score_row(one) for part, one in parts.items()} for name, parts in self.controls.items()
         }
+        return save_npz(Path(path), record, arrays)
 
 
 def load_result(path: Path) -> TaskResult:
@@ -217,16 +213,11 @@ def load_result(path: Path) -> TaskResult:
     return TaskResult(**record, truth=truth, probes=probes, controls=scores)
 
 
-def _small(values: IntArray) -> npt.NDArray[Any]:
-    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
-
-
 # --- Arrays and a record of plain values in one .npz file, without pickle ---
 
 
 def save_npz(path: Path, record: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Path:
     """Write both, atomically; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"format": _FORMAT, **record})
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, record=np.asarray(text), **cast(Any, arrays))

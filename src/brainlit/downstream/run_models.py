@@ -144,11 +144,9 @@ class Evaluator:
         return True
 
     def _controls_of(self, task: Task, n_features: int) -> dict[str, TaskResult]:
-        key = (id(task), n_features)
+        key, how = (id(task), n_features), self.config
         if key not in self._controls:
-            config = self.config
-            made = task_controls(task, n_features, config.probes, seed=config.seed, device=config.device)
-            self._controls[key] = made
+            self._controls[key] = task_controls(task, n_features, how.probes, seed=how.seed, device=how.device)
         return self._controls[key]
 
     def _made_from(self, model: Model) -> dict[str, str]:
@@ -156,12 +154,12 @@ class Evaluator:
         return {_ORIGIN: model.origin, _SEED: str(self.config.seed)}
 
 
-def _kept_facts(path: Path) -> dict[str, Any]:
+def _kept_facts(path: Path) -> Mapping[str, Any]:
     """What a kept result says about how it was made."""
     if path == task_path(path.parent, WORDS):
-        return dict(load_words(path).facts)
+        return load_words(path).facts
     if path.suffix == ".json":
-        return dict(load_recognition_result(path).facts)
+        return load_recognition_result(path).facts
     result = load_result(path)
     return {**result.facts, "probes": tuple(result.probes)}
 

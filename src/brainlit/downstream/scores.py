@@ -110,10 +110,8 @@ def estimate(
 def score_row(score: Score) -> dict[str, Any]:
     """The columns of a score in tables and files: value, low, high, n_clips, n_drawn and what was drawn."""
     drawn = drawn_units(score)
-    return {
-        **{"value": score.value, "low": score.low, "high": score.high},
-        **{"n_clips": score.n_units["clips"], "n_drawn": score.n_units[drawn], "drawn": drawn},
-    }
+    n_units = {"n_clips": score.n_units["clips"], "n_drawn": score.n_units[drawn], "drawn": drawn}
+    return {"value": score.value, "low": score.low, "high": score.high, **n_units}
 
 
 def score_from_row(row: Mapping[str, Any]) -> Score:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from brainlit.downstream.scores import drawn_units, format_score, score_row
 from brainlit.downstream.tasks import WORDS
 from brainlit.downstream.words import WordStates, find_words
 from brainlit.encoding.statistics import Score
-from brainlit.files import atomic_path
+from brainlit.files import write_csv
 
-_SCORES_FILE = "scores.csv"
 _METRICS = {
     "accuracy": "share of clips that are right",
     "macro_f1": "mean over labels of F1 = 2 hits / (clips that have the label + clips that are said to)",
@@ -44,18 +42,15 @@ def report(root: Path, names: Collection[str]) -> str:
     folders = model_folders(root)
     probed = _by_task({model: find_results(folder) for model, folder in folders.items()}, names)
     read = _by_task({model: find_recognition(folder) for model, folder in folders.items()}, names)
-    heard = {model: find_words(folder) for model, folder in folders.items()} if WORDS in names else {}
-    parts = [f"## {root}"]
-    for task, results in probed.items():
-        parts.append("\n".join(_task_lines(task, results)))
-    for task, written in read.items():
-        parts.append("\n".join(_recognition_lines(task, written)))
-    if probed:
-        parts.append(_HOW)
-    if any(heard.values()):
-        parts.append("\n".join(_word_lines({model: states for model, states in heard.items() if states is not None})))
+    found = {model: find_words(folder) for model, folder in folders.items()} if WORDS in names else {}
+    heard = {model: states for model, states in found.items() if states is not None}
+    parts: list[Iterable[str]] = [[f"## {root}"], *(_task_lines(task, results) for task, results in probed.items())]
+    parts += [_recognition_lines(task, results) for task, results in read.items()]
+    parts += [[_HOW]] if probed else []
+    parts += [_word_lines(heard)] if heard else []
     warnings = list(_warnings(probed))
-    return "\n\n".join([*parts, "\n".join(["### Warnings", "", *warnings])] if warnings else parts)
+    parts += [["### Warnings", "", *warnings]] if warnings else []
+    return "\n\n".join(map("\n".join, parts))
 
 
 def write_scores(root: Path) -> Path:
@@ -71,13 +66,7 @@ def write_scores(root: Path) -> Path:
                 for unit, name in _RATES.items()
                 for part in written.said
             ]
-    path = root / FOLDER / _SCORES_FILE
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+    return write_csv(root / FOLDER / "scores.csv", list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
 # --- Tasks ---
@@ -91,7 +80,8 @@ def _task_lines(task: str, results: Mapping[str, TaskResult]) -> Iterator[str]:
     yield from _head("model", "part", "probe", f"{metric} [95 %]", "drawn", "layer", *controls)
     for model, result in results.items():
         for part in result.parts:
-            beside = [_value(result.controls.get(name, {}).get(part)) for name in controls]
+            found = [result.controls.get(name, {}).get(part) for name in controls]
+            beside = ["" if score is None else f"{score.value:.3f}" for score in found]
             for probe in result.probes:
                 score = result.score(part, probe)
                 yield _row(model, part, probe, format_score(score), _drawn(score), result.chosen_layer(probe), *beside)
@@ -151,22 +141,20 @@ def _warnings(probed: Mapping[str, Mapping[str, TaskResult]]) -> Iterator[str]:
 def _word_lines(heard: Mapping[str, WordStates]) -> Iterator[str]:
     first = next(iter(heard.values()))
     tokens = first.token_pairs()
-    n_pairs = tokens.pairs.counts()
-    counts = ", ".join(f"{n} {kind.replace('_', '-')}" for kind, n in n_pairs.items())
+    counts = ", ".join(f"{n} {kind.replace('_', '-')}" for kind, n in tokens.pairs.counts().items())
     yield "### words: meaning or sound"
     yield f"\n{len(first.words)} spoken words of {', '.join(first.facts['stories'])}; pairs: {counts}."
     yield f"Semantic pairs are {first.meaning}."
     yield "Semantic likeness = mean cosine of semantic pairs - of random pairs; phonetic = of near-homophones - of"
     yield "random pairs; the mean over words is taken off first. 95 % intervals are for other words of the same sort."
+    own = {model: tokens if one.same_tokens(first) else one.token_pairs() for model, one in heard.items()}
     for model, states in heard.items():
         yield f"\n{model}:\n"
-        own = tokens if states.same_tokens(first) else states.token_pairs()
-        yield from (f"- {one.words()}" for one in preference(states.layers, own))
+        yield from (f"- {one.words()}" for one in preference(states.layers, own[model]))
     base = heard.get(UNTUNED)
     for model, states in heard.items():
         if base is not None and model not in (UNTRAINED, UNTUNED) and states.same_tokens(base):
-            own = tokens if states.same_tokens(first) else base.token_pairs()
-            change = preference_change(base.layers, states.layers, own)[-1]
+            change = preference_change(base.layers, states.layers, own[UNTUNED])[-1]
             yield f"\n{model} - {UNTUNED}, last layer, the same words: {_change(change)}"
 
 
@@ -197,7 +185,3 @@ def _drawn(score: Score) -> str:
     units = drawn_units(score)
     n_clips = f" ({score.n_units['clips']} clips)" if units != "clips" else ""
     return f"{score.n_units[units]} {units}{n_clips}"
-
-
-def _value(score: Score | None) -> str:
-    return "" if score is None else f"{score.value:.3f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -161,7 +161,11 @@ def make_task(
         If a part is missing or empty, a name of a clip occurs twice, a label is one that train lacks, or two parts
         share a sound or a speaker that they may not share.
     """
-    labelled = {part: _labelled(name, kind, part, examples) for part in _in_order(examples)}
+    labelled: _Labelled = {}
+    for part in (*PARTS, *(part for part in examples if part not in PARTS)):
+        if not examples.get(part):
+            raise ValueError(_empty(name, part))
+        labelled[part] = [(clip, _label_set(kind, clip, label)) for clip, label in examples[part]]
     notes = [(facts or {}).get("left_out", "")]
     _check_names(name, labelled)
     if same_sound != "ignore":
@@ -173,24 +177,11 @@ def make_task(
     clips = {part: tuple(clip for clip, _ in pairs) for part, pairs in labelled.items()}
     targets = {part: _encode(kind, labels, [found for _, found in pairs]) for part, pairs in labelled.items()}
     left_out = "; ".join(filter(None, notes))
-    return Task(
-        name, kind, labels, clips, targets, metric, {**(facts or {}), **({"left_out": left_out} if left_out else {})}
-    )
+    found = {**(facts or {}), **({"left_out": left_out} if left_out else {})}
+    return Task(name, kind, labels, clips, targets, metric, found)
 
 
 _Labelled = dict[str, list[tuple[Clip, frozenset[str]]]]
-
-
-def _in_order(parts: Iterable[str]) -> list[str]:
-    return [*PARTS, *(part for part in parts if part not in PARTS)]
-
-
-def _labelled(
-    name: str, kind: Kind, part: str, examples: Mapping[str, Sequence[Example]]
-) -> list[tuple[Clip, frozenset[str]]]:
-    if not examples.get(part):
-        raise ValueError(_empty(name, part))
-    return [(clip, _label_set(kind, clip, label)) for clip, label in examples[part]]
 
 
 def _label_set(kind: Kind, clip: Clip, label: str | Sequence[str]) -> frozenset[str]:

@@ -26,7 +26,7 @@ from brainlit.downstream.pairs import (
 from brainlit.downstream.result import load_npz, save_npz, task_path
 from brainlit.downstream.tasks import WORDS
 from brainlit.downstream.word_lists import cmudict_phones
-from brainlit.encoding.arrays import Float32Array
+from brainlit.encoding.arrays import Float32Array, FloatArray
 from brainlit.features.phones import arpabet_phone, is_arpabet, plain_phone
 from brainlit.splits import Span
 from brainlit.store import StoryStore
@@ -221,12 +221,10 @@ def _stories_of(store: StoryStore, spans: Sequence[Span], tuned: Sequence[Span])
         yield replace(story, words=Intervals(labels, start_s[kept], story.words.duration_s[kept]))
 
 
-def _times_s(story: Story, spans: Sequence[Span]) -> list[tuple[float, float]]:
+def _times_s(story: Story, spans: Sequence[Span]) -> Iterator[FloatArray]:
     """When each span of this story begins and ends, in seconds of sound."""
-    edges = [
-        story.timebase.tr_edges_s(span.start_tr, span.n_trs)[[0, -1]] for span in spans if span.story == story.name
-    ]
-    return [(float(first_s), float(last_s)) for first_s, last_s in edges]
+    own = (span for span in spans if span.story == story.name)
+    return (story.timebase.tr_edges_s(span.start_tr, span.n_trs)[[0, -1]] for span in own)
 
 
 def _only_paired(sounds: WordSounds) -> WordSounds:
@@ -278,11 +276,8 @@ class WordStates:
 
     def same_tokens(self, other: WordStates) -> bool:
         """Whether the other model heard the same words, so that the two can be paired."""
-        return (self.words, self.speakers, self.facts.get("clips")) == (
-            other.words,
-            other.speakers,
-            other.facts.get("clips"),
-        )
+        one, two = ((states.words, states.speakers, states.facts.get("clips")) for states in (self, other))
+        return one == two
 
     def save(self, path: Path) -> Path:
         """Write everything into one .npz file, without pickle; `load_words` reads it."""
@@ -300,15 +295,11 @@ def load_words(path: Path) -> WordStates:
         If the file is something else.
     """
     record, arrays = load_npz(path, "states of words")
-    return WordStates(
-        words=tuple(record["words"]),
-        speakers=tuple(record["speakers"]),
-        categories=tuple(record["categories"]),
-        phones={word: tuple(phones) for word, phones in record["phones"].items()},
-        meaning=record["meaning"],
-        layers={int(name.removeprefix("layer-")): values.astype(np.float32) for name, values in arrays.items()},
-        facts=record["facts"],
-    )
+    for name in ("words", "speakers", "categories"):
+        record[name] = tuple(record[name])
+    record["phones"] = {word: tuple(phones) for word, phones in record["phones"].items()}
+    layers = {int(name.removeprefix("layer-")): values.astype(np.float32) for name, values in arrays.items()}
+    return WordStates(**record, layers=layers)
 
 
 def find_words(folder: Path) -> WordStates | None:

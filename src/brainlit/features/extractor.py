@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from brainlit.features.config import FeatureConfig
 from brainlit.features.language_model import NAME as LANGUAGE_MODEL
 from brainlit.features.language_model import LanguageModel, shown_weights
-from brainlit.features.low_level import LOW_LEVEL, STANDARD, require_known
+from brainlit.features.low_level import LOW_LEVEL, STANDARD
 from brainlit.features.phones import PhoneInventory, count_phones
 from brainlit.features.vectors import AnyCase, read_word_vectors, word_vectors
 from brainlit.hints import few
@@ -40,20 +41,11 @@ class FeatureExtractor:
         All stories of the data set.
     phones_of : function
         Story name -> its phones, or None. Asked once per story, and only if a space needs phones.
-
-    Raises
-    ------
-    ValueError
-        If the configuration names an unknown space.
     """
 
     def __init__(
-        self,
-        config: FeatureConfig,
-        story_names: Sequence[str],
-        phones_of: Callable[[str], Intervals | None],
+        self, config: FeatureConfig, story_names: Sequence[str], phones_of: Callable[[str], Intervals | None]
     ) -> None:
-        require_known(config.low_level or ())
         self.config, self.story_names = config, tuple(story_names)
         self._phones_of = phones_of
         self._source_has_low_level = False
@@ -72,11 +64,7 @@ class FeatureExtractor:
                 settings[f"max_{space}"] = most
         settings["vectors"] = None if config.vectors is None else Path(config.vectors).name
         model = config.language_model
-        settings["language_model"] = model and {
-            "weights": shown_weights(model.weights),
-            "layer": model.layer,
-            "context_words": model.context_words,
-        }
+        settings["language_model"] = model and {**asdict(model), "weights": shown_weights(model.weights)}
         return settings
 
     def files(self) -> list[Path]:
@@ -104,8 +92,13 @@ class FeatureExtractor:
         names = [name for name in self._wanted() if name not in self._without_phones()]
         chosen = (self.config.vectors, self.config.language_model)
         semantic = [name for name, choice in zip(SEMANTIC, chosen, strict=True) if choice is not None]
-        self._require_distinct([*names, *semantic], own)
-        computed = [LOW_LEVEL[name].compute(story, self._inventory_for(name), self.config.per_tr) for name in names]
+        twice = [space.name for space in own if space.name in (*names, *semantic)]
+        if twice:
+            raise FeatureError(
+                f"the data set brings its own feature space {twice[0]!r}, and data.features asks for one of that"
+                " name too; leave it out of data.features."
+            )
+        computed = [self._low_level(name, story) for name in names]
         return [*computed, *own, *(self._semantic(name, story) for name in semantic)]
 
     def left_out(self) -> dict[str, str]:
@@ -144,8 +137,9 @@ class FeatureExtractor:
         tiers: Iterable[Intervals] = (phones for phones in self._phones.values() if phones is not None)
         return count_phones(tiers, self.config.max_diphones, self.config.max_triphones)
 
-    def _inventory_for(self, name: str) -> PhoneInventory | None:
-        return self._inventory if LOW_LEVEL[name].needs_inventory else None
+    def _low_level(self, name: str, story: Story) -> FeatureSpace:
+        space = LOW_LEVEL[name]
+        return space.compute(story, self._inventory if space.needs_inventory else None, self.config.per_tr)
 
     @cached_property
     def _vectors(self) -> AnyCase:
@@ -156,11 +150,3 @@ class FeatureExtractor:
             return self._language_model.space(story, self.config.per_tr)
         source = f"vectors of the words in {Path(str(self.config.vectors)).name}"
         return word_vectors(story, self._vectors, source, _WORD_VECTORS, self.config.per_tr)
-
-    def _require_distinct(self, names: Sequence[str], own: Sequence[FeatureSpace]) -> None:
-        for space in own:
-            if space.name in names:
-                raise FeatureError(
-                    f"the data set brings its own feature space {space.name!r}, and data.features asks for one of that"
-                    " name too; leave it out of data.features."
-                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from brainlit.features.config import LanguageModelConfig
-from brainlit.features.per_tr import PerTr, in_words, to_trs
+from brainlit.features.per_tr import PerTr, space_per_tr
 from brainlit.stories import FeatureSpace, Story
 from brainlit.stories.base import BoolArray, Float32Array, SourceError
 
@@ -47,22 +48,17 @@ class LanguageModel:
     ) -> None:
         self.config, self.progress = config, progress
         self._choose_layers = choose_layers or self._configured_layer
-        self._layers: Sequence[int] = ()
-        self._loaded: tuple[Any, Any] | None = None
 
     def space(self, story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
         """Sum of the hidden states of the words of each TR; `coverage` is the share of words with a token."""
         states, known = self.states(story.words.labels, story.name)
-        config = self.config
-        return FeatureSpace(
-            name=NAME,
-            kind="semantic",
-            columns=tuple(f"{NAME}_{column:04d}" for column in range(states.shape[1])),
-            source=f"hidden state {config.layer} of {shown_weights(config.weights)} at the last sub-word of each word,"
-            f" with up to {config.context_words} words to its left, {in_words('sum', per_tr)}",
-            values=to_trs(states, story.words.middle_s, story.timebase, "sum", per_tr),
-            coverage=float(known.mean()) if known.size else 0.0,
+        columns = (f"{NAME}_{column:04d}" for column in range(states.shape[1]))
+        source = (
+            f"hidden state {self.config.layer} of {shown_weights(self.config.weights)} at the last sub-word of each"
+            f" word, with up to {self.config.context_words} words to its left"
         )
+        coverage, middles_s = float(known.mean()) if known.size else 0.0, story.words.middle_s
+        return space_per_tr(story, NAME, columns, source, states, middles_s, "sum", per_tr, "semantic", coverage)
 
     def states(self, words: Sequence[str], label: str = "") -> tuple[Float32Array, BoolArray]:
         """The hidden state of each word, and which words have one.
@@ -88,17 +84,18 @@ class LanguageModel:
         LanguageModelError
             If the model cannot be loaded, has no such layer, or a context is longer than it can read.
         """
-        tokenizer, model = self._load()
-        words = _readable(words)
+        tokenizer, model, layers = self._loaded
+        capitals = all(word == word.upper() for word in words)
+        words = [word.strip().lower() if capitals else word.strip() for word in words]
         known = np.zeros(len(words), dtype=bool)
-        blocks = [np.zeros((0, len(self._layers) * model.config.hidden_size), dtype=np.float32)]
+        blocks = [np.zeros((0, len(layers) * model.config.hidden_size), dtype=np.float32)]
         firsts = range(0, len(words), _WORDS_PER_BATCH)
         bar = tqdm(firsts, desc=f"{NAME} {label}", unit="batch", leave=False, disable=None if self.progress else True)
         for first in bar:
             rows = range(first, min(first + _WORDS_PER_BATCH, len(words)))
             texts = [" ".join(words[max(0, row - self.config.context_words) : row + 1]) for row in rows]
             encoded = tokenizer(texts, return_offsets_mapping=True)
-            hidden = self._hidden(tokenizer, model, encoded["input_ids"])
+            hidden = self._hidden(encoded["input_ids"])
             block = np.zeros((len(rows), hidden.shape[-1]), dtype=np.float32)
             for k, (row, text, offsets) in enumerate(zip(rows, texts, encoded["offset_mapping"], strict=True)):
                 token = _last_token(offsets, len(text) - len(words[row]), len(text))
@@ -107,30 +104,32 @@ class LanguageModel:
             blocks.append(block)
         return np.concatenate(blocks[1:] or blocks), known
 
-    def _hidden(self, tokenizer: Any, model: Any, ids: list[list[int]]) -> Float32Array:
+    def _hidden(self, ids: list[list[int]]) -> Float32Array:
         """Hidden states of the layers, (n_texts, n_tokens, n_layers * hidden_size); texts are padded on the right."""
         import torch
 
+        tokenizer, model, layers = self._loaded
         n_tokens = max(1, *(len(text) for text in ids))
-        if n_tokens > _most_tokens(tokenizer, model):
+        limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
+        most = min(int(limit) for limit in limits if limit)
+        if n_tokens > most:
             raise LanguageModelError(
                 f"{self.config.context_words} words of context are {n_tokens} tokens, and {self.config.weights} reads"
-                f" {_most_tokens(tokenizer, model)} at most; lower language_model.context_words."
+                f" {most} at most; lower language_model.context_words."
             )
         padding = tokenizer.pad_token_id or 0
         padded = torch.tensor([text + [padding] * (n_tokens - len(text)) for text in ids], device=model.device)
         mask = torch.tensor([[1] * len(text) + [0] * (n_tokens - len(text)) for text in ids], device=model.device)
         with torch.no_grad():
             outputs = model(input_ids=padded, attention_mask=mask, output_hidden_states=True)
-        chosen = torch.cat([outputs.hidden_states[layer] for layer in self._layers], dim=-1)
-        hidden: Float32Array = chosen.float().cpu().numpy()
-        return hidden
+        chosen = torch.cat([outputs.hidden_states[layer] for layer in layers], dim=-1)
+        return np.asarray(chosen.float().cpu().numpy())
 
-    def _load(self) -> tuple[Any, Any]:
-        if self._loaded is None:
-            self._loaded = load_language_model(self.config.weights)
-            self._layers = self._choose_layers(self._loaded[1].config.num_hidden_layers)
-        return self._loaded
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any, Sequence[int]]:
+        """Tokenizer, model, and the hidden states that are taken."""
+        tokenizer, model = load_language_model(self.config.weights)
+        return tokenizer, model, self._choose_layers(model.config.num_hidden_layers)
 
     def _configured_layer(self, n_layers: int) -> list[int]:
         if not -n_layers - 1 <= self.config.layer <= n_layers:
@@ -228,17 +227,7 @@ def _how_to_fetch(weights: str) -> str:
     )
 
 
-def _readable(words: Sequence[str]) -> list[str]:
-    capitals = all(word == word.upper() for word in words)
-    return [word.strip().lower() if capitals else word.strip() for word in words]
-
-
 def _last_token(offsets: Sequence[tuple[int, int]], start: int, stop: int) -> int | None:
     """The last token that holds a character of text[start:stop]; None if there is none."""
     inside = [token for token, (first, last) in enumerate(offsets) if first < stop and last > start]
     return inside[-1] if inside else None
-
-
-def _most_tokens(tokenizer: Any, model: Any) -> int:
-    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
-    return min(int(limit) for limit in limits if limit)

@@ -14,11 +14,9 @@ written anew from the IPA chart and Ladefoged & Johnson, A Course in Phonetics. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from brainlit.features.per_tr import PerTr, in_words, to_trs
+from brainlit.features.per_tr import PerTr, in_words, space_per_tr, to_trs
 from brainlit.features.phones import (
     PHONE_CLASSES,
     Ngrams,
@@ -28,6 +26,7 @@ from brainlit.features.phones import (
     is_arpabet,
     is_pause,
     ngrams,
+    one_hot,
 )
 from brainlit.stories import FeatureSpace, Intervals, Story
 from brainlit.stories.base import FloatArray, SourceError
@@ -45,16 +44,14 @@ _PIECE_S = 0.010
 def word_rate(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     """Number of words in each TR."""
     ones = np.ones((len(story.words), 1))
-    values = to_trs(ones, story.words.middle_s, story.timebase, "sum", per_tr)
-    return FeatureSpace("word_rate", "low_level", ("word_rate",), f"words, {in_words('sum', per_tr)}", values)
+    return space_per_tr(story, "word_rate", ["word_rate"], "words", ones, story.words.middle_s, "sum", per_tr)
 
 
 def word_length(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     """Mean number of letters of the words of each TR; 0 where there are none."""
-    letters = np.asarray([sum(character.isalpha() for character in word) for word in story.words.labels])
-    values = to_trs(letters.reshape(-1, 1), story.words.middle_s, story.timebase, "mean", per_tr)
-    source = f"letters of each word, {in_words('mean', per_tr)}"
-    return FeatureSpace("word_length", "low_level", ("word_length",), source, values)
+    words, name = story.words, "word_length"
+    letters = np.asarray([sum(character.isalpha() for character in word) for word in words.labels]).reshape(-1, 1)
+    return space_per_tr(story, name, [name], "letters of each word", letters, words.middle_s, "mean", per_tr)
 
 
 def pauses(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
@@ -96,17 +93,11 @@ def _pieces(starts_s: FloatArray, ends_s: FloatArray, timebase: TimeBase) -> tup
 
 
 def phone_rate(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Number of phones in each TR, pauses not counted.
-
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times.
-    """
+    """Number of phones in each TR, pauses not counted. Raises as `phones_of`."""
     phones = phones_of(story)
     sounding_s = phones.middle_s[np.asarray([not is_pause(label) for label in phones.labels], dtype=bool)]
-    values = to_trs(np.ones((len(sounding_s), 1)), sounding_s, story.timebase, "sum", per_tr)
-    return FeatureSpace("phone_rate", "low_level", ("phone_rate",), f"phones, {in_words('sum', per_tr)}", values)
+    ones = np.ones((len(sounding_s), 1))
+    return space_per_tr(story, "phone_rate", ["phone_rate"], "phones", ones, sounding_s, "sum", per_tr)
 
 
 # --- Which phones ---
@@ -117,23 +108,12 @@ class PhoneError(SourceError):
 
 
 def phones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Number of times each phone of the alphabet is spoken in each TR.
-
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times.
-    """
+    """Number of times each phone of the alphabet is spoken in each TR. Raises as `phones_of`."""
     spoken = phones_of(story)
     names = [inventory.name(label) or "" for label in spoken.labels]
     alphabet = "39 phones of ARPAbet without stress" if inventory.arpabet else "labels of the phone tiers"
-    return FeatureSpace(
-        name="phones",
-        kind="low_level",
-        columns=inventory.phones,
-        source=f"occurrences of each of the {alphabet}, {in_words('sum', per_tr)}",
-        values=to_trs(one_hot(names, inventory.phones), spoken.middle_s, story.timebase, "sum", per_tr),
-    )
+    source, table = f"occurrences of each of the {alphabet}", one_hot(names, inventory.phones)
+    return space_per_tr(story, "phones", inventory.phones, source, table, spoken.middle_s, "sum", per_tr)
 
 
 def diphones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") -> FeatureSpace:
@@ -148,13 +128,7 @@ def diphones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") ->
 
 
 def triphones(story: Story, inventory: PhoneInventory, per_tr: PerTr = "mean") -> FeatureSpace:
-    """Number of times each frequent run of three phones is spoken in each TR; never across a pause.
-
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times, or no three phones of any story follow each other.
-    """
+    """Number of times each frequent run of three phones is spoken in each TR; rules and errors as in `diphones`."""
     return _ngram_space(story, inventory, "triphones", inventory.triphones, per_tr)
 
 
@@ -173,16 +147,6 @@ def phones_of(story: Story) -> Intervals:
     return story.phones
 
 
-def one_hot(names: Sequence[str], columns: Sequence[str]) -> FloatArray:
-    """One row per name with a 1 in its column; a row of zeros for a name without one."""
-    column_of = {name: column for column, name in enumerate(columns)}
-    known = [(row, column_of[name]) for row, name in enumerate(names) if name in column_of]
-    table = np.zeros((len(names), len(columns)))
-    for row, column in known:
-        table[row, column] = 1
-    return table
-
-
 def _ngram_space(story: Story, inventory: PhoneInventory, name: str, vocabulary: Ngrams, per_tr: PerTr) -> FeatureSpace:
     spoken = phones_of(story)
     size = 2 if name == "diphones" else 3
@@ -192,15 +156,12 @@ def _ngram_space(story: Story, inventory: PhoneInventory, name: str, vocabulary:
             f" durations, or leave {name} out."
         )
     runs, middles_s = ngrams(spoken, [inventory.name(label) for label in spoken.labels], size)
-    return FeatureSpace(
-        name=name,
-        kind="low_level",
-        columns=vocabulary.names,
-        source=f"occurrences of the {len(vocabulary.names)} most frequent of {vocabulary.n_kinds} {name} of all"
-        f" stories ({100 * vocabulary.share:.1f} % of their occurrences), never across a pause,"
-        f" {in_words('sum', per_tr)}",
-        values=to_trs(one_hot(runs, vocabulary.names), middles_s, story.timebase, "sum", per_tr),
+    source = (
+        f"occurrences of the {len(vocabulary.names)} most frequent of {vocabulary.n_kinds} {name} of all"
+        f" stories ({100 * vocabulary.share:.1f} % of their occurrences), never across a pause"
     )
+    table = one_hot(runs, vocabulary.names)
+    return space_per_tr(story, name, vocabulary.names, source, table, middles_s, "sum", per_tr)
 
 
 # --- How phones are made ---
@@ -209,15 +170,10 @@ def _ngram_space(story: Story, inventory: PhoneInventory, name: str, vocabulary:
 def phone_classes(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     """Number of vowels, stops, fricatives, affricates, nasals and approximants in each TR.
 
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times, or its phones are in no alphabet known here.
+    Raises as `phones_of`, and a PhoneError where the phones are in no alphabet known here.
     """
-    phones = phones_of(story)
-    values = to_trs(phone_class_table(story), phones.middle_s, story.timebase, "sum", per_tr)
-    source = f"vowels and consonants by manner, {in_words('sum', per_tr)}"
-    return FeatureSpace("phone_classes", "low_level", PHONE_CLASSES, source, values)
+    source, table, times_s = "vowels and consonants by manner", phone_class_table(story), phones_of(story).middle_s
+    return space_per_tr(story, "phone_classes", PHONE_CLASSES, source, table, times_s, "sum", per_tr)
 
 
 def phone_class_table(story: Story) -> FloatArray:
@@ -231,10 +187,7 @@ def phone_class_table(story: Story) -> FloatArray:
 def articulation(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     """Number of phones in each TR that are bilabial, nasal, voiced, ...: 22 columns.
 
-    Raises
-    ------
-    PhoneError
-        If the story has no phone times, or its phones are not ARPAbet.
+    Raises as `phones_of`, and a PhoneError where the phones are not ARPAbet.
     """
     phones = phones_of(story)
     if not is_arpabet(phones.labels):
@@ -243,13 +196,8 @@ def articulation(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
             " ARPAbet, for which articulation is defined. Convert the phone tiers, or choose phone_classes or phones."
         )
     table = np.stack([articulation_of(label) for label in phones.labels])
-    return FeatureSpace(
-        name="articulation",
-        kind="low_level",
-        columns=ARTICULATIONS,
-        source=f"22 articulatory features of each phone (de Heer et al. 2017), {in_words('sum', per_tr)}",
-        values=to_trs(table, phones.middle_s, story.timebase, "sum", per_tr),
-    )
+    source = "22 articulatory features of each phone (de Heer et al. 2017)"
+    return space_per_tr(story, "articulation", ARTICULATIONS, source, table, phones.middle_s, "sum", per_tr)
 
 
 def articulation_of(label: str) -> FloatArray:

@@ -7,20 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from brainlit.features.linguistic import (
-    articulation,
-    diphones,
-    pauses,
-    phone_classes,
-    phone_rate,
-    phones,
-    triphones,
-    word_length,
-    word_rate,
-)
+from brainlit.features import linguistic, spectral
 from brainlit.features.per_tr import PerTr
 from brainlit.features.phones import PhoneInventory
-from brainlit.features.spectral import envelope, log_mel, mfcc, power_spectrum
 from brainlit.hints import did_you_mean
 from brainlit.stories import FeatureSpace, Story
 
@@ -60,19 +49,19 @@ class LowLevelSpace:
 
 LOW_LEVEL = MappingProxyType(
     {
-        "log_mel": LowLevelSpace(log_mel, "spectral"),
-        "envelope": LowLevelSpace(envelope, "spectral"),
-        "power_spectrum": LowLevelSpace(power_spectrum, "spectral"),
-        "mfcc": LowLevelSpace(mfcc, "spectral"),
-        "word_rate": LowLevelSpace(word_rate, "rates"),
-        "word_length": LowLevelSpace(word_length, "rates"),
-        "pauses": LowLevelSpace(pauses, "rates"),
-        "phone_rate": LowLevelSpace(phone_rate, "rates", needs_phones=True),
-        "phone_classes": LowLevelSpace(phone_classes, "articulatory", needs_phones=True),
-        "phones": LowLevelSpace(phones, "phonemic", needs_phones=True, needs_inventory=True),
-        "diphones": LowLevelSpace(diphones, "phonemic", needs_phones=True, needs_inventory=True),
-        "triphones": LowLevelSpace(triphones, "phonemic", needs_phones=True, needs_inventory=True),
-        "articulation": LowLevelSpace(articulation, "articulatory", needs_phones=True),
+        "log_mel": LowLevelSpace(spectral.log_mel, "spectral"),
+        "envelope": LowLevelSpace(spectral.envelope, "spectral"),
+        "power_spectrum": LowLevelSpace(spectral.power_spectrum, "spectral"),
+        "mfcc": LowLevelSpace(spectral.mfcc, "spectral"),
+        "word_rate": LowLevelSpace(linguistic.word_rate, "rates"),
+        "word_length": LowLevelSpace(linguistic.word_length, "rates"),
+        "pauses": LowLevelSpace(linguistic.pauses, "rates"),
+        "phone_rate": LowLevelSpace(linguistic.phone_rate, "rates", needs_phones=True),
+        "phone_classes": LowLevelSpace(linguistic.phone_classes, "articulatory", needs_phones=True),
+        "phones": LowLevelSpace(linguistic.phones, "phonemic", needs_phones=True, needs_inventory=True),
+        "diphones": LowLevelSpace(linguistic.diphones, "phonemic", needs_phones=True, needs_inventory=True),
+        "triphones": LowLevelSpace(linguistic.triphones, "phonemic", needs_phones=True, needs_inventory=True),
+        "articulation": LowLevelSpace(linguistic.articulation, "articulatory", needs_phones=True),
     }
 )
 

@@ -8,12 +8,14 @@ normalised, so sums of events (words) keep their area per 1 / c seconds. Formula
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.stories.base import Float32Array, FloatArray
+from brainlit.stories import FeatureSpace, Story
+from brainlit.stories.base import FeatureKind, Float32Array, FloatArray
 from brainlit.timebase import TimeBase
 
 PerTr = Literal["mean", "lanczos"]
@@ -62,6 +64,23 @@ def in_words(combine: Combine, per_tr: PerTr) -> str:
     ('mean per TR', 'sum per TR')
     """
     return "three-lobe Lanczos at the middle of each TR" if per_tr == "lanczos" else f"{combine} per TR"
+
+
+def space_per_tr(
+    story: Story,
+    name: str,
+    columns: Iterable[str],
+    source: str,
+    values: npt.ArrayLike,
+    times_s: npt.ArrayLike,
+    combine: Combine,
+    per_tr: PerTr,
+    kind: FeatureKind = "low_level",
+    coverage: float = 1.0,
+) -> FeatureSpace:
+    """A feature space of what `to_trs` makes of values at their own times; its source goes on with `in_words`."""
+    rows = to_trs(values, times_s, story.timebase, combine, per_tr)
+    return FeatureSpace(name, kind, tuple(columns), f"{source}, {in_words(combine, per_tr)}", rows, coverage)
 
 
 # --- Lanczos resampling ---

@@ -83,8 +83,8 @@ def classify_phones(labels: Sequence[str]) -> FloatArray:
     """
     spoken = [label for label in labels if not is_pause(label)]
     n_arpabet = sum(label.isupper() and _arpabet_class(label) is not None for label in spoken)
-    arpabet_first = 2 * n_arpabet > len(spoken)
-    names = [None if is_pause(label) else _class_of(label, arpabet_first) for label in labels]
+    espeak_first = 2 * n_arpabet <= len(spoken)
+    names = [None if is_pause(label) else _class_of(label, espeak_first) for label in labels]
     n_known = sum(name is not None for name in names)
     if 2 * n_known < len(spoken):
         unknown = sorted({label for label, name in zip(labels, names, strict=True) if not name and not is_pause(label)})
@@ -92,10 +92,16 @@ def classify_phones(labels: Sequence[str]) -> FloatArray:
             f"{len(spoken) - n_known} of {len(spoken)} phones are neither ARPAbet nor espeak-ng mnemonics, such as"
             f" {', '.join(map(repr, unknown[:5]))}; convert the phone tier or leave phone classes out."
         )
-    table = np.zeros((len(labels), len(PHONE_CLASSES)))
-    for row, name in enumerate(names):
-        if name is not None:
-            table[row, PHONE_CLASSES.index(name)] = 1
+    return one_hot(names, PHONE_CLASSES)
+
+
+def one_hot(names: Sequence[str | None], columns: Sequence[str]) -> FloatArray:
+    """One row per name with a 1 in its column; a row of zeros for a name without one."""
+    column_of: dict[str | None, int] = {name: column for column, name in enumerate(columns)}
+    places = np.asarray([column_of.get(name, -1) for name in names], dtype=np.int64)
+    rows = np.flatnonzero(places >= 0)
+    table = np.zeros((len(names), len(columns)))
+    table[rows, places[rows]] = 1
     return table
 
 
@@ -132,10 +138,8 @@ def plain_phone(label: str) -> str | None:
     return None if is_pause(label) else label.lstrip("',%=|ˈˌ") or label
 
 
-def _class_of(label: str, arpabet_first: bool) -> str | None:
-    if arpabet_first:
-        return _arpabet_class(label)
-    return _espeak_class(label) or _arpabet_class(label)
+def _class_of(label: str, espeak_first: bool) -> str | None:
+    return (espeak_first and _espeak_class(label)) or _arpabet_class(label)
 
 
 def _arpabet_class(label: str) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.features.per_tr import PerTr, in_words, to_trs
+from brainlit.features.per_tr import PerTr, space_per_tr
 from brainlit.stories import FeatureSpace, Story
 from brainlit.stories.base import Float32Array, FloatArray
 from brainlit.timebase import TimeBase
@@ -39,26 +39,16 @@ def log_mel(story: Story, n_mels: int = 20, per_tr: PerTr = "mean") -> FeatureSp
     n_mels : int
         Mel bands between 0 Hz and half the sample rate.
     """
-    frames, times_s = mel_frames(story, n_mels)
-    return FeatureSpace(
-        name="log_mel",
-        kind="low_level",
-        columns=tuple(f"mel_{band:02d}" for band in range(n_mels)),
-        source=f"log(1 + mel power / {POWER_FLOOR:g}), {_FRAMES}, {in_words('mean', per_tr)}",
-        values=to_trs(frames, times_s, story.timebase, "mean", per_tr),
-    )
+    columns = (f"mel_{band:02d}" for band in range(n_mels))
+    source = f"log(1 + mel power / {POWER_FLOOR:g}), {_FRAMES}"
+    return space_per_tr(story, "log_mel", columns, source, *mel_frames(story, n_mels), "mean", per_tr)
 
 
 def envelope(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     """Loudness of each TR: root mean square of the sound (full scale 1) in the frames of the spectrum."""
     rms, times_s = envelope_frames(story)
-    return FeatureSpace(
-        name="envelope",
-        kind="low_level",
-        columns=("envelope",),
-        source=f"root mean square of 25 ms windows every 10 ms, {in_words('mean', per_tr)}",
-        values=to_trs(rms[:, None], times_s, story.timebase, "mean", per_tr),
-    )
+    source = "root mean square of 25 ms windows every 10 ms"
+    return space_per_tr(story, "envelope", ["envelope"], source, rms[:, None], times_s, "mean", per_tr)
 
 
 def power_spectrum(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
@@ -70,14 +60,12 @@ def power_spectrum(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     """
     frames, times_s = power_frames(story)
     width_hz = story.timebase.sample_rate_hz / _n_fft(story.timebase.sample_rate_hz)
-    return FeatureSpace(
-        name="power_spectrum",
-        kind="low_level",
-        columns=tuple(f"hz_{width_hz * (band + 1):07.1f}" for band in range(frames.shape[1])),
-        source=f"log(1 + power / {POWER_FLOOR:g}) in {frames.shape[1]} bands of {width_hz:g} Hz up to 8 kHz (published:"
-        f" 448 bands of 33.5 Hz up to 15 kHz; Deniz et al. 2019), {_FRAMES}, {in_words('mean', per_tr)}",
-        values=to_trs(frames, times_s, story.timebase, "mean", per_tr),
+    columns = (f"hz_{width_hz * (band + 1):07.1f}" for band in range(frames.shape[1]))
+    source = (
+        f"log(1 + power / {POWER_FLOOR:g}) in {frames.shape[1]} bands of {width_hz:g} Hz up to 8 kHz (published:"
+        f" 448 bands of 33.5 Hz up to 15 kHz; Deniz et al. 2019), {_FRAMES}"
     )
+    return space_per_tr(story, "power_spectrum", columns, source, frames, times_s, "mean", per_tr)
 
 
 def mfcc(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
@@ -90,14 +78,9 @@ def mfcc(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
 
     mel, times_s = mel_frames(story, _N_MFCC_MELS)
     frames = mel @ create_dct(_N_MFCC, _N_MFCC_MELS, norm="ortho").numpy()
-    return FeatureSpace(
-        name="mfcc",
-        kind="low_level",
-        columns=tuple(f"mfcc_{k:02d}" for k in range(_N_MFCC)),
-        source=f"DCT-II of log(1 + power / {POWER_FLOOR:g}) in {_N_MFCC_MELS} mel bands, {_FRAMES},"
-        f" {in_words('mean', per_tr)}",
-        values=to_trs(frames, times_s, story.timebase, "mean", per_tr),
-    )
+    columns = (f"mfcc_{k:02d}" for k in range(_N_MFCC))
+    source = f"DCT-II of log(1 + power / {POWER_FLOOR:g}) in {_N_MFCC_MELS} mel bands, {_FRAMES}"
+    return space_per_tr(story, "mfcc", columns, source, frames, times_s, "mean", per_tr)
 
 
 def mel_frames(story: Story, n_mels: int) -> tuple[Float32Array, FloatArray]:
@@ -109,10 +92,7 @@ def mel_frames(story: Story, n_mels: int) -> tuple[Float32Array, FloatArray]:
     import torchaudio
 
     rate_hz = story.timebase.sample_rate_hz
-    window, hop = _frame_samples(rate_hz)
-    transform = torchaudio.transforms.MelSpectrogram(
-        rate_hz, n_fft=_n_fft(rate_hz), win_length=window, hop_length=hop, n_mels=n_mels, center=False
-    )
+    transform = torchaudio.transforms.MelSpectrogram(rate_hz, n_mels=n_mels, **_transform_sizes(rate_hz))
     return _log_frames(story, transform, slice(None))
 
 
@@ -121,11 +101,8 @@ def power_frames(story: Story) -> tuple[Float32Array, FloatArray]:
     import torchaudio
 
     rate_hz = story.timebase.sample_rate_hz
-    window, hop = _frame_samples(rate_hz)
     n_bands = int(min(_MAX_HZ, rate_hz / 2) * _n_fft(rate_hz) / rate_hz)
-    transform = torchaudio.transforms.Spectrogram(
-        n_fft=_n_fft(rate_hz), win_length=window, hop_length=hop, power=2.0, center=False
-    )
+    transform = torchaudio.transforms.Spectrogram(power=2.0, **_transform_sizes(rate_hz))
     return _log_frames(story, transform, slice(1, 1 + n_bands))
 
 
@@ -163,9 +140,8 @@ def _blocks(audio: npt.NDArray[np.int16], window: int, hop: int) -> Iterator[Flo
     n_frames = 1 + len(audio) // hop
     for first in range(0, n_frames, _FRAMES_PER_BLOCK):
         n_here = min(_FRAMES_PER_BLOCK, n_frames - first)
-        start = (
-            first * hop - window // 2
-        )  # frame k is centred on sample k x hop, so blocks overlap by a window less a hop
+        # Frame k is centred on sample k x hop, so blocks overlap by a window less a hop.
+        start = first * hop - window // 2
         stop = start + (n_here - 1) * hop + window
         inside = audio[max(start, 0) : max(stop, 0)]
         block = np.zeros(stop - start, dtype=np.float32)
@@ -174,9 +150,16 @@ def _blocks(audio: npt.NDArray[np.int16], window: int, hop: int) -> Iterator[Flo
 
 
 def _frame_samples(sample_rate_hz: int) -> tuple[int, int]:
+    """Length of a frame and distance of two, rounded as the clock rounds."""
     clock = TimeBase.regular(1, 1.0, sample_rate_hz=sample_rate_hz)
     window, hop = clock.samples_at([_FRAME_S, HOP_S])
     return int(window), int(hop)
+
+
+def _transform_sizes(sample_rate_hz: int) -> dict[str, int]:
+    """What torchaudio's transforms are told; blocks bring the silence around the sound, so no centring."""
+    window, hop = _frame_samples(sample_rate_hz)
+    return {"n_fft": _n_fft(sample_rate_hz), "win_length": window, "hop_length": hop, "center": False}
 
 
 def _n_fft(sample_rate_hz: int) -> int:

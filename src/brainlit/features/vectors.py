@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from brainlit.features.per_tr import PerTr, in_words, to_trs
+from brainlit.features.per_tr import PerTr, space_per_tr
 from brainlit.hints import did_you_mean
 from brainlit.stories import FeatureSpace, Story
-from brainlit.stories.base import Float32Array, FloatArray, SourceError
+from brainlit.stories.base import Float32Array, SourceError
 
 log = logging.getLogger(__name__)
 
@@ -64,15 +64,16 @@ def word_vectors(
     table = np.zeros((len(story.words), n_dimensions))
     for row in np.flatnonzero(found):
         word = story.words.labels[row]
-        table[row] = _checked(lookup[word], n_dimensions, word, name)
-    return FeatureSpace(
-        name=name,
-        kind="semantic",
-        columns=tuple(f"{name}_{column:03d}" for column in range(n_dimensions)),
-        source=f"{source}, {in_words('sum', per_tr)}",
-        values=to_trs(table, story.words.middle_s, story.timebase, "sum", per_tr),
-        coverage=float(found.mean()) if found.size else 0.0,
-    )
+        vector = np.asarray(lookup[word], dtype=np.float64).ravel()
+        if vector.size != n_dimensions:
+            raise ValueError(
+                f"word vectors {name!r}: {word!r} has {vector.size} numbers and the first word {n_dimensions};"
+                " all vectors of a space need one length."
+            )
+        table[row] = vector
+    columns = (f"{name}_{column:03d}" for column in range(n_dimensions))
+    coverage, middles_s = float(found.mean()) if found.size else 0.0, story.words.middle_s
+    return space_per_tr(story, name, columns, source, table, middles_s, "sum", per_tr, "semantic", coverage)
 
 
 class AnyCase(Mapping[str, npt.ArrayLike]):
@@ -101,16 +102,6 @@ class AnyCase(Mapping[str, npt.ArrayLike]):
 
     def __len__(self) -> int:
         return len(self._vectors)
-
-
-def _checked(vector: npt.ArrayLike, n_dimensions: int, word: str, name: str) -> FloatArray:
-    array = np.asarray(vector, dtype=np.float64).ravel()
-    if array.size != n_dimensions:
-        raise ValueError(
-            f"word vectors {name!r}: {word!r} has {array.size} numbers and the first word {n_dimensions};"
-            " all vectors of a space need one length."
-        )
-    return array
 
 
 # --- Files of word vectors ---
@@ -148,14 +139,9 @@ def read_word_vectors(path: Path | str, keep: Collection[str] | None = None) -> 
     if path.suffix.lower() in _PACKED_SUFFIXES:
         raise VectorFileError(f"{path} is packed ({path.suffix}); unpack it and name the file inside.")
     wanted = None if keep is None else {word.lower() for word in keep}
-    if path.suffix.lower() in _HDF5_SUFFIXES:
-        entries = _read_hdf5(path, wanted)
-    elif path.suffix.lower() == ".bin":
-        entries = _read_binary(path, wanted)
-    else:
-        entries = _read_text(path, wanted)
+    readers = {**dict.fromkeys(_HDF5_SUFFIXES, _read_hdf5), ".bin": _read_binary}
     vectors: dict[str, Float32Array] = {}
-    for word, vector in entries:
+    for word, vector in readers.get(path.suffix.lower(), _read_text)(path, wanted):
         vectors.setdefault(word, vector)
     return vectors
 
@@ -226,7 +212,12 @@ def _read_binary(path: Path, wanted: set[str] | None) -> Iterator[WordAndVector]
                 )
             word = raw[place:space].decode("utf-8", errors="replace").lstrip("\n")
             if wanted is None or word.lower() in wanted:
-                yield word, _binary_vector(path, raw[space + 1 : end], space + 1)
+                vector = np.frombuffer(raw[space + 1 : end], dtype="<f4").astype(np.float32)
+                if not np.isfinite(vector).all():
+                    raise VectorFileError(
+                        f"{path}, byte {space + 1}: the vector holds NaN or infinite numbers. Download it again."
+                    )
+                yield word, vector
             place = end
         if raw[place:].strip():
             raise VectorFileError(
@@ -247,13 +238,6 @@ def _binary_header(path: Path, raw: mmap) -> tuple[int, int, int]:
             " word2vec's binary form. Vectors as text must not be called .bin."
         )
     return int(counts[0]), int(counts[1]), stop + 1
-
-
-def _binary_vector(path: Path, raw: bytes, place: int) -> Float32Array:
-    vector = np.frombuffer(raw, dtype="<f4").astype(np.float32)
-    if not np.isfinite(vector).all():
-        raise VectorFileError(f"{path}, byte {place}: the vector holds NaN or infinite numbers. Download it again.")
-    return vector
 
 
 def _read_hdf5(path: Path, wanted: set[str] | None) -> Iterator[WordAndVector]:

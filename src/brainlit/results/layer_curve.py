@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from brainlit.encoding.statistics import mean_score
+from brainlit.files import write_csv
 from brainlit.results.record import ProbeRecord
-from brainlit.results.tables import write_csv
 
 TABLE_FILE = "layer_curve.csv"
 

@@ -18,9 +18,8 @@ import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, FloatArray
 from brainlit.encoding.statistics import Score
-from brainlit.files import atomic_path
+from brainlit.files import atomic_path, write_csv
 from brainlit.results.scores import ScoreRow, ScoreTable
-from brainlit.results.tables import write_csv
 
 if TYPE_CHECKING:
     from brainlit.encoding.result import ProbeResult

@@ -13,7 +13,6 @@ from brainlit.downstream.task import Task, make_task
 from brainlit.stories import SourceError
 
 WHERE = "github.com/CheyneyComputerScience/CREMA-D (with git-lfs)"
-_SOUNDS = "AudioWAV"
 _PEOPLE = "VideoDemographics.csv"
 EMOTIONS = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 _SENTENCES = {
@@ -61,7 +60,7 @@ def load(folder: Path) -> Task:
     """
     examples: dict[str, list[tuple[Clip, str]]] = {"train": [], "choose": [], "test": []}
     broken = []
-    for path in need_files(folder / _SOUNDS, "*.wav", "the recordings of CREMA-D", WHERE):
+    for path in need_files(folder / "AudioWAV", "*.wav", "the recordings of CREMA-D", WHERE):
         if path.stem in _DAMAGED:
             broken.append(f"{path.stem} ({_DAMAGED[path.stem]})")
             continue
@@ -74,9 +73,7 @@ def load(folder: Path) -> Task:
         facts["left_out"] = f"{len(broken)} broken recordings: {', '.join(broken)}"
     if (folder / _PEOPLE).is_file():
         facts["speakers"] = _who(folder / _PEOPLE, examples)
-    return make_task(
-        "crema_d/emotion", "single", examples, metric="macro_f1", facts=facts, speaker_disjoint=True, same_sound="drop"
-    )
+    return make_task("crema_d/emotion", "single", examples, facts=facts, speaker_disjoint=True, same_sound="drop")
 
 
 def _read_name(path: Path) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ Not evidence of meaning: a decision tree on the bag of words of the transcript r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from brainlit.downstream.clip import Clip
@@ -16,7 +17,6 @@ from brainlit.stories import SourceError
 WHERE = "fluent.ai (Fluent Speech Commands)"
 _TABLES = {"train": "train_data.csv", "choose": "valid_data.csv", "test": "test_data.csv"}
 _COLUMNS = ("path", "speakerId", "transcription", "action", "object", "location")
-_UNPACKED = "fluent_speech_commands_dataset"
 
 
 def load(folder: Path) -> Task:
@@ -35,34 +35,22 @@ def load(folder: Path) -> Task:
     SourceError
         If a table lacks a column, or a cell is empty.
     """
-    root = inside(need_folder(folder, "Fluent Speech Commands", WHERE), "data", _UNPACKED)
-    examples = {part: _read_table(root, root / "data" / name, part) for part, name in _TABLES.items()}
+    root = inside(need_folder(folder, "Fluent Speech Commands", WHERE), "data", "fluent_speech_commands_dataset")
+    examples = {part: list(_read_table(root, root / "data" / name, part)) for part, name in _TABLES.items()}
     texts = {part: [clip.text for clip, _ in pairs] for part, pairs in examples.items()}
-    facts = {**_FACTS, "words heard in train": heard_before(texts)}
-    return make_task(
-        "fluent_speech_commands/intent",
-        "single",
-        examples,
-        metric="accuracy",
-        facts=facts,
-        speaker_disjoint=True,
-        same_sound="drop",
-    )
+    name, facts = "fluent_speech_commands/intent", {**_FACTS, "words heard in train": heard_before(texts)}
+    return make_task(name, "single", examples, metric="accuracy", facts=facts, speaker_disjoint=True, same_sound="drop")
 
 
-def _read_table(root: Path, path: Path, part: str) -> list[tuple[Clip, str]]:
+def _read_table(root: Path, path: Path, part: str) -> Iterator[tuple[Clip, str]]:
     """Clips and intents of one table; its first column, which has no name, counts the rows."""
-    rows = table_rows(path, _COLUMNS, f"the commands of the part {part!r}", WHERE)
-    return [_example(root, path, line, cells) for line, cells in rows]
-
-
-def _example(root: Path, table: Path, line: int, cells: list[str]) -> tuple[Clip, str]:
-    if not all(cells):
-        empty = _COLUMNS[cells.index("")]
-        raise SourceError(f"{table}, line {line}: the column {empty!r} is empty. Get the file again from {WHERE}.")
-    name, speaker, text, *intent = cells
-    sound = need_file(root / name, f"the sound of line {line} of {table.name}", WHERE)
-    return Clip(name, sound, speaker=speaker, text=plain_text(text)), ", ".join(intent)
+    for line, cells in table_rows(path, _COLUMNS, f"the commands of the part {part!r}", WHERE):
+        if not all(cells):
+            empty = _COLUMNS[cells.index("")]
+            raise SourceError(f"{path}, line {line}: the column {empty!r} is empty. Get the file again from {WHERE}.")
+        name, speaker, text, *intent = cells
+        sound = need_file(root / name, f"the sound of line {line} of {path.name}", WHERE)
+        yield Clip(name, sound, speaker=speaker, text=plain_text(text)), ", ".join(intent)
 
 
 _FACTS = {

@@ -45,7 +45,11 @@ def load_recognition(
         If a set is unknown, is two parts, or an utterance is not in the training set.
     """
     chosen = dict(PARTS if sets is None else sets)
-    _check_sets(chosen)
+    for part, name in chosen.items():
+        if name not in _SETS:
+            raise ValueError(f"part {part!r} is to be the set {name!r}. {did_you_mean(name, _SETS)}")
+    if not set(PARTS) <= set(chosen) or len(set(chosen.values())) < len(chosen):
+        raise ValueError(f"sets are {chosen}; train, choose and test need a set each, and a set is one part.")
     root = inside(need_folder(folder, "LibriSpeech", WHERE), chosen["train"], "LibriSpeech")
     wanted = None if utterances is None else set(utterances)
     clips = {part: list(_read_set(root, name, wanted if part == "train" else None)) for part, name in chosen.items()}
@@ -59,14 +63,6 @@ def load_recognition(
             " named 'SPEAKER-CHAPTER-NNNN'."
         )
     return make_recognition_task("librispeech/recognition", clips, facts)
-
-
-def _check_sets(chosen: Mapping[str, str]) -> None:
-    for part, name in chosen.items():
-        if name not in _SETS:
-            raise ValueError(f"part {part!r} is to be the set {name!r}. {did_you_mean(name, _SETS)}")
-    if not set(PARTS) <= set(chosen) or len(set(chosen.values())) < len(chosen):
-        raise ValueError(f"sets are {dict(chosen)}; train, choose and test need a set each, and a set is one part.")
 
 
 def _read_set(root: Path, name: str, wanted: set[str] | None) -> Iterator[Clip]:

@@ -13,22 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from brainlit.downstream.clip import Clip
-from brainlit.downstream.data.files import (
-    heard_before,
-    inside,
-    need_folder,
-    numbered_lines,
-    plain_text,
-    require_option,
-)
+from brainlit.downstream.data import files
 from brainlit.downstream.task import Task, make_task
 from brainlit.stories import SourceError
 
 WHERE = "github.com/pswietojanski/slurp"
 _WHERE_SOUND = "zenodo.org/record/4274930"
 _FILES = {"train": "train.jsonl", "choose": "devel.jsonl", "test": "test.jsonl"}
-_SYNTHETIC = "train_synthetic.jsonl"
-_PEOPLE = "metadata.json"
 MOST_MISSING = 0.001
 """Share of the listed recordings that may be missing: the archive is known to lack one of 72,396."""
 
@@ -67,15 +58,17 @@ def load(folder: Path, recordings: Recordings = "best", with_synthetic: bool = F
     SourceError
         If a line of a table is damaged.
     """
-    require_option("recordings", recordings, ("best", "all"))
-    tables = inside(need_folder(folder, "SLURP", WHERE), _FILES["train"], "dataset/slurp", "slurp")
+    files.require_option("recordings", recordings, ("best", "all"))
+    tables = files.inside(files.need_folder(folder, "SLURP", WHERE), _FILES["train"], "dataset/slurp", "slurp")
     wanted = [(part, name, "slurp_real") for part, name in _FILES.items()]
-    wanted += [("train", _SYNTHETIC, "slurp_synth")] * with_synthetic
+    wanted += [("train", "train_synthetic.jsonl", "slurp_synth")] * with_synthetic
     requests: dict[str, list[_Request]] = {part: [] for part in _FILES}
     for part, name, sounds in wanted:
-        lines = numbered_lines(tables / name, f"the requests of the part {part!r}", WHERE)
-        requests[part] += _requests(tables / name, lines, _sounds(folder, sounds))
-    speakers = _speakers(tables / _PEOPLE)
+        lines = files.numbered_lines(tables / name, f"the requests of the part {part!r}", WHERE)
+        home = files.inside(folder, sounds, "audio") / sounds
+        files.need_folder(home, "the recordings of SLURP", _WHERE_SOUND)
+        requests[part] += _requests(tables / name, lines, home)
+    speakers = _speakers(tables / "metadata.json")
     examples = {
         part: [
             (Clip(f"{one.number}/{sound.stem}", sound, speaker=speakers.get(sound.name, ""), text=one.text), one.intent)
@@ -90,24 +83,16 @@ def load(folder: Path, recordings: Recordings = "best", with_synthetic: bool = F
     )
 
 
-def _sounds(folder: Path, name: str) -> Path:
-    home = inside(folder, name, "audio") / name
-    return need_folder(home, "the recordings of SLURP", _WHERE_SOUND)
-
-
 def _requests(path: Path, lines: Iterator[tuple[int, str]], sounds: Path) -> Iterator[_Request]:
     for number, line in lines:
         try:
             yield _request(json.loads(line), sounds)
         except (ValueError, KeyError, TypeError) as error:
+            problem = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
             raise SourceError(
-                f"{path}, line {number}: {_problem(error)}. A line is one JSON object with slurp_id, sentence,"
+                f"{path}, line {number}: {problem}. A line is one JSON object with slurp_id, sentence,"
                 f" scenario, action and recordings; get the file again from {WHERE}."
             ) from error
-
-
-def _problem(error: Exception) -> str:
-    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _request(row: dict[str, Any], sounds: Path) -> _Request:
@@ -117,7 +102,7 @@ def _request(row: dict[str, Any], sounds: Path) -> _Request:
     there = tuple(path for path in paths if path.is_file())
     missing = tuple(path for path in paths if path not in there)
     odd = row.get("intent", intent) != intent
-    return _Request(str(row["slurp_id"]), plain_text(row["sentence"]), intent, odd, there, missing)
+    return _Request(str(row["slurp_id"]), files.plain_text(row["sentence"]), intent, odd, there, missing)
 
 
 def _error_rate(recording: dict[str, Any]) -> float:
@@ -157,7 +142,7 @@ def _report(requests: dict[str, list[_Request]], recordings: Recordings) -> dict
     n_odd = sum(one.odd for one in everything)
     facts = {
         "labels": f"scenario_action; lines that call their intent otherwise: {n_odd}",
-        "words heard in train": heard_before(texts),
+        "words heard in train": files.heard_before(texts),
     }
     return {**facts, "left_out": "; ".join(left_out)} if left_out else facts
 

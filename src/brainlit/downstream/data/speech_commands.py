@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from brainlit.downstream.clip import Clip
@@ -59,30 +59,20 @@ def load(folder: Path, words: Sequence[str] | None = None) -> Task:
             f"{folder / missing[0]} does not exist ({len(missing)} missing): a recording that {_LISTS['choose']} or"
             f" {_LISTS['test']} names; get it from {WHERE}, or check the folder."
         )
-    facts = {**_FACTS, "left_out": _left_out(folder, chosen)}
-    return make_task(
-        "speech_commands/word",
-        "single",
-        examples,
-        metric="accuracy",
-        facts=facts,
-        speaker_disjoint=True,
-        same_sound="drop",
-    )
+    name, facts = "speech_commands/word", {**_FACTS, "left_out": _left_out(folder, chosen)}
+    return make_task(name, "single", examples, metric="accuracy", facts=facts, speaker_disjoint=True, same_sound="drop")
 
 
-def _clips(folder: Path, word: str) -> list[Clip]:
+def _clips(folder: Path, word: str) -> Iterator[Clip]:
     """All recordings of a word, by name; the name begins with a hash of the speaker."""
     what = f"the recordings of {word!r} (version 0.01 has 30 words, 0.02 has 35)"
-    clips = []
     for path in need_files(folder / word, "*.wav", what, WHERE):
         speaker, mark, _ = path.name.partition(_SPEAKER_ENDS)
         if not mark:
             raise SourceError(
                 f"{path}: the name is not 'SPEAKER{_SPEAKER_ENDS}N.wav'. Take the file out of the folder."
             )
-        clips.append(Clip(f"{word}/{path.name}", path, speaker=speaker, text=word))
-    return clips
+        yield Clip(f"{word}/{path.name}", path, speaker=speaker, text=word)
 
 
 def _left_out(folder: Path, chosen: Sequence[str]) -> str:

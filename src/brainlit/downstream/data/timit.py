@@ -13,17 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from brainlit.downstream.clip import Clip
-from brainlit.downstream.data.files import (
-    any_case,
-    heard_before,
-    inside,
-    need_file,
-    need_folder,
-    need_sound,
-    numbered_lines,
-    plain_text,
-    require_option,
-)
+from brainlit.downstream.data import files
 from brainlit.downstream.task import RecognitionTask, Task, make_recognition_task, make_task
 from brainlit.hints import did_you_mean
 from brainlit.stories import SourceError
@@ -47,7 +37,6 @@ DEVELOPMENT_SPEAKERS = tuple(sorted(_DEV.split()))
 TestSet = Literal["core", "full"]
 _UNPACKED = ("TIMIT", "timit", "timit/TIMIT", "timit/timit", "TIMIT/TIMIT", "data")
 _SENTENCE = re.compile(r"(s[aix]\d+)\.(wav|phn|txt|wrd|wav\.wav)", re.IGNORECASE)
-_EVERY_TENTH = 10
 
 
 @dataclass(frozen=True)
@@ -90,9 +79,7 @@ def load_phones(folder: Path, test: TestSet = "core", with_sa: bool = False) -> 
     parts, facts = _parts(folder, test, with_sa)
     examples = {part: [(clip, _phones_of(said)) for said, clip in pairs] for part, pairs in parts.items()}
     facts["labels"] = "61 symbols folded into 39 classes (Lee & Hon 1989); 'sil' is in every sentence, so its F1 is 1"
-    return make_task(
-        "timit/phones", "multi", examples, metric="macro_f1", facts=facts, speaker_disjoint=True, same_sound="drop"
-    )
+    return make_task("timit/phones", "multi", examples, facts=facts, speaker_disjoint=True, same_sound="drop")
 
 
 def load_sentence_type(folder: Path, test: TestSet = "core", with_sa: bool = True) -> Task:
@@ -104,7 +91,7 @@ def load_sentence_type(folder: Path, test: TestSet = "core", with_sa: bool = Tru
     parts, facts = _parts(folder, test, with_sa)
     examples = {part: [(clip, said.sentence[:2].upper()) for said, clip in pairs] for part, pairs in parts.items()}
     name = "timit/sentence_type" if with_sa else "timit/sentence_type_without_sa"
-    return make_task(name, "single", examples, metric="macro_f1", facts=facts, speaker_disjoint=True, same_sound="drop")
+    return make_task(name, "single", examples, facts=facts, speaker_disjoint=True, same_sound="drop")
 
 
 def load_sentence_type_without_sa(folder: Path, test: TestSet = "core") -> Task:
@@ -123,8 +110,8 @@ def _parts(
     folder: Path, test: TestSet, with_sa: bool
 ) -> tuple[dict[str, list[tuple[_Utterance, Clip]]], dict[str, str]]:
     """Utterances with their clips by part, and the facts."""
-    require_option("test", test, ("core", "full"))
-    root = inside(need_folder(folder, "TIMIT", WHERE), "train", *_UNPACKED)
+    files.require_option("test", test, ("core", "full"))
+    root = files.inside(files.need_folder(folder, "TIMIT", WHERE), "train", *_UNPACKED)
     train, held_out = _utterances(root, "train"), _utterances(root, "test")
     said, split, left_out = _core_split(root, train, held_out) if test == "core" else _full_split(train, held_out)
     n_sa = sum(one.sentence.startswith("sa") for part in said.values() for one in part)
@@ -133,20 +120,22 @@ def _parts(
         left_out.append(f"{n_sa} SA sentences, which are the same two in every part")
     parts = {part: [(one, _clip(one)) for one in found] for part, found in said.items()}
     texts = {part: [clip.text for _, clip in pairs] for part, pairs in parts.items()}
-    facts = {**_FACTS, "split": split, "words heard in train": heard_before(texts)}
+    facts = {**_FACTS, "split": split, "words heard in train": files.heard_before(texts)}
     return parts, {**facts, "left_out": "; ".join(left_out)} if left_out else facts
 
 
-def _core_split(
-    root: Path, train: Sequence[_Utterance], held_out: Sequence[_Utterance]
-) -> tuple[dict[str, list[_Utterance]], str, list[str]]:
+_Split = tuple[dict[str, list[_Utterance]], str, list[str]]
+"""Utterances by part, how they were parted, and what was left out."""
+
+
+def _core_split(root: Path, train: Sequence[_Utterance], held_out: Sequence[_Utterance]) -> _Split:
     """Train, 50 development and 24 core speakers; the other speakers of TEST are left out."""
     there = {one.speaker for one in held_out}
     missing = sorted({*CORE_SPEAKERS, *DEVELOPMENT_SPEAKERS} - there)
     if missing:
         raise FileNotFoundError(
-            f"{any_case(root, 'test')} has no folder of the speaker {missing[0]} ({len(missing)} missing), who is in"
-            f" the core test set or among the development speakers; get it from {WHERE}, or ask for test='full'."
+            f"{files.any_case(root, 'test')} has no folder of the speaker {missing[0]} ({len(missing)} missing), who is"
+            f" in the core test set or among the development speakers; get it from {WHERE}, or ask for test='full'."
         )
     parts = {
         "train": list(train),
@@ -158,12 +147,10 @@ def _core_split(
     return parts, "TRAIN trains, 50 development speakers of TEST choose, the 24 core speakers test", left_out
 
 
-def _full_split(
-    train: Sequence[_Utterance], held_out: Sequence[_Utterance]
-) -> tuple[dict[str, list[_Utterance]], str, list[str]]:
+def _full_split(train: Sequence[_Utterance], held_out: Sequence[_Utterance]) -> _Split:
     """Nine of ten speakers of TRAIN train, the tenth chooses, all of TEST test."""
     speakers = list(dict.fromkeys(one.speaker for one in train))
-    tenth = set(speakers[_EVERY_TENTH - 1 :: _EVERY_TENTH])
+    tenth = set(speakers[9::10])
     parts = {
         "train": [one for one in train if one.speaker not in tenth],
         "choose": [one for one in train if one.speaker in tenth],
@@ -174,14 +161,14 @@ def _full_split(
 
 def _utterances(root: Path, split: str) -> list[_Utterance]:
     """All sentences of TRAIN or TEST, by region, speaker and name."""
-    top = need_folder(any_case(root, split), f"the {split.upper()} speakers of TIMIT", WHERE)
+    top = files.need_folder(files.any_case(root, split), f"the {split.upper()} speakers of TIMIT", WHERE)
     found = []
     for region in _folders(top, "dr"):
         for home in _folders(region):
-            files = {path.name.lower(): path for path in home.iterdir()}
-            sentences = sorted({match[1] for match in map(_SENTENCE.fullmatch, files) if match})
+            own = {path.name.lower(): path for path in home.iterdir()}
+            sentences = sorted({match[1] for match in map(_SENTENCE.fullmatch, own) if match})
             place = (split, region.name.lower(), home.name.lower())
-            found += [_Utterance(*place, sentence, home, files) for sentence in sentences]
+            found += [_Utterance(*place, sentence, home, own) for sentence in sentences]
     if not found:
         raise FileNotFoundError(f"{top} holds no DR*/SPEAKER/S*.WAV: the sentences of TIMIT; get it from {WHERE}.")
     return found
@@ -197,23 +184,23 @@ def _clip(said: _Utterance) -> Clip:
     only_twin = f"{said.sentence}.wav" not in said.files and f"{said.sentence}.wav.wav" in said.files
     path = said.file("wav.wav" if only_twin else "wav")
     name = f"{said.split}/{said.dialect}/{said.speaker}/{said.sentence}"
-    return Clip(name, need_sound(path, what, WHERE), speaker=said.speaker, text=_text_of(said))
+    return Clip(name, files.need_sound(path, what, WHERE), speaker=said.speaker, text=_text_of(said))
 
 
 def _text_of(said: _Utterance) -> str:
     """The sentence; the file holds one line, 'first_sample last_sample words'."""
-    path = need_file(said.file("txt"), f"the words of {said.sentence} by {said.speaker}", WHERE)
+    path = files.need_file(said.file("txt"), f"the words of {said.sentence} by {said.speaker}", WHERE)
     line = next(iter(read_lines(path, SourceError)), "")
     match = re.fullmatch(r"\s*\d+\s+\d+\s+(.*\S)\s*", line)
     if match is None:
         raise SourceError(f"{path}, line 1: {line!r} is not 'first_sample last_sample words'. Copy the file again.")
-    return plain_text(match[1])
+    return files.plain_text(match[1])
 
 
 def _phones_of(said: _Utterance) -> list[str]:
     """Classes of the sentence's phones; the file holds a line 'first_sample last_sample symbol' per phone."""
     path, found = said.file("phn"), set()
-    for number, line in numbered_lines(path, f"the phones of {said.sentence} by {said.speaker}", WHERE):
+    for number, line in files.numbered_lines(path, f"the phones of {said.sentence} by {said.speaker}", WHERE):
         match = re.fullmatch(r"\d+\s+\d+\s+(\S+)", line)
         if match is None:
             raise SourceError(
