@@ -14,6 +14,7 @@ import numpy as np
 
 from brainlit.downstream.representation import WordMap
 from brainlit.encoding.statistics import LEVEL, Score, mean_score, student_quantile
+from brainlit.results.summary import place_words
 
 PRETRAINED, BRAIN, PERMUTED = "pretrained", "brain", "permuted"
 STIMULUS, LANGUAGE_MODEL = "stimulus", "language_model"
@@ -121,8 +122,7 @@ class Evidence:
     @property
     def place(self) -> str:
         """The region in words: 'semantic voxels'."""
-        words = self.region.replace("_", " ")
-        return words if words.endswith("voxels") else f"{words} voxels"
+        return place_words(self.region)
 
     @property
     def models(self) -> list[str]:

@@ -66,9 +66,14 @@ def comparison_figures(evidence: Evidence) -> list[Figure]:
 
 def alignment_figure(evidence: Evidence) -> Figure | None:
     """Alignment before and after, by regime, in the compared region and in auditory voxels."""
+    return _regimes_figure(
+        evidence, "alignment", _alignment_panels(evidence), "held-out correlation r", f"r: {FORMULAS[ALIGNMENT]}"
+    )
+
+
+def _alignment_panels(evidence: Evidence) -> list[Panel]:
     panels = [(evidence.place, Key(ALIGNMENT, REGION))]
-    panels += [("auditory voxels", Key(ALIGNMENT, AUDITORY))] if evidence.region != AUDITORY else []
-    return _regimes_figure(evidence, "alignment", panels, "held-out correlation r", f"r: {FORMULAS[ALIGNMENT]}")
+    return panels if evidence.region == AUDITORY else [*panels, ("auditory voxels", Key(ALIGNMENT, AUDITORY))]
 
 
 def low_level_figure(evidence: Evidence) -> Figure | None:
@@ -106,9 +111,9 @@ def preference_figure(evidence: Evidence) -> Figure | None:
 
 def layers_figure(evidence: Evidence) -> Figure | None:
     """Alignment of each layer alone, by regime."""
-    panels = [(evidence.place, Key(ALIGNMENT, REGION))]
-    panels += [("auditory voxels", Key(ALIGNMENT, AUDITORY))] if evidence.region != AUDITORY else []
-    return _layers_figure(evidence, "layers", panels, "held-out correlation r", f"r: {FORMULAS[ALIGNMENT]}")
+    return _layers_figure(
+        evidence, "layers", _alignment_panels(evidence), "held-out correlation r", f"r: {FORMULAS[ALIGNMENT]}"
+    )
 
 
 def cka_figure(evidence: Evidence) -> Figure | None:

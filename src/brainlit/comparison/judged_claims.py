@@ -30,7 +30,7 @@ from brainlit.comparison.effects import PERMUTED, PRETRAINED, STIMULUS, Evidence
 from brainlit.encoding.difference_tests import paired_sign_flip
 from brainlit.encoding.statistics import Score
 from brainlit.results.run_directory import write_text_atomic
-from brainlit.results.tables import markdown_table
+from brainlit.results.tables import count_said, markdown_table
 
 SCHEMA = 1
 HEADS = ("claim", "number", "mean over seeds", "95 % interval", "n", "each seed [its own 95 % interval]", "verdict")
@@ -227,13 +227,8 @@ def claims_json(evidence: Evidence, found: Sequence[JudgedClaim]) -> dict[str, A
 
 def plain_sentences(found: Sequence[JudgedClaim]) -> list[str]:
     """What did not come out as claimed, one sentence each."""
-    sentences = []
-    for one in found:
-        if one.verdict == NOT_SUPPORTED:
-            sentences.append(f"Not so: {one.text} ({number_said(one)}).")
-        elif one.verdict == CANNOT_TELL:
-            sentences.append(f"Cannot be told: {one.text} ({number_said(one)}).")
-    return sentences
+    words = {NOT_SUPPORTED: "Not so", CANNOT_TELL: "Cannot be told"}
+    return [f"{words[one.verdict]}: {one.text} ({number_said(one)})." for one in found if one.verdict in words]
 
 
 def note_sentences(found: Sequence[JudgedClaim]) -> list[str]:
@@ -248,15 +243,14 @@ def note_sentences(found: Sequence[JudgedClaim]) -> list[str]:
 def number_said(one: JudgedClaim) -> str:
     """Number, interval, n and the smallest effect of interest in words."""
     number, smallest = one.claim.number, f"smallest effect of interest {one.claim.smallest:g}"
-    seeds = f"{one.n} seed{'s' if one.n != 1 else ''}"
     interval = "" if one.interval is None else ", 95 % interval {} to {}".format(*map(number, one.interval))
-    return f"{_mean_said(one)}{interval}, {seeds}, {smallest}"
+    return f"{_mean_said(one)}{interval}, {count_said(one.n, 'seed')}, {smallest}"
 
 
 def power_sentence(evidence: Evidence) -> str:
     """The smallest p that tests of signs or ranks could give with so many seeds."""
     numbers = sorted({len(evidence.of(model)) for model in evidence.models})
-    said = "; ".join(f"{n} seed{'s' if n != 1 else ''}: p {smallest_p(n):.3g}" for n in numbers)
+    said = "; ".join(f"{count_said(n, 'seed')}: p {smallest_p(n):.3g}" for n in numbers)
     return (
         f"A two-sided sign-flip test or Wilcoxon's test cannot give less than 2 / 2^n ({said}), so neither decides; the"
         " t interval takes seeds to scatter normally."
@@ -331,9 +325,8 @@ def _mean_said(one: JudgedClaim) -> str:
 
 
 def _seeds_said(evidence: Evidence, model: str) -> str:
-    seeds = evidence.of(model)
-    which = ", ".join(str(seed.seed) for seed in seeds)
+    seeds = [seed.seed for seed in evidence.of(model)]
     return (
-        f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''} ({which}); {evidence.place}; in brackets after a"
+        f"{count_said(len(seeds), 'seed')} ({', '.join(map(str, seeds))}); {evidence.place}; in brackets after a"
         " number its smallest effect of interest"
     )

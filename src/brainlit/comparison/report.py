@@ -24,6 +24,7 @@ from brainlit.comparison.judged_claims import (
 from brainlit.results.pages import render_page
 from brainlit.results.run_directory import write_json_atomic, write_text_atomic
 from brainlit.results.style import Figure
+from brainlit.results.tables import count_said
 
 REPORT_FILE, TABLE_FILE, JSON_FILE, FIGURES = "report.html", "claims.md", "claims.json", "figures"
 WRITTEN = (REPORT_FILE, TABLE_FILE, JSON_FILE, FIGURES)
@@ -82,18 +83,16 @@ def _counts(evidence: Evidence, model: str, own: Sequence[JudgedClaim]) -> str:
     """How many claims of a model came out how."""
     counts = {word: sum(one.verdict == word for one in own) for word in VERDICT_COLOURS}
     said = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
-    n_seeds = len(evidence.of(model))
-    return f"{model}: {said}; {n_seeds} seed{'s' if n_seeds != 1 else ''}."
+    return f"{model}: {said}; {count_said(len(evidence.of(model)), 'seed')}."
 
 
 def _tasks(evidence: Evidence) -> Iterator[tuple[str, Any, Any]]:
     """Every task and part: tuned - before and tuned - permuted, mean and interval over seeds."""
     for model in evidence.models:
         for task, part in evidence.tasks:
-            before, permuted = (
-                _over_seeds(evidence, model, Key(task, part), other) for other in (PRETRAINED, PERMUTED)
-            )
-            yield f"{model}: {task}, {part}", before, permuted
+            key = Key(task, part)
+            changes = [_over_seeds(evidence, model, key, other) for other in (PRETRAINED, PERMUTED)]
+            yield f"{model}: {task}, {part}", changes[0], changes[1]
 
 
 def _over_seeds(evidence: Evidence, model: str, key: Key, other: str) -> Mapping[str, float | None] | None:

@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from brainlit import __version__
 from brainlit.files import sha256_of, to_disk
 from brainlit.results.model_card import CardFacts, base_model, model_card
-from brainlit.results.run_directory import PROVENANCE_FILE, STATUS_FILE, RunDirectory, read_json
+from brainlit.results.run_directory import PROVENANCE_FILE, STATUS_FILE, RunDirectory, read_json_if_there
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE, build_summary
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def export_model(
     module = load_tuned(checkpoint)
     facts = _card_facts(module, _run_of(checkpoint, run), {**about, "sha256": digest})
     with _whole_folder(output) as folder:
-        _save_model(module.backbone, _provenance(facts), folder)
+        _merge_lora(module.backbone)
+        module.backbone.model.config.update({CONFIG_KEY: _provenance(facts)})
+        module.backbone.model.save_pretrained(folder)
         feature_extractor(module.backbone).save_pretrained(folder)
         (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
     return output
@@ -110,17 +112,6 @@ def feature_extractor(backbone: SpeechBackbone) -> Any:
     if settings.model_type == "speecht5":
         return transformers.SpeechT5FeatureExtractor(sampling_rate=backbone.sample_rate_hz)
     return transformers.SeamlessM4TFeatureExtractor(sampling_rate=backbone.sample_rate_hz)
-
-
-def auto_class(backbone: SpeechBackbone) -> str:
-    """The class of transformers that loads the whole model, such as AutoModel."""
-    return str(getattr(backbone, "auto_class", "AutoModel"))
-
-
-def _save_model(backbone: SpeechBackbone, provenance: Mapping[str, Any], folder: Path) -> None:
-    _merge_lora(backbone)
-    backbone.model.config.update({CONFIG_KEY: dict(provenance)})
-    backbone.model.save_pretrained(folder)
 
 
 def _merge_lora(backbone: SpeechBackbone) -> None:
@@ -166,7 +157,7 @@ def _card_facts(module: BrainTuning, run: RunDirectory | None, checkpoint: dict[
         backbone=module.backbone.describe(),
         settings=dict(module.hparams),
         layer=module.layer,
-        auto_class=auto_class(module.backbone),
+        auto_class=str(getattr(module.backbone, "auto_class", "AutoModel")),
         run_id=f"{run.experiment}/{run.run_id}" if run else None,
         state=run.state if run else None,
         run=_read(run, RUN_FILE),
@@ -176,7 +167,7 @@ def _card_facts(module: BrainTuning, run: RunDirectory | None, checkpoint: dict[
 
 
 def _read(run: RunDirectory | None, name: str) -> dict[str, Any]:
-    return read_json(run.path / name) if run and (run.path / name).is_file() else {}
+    return read_json_if_there(run.path / name) if run else {}
 
 
 def _summary(run: RunDirectory | None) -> dict[str, Any]:

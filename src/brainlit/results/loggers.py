@@ -15,7 +15,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from brainlit.files import atomic_path
+from brainlit.results.tables import write_csv
 
 METRICS_FILE = "metrics.csv"
 _log = logging.getLogger(__name__)
@@ -60,11 +60,7 @@ class _AppendingWriter(ExperimentWriter):
             return
         self._rows.extend(row for row in self.metrics if _content(row) not in self._earlier)
         self.metrics = []
-        columns = sorted(set().union(*self._rows))
-        with atomic_path(Path(self.metrics_file_path)) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=columns)
-            writer.writeheader()
-            writer.writerows(self._rows)
+        write_csv(Path(self.metrics_file_path), sorted(set().union(*self._rows)), self._rows)
 
 
 def _content(row: Mapping[str, Any]) -> frozenset[tuple[str, str]]:

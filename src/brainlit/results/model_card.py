@@ -12,6 +12,7 @@ import yaml
 
 from brainlit import __version__
 from brainlit.results.summary import find_score, regions_of
+from brainlit.results.tables import score_said
 
 BASE_LICENCES = {
     "facebook/wav2vec2": "apache-2.0",
@@ -276,28 +277,16 @@ def _score_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> s
         return ""
     lines = [f"| {title} | voxels | subjects | before | after | difference |", "| --- " * 6 + "|"]
     for name, row in rows:
-        scores = [_score(row.get("before")), _score(row.get("after")), _score(row.get("difference"), "+")]
+        signs = {"before": "", "after": "", "difference": "+"}
+        scores = [score_said(row.get(name), f"{sign}.3f", "not defined") for name, sign in signs.items()]
         cells = [name.replace("_", " "), str(row["n_voxels"]), str(row["n_subjects"]), *scores]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _score(score: Mapping[str, Any] | None, sign: str = "") -> str:
-    if score is None or score.get("value") is None:
-        return "not defined"
-    value, low, high = (score[key] for key in ("value", "low", "high"))
-    return f"{value:{sign}.3f}" + ("" if low is None else f" [{low:{sign}.3f}, {high:{sign}.3f}]")
-
-
 def _limits(facts: CardFacts) -> str:
-    return USE + "".join(
-        f"\n\n- {sentence}" if k == 0 else f"\n- {sentence}" for k, sentence in enumerate(_said(facts))
-    )
-
-
-def _said(facts: CardFacts) -> Sequence[str]:
-    found: Sequence[str] = facts.summary.get("limits", [])
-    return found
+    sentences = [f"- {sentence}" for sentence in facts.summary.get("limits", [])]
+    return "\n\n".join([USE, *(["\n".join(sentences)] if sentences else [])])
 
 
 def _licence_rows(facts: CardFacts) -> Iterable[tuple[str, Any]]:
