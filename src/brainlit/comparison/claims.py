@@ -75,7 +75,9 @@ def verdict(kind: Kind, smallest: float, interval: tuple[float, float] | None) -
         return CANNOT_TELL
     low, high = interval
     if kind == "unchanged":
-        return _unchanged(smallest, low, high)
+        if -smallest < low and high < smallest:
+            return SUPPORTED
+        return NOT_SUPPORTED if low > smallest or high < -smallest else CANNOT_TELL
     if kind == "falls":
         low, high = -high, -low
     border, too_small = (-smallest, -smallest) if kind == "not worse" else (0.0, smallest)
@@ -96,12 +98,6 @@ def smallest_p(n_seeds: int) -> float:
     0.0625
     """
     return min(1.0, 2.0 / 2.0**n_seeds)
-
-
-def _unchanged(margin: float, low: float, high: float) -> Verdict:
-    if -margin < low and high < margin:
-        return SUPPORTED
-    return NOT_SUPPORTED if low > margin or high < -margin else CANNOT_TELL
 
 
 TUNED, BEYOND_PERMUTED = (BRAIN, PRETRAINED), (BRAIN, PERMUTED)

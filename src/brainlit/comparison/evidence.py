@@ -134,7 +134,7 @@ def _seed(
         states.setdefault(regime, []).append({**_brain_state(records, region, prints), **tasks})
         heard.setdefault(regime, []).append(find_words(path) if path else None)
     changes = _add_words(states, heard, f"{model}, seed {seed}", gathered)
-    if model not in gathered.maps and (found := map_of(heard)) is not None:
+    if model not in gathered.maps and (found := _map_of(heard)) is not None:
         gathered.maps[model] = found
     return SeedEvidence(model, seed, {r: tuple(s) for r, s in states.items()}, changes)
 
@@ -278,7 +278,7 @@ def _add_words(
     return _changes(heard, tokens) if tokens else {}
 
 
-def map_of(heard: Heard) -> WordMap | None:
+def _map_of(heard: Heard) -> WordMap | None:
     """Words before and after brain-tuning in the plane, where both are there and have categories."""
     before, after = (next(iter(heard.get(regime, ())), None) for regime in (PRETRAINED, BRAIN))
     if before is None or after is None:

@@ -34,12 +34,14 @@ def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
     rows = [row for region in regions_of(summary) if (row := find_score(summary, region, "r_backbone"))][:MAX_REGIONS]
     if not rows:
         return None
-    ceilings = {row["region"]: find_score(summary, row["region"], "ceiling") for row in rows}
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
         _grouped_bars(axes, rows)
-        _ceiling_marks(axes, rows, ceilings)
+        for k, row in enumerate(rows):
+            ceiling = _value(find_score(summary, row["region"], "ceiling"))
+            if np.isfinite(ceiling):
+                axes.plot([k - 0.42, k + 0.42], [ceiling, ceiling], color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
         axes.set_ylabel("held-out correlation r")
         axes.set_title(_title(summary, "Alignment by region"))
         _legend_above(axes)
@@ -147,7 +149,10 @@ def layer_epochs_figure(summary: Mapping[str, Any], regions: Sequence[str]) -> F
     shown = [name for name in regions if any(row["region"] == name for row in rows)][:MAX_PANELS]
     if len(epochs) < FEWEST_EPOCHS or len(layers) < 2 or not shown:
         return None
-    tables = {region: _layers_by_epochs(rows, region, layers, epochs) for region in shown}
+    tables = {region: np.full((len(layers), len(epochs)), np.nan) for region in shown}
+    for row in rows:
+        if row["region"] in tables and row["r"] is not None:
+            tables[row["region"]][layers.index(row["layer"]), epochs.index(row["epoch"])] = row["r"]
     top = float(np.nanmax([np.nanmax(np.abs(table)) for table in tables.values()])) or 1.0
 
     def draw(figure: Any) -> None:
@@ -235,14 +240,6 @@ def _panel_regions(summary: Mapping[str, Any]) -> list[str]:
     return sorted(named, key=lambda name: name != summary["headline_region"])[:MAX_PANELS]
 
 
-def _layers_by_epochs(rows: Sequence[Mapping[str, Any]], region: str, layers: list[int], epochs: list[int]) -> Any:
-    table = np.full((len(layers), len(epochs)), np.nan)
-    for row in rows:
-        if row["region"] == region and row["r"] is not None:
-            table[layers.index(row["layer"]), epochs.index(row["epoch"])] = row["r"]
-    return table
-
-
 def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """One group per row, one bar per stage that the row has, whiskers where it has an interval."""
     stages = [name for name in (*STAGES, "ceiling") if any(name in row for row in rows)]
@@ -259,13 +256,6 @@ def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xticks(range(len(rows)), [_wrap(row["region"]) for row in rows])
     axes.axhline(0, color=FAINT, linewidth=0.8)
     axes.grid(axis="x", visible=False)
-
-
-def _ceiling_marks(axes: Any, rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any]) -> None:
-    for k, row in enumerate(rows):
-        ceiling = _value(ceilings.get(row["region"]))
-        if np.isfinite(ceiling):
-            axes.plot([k - 0.42, k + 0.42], [ceiling, ceiling], color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
 
 
 def _stack(axes: Any, x: float, parts: Mapping[str, float | None]) -> None:

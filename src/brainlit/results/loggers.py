@@ -22,14 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class _AppendingWriter(ExperimentWriter):
-    """Keep the rows that an earlier process of the same run wrote, and write the whole file atomically.
-
-    Parameters
-    ----------
-    log_dir : str
-    resumed_step : int or None
-        Drop rows of steps that are trained again; None keeps all.
-    """
+    """Keep the rows that an earlier process wrote, but for steps that are trained again; write the file atomically."""
 
     def __init__(self, log_dir: str, resumed_step: int | None = None) -> None:
         self._resumed_step = resumed_step

@@ -39,11 +39,6 @@ into hidden states, and decodes no thoughts. Few people heard few stories in one
 people, languages or kinds of sound, and nothing about any clinical use. Neither the head that predicts voxels nor any
 brain data is part of this folder."""
 
-_SNIPPETS = {
-    "wave": "states = model(**inputs, output_hidden_states=True).hidden_states",
-    "encoder": "states = model.get_encoder()({name}, output_hidden_states=True).hidden_states",
-}
-
 
 @dataclass(frozen=True)
 class CardFacts:
@@ -137,11 +132,11 @@ def _header(facts: CardFacts) -> dict[str, Any]:
 
 def _introduction(facts: CardFacts) -> str:
     words = facts.run.get("regime_words") or facts.regime
-    name = _weights_words(facts.backbone)
+    name, version = _weights_words(facts.backbone), facts.provenance.get("versions", {}).get("brainlit", __version__)
     lines = [
         f"# {facts.backbone['family']} ({name}) after brain-tuning",
         f"A speech model from an experiment with the fMRI of people who listened to stories. Regime: {words}. Made with"
-        f" brainlit {_version(facts)}.",
+        f" brainlit {version}.",
     ]
     if facts.run.get("simulated"):
         lines.append("**The listeners are simulated.** No brain was measured: this model shows that a method works.")
@@ -174,10 +169,9 @@ def load_snippet(facts: CardFacts, folder: str = ".") -> str:
     """Python that loads the exported folder with transformers alone; its last line makes `states`."""
     kind = facts.backbone["architecture"].get("model_type")
     rate = facts.backbone["sample_rate_hz"]
-    line = _SNIPPETS["wave"]
+    called = "model(**inputs"
     if kind in ("whisper", "speecht5"):
-        name = "inputs.input_features" if kind == "whisper" else "inputs.input_values"
-        line = _SNIPPETS["encoder"].format(name=name)
+        called = f"model.get_encoder()(inputs.{'input_features' if kind == 'whisper' else 'input_values'}"
     return (
         "import numpy as np\nimport torch\n"
         f"from transformers import AutoFeatureExtractor, {facts.auto_class}\n\n"
@@ -186,7 +180,7 @@ def load_snippet(facts: CardFacts, folder: str = ".") -> str:
         f"model = {facts.auto_class}.from_pretrained(folder).eval()\n"
         f"sound = np.random.default_rng(0).standard_normal(2 * {rate})  # two seconds, mono, {rate} Hz\n"
         f'inputs = extractor(sound, sampling_rate={rate}, return_tensors="pt")\n'
-        f"with torch.no_grad():\n    {line}"
+        f"with torch.no_grad():\n    states = {called}, output_hidden_states=True).hidden_states"
     )
 
 
@@ -316,10 +310,6 @@ def _weights_words(backbone: Mapping[str, Any]) -> str:
     place = PurePath(folder)
     local = "local folder " if len(place.parts) > 1 else ""
     return f"{kind + ':' if kind else ''}{local}{place.name}"
-
-
-def _version(facts: CardFacts) -> str:
-    return str(facts.provenance.get("versions", {}).get("brainlit", __version__))
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:

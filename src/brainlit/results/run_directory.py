@@ -100,6 +100,12 @@ class RunDirectory:
     resumed : bool
         Whether the folder was left unfinished by an earlier process.
 
+    Attributes
+    ----------
+    experiment, run_id : str
+    checkpoints, probes, figures : Path
+        Its subfolders.
+
     Notes
     -----
     ======================  ==========================================================
@@ -117,6 +123,7 @@ class RunDirectory:
 
     def __init__(self, path: Path, resumed: bool = False, lock: FileLock | None = None) -> None:
         self.path, self.resumed, self._lock = Path(path), resumed, lock
+        self.experiment, self.run_id = self.path.parent.name, self.path.name
         self.checkpoints, self.probes, self.figures = (self.path / name for name in SUBFOLDERS)
 
     def __repr__(self) -> str:
@@ -211,16 +218,6 @@ class RunDirectory:
                 f"the run {self.path} finished at {status.get('finished')}; its folder is not written again."
                 " Start under another id, or read its report.html."
             )
-
-    @property
-    def experiment(self) -> str:
-        """Name of the experiment."""
-        return self.path.parent.name
-
-    @property
-    def run_id(self) -> str:
-        """Identifier of the run inside its experiment."""
-        return self.path.name
 
     @property
     def status(self) -> dict[str, Any]:

@@ -96,10 +96,8 @@ def write_summary(run: RunDirectory, summary: Mapping[str, Any]) -> Path:
 def headline_region(summary: Mapping[str, Any]) -> str:
     """The region that the headline is about, by a rule fixed before the numbers: the one asked for, 'semantic', all."""
     regions = regions_of(summary)
-    for name in (summary["probe"].get("headline_region"), "semantic"):
-        if name in regions:
-            return str(name)
-    return ALL_VOXELS
+    wanted = (summary["probe"].get("headline_region"), "semantic")
+    return next((str(name) for name in wanted if name in regions), ALL_VOXELS)
 
 
 def _stages(records: Sequence[ProbeRecord]) -> dict[str, list[ProbeRecord]]:
@@ -293,7 +291,10 @@ def headline_sentences(summary: Mapping[str, Any]) -> list[str]:
     sentences = [control + alignment_sentence(summary, row)]
     share = find_score(summary, region, "low_level_share")
     if share is not None:
-        sentences.append(share_sentence(share, place_words(region)))
+        sentences.append(
+            f"The share of what the model explains in {place_words(region)} that low-level features explain too"
+            f" {change_words(share)}."
+        )
     other = next((name for name in ("auditory", "null") if name in regions_of(summary) and name != region), None)
     compared = find_score(summary, other, "r_backbone") if other else None
     if compared is not None and "difference" in compared:
@@ -311,11 +312,6 @@ def alignment_sentence(summary: Mapping[str, Any], row: Mapping[str, Any]) -> st
         f"{words}: mean held-out correlation r of layer {row['layer']} over {n_voxels} of {subjects},"
         f" {_stimulus(summary)}."
     )
-
-
-def share_sentence(row: Mapping[str, Any], place: str) -> str:
-    """What happened to the low-level share of the explained variance."""
-    return f"The share of what the model explains in {place} that low-level features explain too {change_words(row)}."
 
 
 def change_words(row: Mapping[str, Any]) -> str:
