@@ -375,6 +375,7 @@ def apart_from_each_other(places: FloatArray, size: FloatArray, n_steps: int = 2
         on_each_other = (np.abs(gaps) < size).all(axis=2) & ~np.eye(len(moved), dtype=bool)
         if not on_each_other.any():
             break
+        # Names at one height have no upper one: the order of their rows decides, so that they part.
         above = np.where(gaps[:, :, 1] == 0, np.tri(len(moved)) - 0.5, gaps[:, :, 1])
         push = np.sign(above) * (1.01 * size[1] - np.abs(gaps[:, :, 1])) / 2
         moved[:, 1] += np.where(on_each_other, push, 0).sum(axis=1) / on_each_other.sum(axis=1).clip(1)

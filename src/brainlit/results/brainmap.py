@@ -176,6 +176,7 @@ def _draw_view(axes: Any, half: Hemisphere, hemisphere: str, view: str, values: 
     flat = np.column_stack([half.shape_mm[:, 1] * side, half.shape_mm[:, 2]])
     corners = flat[half.faces]
     a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    # Corners run counter-clockwise in the picture (positive cross product) where a face looks at the viewer.
     seen = np.flatnonzero(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] > 0)
     seen = seen[np.argsort(toward[half.faces[seen]].mean(axis=1))]
     faces = half.faces[seen]

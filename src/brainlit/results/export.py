@@ -36,10 +36,11 @@ class ExportError(RuntimeError):
 def export_model(
     checkpoint: Path | str, output: Path | str, run: RunDirectory | Path | str | None = None, overwrite: bool = False
 ) -> Path:
-    """Write config.json, model.safetensors, preprocessor_config.json and README.md (the model card).
+    """Write a folder with config.json, model.safetensors, preprocessor_config.json and README.md; returns its path.
 
-    The whole published model is written, with LoRA merged into it; the voxel head is not part of it. Nothing but the
-    checkpoint is needed: neither the weights that tuning started from, nor the data, nor a network.
+    README.md is the model card. The whole published model is written, with LoRA merged into it; the voxel head is not
+    part of it. Nothing but the checkpoint is needed: neither the weights that tuning started from, nor the data, nor a
+    network.
 
     Parameters
     ----------
@@ -51,11 +52,6 @@ def export_model(
         Where the card's numbers come from; by default the run whose folder checkpoints/ holds the checkpoint, if any.
     overwrite : bool
         Replace the export of another checkpoint, too; a folder that is no export is never touched.
-
-    Returns
-    -------
-    Path
-        The folder.
 
     Raises
     ------

@@ -305,6 +305,7 @@ def _voxelwise(
         ]
         r = [np.stack([by_voxel[name][0] for name in alone], axis=1) for by_voxel in drawn]
         combined = combine(*r, voxels)
+        # Sums, divided at the end: a region's voxels may lie in several of the pieces, and a voxel in several regions.
         for name, mask in regions.items():
             totals[name] += combined @ mask[voxels]
     return {name: total / regions[name].sum() for name, total in totals.items()}
