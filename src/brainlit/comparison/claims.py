@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from brainlit.comparison.effects import (
     ALIGNMENT,
@@ -75,7 +75,9 @@ def verdict(kind: Kind, smallest: float, interval: tuple[float, float] | None) -
         return CANNOT_TELL
     low, high = interval
     if kind == "unchanged":
-        return _unchanged(smallest, low, high)
+        if -smallest < low and high < smallest:
+            return SUPPORTED
+        return NOT_SUPPORTED if low > smallest or high < -smallest else CANNOT_TELL
     if kind == "falls":
         low, high = -high, -low
     border, too_small = (-smallest, -smallest) if kind == "not worse" else (0.0, smallest)
@@ -96,12 +98,6 @@ def smallest_p(n_seeds: int) -> float:
     0.0625
     """
     return min(1.0, 2.0 / 2.0**n_seeds)
-
-
-def _unchanged(margin: float, low: float, high: float) -> Verdict:
-    if -margin < low and high < margin:
-        return SUPPORTED
-    return NOT_SUPPORTED if low > margin or high < -margin else CANNOT_TELL
 
 
 TUNED, BEYOND_PERMUTED = (BRAIN, PRETRAINED), (BRAIN, PERMUTED)
@@ -170,119 +166,86 @@ TOPICS = {
     "layers": "5 Layers and regions",
 }
 
-_R = "r: mean held-out correlation over voxels, compared layer"
-_SHARE = "low-level share (R2_B + R2_L - R2_BL) / R2_B"
-_IMPACT = "low-level impact 100 (r_B - r_rest) / r_B by banded ridge, in points of percent"
-_PREFERENCE = "cosine of semantic pairs - cosine of near-homophones, centred, last layer"
-_CATEGORY = "accuracy of a linear probe on eight categories, at the layer chosen on other clips"
-_SEEN, _UNSEEN = Key("demo/word_category", "test"), Key("demo/word_category", "test_unseen_words")
-_SEEN_WORDS, _UNSEEN_WORDS = "words that the probe learned", "words that the probe never saw"
-_DOWNSTREAM = f"{PAPER}: downstream consistently better, except emotion"
+
+class _Number(NamedTuple):
+    """What several claims are about, as in Claim; `formula` is the metric without what is subtracted from what."""
+
+    topic: str
+    formula: str
+    keys: tuple[Key, ...]
+    unit: str
+    tuned: str = "after - before"
+
+    def claim(self, text: str, source: str = "ours", kind: Kind = "rises", between: tuple[str, str] = TUNED) -> Claim:
+        """A claim about this number."""
+        change = self.tuned if between == TUNED else " - ".join(between).replace("_", " ")
+        return Claim(self.topic, text, source, f"{self.formula}; {change}", self.keys, self.unit, kind, between)
 
 
 def _task(text: str, *keys: Key, metric: str = "score of a linear probe") -> Claim:
     return Claim("downstream", text, _DOWNSTREAM, f"{metric}, tuned - before", keys, "score", "shown")
 
 
+_R = "r: mean held-out correlation over voxels, compared layer"
+_ALIGNMENT = _Number("alignment", _R, (Key(ALIGNMENT, REGION),), "r")
+_SHARE = _Number(
+    "low level", "low-level share (R2_B + R2_L - R2_BL) / R2_B", (Key("low_level_share", REGION),), "share"
+)
+_CATEGORY = "accuracy of a linear probe on eight categories, at the layer chosen on other clips"
+_SEEN = _Number("downstream", _CATEGORY, (Key("demo/word_category", "test"),), "score", "tuned - before")
+_UNSEEN = _SEEN._replace(keys=(Key("demo/word_category", "test_unseen_words"),))
+_SEEN_WORDS, _UNSEEN_WORDS = "words that the probe learned", "words that the probe never saw"
+_DOWNSTREAM = f"{PAPER}: downstream consistently better, except emotion"
+_PREFERENCE = _Number(
+    "preference",
+    "cosine of semantic pairs - cosine of near-homophones, centred, last layer",
+    (Key("difference", WORDS),),
+    "cosine",
+)
+
 CLAIMS: tuple[Claim, ...] = (
-    Claim(
-        "alignment",
+    _ALIGNMENT.claim(
         "alignment rises in {place}",
         f"{PAPER}: about 30 % higher in late language regions (wav2vec 2.0, HuBERT; Whisper not significantly)",
-        f"{_R}; after - before",
-        (Key(ALIGNMENT, REGION),),
-        "r",
     ),
-    Claim(
-        "alignment",
+    _ALIGNMENT.claim(
         "alignment rises more than with permuted responses",
         f"{PAPER}: tuning on permuted responses hurts",
-        f"{_R}; brain - permuted",
-        (Key(ALIGNMENT, REGION),),
-        "r",
         between=BEYOND_PERMUTED,
     ),
-    Claim(
-        "alignment",
+    _ALIGNMENT.claim(
         "alignment rises more than with the same sound and no brain",
         f"{MULTI}: stimulus-tuned is as pretrained",
-        f"{_R}; brain - stimulus",
-        (Key(ALIGNMENT, REGION),),
-        "r",
         between=(BRAIN, STIMULUS),
     ),
-    Claim(
-        "alignment",
+    _ALIGNMENT.claim(
         "alignment after tuning on a text model's states instead: no claim of a gain",
         f"{PAPER}, {MULTI}: tuning on a language model as a comparison",
-        f"{_R}; brain - language model",
-        (Key(ALIGNMENT, REGION),),
-        "r",
         "shown",
         (BRAIN, LANGUAGE_MODEL),
     ),
-    Claim(
-        "low level",
+    _SHARE.claim(
         "the low-level share falls in {place}",
         "ours, asked for by the reviews of arXiv 2311.04664: shared variance instead of residuals",
-        f"{_SHARE}; after - before",
-        (Key("low_level_share", REGION),),
-        "share",
         "falls",
     ),
-    Claim(
-        "low level",
-        "the low-level share falls more than with permuted responses",
-        "ours",
-        f"{_SHARE}; brain - permuted",
-        (Key("low_level_share", REGION),),
-        "share",
-        "falls",
-        BEYOND_PERMUTED,
-    ),
+    _SHARE.claim("the low-level share falls more than with permuted responses", kind="falls", between=BEYOND_PERMUTED),
     Claim(
         "low level",
         "the low-level impact falls in {place}",
         f"{PAPER}: lower in all three families (there by residuals)",
-        f"{_IMPACT}; after - before",
+        "low-level impact 100 (r_B - r_rest) / r_B by banded ridge, in points of percent; after - before",
         (Key("impact_banded_ridge", REGION),),
         "percent",
         "falls",
     ),
-    Claim(
-        "downstream",
-        f"word category is read better, {_SEEN_WORDS}",
-        _DOWNSTREAM,
-        f"{_CATEGORY}; tuned - before",
-        (_SEEN,),
-        "score",
-    ),
-    Claim(
-        "downstream",
-        f"word category is read better than after permuted tuning, {_SEEN_WORDS}",
-        "ours",
-        f"{_CATEGORY}; brain - permuted",
-        (_SEEN,),
-        "score",
-        between=BEYOND_PERMUTED,
-    ),
-    Claim(
-        "downstream",
+    _SEEN.claim(f"word category is read better, {_SEEN_WORDS}", _DOWNSTREAM),
+    _SEEN.claim(f"word category is read better than after permuted tuning, {_SEEN_WORDS}", between=BEYOND_PERMUTED),
+    _UNSEEN.claim(
         f"word category is read better, {_UNSEEN_WORDS}",
         "ours: meaning beyond the words that the probe learned (the stories that were tuned on may have them)",
-        f"{_CATEGORY}; tuned - before",
-        (_UNSEEN,),
-        "score",
     ),
-    Claim(
-        "downstream",
-        f"word category is read better than after permuted tuning, {_UNSEEN_WORDS}",
-        "ours",
-        f"{_CATEGORY}; brain - permuted",
-        (_UNSEEN,),
-        "score",
-        between=BEYOND_PERMUTED,
-    ),
+    _UNSEEN.claim(f"word category is read better than after permuted tuning, {_UNSEEN_WORDS}", between=BEYOND_PERMUTED),
     Claim(
         "downstream",
         "phones are read no worse",
@@ -299,23 +262,11 @@ CLAIMS: tuple[Claim, ...] = (
         Key("timit/sentence_type_without_sa", "test"),
     ),
     _task("speaker", Key("demo/speaker", "test"), metric="accuracy"),
-    Claim(
-        "preference",
+    _PREFERENCE.claim(
         "meaning gains on sound in the last layer",
         f"{PAPER}, appendix C, after {CHOI}: published models prefer sound in every layer",
-        f"{_PREFERENCE}; after - before",
-        (Key("difference", WORDS),),
-        "cosine",
     ),
-    Claim(
-        "preference",
-        "meaning gains more on sound than with permuted responses",
-        "ours",
-        f"{_PREFERENCE}; brain - permuted",
-        (Key("difference", WORDS),),
-        "cosine",
-        between=BEYOND_PERMUTED,
-    ),
+    _PREFERENCE.claim("meaning gains more on sound than with permuted responses", between=BEYOND_PERMUTED),
     Claim(
         "preference",
         "the ratio of meaning to sound rises, where it is defined",

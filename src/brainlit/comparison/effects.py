@@ -14,6 +14,7 @@ import numpy as np
 
 from brainlit.downstream.representation import WordMap
 from brainlit.encoding.statistics import LEVEL, Score, mean_score, student_quantile
+from brainlit.results.summary import place_words
 
 PRETRAINED, BRAIN, PERMUTED = "pretrained", "brain", "permuted"
 STIMULUS, LANGUAGE_MODEL = "stimulus", "language_model"
@@ -73,8 +74,7 @@ class SeedEvidence:
 
     def value(self, regime: str, key: Key) -> Score | None:
         """Mean of these over permutations, with this seed's interval over held-out time, clips or words."""
-        found = self.values(regime, key)
-        return mean_score(found) if found else None
+        return _mean(self.values(regime, key))
 
     def differences(self, regime: str, other: str, key: Key) -> list[Score]:
         """regime - other, over the subjects that have both; one for each permutation."""
@@ -84,8 +84,7 @@ class SeedEvidence:
 
     def difference(self, regime: str, other: str, key: Key) -> Score | None:
         """Mean of these over permutations."""
-        found = self.differences(regime, other, key)
-        return mean_score(found) if found else None
+        return _mean(self.differences(regime, other, key))
 
     def layers(self, what: str, where: str) -> list[int]:
         """Layers for which any state has this number."""
@@ -121,8 +120,7 @@ class Evidence:
     @property
     def place(self) -> str:
         """The region in words: 'semantic voxels'."""
-        words = self.region.replace("_", " ")
-        return words if words.endswith("voxels") else f"{words} voxels"
+        return place_words(self.region)
 
     @property
     def models(self) -> list[str]:
@@ -164,8 +162,11 @@ def _minus(one: Mapping[str, Score] | None, other: Mapping[str, Score] | None) -
     """Mean difference over the subjects that have both."""
     if not one or not other:
         return None
-    both = [one[subject] - other[subject] for subject in one if subject in other]
-    return mean_score(both) if both else None
+    return _mean([one[subject] - other[subject] for subject in one if subject in other])
+
+
+def _mean(scores: Sequence[Score]) -> Score | None:
+    return mean_score(scores) if scores else None
 
 
 def _known(scores: Iterable[Score | None]) -> list[Score]:

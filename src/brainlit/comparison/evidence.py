@@ -54,8 +54,6 @@ FEWEST_WORDS = 4
 
 Heard: TypeAlias = Mapping[str, Sequence[WordStates | None]]
 """The words of each state, by regime."""
-Name: TypeAlias = tuple[str, int | None]
-"""What, and in which layer; None: the last."""
 TASK_BOOTSTRAP = BootstrapConfig()
 TASKS = "tasks"
 _EXPECTED = (PRETRAINED, BRAIN, PERMUTED, STIMULUS, LANGUAGE_MODEL)
@@ -136,7 +134,7 @@ def _seed(
         states.setdefault(regime, []).append({**_brain_state(records, region, prints), **tasks})
         heard.setdefault(regime, []).append(find_words(path) if path else None)
     changes = _add_words(states, heard, f"{model}, seed {seed}", gathered)
-    if model not in gathered.maps and (found := map_of(heard)) is not None:
+    if model not in gathered.maps and (found := _map_of(heard)) is not None:
         gathered.maps[model] = found
     return SeedEvidence(model, seed, {r: tuple(s) for r, s in states.items()}, changes)
 
@@ -213,25 +211,6 @@ def _task_state(
     return state
 
 
-def _add_words(
-    states: Mapping[str, Sequence[_State]],
-    heard: Mapping[str, Sequence[WordStates | None]],
-    name: str,
-    gathered: _Collected,
-) -> dict[Change, tuple[Mapping[Key, Score], ...]]:
-    """Put the numbers of words into the states; the changes of preference."""
-    numbers, changes, note = word_numbers(heard, name)
-    for regime, of_states in numbers.items():
-        for state, found in zip(states[regime], of_states, strict=True):
-            state.update({Key(what, WORDS, layer): {"": Score(value)} for (what, layer), value in found.items()})
-    if note:
-        gathered.missing.append(f"{name}: {note}")
-    return {
-        pair: tuple({Key(what, WORDS, layer): one for (what, layer), one in found.items()} for found in several)
-        for pair, several in changes.items()
-    }
-
-
 def _missing(seeds: Sequence[SeedEvidence]) -> list[str]:
     """Which runs, tasks and words are not there (or not of every permutation), model by model."""
     sentences = []
@@ -241,18 +220,14 @@ def _missing(seeds: Sequence[SeedEvidence]) -> list[str]:
             there = [seed for seed in own if regime in seed.states]
             without = {"run": [seed for seed in own if regime not in seed.states]}
             without |= {
-                words: [seed for seed in there if not _has(seed, regime, what)] for what, words in _LOOKED_FOR.items()
+                words: [seed for seed in there if not all(what in map(_kind, state) for state in seed.states[regime])]
+                for what, words in _LOOKED_FOR.items()
             }
             for what, some in without.items():
                 if some:
                     which = "any seed" if len(some) == len(own) else _seeds_said(some)
                     sentences.append(f"{model}, {regime}: no {what} of {which}")
     return sentences
-
-
-def _has(seed: SeedEvidence, regime: str, what: str) -> bool:
-    """Whether every state of a regime has a number of a kind."""
-    return all(what in {_kind(key) for key in state} for state in seed.states[regime])
 
 
 def _kind(key: Key) -> str:
@@ -268,10 +243,10 @@ def _seeds_said(seeds: Sequence[SeedEvidence]) -> str:
 # --- Words: preference, categories, likeness to the start ---
 
 
-def word_numbers(
-    heard: Heard, name: str
-) -> tuple[dict[str, list[dict[Name, float]]], dict[Change, list[dict[Name, Score]]], str]:
-    """Numbers of each state, changes between them, and why there is no preference (empty where there is one).
+def _add_words(
+    states: Mapping[str, Sequence[_State]], heard: Heard, name: str, gathered: _Collected
+) -> dict[Change, tuple[Mapping[Key, Score], ...]]:
+    """Put the numbers of words into the states; the changes of preference, where words allow one.
 
     Numbers are the CONTRASTS and RATIO of `downstream.preference` per layer, SEPARATION (accuracy of the nearest
     category with each word left out; last layer) and CKA (debiased, of word means, with the same layer before tuning).
@@ -288,16 +263,22 @@ def word_numbers(
     """
     first = next((words for several in heard.values() for words in several if words is not None), None)
     if first is None:
-        return {}, {}, ""
+        return {}
     if any(words is not None and not words.same_tokens(first) for several in heard.values() for words in several):
         raise ValueError(f"the runs of {name} heard other words, so they cannot be paired; ask all of them again.")
-    tokens, note = _tokens(first)
+    tokens = None
+    try:
+        tokens = first.token_pairs()
+    except (ValueError, WordListMissingError) as error:
+        gathered.missing.append(f"{name}: no semantic-phonetic preference: {error}")
     start = next(iter(heard.get(PRETRAINED, ())), None)
-    numbers = {regime: [_numbers(words, tokens, start) for words in several] for regime, several in heard.items()}
-    return numbers, _changes(heard, tokens) if tokens else {}, note
+    for regime, several in heard.items():
+        for state, words in zip(states[regime], several, strict=True):
+            state.update({key: {"": Score(value)} for key, value in _numbers(words, tokens, start).items()})
+    return _changes(heard, tokens) if tokens else {}
 
 
-def map_of(heard: Heard) -> WordMap | None:
+def _map_of(heard: Heard) -> WordMap | None:
     """Words before and after brain-tuning in the plane, where both are there and have categories."""
     before, after = (next(iter(heard.get(regime, ())), None) for regime in (PRETRAINED, BRAIN))
     if before is None or after is None:
@@ -308,54 +289,45 @@ def map_of(heard: Heard) -> WordMap | None:
     return word_map(vectors, _of_categories(after)[2], words, categories)
 
 
-def _tokens(words: WordStates) -> tuple[TokenPairs | None, str]:
-    """Which tokens are compared, or why none can be."""
-    try:
-        return words.token_pairs(), ""
-    except (ValueError, WordListMissingError) as error:
-        return None, f"no semantic-phonetic preference: {error}"
-
-
-def _numbers(words: WordStates | None, tokens: TokenPairs | None, start: WordStates | None) -> dict[Name, float]:
+def _numbers(words: WordStates | None, tokens: TokenPairs | None, start: WordStates | None) -> dict[Key, float]:
     if words is None:
         return {}
-    found: dict[Name, float] = {}
+    found: dict[Key, float] = {}
     for layer in preference(words.layers, tokens, bootstrap=WORD_BOOTSTRAP) if tokens else ():
-        found |= {(contrast, layer.layer): getattr(layer, contrast).value for contrast in CONTRASTS}
+        found |= {Key(contrast, WORDS, layer.layer): getattr(layer, contrast).value for contrast in CONTRASTS}
         if layer.ratio is not None:
-            found[RATIO, layer.layer] = layer.ratio.value
+            found[Key(RATIO, WORDS, layer.layer)] = layer.ratio.value
     if start is not None and list(start.layers) == list(words.layers):
-        found |= {(CKA, layer): _likeness(start, words, layer) for layer in words.layers}
-    found = {name: value for name, value in found.items() if np.isfinite(value)}
+        found |= {Key(CKA, WORDS, layer): _likeness(start, words, layer) for layer in words.layers}
+    found = {key: value for key, value in found.items() if np.isfinite(value)}
     last = max(words.layers)
-    found |= {(what, None): value for (what, layer), value in found.items() if layer == last}
+    found |= {key._replace(layer=None): value for key, value in found.items() if key.layer == last}
     names, categories, vectors = _of_categories(words)
     if len(names) >= FEWEST_WORDS:
-        found[SEPARATION, None] = category_separation(vectors, categories, n_permutations=N_PERMUTATIONS).accuracy
+        apart = category_separation(vectors, categories, n_permutations=N_PERMUTATIONS)
+        found[Key(SEPARATION, WORDS)] = apart.accuracy
     return found
 
 
-def _changes(heard: Heard, tokens: TokenPairs) -> dict[Change, list[dict[Name, Score]]]:
+def _changes(heard: Heard, tokens: TokenPairs) -> dict[Change, tuple[Mapping[Key, Score], ...]]:
     """Changes of preference in the last layer with their intervals over words, one for each pair of states."""
-    changes: dict[Change, list[dict[Name, Score]]] = {}
+    changes: dict[Change, tuple[Mapping[Key, Score], ...]] = {}
     for pair in CHANGES:
         ours, theirs = ([words for words in heard.get(regime, ()) if words is not None] for regime in pair)
-        for one, other in ((one, other) for one in ours for other in theirs):
-            changes.setdefault(pair, []).append(_change(other, one, tokens))
+        changes[pair] = tuple(_change(other, one, tokens) for one in ours for other in theirs)
     return changes
 
 
-def _change(before: WordStates, after: WordStates, tokens: TokenPairs) -> dict[Name, Score]:
+def _change(before: WordStates, after: WordStates, tokens: TokenPairs) -> dict[Key, Score]:
     """Of the last layer, which is what claims are about; comparing pairs of tokens takes the most time of all."""
     last = max(after.layers)
     (layer,) = preference_change(
         {last: before.layers[last]}, {last: after.layers[last]}, tokens, bootstrap=WORD_BOOTSTRAP
     )
-    effects = {what: getattr(layer, what) for what in (*CONTRASTS, RATIO)}
     return {
-        (what, None): Score(effect.value, bounds=(effect.low, effect.high))
-        for what, effect in effects.items()
-        if effect is not None
+        Key(what, WORDS): Score(effect.value, bounds=(effect.low, effect.high))
+        for what in (*CONTRASTS, RATIO)
+        if (effect := getattr(layer, what)) is not None
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,18 +58,23 @@ def comparison_figures(evidence: Evidence) -> list[Figure]:
         cka_figure(evidence),
     ]
     names = ["word-map"] if len(evidence.maps) == 1 else [f"word-map-{k + 1}" for k in range(len(evidence.maps))]
-    maps = [
-        _named_map(word_map_figure(words, name), model)
-        for name, (model, words) in zip(names, evidence.maps.items(), strict=True)
-    ]
-    return [figure for figure in (*drawn, *maps) if figure is not None]
+    for name, (model, words) in zip(names, evidence.maps.items(), strict=True):
+        figure = word_map_figure(words, name)
+        caption = f"{model}, first seed, brain-tuned. {figure.caption}"
+        drawn.append(replace(figure, alt=f"{model}: {figure.alt}", caption=caption))
+    return [figure for figure in drawn if figure is not None]
 
 
 def alignment_figure(evidence: Evidence) -> Figure | None:
     """Alignment before and after, by regime, in the compared region and in auditory voxels."""
+    return _regimes_figure(
+        evidence, "alignment", _alignment_panels(evidence), "held-out correlation r", f"r: {FORMULAS[ALIGNMENT]}"
+    )
+
+
+def _alignment_panels(evidence: Evidence) -> list[Panel]:
     panels = [(evidence.place, Key(ALIGNMENT, REGION))]
-    panels += [("auditory voxels", Key(ALIGNMENT, AUDITORY))] if evidence.region != AUDITORY else []
-    return _regimes_figure(evidence, "alignment", panels, "held-out correlation r", f"r: {FORMULAS[ALIGNMENT]}")
+    return panels if evidence.region == AUDITORY else [*panels, ("auditory voxels", Key(ALIGNMENT, AUDITORY))]
 
 
 def low_level_figure(evidence: Evidence) -> Figure | None:
@@ -87,8 +93,10 @@ def low_level_figure(evidence: Evidence) -> Figure | None:
 
 def downstream_figure(evidence: Evidence) -> Figure | None:
     """Score of each task and part, with its controls as lines."""
-    tasks = [f"{task.removeprefix('demo/').replace('_', ' ')}\n{_part_said(part)}" for task, part in evidence.tasks]
-    panels = [(name, Key(*which)) for name, which in zip(tasks, evidence.tasks, strict=True)][:MAX_TASK_PANELS]
+    panels = [
+        (f"{task.removeprefix('demo/')}\n{part.removeprefix('test_')}".replace("_", " "), Key(task, part))
+        for task, part in evidence.tasks[:MAX_TASK_PANELS]
+    ]
     formula = (
         "Score of a linear probe on frozen features, at the layer that was best on the choosing clips (accuracy, or"
         " macro-F1 of phones). Dashed: the same probe and clips with the commonest label, with random features, and"
@@ -106,9 +114,9 @@ def preference_figure(evidence: Evidence) -> Figure | None:
 
 def layers_figure(evidence: Evidence) -> Figure | None:
     """Alignment of each layer alone, by regime."""
-    panels = [(evidence.place, Key(ALIGNMENT, REGION))]
-    panels += [("auditory voxels", Key(ALIGNMENT, AUDITORY))] if evidence.region != AUDITORY else []
-    return _layers_figure(evidence, "layers", panels, "held-out correlation r", f"r: {FORMULAS[ALIGNMENT]}")
+    return _layers_figure(
+        evidence, "layers", _alignment_panels(evidence), "held-out correlation r", f"r: {FORMULAS[ALIGNMENT]}"
+    )
 
 
 def cka_figure(evidence: Evidence) -> Figure | None:
@@ -183,26 +191,21 @@ def _draw_regimes(axes: Any, evidence: Evidence, key: Key) -> None:
     models, regimes = evidence.models, evidence.regimes
     step = 0.8 / len(regimes)
     for m, model in enumerate(models):
-        for seed in evidence.of(model):
-            _join_seed(axes, seed, key, [(m + (k - (len(regimes) - 1) / 2) * step, r) for k, r in enumerate(regimes)])
-        for k, regime in enumerate(regimes):
+        places = {regime: m + (k - (len(regimes) - 1) / 2) * step for k, regime in enumerate(regimes)}
+        for seed in evidence.of(model):  # a thin line through the numbers of one seed: they are paired
+            points = [(x, one.value) for regime, x in places.items() if (one := seed.value(regime, key)) is not None]
+            axes.plot([x for x, _ in points], [y for _, y in points], color=RULE, linewidth=0.8, zorder=1)
+        for regime, x in places.items():
             values = _values(evidence.of(model), regime, key)
             if not values:
                 continue
-            x, colour = m + (k - (len(regimes) - 1) / 2) * step, _colour(regime)
-            mean = _over(values)
+            mean, colour = _over(values), _colour(regime)
             axes.scatter([x] * len(values), [one.value for one in values], s=16, color=colour, linewidths=0, zorder=3)
             axes.plot([x - step / 3, x + step / 3], [mean.value] * 2, color=colour, linewidth=2.2)
             if mean.interval is not None:
                 axes.plot([x, x], mean.interval, color=colour, linewidth=4.5, alpha=0.35, solid_capstyle="butt")
     axes.set_xlim(-0.5, len(models) - 0.5)
     axes.set_xticks(range(len(models)), [model.replace(" (", "\n(") for model in models], fontsize=8.5)
-
-
-def _join_seed(axes: Any, seed: SeedEvidence, key: Key, places: Sequence[tuple[float, str]]) -> None:
-    """A thin line through the numbers of one seed: they are paired."""
-    points = [(x, one.value) for x, regime in places if (one := seed.value(regime, key)) is not None]
-    axes.plot([x for x, _ in points], [y for _, y in points], color=RULE, linewidth=0.8, zorder=1)
 
 
 def _draw_controls(axes: Any, evidence: Evidence, key: Key) -> None:
@@ -283,10 +286,6 @@ def _regime_said(regime: str) -> str:
     return "before tuning" if regime == PRETRAINED else regime.replace("_", " ")
 
 
-def _part_said(part: str) -> str:
-    return part.removeprefix("test_").replace("_", " ")
-
-
 def _regimes_said(evidence: Evidence, key: Key) -> str:
     """Means of all models and regimes, for those who cannot see the figure."""
     parts = []
@@ -312,11 +311,6 @@ def _dots(evidence: Evidence) -> str:
     )
 
 
-def _named_map(figure: Figure, model: str) -> Figure:
-    caption = f"{model}, first seed, brain-tuned. {figure.caption}"
-    return Figure(figure.name, figure.png, figure.svg, f"{model}: {figure.alt}", caption)
-
-
 # --- Words in the plane ---
 
 
@@ -336,7 +330,12 @@ def word_map_figure(words: WordMap, name: str = "word-map") -> Figure:
             shown = f"; the plane holds {100 * share:.0f} % of the variance" if np.isfinite(share) else ""
             axes.set_xlabel(f"{_axes_name(words)}{shown}", color=FAINT, fontsize=9)
 
-    return draw_figure(name, draw, (10.4, 5.2), _word_map_alt(words, kinds, sides), _word_map_caption(words))
+    said = "; ".join(
+        f"{stage} {_accuracy_said(apart)} (chance {100 * apart.chance:.0f} %), silhouette {apart.silhouette:.3f}"
+        for stage, _, apart in sides
+    )
+    alt = f"Map of {len(words.words)} words of {len(kinds)} categories ({', '.join(kinds)}): {said}."
+    return draw_figure(name, draw, (10.4, 5.2), alt, _word_map_caption(words))
 
 
 def _draw_words(axes: Any, words: WordMap, kinds: list[str], places: FloatArray) -> None:
@@ -376,6 +375,7 @@ def apart_from_each_other(places: FloatArray, size: FloatArray, n_steps: int = 2
         on_each_other = (np.abs(gaps) < size).all(axis=2) & ~np.eye(len(moved), dtype=bool)
         if not on_each_other.any():
             break
+        # Names at one height have no upper one: the order of their rows decides, so that they part.
         above = np.where(gaps[:, :, 1] == 0, np.tri(len(moved)) - 0.5, gaps[:, :, 1])
         push = np.sign(above) * (1.01 * size[1] - np.abs(gaps[:, :, 1])) / 2
         moved[:, 1] += np.where(on_each_other, push, 0).sum(axis=1) / on_each_other.sum(axis=1).clip(1)
@@ -390,14 +390,6 @@ def _axes_name(words: WordMap) -> str:
     return (
         "first two principal components" if words.method == "pca" else "t-SNE (distances between groups mean nothing)"
     )
-
-
-def _word_map_alt(words: WordMap, kinds: list[str], sides: tuple[tuple[str, Any, Separation], ...]) -> str:
-    said = "; ".join(
-        f"{stage} {_accuracy_said(apart)} (chance {100 * apart.chance:.0f} %), silhouette {apart.silhouette:.3f}"
-        for stage, _, apart in sides
-    )
-    return f"Map of {len(words.words)} words of {len(kinds)} categories ({', '.join(kinds)}): {said}."
 
 
 def _word_map_caption(words: WordMap) -> str:

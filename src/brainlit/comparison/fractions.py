@@ -15,14 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.comparison.runs import (
-    SAME_START,
-    Summary,
-    TuningChange,
-    mean_of_known,
-    run_name,
-    tuning_change,
-)
+from brainlit.comparison.runs import SAME_START, Summary, TuningChange, mean_of_known, run_name, tuning_change
 from brainlit.encoding.statistics import Score, mean_score
 from brainlit.files import write_csv
 from brainlit.results.style import FAINT, OTHER_COLOURS, REGIME_COLOURS, Figure, house_style, new_figure, render
@@ -253,12 +246,13 @@ def curve_figure(points: Sequence[CurvePoint]) -> Figure:
     A line's band is the interval of the paired difference, laid at the alignment before tuning: where it leaves out
     the dashed line, tuning changed alignment beyond its uncertainty. Small dots are single seeds.
     """
-    before = _mean([run.change.r_before for point in points for run in point.runs])
+    starts = [run.change.r_before for point in points for run in point.runs]
+    before = sum(starts) / len(starts)
     with house_style():
         figure = new_figure(6.8, 4.3)
         axes = figure.add_subplot()
         for regime in dict.fromkeys(point.regime for point in points):
-            _curve(axes, [point for point in points if point.regime == regime], _colour(regime), regime)
+            _curve(axes, [point for point in points if point.regime == regime], regime)
         axes.axhline(before, color=FAINT, linestyle=(0, (4, 2)), linewidth=1.2, label="untuned")
         _hours_axis(axes, sorted({point.hours for point in points}))
         axes.set_ylabel("held-out correlation r")
@@ -267,16 +261,15 @@ def curve_figure(points: Sequence[CurvePoint]) -> Figure:
         return Figure("curve", render(figure, "png"), None, _alt(points, before), _caption(points))
 
 
-def _curve(axes: Any, points: Sequence[CurvePoint], colour: str, regime: str) -> None:
+def _curve(axes: Any, points: Sequence[CurvePoint], regime: str) -> None:
+    colour = REGIME_COLOURS.get(regime, OTHER_COLOURS[1])
     hours = [point.hours for point in points]
     axes.plot(hours, [point.mean("r_after") for point in points], color=colour, marker="o", ms=5, label=_words(regime))
-    for point, x in zip(points, hours, strict=True):
+    for point in points:
         if len(point.runs) > 1:
-            axes.plot(
-                [x] * len(point.runs), [run.change.r_after for run in point.runs], "o", color=colour, ms=2.5, alpha=0.6
-            )
-    bounds = [_band(point) for point in points]
-    known = [(x, *bound) for x, bound in zip(hours, bounds, strict=True) if bound is not None]
+            seeds = [run.change.r_after for run in point.runs]
+            axes.plot([point.hours] * len(seeds), seeds, "o", color=colour, ms=2.5, alpha=0.6)
+    known = [(point.hours, *bounds) for point in points if (bounds := _band(point)) is not None]
     if len(known) > 1:
         axes.fill_between(*zip(*known, strict=True), color=colour, alpha=0.18, linewidth=0)
     for x, low, high in known if len(known) == 1 else ():
@@ -299,16 +292,8 @@ def _hours_axis(axes: Any, hours: Sequence[float]) -> None:
     axes.set_xlabel(f"tuning data ({'minutes' if minutes else 'hours'})")
 
 
-def _colour(regime: str) -> str:
-    return REGIME_COLOURS.get(regime, OTHER_COLOURS[1])
-
-
 def _words(regime: str) -> str:
     return regime.replace("_", " ")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _alt(points: Sequence[CurvePoint], before: float) -> str:

@@ -10,27 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brainlit.comparison.claims import (
-    CANNOT_TELL,
-    CLAIMS,
-    NOT_MEASURED,
-    NOT_SUPPORTED,
-    SHOWN,
-    SMALLEST,
-    SUPPORTED,
-    TOPICS,
-    TUNED,
-    Claim,
-    Verdict,
-    is_beyond_zero,
-    smallest_p,
-    verdict,
-)
+from brainlit.comparison import claims
 from brainlit.comparison.effects import PERMUTED, PRETRAINED, STIMULUS, Evidence, Key, SeedEvidence, over_seeds
 from brainlit.encoding.difference_tests import paired_sign_flip
 from brainlit.encoding.statistics import Score
 from brainlit.results.run_directory import write_text_atomic
-from brainlit.results.tables import markdown_table
+from brainlit.results.tables import count_said, markdown_table
 
 SCHEMA = 1
 HEADS = ("claim", "number", "mean over seeds", "95 % interval", "n", "each seed [its own 95 % interval]", "verdict")
@@ -66,13 +51,13 @@ class JudgedClaim:
         The number for each permutation of the control; empty where there are not several.
     """
 
-    claim: Claim
+    claim: claims.Claim
     model: str
     place: str
     seeds: Mapping[int, Score]
     mean: Score | None
     sign_flip_p: float | None
-    verdict: Verdict
+    verdict: claims.Verdict
     notes: tuple[str, ...] = ()
     permutations: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
@@ -102,7 +87,7 @@ class JudgedClaim:
             "kind": self.claim.kind,
             "between": list(self.claim.between),
             "smallest_effect": self.claim.smallest,
-            "smallest_effect_reason": SMALLEST[self.claim.unit][1],
+            "smallest_effect_reason": claims.SMALLEST[self.claim.unit][1],
             "mean": mean.get("value"),
             "low": mean.get("low"),
             "high": mean.get("high"),
@@ -119,22 +104,23 @@ class JudgedClaim:
 
 def judge_claims(evidence: Evidence) -> list[JudgedClaim]:
     """What the runs say about every claim, model by model."""
-    return [_judged(claim, evidence, model) for model in evidence.models for claim in CLAIMS]
+    return [_judged(claim, evidence, model) for model in evidence.models for claim in claims.CLAIMS]
 
 
-def _judged(claim: Claim, evidence: Evidence, model: str) -> JudgedClaim:
+def _judged(claim: claims.Claim, evidence: Evidence, model: str) -> JudgedClaim:
     seeds = evidence.of(model)
     key = next((key for key in claim.keys if _measured(seeds, claim.between, key)), claim.keys[0])
     found = _measured(seeds, claim.between, key)
     if not found:
-        return JudgedClaim(claim, model, evidence.place, {}, None, None, NOT_MEASURED, (_what_to_run(claim, seeds),))
+        missing = _what_to_run(claim, seeds)
+        return JudgedClaim(claim, model, evidence.place, {}, None, None, claims.NOT_MEASURED, (missing,))
     draws = {seed.seed: seed.differences(*claim.between, key) for seed in seeds if seed.seed in found}
     permutations = {
         seed: tuple(one.value for one in several) if len(several) > 1 else () for seed, several in draws.items()
     }
     mean = over_seeds(list(found.values()))
     p = float(paired_sign_flip([one.value for one in found.values()]).p) if len(found) > 1 else None
-    said = verdict(claim.kind, claim.smallest, mean.interval)
+    said = claims.verdict(claim.kind, claim.smallest, mean.interval)
     notes = [
         *_own_notes(claim, mean.interval, len(found), len(seeds)),
         *_permutation_notes(permutations.values()),
@@ -148,13 +134,13 @@ def _measured(seeds: Sequence[SeedEvidence], between: tuple[str, str], key: Key)
     return {seed: one for seed, one in pairs.items() if one is not None}
 
 
-def _own_notes(claim: Claim, interval: tuple[float, float] | None, n_found: int, n_seeds: int) -> Iterable[str]:
+def _own_notes(claim: claims.Claim, interval: tuple[float, float] | None, n_found: int, n_seeds: int) -> Iterable[str]:
     if n_found < n_seeds:
         yield f"Measured in {n_found} of {n_seeds} seeds."
-    if claim.kind != SHOWN and interval is None:
+    if claim.kind != claims.SHOWN and interval is None:
         yield "One seed: its own interval says nothing about another experiment, so there is no verdict."
     small = interval is not None and max(map(abs, interval)) < claim.smallest
-    if claim.kind in ("rises", "falls") and small and is_beyond_zero(claim.kind, interval):
+    if claim.kind in ("rises", "falls") and small and claims.is_beyond_zero(claim.kind, interval):
         yield f"There is an effect, smaller than the smallest that matters ({claim.smallest:g})."
 
 
@@ -166,14 +152,14 @@ def _permutation_notes(permutations: Iterable[tuple[float, ...]]) -> Iterable[st
         yield f"Permutations of one seed ({n_draws}) are averaged; they differ by {spread:.3f} at most."
 
 
-def _control_notes(claim: Claim, key: Key, seeds: Sequence[SeedEvidence]) -> Iterable[str]:
+def _control_notes(claim: claims.Claim, key: Key, seeds: Sequence[SeedEvidence]) -> Iterable[str]:
     """Controls that do what only brain-tuning is claimed to do."""
-    if claim.kind not in ("rises", "falls") or claim.between != TUNED:
+    if claim.kind not in ("rises", "falls") or claim.between != claims.TUNED:
         return
     for regime, words in ((PERMUTED, "The permuted control"), (STIMULUS, "Stimulus tuning")):
         values = list(_measured(seeds, (regime, PRETRAINED), key).values())
         mean = over_seeds(values) if values else Score(0.0)
-        if is_beyond_zero(claim.kind, mean.interval):
+        if claims.is_beyond_zero(claim.kind, mean.interval):
             interval = f"{claim.number(mean.low)} to {claim.number(mean.high)}, {len(values)} seeds"
             yield (
                 f"{words} {claim.kind} too: {claim.number(mean.value)} ({interval}). What counts is the difference"
@@ -181,7 +167,7 @@ def _control_notes(claim: Claim, key: Key, seeds: Sequence[SeedEvidence]) -> Ite
             )
 
 
-def _what_to_run(claim: Claim, seeds: Sequence[SeedEvidence]) -> str:
+def _what_to_run(claim: claims.Claim, seeds: Sequence[SeedEvidence]) -> str:
     """Why a number is missing, and the command that makes it."""
     lacking = [regime for regime in claim.between if not any(regime in seed.states for seed in seeds)]
     if lacking:
@@ -218,7 +204,7 @@ def claims_json(evidence: Evidence, found: Sequence[JudgedClaim]) -> dict[str, A
         "region": evidence.region,
         "runs": list(evidence.runs),
         "seeds": {model: [seed.seed for seed in evidence.of(model)] for model in evidence.models},
-        "smallest_p": {model: smallest_p(len(evidence.of(model))) for model in evidence.models},
+        "smallest_p": {model: claims.smallest_p(len(evidence.of(model))) for model in evidence.models},
         "rule": RULE,
         "claims": [{"model": one.model, **one.json()} for one in found],
         "missing": list(evidence.missing),
@@ -227,13 +213,8 @@ def claims_json(evidence: Evidence, found: Sequence[JudgedClaim]) -> dict[str, A
 
 def plain_sentences(found: Sequence[JudgedClaim]) -> list[str]:
     """What did not come out as claimed, one sentence each."""
-    sentences = []
-    for one in found:
-        if one.verdict == NOT_SUPPORTED:
-            sentences.append(f"Not so: {one.text} ({number_said(one)}).")
-        elif one.verdict == CANNOT_TELL:
-            sentences.append(f"Cannot be told: {one.text} ({number_said(one)}).")
-    return sentences
+    words = {claims.NOT_SUPPORTED: "Not so", claims.CANNOT_TELL: "Cannot be told"}
+    return [f"{words[one.verdict]}: {one.text} ({number_said(one)})." for one in found if one.verdict in words]
 
 
 def note_sentences(found: Sequence[JudgedClaim]) -> list[str]:
@@ -248,15 +229,14 @@ def note_sentences(found: Sequence[JudgedClaim]) -> list[str]:
 def number_said(one: JudgedClaim) -> str:
     """Number, interval, n and the smallest effect of interest in words."""
     number, smallest = one.claim.number, f"smallest effect of interest {one.claim.smallest:g}"
-    seeds = f"{one.n} seed{'s' if one.n != 1 else ''}"
     interval = "" if one.interval is None else ", 95 % interval {} to {}".format(*map(number, one.interval))
-    return f"{_mean_said(one)}{interval}, {seeds}, {smallest}"
+    return f"{_mean_said(one)}{interval}, {count_said(one.n, 'seed')}, {smallest}"
 
 
 def power_sentence(evidence: Evidence) -> str:
     """The smallest p that tests of signs or ranks could give with so many seeds."""
     numbers = sorted({len(evidence.of(model)) for model in evidence.models})
-    said = "; ".join(f"{n} seed{'s' if n != 1 else ''}: p {smallest_p(n):.3g}" for n in numbers)
+    said = "; ".join(f"{count_said(n, 'seed')}: p {claims.smallest_p(n):.3g}" for n in numbers)
     return (
         f"A two-sided sign-flip test or Wilcoxon's test cannot give less than 2 / 2^n ({said}), so neither decides; the"
         " t interval takes seeds to scatter normally."
@@ -310,7 +290,7 @@ def _table(found: Sequence[JudgedClaim]) -> list[str]:
 def by_topic(found: Sequence[JudgedClaim]) -> dict[str, list[JudgedClaim]]:
     """The claims under the name of their topic, in the order of CLAIMS."""
     topics = dict.fromkeys(one.claim.topic for one in found)
-    return {TOPICS[topic]: [one for one in found if one.claim.topic == topic] for topic in topics}
+    return {claims.TOPICS[topic]: [one for one in found if one.claim.topic == topic] for topic in topics}
 
 
 def row_cells(one: JudgedClaim) -> list[str]:
@@ -321,7 +301,7 @@ def row_cells(one: JudgedClaim) -> list[str]:
         f"{seed}: {number(own.value)}" + ("" if own.interval is None else f" [{number(own.low)}, {number(own.high)}]")
         for seed, own in one.seeds.items()
     )
-    said = f"**{one.verdict}**" if one.verdict == SUPPORTED else one.verdict
+    said = f"**{one.verdict}**" if one.verdict == claims.SUPPORTED else one.verdict
     metric = f"{one.claim.metric} ({one.claim.smallest:g})" if one.claim.kind != "shown" else one.claim.metric
     return [f"{one.text} ({one.claim.source})", metric, _mean_said(one), interval, str(one.n), seeds or "-", said]
 
@@ -331,9 +311,8 @@ def _mean_said(one: JudgedClaim) -> str:
 
 
 def _seeds_said(evidence: Evidence, model: str) -> str:
-    seeds = evidence.of(model)
-    which = ", ".join(str(seed.seed) for seed in seeds)
+    seeds = [seed.seed for seed in evidence.of(model)]
     return (
-        f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''} ({which}); {evidence.place}; in brackets after a"
+        f"{count_said(len(seeds), 'seed')} ({', '.join(map(str, seeds))}); {evidence.place}; in brackets after a"
         " number its smallest effect of interest"
     )

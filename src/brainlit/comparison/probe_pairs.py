@@ -14,7 +14,7 @@ import numpy as np
 from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray
 from brainlit.encoding.result import ProbeResult
 from brainlit.hints import did_you_mean
-from brainlit.results.record import ProbeRecord, load_record
+from brainlit.results.record import ProbeRecord, load_record, record_files
 
 SAME_RESPONSE = 0.9999
 """Correlation above which two columns are the same response: they may be scaled by other rows, never other numbers."""
@@ -51,10 +51,9 @@ def probe_files(path: Path) -> dict[str, Path]:
     if path.is_file():
         return {load_record(path).subject: path}
     for folder in (path / "probes", path):
-        found = sorted(folder.glob("*/epoch-*.h5"), key=_epoch)
+        found = record_files(folder)
         if found:
-            last = _epoch(found[-1])
-            return {file.parent.name: file for file in found if _epoch(file) == last}
+            return {file.parent.name: file for file in found if file.name == found[-1].name}
     raise FileNotFoundError(
         f"{path} holds no probe. Give a folder that brainlit probe wrote, a run's folder, or a file"
         " probes/<subject>/epoch-<n>.h5."
@@ -155,7 +154,3 @@ def _scaled(result: ProbeResult) -> tuple[FloatArray, FloatArray]:
 def _numbered(result: ProbeResult) -> IntArray:
     """Number of the scored span of each row, from 0: in a record they are counted together with the fitted ones."""
     return np.cumsum(np.diff(result.score_groups, prepend=result.score_groups[0]) != 0)
-
-
-def _epoch(file: Path) -> int:
-    return int(file.stem.removeprefix("epoch-"))

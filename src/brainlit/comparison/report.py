@@ -6,24 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from brainlit.comparison import judged_claims
 from brainlit.comparison.claims import CANNOT_TELL, NOT_MEASURED, NOT_SUPPORTED, SUPPORTED
 from brainlit.comparison.effects import BRAIN, PERMUTED, PRETRAINED, Evidence, Key, over_seeds
 from brainlit.comparison.figures import comparison_figures
-from brainlit.comparison.judged_claims import (
-    HEADS,
-    RULE,
-    JudgedClaim,
-    by_topic,
-    claims_json,
-    claims_markdown,
-    note_sentences,
-    plain_sentences,
-    power_sentence,
-    row_cells,
-)
 from brainlit.results.pages import render_page
 from brainlit.results.run_directory import write_json_atomic, write_text_atomic
 from brainlit.results.style import Figure
+from brainlit.results.tables import count_said
 
 REPORT_FILE, TABLE_FILE, JSON_FILE, FIGURES = "report.html", "claims.md", "claims.json", "figures"
 WRITTEN = (REPORT_FILE, TABLE_FILE, JSON_FILE, FIGURES)
@@ -40,20 +30,20 @@ SECTIONS = {
 """Titles of sections and the figures that they show."""
 
 
-def write_comparison(evidence: Evidence, found: Sequence[JudgedClaim], folder: Path) -> Path:
+def write_comparison(evidence: Evidence, found: Sequence[judged_claims.JudgedClaim], folder: Path) -> Path:
     """Write claims.md, claims.json, figures/ and report.html; returns the page.
 
     Other files of the folder are left as they are.
     """
-    write_text_atomic(folder / TABLE_FILE, claims_markdown(evidence, found))
-    write_json_atomic(folder / JSON_FILE, claims_json(evidence, found))
+    write_text_atomic(folder / TABLE_FILE, judged_claims.claims_markdown(evidence, found))
+    write_json_atomic(folder / JSON_FILE, judged_claims.claims_json(evidence, found))
     figures = comparison_figures(evidence)
     for figure in figures:
         figure.save(folder / FIGURES)
     return write_text_atomic(folder / REPORT_FILE, render_comparison(evidence, found, figures))
 
 
-def render_comparison(evidence: Evidence, found: Sequence[JudgedClaim], figures: Sequence[Figure]) -> str:
+def render_comparison(evidence: Evidence, found: Sequence[judged_claims.JudgedClaim], figures: Sequence[Figure]) -> str:
     """The page as text."""
     by_model = {model: [one for one in found if one.model == model] for model in evidence.models}
     return render_page(
@@ -62,15 +52,18 @@ def render_comparison(evidence: Evidence, found: Sequence[JudgedClaim], figures:
         evidence=evidence,
         about=f"{len(evidence.runs)} runs · {', '.join(evidence.regimes).replace('_', ' ')} · {evidence.place}",
         headline=[_counts(evidence, model, own) for model, own in by_model.items()],
-        heads=HEADS,
+        heads=judged_claims.HEADS,
         by_model={
-            model: {"topics": by_topic(own), "sentences": [*plain_sentences(own), *note_sentences(own)]}
+            model: {
+                "topics": judged_claims.by_topic(own),
+                "sentences": [*judged_claims.plain_sentences(own), *judged_claims.note_sentences(own)],
+            }
             for model, own in by_model.items()
         },
-        row_cells=row_cells,
+        row_cells=judged_claims.row_cells,
         verdict_colours=VERDICT_COLOURS,
-        rule=RULE,
-        power=power_sentence(evidence),
+        rule=judged_claims.RULE,
+        power=judged_claims.power_sentence(evidence),
         sections=SECTIONS,
         figures={figure.name: figure for figure in figures},
         maps=[figure for figure in figures if figure.name.startswith("word-map")],
@@ -78,22 +71,20 @@ def render_comparison(evidence: Evidence, found: Sequence[JudgedClaim], figures:
     )
 
 
-def _counts(evidence: Evidence, model: str, own: Sequence[JudgedClaim]) -> str:
+def _counts(evidence: Evidence, model: str, own: Sequence[judged_claims.JudgedClaim]) -> str:
     """How many claims of a model came out how."""
     counts = {word: sum(one.verdict == word for one in own) for word in VERDICT_COLOURS}
     said = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
-    n_seeds = len(evidence.of(model))
-    return f"{model}: {said}; {n_seeds} seed{'s' if n_seeds != 1 else ''}."
+    return f"{model}: {said}; {count_said(len(evidence.of(model)), 'seed')}."
 
 
 def _tasks(evidence: Evidence) -> Iterator[tuple[str, Any, Any]]:
     """Every task and part: tuned - before and tuned - permuted, mean and interval over seeds."""
     for model in evidence.models:
         for task, part in evidence.tasks:
-            before, permuted = (
-                _over_seeds(evidence, model, Key(task, part), other) for other in (PRETRAINED, PERMUTED)
-            )
-            yield f"{model}: {task}, {part}", before, permuted
+            key = Key(task, part)
+            changes = [_over_seeds(evidence, model, key, other) for other in (PRETRAINED, PERMUTED)]
+            yield f"{model}: {task}, {part}", changes[0], changes[1]
 
 
 def _over_seeds(evidence: Evidence, model: str, key: Key, other: str) -> Mapping[str, float | None] | None:

@@ -16,10 +16,10 @@ import numpy as np
 
 from brainlit.comparison.effects import BRAIN, PERMUTED
 from brainlit.encoding.statistics import Score, mean_score
-from brainlit.results.record import ProbeRecord, load_record
+from brainlit.results.record import ProbeRecord, load_record, mean_over_subjects, record_files
 from brainlit.results.run_directory import read_json
 from brainlit.results.scores import ScoreTable
-from brainlit.results.summary import SUMMARY_FILE, find_score, regions_of
+from brainlit.results.summary import SUMMARY_FILE, find_score, regions_of, stage_value
 from brainlit.results.tables import change_said, markdown_table, number_said
 
 Summary = Mapping[str, Any]
@@ -192,7 +192,7 @@ def pair_by_seed(runs: Sequence[FinishedRun], region: str | None = None) -> list
         If no seed has both, one has a regime twice, or the probes before tuning differ, so that they are not a pair.
     """
     found = runs_by_seed(runs)
-    paired = [regimes for regimes in found.values() if all(regime in regimes for regime in (BRAIN, PERMUTED))]
+    paired = [regimes for regimes in found.values() if {BRAIN, PERMUTED} <= set(regimes)]
     if not paired:
         raise ValueError(
             f"{list(found)} have no brain and permuted run together; train both with the same MODEL and SEED."
@@ -267,8 +267,8 @@ def tuning_change(summary: Summary, region: str) -> TuningChange:
         r_before=float(row["before"]["value"]),
         r_after=float(row["after"]["value"]),
         rise=Score(float(change["value"]), bounds=bounds),
-        share_before=_value(share, "before"),
-        share_after=_value(share, "after"),
+        share_before=stage_value(share, "before"),
+        share_after=stage_value(share, "after"),
     )
 
 
@@ -303,7 +303,7 @@ def _seed_result(tuned: FinishedRun, permuted: Sequence[FinishedRun], region: st
         r_permuted=r_permuted,
         permuted_rise=mean_score([control.rise for control in controls]),
         share_permuted=mean_of_known(control.share_after for control in controls),
-        null_brain=_value(null, "after"),
+        null_brain=stage_value(null, "after"),
         n_permutations=len(permuted),
     )
 
@@ -313,20 +313,16 @@ def _difference(tuned: FinishedRun, permuted: Sequence[FinishedRun], region: str
     prints = [{name: record.fingerprint for name, record in run.after.items()} for run in (tuned, *permuted)]
     if not prints[0] or any(other != prints[0] for other in prints):
         return Score(value)
-    own, *others = (_mean_alignment(run.after.values(), region) for run in (tuned, *permuted))
+    records = [list(run.after.values()) for run in (tuned, *permuted)]
+    own, *others = (mean_over_subjects(some, region, some[0].layer, "r_backbone") for some in records)
     return Score(value, (own - mean_score(others)).replicates)
-
-
-def _mean_alignment(records: Iterable[ProbeRecord], region: str) -> Score:
-    rows = [record.table.get(region, record.layer, "r_backbone") for record in records]
-    return mean_score([row.score for row in rows if row is not None])
 
 
 def _finished(path: Path, summary: Summary, region: str | None) -> FinishedRun:
     """The run with its first and last probes; what was probed in between is not read."""
     regions = {region or str(summary["headline_region"]), *KEPT_REGIONS}
     files: dict[str, list[Path]] = {}
-    for file in sorted((path / "probes").glob("*/epoch-*.h5"), key=lambda file: int(file.stem.partition("-")[2])):
+    for file in record_files(path / "probes"):
         files.setdefault(file.parent.name, []).append(file)
     first, last = ([_thinned(load_record(own[k]), regions) for own in files.values()] for k in (0, -1))
     before = {record.subject: record for record in first if record.epoch == 0}
@@ -342,8 +338,3 @@ def _thinned(record: ProbeRecord, regions: set[str]) -> ProbeRecord:
 def _model(facts: Mapping[str, Any]) -> str:
     """'wav2vec (tiny)' of 'wav2vec (tiny), 4 layers of 128, ...'."""
     return str(facts.get("model", "")).split(",")[0]
-
-
-def _value(row: Mapping[str, Any] | None, stage: str) -> float | None:
-    value = None if row is None else row.get(stage, {}).get("value")
-    return None if value is None else float(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from brainlit.hints import did_you_mean
 from brainlit.results.run_directory import write_json_atomic
 from brainlit.results.scores import stretch_of
 from brainlit.results.summary import ALL_SUBJECTS
-from brainlit.results.tables import change_said, markdown_table
+from brainlit.results.tables import change_said, count_said, markdown_table
 
 Metric = Literal["r", "r2"]
 METRICS: tuple[Metric, ...] = ("r", "r2")
@@ -173,7 +174,7 @@ def write_comparison(comparison: ProbeComparison, folder: Path) -> tuple[Path, P
             raise FileExistsError(f"{folder / name} is there already and is not overwritten. Give another --output.")
     rows = [_plain(row, comparison.config.metric) for row in comparison.rows]
     whole = {"a": str(comparison.a), "b": str(comparison.b), "config": vars(comparison.config), "rows": rows}
-    file = write_json_atomic(folder / JSON_FILE, {**whole, "explained": _explained(comparison)})
+    file = write_json_atomic(folder / JSON_FILE, {**whole, "explained": list(_explained(comparison))})
     return file, write_csv(folder / TABLE_FILE, COLUMNS, rows)
 
 
@@ -182,15 +183,15 @@ def write_comparison(comparison: ProbeComparison, folder: Path) -> tuple[Path, P
 
 def _subject_rows(subject: str, pair: ProbePair, config: CompareConfig) -> list[RegionDifference]:
     scores = _paired_scores(pair, config)
-    how: dict[str, Any] = {
-        "score": config.metric,
-        "block_trs": config.permutation_trs,
-        "n_permutations": config.n_permutations,
-        "seed": config.seed,
-    }
-    arrays = (pair.observed, pair.a, pair.b, pair.groups)
-    by_region = block_difference_test(*arrays, regions=pair.regions, **how)
-    by_voxel = block_difference_test(*arrays, **how)
+    test = partial(
+        block_difference_test,
+        *(pair.observed, pair.a, pair.b, pair.groups),
+        score=config.metric,
+        block_trs=config.permutation_trs,
+        n_permutations=config.n_permutations,
+        seed=config.seed,
+    )
+    by_region, by_voxel = test(regions=pair.regions), test()
     found = fdr(by_voxel.p) <= FALSE_DISCOVERIES
     higher, lower = found & (by_voxel.statistic > 0), found & (by_voxel.statistic < 0)
     tested = zip(pair.regions.items(), by_region.p, fdr(by_region.p), strict=True)
@@ -266,16 +267,14 @@ def _over_subjects(rows: Sequence[RegionDifference], subjects: Sequence[str]) ->
 # --- Words ---
 
 
-def _explained(comparison: ProbeComparison) -> list[str]:
+def _explained(comparison: ProbeComparison) -> Iterator[str]:
     config, rows = comparison.config, comparison.rows
     formula = "Pearson r of response and prediction" if config.metric == "r" else "R2 = 1 - SSE / SST"
-    return [*_how(config, formula, rows), *comparison.notes]
-
-
-def _how(config: CompareConfig, formula: str, rows: Sequence[RegionDifference]) -> Iterator[str]:
     one = [row for row in rows if row.test == "blocks"]
     people = [row for row in rows if row.test == "wilcoxon"]
-    heard = sorted({f"{row.n_trs} TRs of {_stories(row.n_stories)} ({row.subject})" for row in one})
+    heard = sorted(
+        {f"{row.n_trs} TRs of {count_said(row.n_stories, 'story', 'stories')} ({row.subject})" for row in one}
+    )
     yield f"Mean over voxels of {formula}, ridge on the backbone alone, both on the same {'; '.join(heard)}."
     yield (
         f"Intervals: block bootstrap over time within stories, {config.bootstrap_trs}-TR blocks, the same for A and B,"
@@ -298,18 +297,12 @@ def _how(config: CompareConfig, formula: str, rows: Sequence[RegionDifference]) 
         " (Benjamini-Hochberg). A better, B better: voxels with a difference at a false discovery rate of"
         f" {FALSE_DISCOVERIES:.0%} over all voxels of a subject."
     )
-
-
-def _stories(n: int) -> str:
-    return f"{n} story" if n == 1 else f"{n} stories"
+    yield from comparison.notes
 
 
 def _plain(row: RegionDifference, metric: str) -> dict[str, Any]:
     """A row as plain JSON; what is not a number is None."""
-    score = row.difference.json()
-    numbers = {"a": row.a.value, "b": row.b.value, "p": row.p, "smallest_p": row.smallest_p, "q": row.q}
-    known: dict[str, Any] = {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
-    known |= {"difference": score["value"], "low": score["low"], "high": score["high"], "metric": metric}
-    names = ("subject", "region", "n_voxels", "test", "n_higher", "n_lower", "n_trs", "n_stories", "n_subjects")
-    whole = known | {name: getattr(row, name) for name in names}
-    return {name: whole[name] for name in COLUMNS}
+    whole = {**vars(row), "a": row.a.value, "b": row.b.value, "metric": metric}
+    whole |= {**row.difference.json(), "difference": row.difference.value}
+    undefined = {name for name, value in whole.items() if isinstance(value, float) and not np.isfinite(value)}
+    return {name: None if name in undefined else whole[name] for name in COLUMNS}

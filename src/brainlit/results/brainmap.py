@@ -132,19 +132,14 @@ def fsaverage5(hemisphere: str) -> Hemisphere:
     import nibabel
 
     load: Any = nibabel.load
-
     spec = find_spec("nilearn")
     folders = list(spec.submodule_search_locations or []) if spec is not None else []
     if not folders:
         raise FileNotFoundError("nilearn is not installed, and carries the surface that maps are drawn on: install it.")
     folder = Path(folders[0]) / "datasets" / "data" / "fsaverage5"
-    pial, inflated, depth = (load(folder / f"{kind}_{hemisphere}.gii.gz").darrays for kind in ("pial", "infl", "sulc"))
-    return Hemisphere(
-        np.asarray(pial[0].data, dtype=np.float64),
-        np.asarray(inflated[0].data, dtype=np.float64),
-        np.asarray(inflated[1].data, dtype=np.int64),
-        np.asarray(depth[0].data, dtype=np.float64),
-    )
+    pial, inflated, sulci = (load(folder / f"{kind}_{hemisphere}.gii.gz").darrays for kind in ("pial", "infl", "sulc"))
+    places, shape, depth = (np.asarray(part.data, dtype=np.float64) for part in (pial[0], inflated[0], sulci[0]))
+    return Hemisphere(places, shape, np.asarray(inflated[1].data, dtype=np.int64), depth)
 
 
 def _draw_maps(
@@ -181,6 +176,7 @@ def _draw_view(axes: Any, half: Hemisphere, hemisphere: str, view: str, values: 
     flat = np.column_stack([half.shape_mm[:, 1] * side, half.shape_mm[:, 2]])
     corners = flat[half.faces]
     a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    # Corners run counter-clockwise in the picture (positive cross product) where a face looks at the viewer.
     seen = np.flatnonzero(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] > 0)
     seen = seen[np.argsort(toward[half.faces[seen]].mean(axis=1))]
     faces = half.faces[seen]

@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from brainlit import __version__
 from brainlit.files import sha256_of, to_disk
 from brainlit.results.model_card import CardFacts, base_model, model_card
-from brainlit.results.run_directory import PROVENANCE_FILE, STATUS_FILE, RunDirectory, read_json
+from brainlit.results.run_directory import PROVENANCE_FILE, STATUS_FILE, RunDirectory, read_json_if_there
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE, build_summary
 
 if TYPE_CHECKING:
@@ -36,10 +36,11 @@ class ExportError(RuntimeError):
 def export_model(
     checkpoint: Path | str, output: Path | str, run: RunDirectory | Path | str | None = None, overwrite: bool = False
 ) -> Path:
-    """Write config.json, model.safetensors, preprocessor_config.json and README.md (the model card).
+    """Write a folder with config.json, model.safetensors, preprocessor_config.json and README.md; returns its path.
 
-    The whole published model is written, with LoRA merged into it; the voxel head is not part of it. Nothing but the
-    checkpoint is needed: neither the weights that tuning started from, nor the data, nor a network.
+    README.md is the model card. The whole published model is written, with LoRA merged into it; the voxel head is not
+    part of it. Nothing but the checkpoint is needed: neither the weights that tuning started from, nor the data, nor a
+    network.
 
     Parameters
     ----------
@@ -51,11 +52,6 @@ def export_model(
         Where the card's numbers come from; by default the run whose folder checkpoints/ holds the checkpoint, if any.
     overwrite : bool
         Replace the export of another checkpoint, too; a folder that is no export is never touched.
-
-    Returns
-    -------
-    Path
-        The folder.
 
     Raises
     ------
@@ -77,7 +73,9 @@ def export_model(
     module = load_tuned(checkpoint)
     facts = _card_facts(module, _run_of(checkpoint, run), {**about, "sha256": digest})
     with _whole_folder(output) as folder:
-        _save_model(module.backbone, _provenance(facts), folder)
+        _merge_lora(module.backbone)
+        module.backbone.model.config.update({CONFIG_KEY: _provenance(facts)})
+        module.backbone.model.save_pretrained(folder)
         feature_extractor(module.backbone).save_pretrained(folder)
         (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
     return output
@@ -110,17 +108,6 @@ def feature_extractor(backbone: SpeechBackbone) -> Any:
     if settings.model_type == "speecht5":
         return transformers.SpeechT5FeatureExtractor(sampling_rate=backbone.sample_rate_hz)
     return transformers.SeamlessM4TFeatureExtractor(sampling_rate=backbone.sample_rate_hz)
-
-
-def auto_class(backbone: SpeechBackbone) -> str:
-    """The class of transformers that loads the whole model, such as AutoModel."""
-    return str(getattr(backbone, "auto_class", "AutoModel"))
-
-
-def _save_model(backbone: SpeechBackbone, provenance: Mapping[str, Any], folder: Path) -> None:
-    _merge_lora(backbone)
-    backbone.model.config.update({CONFIG_KEY: dict(provenance)})
-    backbone.model.save_pretrained(folder)
 
 
 def _merge_lora(backbone: SpeechBackbone) -> None:
@@ -166,7 +153,7 @@ def _card_facts(module: BrainTuning, run: RunDirectory | None, checkpoint: dict[
         backbone=module.backbone.describe(),
         settings=dict(module.hparams),
         layer=module.layer,
-        auto_class=auto_class(module.backbone),
+        auto_class=str(getattr(module.backbone, "auto_class", "AutoModel")),
         run_id=f"{run.experiment}/{run.run_id}" if run else None,
         state=run.state if run else None,
         run=_read(run, RUN_FILE),
@@ -176,7 +163,7 @@ def _card_facts(module: BrainTuning, run: RunDirectory | None, checkpoint: dict[
 
 
 def _read(run: RunDirectory | None, name: str) -> dict[str, Any]:
-    return read_json(run.path / name) if run and (run.path / name).is_file() else {}
+    return read_json_if_there(run.path / name) if run else {}
 
 
 def _summary(run: RunDirectory | None) -> dict[str, Any]:

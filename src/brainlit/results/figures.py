@@ -20,7 +20,7 @@ from brainlit.results.style import (
     draw_figure,
     part_label,
 )
-from brainlit.results.summary import find_score, regions_of
+from brainlit.results.summary import find_score, regions_of, stage_value
 
 STAGES = ("before", "after")
 MAX_REGIONS, MAX_STACKS, MAX_PANELS = 13, 8, 4
@@ -34,12 +34,14 @@ def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
     rows = [row for region in regions_of(summary) if (row := find_score(summary, region, "r_backbone"))][:MAX_REGIONS]
     if not rows:
         return None
-    ceilings = {row["region"]: find_score(summary, row["region"], "ceiling") for row in rows}
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
         _grouped_bars(axes, rows)
-        _ceiling_marks(axes, rows, ceilings)
+        for k, row in enumerate(rows):
+            ceiling = _value(find_score(summary, row["region"], "ceiling"))
+            if np.isfinite(ceiling):
+                axes.plot([k - 0.42, k + 0.42], [ceiling, ceiling], color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
         axes.set_ylabel("held-out correlation r")
         axes.set_title(_title(summary, "Alignment by region"))
         _legend_above(axes)
@@ -84,6 +86,7 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
     regions = regions[:MAX_STACKS]
     if not regions:
         return None
+    rows = {(name, part): find_score(summary, name, f"partition_{part}") or {} for name in regions for part in parts}
     stages = [stage for stage in STAGES if stage in summary["stages"]]
     sides = list(zip((-0.2, 0.2) if len(stages) == 2 else (0.0,), stages, strict=True))
 
@@ -91,30 +94,21 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
         axes = figure.add_subplot()
         for k, region in enumerate(regions):
             for side, stage in sides:
-                _stack(axes, k + side, [(part, _stage_value(summary, region, part, stage)) for part in parts])
+                _stack(axes, k + side, {part: stage_value(rows[region, part], stage) for part in parts})
         places = [k + side for k in range(len(regions)) for side, _ in sides]
         axes.set_xticks(places, [stage for _, stage in sides] * len(regions), fontsize=7.5, color=FAINT)
         axes.axhline(0, color=FAINT, linewidth=0.8)
         for k, region in enumerate(regions):
-            axes.annotate(
-                _wrap(region),
-                (k, 0),
-                (0, -20),
-                va="top",
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                ha="center",
-            )
+            below: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            axes.annotate(_wrap(region), (k, 0), (0, -20), va="top", ha="center", **below)
         axes.set_ylabel("R² of the joint model")
         axes.set_title(_title(summary, "What explains the responses"))
         handles = [_patch(BAND_COLOURS[part], part_label(part)) for part in reversed(parts)]
         axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
     first = regions[min(1, len(regions) - 1)]
-    said = "; ".join(f"{part_label(part)} {_pair(find_score(summary, first, f'partition_{part}'))}" for part in parts)
-    known = any(
-        (row.get("before") or {}).get("low") is not None for row in map(_first_part(summary, parts[0]), regions)
-    )
+    said = "; ".join(f"{part_label(part)} {_pair(rows[first, part])}" for part in parts)
+    known = any((rows[name, parts[0]].get("before") or {}).get("low") is not None for name in regions)
     sure = "Intervals are in the table below." if known else "The parts are point values without intervals."
     caption = f"{summary['formulas']['partition']}. {_stimulus_words(summary)} {sure}"
     alt = f"Variance partition by region. In {first}: {said}."
@@ -155,7 +149,10 @@ def layer_epochs_figure(summary: Mapping[str, Any], regions: Sequence[str]) -> F
     shown = [name for name in regions if any(row["region"] == name for row in rows)][:MAX_PANELS]
     if len(epochs) < FEWEST_EPOCHS or len(layers) < 2 or not shown:
         return None
-    tables = {region: _layers_by_epochs(rows, region, layers, epochs) for region in shown}
+    tables = {region: np.full((len(layers), len(epochs)), np.nan) for region in shown}
+    for row in rows:
+        if row["region"] in tables and row["r"] is not None:
+            tables[row["region"]][layers.index(row["layer"]), epochs.index(row["epoch"])] = row["r"]
     top = float(np.nanmax([np.nanmax(np.abs(table)) for table in tables.values()])) or 1.0
 
     def draw(figure: Any) -> None:
@@ -191,13 +188,9 @@ def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[t
         if losses:
             axes = panels.pop(0)
             for name, points in losses.items():
-                alone = len(points) < 3
-                axes.plot(
-                    *zip(*points, strict=True),
-                    color=INK if name == "val/loss" else STAGE_COLOURS["before"],
-                    label=name,
-                    marker="o" if alone else None,
-                )
+                colour = INK if name == "val/loss" else STAGE_COLOURS["before"]
+                marker = "o" if len(points) < 3 else None
+                axes.plot(*zip(*points, strict=True), color=colour, label=name, marker=marker)
             axes.set(xlabel="optimiser step", ylabel="loss", title=_title(summary, "Loss"))
             axes.legend()
         if several:
@@ -247,14 +240,6 @@ def _panel_regions(summary: Mapping[str, Any]) -> list[str]:
     return sorted(named, key=lambda name: name != summary["headline_region"])[:MAX_PANELS]
 
 
-def _layers_by_epochs(rows: Sequence[Mapping[str, Any]], region: str, layers: list[int], epochs: list[int]) -> Any:
-    table = np.full((len(layers), len(epochs)), np.nan)
-    for row in rows:
-        if row["region"] == region and row["r"] is not None:
-            table[layers.index(row["layer"]), epochs.index(row["epoch"])] = row["r"]
-    return table
-
-
 def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """One group per row, one bar per stage that the row has, whiskers where it has an interval."""
     stages = [name for name in (*STAGES, "ceiling") if any(name in row for row in rows)]
@@ -273,17 +258,10 @@ def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(axis="x", visible=False)
 
 
-def _ceiling_marks(axes: Any, rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any]) -> None:
-    for k, row in enumerate(rows):
-        ceiling = _value(ceilings.get(row["region"]))
-        if ceiling == ceiling:
-            axes.plot([k - 0.42, k + 0.42], [ceiling, ceiling], color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
-
-
-def _stack(axes: Any, x: float, parts: Sequence[tuple[str, float | None]]) -> None:
+def _stack(axes: Any, x: float, parts: Mapping[str, float | None]) -> None:
     """Positive parts upwards from 0, negative ones downwards: no part hides another."""
     up = down = 0.0
-    for part, value in parts:
+    for part, value in parts.items():
         if value is None:
             continue
         axes.bar(x, value, 0.36, bottom=up if value >= 0 else down, color=BAND_COLOURS[part])
@@ -301,15 +279,12 @@ def _line(axes: Any, points: Sequence[tuple[float, Mapping[str, Any]]], colour: 
 
 
 def _legend_above(axes: Any) -> None:
-    present = [stage for stage in STAGES if any(bar.get_facecolor() == _rgba(stage) for bar in axes.patches)]
-    handles = [_patch(STAGE_COLOURS[stage], f"{stage} tuning") for stage in present]
-    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
-
-
-def _rgba(stage: str) -> tuple[float, ...]:
     from matplotlib.colors import to_rgba
 
-    return tuple(to_rgba(STAGE_COLOURS[stage]))
+    drawn = {bar.get_facecolor() for bar in axes.patches}
+    colours = {stage: STAGE_COLOURS[stage] for stage in STAGES if to_rgba(STAGE_COLOURS[stage]) in drawn}
+    handles = [_patch(colour, f"{stage} tuning") for stage, colour in colours.items()]
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
 
 
 def _patch(colour: str, label: str) -> Any:
@@ -318,23 +293,13 @@ def _patch(colour: str, label: str) -> Any:
     return Patch(color=colour, label=label)
 
 
-def _stage_value(summary: Mapping[str, Any], region: str, part: str, stage: str) -> float | None:
-    row = find_score(summary, region, f"partition_{part}") or {}
-    value = row.get(stage, {}).get("value")
-    return None if value is None else float(value)
-
-
-def _first_part(summary: Mapping[str, Any], part: str) -> Callable[[str], Mapping[str, Any]]:
-    return lambda region: find_score(summary, region, f"partition_{part}") or {}
-
-
 def _value(row: Mapping[str, Any] | None) -> float:
-    value = None if row is None else row.get("after", row.get("before", {})).get("value")
-    return float("nan") if value is None else float(value)
+    value = stage_value(row, "after" if row and "after" in row else "before")
+    return float("nan") if value is None else value
 
 
 def _pair(row: Mapping[str, Any] | None) -> str:
-    known = [(stage, (row or {}).get(stage, {}).get("value")) for stage in STAGES]
+    known = [(stage, stage_value(row, stage)) for stage in STAGES]
     return ", ".join(f"{stage} {value:.3f}" for stage, value in known if value is not None) or "not defined"
 
 

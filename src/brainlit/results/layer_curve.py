@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.encoding.statistics import mean_score
 from brainlit.files import write_csv
-from brainlit.results.record import ProbeRecord
+from brainlit.results.record import ProbeRecord, mean_over_subjects
 
 TABLE_FILE = "layer_curve.csv"
 
@@ -64,8 +63,8 @@ def curve_of(path: Path, records: Sequence[ProbeRecord]) -> list[dict[str, Any]]
     keys = {(record.epoch, *key[:2]): None for record in records for key in record.table.keys if key[2] == "r_backbone"}
     found = []
     for epoch, region, layer in sorted(keys):
-        own = [record.table.get(region, layer, "r_backbone") for record in records if record.epoch == epoch]
-        value = mean_score([row.score for row in own if row is not None]).value
+        own = [record for record in records if record.epoch == epoch]
+        value = mean_over_subjects(own, region, layer, "r_backbone").value
         found.append({"epoch": epoch, "layer": layer, "region": region, "r": _known(value)})
     return found
 

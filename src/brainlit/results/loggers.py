@@ -15,21 +15,14 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from brainlit.files import atomic_path
+from brainlit.files import write_csv
 
 METRICS_FILE = "metrics.csv"
 _log = logging.getLogger(__name__)
 
 
 class _AppendingWriter(ExperimentWriter):
-    """Keep the rows that an earlier process of the same run wrote, and write the whole file atomically.
-
-    Parameters
-    ----------
-    log_dir : str
-    resumed_step : int or None
-        Drop rows of steps that are trained again; None keeps all.
-    """
+    """Keep the rows that an earlier process wrote, but for steps that are trained again; write the file atomically."""
 
     def __init__(self, log_dir: str, resumed_step: int | None = None) -> None:
         self._resumed_step = resumed_step
@@ -60,11 +53,7 @@ class _AppendingWriter(ExperimentWriter):
             return
         self._rows.extend(row for row in self.metrics if _content(row) not in self._earlier)
         self.metrics = []
-        columns = sorted(set().union(*self._rows))
-        with atomic_path(Path(self.metrics_file_path)) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=columns)
-            writer.writeheader()
-            writer.writerows(self._rows)
+        write_csv(Path(self.metrics_file_path), sorted(set().union(*self._rows)), self._rows)
 
 
 def _content(row: Mapping[str, Any]) -> frozenset[tuple[str, str]]:

@@ -12,6 +12,7 @@ import yaml
 
 from brainlit import __version__
 from brainlit.results.summary import find_score, regions_of
+from brainlit.results.tables import score_said
 
 BASE_LICENCES = {
     "facebook/wav2vec2": "apache-2.0",
@@ -37,11 +38,6 @@ For research on speech representations and on how they relate to the brain. What
 into hidden states, and decodes no thoughts. Few people heard few stories in one language; nothing is shown about other
 people, languages or kinds of sound, and nothing about any clinical use. Neither the head that predicts voxels nor any
 brain data is part of this folder."""
-
-_SNIPPETS = {
-    "wave": "states = model(**inputs, output_hidden_states=True).hidden_states",
-    "encoder": "states = model.get_encoder()({name}, output_hidden_states=True).hidden_states",
-}
 
 
 @dataclass(frozen=True)
@@ -136,11 +132,11 @@ def _header(facts: CardFacts) -> dict[str, Any]:
 
 def _introduction(facts: CardFacts) -> str:
     words = facts.run.get("regime_words") or facts.regime
-    name = _weights_words(facts.backbone)
+    name, version = _weights_words(facts.backbone), facts.provenance.get("versions", {}).get("brainlit", __version__)
     lines = [
         f"# {facts.backbone['family']} ({name}) after brain-tuning",
         f"A speech model from an experiment with the fMRI of people who listened to stories. Regime: {words}. Made with"
-        f" brainlit {_version(facts)}.",
+        f" brainlit {version}.",
     ]
     if facts.run.get("simulated"):
         lines.append("**The listeners are simulated.** No brain was measured: this model shows that a method works.")
@@ -173,10 +169,9 @@ def load_snippet(facts: CardFacts, folder: str = ".") -> str:
     """Python that loads the exported folder with transformers alone; its last line makes `states`."""
     kind = facts.backbone["architecture"].get("model_type")
     rate = facts.backbone["sample_rate_hz"]
-    line = _SNIPPETS["wave"]
+    called = "model(**inputs"
     if kind in ("whisper", "speecht5"):
-        name = "inputs.input_features" if kind == "whisper" else "inputs.input_values"
-        line = _SNIPPETS["encoder"].format(name=name)
+        called = f"model.get_encoder()(inputs.{'input_features' if kind == 'whisper' else 'input_values'}"
     return (
         "import numpy as np\nimport torch\n"
         f"from transformers import AutoFeatureExtractor, {facts.auto_class}\n\n"
@@ -185,7 +180,7 @@ def load_snippet(facts: CardFacts, folder: str = ".") -> str:
         f"model = {facts.auto_class}.from_pretrained(folder).eval()\n"
         f"sound = np.random.default_rng(0).standard_normal(2 * {rate})  # two seconds, mono, {rate} Hz\n"
         f'inputs = extractor(sound, sampling_rate={rate}, return_tensors="pt")\n'
-        f"with torch.no_grad():\n    {line}"
+        f"with torch.no_grad():\n    states = {called}, output_hidden_states=True).hidden_states"
     )
 
 
@@ -276,28 +271,16 @@ def _score_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> s
         return ""
     lines = [f"| {title} | voxels | subjects | before | after | difference |", "| --- " * 6 + "|"]
     for name, row in rows:
-        scores = [_score(row.get("before")), _score(row.get("after")), _score(row.get("difference"), "+")]
+        signs = {"before": "", "after": "", "difference": "+"}
+        scores = [score_said(row.get(name), f"{sign}.3f", "not defined") for name, sign in signs.items()]
         cells = [name.replace("_", " "), str(row["n_voxels"]), str(row["n_subjects"]), *scores]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _score(score: Mapping[str, Any] | None, sign: str = "") -> str:
-    if score is None or score.get("value") is None:
-        return "not defined"
-    value, low, high = (score[key] for key in ("value", "low", "high"))
-    return f"{value:{sign}.3f}" + ("" if low is None else f" [{low:{sign}.3f}, {high:{sign}.3f}]")
-
-
 def _limits(facts: CardFacts) -> str:
-    return USE + "".join(
-        f"\n\n- {sentence}" if k == 0 else f"\n- {sentence}" for k, sentence in enumerate(_said(facts))
-    )
-
-
-def _said(facts: CardFacts) -> Sequence[str]:
-    found: Sequence[str] = facts.summary.get("limits", [])
-    return found
+    sentences = [f"- {sentence}" for sentence in facts.summary.get("limits", [])]
+    return "\n\n".join([USE, *(["\n".join(sentences)] if sentences else [])])
 
 
 def _licence_rows(facts: CardFacts) -> Iterable[tuple[str, Any]]:
@@ -327,10 +310,6 @@ def _weights_words(backbone: Mapping[str, Any]) -> str:
     place = PurePath(folder)
     local = "local folder " if len(place.parts) > 1 else ""
     return f"{kind + ':' if kind else ''}{local}{place.name}"
-
-
-def _version(facts: CardFacts) -> str:
-    return str(facts.provenance.get("versions", {}).get("brainlit", __version__))
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:

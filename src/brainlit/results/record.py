@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, FloatArray
-from brainlit.encoding.statistics import Score
+from brainlit.encoding.statistics import Score, mean_score
 from brainlit.files import atomic_path, write_csv
 from brainlit.results.scores import ScoreRow, ScoreTable
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from brainlit.encoding.result import ProbeResult
 
 GROUP = "record"
+ATTRIBUTES: dict[str, Any] = {"subject": str, "stage": str, "epoch": int, "step": int, "layer": int, "fingerprint": str}
 COLUMNS = (
     "stage", "epoch", "step", "subject", "region", "layer", "metric", "value", "low", "high", "n_voxels",
     "n_trs", "n_stories",
@@ -104,10 +105,20 @@ def load_record(path: Path) -> ProbeRecord:
         return _read_group(file[GROUP])
 
 
+def record_files(probes: Path) -> list[Path]:
+    """The files of all subjects, by epoch and subject."""
+    return sorted(sorted(probes.glob("*/epoch-*.h5")), key=lambda file: int(file.stem.removeprefix("epoch-")))
+
+
 def find_records(probes: Path) -> list[ProbeRecord]:
     """All records of a run, by epoch and subject; those of held-out data sets, in folders of their own, are not."""
-    records = [load_record(path) for path in sorted(probes.glob("*/epoch-*.h5"))]
-    return sorted(records, key=lambda record: (record.epoch, record.subject))
+    return [load_record(path) for path in record_files(probes)]
+
+
+def mean_over_subjects(records: Iterable[ProbeRecord], region: str, layer: int, metric: str) -> Score:
+    """Mean of one number over the records that have it."""
+    rows = [record.table.get(region, layer, metric) for record in records]
+    return mean_score([row.score for row in rows if row is not None])
 
 
 def find_held_out(probes: Path) -> dict[str, list[ProbeRecord]]:
@@ -137,12 +148,12 @@ def _write_group(group: Any, record: ProbeRecord) -> None:
     rows = record.table.rows
     n_bootstraps = max((len(row.score.replicates) for row in rows if row.score.replicates is not None), default=0)
     replicates = np.full((len(rows), n_bootstraps), np.nan, dtype=np.float32)
-    for k, row in enumerate(rows):
-        if row.score.replicates is not None:
-            replicates[k] = row.score.replicates
+    known = np.array([row.score.replicates is not None for row in rows])
+    for k in np.flatnonzero(known):
+        replicates[k] = rows[k].score.replicates
     group["rows"] = json.dumps([[row.region, row.layer, row.metric, row.n_voxels] for row in rows])
     group["values"] = np.array([row.score.value for row in rows], dtype=np.float64)
-    group["has_replicates"] = np.array([row.score.replicates is not None for row in rows])
+    group["has_replicates"] = known
     group.create_dataset("replicates", data=replicates, compression="gzip" if replicates.size else None)
     group["r"] = record.r
     for name in ("ceiling", "vertices"):
@@ -150,7 +161,7 @@ def _write_group(group: Any, record: ProbeRecord) -> None:
             group[name] = getattr(record, name)
     group["region_names"] = json.dumps(list(record.regions))
     group["regions"] = np.array(list(record.regions.values()), dtype=np.bool_).reshape(-1, len(record.r))
-    for name in ("subject", "stage", "epoch", "step", "layer", "fingerprint"):
+    for name in ATTRIBUTES:
         group.attrs[name] = getattr(record, name)
     group["facts"] = json.dumps(dict(record.facts))
 
@@ -164,12 +175,7 @@ def _read_group(group: Any) -> ProbeRecord:
         )
     ]
     return ProbeRecord(
-        subject=str(group.attrs["subject"]),
-        stage=str(group.attrs["stage"]),
-        epoch=int(group.attrs["epoch"]),
-        step=int(group.attrs["step"]),
-        layer=int(group.attrs["layer"]),
-        fingerprint=str(group.attrs["fingerprint"]),
+        **{name: kind(group.attrs[name]) for name, kind in ATTRIBUTES.items()},
         table=ScoreTable(rows),
         r=group["r"][:],
         ceiling=group["ceiling"][:] if "ceiling" in group else None,

@@ -7,7 +7,7 @@ from typing import Any
 
 from brainlit.results.scores import LABELS
 from brainlit.results.summary import find_score, regions_of
-from brainlit.results.tables import markdown_table
+from brainlit.results.tables import markdown_table, score_said
 
 REGIONS_ACROSS = 5
 
@@ -42,13 +42,8 @@ def _block(summary: Mapping[str, Any], regions: Sequence[str], shown: Mapping[st
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
-    score = {} if row is None else row.get("after", row.get("before", {}))
-    if score.get("value") is None:
-        return "-"
-    digits = 1 if row is not None and row["metric"].startswith("impact") else 3
-    if score.get("low") is None:
-        return f"{score['value']:.{digits}f}"
-    return f"{score['value']:.{digits}f} [{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
+    score = {} if row is None else row.get("after", row.get("before"))
+    return score_said(score, ".1f" if row is not None and row["metric"].startswith("impact") else ".3f")
 
 
 def _rest_on(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -17,7 +17,7 @@ import numpy as np
 from brainlit.results.figures import read_metrics, summary_figures
 from brainlit.results.pages import render_page
 from brainlit.results.record import ProbeRecord, find_records
-from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json, write_text_atomic
+from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_text_atomic
 from brainlit.results.scores import LABELS
 from brainlit.results.style import Figure
 from brainlit.results.summary import build_summary, find_score, not_tuned_on, regions_of, write_summary
@@ -57,7 +57,7 @@ def write_report(run_dir: RunDirectory | Path | str, state: str | None = None) -
     for figure in figures.values():
         figure.save(run.figures)
     write_summary(run, summary)
-    provenance = read_json(run.path / PROVENANCE_FILE) if (run.path / PROVENANCE_FILE).exists() else {}
+    provenance = read_json_if_there(run.path / PROVENANCE_FILE)
     return write_text_atomic(run.path / REPORT_FILE, render_report(summary, figures, sentences, provenance))
 
 
@@ -168,10 +168,8 @@ def _time_words(summary: Mapping[str, Any]) -> str | None:
     seconds = summary.get("seconds") or {}
     if not seconds.get("training"):
         return None
-    return (
-        f"training {seconds['training']:.0f} s, probes {seconds['probes']:.0f} s ({100 * seconds['share']:.0f} % of"
-        " training)"
-    )
+    share = f"{100 * seconds['share']:.0f} % of training"
+    return f"training {seconds['training']:.0f} s, probes {seconds['probes']:.0f} s ({share})"
 
 
 def _chosen_words(summary: Mapping[str, Any]) -> str | None:
@@ -194,11 +192,11 @@ def _by_subject(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]
     """Alignment of each subject, where some were not tuned on."""
     if not not_tuned_on(summary):
         return []
-    found = {
-        name: find_score(summary, summary["headline_region"], "r_backbone", name)
+    rows = (
+        (name, find_score(summary, summary["headline_region"], "r_backbone", name))
         for name in summary["probe"]["subjects"]
-    }
-    return [(_subject_words(summary, name), row) for name, row in found.items() if row]
+    )
+    return [(_subject_words(summary, name), row) for name, row in rows if row]
 
 
 def _subject_words(summary: Mapping[str, Any], name: str) -> str:

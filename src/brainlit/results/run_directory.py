@@ -73,6 +73,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_json_if_there(path: Path) -> dict[str, Any]:
+    """As `read_json`; empty where there is no file."""
+    return read_json(path) if path.is_file() else {}
+
+
 def slurm_job() -> str | None:
     """The number of this SLURM job (of an array: JOB_TASK), the same after it was requeued; None outside SLURM."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
@@ -95,6 +100,12 @@ class RunDirectory:
     resumed : bool
         Whether the folder was left unfinished by an earlier process.
 
+    Attributes
+    ----------
+    experiment, run_id : str
+    checkpoints, probes, figures : Path
+        Its subfolders.
+
     Notes
     -----
     ======================  ==========================================================
@@ -111,9 +122,9 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path, resumed: bool = False, lock: FileLock | None = None) -> None:
-        self.path = Path(path)
-        self.resumed = resumed
-        self._lock = lock
+        self.path, self.resumed, self._lock = Path(path), resumed, lock
+        self.experiment, self.run_id = self.path.parent.name, self.path.name
+        self.checkpoints, self.probes, self.figures = (self.path / name for name in SUBFOLDERS)
 
     def __repr__(self) -> str:
         return f"RunDirectory({str(self.path)!r}, state={self.state!r}, resumed={self.resumed})"
@@ -174,22 +185,20 @@ class RunDirectory:
         """
         run = cls(Path(path))
         run._refuse_finished()
-        for name in SUBFOLDERS:
-            (run.path / name).mkdir(parents=True, exist_ok=True)
+        run._make_folders()
         if not run.status:
             run._write_status(state="running", starts=[_now()])
         return run
 
     @classmethod
     def _start(cls, path: Path, resumed: bool) -> RunDirectory:
-        for name in SUBFOLDERS:
-            (path / name).mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(path / ".lock"), blocking=False)
+        run = cls(path, resumed=resumed, lock=lock)
+        run._make_folders()
         try:
             lock.acquire()
         except Timeout as error:
             raise RunBusyError(f"another process is writing {path}. Wait for it, or start under another id.") from error
-        run = cls(path, resumed=resumed, lock=lock)
         try:
             run._refuse_finished()
         except RunFinishedError:
@@ -197,6 +206,10 @@ class RunDirectory:
             raise
         run._write_status(state="running", starts=[*run.status.get("starts", []), _now()], **{JOB: slurm_job()})
         return run
+
+    def _make_folders(self) -> None:
+        for folder in (self.checkpoints, self.probes, self.figures):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def _refuse_finished(self) -> None:
         status = self.status
@@ -207,20 +220,9 @@ class RunDirectory:
             )
 
     @property
-    def experiment(self) -> str:
-        """Name of the experiment."""
-        return self.path.parent.name
-
-    @property
-    def run_id(self) -> str:
-        """Identifier of the run inside its experiment."""
-        return self.path.name
-
-    @property
     def status(self) -> dict[str, Any]:
         """What status.json says; empty where there is none."""
-        path = self.path / STATUS_FILE
-        return read_json(path) if path.exists() else {}
+        return read_json_if_there(self.path / STATUS_FILE)
 
     @property
     def state(self) -> str:
@@ -234,21 +236,6 @@ class RunDirectory:
                 return "killed"
         except Timeout:
             return "running"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def probes(self) -> Path:
-        """Folder of the probes' tables and arrays."""
-        return self.path / "probes"
-
-    @property
-    def figures(self) -> Path:
-        """Folder of the figures."""
-        return self.path / "figures"
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -282,8 +269,7 @@ class RunDirectory:
 
     def _write_status(self, **changes: Any) -> None:
         status = {**self.status, "experiment": self.experiment, "id": self.run_id, **changes}
-        status["pid"] = os.getpid()
-        write_json_atomic(self.path / STATUS_FILE, status)
+        write_json_atomic(self.path / STATUS_FILE, {**status, "pid": os.getpid()})
 
 
 def _run_path(root: Path | str, experiment: str, run_id: str) -> Path:
@@ -311,17 +297,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write the checkpoint; on any error the file that was there before stays as it was.
-
-        Parameters
-        ----------
-        checkpoint : dict
-            Model and trainer state.
-        path : path
-            Where to write.
-        storage_options : None
-            Only for addresses with a scheme.
-        """
+        """Write the checkpoint; on any error the file that was there before stays as it was."""
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -406,7 +382,7 @@ def store_hashes(store_path: Path | str | None) -> dict[str, Any]:
 def collect(seed: int | None = None, store_path: Path | str | None = None, **extra: Any) -> dict[str, Any]:
     """Versions, revision, machine, data and seed as one JSON value; `extra` is added at the top level."""
     return {
-        "written": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        "written": _now(),
         "command": " ".join(sys.argv),
         "seed": seed,
         "git": git_state(),
@@ -424,9 +400,7 @@ def write_provenance(folder: Path, provenance: Mapping[str, Any]) -> Path:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()

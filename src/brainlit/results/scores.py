@@ -153,8 +153,9 @@ def probe_rows(
     stretch = stretch_of(result.score_groups, blocks)
     rows = []
     for region, mask in regions.items():
-        r = _region_scores(result.r_by_model, drawn, region, mask, which=0)
-        r2 = _region_scores(result.r2_by_model, drawn, region, mask, which=1)
+        of_r, of_r2 = ({model: by_region[region][k] for model, by_region in drawn.items()} for k in (0, 1))
+        r = _region_scores(result.r_by_model, of_r, mask)
+        r2 = _region_scores(result.r2_by_model, of_r2, mask)
         scores = {f"r_{_short(model, r)}": score for model, score in r.items()}
         scores |= {f"r2_{_short(model, r2)}": score for model, score in r2.items()}
         scores |= {f"partition_{part}": score for part, score in partition_scores(r2).items()}
@@ -174,19 +175,13 @@ def curve_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int
         return probe_rows(result, regions, layer, blocks)
     drawn = _drawn(result, result.predictions["backbone"], regions, blocks)
     stretch = stretch_of(result.score_groups, blocks)
-    return [
-        ScoreRow(
-            region,
-            layer,
-            f"{name}_backbone",
-            int(mask.sum()),
-            Score(_mean(table["backbone"], mask), replicates).stretched(stretch),
-        )
-        for region, mask in regions.items()
-        for name, table, replicates in zip(
-            ("r", "r2"), (result.r_by_model, result.r2_by_model), drawn[region], strict=True
-        )
-    ]
+    tables = {"r_backbone": result.r_by_model, "r2_backbone": result.r2_by_model}
+    rows = []
+    for region, mask in regions.items():
+        for (name, table), replicates in zip(tables.items(), drawn[region], strict=True):
+            score = Score(_mean(table["backbone"], mask), replicates).stretched(stretch)
+            rows.append(ScoreRow(region, layer, name, int(mask.sum()), score))
+    return rows
 
 
 def stretch_of(groups: IntArray, blocks: Blocks) -> float | None:
@@ -239,14 +234,10 @@ def rest_scores(result: ProbeResult, regions: Mapping[str, BoolArray], blocks: B
     }
     if "banded_ridge" in result.r_rest:
         models = [result.predictions[model] for model in ("backbone+low_level", "low_level")]
-        replicates["banded_ridge"] = _voxelwise(
-            result, models, lambda both, low, _: banded_rest(both, low), regions, blocks
-        )
+        left = _voxelwise(result, models, lambda both, low, _: banded_rest(both, low), regions, blocks)
+        replicates["banded_ridge"] = left
     return {
-        way: {
-            region: Score(_mean(rest, mask), replicates[way][region] if way in replicates else None)
-            for region, mask in regions.items()
-        }
+        way: {name: Score(_mean(rest, mask), replicates.get(way, {}).get(name)) for name, mask in regions.items()}
         for way, rest in result.r_rest.items()
     }
 
@@ -314,22 +305,16 @@ def _voxelwise(
         ]
         r = [np.stack([by_voxel[name][0] for name in alone], axis=1) for by_voxel in drawn]
         combined = combine(*r, voxels)
+        # Sums, divided at the end: a region's voxels may lie in several of the pieces, and a voxel in several regions.
         for name, mask in regions.items():
             totals[name] += combined @ mask[voxels]
     return {name: total / regions[name].sum() for name, total in totals.items()}
 
 
 def _region_scores(
-    by_model: Mapping[str, npt.NDArray[np.floating]],
-    replicates: Mapping[str, Mapping[str, tuple[FloatArray, FloatArray]]],
-    region: str,
-    mask: BoolArray,
-    which: int,
+    by_model: Mapping[str, npt.NDArray[np.floating]], replicates: Mapping[str, FloatArray], mask: BoolArray
 ) -> dict[str, Score]:
-    return {
-        model: Score(_mean(values, mask), replicates[model][region][which] if model in replicates else None)
-        for model, values in by_model.items()
-    }
+    return {model: Score(_mean(values, mask), replicates.get(model)) for model, values in by_model.items()}
 
 
 def _voxel_means(result: ProbeResult, mask: BoolArray) -> dict[str, Score]:
@@ -348,57 +333,45 @@ def _low_level(
     r: Mapping[str, Score], r2: Mapping[str, Score], rests: Mapping[str, Score], stretch: float | None
 ) -> dict[str, Score]:
     """Share and impacts, where the backbone explains anything at all."""
-    if "backbone+low_level" not in r2 or not _above_zero(r2["backbone"].stretched(stretch)):
+    explained = r2["backbone"].stretched(stretch)
+    lowest = explained.value if explained.interval is None else explained.low
+    if "backbone+low_level" not in r2 or not lowest > 0:
         return {}
     shared = r2["backbone"] + r2["low_level"] - r2["backbone+low_level"]
     scores = {"low_level_share": shared.over(r2["backbone"])}
     if r["backbone"].value > 0:
-        impacts = {way: r["backbone"].combine(rest, _percent_lost) for way, rest in rests.items()}
+        impacts = {
+            way: r["backbone"].combine(rest, lambda whole, left: 100 * (whole - left) / whole)
+            for way, rest in rests.items()
+        }
         scores |= {f"impact_{way}": impact for way, impact in impacts.items() if np.isfinite(impact.value)}
     return scores
 
 
-def _percent_lost(whole: FloatArray, rest: FloatArray) -> FloatArray:
-    return 100 * (whole - rest) / whole
-
-
 def _ceiling_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: Blocks) -> list[ScoreRow]:
-    """Ceiling and normalised alignment of the regions in which enough voxels have a ceiling."""
-    with_ceiling = _with_ceiling(result, regions)
-    drawn = _drawn(result, result.predictions["backbone"], with_ceiling, blocks)
-    return [
-        ScoreRow(region, layer, name, int(regions[region].sum()), score)
-        for region, defined in with_ceiling.items()
-        for name, score in _ceiling(result, defined, drawn[region][0]).items()
-    ]
-
-
-def _with_ceiling(result: ProbeResult, regions: Mapping[str, BoolArray]) -> dict[str, BoolArray]:
-    """The voxels with a ceiling of each region, where they are enough of it."""
+    """Ceiling and normalised alignment of the regions in which enough voxels have a ceiling, over those voxels."""
     if result.ceiling is None:
-        return {}
+        return []
     known = np.isfinite(np.asarray(result.ceiling, dtype=np.float64))
-    enough = {name: (mask & known).sum() >= MIN_SHARE_WITH_CEILING * mask.sum() for name, mask in regions.items()}
-    return {name: mask & known for name, mask in regions.items() if enough[name]}
-
-
-def _ceiling(result: ProbeResult, defined: BoolArray, r_drawn: FloatArray) -> dict[str, Score]:
-    """Ceiling and normalised alignment over the voxels that have a ceiling; r_drawn are replicates of their mean r."""
-    assert result.ceiling is not None
-    mean = _mean(result.ceiling, defined)
-    scores = {"ceiling": Score(mean)}
-    if mean >= MIN_CEILING:
-        scores["r_over_ceiling"] = Score(_mean(result.r_by_model["backbone"], defined) / mean, r_drawn / mean)
-    return scores
+    defined = {
+        name: mask & known
+        for name, mask in regions.items()
+        if (mask & known).sum() >= MIN_SHARE_WITH_CEILING * mask.sum()
+    }
+    drawn = _drawn(result, result.predictions["backbone"], defined, blocks)
+    rows = []
+    for region, mask in defined.items():
+        ceiling = _mean(result.ceiling, mask)
+        scores = {"ceiling": Score(ceiling)}
+        if ceiling >= MIN_CEILING:
+            r = _mean(result.r_by_model["backbone"], mask)
+            scores["r_over_ceiling"] = Score(r / ceiling, drawn[region][0] / ceiling)
+        rows += [ScoreRow(region, layer, name, int(regions[region].sum()), one) for name, one in scores.items()]
+    return rows
 
 
 def _mean(values: npt.NDArray[Any], mask: BoolArray) -> float:
     return float(np.asarray(values, dtype=np.float64)[mask].mean())
-
-
-def _above_zero(score: Score) -> bool:
-    interval = score.interval
-    return score.value > 0 if interval is None else interval[0] > 0
 
 
 def _short(model: str, models: Mapping[str, Score]) -> str:

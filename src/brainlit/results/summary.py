@@ -12,9 +12,10 @@ import numpy as np
 from brainlit.encoding.statistics import Score, mean_score
 from brainlit.results.layer_curve import TABLE_FILE as LAYER_CURVE_FILE
 from brainlit.results.layer_curve import curve_of
-from brainlit.results.record import ProbeRecord, find_held_out, find_records
-from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json, write_json_atomic
+from brainlit.results.record import ProbeRecord, find_held_out, find_records, mean_over_subjects
+from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_json_atomic
 from brainlit.results.scores import ALL_VOXELS, FORMULAS
+from brainlit.results.tables import count_said
 
 SUMMARY_FILE = "summary.json"
 RUN_FILE = "run.json"
@@ -51,26 +52,25 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
     records = find_records(run.probes) if records is None else list(records)
     _check_comparable(records)
     stages = _stages(records)
-    scores = _score_rows(stages) if stages else []
     held_out = find_held_out(run.probes)
+    everything = [*records, *(record for group in held_out.values() for record in group)]
     facts = _run_facts(run)
     summary: Summary = {
         "schema": SCHEMA,
         "run": {**facts, "state": state or run.state},
         "probe": _probe_facts(records, (facts.get("data_module") or {}).get("held_out_subjects") or ()),
         "stages": {name: _stage_facts(group) for name, group in stages.items()},
-        "scores": scores,
+        "scores": _score_rows(stages) if stages else [],
         "learning": _learning(records),
         "layer_epochs": curve_of(run.path / LAYER_CURVE_FILE, records),
-        "chosen": _read_if_there(run.path / CHOSEN_FILE),
-        "seconds": _seconds(facts, records, held_out),
+        "chosen": read_json_if_there(run.path / CHOSEN_FILE),
+        "seconds": _seconds(facts, everything),
         "held_out": {name: _held_out_part(group) for name, group in held_out.items()},
         "formulas": FORMULAS,
     }
     summary["headline_region"] = headline_region(summary)
     summary["headline"] = headline_sentences(summary)
     summary["limits"] = limit_sentences(summary)
-    everything = [*records, *(record for group in held_out.values() for record in group)]
     summary["warnings"] = _warnings(everything)
     return summary
 
@@ -96,10 +96,8 @@ def write_summary(run: RunDirectory, summary: Mapping[str, Any]) -> Path:
 def headline_region(summary: Mapping[str, Any]) -> str:
     """The region that the headline is about, by a rule fixed before the numbers: the one asked for, 'semantic', all."""
     regions = regions_of(summary)
-    for name in (summary["probe"].get("headline_region"), "semantic"):
-        if name in regions:
-            return str(name)
-    return ALL_VOXELS
+    wanted = (summary["probe"].get("headline_region"), "semantic")
+    return next((str(name) for name in wanted if name in regions), ALL_VOXELS)
 
 
 def _stages(records: Sequence[ProbeRecord]) -> dict[str, list[ProbeRecord]]:
@@ -135,9 +133,9 @@ def _score_rows(stages: Mapping[str, Sequence[ProbeRecord]]) -> list[dict[str, A
     rows = []
     for subject in [ALL_SUBJECTS, *subjects]:
         members = subjects if subject == ALL_SUBJECTS else [subject]
-        for key in _keys(by_stage, members):
-            row = _score_row(by_stage, members, key)
-            rows.append({"subject": subject, **row})
+        groups = [[group[m].table.keys for m in members if m in group] for group in by_stage.values()]
+        keys = dict.fromkeys(key for tables in groups for table in tables for key in table)
+        rows += [{"subject": subject, **_score_row(by_stage, members, key)} for key in keys]
     return rows
 
 
@@ -146,27 +144,14 @@ def _held_out_part(records: Sequence[ProbeRecord]) -> dict[str, Any]:
     _check_comparable(records)
     first, stages = records[0], _stages(records)
     kept = ("data_set", "fit_spans", "score_spans", "n_score_trs")
-    scores = [
-        row
-        for row in _score_rows(stages)
-        if row["subject"] == ALL_SUBJECTS and row["layer"] == first.layer and row["metric"] in LEARNING_METRICS
-    ]
+    scores = [row for row in _score_rows(stages) if row["subject"] == ALL_SUBJECTS and row["layer"] == first.layer]
     return {
         **{key: first.facts[key] for key in kept if key in first.facts},
         "layer": first.layer,
         "subjects": list(dict.fromkeys(record.subject for record in records)),
         "stages": {name: _stage_facts(group) for name, group in stages.items()},
-        "scores": scores,
+        "scores": [row for row in scores if row["metric"] in LEARNING_METRICS],
     }
-
-
-def _keys(by_stage: Mapping[str, Mapping[str, ProbeRecord]], members: Sequence[str]) -> Iterable[tuple[str, int, str]]:
-    keys: dict[tuple[str, int, str], None] = {}
-    for group in by_stage.values():
-        for member in members:
-            if member in group:
-                keys.update(dict.fromkeys(group[member].table.keys))
-    return keys
 
 
 def _score_row(
@@ -186,9 +171,8 @@ def _score_row(
             scores[stage] = mean_score([rows[m].score for m in chosen])
     counted = everywhere or [m for m in members if any(m in rows for rows in found.values())]
     n_voxels = sum(next(rows[m] for rows in found.values() if m in rows).n_voxels for m in counted)
-    row: dict[str, Any] = {"region": region, "layer": layer, "metric": metric, "n_voxels": n_voxels}
-    row["n_subjects"] = len(counted)
-    row |= {stage: score.json() for stage, score in scores.items()}
+    where = {"region": region, "layer": layer, "metric": metric, "n_voxels": n_voxels, "n_subjects": len(counted)}
+    row: dict[str, Any] = where | {stage: score.json() for stage, score in scores.items()}
     if {"before", "after"} <= set(scores):
         row["difference"] = (scores["after"] - scores["before"]).json()
         if metric == "r_backbone" and all(by_stage["after"][m].layer == layer for m in everywhere):
@@ -209,11 +193,12 @@ def _learning(records: Sequence[ProbeRecord]) -> list[dict[str, Any]]:
     for epoch in sorted({record.epoch for record in records}):
         group = [record for record in records if record.epoch == epoch]
         keys = {key: None for record in group for key in record.table.keys if key[2] in LEARNING_METRICS}
-        for region, layer, metric in keys:
-            found = [row.score for record in group if (row := record.table.get(region, layer, metric)) is not None]
-            if layer == group[0].layer:
-                where = {"region": region, "layer": layer, "metric": metric}
-                rows.append({"epoch": epoch, "step": group[0].step, **where, **mean_score(found).json()})
+        when = {"epoch": epoch, "step": group[0].step}
+        rows += [
+            {**when, "region": key[0], "layer": key[1], "metric": key[2], **mean_over_subjects(group, *key).json()}
+            for key in keys
+            if key[1] == group[0].layer
+        ]
     return rows
 
 
@@ -226,14 +211,8 @@ def _probe_facts(records: Sequence[ProbeRecord], held_out_subjects: Sequence[str
     if not records:
         return {"subjects": {}}
     per_subject = (
-        "n_voxels",
-        "n_used",
-        "n_dropped",
-        "n_left_out",
-        "n_repeats",
-        "ceiling_stories",
-        "alpha_at_edge",
-        "has_vertices",
+        *("n_voxels", "n_used", "n_dropped", "n_left_out", "n_repeats"),
+        *("ceiling_stories", "alpha_at_edge", "has_vertices"),
     )
     last = {record.subject: record for record in records}
     shared = {k: v for k, v in records[0].facts.items() if k not in (*per_subject, "warnings", "seconds", "warm_start")}
@@ -249,29 +228,21 @@ def _probe_facts(records: Sequence[ProbeRecord], held_out_subjects: Sequence[str
     }
 
 
-def _seconds(
-    facts: Mapping[str, Any], records: Sequence[ProbeRecord], held_out: Mapping[str, Sequence[ProbeRecord]]
-) -> dict[str, Any]:
+def _seconds(facts: Mapping[str, Any], records: Sequence[ProbeRecord]) -> dict[str, Any]:
     """Time of all probes and of training, and the first as a share of the second where both are known."""
-    everything = [*records, *(record for group in held_out.values() for record in group)]
-    probes = float(np.sum([record.facts.get("seconds", 0.0) for record in everything]))
+    probes = float(np.sum([record.facts.get("seconds", 0.0) for record in records]))
     training = facts.get("training_seconds")
     return {"probes": round(probes, 1), "training": training, "share": probes / training if training else None}
 
 
 def _run_facts(run: RunDirectory) -> dict[str, Any]:
-    provenance = _read_if_there(run.path / PROVENANCE_FILE)
     return {
         "experiment": run.experiment,
         "id": run.run_id,
         "starts": len(run.status.get("starts", [])),
-        "seed": provenance.get("seed"),
-        **_read_if_there(run.path / RUN_FILE),
+        "seed": read_json_if_there(run.path / PROVENANCE_FILE).get("seed"),
+        **read_json_if_there(run.path / RUN_FILE),
     }
-
-
-def _read_if_there(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
 
 
 # --- Looking numbers up ---
@@ -286,6 +257,12 @@ def find_score(
         if (row["subject"], row["region"], row["metric"], row["layer"]) == (subject, region, metric, wanted):
             return dict(row)
     return None
+
+
+def stage_value(row: Mapping[str, Any] | None, stage: str) -> float | None:
+    """The number of a row before or after tuning; None where it is not defined, or there is no row."""
+    value = (row or {}).get(stage, {}).get("value")
+    return None if value is None else float(value)
 
 
 def regions_of(summary: Mapping[str, Any], subject: str = ALL_SUBJECTS) -> list[str]:
@@ -314,29 +291,27 @@ def headline_sentences(summary: Mapping[str, Any]) -> list[str]:
     sentences = [control + alignment_sentence(summary, row)]
     share = find_score(summary, region, "low_level_share")
     if share is not None:
-        sentences.append(share_sentence(share, _place(region)))
+        sentences.append(
+            f"The share of what the model explains in {place_words(region)} that low-level features explain too"
+            f" {change_words(share)}."
+        )
     other = next((name for name in ("auditory", "null") if name in regions_of(summary) and name != region), None)
     compared = find_score(summary, other, "r_backbone") if other else None
     if compared is not None and "difference" in compared:
-        sentences.append(f"For comparison, in {_place(str(other))} alignment {change_words(compared)}.")
+        sentences.append(f"For comparison, in {place_words(str(other))} alignment {change_words(compared)}.")
     return sentences
 
 
 def alignment_sentence(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """What happened to alignment in one region, with everything needed to judge the number."""
-    words = f"Alignment with {_place(row['region'])} {change_words(row)}"
+    words = f"Alignment with {place_words(row['region'])} {change_words(row)}"
     held_out = f" ({len(names)} not tuned on)" if (names := not_tuned_on(summary)) else ""
-    subjects = _count(row["n_subjects"], "subject") + held_out
-    n_voxels = _count(row["n_voxels"], "voxel")
+    subjects = count_said(row["n_subjects"], "subject") + held_out
+    n_voxels = count_said(row["n_voxels"], "voxel")
     return (
         f"{words}: mean held-out correlation r of layer {row['layer']} over {n_voxels} of {subjects},"
         f" {_stimulus(summary)}."
     )
-
-
-def share_sentence(row: Mapping[str, Any], place: str) -> str:
-    """What happened to the low-level share of the explained variance."""
-    return f"The share of what the model explains in {place} that low-level features explain too {change_words(row)}."
 
 
 def change_words(row: Mapping[str, Any]) -> str:
@@ -367,16 +342,15 @@ def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
     if not summary["scores"]:
         return ["The run holds no probe, so nothing can be claimed."]
     stories = probe.get("score_stories", [])
-    limits = [_story_limit(stories, probe)]
     n_subjects = len(probe["subjects"])
-    if n_subjects == 1:
-        limits.append("One subject: nothing is shown about other people.")
-    else:
-        limits.append(f"{n_subjects} subjects, taken as fixed: the intervals do not cover other people.")
-    limits.append(
+    limits = [
+        _story_limit(stories, probe),
+        "One subject: nothing is shown about other people."
+        if n_subjects == 1
+        else f"{n_subjects} subjects, taken as fixed: the intervals do not cover other people.",
         "One run with one seed: the intervals do not cover how much a result moves between seeds. Repeat the run, and"
-        " the permuted control, with several seeds before claiming an effect of tuning."
-    )
+        " the permuted control, with several seeds before claiming an effect of tuning.",
+    ]
     if run.get("control"):
         limits.append(
             "This is the permuted control: the model was tuned on responses that do not belong to the sound. What"
@@ -390,7 +364,7 @@ def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
     n_regions = len({row["region"] for row in summary["scores"]}) - 1
     if n_regions < 3:
         limits.append(
-            f"{_count(n_regions, 'named region')} only: nothing is shown about where in the brain this holds."
+            f"{count_said(n_regions, 'named region')} only: nothing is shown about where in the brain this holds."
         )
     limits.append("Regions were fixed beforehand; intervals are not corrected for the number of regions and layers.")
     if not any(facts.get("n_repeats") for facts in probe["subjects"].values()):
@@ -416,20 +390,16 @@ def _story_limit(stories: list[str], probe: Mapping[str, Any]) -> str:
 
 
 def _single_words(row: Mapping[str, Any]) -> str:
-    known = [stage for stage in ("after", "before") if row.get(stage, {}).get("value") is not None]
-    if not known:
+    stage = next((name for name in ("after", "before") if stage_value(row, name) is not None), None)
+    if stage is None:
         return "is not defined"
-    stage, score = known[0], row[known[0]]
-    if score["low"] is None:
-        return f"is {score['value']:.3f} {_when(stage)}"
-    return f"is {score['value']:.3f} {_when(stage)} (95 % interval {score['low']:.3f} to {score['high']:.3f})"
+    score = row[stage]
+    interval = "" if score["low"] is None else f" (95 % interval {score['low']:.3f} to {score['high']:.3f})"
+    return f"is {score['value']:.3f} {stage} tuning{interval}"
 
 
-def _when(stage: str) -> str:
-    return "after tuning" if stage == "after" else "before tuning"
-
-
-def _place(region: str) -> str:
+def place_words(region: str) -> str:
+    """A region in words: 'semantic voxels'."""
     words = region.replace("_", " ")
     return words if words.endswith("voxels") else f"{words} voxels"
 
@@ -437,8 +407,4 @@ def _place(region: str) -> str:
 def _stimulus(summary: Mapping[str, Any]) -> str:
     probe = summary["probe"]
     n_stories = len(probe.get("score_stories", []))
-    return f"{probe.get('n_score_trs')} TRs of {_count(n_stories, 'held-out story', 'held-out stories')}"
-
-
-def _count(n: int, one: str, many: str | None = None) -> str:
-    return f"{n} {one if n == 1 else many or one + 's'}"
+    return f"{probe.get('n_score_trs')} TRs of {count_said(n_stories, 'held-out story', 'held-out stories')}"

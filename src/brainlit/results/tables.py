@@ -22,6 +22,23 @@ def _line(cells: Sequence[str]) -> str:
     return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
 
 
+def count_said(n: int, one: str, many: str | None = None) -> str:
+    """'1 voxel', '3 voxels'."""
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def score_said(score: Mapping[str, Any] | None, digits: str = ".3f", undefined: str = "-") -> str:
+    """A score of a summary with its interval in brackets, where it has one.
+
+    >>> score_said({"value": 0.25, "low": 0.1, "high": 0.4}, "+.2f")
+    '+0.25 [+0.10, +0.40]'
+    """
+    if not score or score.get("value") is None:
+        return undefined
+    value, low, high = (score[key] for key in ("value", "low", "high"))
+    return f"{value:{digits}}" + ("" if low is None else f" [{low:{digits}}, {high:{digits}}]")
+
+
 def number_said(value: float | None) -> str:
     """With three digits; a hyphen where there is none."""
     return "-" if value is None else f"{value:.3f}"
