@@ -68,13 +68,10 @@ def run_reproduce(arguments: Sequence[str]) -> int:
     """Plan, run what is missing, compare; 1 if a job failed."""
     given, further = parse_reproduce(arguments)
     runs = plan_reproduce(given, further)
-    check_settings(runs)
-    folder = Path(given.root) / given.experiment
-    report = ["compare", *(str(run.path) for run in runs), "--output", str(folder)]
-    if given.dry_run:
-        return show_commands(runs, report)
-    if not run_missing(runs, folder, given.jobs):
-        return 1
+    report = ["compare", *(str(run.path) for run in runs), "--output", str(_folder(given))]
+    status = run_plan(runs, given, report)
+    if status is not None:
+        return status
     from brainlit.cli.reports import run_compare
 
     return run_compare(report[1:])
@@ -134,11 +131,9 @@ def run_sweep(arguments: Sequence[str]) -> int:
     check_further([f"--{given.key}"], parser)
     check_files(model=[given.model], regime=[given.regime])
     runs = plan_sweep(given, further)
-    check_settings(runs)
-    if given.dry_run:
-        return show_commands(runs)
-    if not run_missing(runs, _folder(given), given.jobs):
-        return 1
+    status = run_plan(runs, given)
+    if status is not None:
+        return status
     print(sweep_table(given.key, given.values, given.seeds, {(run.kind, run.seed): run.path for run in runs}))
     return 0
 
@@ -242,13 +237,11 @@ def run_fractions(arguments: Sequence[str]) -> int:
     )
     presets = [given.preset] if given.preset else []
     check_files(model=[given.model], regime=[given.regime], data=[given.data], paper=presets)
-    runs = plan_fractions(given, further)
-    check_settings(runs)
-    if given.dry_run:
-        return show_commands(runs)
-    one_by_one = None if given.data == "demo" else 1  # a model of a published size may fill the machine
-    if not run_missing(runs, _folder(given), given.jobs or one_by_one):
-        return 1
+    if given.data != "demo":
+        given.jobs = given.jobs or 1  # a model of a published size may fill the machine
+    status = run_plan(plan_fractions(given, further), given)
+    if status is not None:
+        return status
     from brainlit.cli.reports import run_curve
 
     finished = sorted(report.parent for report in _folder(given).glob(f"{given.model}-*/report.html"))
@@ -337,6 +330,20 @@ def parse_plan(
     check_further(further, parser, sets)
     _check_numbers(given)
     return given, further
+
+
+def run_plan(runs: Sequence[Run], given: argparse.Namespace, *last: Sequence[str]) -> int | None:
+    """Bring the runs to their reports; the exit status if the verb ends here (a dry run, a failure), else None.
+
+    Parameters
+    ----------
+    last : sequences of str
+        Commands that a dry run shows behind those of the runs.
+    """
+    check_settings(runs)
+    if given.dry_run:
+        return show_commands(runs, *last)
+    return None if run_missing(runs, _folder(given), given.jobs) else 1
 
 
 def config_files(model: str, regime: str, data: str = "demo", *, quick: bool = False, preset: str = "") -> list[str]:

@@ -45,7 +45,6 @@ class Job:
     ----------
     name : str
         Of the job and of its log file.
-    command : tuple of str
     after : tuple of str
         Names of jobs that must have succeeded before this one starts; they come before it in the list.
     kind : str
@@ -301,7 +300,6 @@ class Run:
         Its folder.
     kind : str
         What it is among those of its seed: its regime, or the value that is varied.
-    seed : int
     fit : tuple of str
         Arguments of brainlit.
     models : tuple of str
@@ -354,10 +352,10 @@ def planned_jobs(runs: Sequence[Run]) -> Iterator[Job]:
         before: tuple[str, ...] = ()
         if run.todo:
             gate = name if run.seed in made else first.setdefault(run.seed, name)
-            yield _job(name, run.todo, (gate,) if gate != name else (), f"fit {run.kind}")
+            yield Job(name, (*BRAINLIT, *run.todo), (gate,) if gate != name else (), f"fit {run.kind}")
             before = (name,)
         if run.models:
-            yield _job(f"{name}-downstream", run.downstream, before, "downstream")
+            yield Job(f"{name}-downstream", (*BRAINLIT, *run.downstream), before, "downstream")
 
 
 def check_settings(runs: Iterable[Run]) -> None:
@@ -430,7 +428,3 @@ def run_missing(runs: Sequence[Run], folder: Path, n_at_once: int | None) -> boo
 
 def _count(runs: Sequence[Run]) -> str:
     return f"{sum(not run.todo for run in runs)} of {len(runs)} runs are finished."
-
-
-def _job(name: str, arguments: Sequence[str], after: tuple[str, ...], kind: str) -> Job:
-    return Job(name, (*BRAINLIT, *arguments), after, kind)

@@ -7,20 +7,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from brainlit.datamodules.dataset import TargetSource
-from brainlit.datamodules.targets import (
+from brainlit.datamodules.targets.config import (
+    REPRESENTATIONS,
     ControlConfig,
     LanguageTargetsConfig,
+    Regime,
     RepresentationConfig,
     SpeechTargetsConfig,
-    VoxelTargets,
-    control_targets,
 )
-from brainlit.datamodules.targets.config import REPRESENTATIONS, Regime
+from brainlit.datamodules.targets.controls import control_targets
 from brainlit.datamodules.targets.representations import (
     LanguageRepresentation,
     SpeechRepresentation,
     representation_targets,
 )
+from brainlit.datamodules.targets.stored import VoxelTargets
 from brainlit.datamodules.windows import WindowConfig
 from brainlit.splits import Roles
 

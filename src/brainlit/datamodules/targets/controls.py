@@ -28,8 +28,6 @@ def control_targets(config: ControlConfig, voxels: VoxelTargets, spans: Sequence
 
     Parameters
     ----------
-    voxels : VoxelTargets
-        The responses.
     spans : sequence of Span
         The tuning spans.
     seed : int
@@ -41,13 +39,18 @@ def control_targets(config: ControlConfig, voxels: VoxelTargets, spans: Sequence
         If a subject has too few rows or stories for the control.
     """
     seed = draw_seed(seed, config.draw)
-    if config.kind == "blocks":
-        return PermutedTargets(voxels, spans, config.block_trs, seed)
-    if config.kind == "shift":
-        return ShiftedTargets(voxels, spans, config.min_shift_trs, seed)
-    if config.kind == "other_story":
-        return OtherStoryTargets(voxels, spans, seed)
-    return phase_targets(voxels, spans, seed)
+    if config.kind == "phase":
+        return phase_targets(voxels, spans, seed)
+    rules: dict[str, Rule] = {
+        "blocks": lambda heard: permute_blocks(_n_rows(heard), config.block_trs, np.random.default_rng(seed)),
+        "shift": lambda heard: shift_stories(heard, config.min_shift_trs, seed),
+        "other_story": lambda heard: exchange_stories(heard, seed),
+    }
+    return ReorderedTargets(voxels, spans, rules[config.kind])
+
+
+def _n_rows(spans: Sequence[Span]) -> int:
+    return sum(span.n_trs for span in spans)
 
 
 def draw_seed(seed: int, draw: int) -> int:
@@ -141,87 +144,13 @@ class ReorderedTargets:
         return rows
 
 
-class PermutedTargets(ReorderedTargets):
-    """Responses whose blocks of time have changed places over all tuning rows: the matched control.
-
-    The rows of the tuning spans that a subject heard are laid end to end, cut into blocks of about block_trs rows, and
-    the blocks change places so that none stays where it was. One permutation holds for the whole run; every row is used
-    once.
-
-    Parameters
-    ----------
-    voxels : VoxelTargets
-        What is permuted.
-    spans : sequence of Span
-        The tuning spans; rows outside them cannot be asked for.
-    block_trs : int
-        Longer than the responses' autocorrelation, so that the noise keeps its shape.
-    seed : int
-        Of the permutation.
-
-    Raises
-    ------
-    ValueError
-        If a subject has too few rows for two blocks.
-    """
-
-    def __init__(self, voxels: VoxelTargets, spans: Sequence[Span], block_trs: int, seed: int) -> None:
-        def rule(heard: Sequence[Span]) -> IntArray:
-            return permute_blocks(sum(span.n_trs for span in heard), block_trs, np.random.default_rng(seed))
-
-        super().__init__(voxels, spans, rule)
-
-
-class ShiftedTargets(ReorderedTargets):
-    """Responses shifted in a circle within each story's tuning rows, by a lag of its own for each story.
-
-    Everything but the lag to the sound stays as it was, the seam between last and first row excepted. The lag is at
-    least min_shift_trs rows in either direction of the circle, and depends on the seed and the story alone.
-
-    Parameters
-    ----------
-    min_shift_trs : int
-        Longer than a response to the sound lasts.
-
-    Raises
-    ------
-    ValueError
-        If a story has fewer than 2 min_shift_trs tuning rows.
-    """
-
-    def __init__(self, voxels: VoxelTargets, spans: Sequence[Span], min_shift_trs: int, seed: int) -> None:
-        def rule(heard: Sequence[Span]) -> IntArray:
-            return shift_stories(heard, min_shift_trs, seed)
-
-        super().__init__(voxels, spans, rule)
-
-
-class OtherStoryTargets(ReorderedTargets):
-    """Responses to another story: stories change places so that none keeps its own.
-
-    Stories differ in length: the rows of the other story are taken from its first tuning row on, cut where this story
-    ends, and begun again where the other one is over; so some rows of long stories are not used, and those of short
-    ones more than once.
-
-    Raises
-    ------
-    ValueError
-        If a subject heard fewer than two of the stories to tune on.
-    """
-
-    def __init__(self, voxels: VoxelTargets, spans: Sequence[Span], seed: int) -> None:
-        def rule(heard: Sequence[Span]) -> IntArray:
-            return exchange_stories(heard, seed)
-
-        super().__init__(voxels, spans, rule)
-
-
 def permute_blocks(n_rows: int, block_trs: int, rng: np.random.Generator) -> IntArray:
     """A permutation of rows that moves whole blocks and leaves none in place, shape (n_rows,).
 
-    The rows are cut into blocks whose lengths differ by at most one (block_trs or somewhat more), and blocks of one
-    length change places among themselves, so that borders stay where they are. Where so few rows allow no such cut, a
-    piece from the front, drawn between block_trs and n_rows - block_trs, changes places with the rest.
+    The matched control: block_trs is longer than the responses' autocorrelation, so that the noise keeps its shape. The
+    rows are cut into blocks whose lengths differ by at most one (block_trs or somewhat more), and blocks of one length
+    change places among themselves, so that borders stay where they are. Where so few rows allow no such cut, a piece
+    from the front, drawn between block_trs and n_rows - block_trs, changes places with the rest.
 
     Raises
     ------
@@ -257,13 +186,17 @@ def _number_of_blocks(n_rows: int, block_trs: int) -> int:
 def shift_stories(spans: Sequence[Span], min_shift_trs: int, seed: int) -> IntArray:
     """For each row of the spans, laid end to end, the row some lag earlier in the circle of its story's rows.
 
+    Everything but the lag to the sound stays as it was, the seam between last and first row excepted. The lag is at
+    least min_shift_trs rows in either direction of the circle, longer than a response to the sound lasts, and depends
+    on the seed and the story alone.
+
     Raises
     ------
     ValueError
         If a story has fewer than 2 min_shift_trs rows, or min_shift_trs is not positive.
     """
     rows_of = _rows_of_stories(spans)
-    order = np.zeros(sum(len(rows) for rows in rows_of.values()), dtype=np.int64)
+    order = np.zeros(_n_rows(spans), dtype=np.int64)
     for story, rows in rows_of.items():
         if min_shift_trs < 1 or len(rows) < 2 * min_shift_trs:
             raise ValueError(
@@ -276,7 +209,11 @@ def shift_stories(spans: Sequence[Span], min_shift_trs: int, seed: int) -> IntAr
 
 
 def exchange_stories(spans: Sequence[Span], seed: int) -> IntArray:
-    """For each row of the spans, laid end to end, the row at the same place of another story, cut or begun again.
+    """For each row of the spans, laid end to end, the row at the same place of another story: none keeps its own.
+
+    Stories differ in length: the rows of the other story are taken from its first tuning row on, cut where this story
+    ends, and begun again where the other one is over; so some rows of long stories are not used, and those of short
+    ones more than once.
 
     Raises
     ------
@@ -290,7 +227,7 @@ def exchange_stories(spans: Sequence[Span], seed: int) -> IntArray:
             f"control.kind is 'other_story', but there are not two stories to tune on ({named}): tune on several, or"
             " take control.kind blocks, phase or shift."
         )
-    order = np.zeros(sum(map(len, rows_of)), dtype=np.int64)
+    order = np.zeros(_n_rows(spans), dtype=np.int64)
     for rows, other in zip(rows_of, _derangement(len(rows_of), np.random.default_rng(seed)), strict=True):
         order[rows] = np.resize(rows_of[other], len(rows))
     return order
