@@ -369,20 +369,19 @@ def check_settings(runs: Iterable[Run]) -> None:
     """
     import yaml
 
-    from brainlit.cli.run_options import CONFIG_FILE, difference
+    from brainlit.cli.run_options import difference, read_config
     from brainlit.cli.training import parsed
 
     runs = list(runs)
     parser = parsed("fit", runs[0].fit[1:]).parser
     seen: set[str] = set()
     for run in runs:
-        file = run.path / CONFIG_FILE
-        if run.kind in seen and not file.is_file():
+        found = read_config(run.path)
+        if run.kind in seen and not found:
             continue
         seen.add(run.kind)
         wanted = yaml.safe_load(parser.dump(parser.parse_args(list(run.fit[1:])), skip_validation=True))
-        if run.is_started and file.is_file():
-            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if run.is_started and found:
             changed = difference(_common(wanted, found), _common(found, wanted))
             if changed:
                 raise UsageError(

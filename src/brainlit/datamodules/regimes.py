@@ -40,12 +40,11 @@ class TargetChoice:
         """The settings that this regime uses, as plain JSON values; empty where the responses are the targets."""
         used: dict[str, Any] = {}
         if self.regime == "permuted":
-            used["control"] = asdict(self.control)
+            used = {"control": self.control}
         elif self.regime in REPRESENTATIONS:
-            used["representation"] = asdict(self.representation)
             model = self.language_model if self.regime == "language_model" else self.speech_model
-            used["model"] = asdict(model)
-        plain: dict[str, Any] = json.loads(json.dumps(used))
+            used = {"representation": self.representation, "model": model}
+        plain: dict[str, Any] = json.loads(json.dumps({name: asdict(settings) for name, settings in used.items()}))
         return plain
 
     def targets(

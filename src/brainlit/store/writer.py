@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any, TypeVar
 
 import h5py
@@ -101,7 +100,7 @@ def build_store(
         path.mkdir(parents=True, exist_ok=True)
         with waiting_lock(path / LOCK_FILE, f"another process is building the store {path}"):
             if not _is_complete(source, extractor, path, settings):
-                _Build(source, reader, extractor, path, settings, progress).run()
+                _Build(reader, extractor, path, settings, progress).run()
     return StoryStore.open(path)
 
 
@@ -143,14 +142,9 @@ class _Build:
     """One build under the lock; `run` leaves a finished store or raises with the finished files kept."""
 
     def __init__(
-        self,
-        source: StorySource,
-        reader: StoryReader,
-        features: FeatureExtractor,
-        path: Path,
-        settings: dict[str, Any],
-        progress: bool,
+        self, reader: StoryReader, features: FeatureExtractor, path: Path, settings: dict[str, Any], progress: bool
     ) -> None:
+        source = reader.source
         self.source, self.reader, self.features, self.path, self.settings = source, reader, features, path, settings
         self.fingerprint = fingerprint_of(settings)
         self.index = read_index(path)
@@ -349,25 +343,20 @@ class StoryReader:
     def __enter__(self) -> StoryReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._thread.shutdown(cancel_futures=True)
 
     def story(self, name: str, ahead: str | None = None) -> Story:
         """A story, now; the one to read `ahead` comes in the background, and its errors when it is asked for."""
-        story = (self._coming.pop(name, None) or self._read(name)).result()
+        story = (self._coming.pop(name, None) or self._thread.submit(self._story, name)).result()
         if ahead is not None:
-            self._coming[ahead] = self._read(ahead)
+            self._coming[ahead] = self._thread.submit(self._story, ahead)
         return story
 
     def phones(self, name: str) -> Intervals | None:
         """Phones of a story."""
         with self._one_at_a_time:
             return self.source.phones(name)
-
-    def _read(self, name: str) -> Future[Story]:
-        return self._thread.submit(self._story, name)
 
     def _story(self, name: str) -> Story:
         with self._one_at_a_time:

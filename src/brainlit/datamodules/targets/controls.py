@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +88,14 @@ class ReorderedTargets:
 
     def __init__(self, voxels: VoxelTargets, spans: Sequence[Span], rule: Rule) -> None:
         self.voxels = voxels
-        self._place: dict[str, dict[str, IntArray]] = {}
-        self._source: dict[str, list[tuple[str, int]]] = {}
+        self._source: dict[str, dict[tuple[str, int], tuple[str, int]]] = {}
         self._order: dict[str, IntArray] = {}
         for subject in voxels.sizes:
             heard = [span for span in spans if voxels.heard(subject, span.story)]
-            self._arrange(subject, heard, rule(heard))
+            rows = [(span.story, row) for span in heard for row in range(span.start_tr, span.stop_tr)]
+            self._order[subject] = rule(heard)
+            sources = [rows[k] for k in self._order[subject].tolist()]
+            self._source[subject] = dict(zip(rows, sources, strict=True))
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -108,40 +110,22 @@ class ReorderedTargets:
         """The rows that took the place of start_tr .. stop_tr - 1; None if the subject did not hear the story."""
         if not self.heard(subject, story):
             return None
-        places = self._place[subject].get(story, np.zeros(0, dtype=np.int64))[start_tr:stop_tr]
-        if len(places) < stop_tr - start_tr or (places < 0).any():
+        sources = [self._source[subject].get((story, row)) for row in range(start_tr, stop_tr)]
+        found = [source for source in sources if source is not None]
+        if len(found) < len(sources):
             raise ValueError(f"rows {start_tr}..{stop_tr} of {story!r} are not tuning rows of {subject!r}.")
-        return np.concatenate([self._run(subject, run) for run in self._runs(subject, places)])
+        parts = []
+        # Rows that follow each other in their own story are read at once: there row - k is the same for all of them.
+        for (source, _), run in groupby(enumerate(found), key=lambda item: (item[1][0], item[1][1] - item[0])):
+            places = [row for _, (_, row) in run]
+            rows = self.voxels.rows(subject, source, places[0], places[-1] + 1)
+            assert rows is not None
+            parts.append(rows)
+        return np.concatenate(parts)
 
     def source_rows(self, subject: str) -> IntArray:
         """For each tuning row of a subject, laid end to end, the row that took its place; shape (n_rows,)."""
         return self._order[subject]
-
-    def _arrange(self, subject: str, spans: Sequence[Span], order: IntArray) -> None:
-        sources = [(span.story, row) for span in spans for row in range(span.start_tr, span.stop_tr)]
-        self._order[subject], self._source[subject] = order, sources
-        places: dict[str, IntArray] = {}
-        for (story, row), source in zip(sources, order.tolist(), strict=True):
-            if story not in places:
-                places[story] = np.full(self.voxels.store.n_trs(story), -1, dtype=np.int64)
-            places[story][row] = source
-        self._place[subject] = places
-
-    def _runs(self, subject: str, places: IntArray) -> list[IntArray]:
-        """Cut places into runs of consecutive rows of one story."""
-        sources = self._source[subject]
-        breaks = [  # where the next row is not the row that follows this one in its own story
-            k + 1
-            for k, (a, b) in enumerate(pairwise(places.tolist()))
-            if sources[b] != (sources[a][0], sources[a][1] + 1)
-        ]
-        return np.split(places, breaks)
-
-    def _run(self, subject: str, places: IntArray) -> Float32Array:
-        story, first = self._source[subject][places[0]]
-        rows = self.voxels.rows(subject, story, first, first + len(places))
-        assert rows is not None
-        return rows
 
 
 def permute_blocks(n_rows: int, block_trs: int, rng: np.random.Generator) -> IntArray:

@@ -77,7 +77,7 @@ class LagEvidence:
         enough = [n for n in map(store.n_trs, store.story_names) if shifts_to_try(n, self.tr_s) is not None]
         shifts = shifts_to_try(min(enough), self.tr_s) if enough else None
         self.shifts = np.zeros(0, dtype=np.int64) if shifts is None else shifts
-        self.lags_s = lags_s_of(self.shifts, self.tr_s)
+        self.lags_s: FloatArray = np.asarray(self.shifts * self.tr_s + _USUAL_LAG_S)  # sound to peak at each shift
         self._expected: dict[str, FloatArray] = {}
         self._open: dict[str, Agreement] = {}
         self._strengths: dict[str, Strength] = {}
@@ -131,7 +131,7 @@ class LagEvidence:
         if whole_is_off:
             yield _lag_finding(everything, whole, self.tr_s, 1)
         elif whole.p > _SILENT_P or whole.log_odds > 0:
-            yield _none(everything, _silence(whole, sum(self._n_voxels.values())))
+            yield _silence(everything, whole, sum(self._n_voxels.values()))
         own = {name: lag_of_strength([curve], self.lags_s) for name, curve in self._strengths.items()}
         off = {name for name, one in own.items() if len(own) > 1 and _is_off(one, len(own))}
         if whole_is_off:
@@ -162,7 +162,7 @@ class LagEvidence:
     def _silent_subjects(self, own: dict[str, LagEstimate]) -> Iterator[Finding]:
         for name, estimate in own.items():
             if len(own) > 1 and estimate.p > _SILENT_P and self._n_trs[name] >= _MIN_TRS_TO_EXPECT:
-                yield _none(name, _silence(estimate, self._n_voxels[name]))
+                yield _silence(name, estimate, self._n_voxels[name])
 
     def _everything(self) -> str:
         """The subject or the story, where there is only one."""
@@ -183,14 +183,16 @@ def _lag_finding(
     where: str, estimate: LagEstimate, tr_s: float, n_places: int, others_s: float | None = None
 ) -> Finding:
     """Warning or error, with the shift that would put it right."""
-    low_s, high_s = _PLAUSIBLE_LAG_S if others_s is None else _near(others_s)
-    goal_s = _USUAL_LAG_S if others_s is None else others_s
+    if others_s is None:
+        (low_s, high_s), goal_s = _PLAUSIBLE_LAG_S, _USUAL_LAG_S
+        expected = f"responses peak {low_s:g} to {high_s:g} s after their cause"
+    else:
+        (low_s, high_s), goal_s = _near(others_s), others_s
+        expected = f"the other stories peak at {others_s:.1f} s"
     distance_s = max(low_s - estimate.lag_s, estimate.lag_s - high_s)
     sure = estimate.p * n_places < ERROR_P and estimate.log_odds > _ERROR_LOG_ODDS and distance_s > _ERROR_DISTANCE_S
     level: Level = "error" if sure else "warning"
     first_s, last_s = estimate.interval_s
-    expected = f"responses peak {low_s:g} to {high_s:g} s after their cause" if others_s is None else ""
-    expected = expected or f"the other stories peak at {others_s:.1f} s"
     message = (
         f"responses peak {estimate.lag_s:.1f} s after the sound (95 %: {first_s:.1f} to {last_s:.1f} s, chance p ="
         f" {estimate.p:.1g}); {expected}."
@@ -203,9 +205,9 @@ def _lag_finding(
     return Finding(level, "response_lag", where, message, cure)
 
 
-def _silence(estimate: LagEstimate, n_voxels: int) -> str:
+def _silence(where: str, estimate: LagEstimate, n_voxels: int) -> Finding:
     what = "no stimulus-locked response found" if estimate.p > _SILENT_P else "no response at a plausible lag found"
-    return f"{what} ({n_voxels} voxels, best lag {estimate.lag_s:.1f} s, p = {estimate.p:.2g})."
+    return _none(where, f"{what} ({n_voxels} voxels, best lag {estimate.lag_s:.1f} s, p = {estimate.p:.2g}).")
 
 
 def _none(where: str, message: str) -> Finding:
@@ -249,11 +251,6 @@ def clock_drift_s(tr_starts_s: npt.ArrayLike, tr_s: float) -> float:
     """How much later the last row starts than by the nominal repetition time, counted from the first."""
     starts_s = np.asarray(tr_starts_s, dtype=np.float64)
     return float(starts_s[-1] - starts_s[0] - (len(starts_s) - 1) * tr_s)
-
-
-def lags_s_of(shifts: IntArray, tr_s: float) -> FloatArray:
-    """Time from sound to peak of the response at each shift."""
-    return np.asarray(shifts * tr_s + _USUAL_LAG_S, dtype=np.float64)
 
 
 def expected_responses(rates: npt.ArrayLike, tr_s: float) -> FloatArray:
