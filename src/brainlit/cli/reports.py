@@ -162,9 +162,8 @@ def run_curve(arguments: Sequence[str]) -> int:
     from brainlit.comparison import fractions
     from brainlit.comparison.runs import read_summaries
 
-    runs = [
-        run for run in given.runs if run.name not in (fractions.TABLE_FILE, fractions.FIGURE_FILE)
-    ]  # of an earlier call, by a *
+    earlier = (fractions.TABLE_FILE, fractions.FIGURE_FILE)  # of an earlier call, where runs are named by a *
+    runs = [run for run in given.runs if run.name not in earlier]
     points = fractions.curve_points(read_summaries(runs), given.region)
     folder = given.output or common_parent(runs)
     figure = fractions.curve_figure(points)

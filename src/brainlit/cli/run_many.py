@@ -190,20 +190,13 @@ class _Pool:
         return bool(self.running)
 
     def _next(self) -> Job | None:
-        done = self.done
-        return next((job for job in self.waiting if done.issuperset(job.after)), None)
+        return next((job for job in self.waiting if self.done.issuperset(job.after)), None)
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         """In a process group of its own, so that Ctrl-C in the terminal reaches it once: from here."""
         with self.log(job).open("ab") as log:
-            return subprocess.Popen(
-                job.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=dict(self.environment),
-                process_group=0,
-            )
+            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+            return subprocess.Popen(job.command, env=dict(self.environment), process_group=0, **streams)
 
     def end(self) -> None:
         """End what still runs: with a question, with a demand, by force; at once where this is interrupted, too."""

@@ -80,7 +80,7 @@ class SubjectChecks:
             yield Finding("error", "twin_subjects", names[0], message, cure)
         for subject in store.subject_names:
             heard = [
-                (story, dict(found)[subject]) for story, found in self._recordings.items() if subject in dict(found)
+                (story, one) for story, found in self._recordings.items() for name, one in found if name == subject
             ]
             for same in _same_recordings(heard):
                 message = f"responses to {', '.join(same)} are identical."
@@ -232,10 +232,9 @@ def _same_recordings(recordings: Sequence[tuple[str, Float32Array]]) -> list[lis
     """Names of the same recording, in groups of at least two."""
     groups: list[tuple[Float32Array, list[str]]] = []
     for name, one in recordings:
-        for first, names in groups:
-            if same_recording(first, one):
-                names.append(name)
-                break
-        else:
+        same = next((names for first, names in groups if same_recording(first, one)), None)
+        if same is None:
             groups.append((one, [name]))
+        else:
+            same.append(name)
     return [names for _, names in groups if len(names) > 1]
