@@ -195,8 +195,14 @@ class _Pool:
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         """In a process group of its own, so that Ctrl-C in the terminal reaches it once: from here."""
         with self.log(job).open("ab") as log:
-            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-            return subprocess.Popen(job.command, env=dict(self.environment), process_group=0, **streams)
+            return subprocess.Popen(
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(self.environment),
+                process_group=0,
+            )
 
     def end(self) -> None:
         """End what still runs: with a question, with a demand, by force; at once where this is interrupted, too."""

@@ -79,9 +79,7 @@ class SubjectChecks:
             cure = "Check which file belongs to whom; keep one of them."
             yield Finding("error", "twin_subjects", names[0], message, cure)
         for subject in store.subject_names:
-            heard = [
-                (story, one) for story, found in self._recordings.items() for name, one in found if name == subject
-            ]
+            heard = [(story, one) for story, found in self._recordings.items() for who, one in found if who == subject]
             for same in _same_recordings(heard):
                 message = f"responses to {', '.join(same)} are identical."
                 cure = "Check which file belongs to which story."

@@ -239,10 +239,9 @@ class Agreement:
 
 def shifts_to_try(shortest_n_trs: int, tr_s: float) -> IntArray | None:
     """Rows by which the expected response is moved, so that its peak covers the lags; None if a story is too short."""
-    for low_s, high_s in (_WIDE_LAGS_S, _NARROW_LAGS_S):
+    for (low_s, high_s), least_trs_per_shift in ((_WIDE_LAGS_S, 3), (_NARROW_LAGS_S, 1.6)):
         first, last = math.floor((low_s - _USUAL_LAG_S) / tr_s), math.ceil((high_s - _USUAL_LAG_S) / tr_s)
-        n_shifts = last - first + 1
-        if shortest_n_trs >= (3 if low_s == _WIDE_LAGS_S[0] else 1.6) * n_shifts:
+        if shortest_n_trs >= least_trs_per_shift * (last - first + 1):
             return np.arange(first, last + 1, dtype=np.int64)
     return None
 
