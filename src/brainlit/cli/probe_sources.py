@@ -137,7 +137,8 @@ def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | No
     warnings = refuse_tuned_rows(datamodule, content.get("StoryDataModule", {}))
     module = load_tuned(checkpoint)
     said = read_json(run.path / RUN_FILE) if run is not None and (run.path / RUN_FILE).is_file() else {}
-    words = {key: said[key] for key in ("regime", "regime_words", "control", "training", "tune") if key in said}
+    kept = ("regime", "regime_words", "control", "training", "tune")
+    words: dict[str, Any] = {key: said[key] for key in kept if key in said}
     words |= {"id": checkpoint.name, "model": model_words(module.backbone)}
     folder = checkpoint.with_name(f"{checkpoint.stem}-probe")
     if run is not None:
