@@ -77,7 +77,7 @@ class LagEvidence:
         enough = [n for n in map(store.n_trs, store.story_names) if shifts_to_try(n, self.tr_s) is not None]
         shifts = shifts_to_try(min(enough), self.tr_s) if enough else None
         self.shifts = np.zeros(0, dtype=np.int64) if shifts is None else shifts
-        self.lags_s: FloatArray = np.asarray(self.shifts * self.tr_s + _USUAL_LAG_S)  # sound to peak at each shift
+        self.lags_s = lags_s_of(self.shifts, self.tr_s)
         self._expected: dict[str, FloatArray] = {}
         self._open: dict[str, Agreement] = {}
         self._strengths: dict[str, Strength] = {}
@@ -250,6 +250,11 @@ def clock_drift_s(tr_starts_s: npt.ArrayLike, tr_s: float) -> float:
     """How much later the last row starts than by the nominal repetition time, counted from the first."""
     starts_s = np.asarray(tr_starts_s, dtype=np.float64)
     return float(starts_s[-1] - starts_s[0] - (len(starts_s) - 1) * tr_s)
+
+
+def lags_s_of(shifts: IntArray, tr_s: float) -> FloatArray:
+    """Time from sound to peak of the response at each shift."""
+    return np.asarray(shifts * tr_s + _USUAL_LAG_S, dtype=np.float64)
 
 
 def expected_responses(rates: npt.ArrayLike, tr_s: float) -> FloatArray:
