@@ -114,9 +114,8 @@ def check_espeak() -> Check:
     if folder is None:
         return Check("espeak-ng", "warning", "is not installed: no demo data set", "pip install 'brainlit[demo]'")
     if not any(folder.glob("*espeak-ng.*")):
-        return Check(
-            "espeak-ng", "error", "the wheel holds no library", "pip install --force-reinstall espeakng-loader"
-        )
+        cure = "pip install --force-reinstall espeakng-loader"
+        return Check("espeak-ng", "error", "the wheel holds no library", cure)
     return Check("espeak-ng", "ok", "the library and its voices are there (GPL-3.0, used by the demo only)")
 
 

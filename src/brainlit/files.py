@@ -152,9 +152,7 @@ def _means_full_disk(error: BaseException) -> bool:
     """HDF5 raises once on writing and again on closing; the cause sits anywhere in that chain."""
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, OSError) and link.errno == errno.ENOSPC:
-            return True
-        if f"errno = {errno.ENOSPC}," in str(link):
+        if getattr(link, "errno", None) == errno.ENOSPC or f"errno = {errno.ENOSPC}," in str(link):
             return True
         link = link.__cause__ or link.__context__
     return False

@@ -140,18 +140,10 @@ class TimeBase:
 
     def average_per_tr(self, values: npt.ArrayLike, times_s: npt.ArrayLike) -> FloatArray:
         """Mean of the values whose time falls in each row: (n, n_features) -> (n_trs, n_features); 0 where none."""
-        return self._total_per_tr(values, times_s) / np.maximum(self.count_per_tr(times_s), 1)[:, None]
+        return self.sum_per_tr(values, times_s) / np.maximum(self.count_per_tr(times_s), 1)[:, None]
 
     def sum_per_tr(self, values: npt.ArrayLike, times_s: npt.ArrayLike) -> FloatArray:
         """Sum of the values whose time falls in each row: (n, n_features) -> (n_trs, n_features)."""
-        return self._total_per_tr(values, times_s)
-
-    def count_per_tr(self, times_s: npt.ArrayLike) -> IntArray:
-        """How many of the times fall in each row, shape (n_trs,)."""
-        rows = self.trs_at(times_s)
-        return np.bincount(rows[rows >= 0], minlength=self.n_trs).astype(np.int64)
-
-    def _total_per_tr(self, values: npt.ArrayLike, times_s: npt.ArrayLike) -> FloatArray:
         array = np.asarray(values, dtype=np.float64)
         rows = self.trs_at(times_s)
         if array.ndim != 2 or len(array) != len(rows):
@@ -159,6 +151,11 @@ class TimeBase:
         totals = np.zeros((self.n_trs, array.shape[1]))
         np.add.at(totals, rows[rows >= 0], array[rows >= 0])
         return totals
+
+    def count_per_tr(self, times_s: npt.ArrayLike) -> IntArray:
+        """How many of the times fall in each row, shape (n_trs,)."""
+        rows = self.trs_at(times_s)
+        return np.bincount(rows[rows >= 0], minlength=self.n_trs).astype(np.int64)
 
 
 def fill_missed_triggers(triggers_s: npt.ArrayLike, tr_s: float) -> tuple[FloatArray, IntArray]:

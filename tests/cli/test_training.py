@@ -64,6 +64,7 @@ def test_predictions_are_in_their_places(finished_run: Path) -> None:
 def test_the_report_can_be_written_again(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (finished_run / "report.html").unlink()
     assert main(["report", str(finished_run)]) == 0
+    assert {path.stem for path in (finished_run / "figures").glob("brain-*.png")} == {"brain-sub-A", "brain-sub-B"}
     assert (finished_run / "report.html").stat().st_size > 0
     assert capsys.readouterr().out.splitlines()[-1] == f"Report: {finished_run / 'report.html'}"
 

@@ -15,7 +15,7 @@ from lightning.fabric.utilities.data import _set_sampler_epoch
 from torch.utils.data import DataLoader
 
 from brainlit.datamodules.dataset import WindowDataset
-from brainlit.datamodules.targets import VoxelTargets
+from brainlit.datamodules.targets.stored import VoxelTargets
 from brainlit.datamodules.windows import (
     EpochSteps,
     Hearers,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_unknown_names_come_with_the_nearest() -> None:
 def test_index_survives_json(toy_store_path: Path) -> None:
     index = read_index(toy_store_path)
     assert index is not None
-    assert StoreIndex.from_json(json.loads(json.dumps(index.to_json()))) == index
+    assert StoreIndex.from_json(json.loads(json.dumps(asdict(index)))) == index
 
 
 def test_folders_without_an_index_hold_no_store(tmp_path: Path) -> None:

@@ -23,7 +23,16 @@ from brainlit.cli.errors import UsageError
 from brainlit.files import write_json
 from brainlit.hints import did_you_mean
 from brainlit.paths import cache_dir
-from brainlit.store import StoreError, StoryStore
+from brainlit.store import (
+    StoreError,
+    StoryStore,
+    check_store,
+    describe_store,
+    description_text,
+    exit_code,
+    findings_json,
+    findings_text,
+)
 
 if TYPE_CHECKING:
     from brainlit.datamodules import StoryDataModule
@@ -145,31 +154,20 @@ def _of_store(action: str, store: Path, given: argparse.Namespace) -> int:
     if action == "prepare":
         print(f"The store is ready: {store}")
         return 0
-    return _check(store, given.json) if action == "check" else _info(store, given.json)
+    if action == "check":
+        findings = check_store(store)
+        print(findings_json(findings) if given.json else findings_text(findings))
+        return exit_code(findings)
+    description = describe_store(store)
+    print(json.dumps(description, indent=2) if given.json else description_text(description))
+    return 0
 
 
 def _of_config(action: str, options: list[str], given: argparse.Namespace) -> int:
     if action == "download":
         return _download(options, given)
-    if action == "prepare":
-        return _of_store(action, _prepared(options, given.download), given)
-    return _of_store(action, Path(_datamodule(options).store_dir), given)
-
-
-def _check(store: Path, as_json: bool) -> int:
-    from brainlit.store import check_store, exit_code, findings_json, findings_text
-
-    findings = check_store(store)
-    print(findings_json(findings) if as_json else findings_text(findings))
-    return exit_code(findings)
-
-
-def _info(store: Path, as_json: bool) -> int:
-    from brainlit.store.describe import describe_store, description_text
-
-    description = describe_store(store)
-    print(json.dumps(description, indent=2) if as_json else description_text(description))
-    return 0
+    store = _prepared(options, given.download) if action == "prepare" else Path(_datamodule(options).store_dir)
+    return _of_store(action, store, given)
 
 
 def _prepared(options: list[str], download: bool) -> Path:
@@ -291,8 +289,8 @@ def _memory(arguments: Sequence[str]) -> Path:
 def _watched(datamodule: StoryDataModule) -> set[Path]:
     """All files that the source reads and their folders, where new ones would appear; files that settings name."""
     source = datamodule.source
-    files = [path.absolute() for name in source.story_names() for path in source.story_files(name)]
-    files += [path.absolute() for name in source.subject_names() for path in source.subject_files(name)]
+    own = [*map(source.story_files, source.story_names()), *map(source.subject_files, source.subject_names())]
+    files = [path.absolute() for part in own for path in part]
     top = Path(os.path.commonpath([path.parent for path in files])) if files else None
     folders = {folder for path in files for folder in path.parents if top is not None and folder.is_relative_to(top)}
     named = _files_named_in([vars(source), vars(datamodule.features)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -30,6 +31,13 @@ def explained(action: Callable[[], int]) -> int:
             raise
         print(f"error: {message_of(error)}", file=sys.stderr)
         return 2
+
+
+def quieten() -> None:
+    """Log our own messages plainly, and of other packages only warnings."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("httpx", "matplotlib", "fontTools", "filelock"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def is_for_the_user(error: BaseException) -> bool:

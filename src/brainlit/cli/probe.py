@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainlit.cli.errors import UsageError
+from brainlit.cli.errors import UsageError, quieten
 
 if TYPE_CHECKING:
     from brainlit.cli.probe_options import ProbeCLI
@@ -56,20 +55,12 @@ def main(arguments: Sequence[str]) -> int:
 
         print(f"{HELP}\n{options_help()}")
         return 0 if arguments else 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("httpx", "matplotlib", "fontTools", "filelock"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quieten()
     return _probe(arguments)
 
 
 def _compare(arguments: Sequence[str]) -> int:
-    from brainlit.comparison.two_probes import (
-        METRICS,
-        CompareConfig,
-        compare_probes,
-        probes_table,
-        write_comparison,
-    )
+    from brainlit.comparison.two_probes import METRICS, CompareConfig, compare_probes, probes_table, write_comparison
 
     defaults = CompareConfig()
     parser = argparse.ArgumentParser(prog="brainlit probe", description=COMPARE_HELP, allow_abbrev=False)
@@ -98,7 +89,8 @@ def _probe(arguments: Sequence[str]) -> int:
 
     kind, named, options = _understood(arguments)
     run = _run_of(named) if named is not None else None
-    own_data = kind == "checkpoint" and not _names_config(options)
+    names_config = any(option.partition("=")[0] in ("-c", "--config") for option in options)
+    own_data = kind == "checkpoint" and not names_config
     if own_data and run is None:
         raise UsageError(f"{named} lies in no run's folder, so its data are not known. Say which: -c CONFIG.")
     before = ["-c", str(config_of(run))] if own_data and run is not None else []
@@ -234,10 +226,6 @@ def _spelled_out(option: str) -> str:
     return f"{SHORT.get(key, key)}{equals}{value}"
 
 
-def _names_config(options: Sequence[str]) -> bool:
-    return any(option.partition("=")[0] in ("-c", "--config") for option in options)
-
-
 def _run_of(path: Path) -> RunDirectory | None:
     """The run of a folder, or that in whose checkpoints/ a file lies; None for a file elsewhere."""
     from brainlit.results.run_directory import STATUS_FILE, RunDirectory
@@ -256,15 +244,11 @@ def _datamodule(data: Mapping[str, Any]) -> StoryDataModule:
     UsageError
         If a role is missing.
     """
-    from jsonargparse import ArgumentParser
-
+    from brainlit.cli.training import built
     from brainlit.datamodules import StoryDataModule
 
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(StoryDataModule, "data")
     untuned = {"regime": "pretrained", "tune_fraction": 1.0, "min_ceiling": None, "common_voxels": False}
-    built = parser.instantiate_classes(parser.parse_object({"data": {**data, **untuned}}))
-    datamodule: StoryDataModule = built.data
+    datamodule = built("data", StoryDataModule, {**data, **untuned})
     datamodule.only_probe()
     datamodule.prepare_data()
     datamodule.setup()

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from brainlit.cli.run_options import CONFIG_FILE
-from brainlit.cli.training import BrainlitCLI
+from brainlit.cli.training import ParsingCLI, built
 from brainlit.encoding.bootstrap import BLOCK_TRS
 from brainlit.encoding.config import ProbeConfig
 from brainlit.probing.engine import ProbeEngine
@@ -43,7 +43,7 @@ class ProbeSettings(ProbeConfig):
         return ProbeEngine(config, self.layers, self.partition_layer, bootstrap)
 
 
-class ProbeCLI(BrainlitCLI):
+class ProbeCLI(ParsingCLI):
     """Parses what follows `brainlit probe`, and builds nothing.
 
     Parameters
@@ -64,44 +64,23 @@ class ProbeCLI(BrainlitCLI):
         add_probe_options(parser)
         parser.set_defaults(self._probe_defaults)
 
-    def _set_seed(self) -> None:
-        """Nothing random happens."""
-
-    def before_instantiate_classes(self) -> None:
-        """No run."""
-
-    def instantiate_classes(self) -> None:
-        """Nothing is built."""
-
     @property
     def settings(self) -> ProbeSettings:
         """The settings of the probe, checked."""
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(ProbeSettings, "probe")
-        built: ProbeSettings = parser.instantiate_classes(parser.parse_object({"probe": self.resolved["probe"]})).probe
-        return built
+        return built("probe", ProbeSettings, self.resolved["probe"])
 
 
 def add_probe_options(parser: ArgumentParser) -> None:
     """Add --probe.*, --checkpoint, --features, --output and --shares."""
-    parser.add_argument(
-        "--checkpoint",
-        type=str | None,
-        default=None,
-        help="Of a run: best (the default; last where there is none), last, or a checkpoint file.",
-    )
-    parser.add_argument(
-        "--features", type=str | None, default=None, help="File of features, .h5 or .npz, to probe instead of a model."
-    )
-    parser.add_argument(
-        "--output", type=str | None, default=None, help="Folder to write; a new one beside what is probed by default."
-    )
-    parser.add_argument(
-        "--shares",
-        type=bool,
-        default=False,
-        help="true: also each region's parts as endless data would give them, with calibrated intervals.",
-    )
+    texts = {
+        "checkpoint": "Of a run: best (the default; last where there is none), last, or a checkpoint file.",
+        "features": "File of features, .h5 or .npz, to probe instead of a model.",
+        "output": "Folder to write; a new one beside what is probed by default.",
+    }
+    for name, text in texts.items():
+        parser.add_argument(f"--{name}", type=str | None, default=None, help=text)
+    shares = "true: also each region's parts as endless data would give them, with calibrated intervals."
+    parser.add_argument("--shares", type=bool, default=False, help=shares)
     parser.add_class_arguments(ProbeSettings, "probe")
 
 

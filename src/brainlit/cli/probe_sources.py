@@ -39,10 +39,8 @@ class Probed:
     folder : Path
         Where to write where no option says so.
     source : 'checkpoint', 'model' or 'features'
-    run : mapping
-        For the page: regime, model and so on.
-    facts : mapping
-        For the records.
+    run, facts : mapping
+        For the page (regime, model and so on), and for the records.
     module : BrainTuning, or None for features
     features : mapping of layer to array of shape (n_rows, n_features), or None for a model
     partition_layer : int or None
@@ -117,12 +115,8 @@ def _untuned(cli: ProbeCLI) -> Probed:
     config = rebuilt(BackboneConfig, cli.resolved["model"]["backbone"])
     module = BrainTuning(backbone=config).eval()
     name = folder_name(config)
-    words = {
-        "id": name,
-        "regime": "pretrained",
-        "regime_words": "pretrained: not tuned",
-        "model": model_words(module.backbone),
-    }
+    words = {"id": name, "regime": "pretrained", "regime_words": "pretrained: not tuned"}
+    words["model"] = model_words(module.backbone)
     return Probed(RUNS / name, "model", words, {"weights": weights_hash(module)}, module)
 
 
@@ -143,16 +137,14 @@ def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | No
     warnings = refuse_tuned_rows(datamodule, content.get("StoryDataModule", {}))
     module = load_tuned(checkpoint)
     said = read_json(run.path / RUN_FILE) if run is not None and (run.path / RUN_FILE).is_file() else {}
-    words: dict[str, Any] = {
-        key: said[key] for key in ("regime", "regime_words", "control", "training", "tune") if key in said
-    }
+    kept = ("regime", "regime_words", "control", "training", "tune")
+    words: dict[str, Any] = {key: said[key] for key in kept if key in said}
     words |= {"id": checkpoint.name, "model": model_words(module.backbone)}
+    folder = checkpoint.with_name(f"{checkpoint.stem}-probe")
     if run is not None:
         words |= {"experiment": f"probe of {run.experiment}/{run.run_id}"}
+        folder = run.path / f"probe-{checkpoint.stem}"
     facts = {"checkpoint": str(checkpoint), "weights": weights_hash(module), "warnings": warnings}
-    folder = (
-        run.path / f"probe-{checkpoint.stem}" if run is not None else checkpoint.with_name(f"{checkpoint.stem}-probe")
-    )
     epoch, step = int(content["epoch"]) + 1, int(content["global_step"])
     return Probed(folder, "checkpoint", words, facts, module, epoch=epoch if step else 0, step=step)
 

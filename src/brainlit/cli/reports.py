@@ -159,25 +159,19 @@ def run_curve(arguments: Sequence[str]) -> int:
     parser.add_argument("--region", help="region to look at (default: the one that the headline is about)")
     parser.add_argument("--output", type=Path, help="folder to write into (default: the one that all runs lie in)")
     given = parser.parse_args(list(arguments))
-    from brainlit.comparison.fractions import (
-        FIGURE_FILE,
-        TABLE_FILE,
-        curve_figure,
-        curve_points,
-        curve_table,
-        write_curve_table,
-    )
+    from brainlit.comparison import fractions
     from brainlit.comparison.runs import read_summaries
 
-    runs = [run for run in given.runs if run.name not in (TABLE_FILE, FIGURE_FILE)]  # of an earlier call, by a *
-    points = curve_points(read_summaries(runs), given.region)
+    earlier = (fractions.TABLE_FILE, fractions.FIGURE_FILE)  # of an earlier call, where runs are named by a *
+    runs = [run for run in given.runs if run.name not in earlier]
+    points = fractions.curve_points(read_summaries(runs), given.region)
     folder = given.output or common_parent(runs)
-    figure = curve_figure(points)
-    print(curve_table(points))
+    figure = fractions.curve_figure(points)
+    print(fractions.curve_table(points))
     print(f"\n{figure.caption}")
-    print(f"Table: {write_curve_table(points, folder)}")
+    print(f"Table: {fractions.write_curve_table(points, folder)}")
     figure.save(folder)
-    print(f"Figure: {folder / FIGURE_FILE}")
+    print(f"Figure: {folder / fractions.FIGURE_FILE}")
     return 0
 
 

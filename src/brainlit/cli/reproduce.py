@@ -68,13 +68,10 @@ def run_reproduce(arguments: Sequence[str]) -> int:
     """Plan, run what is missing, compare; 1 if a job failed."""
     given, further = parse_reproduce(arguments)
     runs = plan_reproduce(given, further)
-    check_settings(runs)
-    folder = Path(given.root) / given.experiment
-    report = ["compare", *(str(run.path) for run in runs), "--output", str(folder)]
-    if given.dry_run:
-        return show_commands(runs, report)
-    if not run_missing(runs, folder, given.jobs):
-        return 1
+    report = ["compare", *(str(run.path) for run in runs), "--output", str(_folder(given))]
+    status = run_plan(runs, given, report)
+    if status is not None:
+        return status
     from brainlit.cli.reports import run_compare
 
     return run_compare(report[1:])
@@ -134,11 +131,9 @@ def run_sweep(arguments: Sequence[str]) -> int:
     check_further([f"--{given.key}"], parser)
     check_files(model=[given.model], regime=[given.regime])
     runs = plan_sweep(given, further)
-    check_settings(runs)
-    if given.dry_run:
-        return show_commands(runs)
-    if not run_missing(runs, _folder(given), given.jobs):
-        return 1
+    status = run_plan(runs, given)
+    if status is not None:
+        return status
     print(sweep_table(given.key, given.values, given.seeds, {(run.kind, run.seed): run.path for run in runs}))
     return 0
 
@@ -155,12 +150,12 @@ def plan_sweep(given: argparse.Namespace, further: Sequence[str]) -> list[Run]:
     if len(set(names.values())) < len(given.values) or not all(names.values()):
         raise UsageError(f"--values {_words(given.values)}: give values that make different folder names.")
     files = config_files(given.model, given.regime)
-    runs = []
-    for seed in given.seeds:
-        for value in given.values:
-            path = _folder(given) / f"{names[value]}-{seed}"
-            runs.append(Run(path, value, seed, fit_arguments(files, seed, path, further, [f"--{given.key}={value}"])))
-    return runs
+    return [
+        Run(path, value, seed, fit_arguments(files, seed, path, further, [f"--{given.key}={value}"]))
+        for seed in given.seeds
+        for value in given.values
+        for path in [_folder(given) / f"{names[value]}-{seed}"]
+    ]
 
 
 def sweep_table(key: str, values: Sequence[str], seeds: Sequence[int], paths: dict[tuple[str, int], Path]) -> str:
@@ -173,28 +168,20 @@ def sweep_table(key: str, values: Sequence[str], seeds: Sequence[int], paths: di
     """
     aligned = {where: found for where, path in paths.items() if (found := _alignment(path)) is not None}
     by = {name for name, _ in aligned.values()}
-    with_alignment = len(aligned) == len(paths) and len(by) == 1
-    name = by.pop() if with_alignment else LOSS
-    scores = {where: aligned[where][1] if with_alignment else _lowest_loss(path) for where, path in paths.items()}
+    if len(aligned) == len(paths) and len(by) == 1:
+        name, best_of, what = by.pop(), max, "highest is best"
+        scores = {where: value for where, (_, value) in aligned.items()}
+    else:
+        name, best_of, what = LOSS, min, "lowest is best, if the loss itself was not what was varied"
+        scores = {where: _lowest_loss(path) for where, path in paths.items()}
     means = {value: sum(scores[value, seed] for seed in seeds) / len(seeds) for value in values}
-    best = (max if with_alignment else min)(values, key=means.__getitem__)
-    lines = [
-        f"| {key} | {' | '.join(f'seed {seed}' for seed in seeds)} | mean |",
-        "|---" * (len(seeds) + 2) + "|",
-        *(
-            f"| {value} | {' | '.join(f'{scores[value, seed]:.4f}' for seed in seeds)} | {means[value]:.4f} |"
-            for value in values
-        ),
-    ]
-    what = "highest is best" if with_alignment else "lowest is best, if the loss itself was not what was varied"
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{name} on the stories that choose, of each run's best epoch ({what}): {key} {best}.",
-            "The scored stories were not looked at.",
-        ]
-    )
+    best = best_of(values, key=means.__getitem__)
+    lines = [f"| {key} | {' | '.join(f'seed {seed}' for seed in seeds)} | mean |", "|---" * (len(seeds) + 2) + "|"]
+    for value in values:
+        cells = [*(scores[value, seed] for seed in seeds), means[value]]
+        lines.append(f"| {value} | {' | '.join(f'{cell:.4f}' for cell in cells)} |")
+    said = f"{name} on the stories that choose, of each run's best epoch ({what}): {key} {best}."
+    return "\n".join([*lines, "", said, "The scored stories were not looked at."])
 
 
 def _lowest_loss(run: Path) -> float:
@@ -242,13 +229,11 @@ def run_fractions(arguments: Sequence[str]) -> int:
     )
     presets = [given.preset] if given.preset else []
     check_files(model=[given.model], regime=[given.regime], data=[given.data], paper=presets)
-    runs = plan_fractions(given, further)
-    check_settings(runs)
-    if given.dry_run:
-        return show_commands(runs)
-    one_by_one = None if given.data == "demo" else 1  # a model of a published size may fill the machine
-    if not run_missing(runs, _folder(given), given.jobs or one_by_one):
-        return 1
+    if given.data != "demo":
+        given.jobs = given.jobs or 1  # a model of a published size may fill the machine
+    status = run_plan(plan_fractions(given, further), given)
+    if status is not None:
+        return status
     from brainlit.cli.reports import run_curve
 
     finished = sorted(report.parent for report in _folder(given).glob(f"{given.model}-*/report.html"))
@@ -266,13 +251,12 @@ def plan_fractions(given: argparse.Namespace, further: Sequence[str]) -> list[Ru
     if len({_fraction(text) for text in given.fractions}) < len(given.fractions):
         raise UsageError(f"--fractions {_words(given.fractions)}: give different ones.")
     files = config_files(given.model, given.regime, given.data, preset=given.preset)
-    runs = []
-    for seed in given.seeds:
-        for fraction in given.fractions:
-            path = _folder(given) / f"{given.model}-{given.regime}-{fraction}-{seed}"
-            own = [f"--{FRACTION_KEY}", fraction]
-            runs.append(Run(path, fraction, seed, fit_arguments(files, seed, path, further, own)))
-    return runs
+    return [
+        Run(path, fraction, seed, fit_arguments(files, seed, path, further, [f"--{FRACTION_KEY}", fraction]))
+        for seed in given.seeds
+        for fraction in given.fractions
+        for path in [_folder(given) / f"{given.model}-{given.regime}-{fraction}-{seed}"]
+    ]
 
 
 def _fraction(text: str) -> float:
@@ -337,6 +321,20 @@ def parse_plan(
     check_further(further, parser, sets)
     _check_numbers(given)
     return given, further
+
+
+def run_plan(runs: Sequence[Run], given: argparse.Namespace, *last: Sequence[str]) -> int | None:
+    """Bring the runs to their reports; the exit status if the verb ends here (a dry run, a failure), else None.
+
+    Parameters
+    ----------
+    last : sequences of str
+        Commands that a dry run shows behind those of the runs.
+    """
+    check_settings(runs)
+    if given.dry_run:
+        return show_commands(runs, *last)
+    return None if run_missing(runs, _folder(given), given.jobs) else 1
 
 
 def config_files(model: str, regime: str, data: str = "demo", *, quick: bool = False, preset: str = "") -> list[str]:

@@ -45,7 +45,6 @@ class Job:
     ----------
     name : str
         Of the job and of its log file.
-    command : tuple of str
     after : tuple of str
         Names of jobs that must have succeeded before this one starts; they come before it in the list.
     kind : str
@@ -191,8 +190,7 @@ class _Pool:
         return bool(self.running)
 
     def _next(self) -> Job | None:
-        done = self.done
-        return next((job for job in self.waiting if done.issuperset(job.after)), None)
+        return next((job for job in self.waiting if self.done.issuperset(job.after)), None)
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         """In a process group of its own, so that Ctrl-C in the terminal reaches it once: from here."""
@@ -301,7 +299,6 @@ class Run:
         Its folder.
     kind : str
         What it is among those of its seed: its regime, or the value that is varied.
-    seed : int
     fit : tuple of str
         Arguments of brainlit.
     models : tuple of str
@@ -354,10 +351,10 @@ def planned_jobs(runs: Sequence[Run]) -> Iterator[Job]:
         before: tuple[str, ...] = ()
         if run.todo:
             gate = name if run.seed in made else first.setdefault(run.seed, name)
-            yield _job(name, run.todo, (gate,) if gate != name else (), f"fit {run.kind}")
+            yield Job(name, (*BRAINLIT, *run.todo), (gate,) if gate != name else (), f"fit {run.kind}")
             before = (name,)
         if run.models:
-            yield _job(f"{name}-downstream", run.downstream, before, "downstream")
+            yield Job(f"{name}-downstream", (*BRAINLIT, *run.downstream), before, "downstream")
 
 
 def check_settings(runs: Iterable[Run]) -> None:
@@ -371,20 +368,19 @@ def check_settings(runs: Iterable[Run]) -> None:
     """
     import yaml
 
-    from brainlit.cli.run_options import CONFIG_FILE, difference
+    from brainlit.cli.run_options import difference, read_config
     from brainlit.cli.training import parsed
 
     runs = list(runs)
     parser = parsed("fit", runs[0].fit[1:]).parser
     seen: set[str] = set()
     for run in runs:
-        file = run.path / CONFIG_FILE
-        if run.kind in seen and not file.is_file():
+        found = read_config(run.path)
+        if run.kind in seen and not found:
             continue
         seen.add(run.kind)
         wanted = yaml.safe_load(parser.dump(parser.parse_args(list(run.fit[1:])), skip_validation=True))
-        if run.is_started and file.is_file():
-            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if run.is_started and found:
             changed = difference(_common(wanted, found), _common(found, wanted))
             if changed:
                 raise UsageError(
@@ -430,7 +426,3 @@ def run_missing(runs: Sequence[Run], folder: Path, n_at_once: int | None) -> boo
 
 def _count(runs: Sequence[Run]) -> str:
     return f"{sum(not run.todo for run in runs)} of {len(runs)} runs are finished."
-
-
-def _job(name: str, arguments: Sequence[str], after: tuple[str, ...], kind: str) -> Job:
-    return Job(name, (*BRAINLIT, *arguments), after, kind)

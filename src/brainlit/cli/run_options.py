@@ -115,12 +115,18 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str =
     return None
 
 
+def read_config(run: Path) -> dict[str, Any]:
+    """The configuration that a run was started with; empty where it was killed before that was written."""
+    file = run / CONFIG_FILE
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
 def _named(options: RunOptions, config: Mapping[str, Any]) -> RunDirectory:
     path = Path(options.root) / options.experiment / options.id
     if options.resume == "never":
         return RunDirectory.create(options.root, options.experiment, options.id)
     if (path / STATUS_FILE).exists() and RunDirectory.open(path).state == "killed":
-        changed = difference(config, _config_of(path))
+        changed = difference(config, read_config(path))
         if changed:
             raise RunError(
                 f"{path} was started with other settings: {changed}. Use the same to go on with it, or give another"
@@ -133,7 +139,7 @@ def _interrupted(options: RunOptions, config: Mapping[str, Any]) -> RunDirectory
     if options.resume == "never":
         return None
     for path in _newest_first(Path(options.root) / options.experiment):
-        if RunDirectory.open(path).state == "killed" and difference(config, _config_of(path)) is None:
+        if RunDirectory.open(path).state == "killed" and difference(config, read_config(path)) is None:
             try:
                 return RunDirectory.claim(options.root, options.experiment, path.name)
             except RunBusyError:
@@ -147,9 +153,3 @@ def _newest_first(folder: Path) -> Iterator[Path]:
     found = [status.parent for status in folder.glob(f"*/{STATUS_FILE}")]
     own = {path: job is not None and RunDirectory.open(path).status.get(JOB) == job for path in found}
     yield from sorted(found, key=lambda path: (own[path], (path / STATUS_FILE).stat().st_mtime_ns), reverse=True)
-
-
-def _config_of(path: Path) -> dict[str, Any]:
-    """What a run was started with; nothing where it was killed before that was written."""
-    file = path / CONFIG_FILE
-    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}

@@ -14,22 +14,23 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 import yaml
+from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from brainlit.callbacks.divergence import DivergenceGuard
 from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
-from brainlit.cli.errors import UsageError
+from brainlit.cli.errors import UsageError, quieten
 from brainlit.cli.reports import chosen_checkpoint
 from brainlit.cli.run_options import CONFIG_FILE, RunOptions, follow_run, open_run
 from brainlit.datamodules import StoryDataModule
@@ -42,6 +43,7 @@ from brainlit.tuning import BrainTuning
 
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
+Built = TypeVar("Built")
 PREDICTIONS_FILE = "predictions.h5"
 
 _IRRELEVANT_WARNINGS = (
@@ -72,7 +74,10 @@ _LARGEST_BYTES = 2**31 - 4096
 
 def run_verb(verb: str, arguments: Sequence[str]) -> int:
     """Run fit, validate, test or predict; returns the exit status."""
-    _quieten()
+    quieten()
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
+    for message in _IRRELEVANT_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
     keep_freed_memory()
     cli = BrainlitCLI(verb, _expanded(verb, list(arguments)))
     if cli.run is not None:
@@ -236,18 +241,8 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
-def _quieten() -> None:
-    """Log our own messages plainly; leave out Lightning's advice that does not apply here."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("httpx", "matplotlib", "fontTools", "filelock"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
-    for message in _IRRELEVANT_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
-
-
-class _Parsed(BrainlitCLI):
-    """Only parses."""
+class ParsingCLI(BrainlitCLI):
+    """Only parses; nothing is built or written."""
 
     def _set_seed(self) -> None:
         """Nothing random happens."""
@@ -259,20 +254,22 @@ class _Parsed(BrainlitCLI):
         """Nothing is built."""
 
 
-def parsed(verb: str, arguments: Sequence[str]) -> BrainlitCLI:
-    """The configuration that the arguments describe, in `config` and `resolved`; nothing is built or written."""
-    return _Parsed(verb, arguments)
+def parsed(verb: str, arguments: Sequence[str]) -> ParsingCLI:
+    """The configuration that the arguments describe, in `config` and `resolved`."""
+    return ParsingCLI(verb, arguments)
 
 
 def parsed_datamodule(arguments: Sequence[str]) -> StoryDataModule:
     """The data module that the options of `brainlit fit` describe; no model is built, no run directory made."""
-    from jsonargparse import ArgumentParser
+    return built("data", StoryDataModule, parsed("fit", arguments).resolved["data"])
 
+
+def built(group: str, kind: type[Built], settings: Mapping[str, Any]) -> Built:
+    """An object of a class from the plain settings of a group of options; errors name the group."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(StoryDataModule, "data")
-    built = parser.instantiate_classes(parser.parse_object({"data": parsed("fit", arguments).resolved["data"]}))
-    datamodule: StoryDataModule = built.data
-    return datamodule
+    parser.add_class_arguments(kind, group)
+    made: Built = parser.instantiate_classes(parser.parse_object({group: dict(settings)}))[group]
+    return made
 
 
 # --- Refusals with hints ---

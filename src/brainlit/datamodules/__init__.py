@@ -2,21 +2,19 @@
 
 from brainlit.datamodules.dataset import StepLoader, TargetSource, WindowDataset
 from brainlit.datamodules.story import StoryDataModule
-from brainlit.datamodules.targets import (
+from brainlit.datamodules.targets.config import (
     ControlConfig,
     LanguageTargetsConfig,
-    PermutedTargets,
     RepresentationConfig,
     SpeechTargetsConfig,
-    VoxelTargets,
 )
+from brainlit.datamodules.targets.stored import VoxelTargets
 from brainlit.datamodules.windows import EpochSteps, Step, Window, WindowBatch, WindowConfig
 
 __all__ = [
     "ControlConfig",
     "EpochSteps",
     "LanguageTargetsConfig",
-    "PermutedTargets",
     "RepresentationConfig",
     "SpeechTargetsConfig",
     "Step",

@@ -85,19 +85,12 @@ class WindowDataset(Dataset[WindowBatch]):
             "first_tr": torch.tensor([window.first_tr for window in windows]),
         }
 
-    def _read_window(
-        self,
-        window: Window,
-        audio: npt.NDArray[np.int16],
-        mask: BoolArray,
-        edges_s: Float32Array,
-    ) -> str:
+    def _read_window(self, window: Window, audio: npt.NDArray[np.int16], mask: BoolArray, edges_s: Float32Array) -> str:
         """Fill one row of a batch with sound, its mask and the edges of its bins; returns the words of the sound."""
         clock, config = self.store.timebase(window.story), self.config
         start, stop = clock.window_samples(window.first_tr, config.n_trs, config.context_s, config.shift_s)
-        if (
-            window.stop_tr < window.first_tr + config.n_trs
-        ):  # the last rows are padding: nothing after the span is heard
+        if window.stop_tr < window.first_tr + config.n_trs:
+            # The last rows are padding: nothing after the span is heard.
             stop = int(clock.samples_at(clock.tr_edges_s(window.stop_tr, 0)[0] + config.shift_s))
         covered = self.store.read_audio(window.story, start, audio[: stop - start])
         mask[covered] = True
@@ -150,27 +143,13 @@ class StepLoader(DataLoader[WindowBatch]):
 
     An iteration begins with its first batch: only then is the sampler asked, after `set_epoch` was called, whatever
     was read ahead. Batches are counted as they are handed out, so those that workers have read ahead do not count.
-
-    Parameters
-    ----------
-    dataset : WindowDataset
-    sampler : EpochSteps
-    num_workers : int
     """
 
     sampler: EpochSteps
 
     def __init__(self, dataset: WindowDataset, sampler: EpochSteps, num_workers: int = 0) -> None:
-        super().__init__(
-            dataset,
-            batch_size=None,  # an item of the sampler is a whole step
-            sampler=sampler,
-            collate_fn=_keep_batch,
-            num_workers=num_workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=num_workers > 0,
-            generator=torch.Generator().manual_seed(sampler.seed),
-        )
+        # No batch size, for an item of the sampler is a whole step.
+        super().__init__(dataset, batch_size=None, sampler=sampler, **_shared_settings(num_workers, sampler.seed))
         self._place = {"epoch": 0, "batch": 0, "n_batches": len(sampler)}
         self._loaded: dict[str, int] | None = None
 
@@ -208,15 +187,17 @@ def evaluation_loader(
     dataset: WindowDataset, batch_size: int, num_workers: int, seed: int = 0
 ) -> DataLoader[WindowBatch]:
     """A loader of a data set's own windows, in order; like StepLoader it leaves the global random state alone."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=_keep_batch,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    return DataLoader(dataset, batch_size=batch_size, **_shared_settings(num_workers, seed))
+
+
+def _shared_settings(num_workers: int, seed: int) -> dict[str, Any]:
+    return {
+        "num_workers": num_workers,
+        "collate_fn": _keep_batch,
+        "pin_memory": torch.cuda.is_available(),
+        "persistent_workers": num_workers > 0,
+        "generator": torch.Generator().manual_seed(seed),
+    }
 
 
 def _keep_batch(batch: Any) -> Any:

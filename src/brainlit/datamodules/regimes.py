@@ -7,20 +7,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from brainlit.datamodules.dataset import TargetSource
-from brainlit.datamodules.targets import (
+from brainlit.datamodules.targets.config import (
+    REPRESENTATIONS,
     ControlConfig,
     LanguageTargetsConfig,
+    Regime,
     RepresentationConfig,
     SpeechTargetsConfig,
-    VoxelTargets,
-    control_targets,
 )
-from brainlit.datamodules.targets.config import REPRESENTATIONS, Regime
+from brainlit.datamodules.targets.controls import control_targets
 from brainlit.datamodules.targets.representations import (
     LanguageRepresentation,
     SpeechRepresentation,
     representation_targets,
 )
+from brainlit.datamodules.targets.stored import VoxelTargets
 from brainlit.datamodules.windows import WindowConfig
 from brainlit.splits import Roles
 
@@ -39,12 +40,11 @@ class TargetChoice:
         """The settings that this regime uses, as plain JSON values; empty where the responses are the targets."""
         used: dict[str, Any] = {}
         if self.regime == "permuted":
-            used["control"] = asdict(self.control)
+            used = {"control": self.control}
         elif self.regime in REPRESENTATIONS:
-            used["representation"] = asdict(self.representation)
             model = self.language_model if self.regime == "language_model" else self.speech_model
-            used["model"] = asdict(model)
-        plain: dict[str, Any] = json.loads(json.dumps(used))
+            used = {"representation": self.representation, "model": model}
+        plain: dict[str, Any] = json.loads(json.dumps({name: asdict(settings) for name, settings in used.items()}))
         return plain
 
     def targets(

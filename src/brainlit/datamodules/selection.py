@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from brainlit.demo.text import random_stream
-from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from brainlit.encoding.arrays import Float32Array, FloatArray, IntArray
 from brainlit.encoding.ceiling import Ceiling, CeilingMethod, noise_ceiling
 from brainlit.splits import Roles, Span, make_roles
 from brainlit.store import StoryStore
@@ -59,7 +59,8 @@ def select_voxels(
         return np.flatnonzero(good).astype(np.int64)
     if not 0 <= min_ceiling < 1:
         raise ValueError(f"min_ceiling is {min_ceiling}; a ceiling is a correlation between 0 and 1.")
-    reliable = good & _reliable(store, subject, choose, min_ceiling, method)
+    parts = [part.reliable(min_ceiling) for part in ceilings(store, subject, choose, method)]
+    reliable = good & np.concatenate(parts)
     logger.info("%s: %d of %d voxels have a ceiling above %s", subject, reliable.sum(), good.sum(), min_ceiling)
     if not reliable.any():
         raise ValueError(
@@ -70,12 +71,7 @@ def select_voxels(
 
 
 def common_columns(store: StoryStore, chosen: Mapping[str, IntArray]) -> dict[str, IntArray]:
-    """The same columns for all subjects: those that were chosen in every one, in order.
-
-    Parameters
-    ----------
-    chosen : mapping of subject to int array
-        From `select_voxels`.
+    """The same columns for all subjects: those that `select_voxels` chose in every one, in order.
 
     Raises
     ------
@@ -102,12 +98,6 @@ def common_columns(store: StoryStore, chosen: Mapping[str, IntArray]) -> dict[st
     return {subject: common.copy() for subject in chosen}
 
 
-def _reliable(
-    store: StoryStore, subject: str, choose: Sequence[Span], min_ceiling: float, method: CeilingMethod
-) -> BoolArray:
-    return np.concatenate([part.reliable(min_ceiling) for part in ceilings(store, subject, choose, method)])
-
-
 def ceilings(
     store: StoryStore, subject: str, spans: Sequence[Span], method: CeilingMethod = "signal_power"
 ) -> Iterator[Ceiling]:
@@ -129,11 +119,6 @@ def choose_repeats(
     store: StoryStore, subject: str, choose: Sequence[Span], voxels: slice = slice(None)
 ) -> tuple[Float32Array, IntArray]:
     """The presentations of all spans that were heard repeatedly, end to end, and which span each row is of.
-
-    Parameters
-    ----------
-    voxels : slice
-        Columns to read.
 
     Returns
     -------
@@ -250,10 +235,7 @@ def settle_roles(
 ) -> Roles:
     """The roles that are asked for, checked against the stories of the store.
 
-    Raises
-    ------
-    LeakError, ValueError
-        See `make_roles`.
+    Raises what `make_roles` raises.
     """
     n_trs_of = {story: store.n_trs(story) for story in store.story_names}
     return make_roles(asked, n_trs_of, purge_trs, allow, same_length_sounds(store))

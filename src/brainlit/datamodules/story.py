@@ -25,14 +25,16 @@ from brainlit.datamodules.selection import (
     voxel_ceilings,
     with_fraction,
 )
-from brainlit.datamodules.targets import (
+from brainlit.datamodules.targets.config import (
+    REGIMES,
     ControlConfig,
     LanguageTargetsConfig,
+    Regime,
     RepresentationConfig,
     SpeechTargetsConfig,
-    VoxelTargets,
+    require_choice,
 )
-from brainlit.datamodules.targets.config import REGIMES, Regime, require_choice
+from brainlit.datamodules.targets.stored import VoxelTargets
 from brainlit.datamodules.windows import EpochSteps, WindowBatch, WindowConfig, evaluation_windows, training_windows
 from brainlit.encoding.arrays import FloatArray, IntArray
 from brainlit.encoding.ceiling import CeilingMethod
@@ -189,8 +191,7 @@ class StoryDataModule(L.LightningDataModule):
 
     def only_probe(self) -> None:
         """Do without the role 'tune', whatever it holds; to be said before setup."""
-        asked = self.source.default_roles() if self._asked_roles is None else self._asked_roles
-        self._asked_roles = {role: spans for role, spans in asked.items() if role != "tune"}
+        self._asked_roles = {role: list(own) for role, own in self._roles_to_settle().items() if role != "tune"}
 
     def prepare_data(self) -> None:
         """Build the store, or see that it is there and was made with the source's settings."""
@@ -269,9 +270,7 @@ class StoryDataModule(L.LightningDataModule):
         """Each row of the 'score' spans once."""
         return self._evaluation_loader(self.roles.spans("score"))
 
-    def predict_dataloader(self) -> DataLoader[WindowBatch]:
-        """Each row of the 'score' spans once."""
-        return self._evaluation_loader(self.roles.spans("score"))
+    predict_dataloader = test_dataloader
 
     def evaluation_batches(
         self, spans: Sequence[Span], batch_size: int | None = None, window: WindowConfig | None = None
@@ -361,11 +360,13 @@ class StoryDataModule(L.LightningDataModule):
 
     # Parts of setup
 
+    def _roles_to_settle(self) -> Mapping[str, Sequence[str]]:
+        return self.source.default_roles() if self._asked_roles is None else self._asked_roles
+
     def _settle_roles(self) -> Roles:
-        asked = self.source.default_roles() if self._asked_roles is None else self._asked_roles
         own_trs = self.window.purge_trs(self.tr_s, _MAX_DELAY_TRS)
         purge_trs = own_trs if self._asked_purge_trs is None else self._asked_purge_trs
-        return settle_roles(self.store, asked, purge_trs, self._allow)
+        return settle_roles(self.store, self._roles_to_settle(), purge_trs, self._allow)
 
     def _choose_voxels(self) -> dict[str, IntArray]:
         how = (self.roles.spans("choose"), self.min_ceiling, self.ceiling_method)
@@ -409,17 +410,8 @@ class StoryDataModule(L.LightningDataModule):
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], to_train: bool) -> None:
     """Refuse to train on with other data than a run began with; for evaluation say so in the log.
 
-    Parameters
-    ----------
-    before : mapping
-        What the checkpoint remembers; what it does not know is taken to be the same.
-    now : mapping
-        The same of this run.
-
-    Raises
-    ------
-    ValueError
-        Naming the first setting that differs and both values.
+    What the checkpoint does not know is taken to be the same; a ValueError names the first setting that differs and
+    both values.
     """
     for key, value in now.items():
         earlier = before.get(key, value)

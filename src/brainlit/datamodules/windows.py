@@ -135,8 +135,8 @@ def training_windows(spans: Sequence[Span], config: WindowConfig, rng: np.random
         if rng is not None:
             # The windows overhang the span by starts[-1] - last rows: half of that to each side, then a random phase.
             starts = starts - (starts[-1] - last) // 2 + rng.integers(stride) - stride // 2
-        for first in np.clip(starts, 0, last) + span.start_tr:
-            windows.append(_window(span, int(first), config.n_trs))
+        for first in (np.clip(starts, 0, last) + span.start_tr).tolist():
+            windows.append(Window(span.story, first, first, min(first + config.n_trs, span.stop_tr)))
     return windows
 
 
@@ -152,10 +152,6 @@ def evaluation_windows(spans: Sequence[Span], n_trs: int) -> list[Window]:
             first = max(min(start, span.stop_tr - n_trs), span.start_tr)
             windows.append(Window(span.story, first, start, min(start + n_trs, span.stop_tr)))
     return windows
-
-
-def _window(span: Span, first_tr: int, n_trs: int) -> Window:
-    return Window(span.story, first_tr, first_tr, min(first_tr + n_trs, span.stop_tr))
 
 
 # --- Which windows make up each training step of an epoch, for one process or several ---
@@ -178,9 +174,6 @@ class EpochSteps(DistributedSampler[Step]):
 
     Parameters
     ----------
-    spans : sequence of Span
-    config : WindowConfig
-    seed : int
     batch_size : int
         Windows per step and process.
     hearers : callable or None

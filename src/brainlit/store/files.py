@@ -17,6 +17,7 @@ from brainlit.files import atomic_path, full_disk_explained, require_space, rese
 from brainlit.store.schema import (
     ROWS_PER_CHUNK,
     SCHEMA_VERSION,
+    FileEntry,
     SourceFile,
     StoreError,
     StoryEntry,
@@ -103,20 +104,17 @@ def write_subject_file(
         )
     good = np.ones(subject.n_voxels, dtype=np.bool_)
     n_heard = 0
-    at_most_bytes = 4 * subject.n_voxels * sum(n_trs_of.values())
+    n_bytes = 4 * subject.n_voxels * sum(n_trs_of.values())
     file.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        full_disk_explained(file, at_most_bytes),
-        atomic_path(file) as temporary,
-        _new_file(temporary, fingerprint) as h5,
-    ):
+    with full_disk_explained(file, n_bytes), atomic_path(file) as temporary, _new_file(temporary, fingerprint) as h5:
         _write_subject_facts(h5, subject)
         for story, responses in heard:
             if responses is None:
                 continue
             n_heard += 1
             _check_responses(subject, story, responses, n_trs_of[story])
-            _make_room(file, temporary, h5, _float32_bytes(responses))
+            n_presentations = 1 + (0 if responses.repeats is None else len(responses.repeats))
+            _make_room(file, temporary, h5, 4 * responses.values.size * n_presentations)
             good &= _write_rows(h5, story, responses)
             h5.flush()
         if n_heard == 0:
@@ -127,34 +125,28 @@ def write_subject_file(
         _write_sources(h5, sources)
 
 
-def read_story_entry(file: Path) -> StoryEntry:
-    """What the index says of a story file, but for its place, size and hash."""
+def read_story_entry(file: Path, entry: FileEntry) -> StoryEntry:
+    """What the index says of a story file, as of any file and as of a story."""
     with h5py.File(file, "r", locking=False) as h5:
         return StoryEntry(
-            file="",
-            n_bytes=0,
-            sha256="",
+            **vars(entry),
             n_trs=len(h5["tr_starts_s"]),
             tr_s=float(h5.attrs["tr_s"]),
             n_samples=len(h5["audio"]),
             sample_rate_hz=int(h5.attrs["sample_rate_hz"]),
             n_words=len(h5["words/start_s"]),
-            sources=[],
         )
 
 
-def read_subject_entry(file: Path) -> SubjectEntry:
-    """What the index says of a subject file, but for its place, size and hash."""
+def read_subject_entry(file: Path, entry: FileEntry) -> SubjectEntry:
+    """What the index says of a subject file, as of any file and as of a subject."""
     with h5py.File(file, "r", locking=False) as h5:
         return SubjectEntry(
-            file="",
-            n_bytes=0,
-            sha256="",
+            **vars(entry),
             n_voxels=int(h5.attrs["n_voxels"]),
             n_good_voxels=int(h5["good_voxels"][:].sum()),
             stories=list(h5["responses"]),
             repeats={story: int(dataset.shape[0]) for story, dataset in h5["repeats"].items()},
-            sources=[],
         )
 
 
@@ -209,17 +201,15 @@ def _write_subject_facts(h5: Any, subject: Subject) -> None:
     h5.attrs["name"], h5.attrs["n_voxels"] = subject.name, subject.n_voxels
     for name in ("responses", "repeats", "regions", "truth"):
         h5.create_group(name, track_order=True)
-    if subject.vertices is not None:
-        h5.create_dataset("vertices", data=_per_voxel(subject, "vertices", subject.vertices))
-    if subject.coordinates_mm is not None:
-        h5.create_dataset("coordinates_mm", data=_per_voxel(subject, "coordinates_mm", subject.coordinates_mm))
+    for name, places in (("vertices", subject.vertices), ("coordinates_mm", subject.coordinates_mm)):
+        if places is not None:
+            h5.create_dataset(name, data=_per_voxel(subject, name, places))
     for region, mask in subject.regions.items():
         h5["regions"].create_dataset(_link_name(subject, region), data=mask)
     for name, values in subject.truth.items():
         array = _per_voxel(subject, f"truth {name!r}", values)
-        h5["truth"].create_dataset(
-            _link_name(subject, name), data=np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
-        )
+        array = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
+        h5["truth"].create_dataset(_link_name(subject, name), data=array)
 
 
 def _link_name(subject: Subject, name: str) -> str:
@@ -238,17 +228,11 @@ def _per_voxel(subject: Subject, what: str, values: npt.ArrayLike) -> npt.NDArra
     return array
 
 
-def _float32_bytes(responses: Responses) -> int:
-    n_presentations = 1 + (0 if responses.repeats is None else len(responses.repeats))
-    return 4 * responses.values.size * n_presentations
-
-
 def _write_rows(h5: Any, story: str, responses: Responses) -> BoolArray:
     """Write responses and repeats; return which voxels are finite and not constant."""
     values = np.asarray(responses.values, dtype=np.float32)
     n_trs, n_voxels = values.shape
-    # A few rows of all voxels: training reads rows.
-    chunk = (min(ROWS_PER_CHUNK, n_trs), n_voxels)
+    chunk = (min(ROWS_PER_CHUNK, n_trs), n_voxels)  # a few rows of all voxels: training reads rows
     finite = np.isfinite(values).all(axis=0)
     varying = values.max(axis=0) > values.min(axis=0)
     dataset = h5["responses"].create_dataset(story, data=values, chunks=chunk)

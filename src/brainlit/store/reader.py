@@ -37,7 +37,6 @@ class StoryStore:
 
     Attributes
     ----------
-    path : Path
     index : StoreIndex
         The content of store.json.
     """
@@ -62,7 +61,11 @@ class StoryStore:
         if index is None:
             raise StoreError(f"there is no finished store at {path} (no {INDEX_FILE}); build it with build_store.")
         for entry in index.files:
-            _check_size(path / entry.file, entry.n_bytes)
+            file = path / entry.file
+            if not file.exists():
+                raise StoreCorruptError(file, "is missing")
+            if file.stat().st_size != entry.n_bytes:
+                raise StoreCorruptError(file, f"has {file.stat().st_size} bytes, it was written with {entry.n_bytes}")
         return cls(path, index)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -241,12 +244,7 @@ class StoryStore:
             return cast("BoolArray", h5["good_voxels"][:])
 
     def responses(
-        self,
-        subject: str,
-        story: str,
-        start: int = 0,
-        stop: int | None = None,
-        voxels: IntArray | None = None,
+        self, subject: str, story: str, start: int = 0, stop: int | None = None, voxels: IntArray | None = None
     ) -> Float32Array | None:
         """Rows start .. stop - 1 of a subject's responses, shape (n_rows, n_voxels); None if the story was not heard.
 
@@ -361,28 +359,15 @@ def _read_fully(file: int, out: npt.NDArray[np.int16], offset: int) -> None:
         rest, offset = rest[n_read:], offset + n_read
 
 
-def _check_size(file: Path, n_bytes: int) -> None:
-    if not file.exists():
-        raise StoreCorruptError(file, "is missing")
-    if file.stat().st_size != n_bytes:
-        raise StoreCorruptError(file, f"has {file.stat().st_size} bytes, it was written with {n_bytes}")
-
-
 def _intervals(group: Any) -> Intervals:
     labels = tuple(label.decode("utf-8") for label in group["labels"][:].tolist())
     return Intervals(labels, group["start_s"][:], group["duration_s"][:])
 
 
 def _feature_space(name: str, dataset: Any) -> FeatureSpace:
-    attributes = dataset.attrs
-    return FeatureSpace(
-        name=name,
-        kind=attributes["kind"],
-        columns=tuple(json.loads(attributes["columns"])),
-        source=attributes["source"],
-        values=dataset[:],
-        coverage=float(attributes["coverage"]),
-    )
+    about = dataset.attrs
+    columns, coverage = tuple(json.loads(about["columns"])), float(about["coverage"])
+    return FeatureSpace(name, about["kind"], columns, about["source"], dataset[:], coverage)
 
 
 def _array(dataset: Any) -> npt.NDArray[Any]:

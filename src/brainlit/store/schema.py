@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -156,13 +156,9 @@ class StoreIndex:
         """The entries of all files, stories first."""
         return [*self.stories.values(), *self.subjects.values()]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> StoreIndex:
-        """The inverse of `to_json`."""
+        """The inverse of `dataclasses.asdict`."""
         parts = dict(content)
         parts["stories"] = {name: StoryEntry(**_with_sources(entry)) for name, entry in parts["stories"].items()}
         parts["subjects"] = {name: SubjectEntry(**_with_sources(entry)) for name, entry in parts["subjects"].items()}
@@ -283,8 +279,6 @@ class SourceFile:
     ----------
     file : str
         Its name, with as many of its folders as tell it from the other sources of the same part.
-    n_bytes, mtime_ns : int
-    sha256 : str
     """
 
     file: str
@@ -332,27 +326,23 @@ def changed(files: Sequence[Path], remembered: Sequence[SourceFile]) -> tuple[st
     A file that is no longer there counts as unchanged, one whose size and time agree is not read, one that was not
     there when the store was made has no remembered SHA-256.
     """
-    known = {source.file: source for source in remembered}
-    for label, path in zip(labels_of(files), files, strict=True):
-        if not path.is_file() or (label in known and _is_as_remembered(path, known[label])):
-            continue
-        before, now = known[label].sha256 if label in known else None, sha256_of(path)
+    for label, (path, before) in touched(files, remembered).items():
+        now = sha256_of(path)
         if before != now:
             return label, before, now
     return None
 
 
-def touched(files: Sequence[Path], remembered: Sequence[SourceFile]) -> bool:
-    """Whether size or time of a file that is there differ from what is remembered."""
+def touched(files: Sequence[Path], remembered: Sequence[SourceFile]) -> dict[str, tuple[Path, str | None]]:
+    """By label, the files that are there with another size or time than remembered, and their remembered SHA-256."""
     known = {source.file: source for source in remembered}
-    labelled = zip(labels_of(files), files, strict=True)
-    return any(path.is_file() and not _is_as_remembered(path, known[label]) for label, path in labelled)
-
-
-def _is_as_remembered(path: Path, source: SourceFile) -> bool:
-    """Whether size and time of modification agree."""
-    stat = path.stat()
-    return (stat.st_size, stat.st_mtime_ns) == (source.n_bytes, source.mtime_ns)
+    differ = {}
+    for label, path in zip(labels_of(files), files, strict=True):
+        if path.is_file():
+            stat, source = path.stat(), known.get(label)
+            if source is None or (stat.st_size, stat.st_mtime_ns) != (source.n_bytes, source.mtime_ns):
+                differ[label] = path, source.sha256 if source else None
+    return differ
 
 
 @lru_cache(maxsize=1024)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any, TypeVar
 
 import h5py
@@ -101,7 +100,7 @@ def build_store(
         path.mkdir(parents=True, exist_ok=True)
         with waiting_lock(path / LOCK_FILE, f"another process is building the store {path}"):
             if not _is_complete(source, extractor, path, settings):
-                _Build(source, reader, extractor, path, settings, progress).run()
+                _Build(reader, extractor, path, settings, progress).run()
     return StoryStore.open(path)
 
 
@@ -115,23 +114,17 @@ def _is_complete(source: StorySource, features: FeatureExtractor, path: Path, se
         return False
     refuse_other_settings(path, index.settings, settings)
     known = index.subjects.keys() | set(index.unusable_subjects)
-    as_remembered = [_as_remembered(path, entry, files) for entry, files in _parts(source, features, index)]
+    parts: list[tuple[FileEntry, Sequence[Path]]] = [
+        (entry, [*source.story_files(story), *features.files()]) for story, entry in index.stories.items()
+    ]
+    asked = [name for name in source.subject_names() if name in index.subjects]
+    parts += [(index.subjects[name], source.subject_files(name)) for name in asked]
+    as_remembered = [_as_remembered(path, entry, files) for entry, files in parts]  # all: any of them may refuse
     return (
         all(as_remembered)
         and known.issuperset(source.subject_names())
         and all((path / entry.file).exists() for entry in index.files)
     )
-
-
-def _parts(
-    source: StorySource, features: FeatureExtractor, index: StoreIndex
-) -> Iterator[tuple[FileEntry, Sequence[Path]]]:
-    """The files of the store, each with the files that it would be made from now."""
-    for story, story_entry in index.stories.items():
-        yield story_entry, [*source.story_files(story), *features.files()]
-    for subject in source.subject_names():
-        if subject in index.subjects:
-            yield index.subjects[subject], source.subject_files(subject)
 
 
 def _as_remembered(path: Path, entry: FileEntry, files: Sequence[Path]) -> bool:
@@ -149,14 +142,9 @@ class _Build:
     """One build under the lock; `run` leaves a finished store or raises with the finished files kept."""
 
     def __init__(
-        self,
-        source: StorySource,
-        reader: StoryReader,
-        features: FeatureExtractor,
-        path: Path,
-        settings: dict[str, Any],
-        progress: bool,
+        self, reader: StoryReader, features: FeatureExtractor, path: Path, settings: dict[str, Any], progress: bool
     ) -> None:
+        source = reader.source
         self.source, self.reader, self.features, self.path, self.settings = source, reader, features, path, settings
         self.fingerprint = fingerprint_of(settings)
         self.index = read_index(path)
@@ -184,6 +172,8 @@ class _Build:
         subjects = {name: entry for name, entry in found.items() if entry is not None}
         if not subjects:
             raise StoreError(f"no subject can be used: {json.dumps(self.unusable)}.")
+        # Which spaces lack phones is asked once, for it reads all transcripts.
+        earlier = self.features.left_out() if self.index is None else self.index.left_out
         index = StoreIndex(
             schema_version=SCHEMA_VERSION,
             name=self.source.name,
@@ -193,17 +183,12 @@ class _Build:
             subjects=subjects,
             feature_spaces=spaces,
             default_roles={role: list(spans) for role, spans in self.source.default_roles().items()},
-            left_out=self._left_out(),
+            left_out={**earlier, **self.source.left_out(), **self.unusable},
             unusable_subjects=sorted(self.unusable),
             facts=dict(self.source.facts()),
             software={"brainlit": brainlit.__version__, "h5py": version("h5py"), "numpy": version("numpy")},
         )
-        write_json(self.path / INDEX_FILE, index.to_json())
-
-    def _left_out(self) -> dict[str, str]:
-        """Reasons of this and earlier builds; which spaces lack phones is asked once, for it reads all transcripts."""
-        earlier = self.features.left_out() if self.index is None else self.index.left_out
-        return {**earlier, **self.source.left_out(), **self.unusable}
+        write_json(self.path / INDEX_FILE, asdict(index))
 
     def _remove_leftovers(self) -> None:
         """Remove what an interrupted build left: temporary files, and store files of other settings or sources."""
@@ -279,7 +264,7 @@ class _Build:
         known: Entry | None,
         files: Sequence[Path],
         write: Callable[[Sources], None],
-        read: Callable[[Path], Entry],
+        read: Callable[[Path, FileEntry], Entry],
     ) -> Entry:
         """The entry of a file of the store: as it was, or of the file that is there, or of one written now."""
         self.bar.set_postfix_str(file.stem)
@@ -295,7 +280,7 @@ class _Build:
             sources = remembered.result()
         self.bar.update()
         place, n_bytes = file.relative_to(self.path).as_posix(), file.stat().st_size
-        return replace(read(file), file=place, n_bytes=n_bytes, sha256=sha256_of(file), sources=sources)
+        return read(file, FileEntry(place, n_bytes, sha256_of(file), sources))
 
     def _common_spaces(self) -> list[SpaceEntry]:
         """The feature spaces, after checking that all stories have the same ones with the same columns."""
@@ -358,25 +343,20 @@ class StoryReader:
     def __enter__(self) -> StoryReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._thread.shutdown(cancel_futures=True)
 
     def story(self, name: str, ahead: str | None = None) -> Story:
         """A story, now; the one to read `ahead` comes in the background, and its errors when it is asked for."""
-        story = (self._coming.pop(name, None) or self._read(name)).result()
+        story = (self._coming.pop(name, None) or self._thread.submit(self._story, name)).result()
         if ahead is not None:
-            self._coming[ahead] = self._read(ahead)
+            self._coming[ahead] = self._thread.submit(self._story, ahead)
         return story
 
     def phones(self, name: str) -> Intervals | None:
         """Phones of a story."""
         with self._one_at_a_time:
             return self.source.phones(name)
-
-    def _read(self, name: str) -> Future[Story]:
-        return self._thread.submit(self._story, name)
 
     def _story(self, name: str) -> Story:
         with self._one_at_a_time:

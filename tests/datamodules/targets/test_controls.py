@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainlit.datamodules.targets import (
-    ControlConfig,
-    OtherStoryTargets,
-    PermutedTargets,
-    ShiftedTargets,
-    VoxelTargets,
+from brainlit.datamodules.targets.config import ControlConfig
+from brainlit.datamodules.targets.controls import (
+    ReorderedTargets,
     control_targets,
+    draw_seed,
+    exchange_stories,
     permute_blocks,
     phase_targets,
     randomise_phases,
+    shift_stories,
 )
-from brainlit.datamodules.targets.controls import draw_seed, exchange_stories, shift_stories
+from brainlit.datamodules.targets.stored import VoxelTargets
 from brainlit.splits import Span
 from brainlit.store import StoryStore
 
@@ -33,6 +34,21 @@ VOXELS = {"sub-A": np.arange(12), "sub-B": np.array([0, 4, 9])}
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BRAINLIT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+def blocks_of(voxels: VoxelTargets, spans: list[Span], block_trs: int, seed: int) -> ReorderedTargets:
+    def rule(heard: Sequence[Span]) -> np.ndarray:
+        return permute_blocks(sum(span.n_trs for span in heard), block_trs, np.random.default_rng(seed))
+
+    return ReorderedTargets(voxels, spans, rule)
+
+
+def shifts_of(voxels: VoxelTargets, spans: list[Span], min_shift_trs: int, seed: int) -> ReorderedTargets:
+    return ReorderedTargets(voxels, spans, lambda heard: shift_stories(heard, min_shift_trs, seed))
+
+
+def others_of(voxels: VoxelTargets, spans: list[Span], seed: int) -> ReorderedTargets:
+    return ReorderedTargets(voxels, spans, lambda heard: exchange_stories(heard, seed))
 
 
 def span_rows(targets: object, subject: str, span: Span) -> np.ndarray:
@@ -55,8 +71,8 @@ def test_a_shift_turns_each_story_by_at_least_the_least_lag_either_way(n_trs: li
 
 def test_the_shift_of_a_story_depends_on_nothing_else(toy_store: StoryStore) -> None:
     """Also where a story's tuning rows lie in two spans, and where others heard other stories."""
-    both = ShiftedTargets(VoxelTargets(toy_store, VOXELS), SPANS, 6, seed=3)
-    alone = ShiftedTargets(VoxelTargets(toy_store, {"sub-B": VOXELS["sub-B"]}), SPANS[2:], 6, seed=3)
+    both = shifts_of(VoxelTargets(toy_store, VOXELS), SPANS, 6, seed=3)
+    alone = shifts_of(VoxelTargets(toy_store, {"sub-B": VOXELS["sub-B"]}), SPANS[2:], 6, seed=3)
     for span in SPANS[2:]:
         ours = span_rows(both, "sub-B", span)
         np.testing.assert_array_equal(ours, span_rows(alone, "sub-B", span))
@@ -64,7 +80,7 @@ def test_the_shift_of_a_story_depends_on_nothing_else(toy_store: StoryStore) -> 
     moved = np.concatenate([span_rows(both, "sub-A", span) for span in SPANS[2:]])
     lags = [lag for lag in range(len(real)) if np.array_equal(np.roll(real, lag, axis=0), moved)]
     assert len(lags) == 1
-    other = ShiftedTargets(VoxelTargets(toy_store, VOXELS), SPANS, 6, seed=4)
+    other = shifts_of(VoxelTargets(toy_store, VOXELS), SPANS, 6, seed=4)
     assert (both.source_rows("sub-A") != other.source_rows("sub-A")).any()
 
 
@@ -90,14 +106,14 @@ def test_no_story_keeps_its_rows_and_those_of_the_other_come_in_order(n_trs: lis
 
 
 def test_other_stories_are_those_that_the_subject_heard(toy_store: StoryStore) -> None:
-    targets = OtherStoryTargets(VoxelTargets(toy_store, VOXELS), SPANS[:3], seed=0)
+    targets = others_of(VoxelTargets(toy_store, VOXELS), SPANS[:3], seed=0)
     np.testing.assert_array_equal(  # sub-B heard two of the three, so they change places
         span_rows(targets, "sub-B", Span("toy2", 10, 40)),
         span_rows(targets.voxels, "sub-B", Span("toy0", 0, 30)),
     )
     assert targets.rows("sub-B", "toy1", 3, 8) is None
     with pytest.raises(ValueError, match=r"not two stories to tune on \(toy0\)"):
-        OtherStoryTargets(VoxelTargets(toy_store, VOXELS), SPANS[:1], seed=0)
+        others_of(VoxelTargets(toy_store, VOXELS), SPANS[:1], seed=0)
 
 
 @pytest.mark.parametrize("n_rows", [40, 41, 2, 1])
@@ -151,7 +167,7 @@ def test_every_control_keeps_variance_and_loses_the_match(toy_store: StoryStore,
     r = [np.corrcoef(a, b)[0, 1] for a, b in zip(ours.T, real.T, strict=True)]
     assert abs(np.mean(r)) < 0.3
     if kind == "blocks":
-        np.testing.assert_array_equal(ours, real[PermutedTargets(voxels, spans, 5, 0).source_rows("sub-A")])
+        np.testing.assert_array_equal(ours, real[blocks_of(voxels, spans, 5, 0).source_rows("sub-A")])
 
 
 @pytest.mark.parametrize("kind", ["blocks", "shift", "other_story", "phase"])
@@ -165,9 +181,9 @@ def test_the_first_draw_is_that_of_the_seed_and_the_others_are_others(toy_store:
         return np.concatenate([span_rows(targets, "sub-A", span) for span in spans])
 
     first = {
-        "blocks": lambda: PermutedTargets(voxels, spans, 5, seed=3),
-        "shift": lambda: ShiftedTargets(voxels, spans, 8, seed=3),
-        "other_story": lambda: OtherStoryTargets(voxels, spans, seed=3),
+        "blocks": lambda: blocks_of(voxels, spans, 5, seed=3),
+        "shift": lambda: shifts_of(voxels, spans, 8, seed=3),
+        "other_story": lambda: others_of(voxels, spans, seed=3),
         "phase": lambda: phase_targets(voxels, spans, seed=3),
     }[kind]()
     expected = np.concatenate([span_rows(first, "sub-A", span) for span in spans])
@@ -245,7 +261,7 @@ def test_voxels_are_the_responses(toy_store: StoryStore) -> None:
 
 def test_permuted_rows_equal_a_loop(toy_store: StoryStore) -> None:
     voxels = VoxelTargets(toy_store, VOXELS)
-    targets = PermutedTargets(voxels, SPANS_permuted, block_trs=7, seed=1)
+    targets = blocks_of(voxels, SPANS_permuted, block_trs=7, seed=1)
     assert targets.sizes == voxels.sizes
     for subject, heard in (("sub-A", SPANS_permuted), ("sub-B", [SPANS_permuted[0], SPANS_permuted[2]])):
         laid = [(span.story, row) for span in heard for row in range(span.start_tr, span.stop_tr)]
@@ -264,9 +280,9 @@ def test_permuted_rows_equal_a_loop(toy_store: StoryStore) -> None:
 
 
 def test_one_permutation_per_seed_for_all_who_heard_the_same(toy_store: StoryStore) -> None:
-    both = PermutedTargets(VoxelTargets(toy_store, VOXELS), SPANS_permuted[:1], 5, seed=1)
-    alone = PermutedTargets(VoxelTargets(toy_store, {"sub-B": VOXELS["sub-B"]}), SPANS_permuted[:1], 5, seed=1)
-    other = PermutedTargets(VoxelTargets(toy_store, VOXELS), SPANS_permuted[:1], 5, seed=2)
+    both = blocks_of(VoxelTargets(toy_store, VOXELS), SPANS_permuted[:1], 5, seed=1)
+    alone = blocks_of(VoxelTargets(toy_store, {"sub-B": VOXELS["sub-B"]}), SPANS_permuted[:1], 5, seed=1)
+    other = blocks_of(VoxelTargets(toy_store, VOXELS), SPANS_permuted[:1], 5, seed=2)
     np.testing.assert_array_equal(both.source_rows("sub-B"), alone.source_rows("sub-B"))
     np.testing.assert_array_equal(both.source_rows("sub-A"), both.source_rows("sub-B"))
     assert (both.source_rows("sub-A") != other.source_rows("sub-A")).any()
@@ -276,6 +292,6 @@ def test_one_permutation_per_seed_for_all_who_heard_the_same(toy_store: StorySto
 def test_rows_outside_the_tuning_spans_cannot_be_asked_for(
     toy_store: StoryStore, story: str, start: int, stop: int
 ) -> None:
-    targets = PermutedTargets(VoxelTargets(toy_store, VOXELS), SPANS_permuted, 7, seed=0)
+    targets = blocks_of(VoxelTargets(toy_store, VOXELS), SPANS_permuted, 7, seed=0)
     with pytest.raises(ValueError, match=f"of '{story}' are not tuning rows of 'sub-A'"):
         targets.rows("sub-A", story, start, stop)

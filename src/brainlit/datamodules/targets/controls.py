@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,6 @@ def control_targets(config: ControlConfig, voxels: VoxelTargets, spans: Sequence
 
     Parameters
     ----------
-    voxels : VoxelTargets
-        The responses.
     spans : sequence of Span
         The tuning spans.
     seed : int
@@ -41,13 +39,18 @@ def control_targets(config: ControlConfig, voxels: VoxelTargets, spans: Sequence
         If a subject has too few rows or stories for the control.
     """
     seed = draw_seed(seed, config.draw)
-    if config.kind == "blocks":
-        return PermutedTargets(voxels, spans, config.block_trs, seed)
-    if config.kind == "shift":
-        return ShiftedTargets(voxels, spans, config.min_shift_trs, seed)
-    if config.kind == "other_story":
-        return OtherStoryTargets(voxels, spans, seed)
-    return phase_targets(voxels, spans, seed)
+    if config.kind == "phase":
+        return phase_targets(voxels, spans, seed)
+    rules: dict[str, Rule] = {
+        "blocks": lambda heard: permute_blocks(_n_rows(heard), config.block_trs, np.random.default_rng(seed)),
+        "shift": lambda heard: shift_stories(heard, config.min_shift_trs, seed),
+        "other_story": lambda heard: exchange_stories(heard, seed),
+    }
+    return ReorderedTargets(voxels, spans, rules[config.kind])
+
+
+def _n_rows(spans: Sequence[Span]) -> int:
+    return sum(span.n_trs for span in spans)
 
 
 def draw_seed(seed: int, draw: int) -> int:
@@ -85,12 +88,14 @@ class ReorderedTargets:
 
     def __init__(self, voxels: VoxelTargets, spans: Sequence[Span], rule: Rule) -> None:
         self.voxels = voxels
-        self._place: dict[str, dict[str, IntArray]] = {}
-        self._source: dict[str, list[tuple[str, int]]] = {}
+        self._source: dict[str, dict[tuple[str, int], tuple[str, int]]] = {}
         self._order: dict[str, IntArray] = {}
         for subject in voxels.sizes:
             heard = [span for span in spans if voxels.heard(subject, span.story)]
-            self._arrange(subject, heard, rule(heard))
+            rows = [(span.story, row) for span in heard for row in range(span.start_tr, span.stop_tr)]
+            self._order[subject] = rule(heard)
+            sources = [rows[k] for k in self._order[subject].tolist()]
+            self._source[subject] = dict(zip(rows, sources, strict=True))
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -105,123 +110,31 @@ class ReorderedTargets:
         """The rows that took the place of start_tr .. stop_tr - 1; None if the subject did not hear the story."""
         if not self.heard(subject, story):
             return None
-        places = self._place[subject].get(story, np.zeros(0, dtype=np.int64))[start_tr:stop_tr]
-        if len(places) < stop_tr - start_tr or (places < 0).any():
+        sources = [self._source[subject].get((story, row)) for row in range(start_tr, stop_tr)]
+        found = [source for source in sources if source is not None]
+        if len(found) < len(sources):
             raise ValueError(f"rows {start_tr}..{stop_tr} of {story!r} are not tuning rows of {subject!r}.")
-        return np.concatenate([self._run(subject, run) for run in self._runs(subject, places)])
+        parts = []
+        # Rows that follow each other in their own story are read at once: there row - k is the same for all of them.
+        for (source, _), run in groupby(enumerate(found), key=lambda item: (item[1][0], item[1][1] - item[0])):
+            places = [row for _, (_, row) in run]
+            rows = self.voxels.rows(subject, source, places[0], places[-1] + 1)
+            assert rows is not None
+            parts.append(rows)
+        return np.concatenate(parts)
 
     def source_rows(self, subject: str) -> IntArray:
         """For each tuning row of a subject, laid end to end, the row that took its place; shape (n_rows,)."""
         return self._order[subject]
 
-    def _arrange(self, subject: str, spans: Sequence[Span], order: IntArray) -> None:
-        sources = [(span.story, row) for span in spans for row in range(span.start_tr, span.stop_tr)]
-        self._order[subject], self._source[subject] = order, sources
-        places: dict[str, IntArray] = {}
-        for (story, row), source in zip(sources, order.tolist(), strict=True):
-            if story not in places:
-                places[story] = np.full(self.voxels.store.n_trs(story), -1, dtype=np.int64)
-            places[story][row] = source
-        self._place[subject] = places
-
-    def _runs(self, subject: str, places: IntArray) -> list[IntArray]:
-        """Cut places into runs of consecutive rows of one story."""
-        sources = self._source[subject]
-        breaks = [  # where the next row is not the row that follows this one in its own story
-            k + 1
-            for k, (a, b) in enumerate(pairwise(places.tolist()))
-            if sources[b] != (sources[a][0], sources[a][1] + 1)
-        ]
-        return np.split(places, breaks)
-
-    def _run(self, subject: str, places: IntArray) -> Float32Array:
-        story, first = self._source[subject][places[0]]
-        rows = self.voxels.rows(subject, story, first, first + len(places))
-        assert rows is not None
-        return rows
-
-
-class PermutedTargets(ReorderedTargets):
-    """Responses whose blocks of time have changed places over all tuning rows: the matched control.
-
-    The rows of the tuning spans that a subject heard are laid end to end, cut into blocks of about block_trs rows, and
-    the blocks change places so that none stays where it was. One permutation holds for the whole run; every row is used
-    once.
-
-    Parameters
-    ----------
-    voxels : VoxelTargets
-        What is permuted.
-    spans : sequence of Span
-        The tuning spans; rows outside them cannot be asked for.
-    block_trs : int
-        Longer than the responses' autocorrelation, so that the noise keeps its shape.
-    seed : int
-        Of the permutation.
-
-    Raises
-    ------
-    ValueError
-        If a subject has too few rows for two blocks.
-    """
-
-    def __init__(self, voxels: VoxelTargets, spans: Sequence[Span], block_trs: int, seed: int) -> None:
-        def rule(heard: Sequence[Span]) -> IntArray:
-            return permute_blocks(sum(span.n_trs for span in heard), block_trs, np.random.default_rng(seed))
-
-        super().__init__(voxels, spans, rule)
-
-
-class ShiftedTargets(ReorderedTargets):
-    """Responses shifted in a circle within each story's tuning rows, by a lag of its own for each story.
-
-    Everything but the lag to the sound stays as it was, the seam between last and first row excepted. The lag is at
-    least min_shift_trs rows in either direction of the circle, and depends on the seed and the story alone.
-
-    Parameters
-    ----------
-    min_shift_trs : int
-        Longer than a response to the sound lasts.
-
-    Raises
-    ------
-    ValueError
-        If a story has fewer than 2 min_shift_trs tuning rows.
-    """
-
-    def __init__(self, voxels: VoxelTargets, spans: Sequence[Span], min_shift_trs: int, seed: int) -> None:
-        def rule(heard: Sequence[Span]) -> IntArray:
-            return shift_stories(heard, min_shift_trs, seed)
-
-        super().__init__(voxels, spans, rule)
-
-
-class OtherStoryTargets(ReorderedTargets):
-    """Responses to another story: stories change places so that none keeps its own.
-
-    Stories differ in length: the rows of the other story are taken from its first tuning row on, cut where this story
-    ends, and begun again where the other one is over; so some rows of long stories are not used, and those of short
-    ones more than once.
-
-    Raises
-    ------
-    ValueError
-        If a subject heard fewer than two of the stories to tune on.
-    """
-
-    def __init__(self, voxels: VoxelTargets, spans: Sequence[Span], seed: int) -> None:
-        def rule(heard: Sequence[Span]) -> IntArray:
-            return exchange_stories(heard, seed)
-
-        super().__init__(voxels, spans, rule)
-
 
 def permute_blocks(n_rows: int, block_trs: int, rng: np.random.Generator) -> IntArray:
     """A permutation of rows that moves whole blocks and leaves none in place, shape (n_rows,).
 
-    The rows are cut into blocks whose lengths differ by at most one (block_trs or somewhat more), and blocks of one
-    length change places among themselves, so that borders stay where they are. Where so few rows allow no such cut, a
-    piece from the front, drawn between block_trs and n_rows - block_trs, changes places with the rest.
+    The matched control: block_trs is longer than the responses' autocorrelation, so that the noise keeps its shape. The
+    rows are cut into blocks whose lengths differ by at most one (block_trs or somewhat more), and blocks of one length
+    change places among themselves, so that borders stay where they are. Where so few rows allow no such cut, a piece
+    from the front, drawn between block_trs and n_rows - block_trs, changes places with the rest.
 
     Raises
     ------
@@ -257,13 +170,17 @@ def _number_of_blocks(n_rows: int, block_trs: int) -> int:
 def shift_stories(spans: Sequence[Span], min_shift_trs: int, seed: int) -> IntArray:
     """For each row of the spans, laid end to end, the row some lag earlier in the circle of its story's rows.
 
+    Everything but the lag to the sound stays as it was, the seam between last and first row excepted. The lag is at
+    least min_shift_trs rows in either direction of the circle, longer than a response to the sound lasts, and depends
+    on the seed and the story alone.
+
     Raises
     ------
     ValueError
         If a story has fewer than 2 min_shift_trs rows, or min_shift_trs is not positive.
     """
     rows_of = _rows_of_stories(spans)
-    order = np.zeros(sum(len(rows) for rows in rows_of.values()), dtype=np.int64)
+    order = np.zeros(_n_rows(spans), dtype=np.int64)
     for story, rows in rows_of.items():
         if min_shift_trs < 1 or len(rows) < 2 * min_shift_trs:
             raise ValueError(
@@ -276,7 +193,11 @@ def shift_stories(spans: Sequence[Span], min_shift_trs: int, seed: int) -> IntAr
 
 
 def exchange_stories(spans: Sequence[Span], seed: int) -> IntArray:
-    """For each row of the spans, laid end to end, the row at the same place of another story, cut or begun again.
+    """For each row of the spans, laid end to end, the row at the same place of another story: none keeps its own.
+
+    Stories differ in length: the rows of the other story are taken from its first tuning row on, cut where this story
+    ends, and begun again where the other one is over; so some rows of long stories are not used, and those of short
+    ones more than once.
 
     Raises
     ------
@@ -290,7 +211,7 @@ def exchange_stories(spans: Sequence[Span], seed: int) -> IntArray:
             f"control.kind is 'other_story', but there are not two stories to tune on ({named}): tune on several, or"
             " take control.kind blocks, phase or shift."
         )
-    order = np.zeros(sum(map(len, rows_of)), dtype=np.int64)
+    order = np.zeros(_n_rows(spans), dtype=np.int64)
     for rows, other in zip(rows_of, _derangement(len(rows_of), np.random.default_rng(seed)), strict=True):
         order[rows] = np.resize(rows_of[other], len(rows))
     return order

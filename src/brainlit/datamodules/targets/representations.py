@@ -195,12 +195,7 @@ def _identity_of_weights(weights: str) -> dict[str, Any]:
 
 
 class LanguageRepresentation:
-    """Hidden states of a text language model, one vector per word in its left context, summed or averaged per row.
-
-    Parameters
-    ----------
-    config : LanguageTargetsConfig
-    """
+    """Hidden states of a text language model, one vector per word in its left context, summed or averaged per row."""
 
     name = "language_model"
 
@@ -245,12 +240,8 @@ class LanguageRepresentation:
 class SpeechRepresentation:
     """Hidden states of a speech model, averaged over the frames of each row, from the windows that training uses.
 
-    Parameters
-    ----------
-    config : SpeechTargetsConfig
-    window : WindowConfig
-        Each row is heard with the sound before it that the tuned model hears; where the model cannot take windows so
-        long, they hold fewer rows.
+    Each row is heard with the sound before it that the tuned model hears; where the model cannot take windows so long,
+    they hold fewer rows.
     """
 
     name = "large_speech_model"

@@ -68,7 +68,9 @@ def _content(store: StoryStore, bar: Any) -> Iterator[Finding]:
             lags.close_subject(name, store.n_voxels(name))
         yield from subjects.twins(store)
         yield from lags.findings()
-        yield from (_left_out(name, reason) for name, reason in store.left_out.items())
+        cure = "It is in no result. If that was not meant, mend its files and build another store."
+        for name, reason in store.left_out.items():
+            yield Finding("info", "left_out", name, f"was left out: {reason}", cure)
     finally:
         store.close()
 
@@ -97,8 +99,3 @@ def _sizes(index: StoreIndex, n_responses: int) -> dict[str, int]:
         "subjects": len(index.subjects),
         "responses": n_responses,
     }
-
-
-def _left_out(name: str, reason: str) -> Finding:
-    cure = "It is in no result. If that was not meant, mend its files and build another store."
-    return Finding("info", "left_out", name, f"was left out: {reason}", cure)

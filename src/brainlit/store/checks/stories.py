@@ -70,9 +70,8 @@ class StoryChecks:
 
 
 def _length(store: StoryStore, name: str) -> str | None:
-    sizes = [("clock", store.timebase(name).n_trs)]
-    sizes += [(f"feature space {space.name!r}", len(space.values)) for space in store.feature_spaces(name)]
-    for what, n_rows in sizes:
+    sizes = {f"feature space {space.name!r}": len(space.values) for space in store.feature_spaces(name)}
+    for what, n_rows in {"clock": store.timebase(name).n_trs, **sizes}.items():
         if n_rows != store.n_trs(name):
             return f"the {what} has {n_rows} rows, the story {store.n_trs(name)} TRs."
     return None
@@ -278,8 +277,7 @@ def align(mask: FloatArray, loud: FloatArray) -> Alignment | None:
 def drift_of_words_s(mask: FloatArray, loud: FloatArray) -> tuple[float, float] | None:
     """Shifts of the sound against the words in the first and in the last third, where both are convincing."""
     third = len(loud) // 3
-    parts = [align(mask[part], loud[part]) for part in (slice(0, third), slice(len(loud) - third, None))]
-    first, last = parts
+    first, last = align(mask[:third], loud[:third]), align(mask[len(loud) - third :], loud[len(loud) - third :])
     if first is None or last is None or not (first.convincing and last.convincing):
         return None
     return first.shift_s, last.shift_s

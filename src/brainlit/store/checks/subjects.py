@@ -37,8 +37,7 @@ class SubjectChecks:
         """What belongs to the subject and not to a story."""
         good, n_voxels = store.good_voxels(name), store.n_voxels(name)
         if len(good) != n_voxels:
-            message = f"the mask of usable voxels has {len(good)} entries for {n_voxels} voxels."
-            yield _length(name, message)
+            yield _length(name, f"the mask of usable voxels has {len(good)} entries for {n_voxels} voxels.")
             return
         if not good.any():
             message = "has no voxel that is finite and varies in all stories."
@@ -52,10 +51,12 @@ class SubjectChecks:
     def responses(self, store: StoryStore, subject: str, story: str) -> Iterator[Finding]:
         """What one pass over a subject's responses to a story shows."""
         where = f"{subject}/{story}"
-        problem = _lengths(store, subject, story)
-        if problem is not None:
-            yield Finding("error", "length_mismatch", where, problem, _REBUILD)
-            return
+        need = store.n_trs(story), store.n_voxels(subject)
+        for what, shape in _response_shapes(store, subject, story).items():
+            if shape[-2:] != need:
+                needed = f"the story has {need[0]} TRs and the subject {need[1]} voxels."
+                yield _length(where, f"{what} have shape {shape[-2:]}; {needed}")
+                return
         good = np.flatnonzero(store.good_voxels(subject))
         columns = spread(good, N_VOXELS)
         everywhere = spread(np.arange(store.n_voxels(subject)), _N_PRINT_VOXELS)
@@ -78,9 +79,7 @@ class SubjectChecks:
             cure = "Check which file belongs to whom; keep one of them."
             yield Finding("error", "twin_subjects", names[0], message, cure)
         for subject in store.subject_names:
-            heard = [
-                (story, dict(found)[subject]) for story, found in self._recordings.items() if subject in dict(found)
-            ]
+            heard = [(story, one) for story, found in self._recordings.items() for who, one in found if who == subject]
             for same in _same_recordings(heard):
                 message = f"responses to {', '.join(same)} are identical."
                 cure = "Check which file belongs to which story."
@@ -97,27 +96,18 @@ def _regions(store: StoryStore, name: str) -> Iterator[Finding]:
     except ValueError as error:
         yield _length(name, str(error))
         return
-    for region, mask in regions.items():
-        if not mask.any():
-            message = "the region holds no voxel."
-            yield Finding("warning", "empty_region", f"{name}/{region}", message, "Check the region's mask.")
     same: dict[bytes, list[str]] = defaultdict(list)
     for region, mask in regions.items():
         if mask.any():
             same[np.packbits(mask).tobytes()].append(region)
+        else:
+            message = "the region holds no voxel."
+            yield Finding("warning", "empty_region", f"{name}/{region}", message, "Check the region's mask.")
     for equal in same.values():
         if len(equal) > 1:
             message = f"regions {', '.join(equal)} hold exactly the same voxels."
             cure = "Check the labels: one mask was read twice, or left and right were not told apart."
             yield Finding("warning", "equal_regions", f"{name}/{equal[0]}", message, cure)
-
-
-def _lengths(store: StoryStore, subject: str, story: str) -> str | None:
-    need = store.n_trs(story), store.n_voxels(subject)
-    for what, shape in _response_shapes(store, subject, story).items():
-        if shape[-2:] != need:
-            return f"{what} have shape {shape[-2:]}; the story has {need[0]} TRs and the subject {need[1]} voxels."
-    return None
 
 
 def _values(where: str, scan: Scan, repeated: bool) -> Iterator[Finding]:
@@ -137,10 +127,16 @@ def _values(where: str, scan: Scan, repeated: bool) -> Iterator[Finding]:
 
 
 def _repeats(store: StoryStore, subject: str, story: str, voxel: int) -> Iterator[Finding]:
+    """Whether presentations are the same recording as an earlier one, by the voxels around one."""
     first = max(0, min(voxel - _N_PRINT_VOXELS // 2, store.n_voxels(subject) - _N_PRINT_VOXELS))
-    n_copies = _n_copied_repeats(store, subject, story, slice(first, first + _N_PRINT_VOXELS))
+    n = store.n_repeats(subject, story)
+    recordings: list[Float32Array] = []
+    for k in range(n):  # one at a time: together they may be larger than memory
+        values = store.repeats(subject, story, slice(first, first + _N_PRINT_VOXELS), slice(k, k + 1))
+        assert values is not None
+        recordings.append(unit_columns(values[0]))
+    n_copies = sum(any(same_recording(one, old) for old in recordings[:k]) for k, one in enumerate(recordings))
     if n_copies:
-        n = store.n_repeats(subject, story)
         message = f"{n_copies} of {n} repeats are copies: the noise ceiling is too high."
         cure = "Keep each presentation once."
         yield Finding("error", "copied_repeats", f"{subject}/{story}", message, cure)
@@ -230,25 +226,13 @@ def same_recording(left: Float32Array, right: Float32Array) -> bool:
     return bool(usable.any() and np.median(r) > _SAME_R)
 
 
-def _n_copied_repeats(store: StoryStore, subject: str, story: str, voxels: slice) -> int:
-    """How many presentations are the same recording as an earlier one, by some voxels."""
-    n_repeats = store.n_repeats(subject, story)
-    recordings: list[Float32Array] = []
-    for k in range(n_repeats):
-        values = store.repeats(subject, story, voxels=voxels, repeats=slice(k, k + 1))
-        if values is not None:
-            recordings.append(unit_columns(values[0]))
-    return sum(any(same_recording(one, earlier) for earlier in recordings[:k]) for k, one in enumerate(recordings))
-
-
 def _same_recordings(recordings: Sequence[tuple[str, Float32Array]]) -> list[list[str]]:
     """Names of the same recording, in groups of at least two."""
     groups: list[tuple[Float32Array, list[str]]] = []
     for name, one in recordings:
-        for first, names in groups:
-            if same_recording(first, one):
-                names.append(name)
-                break
-        else:
+        same = next((names for first, names in groups if same_recording(first, one)), None)
+        if same is None:
             groups.append((one, [name]))
+        else:
+            same.append(name)
     return [names for _, names in groups if len(names) > 1]

@@ -131,7 +131,7 @@ class LagEvidence:
         if whole_is_off:
             yield _lag_finding(everything, whole, self.tr_s, 1)
         elif whole.p > _SILENT_P or whole.log_odds > 0:
-            yield _none(everything, _silence(whole, sum(self._n_voxels.values())))
+            yield _silence(everything, whole, sum(self._n_voxels.values()))
         own = {name: lag_of_strength([curve], self.lags_s) for name, curve in self._strengths.items()}
         off = {name for name, one in own.items() if len(own) > 1 and _is_off(one, len(own))}
         if whole_is_off:
@@ -162,7 +162,7 @@ class LagEvidence:
     def _silent_subjects(self, own: dict[str, LagEstimate]) -> Iterator[Finding]:
         for name, estimate in own.items():
             if len(own) > 1 and estimate.p > _SILENT_P and self._n_trs[name] >= _MIN_TRS_TO_EXPECT:
-                yield _none(name, _silence(estimate, self._n_voxels[name]))
+                yield _silence(name, estimate, self._n_voxels[name])
 
     def _everything(self) -> str:
         """The subject or the story, where there is only one."""
@@ -183,14 +183,16 @@ def _lag_finding(
     where: str, estimate: LagEstimate, tr_s: float, n_places: int, others_s: float | None = None
 ) -> Finding:
     """Warning or error, with the shift that would put it right."""
-    low_s, high_s = _PLAUSIBLE_LAG_S if others_s is None else _near(others_s)
-    goal_s = _USUAL_LAG_S if others_s is None else others_s
+    if others_s is None:
+        (low_s, high_s), goal_s = _PLAUSIBLE_LAG_S, _USUAL_LAG_S
+        expected = f"responses peak {low_s:g} to {high_s:g} s after their cause"
+    else:
+        (low_s, high_s), goal_s = _near(others_s), others_s
+        expected = f"the other stories peak at {others_s:.1f} s"
     distance_s = max(low_s - estimate.lag_s, estimate.lag_s - high_s)
     sure = estimate.p * n_places < ERROR_P and estimate.log_odds > _ERROR_LOG_ODDS and distance_s > _ERROR_DISTANCE_S
     level: Level = "error" if sure else "warning"
     first_s, last_s = estimate.interval_s
-    expected = f"responses peak {low_s:g} to {high_s:g} s after their cause" if others_s is None else ""
-    expected = expected or f"the other stories peak at {others_s:.1f} s"
     message = (
         f"responses peak {estimate.lag_s:.1f} s after the sound (95 %: {first_s:.1f} to {last_s:.1f} s, chance p ="
         f" {estimate.p:.1g}); {expected}."
@@ -203,9 +205,9 @@ def _lag_finding(
     return Finding(level, "response_lag", where, message, cure)
 
 
-def _silence(estimate: LagEstimate, n_voxels: int) -> str:
+def _silence(where: str, estimate: LagEstimate, n_voxels: int) -> Finding:
     what = "no stimulus-locked response found" if estimate.p > _SILENT_P else "no response at a plausible lag found"
-    return f"{what} ({n_voxels} voxels, best lag {estimate.lag_s:.1f} s, p = {estimate.p:.2g})."
+    return _none(where, f"{what} ({n_voxels} voxels, best lag {estimate.lag_s:.1f} s, p = {estimate.p:.2g}).")
 
 
 def _none(where: str, message: str) -> Finding:
@@ -237,10 +239,9 @@ class Agreement:
 
 def shifts_to_try(shortest_n_trs: int, tr_s: float) -> IntArray | None:
     """Rows by which the expected response is moved, so that its peak covers the lags; None if a story is too short."""
-    for low_s, high_s in (_WIDE_LAGS_S, _NARROW_LAGS_S):
+    for (low_s, high_s), least_trs_per_shift in ((_WIDE_LAGS_S, 3), (_NARROW_LAGS_S, 1.6)):
         first, last = math.floor((low_s - _USUAL_LAG_S) / tr_s), math.ceil((high_s - _USUAL_LAG_S) / tr_s)
-        n_shifts = last - first + 1
-        if shortest_n_trs >= (3 if low_s == _WIDE_LAGS_S[0] else 1.6) * n_shifts:
+        if shortest_n_trs >= least_trs_per_shift * (last - first + 1):
             return np.arange(first, last + 1, dtype=np.int64)
     return None
 
