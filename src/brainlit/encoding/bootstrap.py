@@ -348,7 +348,8 @@ def hierarchical_bootstrap(
     sizes = [min(width, n_bootstraps - start) for start in range(0, n_bootstraps, width)]
     replicates = np.concatenate([_replicates(values, names, inside, n, rng) for n in sizes])
     estimate = float(values.mean())
-    variance, df = mean_variance(_without_nested(values, names, inside))
+    # What varies inside a drawn unit is part of the scatter of these units: nested levels are averaged.
+    variance, df = mean_variance(values.mean(axis=tuple(k for k, name in enumerate(names) if name in inside)))
     low, high = percentile_interval(estimate, replicates, level, _stretch(replicates, variance, df, level))
     fixed = tuple(name for name in levels if name not in names)
     units = dict(zip(names, values.shape, strict=True))
@@ -421,11 +422,6 @@ def _replicates(
     equation = ",".join([*subscripts.values(), "".join(letters[name] for name in names)]) + "->z"
     weights = [count / count.sum(axis=tuple(range(1, count.ndim)), keepdims=True) for count in counts.values()]
     return np.asarray(np.einsum(equation, *weights, values, optimize="greedy"))
-
-
-def _without_nested(values: FloatArray, names: list[str], inside: Mapping[str, str]) -> FloatArray:
-    """Means over nested levels: what varies inside a drawn unit is part of the scatter of these units."""
-    return np.asarray(values.mean(axis=tuple(k for k, name in enumerate(names) if name in inside)))
 
 
 def _mean_square(values: FloatArray, effect: tuple[int, ...]) -> tuple[float, float]:

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
+from brainlit.encoding import probe
 from brainlit.encoding.arrays import BoolArray
 from brainlit.encoding.result import usable_voxels
 from brainlit.probing.budget import Costs, ProbeScope, pilot, reduce_scope
@@ -63,24 +64,22 @@ class ProbePlan:
 
     def costs(self) -> Costs:
         """What it will take, from fits of the backbone alone for a few voxels of the first subject."""
-        from brainlit.encoding.probe import run_probes
-
         engine, config = self.engine, self.engine.config
         groups = engine.who_heard_the_same(self.datamodule, self.subjects)
-        data = engine.subject_data(self.datamodule, groups[0][0])
+        data = next(iter(groups[0].values()))
         X, good = self.features[self.compared][data.rows], np.flatnonzero(_usable(data))
 
         def fit(n_voxels: int) -> float:
             started = time.monotonic()
             Y = data.responses[:, good[:n_voxels]]
-            run_probes({"backbone": X}, {"": Y}, data.groups, data.fit, data.score, config)
+            probe.run_probes({"backbone": X}, {"": Y}, data.groups, data.fit, data.score, config)
             return time.monotonic() - started
 
         fixed_s, voxel_s = pilot(fit, len(good))
         n_delays, n_most = len(config.delays_trs), int(data.fit.sum())
         bands = {"backbone": X, **data.stimulus}
         sizes = {band: min(n_delays * values.shape[1], n_most) for band, values in bands.items()}
-        n_voxels = sum(int(_usable(engine.subject_data(self.datamodule, name)).sum()) for name in self.subjects)
+        n_voxels = sum(int(_usable(own).sum()) for together in groups for own in together.values())
         n_own = -(-n_voxels // self.n_ranks)
         return Costs(self.features_s, fixed_s, voxel_s, n_own, sizes, len(groups), n_folds=config.n_folds)
 

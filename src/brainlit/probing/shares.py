@@ -12,13 +12,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from brainlit.encoding.arrays import Float32Array
+from brainlit.encoding.asymptotic_partition import RegionShares, region_shares
 from brainlit.files import atomic_path
 from brainlit.results.scores import regions_with_all
 from brainlit.results.style import part_label
 
 if TYPE_CHECKING:
     from brainlit.datamodules import StoryDataModule
-    from brainlit.encoding.asymptotic_partition import RegionShares
     from brainlit.encoding.statistics import Score
     from brainlit.probing.engine import ProbeEngine
     from brainlit.probing.inputs import ProbeData
@@ -61,10 +61,10 @@ def measure_shares(
     """
     found = []
     for subject in tqdm(subjects, desc="shares", unit="subject", leave=False):
-        data, person = engine.subject_data(datamodule, subject), datamodule.store.subject(subject)
+        data = engine.subject_data(datamodule, subject)
         bands = {"backbone": features[data.rows], **data.stimulus}
         good = np.asarray(np.isfinite(data.responses).all(axis=0))
-        for region, mask in regions_with_all(person.regions, good).items():
+        for region, mask in regions_with_all(data.regions, good).items():
             shares, why_not = _of_region(bands, data.responses[:, mask], data, engine)
             found.append(SubjectShares(subject, region, shares, why_not))
     return found
@@ -74,8 +74,6 @@ def _of_region(
     bands: Mapping[str, Float32Array], responses: Float32Array, data: ProbeData, engine: ProbeEngine
 ) -> tuple[RegionShares | None, str]:
     """Where there is nothing to share out, or too little to say so, the reason in words."""
-    from brainlit.encoding import region_shares
-
     try:
         return region_shares(bands, responses, data.groups, data.fit, data.score, engine.config), ""
     except ValueError as error:
