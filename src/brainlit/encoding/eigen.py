@@ -153,9 +153,9 @@ class HeldOutRows:
             start += len(parts)
         return whole.view(-1, n_rows, n_rows)
 
-    def n_numbers(self, n_targets: int = 1) -> int:
-        """Numbers that `residuals` holds for so many targets, its result and its squares included."""
-        return (self._mix.shape[1] + 2 * self._mix.shape[0]) * len(self._left) * n_targets
+    def n_numbers(self) -> int:
+        """Numbers that `residuals` holds for a target, its result and its squares included."""
+        return (self._mix.shape[1] + 2 * self._mix.shape[0]) * len(self._left)
 
     def _scaled(self, run: slice, vectors: torch.Tensor) -> torch.Tensor:
         """Columns of a run times each basis vector, one below the other: (n_terms * n_rows, n_eigenvalues)."""
@@ -191,9 +191,8 @@ class Spectrum:
 
 @dataclass(frozen=True, eq=False)
 class Smoother:
-    """All rows decomposed: V (given for any rows), lam, and V'Y of the asked targets."""
+    """All rows decomposed: V (given for any rows), V'Y of the asked targets, and the filters lam / (lam + alpha)."""
 
-    spectrum: Spectrum
     left: Callable[[Rows], torch.Tensor]
     coefficients: torch.Tensor
     basis: FilterBasis
@@ -311,7 +310,7 @@ class EigenSearch(RidgeSearch):
         filters = spectrum.values() * spectrum.shrink(self.alphas)
         weight = np.full(filters.shape[1], self._n_rows**-0.5)
         basis = filter_basis(filters, spectrum.values(), weight, TOLERANCE[self._dtype])
-        return Smoother(spectrum, partial(self._left, gamma, spectrum), coefficients, basis)
+        return Smoother(partial(self._left, gamma, spectrum), coefficients, basis)
 
     def _leave_out(self, k: int, smoother: Smoother, targets: IntArray | None) -> FloatArray | None:
         """Held-out mean squared errors, (n_alphas, n_targets), of a fit without some rows; None if not safe."""

@@ -250,7 +250,7 @@ def _test(
 def _region_means(features: Features, regions: Mapping[str, BoolArray], n_voxels: int, width: int) -> FloatArray:
     """Mean features over each region's voxels that have any, (n_features, n_regions)."""
     masks = np.array(list(regions.values()), dtype=np.float64).reshape(len(regions), n_voxels).T
-    total, count = 0.0, np.zeros(len(regions))
+    total, count = np.zeros(len(regions)), np.zeros(len(regions))
     for part in column_parts(n_voxels, width, "Regions"):
         values = features(part)
         known = np.isfinite(values).all(axis=0)

@@ -340,12 +340,6 @@ _VOXEL_TABLES = tuple(name for name, said in _METADATA.items() if said.get("voxe
 _REGION_MEANS = {name: said["region_mean"] for name, said in _METADATA.items() if "region_mean" in said}
 
 
-def usable_voxels(responses: npt.NDArray[np.floating], fit: BoolArray) -> BoolArray:
-    """Voxels that are finite and change on the rows that are fitted on, (n_voxels,); scored rows are not looked at."""
-    rows = responses[fit]
-    return np.asarray(np.isfinite(rows).all(axis=0) & (rows != rows[:1]).any(axis=0))
-
-
 # --- The ends of the grid of alphas ---
 
 

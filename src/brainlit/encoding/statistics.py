@@ -236,9 +236,7 @@ def mean_score(scores: Sequence[Score]) -> Score:
     return replace(scores[0], value=value, replicates=None, bounds=(float(low), float(high)))
 
 
-def percentiles(
-    replicates: FloatArray, level: float = LEVEL, *, axis: int = 0, method: Method = "linear"
-) -> FloatArray:
+def percentiles(replicates: FloatArray, level: float = LEVEL, *, method: Method = "linear") -> FloatArray:
     """Both ends of the percentile interval (Efron 1979, Ann. Statist. 7:1): (n_bootstraps, ...) -> (2, ...).
 
     Replicates that are NaN do not count. method is numpy's: 'nearest' where some are infinite.

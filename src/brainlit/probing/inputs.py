@@ -124,6 +124,12 @@ class ProbeData:
     facts: Mapping[str, Any]
     regions: Mapping[str, BoolArray]
 
+    @property
+    def usable(self) -> BoolArray:
+        """Voxels that are finite and change on the fitted rows, (n_voxels,); scored rows are not looked at."""
+        rows = self.responses[self.fit]
+        return np.asarray(np.isfinite(rows).all(axis=0) & (rows != rows[:1]).any(axis=0))
+
 
 def probe_data(
     store: StoryStore,

@@ -13,7 +13,7 @@ from brainlit.encoding import probe
 from brainlit.encoding.arrays import Array, Float32Array, IntArray
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.probe_fit import ProbeCache, WarmStart
-from brainlit.encoding.result import ProbeResult, usable_voxels
+from brainlit.encoding.result import ProbeResult
 from brainlit.probing.budget import ProbeScope, sample_voxels
 from brainlit.probing.inputs import ProbeData
 from brainlit.probing.process_group import ProcessGroup
@@ -129,10 +129,7 @@ class LayerFits:
         share = 1.0 if scope is None else scope.voxel_share
         if share >= 1.0 and not shared:
             return dict.fromkeys(data)
-        return {
-            name: sample_voxels(own.regions, usable_voxels(own.responses, own.fit), share, self.config.seed)
-            for name, own in data.items()
-        }
+        return {name: sample_voxels(own.regions, own.usable, share, self.config.seed) for name, own in data.items()}
 
     def _starts(self, columns: Columns, config: ProbeConfig) -> dict[str, WarmStart]:
         found = {n: self.starts[n].of(own, config.n_gammas) for n, own in columns.items() if n in self.starts}
@@ -153,7 +150,7 @@ def _placed(results: Results, data: Mapping[str, ProbeData], columns: Columns, s
     for name, result in results.items():
         own, n_voxels, n_left_out = columns[name], data[name].responses.shape[1], 0
         if own is not None and scope is not None and scope.voxel_share < 1.0:
-            n_left_out = int(usable_voxels(data[name].responses, data[name].fit).sum()) - len(own)
+            n_left_out = int(data[name].usable.sum()) - len(own)
         placed[name] = result if own is None else result.place(own, n_voxels, n_left_out)
     return placed
 
