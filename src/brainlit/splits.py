@@ -224,9 +224,8 @@ def refuse_scored(roles: Roles, spans: Iterable[Span], purpose: str) -> None:
     excused = {span for role in _allowed_with_score(roles) for span in roles.spans(role)}
     for span in spans:
         for scored in roles.spans("score"):
-            near = span.story == scored.story and span.gap_trs(scored) < roles.purge_trs
-            overlap = span.story == scored.story and span.gap_trs(scored) < 0
-            if (near or overlap) and span not in excused:
+            near = span.story == scored.story and span.gap_trs(scored) < max(roles.purge_trs, 0)
+            if near and span not in excused:
                 raise LeakError(
                     f"{purpose} would look at {span}, and {scored} is scored. Use the stories of the role choose or"
                     " tune for it."

@@ -251,7 +251,7 @@ class ScarceMemory:
 
 
 def test_a_device_without_memory_gets_half_as_many_targets(caplog: pytest.LogCaptureFixture) -> None:
-    batches, work = TargetBatches(64, 4.0, "cpu"), ScarceMemory(20)
+    batches, work = TargetBatches(SolverConfig(n_targets_batch=64)), ScarceMemory(20)
     with caplog.at_level(logging.WARNING):
         found = batches.run(100, 1.0, work)
     assert found[0].tolist() == list(range(100))
@@ -324,7 +324,10 @@ def test_few_vectors_stand_for_all_filters(tolerance: float) -> None:
     filters = eigenvalues / (eigenvalues + np.asarray(ALPHAS)[:, None])
     weight = np.random.default_rng(1).uniform(0.5, 2, 600) / np.sqrt(800)
     basis = filter_basis(filters, eigenvalues, weight, tolerance)
-    assert np.linalg.norm((basis.dense(600) - filters) * weight) <= tolerance
+    dense, terms = np.zeros_like(filters), iter(basis.mix.T)
+    for own, vectors in basis.runs:
+        dense[:, own] = sum(np.outer(next(terms), vector) for vector in vectors)
+    assert np.linalg.norm((dense - filters) * weight) <= tolerance
     products = sum(len(vectors) * vectors.shape[1] for _, vectors in basis.runs) / 600
     assert products < (3 if tolerance == 1e-3 else 6)
 

@@ -25,20 +25,17 @@ def listener() -> tuple[Any, np.ndarray]:
     responses[1:, :3] += backbone[:-1]
     groups = np.repeat(np.arange(N_STORIES), N_TRS)
     score = groups >= N_STORIES - 2
-    data = ProbeData(
-        np.ones(n, bool), {"low_level": low_level, "semantic": semantic}, responses, groups, ~score, score, None, {}
-    )
+    stimulus = {"low_level": low_level, "semantic": semantic}
+    regions = {"semantic": np.arange(6) < 3, "null": np.arange(6) >= 3}
+    data = ProbeData(np.ones(n, bool), stimulus, responses, groups, ~score, score, None, {}, regions)
     return data, backbone
 
 
 @pytest.fixture(scope="module")
 def shares() -> list[SubjectShares]:
     data, backbone = listener()
-    regions = {"semantic": np.arange(6) < 3, "null": np.arange(6) >= 3}
-    person = SimpleNamespace(regions=regions)
     engine: Any = SimpleNamespace(config=CONFIG, subject_data=lambda *_: data)
-    datamodule = SimpleNamespace(store=SimpleNamespace(subject=lambda _: person))
-    return measure_shares(engine, backbone, datamodule, ["sub-1"])
+    return measure_shares(engine, backbone, SimpleNamespace(), ["sub-1"])
 
 
 def test_each_region_has_its_shares_and_they_are_those_of_the_function(shares: list[SubjectShares]) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning.pytorch as pl
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ class _Loss(NamedTuple):
     batch: int
 
 
-class DivergenceGuard(pl.Callback):
+class DivergenceGuard(Callback):
     """End training with a DivergedError when a loss is NaN or infinite, and keep such weights out of checkpoints.
 
     Losses are looked at after each step, trained weights at the end of each epoch and whenever a checkpoint is about to
@@ -58,18 +58,16 @@ class DivergenceGuard(pl.Callback):
         self._losses: list[_Loss] = []
         self._step = 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the losses of an earlier run."""
         self._losses = []
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember which optimiser step this batch belongs to; accumulated batches share one."""
         self._step = trainer.global_step + 1
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look at the loss."""
         loss = outputs if isinstance(outputs, Tensor) else (outputs or {}).get("loss")
@@ -78,23 +76,21 @@ class DivergenceGuard(pl.Callback):
         if len(self._losses) >= self.every_n_steps:
             self._check_losses(trainer)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the losses that are left, and at the weights."""
         self._check(trainer, pl_module)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Look once more: nothing is on disk yet."""
         self._check(trainer, pl_module)
 
-    def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_losses(trainer)
         check_weights(
             pl_module, trainer.global_step, trainer.current_epoch, str(trainer.precision), last_checkpoint(trainer)
         )
 
-    def _check_losses(self, trainer: pl.Trainer) -> None:
+    def _check_losses(self, trainer: Trainer) -> None:
         losses, self._losses = self._losses, []
         if not losses or torch.isfinite(torch.stack([loss.value for loss in losses])).all():
             return
@@ -178,7 +174,7 @@ def cures(precision: str, last_good: Path | None) -> str:
     )
 
 
-def last_checkpoint(trainer: pl.Trainer) -> Path | None:
+def last_checkpoint(trainer: Trainer) -> Path | None:
     """The newest checkpoint that the trainer wrote, else the one that it was resumed from; None if there is none."""
     found = [
         Path(path)

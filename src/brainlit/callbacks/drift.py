@@ -17,6 +17,7 @@ from brainlit.encoding.similarity import linear_cka, relative_change
 from brainlit.files import atomic_path
 from brainlit.probing.inputs import datamodule_of, layer_features, probed, resolve_layers
 from brainlit.probing.process_group import ProcessGroup
+from brainlit.results.tables import write_csv
 from brainlit.splits import Span
 
 TABLE_FILE = "drift.csv"
@@ -135,7 +136,7 @@ class FeatureDrift(pl.Callback):
             where = {"epoch": epoch, "step": trainer.global_step, "layer": layer}
             rows.append({column: str(value) for column, value in {**where, **scores}.items()})
         self._rows = rows
-        write_rows(self._folder(trainer) / TABLE_FILE, rows)
+        write_csv(self._folder(trainer) / TABLE_FILE, COLUMNS, rows)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
 
@@ -220,11 +221,3 @@ def read_rows(path: Path) -> list[Row]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write drift.csv, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -37,27 +37,23 @@ def set_up(
 ) -> None:
     """Prepare the data of a probe that has its own; `others` are the names of the other probes.
 
-    What is refused: see `check_unique`, `prepare` and `refuse_same_sounds`.
-    """
-    check_unique(name, others, tuned.probed_subjects)
-    prepare(data, name, backbone)
-    refuse_same_sounds(data, tuned)
-
-
-def check_unique(name: str, others: Iterable[str | None], subjects: Iterable[str]) -> None:
-    """Refuse a name that another probe has, or a subject of the main probe: their folders would be the same.
-
     Raises
     ------
     ValueError
+        If another probe or a subject of the main probe has the name, so that their folders would be the same; or as
+        `prepare`.
+    LeakError
+        As `refuse_same_sounds`.
     """
     if name in list(others):
         raise ValueError(f"two probes have the name {name!r}; give each data set that is probed a name of its own.")
-    if name in list(subjects):
+    if name in list(tuned.probed_subjects):
         raise ValueError(
             f"a probe has the name {name!r}, which is a subject of the data that are tuned on, and probes/{name} is the"
             " folder of that subject. Give the probe another name."
         )
+    prepare(data, name, backbone)
+    refuse_same_sounds(data, tuned)
 
 
 def prepare(data: StoryDataModule, name: str, backbone: Any) -> None:

@@ -236,17 +236,9 @@ class BandedRidgeProbe(pl.Callback):
         context = ProbeContext(stage, epoch, trainer.global_step, facts, scope if words else None, warm)
         if warm:
             engine.remember(folder, subjects, epoch)
-        for record in engine.measure_features(
-            features,
-            datamodule,
-            subjects,
-            folder,
-            context,
-            partition_layer=compared,
-            features_s=features_s,
-            group=group,
-        ):
-            found[record.subject] = record
+        ready: dict[str, Any] = {"partition_layer": compared, "features_s": features_s, "group": group}
+        records = engine.measure_features(features, datamodule, subjects, folder, context, **ready)
+        found.update((record.subject, record) for record in records)
         self._time.learn(plan, context.scope)
 
     def _earlier(

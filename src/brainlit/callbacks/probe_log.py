@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from brainlit.results.record import COLUMNS, ProbeRecord, find_records, table_ro
 from brainlit.results.report import draw_figures
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.scores import ALL_VOXELS
-from brainlit.results.style import Figure
 from brainlit.results.summary import build_summary
 
 log = logging.getLogger(__name__)
@@ -54,13 +53,17 @@ def log_scores(trainer: pl.Trainer, records: Sequence[ProbeRecord], name: str | 
 def log_figures(trainer: pl.Trainer, run_path: Path) -> None:
     """Draw the figures of the run so far and give them to W&B; whatever goes wrong here never stops a run."""
     try:
+        from PIL import Image
+
         run = RunDirectory(run_path)
         records = find_records(run.probes)
         figures, _ = draw_figures(run, build_summary(run, records), records, brains=False)
         for figure in figures.values():
             figure.save(run.figures)
         for logger in _wandb_loggers(trainer):
-            _send(logger, figures)
+            for name, figure in figures.items():
+                image: Any = Image.open(io.BytesIO(figure.png))
+                logger.log_image(f"figures/{name}", [image], caption=[figure.alt])
     except Exception:
         log.warning("the figures of the probe could not be drawn or sent; the numbers are safe:", exc_info=True)
 
@@ -95,11 +98,3 @@ def _prefix(name: str | None) -> str:
 
 def _wandb_loggers(trainer: pl.Trainer) -> Iterable[WandbLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-
-
-def _send(logger: WandbLogger, figures: Mapping[str, Figure]) -> None:
-    from PIL import Image
-
-    for name, figure in figures.items():
-        image: Any = Image.open(io.BytesIO(figure.png))
-        logger.log_image(f"figures/{name}", [image], caption=[figure.alt])

@@ -124,6 +124,7 @@ def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) ->
     name = regime or ("pretrained" if trainer.max_epochs == 0 else str(getattr(datamodule, "regime", "brain")))
     description = datamodule.describe()
     truth = [bool(datamodule.store.subject(subject).truth) for subject in datamodule.subjects]
+    left_out = "; ".join(f"{name}: {reason}" for name, reason in datamodule.store.left_out.items()) or "nothing"
     n_trained = sum(parameter.numel() for parameter in pl_module.backbone.parameters() if parameter.requires_grad)
     return {
         "regime": name,
@@ -132,7 +133,7 @@ def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) ->
         "simulated": all(truth),
         "model": f"{model_words(pl_module.backbone)}, {n_trained / 1e6:.2f} M trained",
         "data": _data_words(datamodule, description),
-        "data_facts": {**datamodule.store.facts, "left out": "; ".join(_left_out_words(datamodule))},
+        "data_facts": {**datamodule.store.facts, "left out": left_out},
         "training": _training_words(trainer, pl_module, datamodule, description),
         "tune": ", ".join(description["roles"].get("tune", [])),
         "data_module": description,
@@ -152,10 +153,6 @@ def _data_words(datamodule: StoryDataModule, description: dict[str, Any]) -> str
     held_out = [f"not tuned on: {', '.join(names)}" for names in [description.get("held_out_subjects")] if names]
     masked = [f"{n} voxels of {name} masked (no data)" for name, n in description["n_masked_voxels"].items() if n]
     return "; ".join([f"{datamodule.store.name}, TR {datamodule.tr_s:g} s, {minutes}", *held_out, *masked])
-
-
-def _left_out_words(datamodule: StoryDataModule) -> list[str]:
-    return [f"{name}: {reason}" for name, reason in datamodule.store.left_out.items()] or ["nothing"]
 
 
 def _training_words(

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from brainlit.results.run_directory import slurm_job
 
@@ -30,7 +30,7 @@ REQUEUED_CHECKPOINT = "hpc_ckpt_1.ckpt"
 # --- Random numbers ---
 
 
-class RandomState(pl.Callback):
+class RandomState(Callback):
     """Keep the random states of python, numpy and torch in every checkpoint, and go on from them after a resume.
 
     Lightning keeps weights, optimiser, schedule and progress; dropout and SpecAugment draw from torch's global state,
@@ -46,16 +46,12 @@ class RandomState(pl.Callback):
         self._within_epoch = False
         self._waiting: dict[str, Any] | None = None
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the states of all processes."""
         states = gathered(random_states(), trainer.world_size)
         checkpoint[RANDOM_STATES] = {"within_epoch": self._within_epoch, "processes": states}
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on from a checkpoint that was written between two epochs; checkpoints without states are said."""
         found = checkpoint.get(RANDOM_STATES)
         if found is None:
@@ -68,18 +64,18 @@ class RandomState(pl.Callback):
         else:
             set_random_states(found["processes"][trainer.global_rank])
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on from a checkpoint that was written within an epoch."""
         self._within_epoch = self._waiting is not None
         if self._waiting is not None:
             set_random_states(self._waiting)
         self._waiting = None
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on, checkpoints are written within an epoch."""
         self._within_epoch = True
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on, they are not."""
         self._within_epoch = False
 
@@ -119,7 +115,7 @@ def gathered(states: dict[str, Any], world_size: int) -> list[dict[str, Any]]:
 # --- The rest of an epoch ---
 
 
-class WithinEpoch(pl.Callback):
+class WithinEpoch(Callback):
     """Let a run that is resumed in the middle of an epoch end that epoch as if nothing had happened.
 
     Lightning keeps the states of resumable loaders, but does not give them back where the optimiser's settings asked
@@ -133,19 +129,15 @@ class WithinEpoch(pl.Callback):
         super().__init__()
         self._so_far: dict[str, dict[str, Any]] = {}
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the sums of the epoch so far."""
         checkpoint[EPOCH_SO_FAR] = {key: _sums(metric) for key, metric in _epoch_metrics(trainer).items()}
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember the sums until there are new ones to add them to."""
         self._so_far = dict(checkpoint.get(EPOCH_SO_FAR, {}))
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the loader its place back, before the first batch is asked for, and the module its modes."""
         trainer.fit_loop._load_combined_loader_states()
         if trainer.fit_loop.restarted_mid_epoch:
@@ -154,7 +146,7 @@ class WithinEpoch(pl.Callback):
             self._so_far = {}
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add the sums of before to those of the first batch after the resume."""
         for key, metric in _epoch_metrics(trainer).items():
@@ -162,7 +154,7 @@ class WithinEpoch(pl.Callback):
                 setattr(metric, name, getattr(metric, name) + value.to(metric.value.device))
 
 
-def _epoch_metrics(trainer: pl.Trainer) -> dict[str, Any]:
+def _epoch_metrics(trainer: Trainer) -> dict[str, Any]:
     """What training steps log as a mean or sum over the epoch, by Lightning's key."""
     results: dict[str, Any] = trainer.fit_loop.epoch_loop._results
     return {
@@ -180,7 +172,7 @@ def _sums(metric: Any) -> dict[str, Any]:
 # --- Jobs that the scheduler ends ---
 
 
-class Requeue(pl.Callback):
+class Requeue(Callback):
     """Save a checkpoint when SLURM announces the end of the job (SIGUSR1), then requeue it; save on SIGTERM anywhere.
 
     Lightning does so too, but in the signal handler itself, wherever the training happens to be: in the middle of an
@@ -194,12 +186,12 @@ class Requeue(pl.Callback):
 
     def __init__(self) -> None:
         super().__init__()
-        self._trainer: pl.Trainer | None = None
+        self._trainer: Trainer | None = None
         self._previous: Any = None
         self._signal: signal.Signals | None = None
         self._training = self._asked = self._saved = self._done = False
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the signal before Lightning does (it leaves alone a signal that has a handler)."""
         environment = trainer._accelerator_connector.cluster_environment
         slurm = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
@@ -208,18 +200,18 @@ class Requeue(pl.Callback):
             self._trainer, self._signal = trainer, environment.requeue_signal or signal.SIGUSR1
             self._previous = signal.signal(self._signal, self._on_signal)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signal back."""
         if self._signal is not None:
             signal.signal(self._signal, self._previous)
             self._signal = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on there are steps."""
         self._training = True
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """The step is done: save now, if any process was asked to."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
@@ -231,23 +223,21 @@ class Requeue(pl.Callback):
         self._saved = True
         log.info("saved %s after step %d", _checkpoint(trainer), trainer.global_step)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """What the step logged is written, too: SLURM may end the job now."""
         if self._saved and self._asked and trainer.is_global_zero:
             self._saved = False
             requeue()
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The signal came during the last step of an epoch."""
         self._requeue_unsaved(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on there are no steps."""
         self._training = False
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The run is done: its last checkpoint is newer than this one."""
         if trainer.is_global_zero:
             _checkpoint(trainer).unlink(missing_ok=True)
@@ -258,13 +248,13 @@ class Requeue(pl.Callback):
         if not self._a_step_will_end(self._trainer):
             self._requeue_unsaved(self._trainer)
 
-    def _a_step_will_end(self, trainer: pl.Trainer) -> bool:
+    def _a_step_will_end(self, trainer: Trainer) -> bool:
         """Whether a training step is running or the next thing to come: not while probing, validating, preparing."""
         progress = trainer.fit_loop.epoch_loop.batch_progress
         running = progress.current.completed < progress.current.ready
         return self._training and bool(trainer.training) and (running or not progress.is_last_batch)
 
-    def _requeue_unsaved(self, trainer: pl.Trainer) -> None:
+    def _requeue_unsaved(self, trainer: Trainer) -> None:
         if self._asked and not self._done:
             self._done = True
             if trainer.is_global_zero:
@@ -289,10 +279,10 @@ def requeue() -> bool:
     return done.returncode == 0
 
 
-def _any_process(trainer: pl.Trainer, asked: bool) -> bool:
+def _any_process(trainer: Trainer, asked: bool) -> bool:
     """The scheduler's signal reaches processes in different steps; they all save after the same one."""
     return bool(trainer.strategy.reduce_boolean_decision(asked, all=False))
 
 
-def _checkpoint(trainer: pl.Trainer) -> Path:
+def _checkpoint(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / REQUEUED_CHECKPOINT

@@ -120,11 +120,7 @@ def column_scale(X: npt.ArrayLike, groups: npt.ArrayLike, fit_mask: npt.ArrayLik
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise ValueError(f"row {row}, column {column} is {values[row, column]}; remove or fill it before scaling.")
-    return _inverse_sd(values, demean_within(values, groups), mask)
-
-
-def _inverse_sd(values: FloatArray, centred: FloatArray, mask: npt.NDArray[np.bool_]) -> FloatArray:
-    sd = np.sqrt(np.mean(np.square(centred[mask]), axis=0))
+    sd = np.sqrt(np.mean(np.square(demean_within(values, groups)[mask]), axis=0))
     size = np.sqrt(np.mean(np.square(values[mask]), axis=0))
     constant = sd <= CONSTANT_SD * np.maximum(size, np.finfo(np.float64).tiny)
     return np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, sd))

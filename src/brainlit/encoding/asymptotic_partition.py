@@ -122,12 +122,20 @@ def region_shares(
     names = order_bands(bands)
     rows = prepare_rows(groups, fit, score, settings.skip_trs, len(Y))
     targets = prepare_targets(np.asarray(Y), rows)
-    blocks = [_starts(labels, block_trs) for labels in (rows.score_groups, rows.fit_groups)]
-    _check(len(blocks[0]), block_trs, level)
+    labels = (rows.score_groups, rows.fit_groups)
+    blocks = [np.array([block[0] for block in cut_blocks(own, block_trs)]) for own in labels]
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level is {level}; the coverage of an interval is between 0 and 1.")
+    if len(blocks[0]) < MIN_SCORED_BLOCKS:
+        raise ValueError(
+            f"{len(blocks[0])} blocks of {block_trs} scored rows; an interval needs at least {MIN_SCORED_BLOCKS}."
+            " Score more rows, or read the parts of the probe without an interval."
+        )
     used = {band: prepare_band(bands[band], rows.groups, rows.fit, rows.used, settings.delays_trs) for band in names}
     columns, kept, is_cut = _leading_components(used, rows, settings.keep_variance)
     sums = [_covariance([columns[band] for band in members], rows, targets, blocks) for members in subsets(names)]
-    parts, joint_r2, low_level = _share_out(names, sums, _block_variance(targets, blocks[0]), level)
+    variance = np.add.reduceat(np.square(targets.score, dtype=np.float64).sum(axis=1), blocks[0])
+    parts, joint_r2, low_level = _share_out(names, sums, variance, level)
     return RegionShares(
         parts=parts,
         joint_r2=joint_r2,
@@ -139,20 +147,6 @@ def region_shares(
         n_fit_trs=int(rows.fit.sum()),
         n_scored_blocks=len(blocks[0]),
     )
-
-
-def _check(n_blocks: int, block_trs: int, level: float) -> None:
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level is {level}; the coverage of an interval is between 0 and 1.")
-    if n_blocks < MIN_SCORED_BLOCKS:
-        raise ValueError(
-            f"{n_blocks} blocks of {block_trs} scored rows; an interval needs at least {MIN_SCORED_BLOCKS}."
-            " Score more rows, or read the parts of the probe without an interval."
-        )
-
-
-def _starts(labels: IntArray, block_trs: int) -> IntArray:
-    return np.array([block[0] for block in cut_blocks(labels, block_trs)])
 
 
 def _leading_components(
@@ -215,11 +209,6 @@ def _orthonormal(F: FloatArray) -> tuple[FloatArray, FloatArray]:
     real = lam > NULL * max(lam[-1] if lam.size else 0.0, np.finfo(float).tiny)
     to_basis = V[:, real] / np.sqrt(lam[real])
     return F @ to_basis, to_basis
-
-
-def _block_variance(targets: ProbeTargets, starts: IntArray) -> FloatArray:
-    """Sum of squares of the scored responses in each block, (n_scored_blocks,)."""
-    return np.asarray(np.add.reduceat(np.square(targets.score, dtype=np.float64).sum(axis=1), starts))
 
 
 def _share_out(

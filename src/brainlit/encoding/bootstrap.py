@@ -26,9 +26,9 @@ Variance Components, chapter 4) and to the t of Satterthwaite's degrees of freed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import reduce
 from itertools import combinations
 from typing import Any, Literal, get_args
 
@@ -36,13 +36,19 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import Array, BoolArray, FloatArray, IntArray, demean_within, group_slices
-from brainlit.encoding.statistics import Score, percentile_interval, small_sample_factor, student_quantile
+from brainlit.encoding.statistics import (
+    N_VALUES_AT_ONCE,
+    Score,
+    percentile_interval,
+    small_sample_factor,
+    student_quantile,
+)
 from brainlit.hints import did_you_mean
 
 Over = Literal["time", "stories"]
 ScoreName = Literal["r", "r2"]
 Blocks = tuple[IntArray, FloatArray]
-N_VOXELS_AT_ONCE, N_VALUES_AT_ONCE = 2048, 8_000_000
+N_VOXELS_AT_ONCE = 2048
 LETTERS = "abcdefgh"
 """Names of levels in an einsum."""
 BLOCK_TRS = 20
@@ -204,8 +210,7 @@ def block_bootstrap(
     ValueError
         If shapes differ, no voxel is left, or there is nothing to draw from.
     """
-    (scores,), interval = _draw_scores(observed, [predicted], groups, score, voxels, draws)
-    return interval(scores)
+    return _draw_score(observed, [predicted], groups, score, voxels, draws)
 
 
 def block_bootstrap_difference(
@@ -222,8 +227,7 @@ def block_bootstrap_difference(
 
     Both get the same blocks, so what makes a block easy or hard for both cancels.
     """
-    (a, b), interval = _draw_scores(observed, [predicted_a, predicted_b], groups, score, voxels, draws)
-    return interval(a - b)
+    return _draw_score(observed, [predicted_a, predicted_b], groups, score, voxels, draws)
 
 
 def _check_over(over: str) -> None:
@@ -260,15 +264,15 @@ def _voxel_replicates(
     return r, r2
 
 
-def _draw_scores(
+def _draw_score(
     observed: Array,
     predictions: Sequence[Array],
     groups: npt.ArrayLike,
     score: ScoreName,
     voxels: BoolArray | None,
     draws: BlockDraws | None,
-) -> tuple[list[FloatArray], Callable[[FloatArray], Score]]:
-    """Per model the region's score and, after it, its replicates, (1 + n_bootstraps,); and what makes the interval."""
+) -> Score:
+    """The region's score of one model, or the difference of two."""
     how, labels = draws or BlockDraws(), np.asarray(groups)
     arrays = [np.asarray(array) for array in (observed, *predictions)]
     if any(array.shape != arrays[0].shape for array in arrays) or labels.shape != arrays[0].shape[:1]:
@@ -281,14 +285,11 @@ def _draw_scores(
     n_stories = len(group_slices(labels))
     if how.over == "time" and weights.shape[1] == n_stories:
         raise ValueError(f"no story is longer than a block of {how.block_trs} rows; lower block_trs.")
+    # The first row of weights takes every block once: the score itself; its replicates follow.
     blocks = (block_of_row, np.concatenate([np.ones_like(weights[:1]), weights]))
     found = [region_replicates(arrays[0], array, labels, {"": keep}, blocks)[""] for array in arrays[1:]]
-    interval = partial(_interval, how=how, n_units=weights.shape[1], n_stories=n_stories)
-    return [r if score == "r" else r2 for r, r2 in found], interval
-
-
-def _interval(scores: FloatArray, how: BlockDraws, n_units: int, n_stories: int) -> Score:
-    over_time = how.over == "time"
+    scores = reduce(np.subtract, [r if score == "r" else r2 for r, r2 in found])
+    over_time, n_units = how.over == "time", weights.shape[1]
     stretch = small_sample_factor(n_units, how.level, n_stories if over_time else 1)
     low, high = percentile_interval(float(scores[0]), scores[1:], how.level, stretch)
     drawn = {"blocks" if over_time else "stories": n_units}
@@ -347,7 +348,8 @@ def hierarchical_bootstrap(
     sizes = [min(width, n_bootstraps - start) for start in range(0, n_bootstraps, width)]
     replicates = np.concatenate([_replicates(values, names, inside, n, rng) for n in sizes])
     estimate = float(values.mean())
-    variance, df = mean_variance(_without_nested(values, names, inside))
+    # What varies inside a drawn unit is part of the scatter of these units: nested levels are averaged.
+    variance, df = mean_variance(values.mean(axis=tuple(k for k, name in enumerate(names) if name in inside)))
     low, high = percentile_interval(estimate, replicates, level, _stretch(replicates, variance, df, level))
     fixed = tuple(name for name in levels if name not in names)
     units = dict(zip(names, values.shape, strict=True))
@@ -420,11 +422,6 @@ def _replicates(
     equation = ",".join([*subscripts.values(), "".join(letters[name] for name in names)]) + "->z"
     weights = [count / count.sum(axis=tuple(range(1, count.ndim)), keepdims=True) for count in counts.values()]
     return np.asarray(np.einsum(equation, *weights, values, optimize="greedy"))
-
-
-def _without_nested(values: FloatArray, names: list[str], inside: Mapping[str, str]) -> FloatArray:
-    """Means over nested levels: what varies inside a drawn unit is part of the scatter of these units."""
-    return np.asarray(values.mean(axis=tuple(k for k, name in enumerate(names) if name in inside)))
 
 
 def _mean_square(values: FloatArray, effect: tuple[int, ...]) -> tuple[float, float]:

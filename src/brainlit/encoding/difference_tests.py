@@ -20,10 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray
-from brainlit.encoding.statistics import LEVEL
-
-N_VALUES_AT_ONCE = 8_000_000
-TIE = 1e-12
+from brainlit.encoding.statistics import LEVEL, N_VALUES_AT_ONCE, TIE, column_parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,12 +169,7 @@ def _over_items(
 
 
 def _parts(n_items: int, n_rows: int) -> Iterator[slice]:
-    """Slices over the items; a bar shows after three seconds."""
-    from tqdm import tqdm
-
-    width = max(1, N_VALUES_AT_ONCE // n_rows)
-    for k in tqdm(range(0, n_items, width), desc="Paired tests", unit="part", leave=False, delay=3):
-        yield slice(k, k + width)
+    return column_parts(n_items, max(1, N_VALUES_AT_ONCE // n_rows), "Paired tests")
 
 
 def _paired(

@@ -14,7 +14,7 @@ its norm says by how much rounding grows, and a fold where that is too much is r
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ import torch
 from brainlit.encoding.arrays import Array, FloatArray, IntArray
 from brainlit.encoding.config import SolverConfig, check_alphas
 from brainlit.encoding.himalaya_solvers import exact_products
-from brainlit.encoding.search import Fold, best_alphas
+from brainlit.encoding.search import Fold, RidgeSearch, best_alphas
 from brainlit.encoding.target_batches import TargetBatches, Targets
 
 RUN_DECADES = 0.25
@@ -77,20 +77,6 @@ class FilterBasis:
 
     mix: FloatArray
     runs: Sequence[tuple[slice, FloatArray]]
-
-    @property
-    def n_terms(self) -> int:
-        """Number of basis vectors."""
-        return int(self.mix.shape[1])
-
-    def dense(self, n_eigenvalues: int) -> FloatArray:
-        """The filters themselves, (n_alphas, n_eigenvalues)."""
-        basis = np.zeros((self.n_terms, n_eigenvalues))
-        start = 0
-        for own, vectors in self.runs:
-            basis[start : start + len(vectors), own] = vectors
-            start += len(vectors)
-        return np.asarray(self.mix @ basis)
 
 
 def filter_basis(filters: FloatArray, eigenvalues: Array, weight: Array, tolerance: float) -> FilterBasis:
@@ -168,9 +154,9 @@ class HeldOutRows:
             start += len(parts)
         return whole.view(-1, n_rows, n_rows)
 
-    def n_numbers(self, n_targets: int = 1) -> int:
-        """Numbers that `residuals` holds for so many targets, its result and its squares included."""
-        return (self._mix.shape[1] + 2 * self._mix.shape[0]) * len(self._left) * n_targets
+    def n_numbers(self) -> int:
+        """Numbers that `residuals` holds for a target, its result and its squares included."""
+        return (self._mix.shape[1] + 2 * self._mix.shape[0]) * len(self._left)
 
     def _scaled(self, run: slice, vectors: torch.Tensor) -> torch.Tensor:
         """Columns of a run times each basis vector, one below the other: (n_terms * n_rows, n_eigenvalues)."""
@@ -206,41 +192,46 @@ class Spectrum:
 
 @dataclass(frozen=True, eq=False)
 class Smoother:
-    """All rows decomposed: V (given for any rows), lam, and V'Y of the asked targets."""
+    """All rows decomposed: V (given for any rows), V'Y of the asked targets, and the filters lam / (lam + alpha)."""
 
-    spectrum: Spectrum
     left: Callable[[Rows], torch.Tensor]
     coefficients: torch.Tensor
     basis: FilterBasis
 
 
-class EigenSearch(ABC):
+class EigenSearch(RidgeSearch):
     """Ridge search by decompositions in some space; subclasses say how that space is made.
 
-    Parameters are those of `open_search`.
+    Parameters
+    ----------
+    Xs : sequence of arrays of shape (n_rows, n_features_b)
+        Delayed, zero-mean bands of the rows fitted on.
+    Y : array of shape (n_rows, n_targets)
+        Zero-mean responses; not copied if it has the precision and is on the device.
+    folds : sequence of Fold
+    alphas : increasing positive numbers
+    solver : SolverConfig
     """
 
-    name: str
-
+    @exact_products()
     def __init__(
-        self,
-        Y: Array,
-        folds: Sequence[Fold],
-        alphas: Sequence[float],
-        solver: SolverConfig,
+        self, Xs: Sequence[Array], Y: Array, folds: Sequence[Fold], alphas: Sequence[float], solver: SolverConfig
     ) -> None:
         self.alphas = check_alphas(alphas)
         self._dtype = getattr(torch, solver.precision)
-        self._Y = as_tensor(Y, self._dtype, solver.device)
+        self._device = solver.device
+        self._Y = self._tensor(Y)
         self._n_rows, self._n_targets = self._Y.shape
         self._folds = [_FoldRows.of(fold, self._n_rows, solver.device) for fold in folds]
-        self._batches = TargetBatches(solver.n_targets_batch, solver.memory_gb, solver.device)
+        self._batches = TargetBatches(solver)
         self._kept: OrderedDict[bytes, Spectrum] = OrderedDict()
-        self._room = 0.0
+        self._open(Xs)
+        self._room = DECOMPOSITIONS_SHARE * self._batches.spare_bytes
+        self._batches.hold(self._room, "the decompositions")
 
     @abstractmethod
-    def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
-        """Primal weights per band, each (n_features, len(targets)), fitted on all rows with one alpha per target."""
+    def _open(self, Xs: Sequence[Array]) -> None:
+        """Form the products of the bands that every gamma needs, and `_hold` them."""
 
     @abstractmethod
     def _decompose(self, gamma: FloatArray) -> Spectrum:
@@ -264,7 +255,7 @@ class EigenSearch(ABC):
 
     @exact_products()
     def cv_scores(self, gamma: FloatArray, targets: IntArray | None = None) -> tuple[FloatArray, IntArray]:
-        """Best score over alphas and the index of that alpha, both of shape (n_targets,), of the asked targets."""
+        """See RidgeSearch."""
         n_asked = self._n_targets if targets is None else len(targets)
         smoother = self._smoother(gamma, targets) if self._leaving_out_pays(gamma, n_asked) else None
         loss = np.zeros((len(self.alphas), n_asked))
@@ -280,19 +271,20 @@ class EigenSearch(ABC):
             self._kept.move_to_end(key)
             return self._kept[key]
         found = self._kept[key] = self._decompose(gamma)
-        while len(self._kept) > 1 and sum(_n_bytes(kept.vectors) for kept in self._kept.values()) > self._room:
+        while len(self._kept) > 1 and sum(kept.vectors.nbytes for kept in self._kept.values()) > self._room:
             self._kept.popitem(last=False)
         return found
+
+    def _tensor(self, values: Array) -> torch.Tensor:
+        """The array on the device, without a copy where dtype and place are the array's own."""
+        readable = np.ascontiguousarray(values) if min(values.strides, default=0) < 0 else values
+        return torch.as_tensor(readable, dtype=self._dtype, device=self._device)
 
     def _hold(self, n_numbers: int, size: int, unit: str) -> None:
         """Take matrices from the memory budget, and what scoring needs for decompositions of a size."""
         largest = max(fold.n_untrained for fold in self._folds)
         scoring = (TERMS + 2.0) * largest * size
         self._batches.hold((n_numbers + scoring) * self._Y.element_size(), f"the search over {size} {unit}")
-
-    def _keep_room_for_decompositions(self) -> None:
-        self._room = DECOMPOSITIONS_SHARE * self._batches.spare_bytes
-        self._batches.hold(self._room, "the decompositions")
 
     def _leaving_out_pays(self, gamma: FloatArray, n_asked: int) -> bool:
         """Whether the leave-out form costs fewer operations than decomposing each fold, and fits into memory.
@@ -320,7 +312,7 @@ class EigenSearch(ABC):
         filters = spectrum.values() * spectrum.shrink(self.alphas)
         weight = np.full(filters.shape[1], self._n_rows**-0.5)
         basis = filter_basis(filters, spectrum.values(), weight, TOLERANCE[self._dtype])
-        return Smoother(spectrum, partial(self._left, gamma, spectrum), coefficients, basis)
+        return Smoother(partial(self._left, gamma, spectrum), coefficients, basis)
 
     def _leave_out(self, k: int, smoother: Smoother, targets: IntArray | None) -> FloatArray | None:
         """Held-out mean squared errors, (n_alphas, n_targets), of a fit without some rows; None if not safe."""
@@ -362,7 +354,7 @@ class EigenSearch(ABC):
         """Alphas at the places of their targets, (n_targets,); 1 elsewhere."""
         whole = np.ones(self._n_targets)
         whole[targets] = alphas
-        return as_tensor(whole, self._dtype, str(self._Y.device))
+        return self._tensor(whole)
 
     def _typical_coefficient(self, spectrum: Spectrum) -> FloatArray:
         """Size of a row of Z for responses that are noise of unit variance, (R,)."""
@@ -404,12 +396,6 @@ class _FoldRows:
         )
 
 
-def as_tensor(values: Array, dtype: torch.dtype, device: str) -> torch.Tensor:
-    """The array on a device, without a copy where dtype and place are the array's own."""
-    readable = np.ascontiguousarray(values) if min(values.strides, default=0) < 0 else values
-    return torch.as_tensor(readable, dtype=dtype, device=device)
-
-
 def _as_range(rows: IntArray, device: str) -> Rows:
     if rows.size and rows[-1] - rows[0] + 1 == rows.size and (np.diff(rows) == 1).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
@@ -438,7 +424,3 @@ def _safe_inverse(smoother: torch.Tensor) -> torch.Tensor | None:
 def _mean_square(residuals: torch.Tensor) -> torch.Tensor:
     """Over rows: (n_alphas, n_rows, n_targets) -> (n_alphas, n_targets)."""
     return residuals.square_().mean(dim=1)
-
-
-def _n_bytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -24,10 +24,8 @@ import numpy as np
 import torch
 
 from brainlit.encoding.arrays import Array, FloatArray, IntArray
-from brainlit.encoding.config import SolverConfig
-from brainlit.encoding.eigen import EigenSearch, Rows, Spectrum, as_tensor
+from brainlit.encoding.eigen import EigenSearch, Rows, Spectrum
 from brainlit.encoding.himalaya_solvers import exact_products
-from brainlit.encoding.search import Fold
 from brainlit.encoding.target_batches import TargetBatches, Targets
 
 PRODUCTS_SHARE = 0.85
@@ -45,48 +43,27 @@ Parts = Sequence[tuple[slice, torch.Tensor]]
 
 
 class PrimalSearch(EigenSearch):
-    """Banded ridge for any gamma from products that are formed once; see the module's text.
-
-    Parameters
-    ----------
-    Xs : sequence of arrays of shape (n_rows, n_features_b)
-        Delayed, zero-mean bands of the rows fitted on.
-    Y : array of shape (n_rows, n_targets)
-        Zero-mean responses; not copied if it has the precision and is on the device.
-    folds : sequence of Fold
-    alphas : increasing positive numbers
-    solver : SolverConfig
-    """
+    """Banded ridge for any gamma from products that are formed once; see the module's text."""
 
     name = "primal"
 
-    @exact_products()
-    def __init__(
-        self,
-        Xs: Sequence[Array],
-        Y: Array,
-        folds: Sequence[Fold],
-        alphas: Sequence[float],
-        solver: SolverConfig,
-    ) -> None:
-        super().__init__(Y, folds, alphas, solver)
+    def _open(self, Xs: Sequence[Array]) -> None:
         edges = np.cumsum([0, *(X.shape[1] for X in Xs)])
         self._bands = [slice(int(a), int(b)) for a, b in pairwise(edges)]
-        self._F = torch.empty((self._n_rows, int(edges[-1])), dtype=self._dtype, device=solver.device)
+        self._F = torch.empty((self._n_rows, int(edges[-1])), dtype=self._dtype, device=self._device)
         for own, X in zip(self._bands, Xs, strict=True):
-            self._F[:, own] = as_tensor(X, self._dtype, solver.device)
+            self._F[:, own] = self._tensor(X)
         self._gram = self._F.T @ self._F
         untrained = [fold.untrained for fold in self._folds]
         # F'F is a sum over rows, so a fold's is that of all rows less that of the few rows it does not train on
         self._grams = [self._gram - self._F[rows].T @ self._F[rows] for rows in untrained]
-        matrices = self._F.numel() + (1 + len(folds) + PRIMAL_WORK_MATRICES) * self._gram.numel()
+        matrices = self._F.numel() + (1 + len(untrained) + PRIMAL_WORK_MATRICES) * self._gram.numel()
         self._hold(matrices, int(edges[-1]), "features")
         self._cross = CrossProducts(self._F, self._Y, untrained, self._batches)
-        self._keep_room_for_decompositions()
 
     @exact_products()
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
-        """Primal weights per band, each (n_features, len(targets)), fitted on all rows with one alpha per target."""
+        """See RidgeSearch."""
         spectrum = self.spectrum(gamma)
         project, parts = self._project(gamma, spectrum), self._normalised(gamma, spectrum)
         eigenvalues = spectrum.eigenvalues[:, None]
@@ -205,32 +182,19 @@ def sum_of(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
 
 
 class KernelSearch(EigenSearch):
-    """Banded ridge for any gamma from one kernel per band; see the module's text.
-
-    Parameters are those of PrimalSearch.
-    """
+    """Banded ridge for any gamma from one kernel per band; see the module's text."""
 
     name = "kernel"
 
-    @exact_products()
-    def __init__(
-        self,
-        Xs: Sequence[Array],
-        Y: Array,
-        folds: Sequence[Fold],
-        alphas: Sequence[float],
-        solver: SolverConfig,
-    ) -> None:
-        super().__init__(Y, folds, alphas, solver)
-        self._Xs = [as_tensor(X, self._dtype, solver.device) for X in Xs]
+    def _open(self, Xs: Sequence[Array]) -> None:
+        self._Xs = [self._tensor(X) for X in Xs]
         self._kernels = [X @ X.T for X in self._Xs]
         matrices = (len(Xs) + KERNEL_WORK_MATRICES) * self._n_rows**2
         self._hold(matrices, self._n_rows, "rows")
-        self._keep_room_for_decompositions()
 
     @exact_products()
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
-        """Primal weights per band, each (n_features, len(targets)), fitted on all rows with one alpha per target."""
+        """See RidgeSearch."""
         spectrum = self.spectrum(gamma)
         eigenvalues = spectrum.eigenvalues[:, None]
         grid = self._alpha_of_each(alphas, targets)

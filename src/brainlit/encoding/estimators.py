@@ -57,20 +57,9 @@ class EncodingModel:
         self.config = config or ProbeConfig()
 
     def fit(self, bands: Mapping[str, Array], Y: Array, groups: npt.ArrayLike) -> EncodingModel:
-        """Fit all stories given, without the first skip_trs rows of each.
+        """Fit all stories given, without the first skip_trs rows of each; returns the model itself.
 
-        Parameters
-        ----------
-        bands : mapping of 'backbone', 'low_level', 'semantic' to array of shape (n_trs, n_features)
-            Raw features on the TR grid: not delayed, not scaled.
-        Y : array of shape (n_trs, n_voxels)
-        groups : int array of shape (n_trs,)
-            Stories; rows of a story are contiguous and in order of time.
-
-        Returns
-        -------
-        EncodingModel
-            Itself.
+        Parameters are as in `run_probe`; bands come whole, without sub-bands.
 
         Raises
         ------

@@ -5,9 +5,10 @@ himalaya and torch keep global settings, which are borrowed here and given back.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from brainlit.encoding.arrays import Array, FloatArray, IntArray
 from brainlit.encoding.config import Precision, SolverConfig, check_alphas
-from brainlit.encoding.search import Fold
+from brainlit.encoding.search import Fold, RidgeSearch
 from brainlit.encoding.target_batches import TargetBatches
 
 
@@ -57,48 +58,44 @@ def exact_products() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-class _RandomSearch(ABC):
+class _RandomSearch(RidgeSearch):
     """One call of a random search of himalaya per gamma.
 
-    Parameters are those of PrimalSearch; float32 runs on himalaya's torch backend, float64 on numpy, both on its CUDA
+    Parameters are those of EigenSearch; float32 runs on himalaya's torch backend, float64 on numpy, both on its CUDA
     backend where the device is one. memory_gb bounds what himalaya predicts at once, not its kernels and products.
     """
 
-    name: str
-
     def __init__(
-        self,
-        Xs: Sequence[Array],
-        Y: Array,
-        folds: Sequence[Fold],
-        alphas: Sequence[float],
-        solver: SolverConfig,
+        self, Xs: Sequence[Array], Y: Array, folds: Sequence[Fold], alphas: Sequence[float], solver: SolverConfig
     ) -> None:
         self.alphas = check_alphas(alphas)
         self._backend = backend_name(solver.precision, solver.device)
         self._Xs = [np.asarray(X, dtype=solver.precision) for X in Xs]
         self._Y = np.asarray(Y, dtype=solver.precision)
         self._cv = [(fold.train, fold.held_out) for fold in folds]
-        self._batches = TargetBatches(solver.n_targets_batch, solver.memory_gb, solver.device)
+        self._batches = TargetBatches(solver)
         largest = max(fold.held_out.size for fold in folds)
         self._bytes_per_target = float((2 * self.alphas.size * largest + 3 * len(self._Y)) * self._Y.itemsize)
-
-    @abstractmethod
-    def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
-        """Primal weights per band, each (n_features, len(targets)), fitted on all rows with one alpha per target."""
 
     @abstractmethod
     def _solve(self, backend: ModuleType, gamma: FloatArray, Y: Any, **options: Any) -> tuple[Any, Any]:
         """Deltas (n_bands_used, n_targets) and scores (1, n_targets) of himalaya's search over one gamma."""
 
     def cv_scores(self, gamma: FloatArray, targets: IntArray | None = None) -> tuple[FloatArray, IntArray]:
-        """Best score over alphas and the index of that alpha, both of shape (n_targets,), of the asked targets."""
+        """See RidgeSearch."""
         size = self._batches.size(self._bytes_per_target)
         while True:
             try:
                 return self._scored(gamma, self._Y if targets is None else self._Y[:, targets], size)
             except torch.cuda.OutOfMemoryError as error:
                 size = self._batches.halve(min(size, self._Y.shape[1]), error)
+
+    def _shrunk(self, backend: ModuleType, gram: Any, products: Any, alphas: FloatArray) -> Array:
+        """(gram + alpha)^-1 products, one alpha per column."""
+        eigenvalues, U = backend.eigh(gram)
+        eigenvalues[eigenvalues < 0] = 0
+        alpha = backend.asarray(np.asarray(alphas, dtype=self._Y.dtype))
+        return np.asarray(backend.to_numpy(U @ (U.T @ products / (eigenvalues[:, None] + alpha))))
 
     def _scored(self, gamma: FloatArray, Y: Array, size: int) -> tuple[FloatArray, IntArray]:
         with himalaya_backend(self._backend) as backend:
@@ -126,32 +123,22 @@ class HimalayaSearch(_RandomSearch):
 
     name = "himalaya"
 
-    def __init__(
-        self,
-        Xs: Sequence[Array],
-        Y: Array,
-        folds: Sequence[Fold],
-        alphas: Sequence[float],
-        solver: SolverConfig,
-    ) -> None:
-        super().__init__(Xs, Y, folds, alphas, solver)
+    @cached_property
+    def _kernels(self) -> Any:
         with himalaya_backend(self._backend) as backend:
             bands = [backend.asarray(X) for X in self._Xs]
-            self._kernels = backend.stack([X @ X.T for X in bands])
+            return backend.stack([X @ X.T for X in bands])
 
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
-        """Primal weights per band, each (n_features, len(targets)), fitted on all rows with one alpha per target.
+        """See RidgeSearch.
 
         The closed form for the kernel of this gamma. himalaya's `solve_kernel_ridge_eigenvalues` gives the same, but
         with one alpha per target it forms a matrix of n_rows x n_rows for every target.
         """
         with himalaya_backend(self._backend) as backend:
             shares = backend.asarray(np.asarray(gamma, dtype=self._Y.dtype))
-            eigenvalues, U = backend.eigh((shares[:, None, None] * self._kernels).sum(0))
-            eigenvalues[eigenvalues < 0] = 0
-            Z = U.T @ backend.asarray(self._Y[:, targets])
-            alpha = backend.asarray(np.asarray(alphas, dtype=self._Y.dtype))
-            dual = backend.to_numpy(U @ (Z / (eigenvalues[:, None] + alpha)))
+            kernel = (shares[:, None, None] * self._kernels).sum(0)
+            dual = self._shrunk(backend, kernel, backend.asarray(self._Y[:, targets]), alphas)
         return [(X.T @ dual) * X.dtype.type(share) for share, X in zip(gamma, self._Xs, strict=True)]
 
     def _solve(self, backend: ModuleType, gamma: FloatArray, Y: Any, **options: Any) -> tuple[Any, Any]:
@@ -173,15 +160,11 @@ class HimalayaGroupSearch(_RandomSearch):
     name = "himalaya_group"
 
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
-        """Primal weights per band, each (n_features, len(targets)), by the closed form for this gamma."""
+        """See RidgeSearch; the closed form for this gamma."""
         with himalaya_backend(self._backend) as backend:
             scaled = [X * X.dtype.type(np.sqrt(share)) for X, share in zip(self._Xs, gamma, strict=True)]
             F = backend.asarray(np.concatenate(scaled, axis=1))
-            eigenvalues, U = backend.eigh(F.T @ F)
-            eigenvalues[eigenvalues < 0] = 0
-            Z = U.T @ (F.T @ backend.asarray(self._Y[:, targets]))
-            alpha = backend.asarray(np.asarray(alphas, dtype=self._Y.dtype))
-            whole = backend.to_numpy(U @ (Z / (eigenvalues[:, None] + alpha)))
+            whole = self._shrunk(backend, F.T @ F, F.T @ backend.asarray(self._Y[:, targets]), alphas)
         parts = np.split(whole, np.cumsum([X.shape[1] for X in self._Xs])[:-1])
         return [part * part.dtype.type(np.sqrt(share)) for part, share in zip(parts, gamma, strict=True)]
 

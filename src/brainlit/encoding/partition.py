@@ -201,9 +201,6 @@ def residual_features(
     search = open_search([predictors[fit]], targets[fit], folds, config.alphas, config.solver)
     table = search_pool(search, np.ones((1, 1)))
     weights = refit_weights(search, table, choose(table), check_alphas(config.alphas))[0]
-    return _zero_if_explained(targets - predictors @ weights, targets, fit)
-
-
-def _zero_if_explained(residual: Array, targets: Array, fit: BoolArray) -> Float32Array:
+    residual = targets - predictors @ weights
     left, whole = np.square(residual[fit]).sum(axis=0), np.square(targets[fit]).sum(axis=0)
     return np.where(left > EXPLAINED * whole, residual, 0.0).astype(np.float32)

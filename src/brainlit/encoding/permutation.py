@@ -18,14 +18,11 @@ import numpy.typing as npt
 
 from brainlit.encoding.arrays import Array, BoolArray, FloatArray, IntArray, demean_within
 from brainlit.encoding.bootstrap import BLOCK_TRS, ScoreName, time_blocks
-from brainlit.encoding.statistics import cut_blocks
+from brainlit.encoding.statistics import N_VALUES_AT_ONCE, TIE, column_parts, cut_blocks
 
 Alternative = Literal["greater", "two-sided"]
 Features = Callable[[slice], FloatArray]
-N_VALUES_AT_ONCE = 8_000_000
 MAX_VOXELS_AT_ONCE = 2048
-TIE = 1e-12
-"""Null values this close below the observed one count as equal: the same blocks in another order of summation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +234,7 @@ def _test(
         summed = _region_means(features, regions, n_voxels, width)
         features, n_voxels, width = (lambda part: summed[:, part]), len(regions), len(regions)
     found, exceed, largest = np.empty(n_voxels), np.empty(n_voxels), np.full(n_rows, -np.inf)
-    for part in _parts(n_voxels, width, "Permutations"):
+    for part in column_parts(n_voxels, width, "Permutations"):
         values = permutations @ features(part)
         found[part] = values[0]
         values = np.abs(values) if alternative == "two-sided" else values
@@ -253,19 +250,11 @@ def _test(
 def _region_means(features: Features, regions: Mapping[str, BoolArray], n_voxels: int, width: int) -> FloatArray:
     """Mean features over each region's voxels that have any, (n_features, n_regions)."""
     masks = np.array(list(regions.values()), dtype=np.float64).reshape(len(regions), n_voxels).T
-    total, count = 0.0, np.zeros(len(regions))
-    for part in _parts(n_voxels, width, "Regions"):
+    total, count = np.zeros(len(regions)), np.zeros(len(regions))
+    for part in column_parts(n_voxels, width, "Regions"):
         values = features(part)
         known = np.isfinite(values).all(axis=0)
         total = total + values[:, known] @ masks[part][known]
         count += masks[part][known].sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(count > 0, total / count, np.nan))
-
-
-def _parts(n_voxels: int, width: int, what: str) -> Any:
-    """Slices over the voxels; a bar shows after three seconds."""
-    from tqdm import tqdm
-
-    starts = range(0, n_voxels, width)
-    return (slice(k, min(k + width, n_voxels)) for k in tqdm(starts, desc=what, unit="part", leave=False, delay=3))

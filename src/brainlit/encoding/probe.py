@@ -8,7 +8,7 @@ picks among those inside its set (see `gammas`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +18,6 @@ import numpy.typing as npt
 from brainlit.encoding.arrays import Array, Float32Array, FloatArray
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import (
-    BANDS,
     banded_rest,
     low_level_impact,
     model_name,
@@ -29,7 +28,6 @@ from brainlit.encoding.partition import (
 from brainlit.encoding.probe_fit import NestedFit, ProbeCache, ProbeFit, WarmStart, array_hash, wanted_gammas
 from brainlit.encoding.probe_rows import (
     ProbeRows,
-    ProbeTargets,
     check_delays,
     prepare_rows,
     prepare_targets,
@@ -123,11 +121,16 @@ def run_probes(
     targets = prepare_targets(list(responses.values()), rows)
     edges = np.cumsum([0, *n_voxels.values()])
     voxels = {name: slice(int(a), int(b)) for name, (a, b) in zip(Ys, pairwise(edges), strict=True)}
-    _check_usable(targets, voxels)
+    if unusable := [name for name, part in voxels.items() if not targets.good[part].any()]:
+        raise ValueError(
+            f"no voxel of {', '.join(unusable)} is finite and changing on the used rows; check the responses, or leave"
+            " the subject out."
+        )
     ridges = ProbeFit(rows, targets, settings, cache)
     wanted = wanted_gammas(warm or {}, n_voxels, ridges.pool(len(arrays)), rows_key(rows))
     nested = ridges.fit_nested(arrays, None if wanted is None else wanted[:, targets.good])
-    finer = score_sub_bands(ridges, parts) if settings.sub_bands and has_sub_bands(parts) else None
+    is_finer = settings.sub_bands and len(parts) > 1 and any("/" in name for name in parts)
+    finer = score_sub_bands(ridges, parts) if is_finer else {}
     residuals = predict_residuals(ridges, arrays)
     warnings = [*short_groups(rows, settings.delays_trs), *(CONSTANT_BAND.format(band) for band in nested.constant)]
     whole = assemble(ridges, nested, residuals, finer, warm_start=wanted is not None, warnings=warnings)
@@ -157,15 +160,6 @@ def score_single_band(
     return np.asarray(targets.spread(ridges.correlate(ridges.predict_alone(_checked("X", X, len(Y))))))
 
 
-def _check_usable(targets: ProbeTargets, voxels: Mapping[str, slice]) -> None:
-    unusable = [name for name, part in voxels.items() if not targets.good[part].any()]
-    if unusable:
-        raise ValueError(
-            f"no voxel of {', '.join(unusable)} is finite and changing on the used rows; check the responses, or leave"
-            " the subject out."
-        )
-
-
 def _checked_responses(name: str, Y: npt.ArrayLike, n_trs: int) -> Array:
     values = np.asarray(Y)
     if values.ndim != 2 or len(values) != n_trs:
@@ -192,19 +186,17 @@ def predict_residuals(ridges: ProbeFit, arrays: Mapping[str, Array]) -> dict[str
     if not settings.low_level_impact or not {"backbone", "low_level"} <= set(arrays):
         return {}
     k = settings.impact_lags_trs
-    predicted = {}
-    for way, lags_trs in (("residual_lag0", (0,)), ("residual_lags", tuple(range(-k, k + 1)))):
-        backbone, low_level = arrays["backbone"], arrays["low_level"]
-        residual = residual_features(backbone, low_level, rows.groups, rows.fit, lags_trs, settings)
-        predicted[way] = ridges.predict_alone(residual, rescale=False)
-    return predicted
+    given = arrays["backbone"], arrays["low_level"], rows.groups, rows.fit
+    lags_trs = {"residual_lag0": (0,), "residual_lags": tuple(range(-k, k + 1))}
+    residuals = {way: residual_features(*given, lags, settings) for way, lags in lags_trs.items()}
+    return {way: ridges.predict_alone(residual, rescale=False) for way, residual in residuals.items()}
 
 
 def assemble(
     ridges: ProbeFit,
     nested: NestedFit,
     residuals: Mapping[str, Float32Array],
-    finer: SubBandScores | None,
+    finer: Mapping[str, Mapping[str, FloatArray]],
     **meta: Any,
 ) -> ProbeResult:
     """Score every model and put all arrays on the full set of voxels of all subjects."""
@@ -222,8 +214,7 @@ def assemble(
         "partition": partition_variance(r2, tuple(nested.n_columns)),
         "impact": {way: low_level_impact(r["backbone"], left) for way, left in rest.items()},
         "r_rest": rest,
-        "sub_split": finer.split if finer else {},
-        "sub_unique": finer.unique if finer else {},
+        **finer,
     }
     chosen = {model: choice.alpha_index.astype(np.int16) for model, choice in nested.choices.items()}
     return ProbeResult(
@@ -294,14 +285,6 @@ def _describe(ridges: ProbeFit, nested: NestedFit, joint: str) -> dict[str, Any]
 # when it is left out. Models of the whole bands are fitted as ever, on the sub-bands side by side.
 
 
-@dataclass(frozen=True, eq=False)
-class SubBandScores:
-    """Product measure of each band or sub-band, and unique R2 of each sub-band, (n_good,) each."""
-
-    split: Mapping[str, FloatArray]
-    unique: Mapping[str, FloatArray]
-
-
 def gather_bands(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
     """Whole bands, and the parts that they come in, both in the fixed order of the bands.
 
@@ -347,8 +330,8 @@ def sub_band_pool(names: tuple[str, ...], n_gammas: Mapping[int, int], seed: int
     return np.concatenate(pool)
 
 
-def score_sub_bands(ridges: ProbeFit, parts: Mapping[str, Array]) -> SubBandScores:
-    """Fit the joint model of all parts and one without each sub-band.
+def score_sub_bands(ridges: ProbeFit, parts: Mapping[str, Array]) -> dict[str, Mapping[str, FloatArray]]:
+    """Fit the joint model of all parts and one without each sub-band; the result's tables of sub-bands, (n_good,) each.
 
     Parameters
     ----------
@@ -361,13 +344,4 @@ def score_sub_bands(ridges: ProbeFit, parts: Mapping[str, Array]) -> SubBandScor
     inside = {name: inside_set(pool, [k for k, other in enumerate(names) if other != name]) for name in sub_bands}
     fitted = ridges.fit_models(parts, pool, {**inside, ALL_SUB_BANDS: np.ones(len(pool), dtype=bool)})
     r2 = {model: ridges.r2(predicted) for model, predicted in fitted.predictions.items()}
-    return SubBandScores(fitted.split, {name: r2[ALL_SUB_BANDS] - r2[name] for name in sub_bands})
-
-
-def has_sub_bands(parts: Mapping[str, Array]) -> bool:
-    """Whether there is something to cut finer: a sub-band, besides anything else.
-
-    >>> has_sub_bands({"backbone": np.ones((3, 1)), "low_level/rates": np.ones((3, 1))})
-    True
-    """
-    return len(parts) > 1 and any(name.partition("/")[0] in BANDS and "/" in name for name in parts)
+    return {"sub_split": fitted.split, "sub_unique": {name: r2[ALL_SUB_BANDS] - r2[name] for name in sub_bands}}

@@ -227,7 +227,9 @@ class ProbeFit:
         (gamma, voxel) is fitted once for all models. Weights are held for a batch of voxels at a time.
         """
         targets, scored = self.targets, [X[self.rows.score_of_used] for X in prepared.columns]
-        predictions = {model: _nothing(len(targets.score), targets.good.size) for model in choices}
+        predictions = {
+            model: np.full((len(targets.score), targets.good.size), np.nan, dtype=np.float32) for model in choices
+        }
         split = {band: np.zeros(targets.columns.size) for band in prepared.names}
         chosen = np.stack([choice.gamma_index for choice in choices.values()])
         for gamma in np.unique(chosen):
@@ -278,10 +280,6 @@ class ProbeFit:
         """Hash of the responses, the folds and the grid."""
         folds = [part for fold in self.folds for part in (fold.train, fold.held_out)]
         return array_hash(self.targets.fit, self.alphas, *folds, self.settings.solver.precision)
-
-
-def _nothing(n_rows: int, n_voxels: int) -> Float32Array:
-    return np.full((n_rows, n_voxels), np.nan, dtype=np.float32)
 
 
 def _ranked(scores: FloatArray, allowed: npt.NDArray[np.intp]) -> Int16Array:
@@ -382,26 +380,25 @@ def wanted_gammas(
     if unknown:
         raise ValueError(f"warm starts for {', '.join(unknown)}, who are not probed; probed: {', '.join(n_voxels)}.")
     for subject, start in warm.items():
-        _check(f"the warm start{f' of {subject}' if subject else ''}", start, n_voxels[subject], gammas, rows)
+        name = f"the warm start{f' of {subject}' if subject else ''}"
+        if start.rows != rows:
+            raise LeakError(
+                f"{name} comes from a probe with other fitted or scored rows: its gammas may have been chosen on rows"
+                " that are scored now. Take a probe of the same roles, or start cold."
+            )
+        if start.n_voxels != n_voxels[subject]:
+            raise ValueError(
+                f"{name} has {start.n_voxels} voxels, the responses {n_voxels[subject]}; take that of the same voxels."
+            )
+        if start.gammas.shape != gammas.shape or not np.allclose(start.gammas, gammas):
+            raise ValueError(
+                f"{name} has gammas of shape {start.gammas.shape}, this probe {gammas.shape}, or others; bands,"
+                " n_gammas and seed must be those of the earlier probe."
+            )
     everything: Sequence[BoolArray] = [
         warm[name].wanted() if name in warm else np.ones((len(gammas), n), dtype=bool) for name, n in n_voxels.items()
     ]
     return np.concatenate(everything, axis=1)
-
-
-def _check(name: str, start: WarmStart, n_voxels: int, gammas: FloatArray, rows: str) -> None:
-    if start.rows != rows:
-        raise LeakError(
-            f"{name} comes from a probe with other fitted or scored rows: its gammas may have been chosen on rows that"
-            " are scored now. Take a probe of the same roles, or start cold."
-        )
-    if start.n_voxels != n_voxels:
-        raise ValueError(f"{name} has {start.n_voxels} voxels, the responses {n_voxels}; take that of the same voxels.")
-    if start.gammas.shape != gammas.shape or not np.allclose(start.gammas, gammas):
-        raise ValueError(
-            f"{name} has gammas of shape {start.gammas.shape}, this probe {gammas.shape}, or others; bands, n_gammas"
-            " and seed must be those of the earlier probe."
-        )
 
 
 # --- What does not change between checkpoints is remembered ---
@@ -422,8 +419,7 @@ class ProbeCache:
 
     def __init__(self, max_bytes: int = 512 * 2**20) -> None:
         self.max_bytes = max_bytes
-        self.hits = 0
-        self.misses = 0
+        self.hits = self.misses = 0
         self._entries: OrderedDict[tuple[Any, ...], tuple[Any, int]] = OrderedDict()
 
     def get(self, key: tuple[Any, ...], make: Callable[[], T], size: Callable[[T], int]) -> T:

@@ -153,23 +153,23 @@ class ProbeResult:
         if mask.shape != self.used.shape:
             raise ValueError(f"region mask has shape {mask.shape}; this probe has voxels {self.used.shape}.")
         inside = mask & self.used
-        summary = {"n_voxels": float(inside.sum()), "r": _mean(self.r, inside), "r2": _mean(self.r2, inside)}
+        summary = {"n_voxels": float(inside.sum()), "r": _mean(self.r[inside]), "r2": _mean(self.r2[inside])}
         for name, called in _REGION_MEANS.items():
-            summary |= {f"{called}/{key}": _mean(values, inside) for key, values in getattr(self, name).items()}
+            summary |= {f"{called}/{key}": _mean(values[inside]) for key, values in getattr(self, name).items()}
         return summary | self._region_ratios(inside)
 
     def _region_ratios(self, inside: BoolArray) -> dict[str, float]:
         ratios: dict[str, float] = {}
         if self.r_rest:
-            r_b = _mean(self.r_by_model["backbone"], inside)
-            ratios = {f"impact/{k}": 100.0 * _ratio(r_b - _mean(rest, inside), r_b) for k, rest in self.r_rest.items()}
+            r_b = _mean(self.r_by_model["backbone"][inside])
+            ratios = {f"impact/{k}": 100.0 * _ratio(r_b - _mean(rest[inside]), r_b) for k, rest in self.r_rest.items()}
         shared = self._shared_with_low_level()
         if shared is not None:
-            ratios["low_level_share"] = _ratio(_mean(shared, inside), _mean(self.r2_by_model["backbone"], inside))
+            ratios["low_level_share"] = _ratio(_mean(shared[inside]), _mean(self.r2_by_model["backbone"][inside]))
         if self.ceiling is not None:
             known = inside & np.isfinite(self.ceiling)
-            ratios["ceiling"] = _mean(self.ceiling, known)
-            ratios["r_over_ceiling"] = _ratio(_mean(self.r, known), ratios["ceiling"])
+            ratios["ceiling"] = _mean(self.ceiling[known])
+            ratios["r_over_ceiling"] = _ratio(_mean(self.r[known]), ratios["ceiling"])
         return ratios
 
     def _shared_with_low_level(self) -> FloatArray | None:
@@ -228,7 +228,8 @@ class ProbeResult:
         for part in parts[1:]:
             parts[0]._refuse_other(part)
         if any(part.ceiling is not None for part in parts):
-            parts = [part if part.ceiling is not None else part._with_unknown_ceiling() for part in parts]
+            ceilings = [np.full(part.r.size, np.nan) if part.ceiling is None else part.ceiling for part in parts]
+            parts = [replace(part, ceiling=ceiling) for part, ceiling in zip(parts, ceilings, strict=True)]
         joined = {name: _concatenated([getattr(part, name) for part in parts]) for name in _VOXEL_ARRAYS}
         for name in _VOXEL_TABLES:
             tables = [getattr(part, name) for part in parts]
@@ -238,25 +239,23 @@ class ProbeResult:
 
     def _each(self, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> ProbeResult:
         """The same with every per-voxel array changed."""
-        new: dict[str, Any] = {}
-        for name in _VOXEL_ARRAYS:
-            values = getattr(self, name)
-            new[name] = None if values is None else change(values)
+        arrays = {name: getattr(self, name) for name in _VOXEL_ARRAYS}
+        new: dict[str, Any] = {name: change(values) for name, values in arrays.items() if values is not None}
         for name in _VOXEL_TABLES:
             new[name] = {key: change(values) for key, values in getattr(self, name).items()}
         return replace(self, **new)
-
-    def _with_unknown_ceiling(self) -> ProbeResult:
-        return replace(self, ceiling=np.full(self.r.size, np.nan))
 
     def _with_grid_ends(self) -> ProbeResult:
         """With what these voxels chose at the ends of the grid, and its warnings; other warnings stay."""
         alphas = self.meta["alphas"]
         low, high = self.meta.get("alpha_at_low_edge", {}), self.meta.get("alpha_at_high_edge", {})
-        earlier = grid_end_warnings(low, high, alphas)
+        earlier = _grid_end_warnings(low, high, alphas)
         lasting = [text for text in self.meta["warnings"] if text not in earlier]
-        either, low, high = chose_grid_ends(self.alpha_index, len(alphas))
-        warnings = [*lasting, *grid_end_warnings(low, high, alphas)]
+        used = {model: index[index >= 0] for model, index in self.alpha_index.items()}
+        low = {model: _mean(index == 0) for model, index in used.items()}
+        high = {model: _mean(index == len(alphas) - 1) for model, index in used.items()}
+        either = {model: _mean((index == 0) | (index == len(alphas) - 1)) for model, index in used.items()}
+        warnings = [*lasting, *_grid_end_warnings(low, high, alphas)]
         meta = {**self.meta, "alpha_at_low_edge": low, "alpha_at_high_edge": high, "warnings": warnings}
         return replace(self, alpha_at_edge=either, meta=meta)
 
@@ -275,22 +274,14 @@ class ProbeResult:
 
     # --- On disk ---
 
-    def save(self, path: str | Path, *, all_predictions: bool = False) -> Path:
+    def save(self, path: str | Path) -> Path:
         """Write one HDF5 file (plain arrays and JSON, no pickle); an existing one is replaced at once, or stays whole.
 
-        Parameters
-        ----------
-        all_predictions : bool
-            Of every model, for another process to go on with; else those of SAVED_PREDICTIONS and the joint model.
-
-        Returns
-        -------
-        Path
-            The file.
+        Predictions are those of SAVED_PREDICTIONS and of the joint model.
         """
         import h5py
 
-        kept = set(self.predictions) if all_predictions else {*SAVED_PREDICTIONS, self.joint}
+        kept = {*SAVED_PREDICTIONS, self.joint}
         with atomic_path(Path(path)) as temporary, h5py.File(temporary, "w") as file:
             file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
             file.attrs["meta"] = json.dumps(dict(self.meta))
@@ -349,27 +340,10 @@ _VOXEL_TABLES = tuple(name for name, said in _METADATA.items() if said.get("voxe
 _REGION_MEANS = {name: said["region_mean"] for name, said in _METADATA.items() if "region_mean" in said}
 
 
-def usable_voxels(responses: npt.NDArray[np.floating], fit: BoolArray) -> BoolArray:
-    """Voxels that are finite and change on the rows that are fitted on, (n_voxels,); scored rows are not looked at."""
-    rows = responses[fit]
-    return np.asarray(np.isfinite(rows).all(axis=0) & (rows != rows[:1]).any(axis=0))
-
-
 # --- The ends of the grid of alphas ---
 
 
-def chose_grid_ends(
-    alpha_index: Mapping[str, Int16Array], n_alphas: int
-) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """Share of the used voxels of each model at either end of the grid, at the low end, and at the high end."""
-    used = {model: index[index >= 0] for model, index in alpha_index.items()}
-    low = {model: _share(index == 0) for model, index in used.items()}
-    high = {model: _share(index == n_alphas - 1) for model, index in used.items()}
-    either = {model: _share((index == 0) | (index == n_alphas - 1)) for model, index in used.items()}
-    return either, low, high
-
-
-def grid_end_warnings(low: Mapping[str, float], high: Mapping[str, float], alphas: Sequence[float]) -> list[str]:
+def _grid_end_warnings(low: Mapping[str, float], high: Mapping[str, float], alphas: Sequence[float]) -> list[str]:
     """One sentence for each end of the grid at which more than MAX_AT_EDGE of the voxels of some model lie."""
     if len(alphas) < 2:
         return []
@@ -403,13 +377,9 @@ def _concatenated(parts: Sequence[Any]) -> Any:
     return None if parts[0] is None else np.concatenate(parts, axis=-1)
 
 
-def _mean(values: FloatArray, mask: BoolArray) -> float:
-    return float(values[mask].mean()) if mask.any() else float("nan")
+def _mean(values: FloatArray | BoolArray) -> float:
+    return float(values.mean()) if values.size else float("nan")
 
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole > 0 else float("nan")
-
-
-def _share(which: BoolArray) -> float:
-    return float(which.mean()) if which.size else float("nan")

@@ -7,6 +7,7 @@ gamma, as in himalaya.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -196,16 +197,16 @@ class RidgeSearch(Protocol):
 
     name: str
 
+    @abstractmethod
     def cv_scores(self, gamma: FloatArray, targets: IntArray | None = None) -> tuple[FloatArray, IntArray]:
         """Best score over alphas and the index of that alpha, both of shape (n_targets,).
 
         With targets, an int array of columns of the responses, only of these and in their order.
         """
-        ...
 
+    @abstractmethod
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
         """Primal weights per band, each (n_features, len(targets)), fitted on all rows with one alpha per target."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

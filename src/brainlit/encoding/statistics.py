@@ -9,7 +9,7 @@ means of stretched ones need no more of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal, TypeAlias
@@ -20,6 +20,10 @@ import numpy.typing as npt
 from brainlit.encoding.arrays import FloatArray, IntArray, demean_within, group_slices
 
 Method: TypeAlias = Literal["linear", "nearest"]
+N_VALUES_AT_ONCE = 8_000_000
+"""Values that tests and bootstraps hold at a time."""
+TIE = 1e-12
+"""Null values this close to the observed one count as equal: the same numbers in another order of summation."""
 
 
 def correlation(A: npt.ArrayLike, B: npt.ArrayLike) -> FloatArray:
@@ -82,6 +86,14 @@ def cut_blocks(groups: npt.ArrayLike, block_trs: int) -> list[IntArray]:
         for rows in group_slices(groups)
         for start in range(rows.start, rows.stop, block_trs)
     ]
+
+
+def column_parts(n_columns: int, width: int, what: str) -> Iterator[slice]:
+    """Slices of some columns at a time; a bar shows after three seconds."""
+    from tqdm import tqdm
+
+    for k in tqdm(range(0, n_columns, width), desc=what, unit="part", leave=False, delay=3):
+        yield slice(k, min(k + width, n_columns))
 
 
 def fdr(p: npt.ArrayLike) -> FloatArray:
@@ -224,9 +236,7 @@ def mean_score(scores: Sequence[Score]) -> Score:
     return replace(scores[0], value=value, replicates=None, bounds=(float(low), float(high)))
 
 
-def percentiles(
-    replicates: FloatArray, level: float = LEVEL, *, axis: int = 0, method: Method = "linear"
-) -> FloatArray:
+def percentiles(replicates: FloatArray, level: float = LEVEL, *, method: Method = "linear") -> FloatArray:
     """Both ends of the percentile interval (Efron 1979, Ann. Statist. 7:1): (n_bootstraps, ...) -> (2, ...).
 
     Replicates that are NaN do not count. method is numpy's: 'nearest' where some are infinite.

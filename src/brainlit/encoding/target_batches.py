@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from brainlit.encoding.arrays import IntArray
+from brainlit.encoding.config import SolverConfig
 
 log = logging.getLogger(__name__)
 
@@ -25,28 +26,16 @@ class TargetBatches:
 
     Parameters
     ----------
-    n_targets_batch : int, optional
-        Targets at once; None: as many as the budget holds.
-    memory_gb : float
-        What the solver may hold besides the responses, in 1e9 bytes.
-    device : str
-
-    Raises
-    ------
-    ValueError
-        If one of them is not positive.
+    solver : SolverConfig
+        Its n_targets_batch, memory_gb and device are used.
     """
 
-    def __init__(self, n_targets_batch: int | None, memory_gb: float, device: str) -> None:
-        if n_targets_batch is not None and n_targets_batch < 1:
-            raise ValueError(f"n_targets_batch is {n_targets_batch}; need at least 1, or None for what memory allows.")
-        if not memory_gb > 0:
-            raise ValueError(f"memory_gb is {memory_gb}; need a positive number of gigabytes.")
-        self.budget_bytes = memory_gb * 1e9
+    def __init__(self, solver: SolverConfig) -> None:
+        self.budget_bytes = solver.memory_gb * 1e9
         self.held_bytes = 0.0
-        self._most: float = n_targets_batch or np.inf
-        self._fixed = n_targets_batch is not None
-        self._device = torch.device(device)
+        self._most: float = solver.n_targets_batch or np.inf
+        self._fixed = solver.n_targets_batch is not None
+        self._device = torch.device(solver.device)
 
     @property
     def spare_bytes(self) -> float:

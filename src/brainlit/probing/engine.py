@@ -13,6 +13,9 @@ from tqdm.auto import tqdm
 
 from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights
+from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.probe_fit import ProbeCache
+from brainlit.encoding.result import ProbeResult
 from brainlit.probing.budget import ProbeScope
 from brainlit.probing.inputs import (
     ProbeData,
@@ -32,9 +35,6 @@ from brainlit.results.scores import ScoreRow, ScoreTable, curve_rows, probe_rows
 
 if TYPE_CHECKING:
     from brainlit.datamodules import StoryDataModule
-    from brainlit.encoding.config import ProbeConfig
-    from brainlit.encoding.probe_fit import ProbeCache
-    from brainlit.encoding.result import ProbeResult
     from brainlit.splits import Span
 
 Layers = Literal["all"] | Sequence[int]
@@ -103,8 +103,6 @@ class ProbeEngine:
         with_window: bool = False,
         score_role: str = "score",
     ) -> None:
-        from brainlit.encoding.probe_fit import ProbeCache
-
         self.config, self.layers, self.partition_layer = config, layers, partition_layer
         self.bootstrap, self.with_window, self.score_role = dict(bootstrap), with_window, score_role
         self.fits = LayerFits(config, ProbeCache() if cache is None else cache)
@@ -190,13 +188,23 @@ class ProbeEngine:
         self.fits.partition_s = self.fits.layers_s = 0.0
         records: list[ProbeRecord] = []
         with tqdm(total=len(together) * len(features), desc=f"probe {context.stage}", unit="model", leave=False) as bar:
-            for names in together:
+            for data in together:
                 started = time.monotonic()
-                tables, results = self._tables(features, compared, datamodule, names, context, group, bar)
+                rows: dict[str, list[ScoreRow]] = {name: [] for name in data}
+                found: Mapping[str, ProbeResult] = {}
+                fits = self.fits.results(data, features, compared, context.scope, context.warm, group)
+                for layer, results in fits:
+                    bar.update()
+                    found = found or results  # the compared layer comes first
+                    for name, result in results.items():
+                        regions = regions_with_all(data[name].regions, found[name].used)
+                        count = probe_rows if layer == compared else curve_rows
+                        rows[name] += count(result, regions, layer, self.blocks(result))
                 # Each subject's share of what all of them took together, with that of the features.
-                seconds = (time.monotonic() - started) / len(names) + features_s / len(subjects)
-                for name, result in results.items():
-                    record = self._record(datamodule, name, result, tables[name], compared, context, seconds)
+                seconds = (time.monotonic() - started) / len(data) + features_s / len(subjects)
+                for name, result in found.items():
+                    table = ScoreTable(rows[name])
+                    record = self._record(datamodule, name, result, table, compared, context, seconds)
                     save_record(record, result, folder)
                     records.append(record)
         return records
@@ -254,11 +262,12 @@ class ProbeEngine:
             if subject not in self.fits.starts and paths:
                 self.fits.read_start(subject, paths[-1])
 
-    def who_heard_the_same(self, datamodule: StoryDataModule, subjects: Sequence[str]) -> list[list[str]]:
-        """Subjects whose encoding models have the same rows, and are searched together."""
-        groups: dict[bytes, list[str]] = {}
+    def who_heard_the_same(self, datamodule: StoryDataModule, subjects: Sequence[str]) -> list[dict[str, ProbeData]]:
+        """The data of subjects whose encoding models have the same rows, and are searched together."""
+        groups: dict[bytes, dict[str, ProbeData]] = {}
         for subject in subjects:
-            groups.setdefault(self.subject_data(datamodule, subject).rows.tobytes(), []).append(subject)
+            data = self.subject_data(datamodule, subject)
+            groups.setdefault(data.rows.tobytes(), {})[subject] = data
         return list(groups.values())
 
     def blocks(self, result: ProbeResult) -> Any:
@@ -267,31 +276,6 @@ class ProbeEngine:
         return block_weights(result.score_groups, boot["block_trs"], boot["n_bootstraps"], boot["seed"])
 
     # --- How ---
-
-    def _tables(
-        self,
-        features: Features,
-        compared: int,
-        datamodule: StoryDataModule,
-        subjects: Sequence[str],
-        context: ProbeContext,
-        group: ProcessGroup,
-        bar: Any,
-    ) -> tuple[dict[str, ScoreTable], Mapping[str, ProbeResult]]:
-        """Search subjects with the same rows together: scores of all layers, and the results of the compared one."""
-        data = {name: self.subject_data(datamodule, name) for name in subjects}
-        regions = {name: datamodule.store.subject(name).regions for name in subjects}
-        rows: dict[str, list[ScoreRow]] = {}
-        results_compared: Mapping[str, ProbeResult] = {}
-        fits = self.fits.results(data, regions, features, compared, context.scope, context.warm, group)
-        for layer, results in fits:
-            bar.update()
-            results_compared = results_compared or results  # that layer comes first
-            for name, result in results.items():
-                named = regions_with_all(regions[name], results_compared[name].used)
-                count = probe_rows if layer == compared else curve_rows
-                rows.setdefault(name, []).extend(count(result, named, layer, self.blocks(result)))
-        return {name: ScoreTable(own) for name, own in rows.items()}, results_compared
 
     def _record(
         self,

@@ -111,6 +111,7 @@ class ProbeData:
     ceiling : array of shape (n_voxels,) or None
     facts : mapping
         Spans, rows and repeats as plain JSON.
+    regions : mapping of name to bool array of shape (n_voxels,)
     """
 
     rows: BoolArray
@@ -121,6 +122,13 @@ class ProbeData:
     score: BoolArray
     ceiling: FloatArray | None
     facts: Mapping[str, Any]
+    regions: Mapping[str, BoolArray]
+
+    @property
+    def usable(self) -> BoolArray:
+        """Voxels that are finite and change on the fitted rows, (n_voxels,); scored rows are not looked at."""
+        rows = self.responses[self.fit]
+        return np.asarray(np.isfinite(rows).all(axis=0) & (rows != rows[:1]).any(axis=0))
 
 
 def probe_data(
@@ -153,7 +161,7 @@ def probe_data(
     parts = [store.responses(subject, span.story, span.start_tr, span.stop_tr) for span in spans]
     heard = [part is not None for part in parts]
     _check_heard(subject, heard, fit_spans, score_spans)
-    lengths = np.array([span.stop_tr - span.start_tr for span in spans])
+    lengths = np.array([span.n_trs for span in spans])
     is_fit = np.arange(len(spans)) < len(fit_spans)
     rows = np.repeat(heard, lengths)
     groups = np.repeat(np.arange(len(spans)), lengths)[rows]
@@ -170,6 +178,7 @@ def probe_data(
         score=~is_fit[groups],
         ceiling=ceiling,
         facts=_span_facts(kept, set(fit_spans)) | repeat_facts,
+        regions=store.subject(subject).regions,
     )
 
 
@@ -275,7 +284,7 @@ def layer_features(
 
 def n_rows(spans: Sequence[Span]) -> int:
     """Rows of all spans together."""
-    return sum(span.stop_tr - span.start_tr for span in spans)
+    return sum(span.n_trs for span in spans)
 
 
 class _RowSink:
@@ -283,7 +292,7 @@ class _RowSink:
 
     def __init__(self, spans: Sequence[Span], story_names: Sequence[str], n_layers: int) -> None:
         self.spans, self.story_names, self.n_layers = list(spans), story_names, n_layers
-        self.starts = np.cumsum([0, *(span.stop_tr - span.start_tr for span in spans)])
+        self.starts = np.cumsum([0, *(span.n_trs for span in spans)])
         self.filled = np.zeros(int(self.starts[-1]), dtype=np.bool_)
         self.values: Float32Array | None = None
 

@@ -6,19 +6,18 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainlit.encoding.arrays import Array, BoolArray, Float32Array, IntArray
-from brainlit.encoding.result import ProbeResult, usable_voxels
+from brainlit.encoding import probe
+from brainlit.encoding.arrays import Array, Float32Array, IntArray
+from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.probe_fit import ProbeCache, WarmStart
+from brainlit.encoding.result import ProbeResult
 from brainlit.probing.budget import ProbeScope, sample_voxels
 from brainlit.probing.inputs import ProbeData
 from brainlit.probing.process_group import ProcessGroup
-
-if TYPE_CHECKING:
-    from brainlit.encoding.config import ProbeConfig
-    from brainlit.encoding.probe_fit import ProbeCache, WarmStart
+from brainlit.results.record import load_record
 
 Features = Mapping[int, Float32Array]
 Results = dict[str, ProbeResult]
@@ -66,7 +65,6 @@ class LayerFits:
     def results(
         self,
         data: Mapping[str, ProbeData],
-        regions: Mapping[str, Mapping[str, BoolArray]],
         features: Features,
         compared: int,
         scope: ProbeScope | None,
@@ -79,7 +77,7 @@ class LayerFits:
         others get nothing.
         """
         config = self.config if scope is None else replace(self.config, n_gammas=dict(scope.n_gammas))
-        columns = self._columns(data, regions, scope, group.n_ranks > 1)
+        columns = self._columns(data, scope, group.n_ranks > 1)
         own = {
             name: None if chosen is None else np.array_split(chosen, group.n_ranks)[group.rank]
             for name, chosen in columns.items()
@@ -91,9 +89,6 @@ class LayerFits:
 
     def read_start(self, subject: str, path: Path) -> None:
         """Take the start of a subject from the file of an earlier probe, if it says what its voxels chose."""
-        from brainlit.encoding.probe_fit import WarmStart
-        from brainlit.results.record import load_record
-
         result, value = ProbeResult.load(path), load_record(path).facts.get("thinned")
         n_gammas = self.config.n_gammas if value is None else ProbeScope.from_json(value).n_gammas
         if result.gamma_ranking:
@@ -109,52 +104,36 @@ class LayerFits:
         warm: bool,
     ) -> Results:
         """The results of one layer for the given voxels; subjects of whom there are none are left out."""
-        from brainlit.encoding.probe import run_probes
-
         started = time.monotonic()
-        some = {name: own for name, own in data.items() if _n_voxels(columns[name]) != 0}
+        some = {name: own for name, own in data.items() if (voxels := columns[name]) is None or voxels.size}
         if not some:
             return {}
         first = next(iter(some.values()))
         Ys = {name: _of(own.responses, columns[name]) for name, own in some.items()}
         roles = (Ys, first.groups, first.fit, first.score, config)
         if not compared:
-            results = run_probes({"backbone": features[first.rows]}, *roles)
+            results = probe.run_probes({"backbone": features[first.rows]}, *roles)
             self.layers_s += time.monotonic() - started
             return results
         bands = {"backbone": features[first.rows], **first.stimulus}
         ceilings = {n: None if own.ceiling is None else _of(own.ceiling, columns[n]) for n, own in some.items()}
         starts = self._starts(columns, config) if warm else {}
-        results = run_probes(bands, *roles, ceilings=ceilings, cache=self.cache, warm=starts)
-        self._remember(results, columns, config)
+        results = probe.run_probes(bands, *roles, ceilings=ceilings, cache=self.cache, warm=starts)
+        for name, result in results.items():
+            self.starts[name] = Start(WarmStart.from_result(result), columns[name], dict(config.n_gammas))
         self.partition_s += time.monotonic() - started
         return results
 
-    def _columns(
-        self,
-        data: Mapping[str, ProbeData],
-        regions: Mapping[str, Mapping[str, BoolArray]],
-        scope: ProbeScope | None,
-        shared: bool,
-    ) -> Columns:
+    def _columns(self, data: Mapping[str, ProbeData], scope: ProbeScope | None, shared: bool) -> Columns:
         """Which voxels are probed, by subject; None where all are, here."""
         share = 1.0 if scope is None else scope.voxel_share
         if share >= 1.0 and not shared:
             return dict.fromkeys(data)
-        return {
-            name: sample_voxels(regions[name], usable_voxels(own.responses, own.fit), share, self.config.seed)
-            for name, own in data.items()
-        }
+        return {name: sample_voxels(own.regions, own.usable, share, self.config.seed) for name, own in data.items()}
 
     def _starts(self, columns: Columns, config: ProbeConfig) -> dict[str, WarmStart]:
         found = {n: self.starts[n].of(own, config.n_gammas) for n, own in columns.items() if n in self.starts}
         return {name: start for name, start in found.items() if start is not None}
-
-    def _remember(self, results: Results, columns: Columns, config: ProbeConfig) -> None:
-        from brainlit.encoding.probe_fit import WarmStart
-
-        for name, result in results.items():
-            self.starts[name] = Start(WarmStart.from_result(result), columns[name], dict(config.n_gammas))
 
 
 def _joined(shares: list[Results]) -> Results:
@@ -165,25 +144,16 @@ def _joined(shares: list[Results]) -> Results:
     return {name: ProbeResult.join([share[name] for share in shares if name in share]) for name in names}
 
 
-def _placed(
-    results: Results,
-    data: Mapping[str, ProbeData],
-    columns: Columns,
-    scope: ProbeScope | None,
-) -> Results:
+def _placed(results: Results, data: Mapping[str, ProbeData], columns: Columns, scope: ProbeScope | None) -> Results:
     """Results on all voxels of their subjects."""
     placed = {}
     for name, result in results.items():
         own, n_voxels, n_left_out = columns[name], data[name].responses.shape[1], 0
         if own is not None and scope is not None and scope.voxel_share < 1.0:
-            n_left_out = int(usable_voxels(data[name].responses, data[name].fit).sum()) - len(own)
+            n_left_out = int(data[name].usable.sum()) - len(own)
         placed[name] = result if own is None else result.place(own, n_voxels, n_left_out)
     return placed
 
 
 def _of(values: Array, columns: IntArray | None) -> Array:
     return values if columns is None else values[..., columns]
-
-
-def _n_voxels(columns: IntArray | None) -> int | None:
-    return None if columns is None else len(columns)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from brainlit.encoding import probe
+from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.statistics import Score, mean_score
 from brainlit.probing.engine import ProbeEngine
 from brainlit.probing.layer_fits import Features
@@ -41,35 +43,25 @@ def score_layers(
         Processes take layers in turn; the first gets the scores of all, the others none.
     """
     group = group or ProcessGroup()
-    own = [layer for k, layer in enumerate(sorted(features)) if k % group.n_ranks == group.rank]
-    scores = []
-    for layer in own:
-        rows = _rows_by_subject(engine, features, layer, datamodule, subjects)
-        scores += _mean_rows(layer, rows)
+    own = sorted(features)[group.rank :: group.n_ranks]
+    scores = [score for k in own for score in _mean_scores(engine, features[k], k, datamodule, subjects)]
     return sorted((score for part in group.gather(scores) for score in part), key=lambda score: score.layer)
 
 
-def _rows_by_subject(
-    engine: ProbeEngine, features: Features, layer: int, datamodule: StoryDataModule, subjects: Sequence[str]
-) -> dict[str, list[ScoreRow]]:
-    from brainlit.encoding.probe import run_probes
-
-    rows = {}
-    for names in engine.who_heard_the_same(datamodule, subjects):
-        data = {name: engine.subject_data(datamodule, name) for name in names}
-        first, Ys = data[names[0]], {name: own.responses for name, own in data.items()}
+def _mean_scores(
+    engine: ProbeEngine, states: Float32Array, layer: int, datamodule: StoryDataModule, subjects: Sequence[str]
+) -> list[LayerScore]:
+    """One layer in each region: subjects who heard the same rows are searched together, then all are averaged."""
+    by_region: dict[str, list[ScoreRow]] = {}
+    for data in engine.who_heard_the_same(datamodule, subjects):
+        first, Ys = next(iter(data.values())), {name: own.responses for name, own in data.items()}
         roles = (Ys, first.groups, first.fit, first.score, engine.config)
-        for name, result in run_probes({"backbone": features[layer][first.rows]}, *roles).items():
-            regions = regions_with_all(datamodule.store.subject(name).regions, result.used)
-            curve = curve_rows(result, regions, layer, engine.blocks(result))
-            rows[name] = [row for row in curve if row.metric == "r_backbone"]
-    return rows
-
-
-def _mean_rows(layer: int, rows: Mapping[str, Sequence[ScoreRow]]) -> list[LayerScore]:
-    scores = []
-    for region in dict.fromkeys(row.region for own in rows.values() for row in own):
-        found = [row for own in rows.values() for row in own if row.region == region]
-        mean = mean_score([row.score for row in found])
-        scores.append(LayerScore(layer, region, mean, sum(row.n_voxels for row in found)))
-    return scores
+        for name, result in probe.run_probes({"backbone": states[first.rows]}, *roles).items():
+            regions = regions_with_all(data[name].regions, result.used)
+            for row in curve_rows(result, regions, layer, engine.blocks(result)):
+                if row.metric == "r_backbone":
+                    by_region.setdefault(row.region, []).append(row)
+    return [
+        LayerScore(layer, region, mean_score([row.score for row in rows]), sum(row.n_voxels for row in rows))
+        for region, rows in by_region.items()
+    ]

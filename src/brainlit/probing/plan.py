@@ -13,11 +13,9 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from brainlit.encoding.arrays import BoolArray
-from brainlit.encoding.result import usable_voxels
+from brainlit.encoding import probe
 from brainlit.probing.budget import Costs, ProbeScope, pilot, reduce_scope
 from brainlit.probing.engine import ProbeEngine
-from brainlit.probing.inputs import ProbeData
 from brainlit.probing.layer_fits import Features
 from brainlit.results.record import load_record
 from brainlit.splits import LeakError
@@ -63,31 +61,24 @@ class ProbePlan:
 
     def costs(self) -> Costs:
         """What it will take, from fits of the backbone alone for a few voxels of the first subject."""
-        from brainlit.encoding.probe import run_probes
-
         engine, config = self.engine, self.engine.config
         groups = engine.who_heard_the_same(self.datamodule, self.subjects)
-        data = engine.subject_data(self.datamodule, groups[0][0])
-        X, good = self.features[self.compared][data.rows], np.flatnonzero(_usable(data))
+        data = next(iter(groups[0].values()))
+        X, good = self.features[self.compared][data.rows], np.flatnonzero(data.usable)
 
         def fit(n_voxels: int) -> float:
             started = time.monotonic()
             Y = data.responses[:, good[:n_voxels]]
-            run_probes({"backbone": X}, {"": Y}, data.groups, data.fit, data.score, config)
+            probe.run_probes({"backbone": X}, {"": Y}, data.groups, data.fit, data.score, config)
             return time.monotonic() - started
 
         fixed_s, voxel_s = pilot(fit, len(good))
         n_delays, n_most = len(config.delays_trs), int(data.fit.sum())
         bands = {"backbone": X, **data.stimulus}
         sizes = {band: min(n_delays * values.shape[1], n_most) for band, values in bands.items()}
-        n_voxels = sum(int(_usable(engine.subject_data(self.datamodule, name)).sum()) for name in self.subjects)
+        n_voxels = sum(int(own.usable.sum()) for together in groups for own in together.values())
         n_own = -(-n_voxels // self.n_ranks)
         return Costs(self.features_s, fixed_s, voxel_s, n_own, sizes, len(groups), n_folds=config.n_folds)
-
-    def corrected(self, costs: Costs, scope: ProbeScope | None) -> Costs:
-        """Costs after the probe, which took what the engine's fits say."""
-        fits = self.engine.fits
-        return costs.corrected(scope or self.whole, self.features_s, fits.partition_s, fits.layers_s)
 
 
 class TimeLimit:
@@ -124,9 +115,11 @@ class TimeLimit:
         return scope
 
     def learn(self, plan: ProbePlan, scope: ProbeScope | None) -> None:
-        """Set the costs right by what the probe took."""
+        """Set the costs right by what the probe took, as the engine's fits say."""
         if self.costs is not None:
-            self.costs = plan.corrected(self.costs, scope)
+            fits = plan.engine.fits
+            took = (plan.features_s, fits.partition_s, fits.layers_s)
+            self.costs = self.costs.corrected(scope or plan.whole, *took)
 
 
 def scope_before(folder: Path) -> ProbeScope | None:
@@ -153,7 +146,3 @@ def refuse_scored_monitors(trainer: pl.Trainer) -> None:
                 " chooses would look better than it is. Monitor val/loss, or add the callback ChooseCheckpoint, which"
                 " goes by the stories of the role 'choose'."
             )
-
-
-def _usable(data: ProbeData) -> BoolArray:
-    return usable_voxels(data.responses, data.fit)

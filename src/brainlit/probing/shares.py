@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from brainlit.encoding.arrays import Float32Array
-from brainlit.files import atomic_path
+from brainlit.encoding.asymptotic_partition import RegionShares, region_shares
 from brainlit.results.scores import regions_with_all
 from brainlit.results.style import part_label
+from brainlit.results.tables import markdown_table, write_csv
 
 if TYPE_CHECKING:
     from brainlit.datamodules import StoryDataModule
-    from brainlit.encoding.asymptotic_partition import RegionShares
     from brainlit.encoding.statistics import Score
     from brainlit.probing.engine import ProbeEngine
     from brainlit.probing.inputs import ProbeData
@@ -61,10 +60,10 @@ def measure_shares(
     """
     found = []
     for subject in tqdm(subjects, desc="shares", unit="subject", leave=False):
-        data, person = engine.subject_data(datamodule, subject), datamodule.store.subject(subject)
+        data = engine.subject_data(datamodule, subject)
         bands = {"backbone": features[data.rows], **data.stimulus}
         good = np.asarray(np.isfinite(data.responses).all(axis=0))
-        for region, mask in regions_with_all(person.regions, good).items():
+        for region, mask in regions_with_all(data.regions, good).items():
             shares, why_not = _of_region(bands, data.responses[:, mask], data, engine)
             found.append(SubjectShares(subject, region, shares, why_not))
     return found
@@ -74,8 +73,6 @@ def _of_region(
     bands: Mapping[str, Float32Array], responses: Float32Array, data: ProbeData, engine: ProbeEngine
 ) -> tuple[RegionShares | None, str]:
     """Where there is nothing to share out, or too little to say so, the reason in words."""
-    from brainlit.encoding import region_shares
-
     try:
         return region_shares(bands, responses, data.groups, data.fit, data.score, engine.config), ""
     except ValueError as error:
@@ -84,17 +81,13 @@ def _of_region(
 
 def write_shares(shares: Sequence[SubjectShares], folder: Path) -> Path:
     """One row for every part of every region of every subject, as CSV."""
-    path = folder / FILE
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for one in shares:
-            for part, share in one.shares().items():
-                about = one.found
-                assert about is not None
-                size = (about.n_voxels, about.n_fit_trs, about.n_scored_blocks, about.kept_variance, about.is_cut)
-                writer.writerow([one.subject, one.region, part, share.value, share.low, share.high, *size])
-    return path
+    rows = []
+    for one in shares:
+        for part, share in one.shares().items():
+            numbers = {"value": share.value, "low": share.low, "high": share.high}
+            about = {name: getattr(one.found, name) for name in COLUMNS[6:]}
+            rows.append({"subject": one.subject, "region": one.region, "part": part, **numbers, **about})
+    return write_csv(folder / FILE, COLUMNS, rows)
 
 
 def shares_table(shares: Sequence[SubjectShares]) -> str:
@@ -105,13 +98,14 @@ def shares_table(shares: Sequence[SubjectShares]) -> str:
 def _lines(shares: Sequence[SubjectShares]) -> Iterator[str]:
     parts = list(dict.fromkeys(part for one in shares for part in one.shares()))
     if parts:
-        yield f"| subject | region | voxels | {' | '.join(_label(part) for part in parts)} |"
-        yield "|---" * (len(parts) + 3) + "|"
-    for one in shares:
-        if one.found is not None:
-            cells = [_cell(one.shares().get(part)) for part in parts]
-            yield f"| {one.subject} | {one.region} | {one.found.n_voxels} | {' | '.join(cells)} |"
-    if parts:
+        yield from markdown_table(
+            ["subject", "region", "voxels", *map(_label, parts)],
+            [
+                [one.subject, one.region, str(one.found.n_voxels), *(_cell(one.shares().get(part)) for part in parts)]
+                for one in shares
+                if one.found is not None
+            ],
+        )
         yield ""
         yield (
             "- shares: parts of the R2 of all bands together as endless data would give them (least squares, covariance"
