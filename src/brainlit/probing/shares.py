@@ -12,9 +12,10 @@ from tqdm.auto import tqdm
 
 from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.asymptotic_partition import RegionShares, region_shares
+from brainlit.files import write_csv
 from brainlit.results.scores import regions_with_all
 from brainlit.results.style import part_label
-from brainlit.results.tables import markdown_table, write_csv
+from brainlit.results.tables import markdown_table
 
 if TYPE_CHECKING:
     from brainlit.datamodules import StoryDataModule
