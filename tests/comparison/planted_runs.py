@@ -11,14 +11,7 @@ import numpy as np
 from brainlit.demo.text import CATEGORIES
 from brainlit.downstream.evaluate import task_result
 from brainlit.downstream.pairs import DEMO_MEANING
-from brainlit.downstream.result import (
-    TUNED,
-    UNTUNED,
-    ProbeOutcome,
-    TaskResult,
-    model_folder,
-    task_path,
-)
+from brainlit.downstream.result import TUNED, UNTUNED, ProbeOutcome, TaskResult, model_folder, task_path
 from brainlit.downstream.tasks import WORDS
 from brainlit.downstream.words import WordStates
 from brainlit.encoding.result import ProbeResult

@@ -10,13 +10,7 @@ import pytest
 
 from brainlit.demo.text import CATEGORIES, category_of
 from brainlit.downstream.pairs import DEMO_MEANING, demo_category_mates, english_pairs, find_pairs, phone_distances
-from brainlit.downstream.word_lists import (
-    WordListMissingError,
-    cmudict_phones,
-    stems,
-    wordnet_lemmas,
-    wordnet_synonyms,
-)
+from brainlit.downstream.word_lists import WordListMissingError, cmudict_phones, stems, wordnet_lemmas, wordnet_synonyms
 
 PHONES = {
     "bank": ("B", "AE", "NG", "K"),

@@ -4,15 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from brainlit.downstream.scores import (
-    BootstrapConfig,
-    _counts,
-    clip_sums,
-    clusters_of,
-    estimate,
-    replicates,
-    score_of,
-)
+from brainlit.downstream.scores import BootstrapConfig, _counts, clip_sums, clusters_of, estimate, replicates, score_of
 from brainlit.encoding.statistics import Score
 
 

@@ -23,7 +23,6 @@ from brainlit.encoding import (
     noise_ceiling,
     run_probe,
     run_probes,
-    score_single_band,
 )
 from brainlit.encoding.probe import gather_bands, sub_band_pool
 from tests.encoding.conftest import Planted, make_planted, unit_response
@@ -165,7 +164,6 @@ def test_missing_bands_leave_out_what_needs_them(planted: Planted) -> None:
     assert one.impact == {}
     assert one.low_level_share is None
     assert "low_level_share" not in one.region()
-    np.testing.assert_allclose(one.r, score_single_band(planted.bands["backbone"], *rest), atol=1e-6)
 
 
 def test_same_seed_same_numbers_other_seed_others(planted: Planted) -> None:
@@ -400,7 +398,7 @@ def test_memory_besides_the_responses_stays_below_twice_theirs(monkeypatch: pyte
 
 @pytest.mark.parametrize("solver", ["auto", "kernel", "himalaya"])
 def test_the_solvers_settings_reach_every_ridge(monkeypatch: pytest.MonkeyPatch, solver: str) -> None:
-    """The models, both residuals and the ridges before them, sub-bands, a warm start, one band alone, one estimator."""
+    """The models, both residuals and the ridges before them, sub-bands, a warm start, an estimator."""
     seen: list[SolverConfig] = []
     real = banded._solver_class
 
@@ -424,9 +422,8 @@ def test_the_solvers_settings_reach_every_ridge(monkeypatch: pytest.MonkeyPatch,
     n_ridges = len(seen)
     assert n_ridges == 6, "all models, sub-bands, and two residuals with a ridge before each"
     run_probe(bands, Y, *rows, config, warm=WarmStart.from_result(cold))
-    score_single_band(bands["semantic"], Y, *rows, config)
     EncodingModel(config).fit({"backbone": bands["backbone"]}, Y, groups)
-    assert len(seen) == 2 * n_ridges + 2
+    assert len(seen) == 2 * n_ridges + 1
     assert {replace(own, name=solver) for own in seen} == {asked}
 
 

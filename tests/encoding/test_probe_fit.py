@@ -8,15 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainlit.encoding import (
-    LeakError,
-    ProbeCache,
-    ProbeConfig,
-    ProbeResult,
-    WarmStart,
-    run_probe,
-    run_probes,
-)
+from brainlit.encoding import LeakError, ProbeCache, ProbeConfig, ProbeResult, WarmStart, run_probe, run_probes
 from tests.encoding.conftest import Planted, make_planted
 
 QUICK = ProbeConfig(low_level_impact=False)

@@ -148,14 +148,6 @@ def test_broken_hdf5_files_are_refused(tmp_path):
         read_word_vectors(tmp_path / "c.hf5")
 
 
-def test_only_the_words_asked_for_are_kept_in_any_case(tmp_path):
-    (tmp_path / "v.txt").write_text(text(WORDS), encoding="utf-8")
-    (tmp_path / "v.bin").write_bytes(binary(WORDS))
-    write_hdf5(tmp_path / "v.hf5", np.array(list(WORDS.values())).T, [word.encode() for word in WORDS])
-    for name in ("v.txt", "v.bin", "v.hf5"):
-        assert list(read_word_vectors(tmp_path / name, keep={"KATZE", "dog"})) == ["Katze"], name
-
-
 def test_packed_and_missing_files_are_named(tmp_path):
     path = tmp_path / "vectors.bin.gz"
     path.write_bytes(gzip.compress(binary(WORDS)))

@@ -77,12 +77,6 @@ def recipe_folder(recipe: TextRecipe) -> Path:
     return cached_folder("tiny-language-model", settings, lambda folder: _teach(recipe, folder))
 
 
-def text_record(folder: str | Path) -> dict[str, Any]:
-    """What a tiny language model's folder says of its training: perplexity of text it never read, steps, seconds."""
-    record: dict[str, Any] = json.loads((Path(folder) / RECORD_FILE).read_text())
-    return record
-
-
 def vocabulary() -> dict[str, int]:
     """Number of every word form of the grammar, and of unknown words and padding."""
     fixed = _WORD.findall(re.sub(r"\{[NVA]\}", " ", " ".join(TEMPLATES + FILLERS)).lower())

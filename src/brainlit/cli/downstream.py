@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from brainlit.cli.errors import UsageError
+from brainlit.cli.errors import UsageError, quieten
 from brainlit.downstream.tasks import DEMO, TASKS, WORDS, Needs, TaskEntry, find_task
 
 _DESCRIPTION = """\
@@ -72,9 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     """Evaluate what has no result yet, print the tables, write scores.csv."""
     given = options_parser().parse_args(list(arguments))
     entries = checked_tasks(given)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("httpx", "filelock"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quieten()
     from brainlit.cli.downstream_models import evaluate_missing, make_evaluator, model_without_run, models_of_run
     from brainlit.downstream.result import model_folders
     from brainlit.downstream.run_models import add_model_controls

@@ -225,7 +225,8 @@ def _missing(seeds: Sequence[SeedEvidence]) -> list[str]:
             }
             for what, some in without.items():
                 if some:
-                    which = "any seed" if len(some) == len(own) else _seeds_said(some)
+                    named = f"seed{'s' if len(some) > 1 else ''} {', '.join(str(seed.seed) for seed in some)}"
+                    which = "any seed" if len(some) == len(own) else named
                     sentences.append(f"{model}, {regime}: no {what} of {which}")
     return sentences
 
@@ -234,10 +235,6 @@ def _kind(key: Key) -> str:
     if key.where in (REGION, AUDITORY):
         return key.what
     return WORDS if key.where == WORDS else TASKS
-
-
-def _seeds_said(seeds: Sequence[SeedEvidence]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(str(seed.seed) for seed in seeds)}"
 
 
 # --- Words: preference, categories, likeness to the start ---

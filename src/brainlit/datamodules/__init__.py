@@ -9,21 +9,17 @@ from brainlit.datamodules.targets.config import (
     SpeechTargetsConfig,
 )
 from brainlit.datamodules.targets.stored import VoxelTargets
-from brainlit.datamodules.windows import EpochSteps, Step, Window, WindowBatch, WindowConfig
+from brainlit.datamodules.windows import WindowBatch, WindowConfig
 
 __all__ = [
     "ControlConfig",
-    "EpochSteps",
     "LanguageTargetsConfig",
     "RepresentationConfig",
     "SpeechTargetsConfig",
-    "Step",
     "StepLoader",
     "StoryDataModule",
     "TargetSource",
     "VoxelTargets",
-    "Window",
     "WindowBatch",
     "WindowConfig",
-    "WindowDataset",
 ]

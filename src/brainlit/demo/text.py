@@ -48,6 +48,11 @@ class Category(NamedTuple):
     verbs: tuple[str, ...]
     adjectives: tuple[str, ...]
 
+    @classmethod
+    def of(cls, nouns: str, verbs: str, adjectives: str) -> Category:
+        """From words with spaces between them."""
+        return cls(tuple(nouns.split()), tuple(verbs.split()), tuple(adjectives.split()))
+
     @property
     def words(self) -> tuple[str, ...]:
         """All words of the category: nouns, verbs, adjectives."""
@@ -56,46 +61,20 @@ class Category(NamedTuple):
 
 CATEGORIES: MappingProxyType[str, Category] = MappingProxyType(
     {
-        "animals": Category(
-            ("horse", "rabbit", "wolf", "donkey", "spider", "tiger", "pigeon", "goat"),
-            ("chased", "hunted"),
-            ("furry", "wild"),
+        "animals": Category.of("horse rabbit wolf donkey spider tiger pigeon goat", "chased hunted", "furry wild"),
+        "food": Category.of("bread cheese butter soup apple pepper sugar potato", "cooked tasted", "sweet salty"),
+        "music": Category.of("piano guitar violin trumpet drum melody choir opera", "sang hummed", "loud musical"),
+        "body": Category.of(
+            "finger shoulder stomach elbow muscle tongue kidney ankle", "injured bandaged", "painful swollen"
         ),
-        "food": Category(
-            ("bread", "cheese", "butter", "soup", "apple", "pepper", "sugar", "potato"),
-            ("cooked", "tasted"),
-            ("sweet", "salty"),
+        "weather": Category.of("thunder cloud snow storm rainbow breeze lightning fog", "drenched froze", "windy icy"),
+        "vehicles": Category.of(
+            "tractor bicycle train airplane lorry ferry truck rocket", "drove parked", "speedy rusty"
         ),
-        "music": Category(
-            ("piano", "guitar", "violin", "trumpet", "drum", "melody", "choir", "opera"),
-            ("sang", "hummed"),
-            ("loud", "musical"),
+        "clothing": Category.of(
+            "jacket sweater trousers glove scarf button shirt slipper", "wore ironed", "woolen striped"
         ),
-        "body": Category(
-            ("finger", "shoulder", "stomach", "elbow", "muscle", "tongue", "kidney", "ankle"),
-            ("injured", "bandaged"),
-            ("painful", "swollen"),
-        ),
-        "weather": Category(
-            ("thunder", "cloud", "snow", "storm", "rainbow", "breeze", "lightning", "fog"),
-            ("drenched", "froze"),
-            ("windy", "icy"),
-        ),
-        "vehicles": Category(
-            ("tractor", "bicycle", "train", "airplane", "lorry", "ferry", "truck", "rocket"),
-            ("drove", "parked"),
-            ("speedy", "rusty"),
-        ),
-        "clothing": Category(
-            ("jacket", "sweater", "trousers", "glove", "scarf", "button", "shirt", "slipper"),
-            ("wore", "ironed"),
-            ("woolen", "striped"),
-        ),
-        "money": Category(
-            ("wallet", "coin", "bank", "salary", "loan", "tax", "penny", "invoice"),
-            ("paid", "borrowed"),
-            ("rich", "costly"),
-        ),
+        "money": Category.of("wallet coin bank salary loan tax penny invoice", "paid borrowed", "rich costly"),
     }
 )
 

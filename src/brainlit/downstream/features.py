@@ -13,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from brainlit.backbones import SpeechBackbone
+from brainlit.backbones.base import eval_mode
 from brainlit.backbones.frames import pool_window
 from brainlit.downstream.clip import Clip, Int16Array
 from brainlit.downstream.task import Task
@@ -139,17 +140,15 @@ def evaluating(backbone: SpeechBackbone, device: torch.device | str | None = Non
 
     In eval mode nothing is drawn, so random states stay as they were.
     """
-    modes = {part: part.training for part in backbone.modules()}
     home = next(backbone.parameters()).device
     at = torch.device(device) if device is not None else home
-    try:
-        backbone.to(at).eval()
-        with torch.no_grad():  # and not inference mode: what models keep between calls must serve training later
+    # no_grad and not inference mode: what models keep between calls must serve training later
+    with eval_mode(backbone), torch.no_grad():
+        try:
+            backbone.to(at)
             yield at
-    finally:
-        backbone.to(home)
-        for part, training in modes.items():
-            part.training = training
+        finally:
+            backbone.to(home)
 
 
 class _Cutter:

@@ -5,8 +5,8 @@ Nothing here knows audio, backbones or Lightning: arrays go in, arrays and small
 """
 
 from brainlit.encoding.arrays import delay_within, standardise
-from brainlit.encoding.asymptotic_partition import RegionShares, region_shares
-from brainlit.encoding.banded import BandedRidge, banded_ridge_cv
+from brainlit.encoding.asymptotic_partition import region_shares
+from brainlit.encoding.banded import banded_ridge_cv
 from brainlit.encoding.bootstrap import (
     BlockDraws,
     block_bootstrap,
@@ -15,11 +15,9 @@ from brainlit.encoding.bootstrap import (
     hierarchical_bootstrap,
     region_replicates,
 )
-from brainlit.encoding.ceiling import Ceiling, Normalised, mean_of_ratios, noise_ceiling, normalise, ratio_of_means
-from brainlit.encoding.config import DEFAULT_ALPHAS, DEFAULT_N_GAMMAS, ProbeConfig, SolverConfig
+from brainlit.encoding.ceiling import Normalised, mean_of_ratios, noise_ceiling, normalise, ratio_of_means
+from brainlit.encoding.config import DEFAULT_ALPHAS, ProbeConfig, SolverConfig
 from brainlit.encoding.difference_tests import (
-    Equivalence,
-    PairedTest,
     equivalence_from_replicates,
     equivalence_paired,
     paired_sign_flip,
@@ -29,7 +27,6 @@ from brainlit.encoding.estimators import EncodingModel
 from brainlit.encoding.himalaya_solvers import himalaya_backend
 from brainlit.encoding.partition import (
     BANDS,
-    IMPACTS,
     banded_rest,
     low_level_impact,
     model_name,
@@ -39,13 +36,8 @@ from brainlit.encoding.partition import (
     split_r2,
     subsets,
 )
-from brainlit.encoding.permutation import (
-    PermutationTest,
-    block_difference_test,
-    block_permutation_p,
-    block_permutation_test,
-)
-from brainlit.encoding.probe import run_probe, run_probes, score_single_band
+from brainlit.encoding.permutation import block_difference_test, block_permutation_test
+from brainlit.encoding.probe import run_probe, run_probes
 from brainlit.encoding.probe_fit import ProbeCache, WarmStart
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.search import Fold, gamma_pool, make_folds, refuse_leaking_folds
@@ -58,8 +50,6 @@ from brainlit.encoding.statistics import (
     percentiles,
     permutation_p,
     r2_within,
-    small_sample_factor,
-    student_quantile,
 )
 from brainlit.encoding.temporal import HaemodynamicResponse, haemodynamic_rows, take_out
 from brainlit.splits import LeakError, Roles, Span, make_roles, parse_span, refuse_scored, refuse_tuned
@@ -82,7 +72,6 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "WarmStart",
     "run_probe",
     "run_probes",
-    "score_single_band",
     # one encoding model, step by step
     "EncodingModel",
     # preparing features
@@ -92,9 +81,7 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "standardise",
     "take_out",
     # ridge
-    "BandedRidge",
     "DEFAULT_ALPHAS",
-    "DEFAULT_N_GAMMAS",
     "Fold",
     "banded_ridge_cv",
     "gamma_pool",
@@ -102,19 +89,16 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "make_folds",
     # who explains what
     "BANDS",
-    "IMPACTS",
     "banded_rest",
     "low_level_impact",
     "model_name",
     "part_name",
-    "RegionShares",
     "partition_variance",
     "region_shares",
     "residual_features",
     "split_r2",
     "subsets",
     # ceilings
-    "Ceiling",
     "Normalised",
     "mean_of_ratios",
     "noise_ceiling",
@@ -130,14 +114,8 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "mean_score",
     "percentiles",
     "region_replicates",
-    "small_sample_factor",
-    "student_quantile",
     # tests, of voxels and of people
-    "Equivalence",
-    "PairedTest",
-    "PermutationTest",
     "block_difference_test",
-    "block_permutation_p",
     "block_permutation_test",
     "correlation",
     "correlation_within",

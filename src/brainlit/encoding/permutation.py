@@ -165,22 +165,6 @@ def block_difference_test(
     return _test(sums, y.shape[1], signs, regions, alternative, fewest, n_blocks)
 
 
-def block_permutation_p(
-    observed: Array,
-    predicted: Array,
-    groups: npt.ArrayLike,
-    *,
-    block_trs: int = BLOCK_TRS,
-    n_permutations: int = 1000,
-    seed: int = 0,
-) -> FloatArray:
-    """The p-value of each voxel, (n_voxels,), of `block_permutation_test`."""
-    test = block_permutation_test(
-        observed, predicted, groups, block_trs=block_trs, n_permutations=n_permutations, seed=seed
-    )
-    return test.p
-
-
 def _checked(*arrays: Array, groups: npt.ArrayLike) -> list[Any]:
     values, labels = [np.asarray(array) for array in arrays], np.asarray(groups)
     if any(a.ndim != 2 or a.shape != values[0].shape for a in values) or labels.shape != values[0].shape[:1]:

@@ -26,13 +26,7 @@ from brainlit.encoding.partition import (
     residual_features,
 )
 from brainlit.encoding.probe_fit import NestedFit, ProbeCache, ProbeFit, WarmStart, array_hash, wanted_gammas
-from brainlit.encoding.probe_rows import (
-    ProbeRows,
-    check_delays,
-    prepare_rows,
-    prepare_targets,
-    short_groups,
-)
+from brainlit.encoding.probe_rows import ProbeRows, check_delays, prepare_rows, prepare_targets, short_groups
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.search import gamma_pool, inside_set
 
@@ -141,25 +135,6 @@ def run_probes(
     }
 
 
-def score_single_band(
-    X: Array,
-    Y: Array,
-    groups: npt.ArrayLike,
-    fit: npt.ArrayLike,
-    score: npt.ArrayLike,
-    config: ProbeConfig | None = None,
-) -> FloatArray:
-    """Correlation per voxel of one feature space alone, (n_voxels,); NaN where a voxel was dropped. For layer curves.
-
-    Parameters are those of `run_probe`, X being (n_trs, n_features); the same number as a probe of that band alone.
-    """
-    settings = config or ProbeConfig()
-    rows = prepare_rows(groups, fit, score, settings.skip_trs, len(Y))
-    targets = prepare_targets(np.asarray(Y), rows)
-    ridges = ProbeFit(rows, targets, settings)
-    return np.asarray(targets.spread(ridges.correlate(ridges.predict_alone(_checked("X", X, len(Y))))))
-
-
 def _checked_responses(name: str, Y: npt.ArrayLike, n_trs: int) -> Array:
     values = np.asarray(Y)
     if values.ndim != 2 or len(values) != n_trs:
@@ -189,7 +164,7 @@ def predict_residuals(ridges: ProbeFit, arrays: Mapping[str, Array]) -> dict[str
     given = arrays["backbone"], arrays["low_level"], rows.groups, rows.fit
     lags_trs = {"residual_lag0": (0,), "residual_lags": tuple(range(-k, k + 1))}
     residuals = {way: residual_features(*given, lags, settings) for way, lags in lags_trs.items()}
-    return {way: ridges.predict_alone(residual, rescale=False) for way, residual in residuals.items()}
+    return {way: ridges.predict_alone(residual) for way, residual in residuals.items()}
 
 
 def assemble(

@@ -139,9 +139,9 @@ class ProbeFit:
         constant = tuple(name for name, X in columns.items() if not X.any())
         return NestedFit(predictions, split, choices, rankings, pool, n_columns, constant, search.name)
 
-    def predict_alone(self, X: Array, *, rescale: bool = True) -> Float32Array:
-        """What one feature space alone predicts on the scored rows, (n_score, n_voxels)."""
-        prepared = self.prepare({"X": X}, rescale=rescale, remember=False)
+    def predict_alone(self, X: Array) -> Float32Array:
+        """What one feature space predicts on the scored rows, (n_score, n_voxels); its columns keep their scale."""
+        prepared = self.prepare({"X": X}, rescale=False, remember=False)
         search = self.open(prepared)
         table = self.search(search, np.ones((1, 1)))
         return self._predict(search, table, {"X": choose(table)}, prepared)[0]["X"]

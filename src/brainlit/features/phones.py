@@ -84,7 +84,10 @@ def classify_phones(labels: Sequence[str]) -> FloatArray:
     spoken = [label for label in labels if not is_pause(label)]
     n_arpabet = sum(label.isupper() and _arpabet_class(label) is not None for label in spoken)
     espeak_first = 2 * n_arpabet <= len(spoken)
-    names = [None if is_pause(label) else _class_of(label, espeak_first) for label in labels]
+    names = [
+        None if is_pause(label) else (espeak_first and _espeak_class(label)) or _arpabet_class(label)
+        for label in labels
+    ]
     n_known = sum(name is not None for name in names)
     if 2 * n_known < len(spoken):
         unknown = sorted({label for label, name in zip(labels, names, strict=True) if not name and not is_pause(label)})
@@ -136,10 +139,6 @@ def plain_phone(label: str) -> str | None:
     ['aI', 't#', None]
     """
     return None if is_pause(label) else label.lstrip("',%=|ˈˌ") or label
-
-
-def _class_of(label: str, espeak_first: bool) -> str | None:
-    return (espeak_first and _espeak_class(label)) or _arpabet_class(label)
 
 
 def _arpabet_class(label: str) -> str | None:

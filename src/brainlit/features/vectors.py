@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
@@ -111,7 +111,7 @@ class VectorFileError(SourceError):
     """A file of word vectors that cannot be read; the message names file, place, cause and cure."""
 
 
-def read_word_vectors(path: Path | str, keep: Collection[str] | None = None) -> dict[str, Float32Array]:
+def read_word_vectors(path: Path | str) -> dict[str, Float32Array]:
     """The vectors of a file by word, each of shape (n_dimensions,); of a word that occurs twice, the first.
 
     Parameters
@@ -122,8 +122,6 @@ def read_word_vectors(path: Path | str, keep: Collection[str] | None = None) -> 
         word2vec as binary (.bin): https://code.google.com/archive/p/word2vec.
         Everything else is text with a word and its numbers per line, separated by spaces: GloVe, or word2vec and
         fastText (.vec) with their first line '400000 300'. A few entries of GloVe contain spaces ('. . .').
-    keep : collection of str or None
-        Only these words, in any case, are kept in memory; the whole file is still checked for its form.
 
     Raises
     ------
@@ -138,15 +136,14 @@ def read_word_vectors(path: Path | str, keep: Collection[str] | None = None) -> 
         raise FileNotFoundError(f"{path}: there is no such file of word vectors; check features.vectors.")
     if path.suffix.lower() in _PACKED_SUFFIXES:
         raise VectorFileError(f"{path} is packed ({path.suffix}); unpack it and name the file inside.")
-    wanted = None if keep is None else {word.lower() for word in keep}
     readers = {**dict.fromkeys(_HDF5_SUFFIXES, _read_hdf5), ".bin": _read_binary}
     vectors: dict[str, Float32Array] = {}
-    for word, vector in readers.get(path.suffix.lower(), _read_text)(path, wanted):
+    for word, vector in readers.get(path.suffix.lower(), _read_text)(path):
         vectors.setdefault(word, vector)
     return vectors
 
 
-def _read_text(path: Path, wanted: set[str] | None) -> Iterator[WordAndVector]:
+def _read_text(path: Path) -> Iterator[WordAndVector]:
     n_promised, n_dimensions, n_read = 0, 0, 0
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
         for number, line in enumerate(_with_progress(lines, path), start=1):
@@ -159,8 +156,7 @@ def _read_text(path: Path, wanted: set[str] | None) -> Iterator[WordAndVector]:
             n_dimensions = n_dimensions or len(parts) - 1
             word = _word_of_line(path, number, parts, n_dimensions)
             n_read += 1
-            if wanted is None or word.lower() in wanted:
-                yield word, _numbers_of_line(path, number, parts[-n_dimensions:])
+            yield word, _numbers_of_line(path, number, parts[-n_dimensions:])
     if n_read < max(n_promised, 1):
         promised = f"; its first line promises {n_promised}, so the file was cut off" if n_promised and n_read else ""
         raise VectorFileError(f"{path} holds {n_read or 'no'} word vectors{promised}. Download it again.")
@@ -196,7 +192,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _read_binary(path: Path, wanted: set[str] | None) -> Iterator[WordAndVector]:
+def _read_binary(path: Path) -> Iterator[WordAndVector]:
     """A text line 'n_words n_dimensions', then a word, a space and little-endian 32-bit floats for each word."""
     if path.stat().st_size == 0:
         raise VectorFileError(f"{path}, byte 0: the file is empty. Download it again.")
@@ -211,13 +207,12 @@ def _read_binary(path: Path, wanted: set[str] | None) -> Iterator[WordAndVector]
                     " file is cut off or not in word2vec's binary form. Download it again."
                 )
             word = raw[place:space].decode("utf-8", errors="replace").lstrip("\n")
-            if wanted is None or word.lower() in wanted:
-                vector = np.frombuffer(raw[space + 1 : end], dtype="<f4").astype(np.float32)
-                if not np.isfinite(vector).all():
-                    raise VectorFileError(
-                        f"{path}, byte {space + 1}: the vector holds NaN or infinite numbers. Download it again."
-                    )
-                yield word, vector
+            vector = np.frombuffer(raw[space + 1 : end], dtype="<f4").astype(np.float32)
+            if not np.isfinite(vector).all():
+                raise VectorFileError(
+                    f"{path}, byte {space + 1}: the vector holds NaN or infinite numbers. Download it again."
+                )
+            yield word, vector
             place = end
         if raw[place:].strip():
             raise VectorFileError(
@@ -240,7 +235,7 @@ def _binary_header(path: Path, raw: mmap) -> tuple[int, int, int]:
     return int(counts[0]), int(counts[1]), stop + 1
 
 
-def _read_hdf5(path: Path, wanted: set[str] | None) -> Iterator[WordAndVector]:
+def _read_hdf5(path: Path) -> Iterator[WordAndVector]:
     try:
         with h5py.File(path, "r") as file:
             data, vocabulary = (_dataset(path, file, name)[()] for name in ("data", "vocab"))
@@ -258,8 +253,7 @@ def _read_hdf5(path: Path, wanted: set[str] | None) -> Iterator[WordAndVector]:
     if not usable.all():
         log.warning("%s: %d of %d vectors hold NaN; their words count as unknown.", path, (~usable).sum(), len(words))
     for index in np.flatnonzero(usable):
-        if wanted is None or words[index].lower() in wanted:
-            yield words[index], rows[index]
+        yield words[index], rows[index]
 
 
 def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:

@@ -30,6 +30,7 @@ COLUMNS = (
     "is_cut",
 )  # fmt: skip
 JOINT, LOW_LEVEL = "joint_r2", "low_level_share"
+NAMES = {JOINT: "R2 of all bands", LOW_LEVEL: "low-level share"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _lines(shares: Sequence[SubjectShares]) -> Iterator[str]:
     parts = list(dict.fromkeys(part for one in shares for part in one.shares()))
     if parts:
         yield from markdown_table(
-            ["subject", "region", "voxels", *map(_label, parts)],
+            ["subject", "region", "voxels", *(NAMES.get(part) or part_label(part) for part in parts)],
             [
                 [one.subject, one.region, str(one.found.n_voxels), *(_cell(one.shares().get(part)) for part in parts)]
                 for one in shares
@@ -124,10 +125,6 @@ def _lines(shares: Sequence[SubjectShares]) -> Iterator[str]:
     for one in shares:
         if one.found is None:
             yield f"- no shares for {one.region} of {one.subject}: {one.why_not}"
-
-
-def _label(part: str) -> str:
-    return {JOINT: "R2 of all bands", LOW_LEVEL: "low-level share"}.get(part) or part_label(part)
 
 
 def _cell(share: Score | None) -> str:

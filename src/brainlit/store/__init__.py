@@ -4,11 +4,10 @@ from brainlit.store.checks.check import check_store
 from brainlit.store.checks.findings import Finding, exit_code, findings_json, findings_text
 from brainlit.store.describe import describe_store, description_text
 from brainlit.store.reader import StoryStore
-from brainlit.store.schema import SCHEMA_VERSION, StoreCorruptError, StoreError, StoreSettingsError, UnknownNameError
+from brainlit.store.schema import StoreCorruptError, StoreError, StoreSettingsError, UnknownNameError
 from brainlit.store.writer import build_store
 
 __all__ = [
-    "SCHEMA_VERSION",
     "Finding",
     "StoreCorruptError",
     "StoreError",

@@ -203,7 +203,9 @@ def _layer_groups(
     backbone: SpeechBackbone, trained: Sequence[tuple[str, nn.Parameter]], backbone_lr: float, layer_decay: float
 ) -> list[dict[str, Any]]:
     """Groups by depth, from the bottom; what acts on no hidden state by itself (a mask) counts as projection."""
-    top = max((n for n, layer in enumerate(backbone.layers, 1) if _trains(layer)), default=0)
+    top = max(
+        (n for n, layer in enumerate(backbone.layers, 1) if any(w.requires_grad for w in layer.parameters())), default=0
+    )
     first_states = depths(backbone)
     by_depth: dict[int, list[nn.Parameter]] = {}
     for name, parameter in trained:
@@ -216,7 +218,3 @@ def _layer_groups(
         }
         for depth in sorted(by_depth)
     ]
-
-
-def _trains(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())

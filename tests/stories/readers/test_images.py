@@ -12,13 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brainlit.stories.base import SourceError
-from brainlit.stories.readers.images import (
-    ImageError,
-    count_volumes,
-    layout_of,
-    read_mask,
-    read_series,
-)
+from brainlit.stories.readers.images import ImageError, count_volumes, layout_of, read_mask, read_series
 
 AFFINE = np.array([[-3.0, 0, 0, 90], [0, 3.0, 0, -126], [0, 0, 4.0, -72], [0, 0, 0, 1]])
 SHAPE, N_TRS = (3, 4, 2), 5

@@ -10,9 +10,7 @@ import torch
 
 from brainlit.backbones import BackboneConfig, SpeechBackbone, load_backbone
 from brainlit.tuning.objectives import MaskedPrediction, ObjectiveConfig, build_self_supervised
-from brainlit.tuning.objectives.masked_prediction import (
-    find_clusters,
-)
+from brainlit.tuning.objectives.masked_prediction import find_clusters
 from tests.backbones.conftest import MINI
 from tests.tuning.objectives.conftest import Front, learn, random_states_untouched, tone_batch, values
 

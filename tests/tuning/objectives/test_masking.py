@@ -10,13 +10,7 @@ import torch
 
 from brainlit.backbones import SpeechBackbone
 from brainlit.tuning.objectives import ObjectiveConfig
-from brainlit.tuning.objectives.masking import (
-    clip_generators,
-    draw_others,
-    hide_spans,
-    mask_settings,
-    span_mask,
-)
+from brainlit.tuning.objectives.masking import clip_generators, draw_others, hide_spans, mask_settings, span_mask
 from tests.tuning.objectives.conftest import random_states_untouched, tone_batch
 
 

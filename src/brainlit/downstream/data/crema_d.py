@@ -14,6 +14,7 @@ from brainlit.stories import SourceError
 
 WHERE = "github.com/CheyneyComputerScience/CREMA-D (with git-lfs)"
 _PEOPLE = "VideoDemographics.csv"
+PARTS = {"0": "test", "5": "test", "8": "choose"}
 EMOTIONS = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 _SENTENCES = {
     "IEO": "It's eleven o'clock",
@@ -67,7 +68,7 @@ def load(folder: Path) -> Task:
         actor, sentence, emotion = _read_name(path)
         need_sound(path, "a recording", WHERE)
         clip = Clip(path.stem, path, speaker=actor, text=plain_text(_SENTENCES[sentence]))
-        examples[_part_of(actor)].append((clip, EMOTIONS[emotion]))
+        examples[PARTS.get(actor[-1], "train")].append((clip, EMOTIONS[emotion]))
     facts = dict(_FACTS)
     if broken:
         facts["left_out"] = f"{len(broken)} broken recordings: {', '.join(broken)}"
@@ -85,10 +86,6 @@ def _read_name(path: Path) -> tuple[str, str, str]:
             f" an emotion of {', '.join(EMOTIONS)}. Take the file out of the folder."
         )
     return match[1], match[2], match[3]
-
-
-def _part_of(actor: str) -> str:
-    return {"0": "test", "5": "test", "8": "choose"}.get(actor[-1], "train")
 
 
 def _who(path: Path, examples: Mapping[str, list[tuple[Clip, str]]]) -> str:

@@ -60,7 +60,7 @@ def read_manifest(path: Path) -> Manifest:
         subjects=_subjects(keys, list(stories), optional=responses.fmriprep is not None),
         responses=responses,
         roles=_roles(keys, stories),
-        **_given(keys, not_words=_lower_texts, licence=text, citation=text),
+        **_given(keys, not_words=lambda value: frozenset(map(str.lower, texts(value))), licence=text, citation=text),
     )
 
 
@@ -245,10 +245,6 @@ def _clock(value: Any) -> Any:
     if value not in get_args(Clock):
         raise ValueError("need audio or scanner")
     return value
-
-
-def _lower_texts(value: Any) -> frozenset[str]:
-    return frozenset(word.lower() for word in texts(value))
 
 
 def _folder(value: Any) -> Path:
