@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from brainlit.backbones import BackboneConfig, load_backbone
-from brainlit.results.export import auto_class, export_model
+from brainlit.results.export import export_model
 from brainlit.tuning import BrainTuning
 from brainlit.tuning.heads import HeadConfig
 from brainlit.tuning.pooling import PoolingConfig
@@ -151,7 +151,7 @@ def measure(job: Job) -> Measured:
         trainer = train(module, batch, found)
         with torch.no_grad():
             ours = module.backbone.encode(batch["audio"], batch["audio_mask"]).hidden_states
-        opened_by = auto_class(module.backbone)
+        opened_by = getattr(module.backbone, "auto_class", "AutoModel")
         with _stage(found, "checkpoint"):
             trainer.save_checkpoint(folder / "last.ckpt", weights_only=not job.optimizer_state)
         del module, trainer

@@ -1,6 +1,6 @@
 """LightningDataModules: TR-aligned windows of sound and the voxels they should predict."""
 
-from brainlit.datamodules.dataset import StepLoader, TargetSource, WindowDataset
+from brainlit.datamodules.dataset import StepLoader, TargetSource
 from brainlit.datamodules.story import StoryDataModule
 from brainlit.datamodules.targets.config import (
     ControlConfig,
