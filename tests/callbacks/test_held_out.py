@@ -22,6 +22,7 @@ from brainlit.splits import LeakError
 from brainlit.store import StoreSettingsError
 from tests.callbacks.test_probe import Stop
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
+from tests.matrix import mini_folder
 from tests.toy import ToySource
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -255,7 +256,8 @@ def test_the_command_line_understands_it(other_store: Path, tmp_path: Path) -> N
     file = tmp_path / "held_out.yaml"
     file.write_text(YAML.format(store=other_store))
     configs = ["-c", str(EXPERIMENTS / "brain_tune.yaml"), "-c", str(EXPERIMENTS / "data" / "demo.yaml")]
-    cli = parsed("fit", [*configs, "-c", str(file), "--seed_everything", "7"])
+    mini = f"--model.backbone.weights=random:{mini_folder(tmp_path / 'mini')}"  # no tiny model is taught for it
+    cli = parsed("fit", [*configs, "-c", str(file), "--seed_everything", "7", mini])
     _, own, _ = cli.resolved["trainer"]["callbacks"]
     settings = own["init_args"]
     assert settings["name"] == "other"

@@ -23,6 +23,7 @@ from brainlit.results import report as report_module
 from brainlit.results.record import find_records, load_record, record_path
 from brainlit.results.run_directory import RunDirectory, RunFinishedError
 from tests.callbacks.toy_module import TOY_PROBE, ToyModule, toy_data, toy_probe, toy_trainer
+from tests.matrix import mini_folder
 
 BACKEND = "numpy"
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -280,7 +281,8 @@ CONFIGS = [part for name in ("brain_tune", "data/demo") for part in ("-c", str(E
 
 def engines(arguments: list[str], print_to: Path) -> list[ProbeConfig]:
     """The settings with which the callbacks of a command probe; the whole configuration is printed into a file."""
-    cli = parsed("fit", [*CONFIGS, *arguments])
+    mini = f"random:{mini_folder(print_to.parent / 'mini')}"  # no tiny model is taught for it
+    cli = parsed("fit", [*CONFIGS, f"--model.backbone.weights={mini}", *arguments])
     print_to.write_text(yaml.safe_dump(cli.resolved))
     callbacks = cli.parser.instantiate_classes(cli.config).trainer.callbacks
     return [callback.engine.config for callback in callbacks if hasattr(callback, "engine")]
