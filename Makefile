@@ -33,7 +33,7 @@ CURVES = fractions$(subst $(nothing) ,,$(addprefix -,$(filter-out demo,$(DATA)) 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-fast lint data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
+.PHONY: help train test test-fast slow-list lint data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ test: lint ## lint and all tests
 test-fast: $(READY) ## what to run at every change: ruff, and all tests but the slow ones
 	$(BIN)/ruff check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow"
+
+slow-list: $(READY) ## write tests/slow.txt: the tests that test-fast leaves out (on a quiet machine)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --write-slow
 
 clean: ## remove the virtual environment and caches, never runs or data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

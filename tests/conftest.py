@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,25 +18,43 @@ settings.register_profile("brainlit", max_examples=50, deadline=None, derandomiz
 settings.load_profile("brainlit")
 
 
-SLOW_S = 2.0
-"""A test that takes longer, on a core of its own, is marked slow; what is marked, `make test-fast` leaves out."""
+SLOW_S = 0.2
+"""A test that takes longer, with all its parameters on a core of its own, is slow: `make test-fast` leaves it out."""
+SLOW_LIST = Path(__file__).parent / "slow.txt"
+"""The slow ones, as file::function; `pytest --write-slow` adds what a whole run finds and drops what is gone."""
 SLOW_FIXTURES = {"finished_run"}
-"""Fixtures that take longer than that; whoever uses one is slow."""
+"""Fixtures that take much longer than that; whoever uses one is slow."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The one option of our own."""
+    parser.addoption("--write-slow", action="store_true", help=f"write the tests over {SLOW_S} s into {SLOW_LIST.name}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what runs the whole chain: all of end_to_end/, and whatever needs a slow fixture."""
+    """Mark as slow what is on the list or runs the whole chain: end_to_end/, and whatever needs a slow fixture."""
+    slow = set(SLOW_LIST.read_text(encoding="utf-8").split())
     for item in items:
-        if item.path.parent.name == "end_to_end" or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+        whole_chain = item.path.parent.name == "end_to_end" or SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))
+        if whole_chain or _function(item.nodeid) in slow:
             item.add_marker(pytest.mark.slow)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the tests that should be marked; only a line, for a busy machine makes any test slow."""
-    passed = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
-    for report in passed:
-        if report.duration > SLOW_S and "slow" not in report.keywords:
-            terminalreporter.write_line(f"{report.nodeid} took {report.duration:.1f} s: mark it slow or make it faster")
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Write the list if asked to; a busy machine makes any test slow, so nothing is marked by itself."""
+    if not config.getoption("--write-slow"):
+        return
+    seconds: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        if report.when == "call" and report.nodeid.startswith("tests/") and "end_to_end" not in report.nodeid:
+            seconds[_function(report.nodeid)] += report.duration
+    known = set(SLOW_LIST.read_text(encoding="utf-8").split()) & set(seconds)
+    slow = known | {function for function, total in seconds.items() if total > SLOW_S}
+    SLOW_LIST.write_text("\n".join(sorted(slow)) + "\n", encoding="utf-8")
+
+
+def _function(nodeid: str) -> str:
+    return nodeid.partition("[")[0]
 
 
 @pytest.fixture(scope="session")

@@ -186,3 +186,11 @@ def test_every_module_that_a_text_names_exists(text: Path) -> None:
 def test_paths_in_texts_are_looked_at() -> None:
     text = "see `cli/training.py`, src/brainlit/hints.py, `brainlit.cli.main` and brainlit.clo.training"
     assert [exists(named) for named in named_paths(text)] == [True, True, True, False]
+
+
+def test_the_tests_listed_as_slow_exist() -> None:
+    listed = (ROOT / "tests" / "slow.txt").read_text(encoding="utf-8").split()
+    parts = [name.split("::") for name in listed]
+    gone = [name for name, (file, function) in zip(listed, parts, strict=True) if function not in names_of(ROOT / file)]
+    assert listed
+    assert gone == []

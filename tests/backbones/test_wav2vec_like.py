@@ -206,7 +206,6 @@ def test_runs_under_bf16_autocast(family, family_folder):
     assert (low.float() - full).norm() / full.norm() < 0.05
 
 
-@pytest.mark.slow
 def test_a_full_size_checkpoint_loads_the_same_way(tmp_path):
     Wav2Vec2Model(Wav2Vec2Config()).save_pretrained(tmp_path / "base")
     backbone = load(tmp_path / "base")

@@ -14,8 +14,6 @@ from brainlit.results.record import load_record, record_path
 from tests.callbacks.ddp_worker import work
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe
 
-pytestmark = pytest.mark.slow
-
 
 def free_port() -> int:
     with socket.socket() as server:

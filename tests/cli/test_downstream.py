@@ -273,7 +273,6 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_loaded(
     assert "would be called 'tuned'" in refused(run, "--checkpoint", str(taken))
 
 
-@pytest.mark.slow
 def test_help_lists_every_task_and_imports_nothing_heavy() -> None:
     code = (
         "import sys; from brainlit.cli import main\n"

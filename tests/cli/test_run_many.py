@@ -126,7 +126,6 @@ def test_a_job_that_was_killed_is_called_so(tmp_path: Path) -> None:
         run_jobs([python("dies", "import os; os.kill(os.getpid(), 9)")], tmp_path / "logs", 1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_the_jobs(tmp_path: Path, usual_signals: None, number: signal.Signals) -> None:
     """One ends when it is asked to, the other asks back until it is killed."""

@@ -110,7 +110,6 @@ class Interrupt(pl.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(
     small: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,7 +145,6 @@ print(faults())
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is Linux's")
 def test_large_blocks_are_reused_instead_of_faulted_in_again() -> None:
     understood, faults = subprocess.run(

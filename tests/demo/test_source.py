@@ -140,7 +140,6 @@ def test_the_order_of_calls_does_not_matter(source, settings):
     np.testing.assert_array_equal(fresh.repeats, source.responses("subject_02", "story_005").repeats)
 
 
-@pytest.mark.slow
 def test_another_process_finds_the_same_numbers(source, settings):
     code = NUMBERS.format(settings=settings)
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -141,7 +141,6 @@ def work_long(group: ProcessGroup) -> Any:
     return group.gather(group.rank)
 
 
-@pytest.mark.slow
 def test_one_that_works_long_is_not_taken_for_dead(processes: Processes) -> None:
     assert processes.do(work_long) == [[0, 1, 2], [], []]
 

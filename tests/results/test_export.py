@@ -124,7 +124,6 @@ def test_so_does_one_with_group_normalisation_clip_by_clip(tmp_path: Path) -> No
     assert "one clip at a time" in (folder / "README.md").read_text()
 
 
-@pytest.mark.slow
 def test_the_cards_snippet_runs_where_brainlit_is_not(exported: Path) -> None:
     assert {path.name for path in exported.iterdir()} == {
         "README.md",

@@ -95,7 +95,6 @@ def test_vertices_show_the_nearest_voxel_on_their_own_side_and_nothing_far_away(
     assert surface_values("right", vertices, values)[0, 100] == 9.0
 
 
-@pytest.mark.slow
 def test_brain_map_colours_where_the_voxels_are() -> None:
     rng = np.random.default_rng(0)
     vertices = rng.choice(2 * N_VERTICES, 300, replace=False)

@@ -86,7 +86,6 @@ def test_no_logger_where_wandb_is_disabled(tmp_path: Path, monkeypatch: pytest.M
     assert wandb_logger(tmp_path) is None
 
 
-@pytest.mark.slow
 def test_wandb_works_offline_without_account_and_asks_nothing(tmp_path: Path) -> None:
     code = (
         "import os, sys; from brainlit.results.loggers import wandb_logger;"

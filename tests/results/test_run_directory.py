@@ -118,7 +118,6 @@ def test_a_run_that_another_holder_writes_is_refused(tmp_path: Path) -> None:
     assert RunDirectory.claim(tmp_path, "e", "one").resumed
 
 
-@pytest.mark.slow
 def test_a_killed_run_is_recognised_and_can_be_claimed(tmp_path: Path) -> None:
     code = (
         "import sys, time; from brainlit.results import RunDirectory;"

@@ -240,7 +240,6 @@ def test_two_builds_at_once_make_one_store(tmp_path: Path) -> None:
     assert sorted(len(source.asked) for source in sources) == [0, 8]
 
 
-@pytest.mark.slow
 def test_two_processes_at_once_make_one_store(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     command = [sys.executable, "-c", SLOW_BUILD, str(tmp_path / "s")]

@@ -209,7 +209,6 @@ VALUES = st.recursive(
 )
 
 
-@pytest.mark.slow
 @settings(fuzz, max_examples=300)
 @given(draws=st.data(), n=st.integers(1, 2))
 def test_a_damaged_manifest_is_used_or_refused(data_folder: Path, draws: st.DataObject, n: int) -> None:

@@ -80,7 +80,6 @@ def test_each_recognition_task_has_words_for_every_clip(root: Path, name: str) -
     assert letters <= set(task.alphabet)
 
 
-@pytest.mark.slow
 def test_labels_and_clips_are_the_same_whatever_the_hash_seed(root: Path) -> None:
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     here = {name: summary(entry.load(root / entry.data_set)) for name, entry in PROBED.items()}
