@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.probe_fit import ProbeCache
 from brainlit.encoding.result import ProbeResult
 from brainlit.probing.budget import ProbeScope
+from brainlit.probing.hidden_states import layer_features, n_rows, temporal_layer_features
 from brainlit.probing.inputs import (
     ProbeData,
     ProbedModule,
+    Stimulus,
     borrowed_state,
     from_start,
-    layer_features,
-    n_rows,
     probe_data,
     resolve_layers,
     settings_hash,
 )
 from brainlit.probing.layer_fits import Features, LayerFits
 from brainlit.probing.process_group import ProcessGroup
+from brainlit.probing.temporal_rows import TemporalForm, held_rows
 from brainlit.results.record import ProbeRecord, save_record
 from brainlit.results.scores import ScoreRow, ScoreTable, curve_rows, probe_rows, regions_with_all
 
@@ -108,6 +108,7 @@ class ProbeEngine:
         self.fits = LayerFits(config, ProbeCache() if cache is None else cache)
         self._data: dict[str, ProbeData] = {}
         self._data_of: StoryDataModule | None = None
+        self._stimulus: Stimulus | None = None
 
     # --- What is measured ---
 
@@ -141,10 +142,14 @@ class ProbeEngine:
                 features, datamodule, subjects, folder, context, partition_layer=compared, features_s=features_s
             )
 
-    def features(self, module: ProbedModule, datamodule: StoryDataModule) -> tuple[dict[int, Float32Array], float]:
-        """Hidden states of the layers asked for, a row per TR of `spans`, and the seconds that they took."""
-        started = time.monotonic()
-        features = layer_features(module, datamodule, self.spans(datamodule), self.resolve_layers(module)[0])
+    def features(self, module: ProbedModule, datamodule: StoryDataModule) -> tuple[Features, float]:
+        """Hidden states of the layers asked for, a row per TR of `spans`, and the seconds that they took.
+
+        Means per TR, or the parts of the temporal choice of the backbone's band.
+        """
+        started, form = time.monotonic(), TemporalForm.of(self.config, "backbone")
+        asked = (module, datamodule, self.spans(datamodule), self.resolve_layers(module)[0])
+        features: Features = temporal_layer_features(*asked, form) if form.convolves else layer_features(*asked)
         return features, time.monotonic() - started
 
     def measure_features(
@@ -164,7 +169,8 @@ class ProbeEngine:
         Parameters
         ----------
         features : mapping of layer to array of shape (n_rows, n_features)
-            A row per TR of `spans(datamodule)`, in their order. All of them are in the layer curve.
+            A row per TR of `spans(datamodule)`, in their order. All of them are in the layer curve. Arrays count as
+            means per TR and are held over it where the temporal choice convolves; `features` gives finer ones.
         partition_layer : int, optional
             Which of them is compared with the other bands; by default the engine's, counted from the end of the sorted
             layers where it is negative.
@@ -182,6 +188,7 @@ class ProbeEngine:
         group = group or ProcessGroup()
         compared = self.chosen(features, partition_layer)
         _check_rows(features, n_rows(self.spans(datamodule)))
+        features = self.as_bands(features, datamodule)
         if context.scope is not None:
             features = {layer: values for layer, values in features.items() if layer in context.scope.layers}
         together = self.who_heard_the_same(datamodule, subjects)
@@ -209,6 +216,16 @@ class ProbeEngine:
                     records.append(record)
         return records
 
+    def as_bands(self, features: Features, datamodule: StoryDataModule) -> Features:
+        """Features in the parts of the temporal choice of the backbone's band, those per TR held over it."""
+        form, spans = TemporalForm.of(self.config, "backbone"), self.spans(datamodule)
+        if not form.convolves:
+            return features
+        return {
+            layer: held_rows(values, datamodule.store, spans, form) if isinstance(values, np.ndarray) else values
+            for layer, values in features.items()
+        }
+
     def spans(self, datamodule: StoryDataModule) -> list[Span]:
         """The spans whose rows the features have, in order: those to fit on, then those to score."""
         return [*datamodule.roles.spans("fit"), *datamodule.roles.spans(self.score_role)]
@@ -235,17 +252,11 @@ class ProbeEngine:
     def subject_data(self, datamodule: StoryDataModule, subject: str) -> ProbeData:
         """What the store holds of a subject; read once per data module."""
         if self._data_of is not datamodule:
-            self._data, self._data_of = {}, datamodule
+            self._data, self._data_of, self._stimulus = {}, datamodule, Stimulus(datamodule.store, self.config)
         if subject not in self._data:
             roles = datamodule.roles
-            self._data[subject] = probe_data(
-                datamodule.store,
-                subject,
-                roles.spans("fit"),
-                roles.spans(self.score_role),
-                self.config.skip_trs,
-                sub_bands=self.config.sub_bands,
-            )
+            fit, score = roles.spans("fit"), roles.spans(self.score_role)
+            self._data[subject] = probe_data(datamodule.store, subject, fit, score, self.config, self._stimulus)
         return self._data[subject]
 
     def chosen(self, features: Features, partition_layer: int | None = None) -> int:
@@ -333,7 +344,7 @@ class ProbeEngine:
 
 def _check_rows(features: Features, n_trs: int) -> None:
     for layer, values in features.items():
-        if values.ndim != 2 or len(values) != n_trs:
+        if len(values.shape) != 2 or len(values) != n_trs:
             raise ValueError(
                 f"features of layer {layer} have shape {values.shape}; need ({n_trs}, n_features), a row per TR of the"
                 " spans to fit and score."

@@ -1,7 +1,6 @@
-"""What a probe looks at: a subject's responses and stimulus bands from the store, hidden states from the model.
+"""What a probe looks at: the model as a probe sees it, and a subject's responses and stimulus bands from the store.
 
-Hidden states come from the stretches of sound that training uses, a row per TR. Whatever a probe does to global state
-(random numbers, train/eval modes, torch's threads) is put back.
+Whatever a probe does to global state (random numbers, train/eval modes, torch's threads) is put back.
 """
 
 from __future__ import annotations
@@ -11,27 +10,29 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from brainlit.datamodules.selection import ceilings
 from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.temporal import RowFilter, TemporalBand
 from brainlit.features import sub_band_columns
+from brainlit.probing.temporal_rows import TemporalForm, row_filters, stimulus_rows
 from brainlit.splits import Span
 from brainlit.store import StoryStore
+from brainlit.stories.base import FeatureKind
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
     from brainlit.datamodules import StoryDataModule
 
-STIMULUS_BANDS = ("low_level", "semantic")
+STIMULUS_BANDS: tuple[FeatureKind, ...] = ("low_level", "semantic")
 
 
 class ProbedBackbone(Protocol):
@@ -102,7 +103,7 @@ class ProbeData:
     ----------
     rows : bool array of shape (n_rows_of_all_spans,)
         Which rows of the features this subject heard.
-    stimulus : mapping of band or sub-band to float32 array (n_trs, n_features)
+    stimulus : mapping of band or sub-band to float32 array (n_trs, n_features), or to a TemporalBand of n_trs rows
     responses : float32 array of shape (n_trs, n_voxels)
         NaN in columns that are not good in every story.
     groups : int array of shape (n_trs,)
@@ -112,10 +113,12 @@ class ProbeData:
     facts : mapping
         Spans, rows and repeats as plain JSON.
     regions : mapping of name to bool array of shape (n_voxels,)
+    filters : mapping of group to RowFilter
+        What the responses passed and features are to pass; empty where nothing is asked for.
     """
 
     rows: BoolArray
-    stimulus: Mapping[str, Float32Array]
+    stimulus: Mapping[str, Float32Array | TemporalBand]
     responses: Float32Array
     groups: IntArray
     fit: BoolArray
@@ -123,6 +126,7 @@ class ProbeData:
     ceiling: FloatArray | None
     facts: Mapping[str, Any]
     regions: Mapping[str, BoolArray]
+    filters: Mapping[int, RowFilter] = field(default_factory=dict)
 
     @property
     def usable(self) -> BoolArray:
@@ -136,9 +140,8 @@ def probe_data(
     subject: str,
     fit_spans: Sequence[Span],
     score_spans: Sequence[Span],
-    skip_trs: int,
-    *,
-    sub_bands: bool = False,
+    config: ProbeConfig | None = None,
+    stimulus: Stimulus | None = None,
 ) -> ProbeData:
     """Read what a probe of one subject needs.
 
@@ -147,16 +150,18 @@ def probe_data(
 
     Parameters
     ----------
-    skip_trs : int
-        First rows of each span, which the probe leaves out of the score; left out of the ceiling too.
-    sub_bands : bool
-        Give the low-level band in parts ('low_level/spectral', ...), as `ProbeConfig.sub_bands` needs it.
+    config : ProbeConfig, optional
+        Its skip_trs first rows of each span are left out of the ceiling too; sub_bands, temporal choices and the
+        matched filter decide what the bands are.
+    stimulus : Stimulus, optional
+        Give the same one for subjects who heard the same stories: bands are made once.
 
     Raises
     ------
     ValueError
         If the subject heard no story to fit on, or none to score on.
     """
+    settings = config or ProbeConfig()
     spans = [*fit_spans, *score_spans]
     parts = [store.responses(subject, span.story, span.start_tr, span.stop_tr) for span in spans]
     heard = [part is not None for part in parts]
@@ -168,10 +173,11 @@ def probe_data(
     responses = np.concatenate([part for part in parts if part is not None])
     responses[:, ~store.good_voxels(subject)] = np.nan
     kept = [span for span, has in zip(spans, heard, strict=True) if has]
-    ceiling, repeat_facts = score_ceiling(store, subject, [s for s in kept if s in set(score_spans)], skip_trs)
+    scored = [span for span in kept if span in set(score_spans)]
+    ceiling, repeat_facts = score_ceiling(store, subject, scored, settings.skip_trs)
     return ProbeData(
         rows=rows,
-        stimulus=_stimulus(store, kept, sub_bands),
+        stimulus=(stimulus or Stimulus(store, settings)).bands(kept),
         responses=responses,
         groups=groups,
         fit=is_fit[groups],
@@ -179,6 +185,7 @@ def probe_data(
         ceiling=ceiling,
         facts=_span_facts(kept, set(fit_spans)) | repeat_facts,
         regions=store.subject(subject).regions,
+        filters=row_filters(store, spans) if settings.matched_filter else {},
     )
 
 
@@ -199,16 +206,36 @@ def score_ceiling(
     return np.concatenate([part.ceiling_r for part in parts]), facts
 
 
-def _stimulus(store: StoryStore, spans: Sequence[Span], sub_bands: bool) -> dict[str, Float32Array]:
-    bands: dict[str, Float32Array] = {}
-    for kind in STIMULUS_BANDS:
-        values = np.concatenate([store.band(s.story, kind)[s.start_tr : s.stop_tr] for s in spans])  # type: ignore[arg-type]
-        if kind == "low_level" and sub_bands:
-            parts = sub_band_columns(store.band_columns("low_level"))
-            bands |= {f"low_level/{name}": values[:, columns] for name, columns in parts.items()}
-        elif values.shape[1]:
-            bands[kind] = values
-    return bands
+class Stimulus:
+    """The stimulus bands of some spans, in the form that a probe's settings ask for; the last ones are kept."""
+
+    def __init__(self, store: StoryStore, config: ProbeConfig) -> None:
+        self.store, self.config = store, config
+        self._kept: tuple[tuple[Span, ...], dict[str, Float32Array | TemporalBand]] | None = None
+
+    def bands(self, spans: Sequence[Span]) -> Mapping[str, Float32Array | TemporalBand]:
+        """By band, or by part of the low-level band ('low_level/spectral', ...) where the settings ask for parts."""
+        if self._kept is None or self._kept[0] != tuple(spans):
+            self._kept = tuple(spans), self._read(spans)
+        return self._kept[1]
+
+    def _read(self, spans: Sequence[Span]) -> dict[str, Float32Array | TemporalBand]:
+        bands: dict[str, Float32Array | TemporalBand] = {}
+        for kind in STIMULUS_BANDS:
+            columns = self.store.band_columns(kind)
+            parts = {kind: list(range(len(columns)))}
+            if kind == "low_level" and self.config.sub_bands:
+                parts = {f"low_level/{name}": own for name, own in sub_band_columns(columns).items()}
+            form = TemporalForm.of(self.config, kind)
+            if not form.convolves:
+                values = np.concatenate([self.store.band(s.story, kind)[s.start_tr : s.stop_tr] for s in spans])
+                bands |= {name: values[:, own] for name, own in parts.items() if own}
+                continue
+            for name, own in parts.items():
+                spaces = list(dict.fromkeys(columns[k].partition("/")[0] for k in own))
+                if spaces:
+                    bands[name] = stimulus_rows(self.store, spans, spaces, form)
+        return bands
 
 
 def _span_facts(spans: Sequence[Span], fit_spans: set[Span]) -> dict[str, Any]:
@@ -231,103 +258,6 @@ def _check_heard(subject: str, heard: Sequence[bool], fit_spans: Sequence[Span],
                 f"subject {subject} heard none of the stories to {role} ({listed}), so it cannot be probed. Give it"
                 f" stories in data.roles.{role}, or leave it out of data.subjects."
             )
-
-
-# --- Hidden states ---
-
-
-def layer_features(
-    module: ProbedModule,
-    datamodule: StoryDataModule,
-    spans: Sequence[Span],
-    layers: Sequence[int],
-    progress: bool = True,
-) -> dict[int, Float32Array]:
-    """One feature vector per layer and row, for all rows of the spans, in their order.
-
-    Parameters
-    ----------
-    module : ProbedModule, an nn.Module
-        Put into eval mode for the forward passes; mode and random states come back, whatever happens.
-    datamodule : StoryDataModule
-        Its `evaluation_batches(spans)` cover each row once.
-    spans : sequence of Span
-    layers : sequence of int
-        Hidden states, 0 being the input of the first layer; no negative numbers.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    dict of layer to float32 array of shape (n_rows, hidden_size); n_rows is the sum of the spans' rows.
-
-    Raises
-    ------
-    ValueError
-        If a layer number is negative.
-    RuntimeError
-        If the batches leave out a row, or a state is not finite.
-    """
-    if any(layer < 0 for layer in layers):
-        raise ValueError(f"layers are {list(layers)}; count them from 0 (the input of the first layer).")
-    sink = _RowSink(spans, list(datamodule.story_names), len(layers))
-    network = cast(nn.Module, module)
-    device = next(network.parameters()).device
-    with borrowed_state(network), torch.inference_mode():
-        network.eval()
-        batches = datamodule.evaluation_batches(spans)
-        for batch in tqdm(batches, desc="hidden states", unit="batch", leave=False, disable=not progress):
-            states = module.pooled_states(move_data_to_device(batch, device), list(layers))
-            sink.put(batch, states.float().cpu().numpy())
-    return dict(zip(layers, sink.whole(), strict=True))
-
-
-def n_rows(spans: Sequence[Span]) -> int:
-    """Rows of all spans together."""
-    return sum(span.n_trs for span in spans)
-
-
-class _RowSink:
-    """Collects the target rows of batches into one array per layer, (n_layers, n_rows, hidden_size)."""
-
-    def __init__(self, spans: Sequence[Span], story_names: Sequence[str], n_layers: int) -> None:
-        self.spans, self.story_names, self.n_layers = list(spans), story_names, n_layers
-        self.starts = np.cumsum([0, *(span.n_trs for span in spans)])
-        self.filled = np.zeros(int(self.starts[-1]), dtype=np.bool_)
-        self.values: Float32Array | None = None
-
-    def put(self, batch: dict[str, Any], states: Float32Array) -> None:
-        """Keep each row's last bins (the first ones are context), except masked rows and rows of other spans."""
-        if not np.isfinite(states).all():
-            raise RuntimeError("hidden states hold NaN or infinite values: training has diverged; lower the rates.")
-        if self.values is None:
-            self.values = np.zeros((self.n_layers, len(self.filled), states.shape[-1]), dtype=np.float32)
-        row_mask = batch["row_mask"].cpu().numpy()
-        # A window's bins are its context, then its own rows; only these were asked for.
-        rows_of = states[:, :, states.shape[2] - row_mask.shape[1] :]
-        for k, (story, first) in enumerate(zip(batch["story"].tolist(), batch["first_tr"].tolist(), strict=True)):
-            rows = np.flatnonzero(row_mask[k])
-            self._place(self.story_names[story], first + rows, rows_of[:, k, rows])
-
-    def _place(self, story: str, trs: IntArray, values: Float32Array) -> None:
-        assert self.values is not None
-        for span, start in zip(self.spans, self.starts[:-1], strict=True):
-            # One story may have several spans, and a window may reach into another one of them.
-            inside = (trs >= span.start_tr) & (trs < span.stop_tr)
-            if span.story == story and inside.any():
-                at = start + trs[inside] - span.start_tr
-                self.values[:, at] = values[:, inside]
-                self.filled[at] = True
-
-    def whole(self) -> list[Float32Array]:
-        """The arrays, one per layer, once every row has come."""
-        if self.values is None or not self.filled.all():
-            missing = int((~self.filled).sum())
-            raise RuntimeError(
-                f"{missing} of {len(self.filled)} rows have no hidden state: evaluation_batches must cover every row"
-                " of the spans."
-            )
-        return list(self.values)
 
 
 # --- State that is borrowed, settings and weights that are compared ---

@@ -14,12 +14,13 @@ from brainlit.encoding.arrays import Array, Float32Array, IntArray
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.probe_fit import ProbeCache, WarmStart
 from brainlit.encoding.result import ProbeResult
+from brainlit.encoding.temporal import TemporalBand
 from brainlit.probing.budget import ProbeScope, sample_voxels
 from brainlit.probing.inputs import ProbeData
 from brainlit.probing.process_group import ProcessGroup
 from brainlit.results.record import load_record
 
-Features = Mapping[int, Float32Array]
+Features = Mapping[int, Float32Array | TemporalBand]
 Results = dict[str, ProbeResult]
 Columns = Mapping[str, IntArray | None]
 """Voxels by subject; None where all of them are meant."""
@@ -82,8 +83,9 @@ class LayerFits:
             name: None if chosen is None else np.array_split(chosen, group.n_ranks)[group.rank]
             for name, chosen in columns.items()
         }
+        weights = self._weights(data, features[compared], config)
         for layer in [compared, *(layer for layer in features if layer != compared)]:
-            found = self._fit(data, own, features[layer], layer == compared, config, warm)
+            found = self._fit(data, own, features[layer], layer == compared, config, warm, weights)
             shares = group.gather(found)
             yield layer, _placed(_joined(shares), data, columns, scope)
 
@@ -98,10 +100,11 @@ class LayerFits:
         self,
         data: Mapping[str, ProbeData],
         columns: Columns,
-        features: Float32Array,
+        features: Float32Array | TemporalBand,
         compared: bool,
         config: ProbeConfig,
         warm: bool,
+        weights: Weights | None,
     ) -> Results:
         """The results of one layer for the given voxels; subjects of whom there are none are left out."""
         started = time.monotonic()
@@ -111,18 +114,34 @@ class LayerFits:
         first = next(iter(some.values()))
         Ys = {name: _of(own.responses, columns[name]) for name, own in some.items()}
         roles = (Ys, first.groups, first.fit, first.score, config)
+        time_of = {"filters": first.filters, "weights": weights}
         if not compared:
-            results = probe.run_probes({"backbone": features[first.rows]}, *roles)
+            results = probe.run_probes({"backbone": features[first.rows]}, *roles, **time_of)
             self.layers_s += time.monotonic() - started
             return results
         bands = {"backbone": features[first.rows], **first.stimulus}
         ceilings = {n: None if own.ceiling is None else _of(own.ceiling, columns[n]) for n, own in some.items()}
         starts = self._starts(columns, config) if warm else {}
-        results = probe.run_probes(bands, *roles, ceilings=ceilings, cache=self.cache, warm=starts)
+        results = probe.run_probes(bands, *roles, ceilings=ceilings, cache=self.cache, warm=starts, **time_of)
         for name, result in results.items():
             self.starts[name] = Start(WarmStart.from_result(result), columns[name], dict(config.n_gammas))
         self.partition_s += time.monotonic() - started
         return results
+
+    def _weights(
+        self, data: Mapping[str, ProbeData], features: Float32Array | TemporalBand, config: ProbeConfig
+    ) -> Weights | None:
+        """How much each temporal part counts, from all of a subject's voxels, wherever they are fitted.
+
+        The compared layer chooses for all layers, so that their curve differs in nothing but the layer.
+        """
+        first = next(iter(data.values()))
+        bands = {"backbone": features[first.rows], **first.stimulus}
+        if not any(isinstance(band, TemporalBand) for band in bands.values()):
+            return None
+        Ys = {name: own.responses for name, own in data.items()}
+        roles = (Ys, first.groups, first.fit, first.score, config)
+        return choose_weights(bands, *roles, filters=first.filters, cache=self.cache)
 
     def _columns(self, data: Mapping[str, ProbeData], scope: ProbeScope | None, shared: bool) -> Columns:
         """Which voxels are probed, by subject; None where all are, here."""

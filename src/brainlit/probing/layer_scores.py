@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from brainlit.encoding import probe
 from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.statistics import Score, mean_score
+from brainlit.encoding.temporal import TemporalBand
 from brainlit.probing.engine import ProbeEngine
 from brainlit.probing.layer_fits import Features
 from brainlit.probing.process_group import ProcessGroup
@@ -42,21 +43,26 @@ def score_layers(
     group : ProcessGroup, optional
         Processes take layers in turn; the first gets the scores of all, the others none.
     """
-    group = group or ProcessGroup()
+    group, features = group or ProcessGroup(), engine.as_bands(features, datamodule)
     own = sorted(features)[group.rank :: group.n_ranks]
     scores = [score for k in own for score in _mean_scores(engine, features[k], k, datamodule, subjects)]
     return sorted((score for part in group.gather(scores) for score in part), key=lambda score: score.layer)
 
 
 def _mean_scores(
-    engine: ProbeEngine, states: Float32Array, layer: int, datamodule: StoryDataModule, subjects: Sequence[str]
+    engine: ProbeEngine,
+    states: Float32Array | TemporalBand,
+    layer: int,
+    datamodule: StoryDataModule,
+    subjects: Sequence[str],
 ) -> list[LayerScore]:
     """One layer in each region: subjects who heard the same rows are searched together, then all are averaged."""
     by_region: dict[str, list[ScoreRow]] = {}
     for data in engine.who_heard_the_same(datamodule, subjects):
         first, Ys = next(iter(data.values())), {name: own.responses for name, own in data.items()}
         roles = (Ys, first.groups, first.fit, first.score, engine.config)
-        for name, result in probe.run_probes({"backbone": states[first.rows]}, *roles).items():
+        results = probe.run_probes({"backbone": states[first.rows]}, *roles, filters=first.filters)
+        for name, result in results.items():
             regions = regions_with_all(data[name].regions, result.used)
             for row in curve_rows(result, regions, layer, engine.blocks(result)):
                 if row.metric == "r_backbone":

@@ -69,13 +69,14 @@ class ProbePlan:
         def fit(n_voxels: int) -> float:
             started = time.monotonic()
             Y = data.responses[:, good[:n_voxels]]
-            probe.run_probes({"backbone": X}, {"": Y}, data.groups, data.fit, data.score, config)
+            roles = (data.groups, data.fit, data.score, config)
+            probe.run_probes({"backbone": X}, {"": Y}, *roles, filters=data.filters)
             return time.monotonic() - started
 
         fixed_s, voxel_s = pilot(fit, len(good))
-        n_delays, n_most = len(config.delays_trs), int(data.fit.sum())
+        n_most = int(data.fit.sum())
         bands = {"backbone": X, **data.stimulus}
-        sizes = {band: min(n_delays * values.shape[1], n_most) for band, values in bands.items()}
+        sizes = {band: min(n_columns(values, config.delays_trs), n_most) for band, values in bands.items()}
         n_voxels = sum(int(own.usable.sum()) for together in groups for own in together.values())
         n_own = -(-n_voxels // self.n_ranks)
         return Costs(self.features_s, fixed_s, voxel_s, n_own, sizes, len(groups), n_folds=config.n_folds)

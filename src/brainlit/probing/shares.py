@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.asymptotic_partition import RegionShares, region_shares
+from brainlit.encoding.temporal import TemporalBand
 from brainlit.files import write_csv
 from brainlit.results.scores import regions_with_all
 from brainlit.results.style import part_label
@@ -51,7 +52,7 @@ class SubjectShares:
 
 
 def measure_shares(
-    engine: ProbeEngine, features: Float32Array, datamodule: StoryDataModule, subjects: Sequence[str]
+    engine: ProbeEngine, features: Float32Array | TemporalBand, datamodule: StoryDataModule, subjects: Sequence[str]
 ) -> list[SubjectShares]:
     """The shares of every region of every subject; see `encoding.shares`.
 
@@ -60,7 +61,7 @@ def measure_shares(
     features : array of shape (n_rows, n_features)
         The compared layer, a row per TR of `engine.spans(datamodule)`.
     """
-    found = []
+    found, features = [], engine.as_bands({0: features}, datamodule)[0]
     for subject in tqdm(subjects, desc="shares", unit="subject", leave=False):
         data = engine.subject_data(datamodule, subject)
         bands = {"backbone": features[data.rows], **data.stimulus}
@@ -72,11 +73,11 @@ def measure_shares(
 
 
 def _of_region(
-    bands: Mapping[str, Float32Array], responses: Float32Array, data: ProbeData, engine: ProbeEngine
+    bands: Mapping[str, Float32Array | TemporalBand], responses: Float32Array, data: ProbeData, engine: ProbeEngine
 ) -> tuple[RegionShares | None, str]:
     """Where there is nothing to share out, or too little to say so, the reason in words."""
     try:
-        return region_shares(bands, responses, data.groups, data.fit, data.score, engine.config), ""
+        return region_shares(bands, responses, data.groups, data.fit, data.score, engine.config, filters=data.filters), ""
     except ValueError as error:
         return None, str(error)
 
