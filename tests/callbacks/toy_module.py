@@ -66,10 +66,10 @@ class ToyModule(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def toy_data(store: Path, **changes: Any) -> StoryDataModule:
+def toy_data(store: Path, source: ToySource | None = None, **changes: Any) -> StoryDataModule:
     """The toy stories in windows of 10 rows."""
     return StoryDataModule(
-        ToySource(), str(store), window=WindowConfig(n_trs=10, context_s=4.0), batch_size=4, **changes
+        source or ToySource(), str(store), window=WindowConfig(n_trs=10, context_s=4.0), batch_size=4, **changes
     )
 
 

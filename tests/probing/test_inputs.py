@@ -1,89 +1,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from brainlit.datamodules import StoryDataModule
+from brainlit.encoding import ProbeConfig
 from brainlit.encoding.ceiling import noise_ceiling
-from brainlit.probing.inputs import borrowed_state, layer_features, n_rows, probe_data, score_ceiling, settings_hash
+from brainlit.probing.inputs import borrowed_state, probe_data, score_ceiling, settings_hash
 from brainlit.splits import Span
 from brainlit.store import StoryStore
-from tests.callbacks.toy_module import ToyModule, toy_data
-
-SPANS = (Span("toy2", 3, 40), Span("toy5", 0, 17))
-
-
-@pytest.fixture(scope="module")
-def data(toy_store_path: Path) -> StoryDataModule:
-    module = toy_data(toy_store_path)
-    module.prepare_data()
-    module.setup()
-    return module
-
-
-def test_rows_are_in_order_and_match_the_sound(data: StoryDataModule) -> None:
-    features = layer_features(ToyModule(), data, SPANS, [0, 2], progress=False)
-    assert features[0].shape == (n_rows(SPANS), 3) == (54, 3)
-    np.testing.assert_allclose(features[2], 3 * features[0], rtol=1e-6)
-    for span, start in zip(SPANS, (0, 37), strict=True):
-        for row in (0, 9, 10, span.n_trs - 1):
-            first = (span.start_tr + row) * 32_000
-            sound = data.store.audio(span.story, first, first + 32_000).astype(np.float64)
-            assert features[0][start + row, 0] == pytest.approx(np.log1p(np.abs(sound).mean()), rel=1e-4)
-
-
-def test_the_model_is_in_eval_mode_only_meanwhile(data: StoryDataModule) -> None:
-    module = ToyModule()
-    module.train()
-    module.backbone.frozen.eval()
-    torch.manual_seed(0)
-    expected = torch.rand(())
-    torch.manual_seed(0)
-    layer_features(module, data, SPANS, [1], progress=False)
-    assert torch.rand(()) == expected
-    assert module.modes_seen
-    assert not any(module.modes_seen)
-    assert module.head.training
-    assert not module.backbone.frozen.training
-
-
-def test_a_row_without_states_is_an_error(data: StoryDataModule) -> None:
-    class Short:
-        story_names = data.story_names
-
-        def evaluation_batches(self, spans: Any) -> Iterator[Any]:
-            yield from list(data.evaluation_batches(spans))[:1]
-
-    with pytest.raises(RuntimeError, match="rows have no hidden state"):
-        layer_features(ToyModule(), Short(), SPANS, [1], progress=False)
-
-
-def test_states_that_are_not_finite_are_an_error(data: StoryDataModule) -> None:
-    module = ToyModule()
-    with torch.no_grad():
-        module.backbone.gain[0] = float("nan")
-    with pytest.raises(RuntimeError, match="training has diverged"):
-        layer_features(module, data, SPANS, [1], progress=False)
-
-
-def test_layers_count_from_zero(data: StoryDataModule) -> None:
-    with pytest.raises(ValueError, match="count them from 0"):
-        layer_features(ToyModule(), data, SPANS, [-1], progress=False)
-
 
 FIT = (Span("toy1", 0, 40), Span("toy2", 0, 40))
 SCORE = (Span("toy5", 0, 40),)
 
 
 def test_rows_roles_and_bands_fit_together(toy_store: StoryStore) -> None:
-    data = probe_data(toy_store, "sub-A", FIT, SCORE, skip_trs=5)
+    data = probe_data(toy_store, "sub-A", FIT, SCORE)
     assert data.rows.all()
     assert data.groups.tolist() == [0] * 40 + [1] * 40 + [2] * 40
     assert np.array_equal(data.fit, ~data.score)
@@ -94,14 +29,14 @@ def test_rows_roles_and_bands_fit_together(toy_store: StoryStore) -> None:
 
 
 def test_the_low_level_band_comes_in_parts_where_asked(toy_store: StoryStore) -> None:
-    whole = probe_data(toy_store, "sub-A", FIT, SCORE, skip_trs=5).stimulus
-    parts = probe_data(toy_store, "sub-A", FIT, SCORE, skip_trs=5, sub_bands=True).stimulus
+    whole = probe_data(toy_store, "sub-A", FIT, SCORE).stimulus
+    parts = probe_data(toy_store, "sub-A", FIT, SCORE, ProbeConfig(sub_bands=True)).stimulus
     assert list(parts) == ["low_level/spectral", "semantic"]
     assert np.array_equal(parts["low_level/spectral"], whole["low_level"])
 
 
 def test_stories_that_a_subject_did_not_hear_are_left_out(toy_store: StoryStore) -> None:
-    data = probe_data(toy_store, "sub-B", FIT, SCORE, skip_trs=5)
+    data = probe_data(toy_store, "sub-B", FIT, SCORE)
     assert data.rows.tolist() == [False] * 40 + [True] * 80
     assert data.groups.tolist() == [1] * 40 + [2] * 40
     assert len(data.responses) == len(data.stimulus["semantic"]) == 80
@@ -113,7 +48,7 @@ def test_a_subject_without_stories_for_a_role_is_refused(
     fit: tuple[Span, ...], score: tuple[Span, ...], role: str, toy_store: StoryStore
 ) -> None:
     with pytest.raises(ValueError, match=f"none of the stories to {role}"):
-        probe_data(toy_store, "sub-B", fit, score, skip_trs=5)
+        probe_data(toy_store, "sub-B", fit, score)
 
 
 def test_the_ceiling_comes_from_the_scored_rows_only(toy_store: StoryStore) -> None:
