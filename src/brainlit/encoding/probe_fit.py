@@ -32,7 +32,7 @@ from brainlit.encoding.search import (
     refuse_leaking_folds,
 )
 from brainlit.encoding.statistics import correlation_within, r2_within
-from brainlit.encoding.temporal import Band, RowFilter, as_band, filter_within, n_delayed
+from brainlit.encoding.temporal import Band, RowFilter, TemporalBand, as_band, filter_within, n_delayed
 from brainlit.splits import LeakError
 
 T = TypeVar("T")
@@ -263,13 +263,25 @@ class ProbeFit:
     def _prepare(self, X: Band, solver: SolverName, key: str, rescale: bool) -> Float32Array:
         def make() -> Float32Array:
             rows, settings = self.rows, self.settings
-            given = (X, rows.groups, rows.fit, rows.used, settings.delays_trs)
-            band = prepare_band(*given, rescale=rescale, filters=self.filters)
+            if isinstance(X, TemporalBand) and len(X.prior) > 1:
+                band = self._side_by_side(X, solver, bool(key), rescale)
+            else:
+                given = (X, rows.groups, rows.fit, rows.used, settings.delays_trs)
+                band = prepare_band(*given, rescale=rescale, filters=self.filters)
             if solver != "primal":
                 return band
             return rotate_band(band, rows.fit_of_used, settings.keep_variance, settings.solver.device)
 
         return self._remember(("band", key), make, lambda band: band.nbytes) if key else make()
+
+    def _side_by_side(self, X: TemporalBand, solver: SolverName, remember: bool, rescale: bool) -> Float32Array:
+        """The parts of a band, each rotated (and remembered) on its own: all columns at once would be many."""
+        columns = []
+        for name, share in X.prior.items():
+            part = TemporalBand({name: X.parts[name]})
+            key = self._band_key(part, solver) if remember else ""
+            columns.append(self._prepare(part, solver, key, rescale) * np.float32(np.sqrt(share)))
+        return np.concatenate(columns, axis=1)
 
     def _remember(self, key: tuple[object, ...], make: Callable[[], T], size: Callable[[T], int]) -> T:
         return make() if self.cache is None else self.cache.get(key, make, size)

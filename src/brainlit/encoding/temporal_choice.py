@@ -1,9 +1,9 @@
 """How much a band trusts each of its temporal forms: weights chosen by cross-validation, pooled over voxels.
 
 Under `auto` a band holds its features convolved with the canonical response, convolved with its derivatives, and per
-TR for delays. Prior variance is shared between the three as one of a few MIXTURES says. Each mixture is a ridge of that
-band alone, cross-validated on the fitted rows; the one with the best mean score over a subject's voxels is taken for all
-of them. Where rows are few, a choice per voxel would follow noise; a pooled one does not.
+TR for delays. Prior variance is shared between the three as one of a few MIXTURES says. Each mixture is a ridge of
+that band alone, cross-validated on the fitted rows; the one with the best mean score over a subject's voxels is taken
+for all of them. Where rows are few, a choice per voxel would follow noise; a pooled one does not.
 """
 
 from __future__ import annotations
