@@ -18,6 +18,7 @@ from brainlit.callbacks import BandedRidgeProbe, RunReport, probe_log
 from brainlit.cli.training import parsed
 from brainlit.encoding.config import ProbeConfig, SolverConfig
 from brainlit.encoding.result import ProbeResult
+from brainlit.encoding.temporal import HaemodynamicResponse
 from brainlit.probing.inputs import weights_hash
 from brainlit.results import report as report_module
 from brainlit.results.record import find_records, load_record, record_path
@@ -273,6 +274,13 @@ OTHER_SETTINGS: dict[str, Any] = {
     "low_level_impact": False,
     "impact_lags_trs": 2,
     "sub_bands": True,
+    "temporal": {"backbone": "auto", "low_level": "hrf"},
+    "response": {
+        **{"delay_s": 5.5, "undershoot_s": 15.0, "dispersion_s": 0.9, "undershoot_dispersion_s": 1.1},
+        **{"ratio": 5.0, "length_s": 30.0},
+    },
+    "matched_filter": True,
+    "bin_s": 0.05,
     "solver": {"name": "himalaya", "precision": "float64", "device": "cuda", "n_targets_batch": 11, "memory_gb": 1.5},
 }
 """A value of every setting of a probe that is not the default."""
@@ -289,9 +297,10 @@ def engines(arguments: list[str], print_to: Path) -> list[ProbeConfig]:
 
 
 def test_every_setting_reaches_the_probes_from_yaml_and_from_the_command_line(tmp_path: Path) -> None:
-    solver: dict[str, Any] = OTHER_SETTINGS["solver"]
-    default, other = ProbeConfig(), ProbeConfig(**{**OTHER_SETTINGS, "solver": SolverConfig(**solver)})
-    for ours, theirs in ((default, other), (default.solver, other.solver)):
+    nested: dict[str, Any] = {"solver": SolverConfig(**OTHER_SETTINGS["solver"])}
+    nested["response"] = HaemodynamicResponse(**OTHER_SETTINGS["response"])
+    default, other = ProbeConfig(), ProbeConfig(**{**OTHER_SETTINGS, **nested})
+    for ours, theirs in ((default, other), *((getattr(default, name), value) for name, value in nested.items())):
         for field in fields(ours):
             assert getattr(ours, field.name) != getattr(theirs, field.name), f"{field.name} has no other value here"
 
@@ -305,9 +314,10 @@ def test_every_setting_reaches_the_probes_from_yaml_and_from_the_command_line(tm
     assert [callback["init_args"]["probe"] for callback in again] == [printed] * 3
     assert engines(["-c", str(tmp_path / "printed.yaml")], tmp_path / "again.yaml") == [other] * 3
 
-    dotted = {**plain, **{f"solver.{name}": value for name, value in solver.items()}}
+    inside = {f"{name}.{key}": value for name in nested for key, value in OTHER_SETTINGS[name].items()}
+    dotted = {name: value for name, value in {**plain, **inside}.items() if name not in nested}
     options = [f"--trainer.callbacks={callbacks[0]['class_path']}"]
-    options += [f"--trainer.callbacks.probe.{name}={value}" for name, value in dotted.items() if name != "solver"]
+    options += [f"--trainer.callbacks.probe.{name}={value}" for name, value in dotted.items()]
     assert engines(options, tmp_path / "printed.yaml") == [other]
     assert engines(["-c", str(tmp_path / "printed.yaml")], tmp_path / "again.yaml") == [other]
     assert (tmp_path / "again.yaml").read_text() == (tmp_path / "printed.yaml").read_text()

@@ -24,7 +24,8 @@ from brainlit.encoding import (
     run_probe,
     run_probes,
 )
-from brainlit.encoding.probe import gather_bands, sub_band_pool
+from brainlit.encoding.bands import gather_bands
+from brainlit.encoding.probe import sub_band_pool
 from tests.encoding.conftest import Planted, make_planted, unit_response
 
 QUICK = ProbeConfig(low_level_impact=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import pytest
 from nilearn.glm.first_level import hemodynamic_models as nilearn_responses
 
-from brainlit.encoding import HaemodynamicResponse, haemodynamic_rows, take_out
+from brainlit.encoding import HaemodynamicResponse, ProbeConfig, TemporalBand, haemodynamic_rows, parts_of, take_out
+from brainlit.encoding.temporal import n_delayed
 from brainlit.stories.readers.cleaning import drift_basis
 from tests.benchmarks.alice_time import measure, table
 
@@ -156,3 +158,50 @@ def test_the_example_of_the_page_runs() -> None:
     found: dict[str, object] = {}
     exec(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0], found)
     assert np.shape(found["X"]) == (300, 3)
+
+
+# --- Bands in several temporal forms ---
+
+
+def test_a_band_in_several_forms_stands_for_an_array_of_rows() -> None:
+    band = TemporalBand({"fir": np.ones((5, 2)), "hrf": np.arange(10.0).reshape(5, 2)})
+    assert (len(band), band.shape, list(band.parts)) == (5, (5, 4), ["hrf", "fir"])
+    assert (n_delayed(band, (1, 2, 3)), n_delayed(band.parts["fir"], (1, 2, 3))) == (2 + 6, 6)
+    np.testing.assert_array_equal(band[np.array([3, 1])].parts["hrf"], [[6, 7], [2, 3]])
+    assert band[1:].shape == (4, 4)
+    assert band.is_open
+    with pytest.raises(ValueError, match="weights of the parts hrf, fir are not chosen yet"):
+        band.prior.get("hrf")
+    weighed = TemporalBand(band.parts, {"hrf": 3, "fir": 1})
+    assert weighed.prior == {"hrf": 0.75, "fir": 0.25}
+    assert list(TemporalBand(band.parts, {"hrf": 2}).used_parts().parts) == ["hrf"]
+    assert [list(parts_of(name)) for name in ("fir", "hrf")] == [["fir"], ["hrf"]]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: parts_of("hfr"), "Did you mean 'hrf'?"),
+        (lambda: TemporalBand({"derivative": np.ones((3, 1))}), "Did you mean 'derivatives'?"),
+        (lambda: TemporalBand({}), "same rows in all"),
+        (lambda: TemporalBand({"hrf": np.ones(3)}), "same rows in all"),
+        (lambda: TemporalBand({"hrf": np.ones((3, 1)), "fir": np.ones((4, 1))}), "same rows in all"),
+        (lambda: TemporalBand({"hrf": np.ones((3, 1))}, {"hrf": -1.0}), "none negative"),
+        (lambda: TemporalBand({"hrf": np.ones((3, 1))}, {"fir": 1.0}), "for the parts hrf"),
+        (lambda: ProbeConfig(temporal="hrv"), "Did you mean 'hrf'?"),  # type: ignore[arg-type]
+        (lambda: ProbeConfig(temporal={"low_level": "ato"}), "Did you mean 'auto'?"),  # type: ignore[dict-item]
+        (lambda: ProbeConfig(bin_s=2.0), "bin_s is 2.0"),
+    ],
+)
+def test_forms_that_make_no_sense_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
+
+
+def test_the_purge_covers_what_the_response_reaches_back() -> None:
+    assert ProbeConfig().purge == ProbeConfig(temporal={"low_level": "fir"}).purge == 8
+    assert ProbeConfig(temporal="hrf").purge == ProbeConfig(temporal={"semantic": "auto"}).purge == 10
+    assert ProbeConfig(temporal="hrf", delays_trs=(6,)).purge == 12
+    assert ProbeConfig(temporal="hrf", purge_trs=3).purge == 3
+    mixed = ProbeConfig(temporal={"low_level": "hrf"})
+    assert [mixed.temporal_of(name) for name in ("low_level", "low_level/rates", "backbone")] == ["hrf", "hrf", "fir"]

@@ -19,6 +19,8 @@ from brainlit.probing.engine import ProbeEngine
 from brainlit.results.run_directory import RunDirectory
 
 CALLBACK = "BandedRidgeProbe"
+NESTED = ("solver", "response")
+"""Settings of the probe that have settings of their own."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,10 @@ def settings_of_run(run: RunDirectory) -> dict[str, Any]:
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the solver by dotted names, as options have them; what is not set is left out."""
-    solver = {f"solver.{name}": value for name, value in (settings.get("solver") or {}).items()}
-    plain = {name: value for name, value in settings.items() if name != "solver"}
-    return {name: value for name, value in {**plain, **solver}.items() if value is not None}
+    """Settings of solver and response by dotted names, as options have them; what is not set is left out."""
+    inside = {f"{group}.{name}": value for group in NESTED for name, value in (settings.get(group) or {}).items()}
+    plain = {name: value for name, value in settings.items() if name not in NESTED}
+    return {name: value for name, value in {**plain, **inside}.items() if value is not None}
 
 
 def config_of(run: RunDirectory) -> Path:

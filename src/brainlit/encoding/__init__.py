@@ -51,7 +51,8 @@ from brainlit.encoding.statistics import (
     permutation_p,
     r2_within,
 )
-from brainlit.encoding.temporal import HaemodynamicResponse, haemodynamic_rows, take_out
+from brainlit.encoding.temporal import HaemodynamicResponse, TemporalBand, haemodynamic_rows, parts_of, take_out
+from brainlit.encoding.temporal_choice import choose_weights
 from brainlit.splits import LeakError, Roles, Span, make_roles, parse_span, refuse_scored, refuse_tuned
 
 __all__ = [  # noqa: RUF022 - grouped by what belongs together
@@ -76,8 +77,11 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "EncodingModel",
     # preparing features
     "HaemodynamicResponse",
+    "TemporalBand",
+    "choose_weights",
     "delay_within",
     "haemodynamic_rows",
+    "parts_of",
     "standardise",
     "take_out",
     # ridge

@@ -35,6 +35,8 @@ from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import model_name, order_bands, partition_variance, subsets
 from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets, prepare_rows, prepare_targets
 from brainlit.encoding.statistics import Score, cut_blocks, student_quantile
+from brainlit.encoding.temporal import Band, RowFilter
+from brainlit.encoding.temporal_choice import BandWeights, choose_weights, weighed
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +82,15 @@ class RegionShares:
 
 
 def region_shares(
-    bands: Mapping[str, Array],
+    bands: Mapping[str, Band],
     Y: Array,
     groups: npt.ArrayLike,
     fit: npt.ArrayLike,
     score: npt.ArrayLike,
     config: ProbeConfig | None = None,
     *,
+    filters: Mapping[int, RowFilter] | None = None,
+    weights: Mapping[str, BandWeights] | None = None,
     block_trs: int = 15,
     level: float = 0.95,
 ) -> RegionShares:
@@ -100,8 +104,10 @@ def region_shares(
 
     Parameters
     ----------
-    bands, groups, fit, score, config
+    bands, groups, fit, score, config, filters
         As for `run_probe`.
+    weights : mapping of band to weights, optional
+        Of temporal parts, where they are to be weighed; None chooses them on these voxels.
     Y : array of shape (n_trs, n_voxels)
         The region's voxels; sums run over all of them, in units of their sd on the fitted rows. Voxels that are not
         finite or constant are left out.
@@ -131,7 +137,11 @@ def region_shares(
             f"{len(blocks[0])} blocks of {block_trs} scored rows; an interval needs at least {MIN_SCORED_BLOCKS}."
             " Score more rows, or read the parts of the probe without an interval."
         )
-    used = {band: prepare_band(bands[band], rows.groups, rows.fit, rows.used, settings.delays_trs) for band in names}
+    if weights is None:
+        weights = choose_weights(bands, {"": Y}, groups, fit, score, settings, filters=filters)[""]
+    given = (rows.groups, rows.fit, rows.used, settings.delays_trs)
+    used = {band: prepare_band(X, *given, filters=filters) for band, X in weighed(bands, weights).items()}
+    used = {band: used[band] for band in names}
     columns, kept, is_cut = _leading_components(used, rows, settings.keep_variance)
     sums = [_covariance([columns[band] for band in members], rows, targets, blocks) for members in subsets(names)]
     variance = np.add.reduceat(np.square(targets.score, dtype=np.float64).sum(axis=1), blocks[0])

@@ -2,47 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, column_scale, delay_within, demean_within
+from brainlit.encoding.arrays import (
+    BoolArray,
+    Float32Array,
+    FloatArray,
+    column_scale,
+    delay_within,
+    demean_within,
+)
+from brainlit.encoding.partition import order_bands
+from brainlit.encoding.temporal import (
+    Band,
+    RowFilter,
+    TemporalBand,
+    as_band,
+    filter_within,
+    filtered_scale,
+    part_delays,
+)
 
 
 def prepare_band(
-    X: npt.ArrayLike,
+    X: Band | npt.ArrayLike,
     groups: npt.ArrayLike,
     fit: BoolArray,
     used: BoolArray,
     delays_trs: Sequence[int],
     *,
     rescale: bool = True,
+    filters: Mapping[int, RowFilter] | None = None,
 ) -> Float32Array:
-    """Standardise, delay within groups, keep the used rows, centre them per group, and give the band unit size.
+    """Standardise, delay and filter within groups, keep the used rows, centre them per group, and give unit size.
 
     Unit size: the mean squared norm of a fitted row is 1, whatever the number of features. So gamma is the share of
-    the prior variance that a band gets, and alpha the ratio of noise to signal variance.
+    the prior variance that a band gets, and alpha the ratio of noise to signal variance. The parts of a temporal band
+    get unit size each and then the root of their weight, so that weights are shares of the band's prior variance.
 
     Parameters
     ----------
-    X : array of shape (n_trs, n_features)
+    X : array of shape (n_trs, n_features), or TemporalBand
+        Of a temporal band only 'fir' is delayed.
     groups : int array of shape (n_trs,)
     fit, used : bool arrays of shape (n_trs,)
         Rows fitted on, and rows fitted on or scored.
     rescale : bool
         False skips the first scaling of the columns (they are centred all the same), for residuals whose size means
         something.
+    filters : mapping of group to callable, optional
+        What the responses of a group passed over time; its rows pass it after the delays. Columns are scaled by their
+        standard deviation after the filter.
 
     Returns
     -------
-    float32 array of shape (n_used, n_delays * n_features)
+    float32 array of shape (n_used, n_delays * n_features), the parts of a temporal band side by side
         All 0 if the band is constant.
     """
-    scale = column_scale(X, groups, fit) if rescale else None
-    centred = _centred(X, groups, used, scale, delays_trs)
-    return (centred / _row_size(centred[fit[used]])).astype(np.float32)
+    band, columns = as_band(X), []
+    for name, share in band.prior.items():
+        part = band.parts[name]
+        scale = filtered_scale(part, groups, fit, filters) if rescale else None
+        centred = _centred(part, groups, used, scale, part_delays(name, delays_trs), filters)
+        unit = (centred / _row_size(centred[fit[used]])).astype(np.float32)
+        columns.append(unit if share == 1.0 else unit * np.float32(np.sqrt(share)))
+    return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
+
+
+def gather_bands(bands: Mapping[str, Band]) -> tuple[dict[str, Band], dict[str, Band]]:
+    """Whole bands, and the sub-bands that they come in, both in the fixed order of the bands.
+
+    Parameters
+    ----------
+    bands : mapping of band ('semantic') or sub-band ('low_level/spectral') to array of shape (n_trs, n_features), or
+        TemporalBand
+
+    Raises
+    ------
+    ValueError
+        If a band is unknown, given both whole and in sub-bands, or its sub-bands differ in their temporal parts.
+    """
+    order = order_bands(name.split("/")[0] for name in bands)
+    parts = {band: [name for name in bands if name.split("/")[0] == band] for band in order}
+    for band, names in parts.items():
+        if band in names and len(names) > 1:
+            raise ValueError(f"band {band!r} is given whole and as {', '.join(names[1:])}; give one or the other.")
+    whole = {band: _side_by_side({name: bands[name] for name in names}) for band, names in parts.items()}
+    return whole, {name: bands[name] for names in parts.values() for name in names}
+
+
+def _side_by_side(bands: Mapping[str, Band]) -> Band:
+    first, *others = bands.values()
+    if not others:
+        return first
+    if not any(isinstance(X, TemporalBand) for X in bands.values()):
+        return np.concatenate([np.asarray(X) for X in bands.values()], axis=1)
+    forms = [as_band(X) for X in bands.values()]
+    if any(form.parts.keys() != forms[0].parts.keys() or form.weights != forms[0].weights for form in forms):
+        raise ValueError(
+            f"{', '.join(bands)} differ in their temporal parts or weights; sub-bands of a band share them."
+        )
+    columns = {name: np.concatenate([form.parts[name] for form in forms], axis=1) for name in forms[0].parts}
+    return TemporalBand(columns, forms[0].weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +164,18 @@ def learn_band(
 
 
 def _centred(
-    X: npt.ArrayLike, groups: npt.ArrayLike, used: BoolArray, scale: FloatArray | None, delays_trs: Sequence[int]
+    X: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    used: BoolArray,
+    scale: FloatArray | None,
+    delays_trs: Sequence[int],
+    filters: Mapping[int, RowFilter] | None = None,
 ) -> FloatArray:
-    """Scaled, delayed inside groups, and on the used rows centred per group: (n_used, n_delays * n_features)."""
+    """Scaled, delayed, filtered, and centred on the used rows, all per group: (n_used, n_delays * n_features)."""
     centred = demean_within(X, groups)
     scaled = (centred if scale is None else centred * scale).astype(np.float32)
-    return demean_within(delay_within(scaled, groups, delays_trs)[used], np.asarray(groups)[used])
+    delayed = filter_within(delay_within(scaled, groups, delays_trs), groups, filters)
+    return demean_within(delayed[used], np.asarray(groups)[used])
 
 
 def _row_size(fitted: FloatArray) -> float:

@@ -10,12 +10,15 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.encoding.temporal import HaemodynamicResponse, Temporal, parts_of
 from brainlit.hints import did_you_mean
 
 SolverName = Literal["auto", "primal", "kernel", "himalaya", "himalaya_group"]
 Precision = Literal["float32", "float64"]
 DEFAULT_ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-3, 4, 15))
 """Half-decade steps. With bands scaled to unit mean row norm, alpha is the ratio of noise to signal variance."""
+HAEMODYNAMIC_PURGE_TRS = 10
+"""Rows that a haemodynamic response reaches back: 20 s at a TR of 2 s; only the tail of the undershoot is longer."""
 DEFAULT_N_GAMMAS: Mapping[int, int] = MappingProxyType({1: 1, 2: 4, 3: 8})
 
 
@@ -74,7 +77,8 @@ class ProbeConfig:
     n_folds: int = 4
     """Folds of the cross-validation: whole stories where there are enough."""
     purge_trs: int | None = None
-    """Rows left out around held-out blocks where there are fewer stories than folds; None: twice the longest delay."""
+    """Rows left out around held-out blocks where there are fewer stories than folds; None: twice the longest delay, and
+    at least 10 where `temporal` convolves (20 s at a TR of 2 s; give more for shorter TRs)."""
     skip_trs: int = 5
     """First rows of every group that are neither fitted nor scored (onset transients, incomplete delays)."""
     seed: int = 0
@@ -89,8 +93,22 @@ class ProbeConfig:
     """k of the impact that regresses out low-level features at lags -k .. k."""
     sub_bands: bool = False
     """Whether bands that come in parts ('low_level/spectral') are also split finer; see `score_sub_bands`."""
+    temporal: Temporal | Mapping[str, Temporal] = "fir"
+    """How features reach the volumes: 'fir' (means per TR at `delays_trs`), 'hrf' (convolved with `response`),
+    'hrf_derivatives' (and with its derivatives), 'auto' (all three, weighed by cross-validation per band and subject).
+    One for all bands, or one per band ('low_level: hrf'); bands that are not named get 'fir'."""
+    response: HaemodynamicResponse = field(default_factory=HaemodynamicResponse)
+    """The response that features are convolved with, in seconds; SPM's by default."""
+    matched_filter: bool = False
+    """Whether features pass, story by story, what the responses passed (drifts taken out), where that is known."""
+    bin_s: float = 0.1
+    """Seconds over which frames of the backbone are averaged before they are convolved."""
 
     def __post_init__(self) -> None:
+        for temporal in self.temporal.values() if isinstance(self.temporal, Mapping) else [self.temporal]:
+            parts_of(temporal)
+        if not 0.02 <= self.bin_s <= 1.0:
+            raise ValueError(f"bin_s is {self.bin_s}; give 0.02 (the frames of a speech model) to 1 second.")
         check_alphas(self.alphas)
         if not self.delays_trs or len(set(self.delays_trs)) != len(self.delays_trs):
             raise ValueError(f"delays_trs is {self.delays_trs}; need at least one delay, each once.")
@@ -107,8 +125,21 @@ class ProbeConfig:
     @property
     def purge(self) -> int:
         """Rows purged around held-out blocks, with the default filled in."""
-        longest = max(abs(delay) for delay in self.delays_trs)
-        return 2 * longest if self.purge_trs is None else self.purge_trs
+        if self.purge_trs is not None:
+            return self.purge_trs
+        choices = self.temporal.values() if isinstance(self.temporal, Mapping) else [self.temporal]
+        convolves = any(temporal != "fir" for temporal in choices)
+        return max(2 * max(abs(delay) for delay in self.delays_trs), HAEMODYNAMIC_PURGE_TRS if convolves else 0)
+
+    def temporal_of(self, band: str) -> Temporal:
+        """How a band reaches the volumes; a sub-band ('low_level/spectral') does so as its band.
+
+        >>> ProbeConfig(temporal={"low_level": "hrf"}).temporal_of("low_level/spectral")
+        'hrf'
+        """
+        if not isinstance(self.temporal, Mapping):
+            return self.temporal
+        return self.temporal.get(band.split("/")[0], "fir")
 
 
 def check_alphas(alphas: Sequence[float]) -> npt.NDArray[np.float64]:

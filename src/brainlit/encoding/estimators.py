@@ -75,7 +75,7 @@ class EncodingModel:
         check_delays(rows, config.delays_trs)
         targets = prepare_targets(np.asarray(Y), rows)
         ridges = ProbeFit(rows, targets, config)
-        solver = ridges.solver_for(sum(np.shape(bands[name])[1] for name in names))
+        solver = ridges.solver_for(sum(np.shape(bands[name])[1] for name in names) * len(config.delays_trs))
         keep = config.keep_variance if solver == "primal" else 1.0
         learned = {
             n: learn_band(bands[n], labels, rows.fit, config.delays_trs, keep, config.solver.device) for n in names

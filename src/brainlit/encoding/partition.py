@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +13,15 @@ from brainlit.encoding.arrays import (
     BoolArray,
     Float32Array,
     FloatArray,
+    IntArray,
     delay_within,
     demean_within,
     position_in_group,
-    standardise,
 )
 from brainlit.encoding.banded import open_search
 from brainlit.encoding.config import ProbeConfig, check_alphas
 from brainlit.encoding.search import choose, make_folds, refit_weights, search_pool
+from brainlit.encoding.temporal import Band, RowFilter, TemporalBand, as_band, filter_within, filtered_scale
 
 BANDS: tuple[str, ...] = ("backbone", "low_level", "semantic")
 """Bands of the probe, in the order that all names and arrays keep."""
@@ -162,45 +163,81 @@ def banded_rest(r_both: npt.ArrayLike, r_low_level: npt.ArrayLike) -> FloatArray
 
 
 def residual_features(
-    backbone: npt.ArrayLike,
-    low_level: npt.ArrayLike,
+    backbone: Band,
+    low_level: Band,
     groups: npt.ArrayLike,
     fit: BoolArray,
     lags_trs: Sequence[int],
     config: ProbeConfig,
-) -> Float32Array:
+    filters: Mapping[int, RowFilter] | None = None,
+) -> Band:
     """Backbone features minus what a ridge on low-level features at the given lags predicts of them.
 
-    The ridge is fitted on the fitted rows only (one alpha per feature) and applied to all rows.
+    The ridge is fitted on the fitted rows only (one alpha per feature) and applied to all rows. Of a temporal band each
+    part is predicted, from all parts of the low-level band side by side.
 
     Parameters
     ----------
-    backbone : array of shape (n_trs, d_backbone)
-    low_level : array of shape (n_trs, d_low_level)
+    backbone : array of shape (n_trs, d_backbone), or TemporalBand
+    low_level : array of shape (n_trs, d_low_level), or TemporalBand
     groups : int array of shape (n_trs,)
     fit : bool array of shape (n_trs,)
     lags_trs : sequence of int
         (0,) for the published form; positive lags look back, negative ones ahead.
     config : ProbeConfig
         Its alphas, folds, purge and solver are used.
+    filters : mapping of group to callable, optional
+        The ridge is fitted on filtered rows; what comes out is not filtered yet.
 
     Returns
     -------
-    float32 array of shape (n_trs, d_backbone)
+    float32 array of shape (n_trs, d_backbone), or TemporalBand of the same parts
         In units of the standardised features: not rescaled, so that what is left stays as small as it is. Columns
         that low-level features explain wholly (see EXPLAINED) are 0.
     """
-    labels = np.asarray(groups)
-    targets = standardise(backbone, labels, fit)
-    lagged = demean_within(delay_within(standardise(low_level, labels, fit), labels, lags_trs), labels)
-    row_norm = np.square(lagged[fit]).sum(axis=1).mean()
-    if row_norm == 0:
+    labels, band = np.asarray(groups), as_band(backbone)
+    edges = np.cumsum([0, *(part.shape[1] for part in band.parts.values())])
+    targets = np.concatenate([_unit_columns(part, labels, fit, filters) for part in band.parts.values()], axis=1)
+    lagged = [_lagged(part, labels, fit, lags_trs, filters) for part in as_band(low_level).parts.values()]
+    left = _residual(targets, [part for part in lagged if part.any()], labels, fit, config, filters)
+    if not isinstance(backbone, TemporalBand):
+        return left
+    columns = dict(zip(band.parts, pairwise(edges), strict=True))
+    return TemporalBand({part: left[:, a:b] for part, (a, b) in columns.items()}, band.weights)
+
+
+def _unit_columns(X: Array, groups: IntArray, fit: BoolArray, filters: Mapping[int, RowFilter] | None) -> Float32Array:
+    scaled: FloatArray = demean_within(X, groups) * filtered_scale(X, groups, fit, filters)
+    return scaled.astype(np.float32)
+
+
+def _lagged(
+    X: Array, groups: IntArray, fit: BoolArray, lags_trs: Sequence[int], filters: Mapping[int, RowFilter] | None
+) -> Float32Array:
+    """All columns at all lags, with a mean squared norm of 1 of a fitted row once filtered; all 0 if constant."""
+    lagged = demean_within(delay_within(_unit_columns(X, groups, fit, filters), groups, lags_trs), groups)
+    row_norm = np.square(filter_within(lagged, groups, filters)[fit]).sum(axis=1).mean()
+    unit: FloatArray = lagged / np.sqrt(row_norm or 1.0)
+    return unit.astype(np.float32)
+
+
+def _residual(
+    targets: Float32Array,
+    lagged: Sequence[Float32Array],
+    labels: IntArray,
+    fit: BoolArray,
+    config: ProbeConfig,
+    filters: Mapping[int, RowFilter] | None,
+) -> Float32Array:
+    if not lagged:
         return targets
-    predictors = (lagged / np.sqrt(row_norm)).astype(np.float32)
+    predictors = lagged[0] if len(lagged) == 1 else np.concatenate(lagged, axis=1) / np.float32(np.sqrt(len(lagged)))
+    # fitted on what the filters leave, applied to what has not passed them: the residual passes them later, once
+    seen, aims = (np.asarray(filter_within(X, labels, filters)[fit], dtype=np.float32) for X in (predictors, targets))
     folds = make_folds(labels[fit], config.n_folds, config.purge, position_in_group(labels)[fit])
-    search = open_search([predictors[fit]], targets[fit], folds, config.alphas, config.solver)
+    search = open_search([seen], aims, folds, config.alphas, config.solver)
     table = search_pool(search, np.ones((1, 1)))
     weights = refit_weights(search, table, choose(table), check_alphas(config.alphas))[0]
     residual = targets - predictors @ weights
-    left, whole = np.square(residual[fit]).sum(axis=0), np.square(targets[fit]).sum(axis=0)
+    left, whole = np.square(aims - seen @ weights).sum(axis=0), np.square(aims).sum(axis=0)
     return np.where(left > EXPLAINED * whole, residual, 0.0).astype(np.float32)

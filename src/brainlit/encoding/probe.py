@@ -7,28 +7,38 @@ picks among those inside its set (see `gammas`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.arrays import Array, Float32Array, FloatArray
+from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray
+from brainlit.encoding.bands import gather_bands
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import (
     banded_rest,
     low_level_impact,
     model_name,
-    order_bands,
     partition_variance,
     residual_features,
 )
 from brainlit.encoding.probe_fit import NestedFit, ProbeCache, ProbeFit, WarmStart, array_hash, wanted_gammas
-from brainlit.encoding.probe_rows import ProbeRows, check_delays, prepare_rows, prepare_targets, short_groups
+from brainlit.encoding.probe_rows import (
+    ProbeRows,
+    ProbeTargets,
+    check_delays,
+    prepare_rows,
+    prepare_targets,
+    short_groups,
+)
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.search import gamma_pool, inside_set
+from brainlit.encoding.temporal import Band, RowFilter, TemporalBand, as_band
+from brainlit.encoding.temporal_choice import BandWeights, SubjectWeights, choose_weights, weighed
 
 CONSTANT_BAND = "band '{}' is constant on the fitted rows, so it explains nothing; check it or leave it out."
 ALL_SUB_BANDS = "all"
@@ -36,7 +46,7 @@ ALL_SUB_BANDS = "all"
 
 
 def run_probe(
-    bands: Mapping[str, Array],
+    bands: Mapping[str, Band],
     Y: Array,
     groups: npt.ArrayLike,
     fit: npt.ArrayLike,
@@ -46,6 +56,8 @@ def run_probe(
     ceiling: npt.ArrayLike | None = None,
     cache: ProbeCache | None = None,
     warm: WarmStart | None = None,
+    filters: Mapping[int, RowFilter] | None = None,
+    weights: Mapping[str, BandWeights] | None = None,
 ) -> ProbeResult:
     """Fit all nested models of the bands on some groups and score them on others.
 
@@ -53,7 +65,8 @@ def run_probe(
     ----------
     bands : mapping of 'backbone', 'low_level', 'semantic' to array of shape (n_trs, n_features)
         Raw features on the TR grid: not delayed, not scaled. What needs a missing band is absent from the result. A
-        band may come in sub-bands, 'low_level/spectral' and 'low_level/rates', which make up the band side by side.
+        band may come in sub-bands, 'low_level/spectral' and 'low_level/rates', which make up the band side by side,
+        and in several temporal forms, as a TemporalBand.
     Y : array of shape (n_trs, n_voxels)
     groups : int array of shape (n_trs,)
         One number per story (or span); rows of a group are contiguous and in order of time.
@@ -67,6 +80,10 @@ def run_probe(
     warm : WarmStart, optional
         From an earlier probe of the same voxels, rows and settings: each voxel tries only the gammas that were best
         for it there.
+    filters : mapping of group to callable, optional
+        What the responses of a group passed over time, (n_trs, n) -> (n_trs, n); its features pass it after delays.
+    weights : mapping of band to weights, optional
+        From `choose_weights`, of the temporal parts that are to be weighed; None chooses them here.
 
     Raises
     ------
@@ -77,11 +94,13 @@ def run_probe(
     """
     ceilings = None if ceiling is None else {"": ceiling}
     warms = None if warm is None else {"": warm}
-    return run_probes(bands, {"": Y}, groups, fit, score, config, ceilings=ceilings, cache=cache, warm=warms)[""]
+    given = None if weights is None else {"": weights}
+    probes = partial(run_probes, ceilings=ceilings, cache=cache, warm=warms, filters=filters, weights=given)
+    return probes(bands, {"": Y}, groups, fit, score, config)[""]
 
 
 def run_probes(
-    bands: Mapping[str, Array],
+    bands: Mapping[str, Band],
     Ys: Mapping[str, Array],
     groups: npt.ArrayLike,
     fit: npt.ArrayLike,
@@ -91,10 +110,13 @@ def run_probes(
     ceilings: Mapping[str, npt.ArrayLike | None] | None = None,
     cache: ProbeCache | None = None,
     warm: Mapping[str, WarmStart] | None = None,
+    filters: Mapping[int, RowFilter] | None = None,
+    weights: SubjectWeights | None = None,
 ) -> dict[str, ProbeResult]:
     """Probe several subjects who heard the same rows; each gets the result that `run_probe` gives it alone.
 
-    What does not depend on the responses (products and decompositions of features) is done once for all of them.
+    What does not depend on the responses (products and decompositions of features) is done once for all of them, or for
+    those whose bands have the same weights.
 
     Parameters
     ----------
@@ -103,36 +125,79 @@ def run_probes(
     ceilings : mapping of subject to array of shape (n_voxels,) or None, optional
     warm : mapping of subject to WarmStart, optional
         Subjects without one try every gamma.
+    weights : mapping of subject to mapping of band to weights, optional
 
     Other parameters, and errors, are those of `run_probe`.
     """
     settings = config or ProbeConfig()
     responses = {name: _checked_responses(name, Y, len(np.asarray(groups))) for name, Y in Ys.items()}
-    n_trs, n_voxels = len(np.asarray(groups)), {name: Y.shape[1] for name, Y in responses.items()}
-    arrays, parts = gather_bands({band: _checked(band, X, n_trs) for band, X in bands.items()})
+    n_trs = len(np.asarray(groups))
+    checked = {band: _checked(band, X, n_trs) for band, X in bands.items()}
+    whole, _ = gather_bands(checked)
     rows = prepare_rows(groups, fit, score, settings.skip_trs, n_trs)
-    check_delays(rows, settings.delays_trs)
-    targets = prepare_targets(list(responses.values()), rows)
-    edges = np.cumsum([0, *n_voxels.values()])
-    voxels = {name: slice(int(a), int(b)) for name, (a, b) in zip(Ys, pairwise(edges), strict=True)}
-    if unusable := [name for name, part in voxels.items() if not targets.good[part].any()]:
+    if any("fir" in as_band(X).parts for X in whole.values()):
+        check_delays(rows, settings.delays_trs)
+    n_voxels = {name: Y.shape[1] for name, Y in responses.items()}
+    pool = gamma_pool(len(whole), settings.n_gammas, settings.seed)
+    wanted_gammas(warm or {}, n_voxels, pool, rows_key(rows))  # refuses before anything is searched
+    if weights is None:
+        weights = choose_weights(checked, responses, groups, fit, score, settings, filters=filters, cache=cache)
+    results: dict[str, ProbeResult] = {}
+    for subjects, own in _alike(Ys, weights):
+        ridges = ProbeFit(rows, _usable_targets(subjects, responses, rows), settings, cache, filters)
+        starts = {name: start for name, start in (warm or {}).items() if name in subjects}
+        wanted = wanted_gammas(starts, {name: n_voxels[name] for name in subjects}, pool, rows_key(rows))
+        together = _probe_together(ridges, checked, own, wanted)
+        edges = np.cumsum([0, *(n_voxels[name] for name in subjects)])
+        for name, (first, last) in zip(subjects, pairwise(edges), strict=True):
+            results[name] = together.select(slice(int(first), int(last)))
+    return {
+        name: replace(results[name], ceiling=_checked_ceiling((ceilings or {}).get(name), n))
+        for name, n in n_voxels.items()
+    }
+
+
+def _alike(names: Iterable[str], weights: SubjectWeights) -> Iterator[tuple[list[str], Mapping[str, BandWeights]]]:
+    """Subjects whose bands have the same weights, with these."""
+    left = list(names)
+    while left:
+        own = weights.get(left[0], {})
+        alike = [name for name in left if weights.get(name, {}) == own]
+        yield alike, own
+        left = [name for name in left if name not in alike]
+
+
+def _usable_targets(subjects: Sequence[str], responses: Mapping[str, Array], rows: ProbeRows) -> ProbeTargets:
+    """The voxels of some subjects side by side; ValueError where one has none that can be used."""
+    targets = prepare_targets([responses[name] for name in subjects], rows)
+    edges = np.cumsum([0, *(responses[name].shape[1] for name in subjects)])
+    voxels = zip(subjects, pairwise(edges), strict=True)
+    if unusable := [name for name, (first, last) in voxels if not targets.good[first:last].any()]:
         raise ValueError(
             f"no voxel of {', '.join(unusable)} is finite and changing on the used rows; check the responses, or leave"
             " the subject out."
         )
-    ridges = ProbeFit(rows, targets, settings, cache)
-    wanted = wanted_gammas(warm or {}, n_voxels, ridges.pool(len(arrays)), rows_key(rows))
-    nested = ridges.fit_nested(arrays, None if wanted is None else wanted[:, targets.good])
+    return targets
+
+
+def _probe_together(
+    ridges: ProbeFit, bands: Mapping[str, Band], weights: Mapping[str, BandWeights], wanted: BoolArray | None
+) -> ProbeResult:
+    """All scores of all voxels; `wanted` says which gammas are tried for which voxel."""
+    settings, rows = ridges.settings, ridges.rows
+    given, finest = gather_bands(bands)
+    whole, parts = weighed(given, weights), weighed(finest, weights)
+    nested = ridges.fit_nested(whole, None if wanted is None else wanted[:, ridges.targets.good])
     is_finer = settings.sub_bands and len(parts) > 1 and any("/" in name for name in parts)
     finer = score_sub_bands(ridges, parts) if is_finer else {}
-    residuals = predict_residuals(ridges, arrays)
-    warnings = [*short_groups(rows, settings.delays_trs), *(CONSTANT_BAND.format(band) for band in nested.constant)]
-    whole = assemble(ridges, nested, residuals, finer, warm_start=wanted is not None, warnings=warnings)
-    results = {name: whole.select(part) for name, part in voxels.items()}
-    return {
-        name: replace(result, ceiling=_checked_ceiling((ceilings or {}).get(name), result.used.size))
-        for name, result in results.items()
-    }
+    # every form of the low-level features is regressed out, also those that the low-level band has no use for
+    residuals = predict_residuals(ridges, whole, given.get("low_level"))
+    is_delayed = any("fir" in as_band(X).parts for X in whole.values())
+    short = short_groups(rows, settings.delays_trs) if is_delayed else []
+    warnings = [*short, *(CONSTANT_BAND.format(band) for band in nested.constant)]
+    temporal = {band: dict(as_band(X).prior) for band, X in whole.items()}
+    meta = {"warm_start": wanted is not None, "warnings": warnings, "temporal": temporal}
+    return assemble(ridges, nested, residuals, finer, **meta)
 
 
 def _checked_responses(name: str, Y: npt.ArrayLike, n_trs: int) -> Array:
@@ -142,7 +207,13 @@ def _checked_responses(name: str, Y: npt.ArrayLike, n_trs: int) -> Array:
     return values
 
 
-def _checked(name: str, X: npt.ArrayLike, n_trs: int) -> Array:
+def _checked(name: str, X: Band | npt.ArrayLike, n_trs: int) -> Band:
+    if isinstance(X, TemporalBand):
+        return X.changed(lambda part: _checked_array(name, part, n_trs))
+    return _checked_array(name, X, n_trs)
+
+
+def _checked_array(name: str, X: npt.ArrayLike, n_trs: int) -> Array:
     values = np.asarray(X)
     if values.ndim != 2 or len(values) != n_trs:
         raise ValueError(f"band {name!r} has shape {values.shape}; need ({n_trs}, n_features), a row per row of Y.")
@@ -155,15 +226,15 @@ def _checked(name: str, X: npt.ArrayLike, n_trs: int) -> Array:
 # --- From fitted models to results ---
 
 
-def predict_residuals(ridges: ProbeFit, arrays: Mapping[str, Array]) -> dict[str, Float32Array]:
+def predict_residuals(ridges: ProbeFit, bands: Mapping[str, Band], low_level: Band | None) -> dict[str, Float32Array]:
     """What the backbone predicts once low-level features are regressed out of it; empty without both bands."""
     settings, rows = ridges.settings, ridges.rows
-    if not settings.low_level_impact or not {"backbone", "low_level"} <= set(arrays):
+    if not settings.low_level_impact or "backbone" not in bands or low_level is None:
         return {}
     k = settings.impact_lags_trs
-    given = arrays["backbone"], arrays["low_level"], rows.groups, rows.fit
+    given = bands["backbone"], low_level, rows.groups, rows.fit
     lags_trs = {"residual_lag0": (0,), "residual_lags": tuple(range(-k, k + 1))}
-    residuals = {way: residual_features(*given, lags, settings) for way, lags in lags_trs.items()}
+    residuals = {way: residual_features(*given, lags, settings, ridges.filters) for way, lags in lags_trs.items()}
     return {way: ridges.predict_alone(residual) for way, residual in residuals.items()}
 
 
@@ -260,30 +331,6 @@ def _describe(ridges: ProbeFit, nested: NestedFit, joint: str) -> dict[str, Any]
 # when it is left out. Models of the whole bands are fitted as ever, on the sub-bands side by side.
 
 
-def gather_bands(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Whole bands, and the parts that they come in, both in the fixed order of the bands.
-
-    Parameters
-    ----------
-    arrays : mapping of band ('semantic') or sub-band ('low_level/spectral') to array of shape (n_trs, n_features)
-
-    Raises
-    ------
-    ValueError
-        If a band is unknown, or given both whole and in sub-bands.
-    """
-    order = order_bands(name.split("/")[0] for name in arrays)
-    parts = {band: [name for name in arrays if name.split("/")[0] == band] for band in order}
-    for band, names in parts.items():
-        if band in names and len(names) > 1:
-            raise ValueError(f"band {band!r} is given whole and as {', '.join(names[1:])}; give one or the other.")
-    whole = {
-        band: arrays[names[0]] if len(names) == 1 else np.concatenate([arrays[name] for name in names], axis=1)
-        for band, names in parts.items()
-    }
-    return whole, {name: arrays[name] for names in parts.values() for name in names}
-
-
 def sub_band_pool(names: tuple[str, ...], n_gammas: Mapping[int, int], seed: int) -> FloatArray:
     """Gammas of the joint model (corners, middle, spread points), and the same with each sub-band left out.
 
@@ -305,7 +352,7 @@ def sub_band_pool(names: tuple[str, ...], n_gammas: Mapping[int, int], seed: int
     return np.concatenate(pool)
 
 
-def score_sub_bands(ridges: ProbeFit, parts: Mapping[str, Array]) -> dict[str, Mapping[str, FloatArray]]:
+def score_sub_bands(ridges: ProbeFit, parts: Mapping[str, Band]) -> dict[str, Mapping[str, FloatArray]]:
     """Fit the joint model of all parts and one without each sub-band; the result's tables of sub-bands, (n_good,) each.
 
     Parameters

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray, IntArray
+from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from brainlit.encoding.banded import open_search
 from brainlit.encoding.bands import prepare_band, rotate_band
 from brainlit.encoding.config import ProbeConfig, SolverName
@@ -32,6 +32,7 @@ from brainlit.encoding.search import (
     refuse_leaking_folds,
 )
 from brainlit.encoding.statistics import correlation_within, r2_within
+from brainlit.encoding.temporal import Band, RowFilter, TemporalBand, as_band, filter_within, n_delayed
 from brainlit.splits import LeakError
 
 T = TypeVar("T")
@@ -87,9 +88,14 @@ class ProbeFit:
     """Fits features to the responses of one probe, as its settings say."""
 
     def __init__(
-        self, rows: ProbeRows, targets: ProbeTargets, settings: ProbeConfig, cache: ProbeCache | None = None
+        self,
+        rows: ProbeRows,
+        targets: ProbeTargets,
+        settings: ProbeConfig,
+        cache: ProbeCache | None = None,
+        filters: Mapping[int, RowFilter] | None = None,
     ) -> None:
-        self.rows, self.targets, self.settings, self.cache = rows, targets, settings, cache
+        self.rows, self.targets, self.settings, self.cache, self.filters = rows, targets, settings, cache, filters
         self.folds: list[Fold] = make_folds(rows.fit_groups, settings.n_folds, settings.purge, rows.fit_times)
         refuse_leaking_folds(self.folds, rows.fit_groups, rows.fit_times, settings.purge)
         self.alphas = np.asarray(settings.alphas, dtype=np.float64)
@@ -100,7 +106,7 @@ class ProbeFit:
         """Gammas of all sets of so many bands."""
         return gamma_pool(n_bands, self.settings.n_gammas, self.settings.seed)
 
-    def fit_nested(self, bands: Mapping[str, Array], wanted: BoolArray | None = None) -> NestedFit:
+    def fit_nested(self, bands: Mapping[str, Band], wanted: BoolArray | None = None) -> NestedFit:
         """Search the nested pool once and fit every model with its own choice from it.
 
         Parameters
@@ -115,7 +121,7 @@ class ProbeFit:
 
     def fit_models(
         self,
-        bands: Mapping[str, Array],
+        bands: Mapping[str, Band],
         pool: FloatArray,
         inside: Mapping[str, BoolArray],
         wanted: BoolArray | None = None,
@@ -139,7 +145,7 @@ class ProbeFit:
         constant = tuple(name for name, X in columns.items() if not X.any())
         return NestedFit(predictions, split, choices, rankings, pool, n_columns, constant, search.name)
 
-    def predict_alone(self, X: Array) -> Float32Array:
+    def predict_alone(self, X: Band) -> Float32Array:
         """What one feature space predicts on the scored rows, (n_score, n_voxels); its columns keep their scale."""
         prepared = self.prepare({"X": X}, rescale=False, remember=False)
         search = self.open(prepared)
@@ -164,19 +170,19 @@ class ProbeFit:
 
     # --- Parts of fitting ---
 
-    def prepare(self, bands: Mapping[str, Array], *, rescale: bool = True, remember: bool = True) -> Prepared:
+    def prepare(self, bands: Mapping[str, Band], *, rescale: bool = True, remember: bool = True) -> Prepared:
         """Bring bands into the form that the ridge sees."""
-        solver = self.solver_for(sum(X.shape[1] for X in bands.values()))
+        solver = self.solver_for(sum(n_delayed(X, self.settings.delays_trs) for X in bands.values()))
         keys = [self._band_key(X, solver) if remember else "" for X in bands.values()]
         columns = [self._prepare(X, solver, key, rescale) for X, key in zip(bands.values(), keys, strict=True)]
         return Prepared(tuple(bands), columns, keys, solver)
 
-    def solver_for(self, n_features: int) -> SolverName:
-        """'primal' where 'auto' finds fewer delayed features than rows to train on, for its bands are rotated."""
+    def solver_for(self, n_columns: int) -> SolverName:
+        """'primal' where 'auto' finds fewer (delayed) columns than rows to train on, for its bands are rotated."""
         if self.settings.solver.name != "auto":
             return self.settings.solver.name
         n_train = min(fold.train.size for fold in self.folds)
-        return "primal" if n_features * len(self.settings.delays_trs) < n_train else "auto"
+        return "primal" if n_columns < n_train else "auto"
 
     def open(self, prepared: Prepared) -> RidgeSearch:
         """The search on the fitted rows."""
@@ -254,26 +260,47 @@ class ProbeFit:
         for start in range(0, voxels.size, n_at_once):
             yield voxels[start : start + n_at_once]
 
-    def _prepare(self, X: Array, solver: SolverName, key: str, rescale: bool) -> Float32Array:
+    def _prepare(self, X: Band, solver: SolverName, key: str, rescale: bool) -> Float32Array:
         def make() -> Float32Array:
             rows, settings = self.rows, self.settings
-            band = prepare_band(X, rows.groups, rows.fit, rows.used, settings.delays_trs, rescale=rescale)
+            if isinstance(X, TemporalBand) and len(X.prior) > 1:
+                band = self._side_by_side(X, solver, bool(key), rescale)
+            else:
+                given = (X, rows.groups, rows.fit, rows.used, settings.delays_trs)
+                band = prepare_band(*given, rescale=rescale, filters=self.filters)
             if solver != "primal":
                 return band
             return rotate_band(band, rows.fit_of_used, settings.keep_variance, settings.solver.device)
 
         return self._remember(("band", key), make, lambda band: band.nbytes) if key else make()
 
+    def _side_by_side(self, X: TemporalBand, solver: SolverName, remember: bool, rescale: bool) -> Float32Array:
+        """The parts of a band, each rotated (and remembered) on its own: all columns at once would be many."""
+        columns = []
+        for name, share in X.prior.items():
+            part = TemporalBand({name: X.parts[name]})
+            key = self._band_key(part, solver) if remember else ""
+            columns.append(self._prepare(part, solver, key, rescale) * np.float32(np.sqrt(share)))
+        return np.concatenate(columns, axis=1)
+
     def _remember(self, key: tuple[object, ...], make: Callable[[], T], size: Callable[[T], int]) -> T:
         return make() if self.cache is None else self.cache.get(key, make, size)
 
-    def _band_key(self, X: Array, solver: SolverName) -> str:
+    def _band_key(self, X: Band, solver: SolverName) -> str:
         """Hash of everything that a prepared band depends on; empty without a cache."""
         if self.cache is None:
             return ""
-        settings = self.settings
+        settings, band = self.settings, as_band(X)
+        parts = [value for name, share in band.prior.items() for value in (f"{name} {share}", band.parts[name])]
         text = f"{solver} {settings.delays_trs} {settings.keep_variance} {settings.solver.device}"
-        return array_hash(X, self.rows.groups, self.rows.fit, self.rows.score, text)
+        return array_hash(*parts, self.rows.groups, self.rows.fit, self.rows.score, text, self._filter_key)
+
+    @cached_property
+    def _filter_key(self) -> str:
+        """Hash of what the filters do to noise: functions have no content of their own to compare."""
+        groups = self.rows.groups
+        noise = np.random.default_rng(0).standard_normal((len(groups), 1))
+        return array_hash(filter_within(noise, groups, self.filters)) if self.filters else ""
 
     @cached_property
     def _target_key(self) -> str:

@@ -16,17 +16,35 @@ spends its weights on drifts that the responses no longer hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.arrays import Float32Array, FloatArray, IntArray, group_slices
+from brainlit.encoding.arrays import (
+    CONSTANT_SD,
+    Array,
+    Float32Array,
+    FloatArray,
+    IntArray,
+    column_scale,
+    demean_within,
+    group_slices,
+)
 from brainlit.hints import did_you_mean
 
+Temporal = Literal["fir", "hrf", "hrf_derivatives", "auto"]
+"""How a band reaches the volumes: by delays, the canonical response, that and its derivatives, or all, weighed."""
+TemporalPart = Literal["hrf", "derivatives", "fir"]
 HaemodynamicBasis = Literal["hrf", "hrf_derivatives"]
+PARTS: Mapping[Temporal, tuple[TemporalPart, ...]] = {
+    "fir": ("fir",),
+    "hrf": ("hrf",),
+    "hrf_derivatives": ("hrf", "derivatives"),
+    "auto": ("hrf", "derivatives", "fir"),
+}
 ONSET_STEP_S, DISPERSION_STEP_S = 1.0, 0.01
 """Steps of the finite differences that SPM calls derivatives."""
 
@@ -226,3 +244,177 @@ def _check(values: FloatArray, times_s: FloatArray, read_s: FloatArray) -> None:
     for name, array in (("values", values), ("times_s", times_s), ("read_s", read_s)):
         if not np.isfinite(array).all():
             raise ValueError(f"{name} hold a value that is not finite; every event needs a time and numbers.")
+
+
+# --- A band in the forms that its temporal choice asks for ---
+
+
+def parts_of(temporal: Temporal) -> tuple[TemporalPart, ...]:
+    """The parts that a band of this choice is made of.
+
+    Raises
+    ------
+    ValueError
+        If there is no such choice.
+
+    >>> parts_of("hrf_derivatives")
+    ('hrf', 'derivatives')
+    """
+    if temporal not in PARTS:
+        raise ValueError(f"there is no temporal {temporal!r}. {did_you_mean(str(temporal), PARTS)}")
+    return PARTS[temporal]
+
+
+DERIVATIVES_PRIOR: Mapping[TemporalPart, float] = {"hrf": 0.75, "derivatives": 0.25}
+"""Shares of the prior variance under `hrf_derivatives`: most voxels answer nearly as the canonical response does."""
+
+
+@dataclass(frozen=True, eq=False)
+class TemporalBand:
+    """One feature space in several temporal forms, which are one band of the ridge.
+
+    It stands wherever an array of features per TR stands: it has a shape and a length, and rows are taken from it.
+
+    Parameters
+    ----------
+    parts : mapping of 'hrf', 'derivatives', 'fir' to array of shape (n_trs, n_columns of the part)
+        'fir' per TR as it is (the ridge delays it), the others as `haemodynamic_rows` has them (they get no delays).
+    weights : mapping of part to float, optional
+        Share of the band's prior variance that each part gets; made to sum to 1. None: the fixed ones, or, where 'fir'
+        stands beside others, those that cross-validation chooses.
+
+    Raises
+    ------
+    ValueError
+        If a part is unknown, parts differ in rows, or weights are negative, all 0 or of other parts.
+    """
+
+    parts: Mapping[TemporalPart, Array]
+    weights: Mapping[TemporalPart, float] | None = None
+
+    def __post_init__(self) -> None:
+        arrays = {name: np.asarray(X) for name, X in self.parts.items()}
+        for name in arrays:
+            if name not in get_args(TemporalPart):
+                raise ValueError(f"there is no temporal part {name!r}. {did_you_mean(name, get_args(TemporalPart))}")
+        shapes = [X.shape for X in arrays.values()]
+        if not shapes or any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
+            raise ValueError(f"parts have shapes {shapes}; need (n_trs, n_columns), with the same rows in all.")
+        object.__setattr__(self, "parts", {name: arrays[name] for name in get_args(TemporalPart) if name in arrays})
+        if self.weights is not None:
+            object.__setattr__(self, "weights", _checked_weights(self.weights, tuple(self.parts)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and columns of all parts."""
+        return len(self), sum(X.shape[1] for X in self.parts.values())
+
+    def __len__(self) -> int:
+        return len(next(iter(self.parts.values())))
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.bool_] | IntArray) -> TemporalBand:
+        """The same for some rows."""
+        return self.changed(lambda X: X[rows])
+
+    @property
+    def prior(self) -> Mapping[TemporalPart, float]:
+        """The weight of every part that has one.
+
+        Raises
+        ------
+        ValueError
+            If they are still to be chosen.
+        """
+        if self.is_open:
+            raise ValueError(
+                f"the weights of the parts {', '.join(self.parts)} are not chosen yet; `choose_weights` chooses them."
+            )
+        fixed = DERIVATIVES_PRIOR if len(self.parts) > 1 else dict.fromkeys(self.parts, 1.0)
+        return {name: share for name, share in (self.weights or fixed).items() if share > 0}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether weights are still to be chosen: where 'fir' stands beside other parts."""
+        return self.weights is None and "fir" in self.parts and len(self.parts) > 1
+
+    def changed(self, change: Callable[[Array], Array]) -> TemporalBand:
+        """The band with every part changed."""
+        return replace(self, parts={name: change(X) for name, X in self.parts.items()})
+
+    def used_parts(self) -> TemporalBand:
+        """The band without the parts that have no weight."""
+        return TemporalBand({name: self.parts[name] for name in self.prior}, self.prior)
+
+
+Band = Array | TemporalBand
+"""What a probe takes as features: an array per TR, which it delays, or a band in several temporal forms."""
+RowFilter = Callable[[FloatArray], FloatArray]
+"""What the responses of one group passed over time: (n_trs, n) -> (n_trs, n)."""
+
+
+def as_band(X: Band | npt.ArrayLike) -> TemporalBand:
+    """A plain array is a band whose only part is delayed."""
+    return X if isinstance(X, TemporalBand) else TemporalBand({"fir": np.asarray(X)})
+
+
+def part_delays(part: TemporalPart, delays_trs: Sequence[int]) -> tuple[int, ...]:
+    """Delays of a part: what was convolved comes late already."""
+    return tuple(delays_trs) if part == "fir" else (0,)
+
+
+def n_delayed(band: Band, delays_trs: Sequence[int]) -> int:
+    """Columns of a band once its parts are delayed."""
+    return sum(X.shape[1] * len(part_delays(name, delays_trs)) for name, X in as_band(band).parts.items())
+
+
+def filter_within(values: Array, groups: npt.ArrayLike, filters: Mapping[int, RowFilter] | None) -> Array:
+    """Pass the rows of every group that has a filter through it: (n_trs, n) -> (n_trs, n).
+
+    Raises
+    ------
+    ValueError
+        If a filter changes the shape, or makes numbers that are not finite.
+    """
+    if not filters:
+        return values
+    labels, passed = np.asarray(groups), np.array(values, dtype=np.float64)
+    for rows in group_slices(labels):
+        label = int(labels[rows.start])
+        if label in filters:
+            own = np.asarray(filters[label](passed[rows]))
+            if own.shape != passed[rows].shape or not np.isfinite(own).all():
+                raise ValueError(
+                    f"the filter of group {label} made {own.shape} of {passed[rows].shape}, or a number that is not"
+                    " finite; a filter keeps rows and columns."
+                )
+            passed[rows] = own
+    return passed
+
+
+def filtered_scale(
+    X: npt.ArrayLike, groups: npt.ArrayLike, fit: npt.ArrayLike, filters: Mapping[int, RowFilter] | None = None
+) -> FloatArray:
+    """What every column is multiplied by for unit variance on the fitted rows once it has passed the filters, (n,).
+
+    0 for columns that are constant there, or of which the filters leave nothing.
+    """
+    scale = column_scale(X, groups, fit)
+    if not filters:
+        return scale
+    passed = demean_within(filter_within(demean_within(X, groups) * scale, groups, filters), groups)
+    sd = np.sqrt(np.square(passed[np.asarray(fit, dtype=bool)]).mean(axis=0))
+    gone = sd <= CONSTANT_SD
+    return np.where(gone, 0.0, scale / np.where(gone, 1.0, sd))
+
+
+def _checked_weights(
+    weights: Mapping[TemporalPart, float], parts: tuple[TemporalPart, ...]
+) -> dict[TemporalPart, float]:
+    values = {name: float(weights.get(name, 0.0)) for name in parts}
+    whole = sum(values.values())
+    if set(weights) - set(parts) or min(values.values()) < 0 or not (np.isfinite(whole) and whole > 0):
+        raise ValueError(
+            f"weights are {dict(weights)} for the parts {', '.join(parts)}; need a share of the prior variance for"
+            " parts that are there, none negative and not all 0."
+        )
+    return {name: value / whole for name, value in values.items()}
