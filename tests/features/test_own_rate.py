@@ -52,7 +52,8 @@ def test_events_summed_per_tr_are_the_values_per_tr(story, spaces):
 @pytest.mark.parametrize("name", FRAMES)
 def test_frames_are_means_of_bins_over_the_whole_sound(story, spaces, name):
     space = spaces[name]
-    assert space.timed.times_s[0] == pytest.approx(0.045) and len(space.timed.times_s) == 301
+    assert space.timed.times_s[0] == pytest.approx(0.045)
+    assert len(space.timed.times_s) == 301
     rows = story.timebase.average_per_tr(space.timed.values, space.timed.times_s)
     for column in range(len(space.columns)):
         if space.values[:, column].std() > 1e-3:

@@ -147,7 +147,8 @@ def test_frames_are_kept_as_means_of_a_tenth_of_a_second(n_frames):
     values, times_s = bins_loop(frames, 0.01)
     np.testing.assert_allclose(timed.values, values, atol=1e-6)
     np.testing.assert_allclose(timed.times_s, times_s, atol=1e-9)
-    assert timed.duration_s == 0.1 and timed.values.dtype == np.float32
+    assert timed.duration_s == 0.1
+    assert timed.values.dtype == np.float32
     np.testing.assert_allclose(timed.values.sum(axis=0) * 0.1, frames.sum(axis=0) * 0.01, atol=1e-4)
 
 
@@ -161,12 +162,14 @@ def test_frames_that_do_not_divide_a_bin_are_still_means(hop_s):
 
 def test_frames_as_long_as_a_bin_stay_as_they_are():
     timed = binned_frames(np.arange(5.0)[:, None], np.arange(5) * 0.5 + 0.25)
-    assert timed.values.ravel().tolist() == [0, 1, 2, 3, 4] and timed.duration_s == 0.5
+    assert timed.values.ravel().tolist() == [0, 1, 2, 3, 4]
+    assert timed.duration_s == 0.5
     assert timed.times_s.tolist() == [0.25, 0.75, 1.25, 1.75, 2.25]
     assert binned_frames(np.zeros((0, 3)), []).values.shape == (0, 3)
 
 
 def test_events_stand_in_the_order_of_their_times():
     timed = events([[1], [2], [3]], [2.0, 1.0, 2.0])
-    assert timed.times_s.tolist() == [1.0, 2.0, 2.0] and timed.values.ravel().tolist() == [2, 1, 3]
+    assert timed.times_s.tolist() == [1.0, 2.0, 2.0]
+    assert timed.values.ravel().tolist() == [2, 1, 3]
     assert timed.duration_s is None

@@ -8,7 +8,9 @@ from brainlit.stories import FeatureSpace, TimedValues
 
 def test_values_at_their_own_times_are_float32_and_their_times_float64():
     timed = TimedValues([[1, 2], [3, 4]], [0, 1])
-    assert timed.values.dtype == np.float32 and timed.times_s.dtype == np.float64 and timed.duration_s is None
+    assert timed.values.dtype == np.float32
+    assert timed.times_s.dtype == np.float64
+    assert timed.duration_s is None
     assert TimedValues(np.zeros((0, 3)), []).values.shape == (0, 3)
 
 

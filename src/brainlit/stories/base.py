@@ -116,7 +116,9 @@ class TimedValues:
         if not (np.isfinite(values).all() and np.isfinite(times_s).all()):
             raise ValueError("values at their own times, or the times, hold NaN or infinite values.")
         if self.duration_s is not None and not (np.isfinite(self.duration_s) and self.duration_s > 0):
-            raise ValueError(f"duration_s is {self.duration_s}; give the seconds between two frames, or None for events.")
+            raise ValueError(
+                f"duration_s is {self.duration_s}; give the seconds between two frames, or None for events."
+            )
         steps_s = np.diff(times_s)
         if (steps_s < 0).any() or (self.duration_s is not None and (steps_s == 0).any()):
             k = int(np.argmin(steps_s))

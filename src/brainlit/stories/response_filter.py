@@ -201,7 +201,9 @@ def _check(values: FloatArray, tr_s: float, first_tr: int, n_trs: int) -> None:
         raise ValueError(f"rows have shape {values.shape}; need (n_rows, n_columns) with a row or more.")
     if not np.isfinite(values).all():
         bad = np.flatnonzero(~np.isfinite(values).all(axis=0))
-        raise ValueError(f"{len(bad)} of {values.shape[1]} columns hold NaN or infinite values, such as column {bad[0]}.")
+        raise ValueError(
+            f"{len(bad)} of {values.shape[1]} columns hold NaN or infinite values, such as column {bad[0]}."
+        )
     if not (np.isfinite(tr_s) and tr_s > 0):
         raise ValueError(f"tr_s is {tr_s}; a repetition time is a positive number of seconds.")
     if first_tr < 0 or first_tr + len(values) > n_trs:
