@@ -166,8 +166,8 @@ class FeatureSpace:
             raise ValueError(f"feature space {self.name!r} holds NaN or infinite values.")
         if self.timed is not None and self.timed.values.shape[1] != len(self.columns):
             raise ValueError(
-                f"feature space {self.name!r} has {len(self.columns)} columns and {self.timed.values.shape[1]} at its own"
-                " rate; they must be the same."
+                f"feature space {self.name!r} has {len(self.columns)} columns and {self.timed.values.shape[1]} at its"
+                " own rate; they must be the same."
             )
         object.__setattr__(self, "values", values)
 

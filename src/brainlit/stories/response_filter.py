@@ -211,7 +211,7 @@ def _check(values: FloatArray, tr_s: float, first_tr: int, n_trs: int) -> None:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 0
 
 
 def _pair(name: str, value: Any, what: str) -> tuple[Any, Any]:

@@ -85,13 +85,11 @@ def _own_rate(store: StoryStore, name: str, entry: SpaceEntry) -> str | None:
     except ValueError as error:  # not finite, or times that do not fit
         return f"feature space {entry.name!r} is no series at its own rate: {error}"
     found = None if timed is None else "events" if timed.duration_s is None else "frames"
+    has = f"feature space {entry.name!r} has"
     if found != entry.own_rate:
-        return (
-            f"feature space {entry.name!r} has {found or 'nothing'} at its own rate, the index says {entry.own_rate}."
-        )
+        return f"{has} {found or 'nothing'} at its own rate, the index says {entry.own_rate}."
     if timed is not None and timed.values.shape[1] != entry.n_features:
-        n_columns = timed.values.shape[1]
-        return f"feature space {entry.name!r} has {n_columns} columns at its own rate and {entry.n_features} per TR."
+        return f"{has} {timed.values.shape[1]} columns at its own rate and {entry.n_features} per TR."
     return None
 
 
