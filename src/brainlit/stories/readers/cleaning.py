@@ -11,6 +11,7 @@ import numpy as np
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Float32Array, FloatArray, SourceError
 from brainlit.stories.readers.tables import float_or_nan, read_cells
+from brainlit.stories.response_filter import slow_cosines
 
 _COLUMNS_AT_ONCE = 16_384  # float64 copies of a whole brain would take several times its size
 _ROUNDING = 1e-7  # the files hold float32
@@ -123,13 +124,10 @@ def zscore(values: FloatArray) -> FloatArray:
 def drift_basis(n_trs: int, tr_s: float, high_pass_s: float) -> FloatArray:
     """Orthonormal constant, straight line and cosines with periods of high_pass_s and more, shape (n_trs, n_slow).
 
-    Cosine k of the discrete cosine transform has the period 2 n_trs tr_s / k, so k runs to 2 n_trs tr_s / high_pass_s
-    (the set of SPM); the line is what is left of a trend in a recording too short for any cosine.
+    The line is what is left of a trend in a recording too short for any cosine.
     """
-    n_cosines = int(min(2 * n_trs * tr_s / high_pass_s, n_trs - 2))
     t = (2 * np.arange(n_trs) + 1) / (2 * n_trs)
-    slow = np.cos(np.pi * np.outer(t, np.arange(n_cosines + 1)))
-    return np.asarray(np.linalg.qr(np.column_stack([slow, t]))[0])
+    return np.asarray(np.linalg.qr(np.column_stack([slow_cosines(n_trs, tr_s, high_pass_s), t]))[0])
 
 
 def _nuisance_basis(
