@@ -1,9 +1,9 @@
 """What temporal bases and a matched filter give on ten real listeners: `python -m tests.benchmarks.alice_time`.
 
-Word rate, log-mel, GloVe and two states of Whisper base predict the mean of the ten intact listeners to one chapter, six
-regions, through `run_probe`: five purged folds of contiguous rows are scored, mixtures and strength are chosen by purged
-folds inside the fitted rows. Prints the table of docs/time.md. Needs the recordings (BRAINLIT_ALICE; data/alice.md);
-GloVe and Whisper join where BRAINLIT_GLOVE and BRAINLIT_WHISPER name a file of vectors and a folder of weights.
+Word rate, log-mel, GloVe and two states of Whisper base predict the mean of the ten intact listeners to one chapter,
+six regions, through `run_probe`: five purged folds of contiguous rows are scored, mixtures and strength are chosen by
+purged folds inside the fitted rows. Prints the table of docs/time.md. Needs the recordings (BRAINLIT_ALICE;
+data/alice.md); GloVe and Whisper join where BRAINLIT_GLOVE and BRAINLIT_WHISPER name a file of vectors and a folder of weights.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from torch import Tensor
 from brainlit.callbacks.drift import FeatureDrift, first_windows
 from brainlit.datamodules.windows import evaluation_windows
 from brainlit.encoding.similarity import linear_cka
-from brainlit.probing.inputs import layer_features
+from brainlit.probing.hidden_states import layer_features
 from brainlit.splits import Span
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_trainer
 

@@ -17,7 +17,7 @@ from brainlit.encoding.probe import run_probe
 from brainlit.probing import budget as probe_budget
 from brainlit.probing.budget import ProbeScope
 from brainlit.probing.engine import ProbeContext, ProbeEngine
-from brainlit.probing.inputs import layer_features
+from brainlit.probing.hidden_states import layer_features
 from brainlit.results.record import ProbeRecord, find_records, load_record, record_path
 from tests.callbacks.toy_module import TOY_PROBE, ToyModule, toy_data, toy_probe, toy_trainer
 

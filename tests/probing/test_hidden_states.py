@@ -151,7 +151,7 @@ def test_silence_counts_as_the_mean(tmp_path: Path) -> None:
 
             from brainlit.timebase import TimeBase
 
-            steady = np.full_like(story.audio, 1000)
+            steady = np.full_like(story.audio, 1000 + int(name[-1]))  # each its own, or they count as one story
             return replace(story, audio=steady, timebase=TimeBase.regular(self.n_trs, self.tr_s, onset_s=-10.0))
 
     late = toy_data(tmp_path / "store", source=Late())

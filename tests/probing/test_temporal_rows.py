@@ -2,17 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from brainlit.stories.response_filter import ResponseFilter
 
 from brainlit.features import FeatureConfig
 from brainlit.probing.temporal_rows import TemporalForm, held_rows, read_times_s, row_filters, stimulus_rows
 from brainlit.splits import Span
 from brainlit.store import StoryStore, build_store
 from brainlit.stories import FeatureSpace, Story
+from brainlit.stories.response_filter import ResponseFilter
 from brainlit.timebase import TimeBase
 from tests.probing.test_hidden_states import double_gamma
 from tests.toy import ToySource
@@ -78,7 +79,7 @@ def test_what_is_known_per_tr_is_held_over_it(store: StoryStore) -> None:
     fine = np.repeat(per_tr - per_tr.mean(axis=0), 50, axis=0)[:, 0]
     edges_s = np.concatenate([STARTS_S, [STARTS_S[-1] + 1.5]])
     widths_s = np.repeat(np.diff(edges_s) / 50, 50)
-    middles_s = np.concatenate([np.linspace(a, b, 101)[1::2] for a, b in zip(edges_s, edges_s[1:], strict=False)])
+    middles_s = np.concatenate([np.linspace(a, b, 101)[1::2] for a, b in pairwise(edges_s)])
     expected = convolved(fine * widths_s, middles_s, read_times_s(store, "toy2"), 1.0)
     band = stimulus_rows(store, [Span("toy2", 0, 40)], ["word_vectors"], TemporalForm("auto"))
     assert np.corrcoef(band.parts["hrf"][:, 0], expected)[0, 1] > 0.98

@@ -15,7 +15,8 @@ from brainlit.datamodules import StoryDataModule
 from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.similarity import linear_cka, relative_change
 from brainlit.files import atomic_path, write_csv
-from brainlit.probing.inputs import datamodule_of, layer_features, probed, resolve_layers
+from brainlit.probing.hidden_states import layer_features
+from brainlit.probing.inputs import datamodule_of, probed, resolve_layers
 from brainlit.probing.process_group import ProcessGroup
 from brainlit.splits import Span
 

@@ -129,7 +129,7 @@ def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirector
     if cli.config.shares:
         from brainlit.probing.shares import measure_shares, shares_table, write_shares
 
-        shares = measure_shares(engine, features[compared], datamodule, subjects)
+        shares = measure_shares(engine, engine.as_bands(features, datamodule)[compared], datamodule, subjects)
         print(f"\n{shares_table(shares)}\nShares: {write_shares(shares, folder)}")
     return 0
 

@@ -223,7 +223,7 @@ class Stimulus:
         bands: dict[str, Float32Array | TemporalBand] = {}
         for kind in STIMULUS_BANDS:
             columns = self.store.band_columns(kind)
-            parts = {kind: list(range(len(columns)))}
+            parts: dict[str, list[int]] = {kind: list(range(len(columns)))}
             if kind == "low_level" and self.config.sub_bands:
                 parts = {f"low_level/{name}": own for name, own in sub_band_columns(columns).items()}
             form = TemporalForm.of(self.config, kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.probe_fit import ProbeCache, WarmStart
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.temporal import TemporalBand
+from brainlit.encoding.temporal_choice import SubjectWeights, choose_weights
 from brainlit.probing.budget import ProbeScope, sample_voxels
 from brainlit.probing.inputs import ProbeData
 from brainlit.probing.process_group import ProcessGroup
@@ -104,7 +106,7 @@ class LayerFits:
         compared: bool,
         config: ProbeConfig,
         warm: bool,
-        weights: Weights | None,
+        weights: SubjectWeights | None,
     ) -> Results:
         """The results of one layer for the given voxels; subjects of whom there are none are left out."""
         started = time.monotonic()
@@ -114,15 +116,15 @@ class LayerFits:
         first = next(iter(some.values()))
         Ys = {name: _of(own.responses, columns[name]) for name, own in some.items()}
         roles = (Ys, first.groups, first.fit, first.score, config)
-        time_of = {"filters": first.filters, "weights": weights}
+        run = partial(probe.run_probes, filters=first.filters, weights=weights)
         if not compared:
-            results = probe.run_probes({"backbone": features[first.rows]}, *roles, **time_of)
+            results = run({"backbone": features[first.rows]}, *roles)
             self.layers_s += time.monotonic() - started
             return results
         bands = {"backbone": features[first.rows], **first.stimulus}
         ceilings = {n: None if own.ceiling is None else _of(own.ceiling, columns[n]) for n, own in some.items()}
         starts = self._starts(columns, config) if warm else {}
-        results = probe.run_probes(bands, *roles, ceilings=ceilings, cache=self.cache, warm=starts, **time_of)
+        results = run(bands, *roles, ceilings=ceilings, cache=self.cache, warm=starts)
         for name, result in results.items():
             self.starts[name] = Start(WarmStart.from_result(result), columns[name], dict(config.n_gammas))
         self.partition_s += time.monotonic() - started
@@ -130,7 +132,7 @@ class LayerFits:
 
     def _weights(
         self, data: Mapping[str, ProbeData], features: Float32Array | TemporalBand, config: ProbeConfig
-    ) -> Weights | None:
+    ) -> SubjectWeights | None:
         """How much each temporal part counts, from all of a subject's voxels, wherever they are fitted.
 
         The compared layer chooses for all layers, so that their curve differs in nothing but the layer.

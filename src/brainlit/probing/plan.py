@@ -14,6 +14,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from brainlit.encoding import probe
+from brainlit.encoding.temporal import n_delayed
 from brainlit.probing.budget import Costs, ProbeScope, pilot, reduce_scope
 from brainlit.probing.engine import ProbeEngine
 from brainlit.probing.layer_fits import Features
@@ -76,7 +77,7 @@ class ProbePlan:
         fixed_s, voxel_s = pilot(fit, len(good))
         n_most = int(data.fit.sum())
         bands = {"backbone": X, **data.stimulus}
-        sizes = {band: min(n_columns(values, config.delays_trs), n_most) for band, values in bands.items()}
+        sizes = {band: min(n_delayed(values, config.delays_trs), n_most) for band, values in bands.items()}
         n_voxels = sum(int(own.usable.sum()) for together in groups for own in together.values())
         n_own = -(-n_voxels // self.n_ranks)
         return Costs(self.features_s, fixed_s, voxel_s, n_own, sizes, len(groups), n_folds=config.n_folds)

@@ -61,7 +61,7 @@ def measure_shares(
     features : array of shape (n_rows, n_features)
         The compared layer, a row per TR of `engine.spans(datamodule)`.
     """
-    found, features = [], engine.as_bands({0: features}, datamodule)[0]
+    found = []
     for subject in tqdm(subjects, desc="shares", unit="subject", leave=False):
         data = engine.subject_data(datamodule, subject)
         bands = {"backbone": features[data.rows], **data.stimulus}

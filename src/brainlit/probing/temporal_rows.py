@@ -15,6 +15,7 @@ import numpy.typing as npt
 from brainlit.encoding.arrays import Array, Float32Array, FloatArray
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.temporal import (
+    HaemodynamicBasis,
     HaemodynamicResponse,
     RowFilter,
     Temporal,
@@ -67,7 +68,7 @@ class TemporalForm:
         per_tr: Float32Array | None = None,
     ) -> dict[TemporalPart, Float32Array]:
         """Every part, of values at their own times, (n_times, n_features); `per_tr` is the part fir."""
-        basis = "hrf_derivatives" if "derivatives" in self.parts else "hrf"
+        basis: HaemodynamicBasis = "hrf_derivatives" if "derivatives" in self.parts else "hrf"
         convolved = haemodynamic_rows(values, times_s, read_s, basis, self.response, durations_s=durations_s)
         rows: dict[TemporalPart, Float32Array] = {"hrf": convolved["hrf"]}
         if "derivatives" in self.parts:

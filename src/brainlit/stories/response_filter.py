@@ -74,8 +74,9 @@ class ResponseFilter:
     def apply(self, rows: npt.ArrayLike, tr_s: float, first_tr: int = 0, n_trs: int | None = None) -> FloatArray:
         """Rows of one story as the responses were filtered; not z-scored.
 
-        Trend and cosines are those of the whole recording, with the rows that were trimmed; in the rows that are there
-        they are fitted by least squares. The smoother runs over the rows that are there, and fits one polynomial to the
+        Trend and cosines are those of the whole recording, with the rows that were trimmed. A stretch of a story counts
+        as a recording of its own length: the cosines of a whole story, cut to a tenth of it, can be added up to much
+        faster waves than the filter took out. The smoother runs over the rows that are there, and fits one polynomial to the
         half window at either end (scipy's `interp`); to fewer rows than a window it fits one polynomial in all.
 
         Parameters
@@ -103,7 +104,7 @@ class ResponseFilter:
         _check(values, tr_s, first_tr, n_story)
         if self.savgol is not None:
             values = values - self._followed(values, tr_s)
-        basis = _basis(self, len(values), float(tr_s), int(first_tr), int(n_story))
+        basis = _basis(self, len(values), float(tr_s), is_whole=len(values) == n_story)
         return np.asarray(values - basis @ (basis.T @ values))
 
     def to_json(self) -> dict[str, Any]:
@@ -171,11 +172,11 @@ def slow_cosines(n_trs: int, tr_s: float, high_pass_s: float) -> FloatArray:
 
 
 @lru_cache(maxsize=64)
-def _basis(passed: ResponseFilter, n_rows: int, tr_s: float, first_tr: int, n_trs: int) -> FloatArray:
-    """Orthonormal basis of trend and cosines of the whole recording in the rows that are there, (n_rows, n_out)."""
-    before, after = passed.trimmed_trs
-    n_whole = before + n_trs + after
-    here = slice(before + first_tr, before + first_tr + n_rows)
+def _basis(passed: ResponseFilter, n_rows: int, tr_s: float, is_whole: bool) -> FloatArray:
+    """Orthonormal basis of trend and cosines in the rows that are there, (n_rows, n_out)."""
+    before, after = passed.trimmed_trs if is_whole else (0, 0)
+    n_whole = before + n_rows + after
+    here = slice(before, before + n_rows)
     columns = _polynomials((2 * np.arange(n_whole) + 1 - n_whole) / n_whole, passed.polynomial)
     if passed.high_pass_s is not None:
         columns = np.concatenate([columns, slow_cosines(n_whole, tr_s, passed.high_pass_s)], axis=1)
