@@ -154,10 +154,15 @@ def test_silence_counts_as_the_mean(tmp_path: Path) -> None:
             steady = np.full_like(story.audio, 1000 + int(name[-1]))  # each its own, or they count as one story
             return replace(story, audio=steady, timebase=TimeBase.regular(self.n_trs, self.tr_s, onset_s=-10.0))
 
+    class Deaf(ToyModule):
+        """As a backbone does, it gives 0 for bins without sound."""
+
+        def pooled_states(self, batch: dict[str, Any], layers: Sequence[int]) -> torch.Tensor:
+            states = super().pooled_states(batch, layers)
+            return states * (states[:1, :, :, :1] > 0)
+
     late = toy_data(tmp_path / "store", source=Late())
     late.prepare_data()
     late.setup()
-    band = temporal_layer_features(ToyModule(), late, [Span("toy2", 0, 40)], [0], TemporalForm("hrf"), progress=False)[
-        0
-    ]
+    band = temporal_layer_features(Deaf(), late, [Span("toy2", 0, 40)], [0], TemporalForm("hrf"), progress=False)[0]
     np.testing.assert_allclose(band.parts["hrf"][:, 0], 0.0, atol=1e-3)

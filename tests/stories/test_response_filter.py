@@ -77,7 +77,7 @@ def test_a_stretch_counts_as_a_recording_of_its_own():
 def test_a_short_stretch_keeps_waves_faster_than_the_filter():
     wave = np.sin(2 * np.pi * np.arange(70.0) * 2.0 / 40.0)[:, None]  # 40 s, in 140 s of a story of 724 s
     passed = ResponseFilter(2, 128.0).apply(wave, 2.0, first_tr=100, n_trs=362)
-    assert passed.var() > 0.9 * wave.var()
+    assert passed.var() > 0.8 * wave.var()  # of 13 cosines of the whole story nothing would be left
 
 
 def test_it_is_what_cleaning_does_to_responses():
