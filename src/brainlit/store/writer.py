@@ -161,6 +161,7 @@ class _Build:
 
     def run(self) -> None:
         """Write what is missing, then the index."""
+        passed, reference = self.source.response_filter(), _checked_reference(self.source)
         with self.bar:
             self._remove_leftovers()
             with self.reader, threadpool_limits(1):  # reading and computing share the cores; spinning threads would not
@@ -172,7 +173,6 @@ class _Build:
         subjects = {name: entry for name, entry in found.items() if entry is not None}
         if not subjects:
             raise StoreError(f"no subject can be used: {json.dumps(self.unusable)}.")
-        passed = self.source.response_filter()
         # Which spaces lack phones is asked once, for it reads all transcripts.
         earlier = self.features.left_out() if self.index is None else self.index.left_out
         index = StoreIndex(
@@ -188,7 +188,7 @@ class _Build:
             unusable_subjects=sorted(self.unusable),
             facts={**self.source.facts(), **_passed_in_words(passed)},
             response_filter=None if passed is None else passed.to_json(),
-            slice_reference=_checked_reference(self.source),
+            slice_reference=reference,
             software={"brainlit": brainlit.__version__, "h5py": version("h5py"), "numpy": version("numpy")},
         )
         write_json(self.path / INDEX_FILE, asdict(index))

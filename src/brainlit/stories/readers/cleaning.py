@@ -11,11 +11,12 @@ import numpy as np
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Float32Array, FloatArray, SourceError
 from brainlit.stories.readers.tables import float_or_nan, read_cells
-from brainlit.stories.response_filter import slow_cosines
+from brainlit.stories.response_filter import ResponseFilter, slow_cosines
 
 _COLUMNS_AT_ONCE = 16_384  # float64 copies of a whole brain would take several times its size
 _ROUNDING = 1e-7  # the files hold float32
 _MISSING = ("", "n/a", "nan")
+_FMRIPREP_CUTOFF_S = 128.0
 
 
 class CleaningError(SourceError):
@@ -98,6 +99,27 @@ def read_confounds(path: Path, names: Sequence[str]) -> FloatArray:
     first = rows[0][0]
     cells = [[_number(path, line, line == first, row[k], name) for name, k in columns.items()] for line, row in rows]
     return np.array(cells, dtype=np.float64)
+
+
+def cleaning_filter(high_pass_s: float | None, confounds: Sequence[str] = ()) -> ResponseFilter | None:
+    """What `clean_series` takes out of responses that can be taken out of features too; None if that is not known.
+
+    Confounds are each subject's own, and features those of a story that all hear; of fMRIPrep's, only its cosines
+    (128 s) are the same for everyone.
+
+    Parameters
+    ----------
+    high_pass_s : float or None
+        As in `clean_series`. None says that drift was removed before, in a way that is not known.
+    confounds : sequence of str
+        Names of the columns that are regressed out, as in `read_confounds`.
+    """
+    cosines = [_FMRIPREP_CUTOFF_S] * any(fnmatchcase("cosine00", name) for name in confounds)
+    periods_s = [*cosines, *([] if high_pass_s is None else [high_pass_s])]
+    if not periods_s:
+        return None
+    own = "; its confounds are each subject's own and stay in features" if confounds else ""
+    return ResponseFilter(0 if high_pass_s is None else 1, min(periods_s), source=f"cleaned by brainlit{own}")
 
 
 def read_run_confounds(path: Path, names: Sequence[str], run: Path, n_volumes: int) -> FloatArray:
