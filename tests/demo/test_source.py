@@ -36,6 +36,7 @@ def test_settings_are_json_and_tell_sources_apart(source, settings):
     assert json.loads(json.dumps(source.settings())) == source.settings()
     assert DemoSource(**settings).settings() == source.settings()
     assert DemoSource(**settings | {"snr": 0.9}).settings() != source.settings()
+    assert DemoSource(**settings | {"hrf": "canonical"}).settings() != source.settings()
     assert DemoSource(**settings | {"n_voxels": [50, 50]}).settings() == source.settings()
 
 
@@ -204,6 +205,7 @@ def test_unknown_names_are_refused_with_the_nearest(source):
         ({"snr": float("nan")}, "snr is nan"),
         ({"tr_s": 0.0}, "tr_s 0.0"),
         ({"story_minutes": 0.1}, "at least 8 volumes"),
+        ({"hrf": "varid"}, "hrf is 'varid'.*varied"),
     ],
 )
 def test_impossible_settings_are_refused(settings, change, message):
