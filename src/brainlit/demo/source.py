@@ -8,14 +8,14 @@ from typing import Any, get_args
 
 import numpy as np
 
-from brainlit.demo.haemodynamics import Hrf
+from brainlit.demo.haemodynamics import CUTOFF_S, Hrf
 from brainlit.demo.listeners import Listener, Stimulus, principal_components, stimulus_of, zscore
 from brainlit.demo.speech import VOICES, speak
 from brainlit.demo.text import random_stream, write_story
 from brainlit.demo.text import word_vectors as lexicon_vectors
 from brainlit.features import low_level_spaces, word_vectors
 from brainlit.hints import did_you_mean
-from brainlit.stories import FeatureSpace, Responses, Story, StorySource, Subject
+from brainlit.stories import FeatureSpace, ResponseFilter, Responses, Story, StorySource, Subject
 from brainlit.stories.base import Float32Array, FloatArray
 from brainlit.timebase import SAMPLE_RATE_HZ, TimeBase
 
@@ -172,6 +172,10 @@ class DemoSource(StorySource):
             [listener.presentation(signal, stimulus.timebase, story, repeat) for repeat in range(n_repeats)]
         )
         return Responses(zscore(repeats.mean(axis=0)).astype(np.float32), repeats)
+
+    def response_filter(self) -> ResponseFilter:
+        """Signal and noise are without a quadratic trend and cosines of 128 s and more; every response is z-scored."""
+        return ResponseFilter(polynomial=2, high_pass_s=CUTOFF_S, source="the recipe of the demo")
 
     def slice_reference(self) -> float:
         """1: a row is the signal at the moment at which its volume ends."""
