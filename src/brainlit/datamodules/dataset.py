@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +30,20 @@ class TargetSource(Protocol):
 
     def rows(self, subject: str, story: str, start_tr: int, stop_tr: int) -> Float32Array | None:
         """Rows start_tr .. stop_tr - 1, shape (n_rows, n_targets); None if the subject has none for the story."""
+
+
+class NoTargets:
+    """No subjects: for batches of sound alone."""
+
+    sizes: Mapping[str, int] = MappingProxyType({})
+
+    def heard(self, subject: str, story: str) -> bool:
+        """Never."""
+        return False
+
+    def rows(self, subject: str, story: str, start_tr: int, stop_tr: int) -> Float32Array | None:
+        """None."""
+        return None
 
 
 class WindowDataset(Dataset[WindowBatch]):

@@ -13,7 +13,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
-from brainlit.datamodules.dataset import StepLoader, TargetSource, WindowDataset, evaluation_loader
+from brainlit.datamodules.dataset import NoTargets, StepLoader, TargetSource, WindowDataset, evaluation_loader
 from brainlit.datamodules.regimes import TargetChoice
 from brainlit.datamodules.selection import (
     common_columns,
@@ -273,7 +273,11 @@ class StoryDataModule(L.LightningDataModule):
     predict_dataloader = test_dataloader
 
     def evaluation_batches(
-        self, spans: Sequence[Span], batch_size: int | None = None, window: WindowConfig | None = None
+        self,
+        spans: Sequence[Span],
+        batch_size: int | None = None,
+        window: WindowConfig | None = None,
+        with_targets: bool = True,
     ) -> Iterator[WindowBatch]:
         """Batches in which each row of the spans has row_mask True exactly once, in order; targets are responses.
 
@@ -283,9 +287,13 @@ class StoryDataModule(L.LightningDataModule):
             None takes the data module's.
         window : WindowConfig or None
             Other windows than those of training, say one per TR; None takes the data module's.
+        with_targets : bool
+            Without, batches hold no targets, and spans may begin before the first row (negative numbers), where the
+            sound does.
         """
         self._require_setup()
-        dataset = WindowDataset(self.store, window or self.window, [], self._responses)
+        targets = self._responses if with_targets else NoTargets()
+        dataset = WindowDataset(self.store, window or self.window, [], targets)
         windows, step = evaluation_windows(spans, dataset.config.n_trs), batch_size or self.batch_size
         for start in range(0, len(windows), step):
             yield dataset.read(windows[start : start + step])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -176,6 +176,10 @@ class DemoSource(StorySource):
     def response_filter(self) -> ResponseFilter:
         """Signal and noise are without a quadratic trend and cosines of 128 s and more; every response is z-scored."""
         return ResponseFilter(polynomial=2, high_pass_s=CUTOFF_S, source="the recipe of the demo")
+
+    def before_sound(self) -> Literal["silence", "mean"]:
+        """The mean: listeners have no response to the onset of the sound (`brainlit.demo.listeners`)."""
+        return "mean"
 
     def slice_reference(self) -> float:
         """1: a row is the signal at the moment at which its volume ends."""

@@ -1,7 +1,7 @@
 """Hidden states of a model for the rows of a probe: means per TR, or frames convolved with a haemodynamic response.
 
 States come from the stretches of sound that training uses. With a haemodynamic response the frames of every TR are
-averaged in bins of about a tenth of a second, collected for one span after the other, and convolved there: no more
+averaged in bins of about a tenth of a second, collected for one story after the other, and convolved there: no more
 than a story of bins is in memory.
 """
 
@@ -16,17 +16,15 @@ from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
-from brainlit.encoding.temporal import TemporalBand, TemporalPart
+from brainlit.encoding.arrays import BoolArray, Float32Array, IntArray
+from brainlit.encoding.temporal import TemporalBand
 from brainlit.probing.inputs import ProbedModule, borrowed_state
-from brainlit.probing.temporal_rows import TemporalForm, read_times_s
+from brainlit.probing.temporal_rows import Parts, TemporalForm, cut_spans
 from brainlit.splits import Span
+from brainlit.stories.base import TimedValues
 
 if TYPE_CHECKING:
     from brainlit.datamodules import StoryDataModule
-
-LayerRows = Float32Array | TemporalBand
-
 
 def layer_features(
     module: ProbedModule,
@@ -73,18 +71,22 @@ def temporal_layer_features(
     form: TemporalForm,
     progress: bool = True,
 ) -> dict[int, TemporalBand]:
-    """The same in the parts of a temporal choice; sound before a span, as far as the response reaches, counts too.
+    """The same in the parts of a temporal choice, for which the model hears the whole of every story.
 
-    Parameters and errors are those of `layer_features`. Frames of silence outside the sound count as the mean state,
-    so that a story does not begin with a jump; the part fir is the mean of the bins of each TR.
+    Parameters and errors are those of `layer_features`. What the sound file holds before the first row is heard too,
+    as far as the response reaches. Where there is no sound, states count as their mean, so that a story does not begin
+    with a jump. The part fir is made of the means of the bins of each TR.
     """
     store = datamodule.store
-    n_bins = max(1, round(store.tr_s / form.bin_s))
-    reach_trs = int(np.ceil(form.response.length_s / store.tr_s))
-    longer = [Span(span.story, max(0, span.start_tr - reach_trs), span.stop_tr) for span in spans]
-    found = _ConvolvedSpans(datamodule, spans, longer, len(layers), n_bins, form)
-    _run(module, datamodule, longer, layers, found, n_bins, progress)
-    return dict(zip(layers, found.bands(), strict=True))
+    n_bins = max(1, round(store.tr_s / form.bin_s)) if form.parts != ("fir",) else 1
+    whole = []
+    for story in dict.fromkeys(span.story for span in spans):
+        sounding_s = min(form.response.length_s, max(0.0, float(store.timebase(story).tr_starts_s[0])))
+        before = int(sounding_s / store.tr_s) if n_bins > 1 else 0
+        whole.append(Span(story, -before, store.n_trs(story)))
+    found = _ConvolvedStories(datamodule, whole, len(layers), n_bins, form)
+    _run(module, datamodule, whole, layers, found, n_bins, progress)
+    return dict(zip(layers, found.bands(spans), strict=True))
 
 
 def n_rows(spans: Sequence[Span]) -> int:
@@ -108,7 +110,7 @@ def _run(
     device = next(network.parameters()).device
     with borrowed_state(network), torch.inference_mode():
         network.eval()
-        batches = datamodule.evaluation_batches(spans)
+        batches = datamodule.evaluation_batches(spans, with_targets=False)
         for batch in tqdm(batches, desc="hidden states", unit="batch", leave=False, disable=not progress):
             given: dict[str, Any] = dict(batch)
             if n_bins > 1:
@@ -153,7 +155,7 @@ class _SpanRows:
         for number, span in enumerate(self.spans):
             # One story may have several spans, and a window may reach into another one of them.
             inside = (trs >= span.start_tr) & (trs < span.stop_tr)
-            if span.story != story or not inside.any() or self.is_done(number):
+            if span.story != story or not inside.any():
                 continue
             if number not in self.values:
                 self.values[number] = np.zeros((self.n_layers, span.n_trs, *values.shape[2:]), dtype=np.float32)
@@ -162,10 +164,6 @@ class _SpanRows:
             self.filled[number][at] = True
             if self.filled[number].all():
                 self.finish(number)
-
-    def is_done(self, number: int) -> bool:
-        """Whether nothing more of a span is looked at."""
-        return False
 
     def finish(self, number: int) -> None:
         """All rows of a span are there."""
@@ -184,51 +182,32 @@ class _SpanRows:
             )
 
 
-class _ConvolvedSpans(_SpanRows):
-    """Convolves a span as soon as all its bins are there, and keeps the rows that were asked for."""
+class _ConvolvedStories(_SpanRows):
+    """Convolves a story as soon as all its bins are there."""
 
     def __init__(
-        self,
-        datamodule: StoryDataModule,
-        asked: Sequence[Span],
-        longer: Sequence[Span],
-        n_layers: int,
-        n_bins: int,
-        form: TemporalForm,
+        self, datamodule: StoryDataModule, stories: Sequence[Span], n_layers: int, n_bins: int, form: TemporalForm
     ) -> None:
-        super().__init__(longer, n_layers)
-        self.store, self.asked, self.n_bins, self.form = datamodule.store, list(asked), n_bins, form
-        self.done: dict[int, list[dict[TemporalPart, Float32Array]]] = {}
-
-    def is_done(self, number: int) -> bool:
-        """Spans that were convolved; a longer span may meet rows of its neighbour again."""
-        return number in self.done
+        super().__init__(stories, n_layers)
+        self.store, self.n_bins, self.form = datamodule.store, n_bins, form
+        self.done: list[dict[str, Parts]] = [{} for _ in range(n_layers)]
 
     def finish(self, number: int) -> None:
-        """Convolve every layer of a span and forget its bins."""
-        span, asked = self.spans[number], self.asked[number]
-        edges_s = self._bin_edges_s(span)
-        read_s = read_times_s(self.store, span.story)[asked.start_tr : asked.stop_tr]
-        before = asked.start_tr - span.start_tr
-        self.done[number] = []
-        for bins in self.values.pop(number):
-            centred, heard = _centred(bins.reshape(-1, bins.shape[-1]))
-            per_tr = _means(centred, heard, self.n_bins)[before:]
-            middles_s = (edges_s[1:] + edges_s[:-1]) / 2
-            self.done[number].append(self.form.rows(centred, middles_s, read_s, np.diff(edges_s), per_tr))
-
-    def bands(self) -> list[TemporalBand]:
-        """One band for each layer, once every row has come."""
-        self._check()
-        spans = [self.done[number] for number in range(len(self.spans))]
-        return [
-            TemporalBand({part: np.concatenate([layers[k][part] for layers in spans]) for part in self.form.parts})
-            for k in range(self.n_layers)
-        ]
-
-    def _bin_edges_s(self, span: Span) -> FloatArray:
+        """Convolve every layer of a story and forget its bins."""
+        span = self.spans[number]
         edges_s = self.store.timebase(span.story).tr_edges_s(span.start_tr, span.n_trs)
-        return finer_edges(torch.from_numpy(np.array(edges_s))[None], self.n_bins)[0].numpy()
+        edges_s = finer_edges(torch.from_numpy(np.array(edges_s))[None], self.n_bins)[0].numpy()
+        middles_s, width_s = (edges_s[1:] + edges_s[:-1]) / 2, self.store.tr_s / self.n_bins
+        for done, bins in zip(self.done, self.values.pop(number), strict=True):
+            centred, heard = _centred(bins.reshape(-1, bins.shape[-1]))
+            per_tr = _means(centred, heard, self.n_bins)[-span.start_tr :]
+            timed = TimedValues(centred, middles_s, width_s)
+            done[span.story] = self.form.rows(timed, per_tr, self.store, span.story)
+
+    def bands(self, spans: Sequence[Span]) -> list[TemporalBand]:
+        """One band for each layer, with the rows of the spans, once every row has come."""
+        self._check()
+        return [cut_spans(stories, spans, self.form) for stories in self.done]
 
 
 def _centred(bins: Float32Array) -> tuple[Float32Array, BoolArray]:

@@ -139,6 +139,11 @@ class StoryStore:
         return None if said is None else ResponseFilter.from_json(said)
 
     @property
+    def before_sound(self) -> str:
+        """What responses count as having preceded the sound: 'silence' or the story's 'mean'."""
+        return self.index.before_sound
+
+    @property
     def slice_reference(self) -> float:
         """Part of the TR that the values of a volume belong to: 0 its start, 1 its end."""
         return self.index.slice_reference

@@ -147,6 +147,8 @@ class StoreIndex:
         What every report says of the data, in words.
     response_filter : mapping or None
         What the responses passed (`ResponseFilter.to_json`); None where it is not known.
+    before_sound : 'silence' or 'mean'
+        What responses count as having preceded the sound.
     slice_reference : float
         Part of the TR that the values of a volume belong to.
     """
@@ -164,6 +166,7 @@ class StoreIndex:
     facts: dict[str, str]
     response_filter: dict[str, Any] | None
     slice_reference: float
+    before_sound: str
     software: dict[str, str]
 
     @property

@@ -189,6 +189,7 @@ class _Build:
             facts={**self.source.facts(), **_passed_in_words(passed)},
             response_filter=None if passed is None else passed.to_json(),
             slice_reference=reference,
+            before_sound=self.source.before_sound(),
             software={"brainlit": brainlit.__version__, "h5py": version("h5py"), "numpy": version("numpy")},
         )
         write_json(self.path / INDEX_FILE, asdict(index))

@@ -342,6 +342,10 @@ class StorySource(ABC):
         """What the responses were filtered by over time; None where nobody knows."""
         return None
 
+    def before_sound(self) -> Literal["silence", "mean"]:
+        """What responses count as having preceded the sound: silence, which its onset ends, or the story's mean."""
+        return "silence"
+
     def slice_reference(self) -> float:
         """The moment of a volume that its values belong to, as a part of the TR: 0 its start, 1 its end.
 
