@@ -96,7 +96,9 @@ def mixture_scores(ridges: ProbeFit, band: TemporalBand) -> tuple[Sequence[BandW
 
 
 def weighed(bands: Mapping[str, Band], weights: Mapping[str, BandWeights]) -> dict[str, Band]:
-    """The bands with what was chosen for them; a sub-band gets the weights of its band. Parts without any are left out.
+    """The bands with what was chosen for them, without parts of no weight; a band of delays alone as a plain array.
+
+    A sub-band gets the weights of its band.
 
     Raises
     ------
@@ -117,7 +119,8 @@ def _weighed(name: str, X: Band, weights: Mapping[str, BandWeights]) -> Band:
                 f" {', '.join(weights) or 'none'}. Take them from `choose_weights` with the same bands."
             )
         X = TemporalBand(X.parts, own)
-    return X.used_parts()
+    used = X.used_parts()
+    return used.parts["fir"] if list(used.parts) == ["fir"] else used
 
 
 def _sample(Y: Array, rows: ProbeRows, seed: int) -> Array:
