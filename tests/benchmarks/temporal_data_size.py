@@ -7,16 +7,23 @@ noise is autocorrelated. Prints the mean correlation on held-out stories and dra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy.signal import fftconvolve, lfilter
 
-from brainlit.encoding import ProbeConfig, TemporalBand, haemodynamic_rows, parts_of
+from brainlit.encoding import ProbeConfig, TemporalBand, choose_weights, haemodynamic_rows, parts_of, run_probe
+from brainlit.encoding.statistics import student_quantile
 from brainlit.encoding.temporal import Temporal, TemporalPart
+from brainlit.encoding.temporal_choice import BandWeights
 
 Array = npt.NDArray[np.float64]
 TR_S, BIN_S, STORY_TRS, N_SCORED_STORIES = 2.0, 0.1, 300, 3
@@ -50,6 +57,17 @@ class Listener:
     def some(self, temporal: Temporal) -> TemporalBand:
         """The band as a temporal choice wants it."""
         return TemporalBand({part: self.band.parts[part] for part in parts_of(temporal)})
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Scores of all seeds at one number of columns and rows, how far auto is behind the best, and what it chose."""
+
+    n_columns: int
+    n_fit: int
+    scores: Mapping[str, Array]
+    behind: float
+    chosen: str
 
 
 def voxel_responses(n_voxels: int, rng: np.random.Generator) -> Array:
@@ -115,3 +133,95 @@ def simulate(seed: int, n_fit: int, n_columns: int, n_voxels: int = 60, n_scored
     band = TemporalBand({part: np.concatenate([form[part] for form in forms]) for part in forms[0]})
     groups = np.repeat(np.arange(len(sizes)), sizes)
     return Listener(band, Y.astype(np.float32), groups, groups < n_stories)
+
+
+def measure(
+    seeds: Sequence[int] = SEEDS, sizes: Sequence[int] = SIZES, widths: Sequence[int] = WIDTHS, n_voxels: int = 60
+) -> Iterator[tuple[int, int, int, dict[str, float], BandWeights]]:
+    """Columns, rows, seed, mean held-out r over voxels of each temporal choice, and the weights that `auto` chose."""
+    for n_columns, n_fit, seed in product(widths, sizes, seeds):
+        heard = simulate(seed, n_fit, n_columns, n_voxels)
+        bands = {temporal: heard.some(temporal) for temporal in get_args(Temporal)}
+        own = choose_weights({"backbone": bands["auto"]}, {"": heard.Y}, *heard.roles, CONFIG)[""]["backbone"]
+        # all choices with the purge of auto, so that they have the same rows to train on
+        results = {
+            temporal: run_probe({"backbone": band}, heard.Y, *heard.roles, CONFIG, weights={"backbone": own})
+            for temporal, band in bands.items()
+        }
+        yield n_columns, n_fit, seed, {name: float(np.mean(result.r)) for name, result in results.items()}, own
+
+
+def summarise(found: Sequence[tuple[int, int, int, dict[str, float], BandWeights]]) -> list[Line]:
+    """One line per number of columns and rows."""
+    lines = []
+    for n_columns, n_fit in sorted({one[:2] for one in found}):
+        own = [one for one in found if one[:2] == (n_columns, n_fit)]
+        scores = {name: np.array([one[3][name] for one in own]) for name in get_args(Temporal)}
+        best = np.max([scores[name].mean() for name in scores if name != "auto"])
+        behind = float(best - scores["auto"].mean())
+        chosen = Counter(" ".join(f"{part} {share:g}" for part, share in one[4].items()) for one in own)
+        lines.append(Line(n_columns, n_fit, scores, behind, chosen.most_common(1)[0][0]))
+    return lines
+
+
+def half_width(values: Array) -> float:
+    """Half of the 95 % interval of a mean over seeds."""
+    return float(student_quantile(len(values) - 1, 0.95) * values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def table(lines: Sequence[Line]) -> str:
+    """As Markdown; after +-, half of the 95 % interval over seeds."""
+    names = get_args(Temporal)
+    rows = [
+        f"| columns | rows | {' | '.join(names)} | best - auto | auto chose (mostly) |",
+        "| --- " * (len(names) + 4) + "|",
+    ]
+    for line in lines:
+        cells = [f"{r.mean():.3f} ± {half_width(r):.3f}" for r in line.scores.values()]
+        cells = [f"{line.n_columns:,}", f"{line.n_fit:,}", *cells, f"{line.behind:.3f}", line.chosen]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def draw(lines: Sequence[Line], path: Path) -> None:
+    """r over fitted rows, a panel per number of columns."""
+    import matplotlib.pyplot as plt
+
+    widths = sorted({line.n_columns for line in lines})
+    with plt.rc_context({"svg.hashsalt": "temporal", "font.size": 9}):
+        figure, panels = plt.subplots(1, len(widths), figsize=(7.5, 3.2), sharey=True, layout="constrained")
+        for panel, n_columns in zip(np.atleast_1d(panels), widths, strict=True):
+            own = [line for line in lines if line.n_columns == n_columns]
+            for k, name in enumerate(get_args(Temporal)):
+                means = [line.scores[name].mean() for line in own]
+                errors = [half_width(line.scores[name]) for line in own]
+                at = np.array([line.n_fit for line in own]) * 1.02**k  # beside each other, so that bars do not overlap
+                style = {"lw": 2.2, "color": "black", "zorder": 3} if name == "auto" else {"lw": 1.3}
+                panel.errorbar(at, means, errors, marker="o", ms=3, elinewidth=0.8, label=name, **style)
+            panel.set(xscale="log", xlabel="fitted volumes", title=f"{n_columns:,} columns")
+            panel.set_xticks([line.n_fit for line in own], [f"{line.n_fit:,}" for line in own])
+            panel.minorticks_off()
+        np.atleast_1d(panels)[0].set_ylabel("r, held-out stories")
+        np.atleast_1d(panels)[0].legend(frameon=False)
+        figure.savefig(path, metadata={"Date": None})
+        plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+    parser.add_argument("--picture", type=Path, default=PICTURE)
+    given = parser.parse_args()
+    found = []
+    for one in measure(given.seeds, given.sizes, given.widths):
+        print(*one, file=sys.stderr, flush=True)
+        found.append(one)
+    lines = summarise(found)
+    print(table(lines))
+    draw(lines, given.picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -52,7 +52,8 @@ def choose_weights(
     """Choose the weights of all bands whose parts are still to be weighed, for every subject on its own.
 
     Only responses of fitted rows are looked at, those of at most MOST_VOXELS voxels per subject, the same ones whenever
-    a subject has so many voxels. Give the result to `run_probes` where voxels of a subject are later probed apart.
+    a subject has so many voxels. It costs one search of len(MIXTURES) gammas per band. Give the result to `run_probes`
+    where voxels of a subject are later probed apart, or where many layers can share what was chosen for one.
 
     Parameters
     ----------
