@@ -63,9 +63,9 @@ def test_the_only_part_fir_is_the_array_itself_to_the_last_bit(planted: Planted)
     assert plain.meta == same.meta
     assert plain.meta["temporal"] == {name: {"fir": 1.0} for name in planted.bands}
     tables = ("r_by_model", "r2_by_model", "split", "partition", "impact", "r_rest", "predictions", "rest_predictions")
-    for table in tables:
-        for name, values in getattr(plain, table).items():
-            np.testing.assert_array_equal(getattr(same, table)[name], values)
+    for kind in tables:
+        for name, values in getattr(plain, kind).items():
+            np.testing.assert_array_equal(getattr(same, kind)[name], values)
     shares, again = region_shares(planted.bands, *given), region_shares(forms, *given)
     assert vars(shares) == vars(again)
 
