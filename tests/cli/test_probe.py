@@ -19,6 +19,7 @@ from brainlit.cli.probe import new_folder
 from brainlit.cli.probe_options import ProbeCLI, settings_of_run
 from brainlit.cli.probe_sources import FeatureFileError, asked_layers, read_features
 from brainlit.encoding.config import ProbeConfig, SolverConfig
+from brainlit.encoding.temporal import HaemodynamicResponse
 from brainlit.results import report
 from brainlit.results.record import ProbeRecord, find_records
 from brainlit.results.run_directory import RunDirectory
@@ -127,6 +128,7 @@ def test_where_shares_cannot_be_told_it_says_why(page_folder: Path) -> None:
 def test_the_settings_of_a_runs_probe_hold_unless_options_say_otherwise(toy_config: Path, tmp_path: Path) -> None:
     solver = {"name": "kernel", "memory_gb": 1.5, "n_targets_batch": None}
     probe = {"delays_trs": [2, 3], "n_gammas": {"1": 1, "2": 3, "3": 5}, "seed": 4, "solver": solver}
+    probe |= {"temporal": {"low_level": "hrf"}, "response": {"delay_s": 5.0}}
     other = {"class_path": "brainlit.callbacks.BandedRidgeProbe", "init_args": {"name": "other", "layers": [5]}}
     own = {"layers": [0, 1], "headline_region": "semantic", "figures": False, "n_bootstraps": 30, "probe": probe}
     callbacks = [other, {"class_path": "brainlit.callbacks.BandedRidgeProbe", "init_args": own}]
@@ -143,6 +145,8 @@ def test_the_settings_of_a_runs_probe_hold_unless_options_say_otherwise(toy_conf
         n_folds=3,
         seed=4,
         solver=SolverConfig("kernel", memory_gb=2.0),
+        temporal={"low_level": "hrf"},
+        response=HaemodynamicResponse(delay_s=5.0),
     )
     assert engine.bootstrap == {"block_trs": 20, "n_bootstraps": 30, "seed": 4}
 

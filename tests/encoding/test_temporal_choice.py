@@ -27,7 +27,7 @@ from brainlit.encoding.probe_fit import ProbeFit
 from brainlit.encoding.probe_rows import prepare_rows, prepare_targets
 from brainlit.encoding.temporal import RowFilter
 from brainlit.encoding.temporal_choice import MIXTURES, weighed
-from tests.benchmarks.temporal_data_size import Listener, simulate
+from tests.benchmarks.temporal_data_size import Listener, World, measure, simulate, summarise, table
 from tests.encoding.conftest import Planted, unit_response
 
 Array = npt.NDArray[np.float64]
@@ -37,7 +37,7 @@ QUICK = replace(AUTO, n_gammas={1: 1, 2: 1, 3: 1}, alphas=(0.1, 1.0, 10.0, 100.0
 
 @cache
 def listener() -> Listener:
-    return simulate(seed=20, n_fit=300, n_columns=6, n_voxels=20, n_scored=1)
+    return simulate(World(6), 300, seed=20, n_voxels=20, n_scored=1)
 
 
 def delayed_voxels(heard: Listener, n_voxels: int = 20) -> Array:
@@ -63,9 +63,9 @@ def test_the_only_part_fir_is_the_array_itself_to_the_last_bit(planted: Planted)
     assert plain.meta == same.meta
     assert plain.meta["temporal"] == {name: {"fir": 1.0} for name in planted.bands}
     tables = ("r_by_model", "r2_by_model", "split", "partition", "impact", "r_rest", "predictions", "rest_predictions")
-    for table in tables:
-        for name, values in getattr(plain, table).items():
-            np.testing.assert_array_equal(getattr(same, table)[name], values)
+    for kind in tables:
+        for name, values in getattr(plain, kind).items():
+            np.testing.assert_array_equal(getattr(same, kind)[name], values)
     shares, again = region_shares(planted.bands, *given), region_shares(forms, *given)
     assert vars(shares) == vars(again)
 
@@ -126,14 +126,24 @@ def test_finer_bands_and_impacts_take_temporal_bands() -> None:
 
 
 def test_voxels_that_answer_as_the_basis_do_not_get_delays_and_others_do() -> None:
-    heard = simulate(seed=21, n_fit=300, n_columns=30, n_voxels=30, n_scored=1)
+    heard = simulate(World(30), 300, seed=21, n_voxels=30, n_scored=1)
     bands = {"backbone": heard.band}
     own = choose_weights(bands, {"": heard.Y}, *heard.roles, AUTO)[""]["backbone"]
     assert own["hrf"] >= 0.5
     assert own.get("fir", 0) <= 0.25
-    rich = simulate(seed=22, n_fit=1200, n_columns=4, n_voxels=2, n_scored=1)
+    rich = simulate(World(4), 1200, seed=22, n_voxels=2, n_scored=1)
     own = choose_weights({"backbone": rich.band}, {"": delayed_voxels(rich)}, *rich.roles, AUTO)[""]["backbone"]
     assert own["fir"] >= 0.6
+
+
+@pytest.mark.parametrize(("n_fit", "most"), [(300, 0.02), (1200, 0.01)])
+@pytest.mark.parametrize("latest_s", [0.0, 3.0])
+def test_auto_is_never_far_behind_the_best_of_the_others(n_fit: int, most: float, latest_s: float) -> None:
+    """What tests/benchmarks/temporal_data_size.py finds with more rows, columns and seeds."""
+    (line,) = summarise([measure(World(20, latest_s), n_fit, seed, n_voxels=30) for seed in (30, 31)])
+    assert line.behind < most
+    assert line.scores["auto"].mean() > line.scores["fir"].mean() + 0.01
+    assert "auto" in table([line]).splitlines()[0]
 
 
 def test_subjects_with_other_weights_get_what_they_get_alone() -> None:

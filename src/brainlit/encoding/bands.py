@@ -212,8 +212,12 @@ def principal_axes(fitted: Float32Array, keep_variance: float, device: str = "cp
     import torch
 
     data = torch.as_tensor(fitted, device=device)
-    eigenvalues, vectors = torch.linalg.eigh(data.T @ data)
+    is_wide = fitted.shape[1] > fitted.shape[0]
+    eigenvalues, vectors = torch.linalg.eigh(data @ data.T if is_wide else data.T @ data)
     # eigenvalues come in increasing order: summed from the smallest, in float64, until the share that may go is reached
     share = torch.cumsum(eigenvalues.clamp(min=0.0).double(), dim=0) / eigenvalues.clamp(min=0.0).double().sum()
     n_dropped = int((share <= 1.0 - keep_variance).sum())
-    return np.asarray(vectors[:, n_dropped:].cpu().numpy(), dtype=np.float32)
+    axes = vectors[:, n_dropped:]
+    if is_wide:  # axes of the rows, brought to those of the columns, which have the same eigenvalues
+        axes = data.T @ (axes / eigenvalues[n_dropped:].sqrt())
+    return np.asarray(axes.cpu().numpy(), dtype=np.float32)

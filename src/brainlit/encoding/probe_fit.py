@@ -171,11 +171,19 @@ class ProbeFit:
     # --- Parts of fitting ---
 
     def prepare(self, bands: Mapping[str, Band], *, rescale: bool = True, remember: bool = True) -> Prepared:
-        """Bring bands into the form that the ridge sees."""
+        """Bring bands into the form that the ridge sees.
+
+        Where bands have more columns than there are rows to train on, the parts of temporal bands are rotated all the
+        same: they overlap, and what is left of them may be fewer columns than rows.
+        """
         solver = self.solver_for(sum(n_delayed(X, self.settings.delays_trs) for X in bands.values()))
         keys = [self._band_key(X, solver) if remember else "" for X in bands.values()]
         columns = [self._prepare(X, solver, key, rescale) for X, key in zip(bands.values(), keys, strict=True)]
         return Prepared(tuple(bands), columns, keys, solver)
+
+    @staticmethod
+    def _is_rotated(X: Band, solver: SolverName) -> bool:
+        return solver == "primal" or (solver == "auto" and isinstance(X, TemporalBand))
 
     def solver_for(self, n_columns: int) -> SolverName:
         """'primal' where 'auto' finds fewer (delayed) columns than rows to train on, for its bands are rotated."""
@@ -268,7 +276,7 @@ class ProbeFit:
             else:
                 given = (X, rows.groups, rows.fit, rows.used, settings.delays_trs)
                 band = prepare_band(*given, rescale=rescale, filters=self.filters)
-            if solver != "primal":
+            if not self._is_rotated(X, solver):
                 return band
             return rotate_band(band, rows.fit_of_used, settings.keep_variance, settings.solver.device)
 

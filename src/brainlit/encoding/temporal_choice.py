@@ -52,7 +52,8 @@ def choose_weights(
     """Choose the weights of all bands whose parts are still to be weighed, for every subject on its own.
 
     Only responses of fitted rows are looked at, those of at most MOST_VOXELS voxels per subject, the same ones whenever
-    a subject has so many voxels. Give the result to `run_probes` where voxels of a subject are later probed apart.
+    a subject has so many voxels. It costs one search of len(MIXTURES) gammas per band. Give the result to `run_probes`
+    where voxels of a subject are later probed apart, or where many layers can share what was chosen for one.
 
     Parameters
     ----------
@@ -96,7 +97,9 @@ def mixture_scores(ridges: ProbeFit, band: TemporalBand) -> tuple[Sequence[BandW
 
 
 def weighed(bands: Mapping[str, Band], weights: Mapping[str, BandWeights]) -> dict[str, Band]:
-    """The bands with what was chosen for them; a sub-band gets the weights of its band. Parts without any are left out.
+    """The bands with what was chosen for them, without parts of no weight; a band of delays alone as a plain array.
+
+    A sub-band gets the weights of its band.
 
     Raises
     ------
@@ -117,7 +120,8 @@ def _weighed(name: str, X: Band, weights: Mapping[str, BandWeights]) -> Band:
                 f" {', '.join(weights) or 'none'}. Take them from `choose_weights` with the same bands."
             )
         X = TemporalBand(X.parts, own)
-    return X.used_parts()
+    used = X.used_parts()
+    return used.parts["fir"] if list(used.parts) == ["fir"] else used
 
 
 def _sample(Y: Array, rows: ProbeRows, seed: int) -> Array:
