@@ -3,7 +3,8 @@
 Word rate, log-mel, GloVe and two states of Whisper base predict the mean of the ten intact listeners to one chapter,
 six regions, through `run_probe`: five purged folds of contiguous rows are scored, mixtures and strength are chosen by
 purged folds inside the fitted rows. Prints the table of docs/time.md. Needs the recordings (BRAINLIT_ALICE;
-data/alice.md); GloVe and Whisper join where BRAINLIT_GLOVE and BRAINLIT_WHISPER name a file of vectors and a folder of weights.
+data/alice.md); GloVe and Whisper join where BRAINLIT_GLOVE and BRAINLIT_WHISPER name a file of vectors and a folder of
+weights.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +35,15 @@ STATES = (1, 6)
 WHOLE = Span("alice", 0, 362)
 Array = npt.NDArray[np.float64]
 Band = npt.NDArray[np.float32] | TemporalBand
-WAYS: Mapping[str, tuple[Temporal, bool, int]] = {
-    "fir": ("fir", False, 0),
-    "fir, filtered": ("fir", True, 0),
-    "hrf, filtered": ("hrf", True, 0),
-    "hrf_derivatives, filtered": ("hrf_derivatives", True, 0),
-    "auto, filtered": ("auto", True, 0),
-    "hrf, filtered, 3 TRs late": ("hrf", True, 3),
+WAYS: Mapping[str, tuple[TemporalForm, int]] = {
+    "fir": (TemporalForm("fir"), 0),
+    "fir, filtered": (TemporalForm("fir", matched_filter=True), 0),
+    "hrf, filtered": (TemporalForm("hrf", matched_filter=True), 0),
+    "hrf_derivatives, filtered": (TemporalForm("hrf_derivatives", matched_filter=True), 0),
+    "auto, filtered": (TemporalForm("auto", matched_filter=True), 0),
+    "hrf, filtered, 3 TRs late": (TemporalForm("hrf", matched_filter=True), 3),
 }
-"""Temporal choice, whether features pass what the responses passed, and rows by which features come late."""
+"""Temporal form, and rows by which features come late."""
 
 
 def data_module(folder: Path, glove: str | None) -> StoryDataModule:
@@ -67,13 +67,12 @@ def mean_listener(store: StoryStore) -> Array:
     return np.asarray(np.mean([rows for rows in found if rows is not None], axis=0, dtype=np.float64))
 
 
-def bands(data: StoryDataModule, whisper: str | None) -> Iterator[tuple[str, Mapping[Temporal, Band]]]:
-    """Every feature in the form of every temporal choice."""
-    store, choices = data.store, dict.fromkeys(choice for choice, _, _ in WAYS.values())
+def bands(data: StoryDataModule, whisper: str | None) -> Iterator[tuple[str, list[Band]]]:
+    """Every feature in the form of every way."""
+    store, forms = data.store, [form for form, _ in WAYS.values()]
     for space in (entry.name for entry in store.feature_space_entries):
         per_tr = next(one.values for one in store.feature_spaces("alice") if one.name == space)
-        forms = {choice: TemporalForm(choice) for choice in choices}
-        yield space, {c: stimulus_rows(store, [WHOLE], [space], f) if f.convolves else per_tr for c, f in forms.items()}
+        yield space, [per_tr if f.is_plain(store) else stimulus_rows(store, [WHOLE], [space], f) for f in forms]
     if whisper is None:
         return
     from brainlit.backbones import BackboneConfig
@@ -81,32 +80,22 @@ def bands(data: StoryDataModule, whisper: str | None) -> Iterator[tuple[str, Map
 
     module = BrainTuning(backbone=BackboneConfig(family="whisper", weights=whisper, positions="truncated")).eval()
     asked = (module, data, [WHOLE], STATES)
-    states: dict[Temporal, Mapping[int, Band]] = {"fir": layer_features(*asked)}
-    for choice in choices:
-        if choice != "fir":
-            states[choice] = temporal_layer_features(*asked, TemporalForm(choice))
+    states = [layer_features(*asked) if f.is_plain(store) else temporal_layer_features(*asked, f) for f in forms]
     for layer in STATES:
-        yield f"Whisper base, state {layer}", {choice: found[layer] for choice, found in states.items()}
+        yield f"Whisper base, state {layer}", [found[layer] for found in states]
 
 
-def held_out_r(band: Band, Y: Array, store: StoryStore, temporal: Temporal, filtered: bool, late_trs: int) -> Array:
+def held_out_r(band: Band, Y: Array, temporal: Temporal) -> Array:
     """Correlation with held-out time by column of Y, over the rows of all folds."""
-    rows, passed = np.arange(len(Y)), store.response_filter
+    rows = np.arange(len(Y))
     config = ProbeConfig(temporal=temporal, skip_trs=0, n_folds=4, alphas=tuple(np.logspace(-2, 5, 15)))
     predicted, observed = np.empty_like(Y), np.empty_like(Y)
     for own in np.array_split(rows, N_FOLDS):
         # before, gap, held out, gap, after: stretches of their own, of which the gaps take no part
-        edges = [0, own[0] - GAP_TRS, own[0], own[-1] + 1, own[-1] + 1 + GAP_TRS]
+        edges = np.array([0, own[0] - GAP_TRS, own[0], own[-1] + 1, own[-1] + 1 + GAP_TRS])
         groups = np.searchsorted(np.maximum(edges, 0), rows, side="right") - 1
-        starts = {int(label): int(np.flatnonzero(groups == label)[0]) for label in np.unique(groups)}
-        filters = {}
-        if filtered and passed is not None:
-            filters = {
-                label: partial(passed.apply, tr_s=store.tr_s, first_tr=at, n_trs=len(Y)) for label, at in starts.items()
-            }
-        late = band if late_trs == 0 else rolled(band, late_trs)
         roles = (groups, np.isin(groups, (0, 4)), groups == 2)
-        result = run_probe({"backbone": late}, Y.astype(np.float32), *roles, config, filters=filters)
+        result = run_probe({"backbone": band}, Y.astype(np.float32), *roles, config)
         predicted[own] = result.predictions["backbone"]
         observed[own] = Y[own] - Y[own].mean(axis=0)
     return np.array([np.corrcoef(predicted[:, k], observed[:, k])[0, 1] for k in range(Y.shape[1])])
@@ -124,10 +113,13 @@ def measure(glove: str | None, whisper: str | None) -> dict[str, dict[str, Array
     with tempfile.TemporaryDirectory() as folder:
         data = data_module(Path(folder) / "store", glove)
         Y = mean_listener(data.store)
-        return {
-            name: {way: held_out_r(forms[how[0]], Y, data.store, *how) for way, how in WAYS.items()}
-            for name, forms in bands(data, whisper)
-        }
+        found: dict[str, dict[str, Array]] = {}
+        for name, forms in bands(data, whisper):
+            found[name] = {
+                way: held_out_r(rolled(band, late_trs), Y, form.temporal)
+                for (way, (form, late_trs)), band in zip(WAYS.items(), forms, strict=True)
+            }
+        return found
 
 
 def table(scores: Mapping[str, Mapping[str, Array]]) -> str:

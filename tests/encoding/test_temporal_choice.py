@@ -22,10 +22,11 @@ from brainlit.encoding import (
     run_probe,
     run_probes,
 )
+from brainlit.encoding.arrays import delay_within
 from brainlit.encoding.bands import gather_bands, prepare_band
 from brainlit.encoding.probe_fit import ProbeFit
 from brainlit.encoding.probe_rows import prepare_rows, prepare_targets
-from brainlit.encoding.temporal import RowFilter
+from brainlit.encoding.temporal import n_delayed
 from brainlit.encoding.temporal_choice import MIXTURES, weighed
 from tests.benchmarks.temporal_data_size import Listener, World, measure, simulate, summarise, table
 from tests.encoding.conftest import Planted, unit_response
@@ -184,69 +185,36 @@ def test_the_cache_knows_bands_that_did_not_change() -> None:
     misses = cache.misses
     assert choose_weights(bands, {"": heard.Y}, *heard.roles, QUICK, cache=cache) == first
     assert cache.misses == misses
-    with_filter = {"filters": {0: without_trend}}
-    choose_weights(bands, {"": heard.Y}, *heard.roles, QUICK, cache=cache, **with_filter)  # type: ignore[arg-type]
-    assert cache.misses == 2 * misses, "a filter makes other columns"
+    delayed = {"semantic": replace(heard.band, is_delayed=True)}
+    choose_weights(delayed, {"": heard.Y}, *heard.roles, QUICK, cache=cache)
+    assert cache.misses > misses, "other delays make other columns"
 
 
-# --- Filters ---
+# --- Delays that are there already ---
 
 
-@pytest.mark.parametrize("delays", [(0,), (1, 3), (2, -1)])
-def test_filters_come_after_the_delays_inside_each_group(delays: tuple[int, ...]) -> None:
-    rng = np.random.default_rng(0)
-    groups, X = np.repeat([4, 9, 2], [30, 40, 35]), rng.standard_normal((105, 3)) + np.arange(105)[:, None] / 20
-    used = np.tile([True] * 4 + [False], 21)
-    fit = used & (groups != 2)
-    filters: dict[int, RowFilter] = {4: without_trend, 2: lambda rows: rows - np.roll(rows, 1, axis=0)}
-    columns = []
-    for delay in delays:
-        for feature in X.T:
-            # of each column: the scale of its filtered self, then one story at a time
-            passed, delayed = np.empty(105), np.zeros(105)
-            for label in (4, 9, 2):
-                own = np.flatnonzero(groups == label)
-                centred = feature[own] - feature[own].mean()
-                late = np.zeros(len(own))
-                for row in range(len(own)):
-                    if 0 <= row - delay < len(own):
-                        late[row] = centred[row - delay]
-                change = filters.get(label, lambda rows: rows)
-                passed[own] = change(centred[:, None])[:, 0]
-                passed[own] -= passed[own].mean()
-                delayed[own] = change(late[:, None])[:, 0]
-            column = (delayed / np.sqrt(np.square(passed[fit]).mean()))[used]
-            for label in (4, 9, 2):
-                column[groups[used] == label] -= column[groups[used] == label].mean()
-            columns.append(column)
-    slow = np.stack(columns, axis=1)
-    slow /= np.sqrt(np.square(slow[fit[used]]).sum(axis=1).mean())
-    np.testing.assert_allclose(prepare_band(X, groups, fit, used, delays, filters=filters), slow, atol=1e-5)
+def test_a_delayed_part_is_not_delayed_again() -> None:
+    heard, delays = listener(), (1, 2, 3)
+    fir = heard.band.parts["fir"]
+    late = delay_within(fir, heard.groups, delays)
+    used = heard.fit | heard.score
+    given = (heard.groups, heard.fit, used)
+    delayed = prepare_band(TemporalBand({"fir": late}, is_delayed=True), *given, delays)
+    np.testing.assert_array_equal(delayed, prepare_band(late, *given, (0,)))
+    assert n_delayed(TemporalBand({"fir": late}, is_delayed=True), delays) == late.shape[1]
+    # other than delays inside the ridge only by the scale of single columns
+    config = replace(QUICK, delays_trs=delays)
+    forms = [fir, TemporalBand({"fir": late}, is_delayed=True)]
+    inside, before = (run_probe({"backbone": X}, heard.Y, *heard.roles, config) for X in forms)
+    np.testing.assert_allclose(inside.r, before.r, atol=0.02)
 
 
-def test_a_drift_is_gone_from_features_and_residuals() -> None:
+def test_weights_leave_delays_as_they_are() -> None:
     heard = listener()
-    drift = np.linspace(-3, 3, len(heard.Y))[:, None]
-    filters: dict[int, RowFilter] = dict.fromkeys(np.unique(heard.groups).tolist(), without_trend)
-    Y = np.concatenate([without_trend(heard.Y[heard.groups == k]) for k in np.unique(heard.groups)])
-    forms = [heard.some("hrf_derivatives"), heard.some("hrf_derivatives").changed(lambda X: X + 100 * drift)]
-    low = np.random.default_rng(0).standard_normal((len(Y), 2)) + 50 * drift
-    config = replace(QUICK, low_level_impact=True, impact_lags_trs=0)
-    clean, drifting = (
-        run_probe({"backbone": X, "low_level": low}, Y, *heard.roles, config, filters=filters) for X in forms
-    )
-    np.testing.assert_allclose(clean.r, drifting.r, atol=2e-3)
-    np.testing.assert_allclose(clean.r_rest["residual_lags"], drifting.r_rest["residual_lags"], atol=2e-3)
-    shares = [region_shares({"backbone": X}, Y, *heard.roles, config, filters=filters).joint_r2 for X in forms]
-    assert shares[0].value == pytest.approx(shares[1].value, abs=2e-3)
-    gone = run_probe({"backbone": drift}, Y, *heard.roles, replace(QUICK, delays_trs=(0,)), filters=filters)
-    assert gone.meta["warnings"][0].startswith("band 'backbone' is constant on the fitted rows")
-
-
-def test_filters_that_lose_rows_are_refused() -> None:
-    heard = listener()
-    with pytest.raises(ValueError, match=r"filter of group 0 made \(10, 6\) of \(300, 6\)"):
-        run_probe({"backbone": heard.some("hrf")}, heard.Y, *heard.roles, QUICK, filters={0: lambda rows: rows[:10]})
+    band = replace(heard.band, is_delayed=True)
+    assert weighed({"backbone": band}, {"backbone": {"fir": 1.0}})["backbone"].is_delayed  # type: ignore[union-attr]
+    assert band.only("fir").is_delayed
+    assert band[:10].is_delayed
 
 
 # --- Residuals ---

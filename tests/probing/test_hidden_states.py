@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from brainlit.encoding.temporal import Temporal
 from brainlit.probing.hidden_states import layer_features, n_rows, temporal_layer_features
 from brainlit.probing.temporal_rows import TemporalForm
 from brainlit.splits import Span
+from brainlit.stories import FeatureSpace, Responses, Story
+from brainlit.timebase import TimeBase
 from tests.callbacks.toy_module import ToyModule, toy_data
 from tests.toy import ToySource
 
@@ -60,8 +63,8 @@ def test_a_row_without_states_is_an_error(data: StoryDataModule) -> None:
     class Short:
         story_names = data.story_names
 
-        def evaluation_batches(self, spans: Any) -> Iterator[Any]:
-            yield from list(data.evaluation_batches(spans))[:1]
+        def evaluation_batches(self, spans: Any, with_targets: bool) -> Iterator[Any]:
+            yield from list(data.evaluation_batches(spans, with_targets=with_targets))[:1]
 
     with pytest.raises(RuntimeError, match="rows have no hidden state"):
         layer_features(ToyModule(), Short(), SPANS, [1], progress=False)
@@ -118,39 +121,56 @@ def test_bins_are_convolved_at_their_own_times(bin_s: float, data: StoryDataModu
         np.testing.assert_allclose(found[2].parts["hrf"][rows, 0], 3 * expected, atol=6e-3)
 
 
-def test_what_precedes_a_span_counts(data: StoryDataModule) -> None:
+def test_the_whole_story_is_heard_whatever_is_asked_for(data: StoryDataModule) -> None:
     form = TemporalForm("hrf")
     whole = temporal_layer_features(ToyModule(), data, [Span("toy2", 0, 40)], [1], form, progress=False)[1]
     asked = [Span("toy2", 20, 30), Span("toy2", 32, 40)]
     parts = temporal_layer_features(ToyModule(), data, asked, [1], form, progress=False)[1].parts["hrf"]
-    # The mean that is taken off is that of what was heard, so the rows of a span agree but for a constant.
-    for rows, own in ((slice(20, 30), parts[:10]), (slice(32, 40), parts[10:])):
-        expected = whole.parts["hrf"][rows]
-        np.testing.assert_allclose(own - own.mean(axis=0), expected - expected.mean(axis=0), atol=2e-3)
+    np.testing.assert_array_equal(parts, whole.parts["hrf"][[*range(20, 30), *range(32, 40)]])
+
+
+def test_sound_before_the_first_row_counts(tmp_path: Path) -> None:
+    class Early(ToySource):
+        """The first four rows of the toy stories were cut off."""
+
+        def story(self, name: str) -> Story:
+            return replace(super().story(name), timebase=TimeBase.regular(36, 2.0, onset_s=8.0))
+
+        def responses(self, subject: str, story: str) -> Responses | None:
+            found = super().responses(subject, story)
+            return None if found is None else Responses(found.values[4:])
+
+        def feature_spaces(self, story: Story) -> list[FeatureSpace]:
+            return [replace(space, values=space.values[4:]) for space in super().feature_spaces(story)]
+
+    cut = toy_data(tmp_path / "store", source=Early())
+    cut.prepare_data()
+    cut.setup()
+    band = temporal_layer_features(ToyModule(), cut, [Span("toy2", 0, 36)], [0], TemporalForm("hrf"), progress=False)[0]
+    sound = cut.store.audio("toy2", 0, 80 * 16_000).astype(np.float64)
+    heard = np.array([np.log1p(np.abs(piece).mean()) for piece in sound.reshape(-1, 1600)])
+    expected = convolved(heard - heard.mean(), 0.1, 9.0 + 2.0 * np.arange(36))
+    np.testing.assert_allclose(band.parts["hrf"][:, 0], expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("temporal", ["hrf_derivatives", "auto"])
 def test_every_part_of_a_choice_is_there(temporal: Temporal, data: StoryDataModule) -> None:
     span = [Span("toy2", 0, 40)]
     band = temporal_layer_features(ToyModule(), data, span, [1], TemporalForm(temporal), progress=False)[1]
-    widths = {"hrf": 3, "derivatives": 6, "fir": 3}
+    widths = {"hrf": 3, "derivatives": 6, "fir": 12}
     assert {part: rows.shape for part, rows in band.parts.items()} == {p: (40, widths[p]) for p in band.parts}
     if temporal == "auto":
         per_tr = layer_features(ToyModule(), data, span, [1], progress=False)[1]
         # log of a mean against the mean of logs: near, and in step
-        assert np.corrcoef(band.parts["fir"][:, 0], per_tr[:, 0])[0, 1] > 0.99
+        assert np.corrcoef(band.parts["fir"][1:, 0], per_tr[:-1, 0])[0, 1] > 0.99
 
 
 def test_silence_counts_as_the_mean(tmp_path: Path) -> None:
     class Late(ToySource):
         """The scanner runs ten seconds before the sound, which is steady."""
 
-        def story(self, name: str) -> Any:
+        def story(self, name: str) -> Story:
             story = super().story(name)
-            from dataclasses import replace
-
-            from brainlit.timebase import TimeBase
-
             steady = np.full_like(story.audio, 1000 + int(name[-1]))  # each its own, or they count as one story
             return replace(story, audio=steady, timebase=TimeBase.regular(self.n_trs, self.tr_s, onset_s=-10.0))
 

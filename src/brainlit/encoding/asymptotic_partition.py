@@ -35,7 +35,7 @@ from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import model_name, order_bands, partition_variance, subsets
 from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets, prepare_rows, prepare_targets
 from brainlit.encoding.statistics import Score, cut_blocks, student_quantile
-from brainlit.encoding.temporal import Band, RowFilter
+from brainlit.encoding.temporal import Band
 from brainlit.encoding.temporal_choice import BandWeights, choose_weights, weighed
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,6 @@ def region_shares(
     score: npt.ArrayLike,
     config: ProbeConfig | None = None,
     *,
-    filters: Mapping[int, RowFilter] | None = None,
     weights: Mapping[str, BandWeights] | None = None,
     block_trs: int = 15,
     level: float = 0.95,
@@ -104,7 +103,7 @@ def region_shares(
 
     Parameters
     ----------
-    bands, groups, fit, score, config, filters
+    bands, groups, fit, score, config
         As for `run_probe`.
     weights : mapping of band to weights, optional
         Of temporal parts, where they are to be weighed; None chooses them on these voxels.
@@ -138,9 +137,9 @@ def region_shares(
             " Score more rows, or read the parts of the probe without an interval."
         )
     if weights is None:
-        weights = choose_weights(bands, {"": Y}, groups, fit, score, settings, filters=filters)[""]
+        weights = choose_weights(bands, {"": Y}, groups, fit, score, settings)[""]
     given = (rows.groups, rows.fit, rows.used, settings.delays_trs)
-    used = {band: prepare_band(X, *given, filters=filters) for band, X in weighed(bands, weights).items()}
+    used = {band: prepare_band(X, *given) for band, X in weighed(bands, weights).items()}
     used = {band: used[band] for band in names}
     columns, kept, is_cut = _leading_components(used, rows, settings.keep_variance)
     sums = [_covariance([columns[band] for band in members], rows, targets, blocks) for members in subsets(names)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,8 @@ from brainlit.encoding.arrays import (
 from brainlit.encoding.partition import order_bands
 from brainlit.encoding.temporal import (
     Band,
-    RowFilter,
     TemporalBand,
     as_band,
-    filter_within,
-    filtered_scale,
-    part_delays,
 )
 
 
@@ -36,9 +32,8 @@ def prepare_band(
     delays_trs: Sequence[int],
     *,
     rescale: bool = True,
-    filters: Mapping[int, RowFilter] | None = None,
 ) -> Float32Array:
-    """Standardise, delay and filter within groups, keep the used rows, centre them per group, and give unit size.
+    """Standardise, delay within groups, keep the used rows, centre them per group, and give unit size.
 
     Unit size: the mean squared norm of a fitted row is 1, whatever the number of features. So gamma is the share of
     the prior variance that a band gets, and alpha the ratio of noise to signal variance. The parts of a temporal band
@@ -54,9 +49,6 @@ def prepare_band(
     rescale : bool
         False skips the first scaling of the columns (they are centred all the same), for residuals whose size means
         something.
-    filters : mapping of group to callable, optional
-        What the responses of a group passed over time; its rows pass it after the delays. Columns are scaled by their
-        standard deviation after the filter.
 
     Returns
     -------
@@ -66,8 +58,8 @@ def prepare_band(
     band, columns = as_band(X), []
     for name, share in band.prior.items():
         part = band.parts[name]
-        scale = filtered_scale(part, groups, fit, filters) if rescale else None
-        centred = _centred(part, groups, used, scale, part_delays(name, delays_trs), filters)
+        scale = column_scale(part, groups, fit) if rescale else None
+        centred = _centred(part, groups, used, scale, band.delays(name, delays_trs))
         unit = (centred / _row_size(centred[fit[used]])).astype(np.float32)
         columns.append(unit if share == 1.0 else unit * np.float32(np.sqrt(share)))
     return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
@@ -107,7 +99,7 @@ def _side_by_side(bands: Mapping[str, Band]) -> Band:
             f"{', '.join(bands)} differ in their temporal parts or weights; sub-bands of a band share them."
         )
     columns = {name: np.concatenate([form.parts[name] for form in forms], axis=1) for name in forms[0].parts}
-    return TemporalBand(columns, forms[0].weights)
+    return replace(forms[0], parts=columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,13 +161,11 @@ def _centred(
     used: BoolArray,
     scale: FloatArray | None,
     delays_trs: Sequence[int],
-    filters: Mapping[int, RowFilter] | None = None,
 ) -> FloatArray:
-    """Scaled, delayed, filtered, and centred on the used rows, all per group: (n_used, n_delays * n_features)."""
+    """Scaled, delayed inside groups, and on the used rows centred per group: (n_used, n_delays * n_features)."""
     centred = demean_within(X, groups)
     scaled = (centred if scale is None else centred * scale).astype(np.float32)
-    delayed = filter_within(delay_within(scaled, groups, delays_trs), groups, filters)
-    return demean_within(delayed[used], np.asarray(groups)[used])
+    return demean_within(delay_within(scaled, groups, delays_trs)[used], np.asarray(groups)[used])
 
 
 def _row_size(fitted: FloatArray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from brainlit.encoding.arrays import (
     Float32Array,
     FloatArray,
     IntArray,
+    column_scale,
     delay_within,
     demean_within,
     position_in_group,
@@ -21,7 +23,7 @@ from brainlit.encoding.arrays import (
 from brainlit.encoding.banded import open_search
 from brainlit.encoding.config import ProbeConfig, check_alphas
 from brainlit.encoding.search import choose, make_folds, refit_weights, search_pool
-from brainlit.encoding.temporal import Band, RowFilter, TemporalBand, as_band, filter_within, filtered_scale
+from brainlit.encoding.temporal import Band, TemporalBand, as_band
 
 BANDS: tuple[str, ...] = ("backbone", "low_level", "semantic")
 """Bands of the probe, in the order that all names and arrays keep."""
@@ -169,7 +171,6 @@ def residual_features(
     fit: BoolArray,
     lags_trs: Sequence[int],
     config: ProbeConfig,
-    filters: Mapping[int, RowFilter] | None = None,
 ) -> Band:
     """Backbone features minus what a ridge on low-level features at the given lags predicts of them.
 
@@ -186,8 +187,6 @@ def residual_features(
         (0,) for the published form; positive lags look back, negative ones ahead.
     config : ProbeConfig
         Its alphas, folds, purge and solver are used.
-    filters : mapping of group to callable, optional
-        The ridge is fitted on filtered rows; what comes out is not filtered yet.
 
     Returns
     -------
@@ -197,26 +196,24 @@ def residual_features(
     """
     labels, band = np.asarray(groups), as_band(backbone)
     edges = np.cumsum([0, *(part.shape[1] for part in band.parts.values())])
-    targets = np.concatenate([_unit_columns(part, labels, fit, filters) for part in band.parts.values()], axis=1)
-    lagged = [_lagged(part, labels, fit, lags_trs, filters) for part in as_band(low_level).parts.values()]
-    left = _residual(targets, [part for part in lagged if part.any()], labels, fit, config, filters)
+    targets = np.concatenate([_unit_columns(part, labels, fit) for part in band.parts.values()], axis=1)
+    lagged = [_lagged(part, labels, fit, lags_trs) for part in as_band(low_level).parts.values()]
+    left = _residual(targets, [part for part in lagged if part.any()], labels, fit, config)
     if not isinstance(backbone, TemporalBand):
         return left
     columns = dict(zip(band.parts, pairwise(edges), strict=True))
-    return TemporalBand({part: left[:, a:b] for part, (a, b) in columns.items()}, band.weights)
+    return replace(band, parts={part: left[:, a:b] for part, (a, b) in columns.items()})
 
 
-def _unit_columns(X: Array, groups: IntArray, fit: BoolArray, filters: Mapping[int, RowFilter] | None) -> Float32Array:
-    scaled: FloatArray = demean_within(X, groups) * filtered_scale(X, groups, fit, filters)
+def _unit_columns(X: Array, groups: IntArray, fit: BoolArray) -> Float32Array:
+    scaled: FloatArray = demean_within(X, groups) * column_scale(X, groups, fit)
     return scaled.astype(np.float32)
 
 
-def _lagged(
-    X: Array, groups: IntArray, fit: BoolArray, lags_trs: Sequence[int], filters: Mapping[int, RowFilter] | None
-) -> Float32Array:
-    """All columns at all lags, with a mean squared norm of 1 of a fitted row once filtered; all 0 if constant."""
-    lagged = demean_within(delay_within(_unit_columns(X, groups, fit, filters), groups, lags_trs), groups)
-    row_norm = np.square(filter_within(lagged, groups, filters)[fit]).sum(axis=1).mean()
+def _lagged(X: Array, groups: IntArray, fit: BoolArray, lags_trs: Sequence[int]) -> Float32Array:
+    """All columns at all lags, with a mean squared norm of 1 of a fitted row; all 0 if constant."""
+    lagged = demean_within(delay_within(_unit_columns(X, groups, fit), groups, lags_trs), groups)
+    row_norm = np.square(lagged[fit]).sum(axis=1).mean()
     unit: FloatArray = lagged / np.sqrt(row_norm or 1.0)
     return unit.astype(np.float32)
 
@@ -227,13 +224,11 @@ def _residual(
     labels: IntArray,
     fit: BoolArray,
     config: ProbeConfig,
-    filters: Mapping[int, RowFilter] | None,
 ) -> Float32Array:
     if not lagged:
         return targets
     predictors = lagged[0] if len(lagged) == 1 else np.concatenate(lagged, axis=1) / np.float32(np.sqrt(len(lagged)))
-    # fitted on what the filters leave, applied to what has not passed them: the residual passes them later, once
-    seen, aims = (np.asarray(filter_within(X, labels, filters)[fit], dtype=np.float32) for X in (predictors, targets))
+    seen, aims = predictors[fit], targets[fit]
     folds = make_folds(labels[fit], config.n_folds, config.purge, position_in_group(labels)[fit])
     search = open_search([seen], aims, folds, config.alphas, config.solver)
     table = search_pool(search, np.ones((1, 1)))

@@ -37,7 +37,7 @@ from brainlit.encoding.probe_rows import (
 )
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.search import gamma_pool, inside_set
-from brainlit.encoding.temporal import Band, RowFilter, TemporalBand, as_band
+from brainlit.encoding.temporal import Band, TemporalBand, as_band
 from brainlit.encoding.temporal_choice import BandWeights, SubjectWeights, choose_weights, weighed
 
 CONSTANT_BAND = "band '{}' is constant on the fitted rows, so it explains nothing; check it or leave it out."
@@ -56,7 +56,6 @@ def run_probe(
     ceiling: npt.ArrayLike | None = None,
     cache: ProbeCache | None = None,
     warm: WarmStart | None = None,
-    filters: Mapping[int, RowFilter] | None = None,
     weights: Mapping[str, BandWeights] | None = None,
 ) -> ProbeResult:
     """Fit all nested models of the bands on some groups and score them on others.
@@ -80,8 +79,6 @@ def run_probe(
     warm : WarmStart, optional
         From an earlier probe of the same voxels, rows and settings: each voxel tries only the gammas that were best
         for it there.
-    filters : mapping of group to callable, optional
-        What the responses of a group passed over time, (n_trs, n) -> (n_trs, n); its features pass it after delays.
     weights : mapping of band to weights, optional
         From `choose_weights`, of the temporal parts that are to be weighed; None chooses them here.
 
@@ -95,7 +92,7 @@ def run_probe(
     ceilings = None if ceiling is None else {"": ceiling}
     warms = None if warm is None else {"": warm}
     given = None if weights is None else {"": weights}
-    probes = partial(run_probes, ceilings=ceilings, cache=cache, warm=warms, filters=filters, weights=given)
+    probes = partial(run_probes, ceilings=ceilings, cache=cache, warm=warms, weights=given)
     return probes(bands, {"": Y}, groups, fit, score, config)[""]
 
 
@@ -110,7 +107,6 @@ def run_probes(
     ceilings: Mapping[str, npt.ArrayLike | None] | None = None,
     cache: ProbeCache | None = None,
     warm: Mapping[str, WarmStart] | None = None,
-    filters: Mapping[int, RowFilter] | None = None,
     weights: SubjectWeights | None = None,
 ) -> dict[str, ProbeResult]:
     """Probe several subjects who heard the same rows; each gets the result that `run_probe` gives it alone.
@@ -141,10 +137,10 @@ def run_probes(
     pool = gamma_pool(len(whole), settings.n_gammas, settings.seed)
     wanted_gammas(warm or {}, n_voxels, pool, rows_key(rows))  # refuses before anything is searched
     if weights is None:
-        weights = choose_weights(checked, responses, groups, fit, score, settings, filters=filters, cache=cache)
+        weights = choose_weights(checked, responses, groups, fit, score, settings, cache=cache)
     results: dict[str, ProbeResult] = {}
     for subjects, own in _alike(Ys, weights):
-        ridges = ProbeFit(rows, _usable_targets(subjects, responses, rows), settings, cache, filters)
+        ridges = ProbeFit(rows, _usable_targets(subjects, responses, rows), settings, cache)
         starts = {name: start for name, start in (warm or {}).items() if name in subjects}
         wanted = wanted_gammas(starts, {name: n_voxels[name] for name in subjects}, pool, rows_key(rows))
         together = _probe_together(ridges, checked, own, wanted)
@@ -234,7 +230,7 @@ def predict_residuals(ridges: ProbeFit, bands: Mapping[str, Band], low_level: Ba
     k = settings.impact_lags_trs
     given = bands["backbone"], low_level, rows.groups, rows.fit
     lags_trs = {"residual_lag0": (0,), "residual_lags": tuple(range(-k, k + 1))}
-    residuals = {way: residual_features(*given, lags, settings, ridges.filters) for way, lags in lags_trs.items()}
+    residuals = {way: residual_features(*given, lags, settings) for way, lags in lags_trs.items()}
     return {way: ridges.predict_alone(residual) for way, residual in residuals.items()}
 
 

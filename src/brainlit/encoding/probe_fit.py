@@ -32,7 +32,7 @@ from brainlit.encoding.search import (
     refuse_leaking_folds,
 )
 from brainlit.encoding.statistics import correlation_within, r2_within
-from brainlit.encoding.temporal import Band, RowFilter, TemporalBand, as_band, filter_within, n_delayed
+from brainlit.encoding.temporal import Band, TemporalBand, as_band, n_delayed
 from brainlit.splits import LeakError
 
 T = TypeVar("T")
@@ -88,14 +88,9 @@ class ProbeFit:
     """Fits features to the responses of one probe, as its settings say."""
 
     def __init__(
-        self,
-        rows: ProbeRows,
-        targets: ProbeTargets,
-        settings: ProbeConfig,
-        cache: ProbeCache | None = None,
-        filters: Mapping[int, RowFilter] | None = None,
+        self, rows: ProbeRows, targets: ProbeTargets, settings: ProbeConfig, cache: ProbeCache | None = None
     ) -> None:
-        self.rows, self.targets, self.settings, self.cache, self.filters = rows, targets, settings, cache, filters
+        self.rows, self.targets, self.settings, self.cache = rows, targets, settings, cache
         self.folds: list[Fold] = make_folds(rows.fit_groups, settings.n_folds, settings.purge, rows.fit_times)
         refuse_leaking_folds(self.folds, rows.fit_groups, rows.fit_times, settings.purge)
         self.alphas = np.asarray(settings.alphas, dtype=np.float64)
@@ -275,7 +270,7 @@ class ProbeFit:
                 band = self._side_by_side(X, solver, bool(key), rescale)
             else:
                 given = (X, rows.groups, rows.fit, rows.used, settings.delays_trs)
-                band = prepare_band(*given, rescale=rescale, filters=self.filters)
+                band = prepare_band(*given, rescale=rescale)
             if not self._is_rotated(X, solver):
                 return band
             return rotate_band(band, rows.fit_of_used, settings.keep_variance, settings.solver.device)
@@ -286,7 +281,7 @@ class ProbeFit:
         """The parts of a band, each rotated (and remembered) on its own: all columns at once would be many."""
         columns = []
         for name, share in X.prior.items():
-            part = TemporalBand({name: X.parts[name]})
+            part = X.only(name)
             key = self._band_key(part, solver) if remember else ""
             columns.append(self._prepare(part, solver, key, rescale) * np.float32(np.sqrt(share)))
         return np.concatenate(columns, axis=1)
@@ -300,15 +295,9 @@ class ProbeFit:
             return ""
         settings, band = self.settings, as_band(X)
         parts = [value for name, share in band.prior.items() for value in (f"{name} {share}", band.parts[name])]
-        text = f"{solver} {settings.delays_trs} {settings.keep_variance} {settings.solver.device}"
-        return array_hash(*parts, self.rows.groups, self.rows.fit, self.rows.score, text, self._filter_key)
-
-    @cached_property
-    def _filter_key(self) -> str:
-        """Hash of what the filters do to noise: functions have no content of their own to compare."""
-        groups = self.rows.groups
-        noise = np.random.default_rng(0).standard_normal((len(groups), 1))
-        return array_hash(filter_within(noise, groups, self.filters)) if self.filters else ""
+        delays_trs = () if band.is_delayed else settings.delays_trs
+        text = f"{solver} {delays_trs} {settings.keep_variance} {settings.solver.device}"
+        return array_hash(*parts, self.rows.groups, self.rows.fit, self.rows.score, text)
 
     @cached_property
     def _target_key(self) -> str:

@@ -24,13 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import (
-    CONSTANT_SD,
     Array,
     Float32Array,
     FloatArray,
     IntArray,
-    column_scale,
-    demean_within,
     group_slices,
 )
 from brainlit.hints import did_you_mean
@@ -282,6 +279,9 @@ class TemporalBand:
     weights : mapping of part to float, optional
         Share of the band's prior variance that each part gets; made to sum to 1. None: the fixed ones, or, where 'fir'
         stands beside others, those that cross-validation chooses.
+    is_delayed : bool
+        Whether 'fir' holds its delays already, side by side: where delays reach back over the border of a span, or a
+        filter came after them.
 
     Raises
     ------
@@ -291,6 +291,7 @@ class TemporalBand:
 
     parts: Mapping[TemporalPart, Array]
     weights: Mapping[TemporalPart, float] | None = None
+    is_delayed: bool = False
 
     def __post_init__(self) -> None:
         arrays = {name: np.asarray(X) for name, X in self.parts.items()}
@@ -343,13 +344,19 @@ class TemporalBand:
 
     def used_parts(self) -> TemporalBand:
         """The band without the parts that have no weight."""
-        return TemporalBand({name: self.parts[name] for name in self.prior}, self.prior)
+        return replace(self, parts={name: self.parts[name] for name in self.prior}, weights=self.prior)
+
+    def only(self, part: TemporalPart) -> TemporalBand:
+        """The band of one of its parts."""
+        return replace(self, parts={part: self.parts[part]}, weights=None)
+
+    def delays(self, part: TemporalPart, delays_trs: Sequence[int]) -> tuple[int, ...]:
+        """The delays that a part still gets: what was convolved comes late already."""
+        return tuple(delays_trs) if part == "fir" and not self.is_delayed else (0,)
 
 
 Band = Array | TemporalBand
 """What a probe takes as features: an array per TR, which it delays, or a band in several temporal forms."""
-RowFilter = Callable[[FloatArray], FloatArray]
-"""What the responses of one group passed over time: (n_trs, n) -> (n_trs, n)."""
 
 
 def as_band(X: Band | npt.ArrayLike) -> TemporalBand:
@@ -357,54 +364,10 @@ def as_band(X: Band | npt.ArrayLike) -> TemporalBand:
     return X if isinstance(X, TemporalBand) else TemporalBand({"fir": np.asarray(X)})
 
 
-def part_delays(part: TemporalPart, delays_trs: Sequence[int]) -> tuple[int, ...]:
-    """Delays of a part: what was convolved comes late already."""
-    return tuple(delays_trs) if part == "fir" else (0,)
-
-
 def n_delayed(band: Band, delays_trs: Sequence[int]) -> int:
     """Columns of a band once its parts are delayed."""
-    return sum(X.shape[1] * len(part_delays(name, delays_trs)) for name, X in as_band(band).parts.items())
-
-
-def filter_within(values: Array, groups: npt.ArrayLike, filters: Mapping[int, RowFilter] | None) -> Array:
-    """Pass the rows of every group that has a filter through it: (n_trs, n) -> (n_trs, n).
-
-    Raises
-    ------
-    ValueError
-        If a filter changes the shape, or makes numbers that are not finite.
-    """
-    if not filters:
-        return values
-    labels, passed = np.asarray(groups), np.array(values, dtype=np.float64)
-    for rows in group_slices(labels):
-        label = int(labels[rows.start])
-        if label in filters:
-            own = np.asarray(filters[label](passed[rows]))
-            if own.shape != passed[rows].shape or not np.isfinite(own).all():
-                raise ValueError(
-                    f"the filter of group {label} made {own.shape} of {passed[rows].shape}, or a number that is not"
-                    " finite; a filter keeps rows and columns."
-                )
-            passed[rows] = own
-    return passed
-
-
-def filtered_scale(
-    X: npt.ArrayLike, groups: npt.ArrayLike, fit: npt.ArrayLike, filters: Mapping[int, RowFilter] | None = None
-) -> FloatArray:
-    """What every column is multiplied by for unit variance on the fitted rows once it has passed the filters, (n,).
-
-    0 for columns that are constant there, or of which the filters leave nothing.
-    """
-    scale = column_scale(X, groups, fit)
-    if not filters:
-        return scale
-    passed = demean_within(filter_within(demean_within(X, groups) * scale, groups, filters), groups)
-    sd = np.sqrt(np.square(passed[np.asarray(fit, dtype=bool)]).mean(axis=0))
-    gone = sd <= CONSTANT_SD
-    return np.where(gone, 0.0, scale / np.where(gone, 1.0, sd))
+    form = as_band(band)
+    return sum(X.shape[1] * len(form.delays(name, delays_trs)) for name, X in form.parts.items())
 
 
 def _checked_weights(

@@ -9,6 +9,7 @@ for all of them. Where rows are few, a choice per voxel would follow noise; a po
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +20,7 @@ from brainlit.encoding.bands import gather_bands
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.probe_fit import ProbeCache, ProbeFit
 from brainlit.encoding.probe_rows import ProbeRows, prepare_rows, prepare_targets
-from brainlit.encoding.temporal import Band, RowFilter, TemporalBand, TemporalPart
+from brainlit.encoding.temporal import Band, TemporalBand, TemporalPart
 
 MIXTURES: tuple[Mapping[TemporalPart, float], ...] = (
     {"hrf": 1.0},
@@ -46,7 +47,6 @@ def choose_weights(
     score: npt.ArrayLike,
     config: ProbeConfig | None = None,
     *,
-    filters: Mapping[int, RowFilter] | None = None,
     cache: ProbeCache | None = None,
 ) -> dict[str, dict[str, BandWeights]]:
     """Choose the weights of all bands whose parts are still to be weighed, for every subject on its own.
@@ -71,7 +71,7 @@ def choose_weights(
         return {name: {} for name in Ys}
     rows = prepare_rows(groups, fit, score, settings.skip_trs, len(np.asarray(groups)))
     sampled = [_sample(np.asarray(Y), rows, settings.seed) for Y in Ys.values()]
-    ridges = ProbeFit(rows, prepare_targets(sampled, rows), settings, cache, filters)
+    ridges = ProbeFit(rows, prepare_targets(sampled, rows), settings, cache)
     edges = np.cumsum([0, *(Y.shape[1] for Y in sampled)])
     found = {band: mixture_scores(ridges, X) for band, X in open_bands.items()}
     chosen: dict[str, dict[str, BandWeights]] = {}
@@ -91,7 +91,7 @@ def mixture_scores(ridges: ProbeFit, band: TemporalBand) -> tuple[Sequence[BandW
     they are prepared and decomposed once, and remembered in the cache of the probe.
     """
     mixtures = [mixture for mixture in MIXTURES if set(mixture) <= set(band.parts)]
-    prepared = ridges.prepare({name: TemporalBand({name: X}) for name, X in band.parts.items()})
+    prepared = ridges.prepare({name: band.only(name) for name in band.parts})
     pool = np.array([[mixture.get(part, 0.0) for part in band.parts] for mixture in mixtures])
     return mixtures, ridges.search(ridges.open(prepared), pool, prepared.keys).scores
 
@@ -119,9 +119,9 @@ def _weighed(name: str, X: Band, weights: Mapping[str, BandWeights]) -> Band:
                 f"weights for the temporal parts of band {name!r} are missing; there are some for"
                 f" {', '.join(weights) or 'none'}. Take them from `choose_weights` with the same bands."
             )
-        X = TemporalBand(X.parts, own)
+        X = replace(X, weights=own)
     used = X.used_parts()
-    return used.parts["fir"] if list(used.parts) == ["fir"] else used
+    return used.parts["fir"] if list(used.parts) == ["fir"] and not used.is_delayed else used
 
 
 def _sample(Y: Array, rows: ProbeRows, seed: int) -> Array:

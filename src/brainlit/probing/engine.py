@@ -149,7 +149,8 @@ class ProbeEngine:
         """
         started, form = time.monotonic(), TemporalForm.of(self.config, "backbone")
         asked = (module, datamodule, self.spans(datamodule), self.resolve_layers(module)[0])
-        features: Features = temporal_layer_features(*asked, form) if form.convolves else layer_features(*asked)
+        is_plain = form.is_plain(datamodule.store)
+        features: Features = layer_features(*asked) if is_plain else temporal_layer_features(*asked, form)
         return features, time.monotonic() - started
 
     def measure_features(
@@ -219,7 +220,7 @@ class ProbeEngine:
     def as_bands(self, features: Features, datamodule: StoryDataModule) -> Features:
         """Features in the parts of the temporal choice of the backbone's band, those per TR held over it."""
         form, spans = TemporalForm.of(self.config, "backbone"), self.spans(datamodule)
-        if not form.convolves:
+        if form.is_plain(datamodule.store):
             return features
         return {
             layer: held_rows(values, datamodule.store, spans, form) if isinstance(values, np.ndarray) else values

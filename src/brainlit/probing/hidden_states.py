@@ -26,6 +26,7 @@ from brainlit.stories.base import TimedValues
 if TYPE_CHECKING:
     from brainlit.datamodules import StoryDataModule
 
+
 def layer_features(
     module: ProbedModule,
     datamodule: StoryDataModule,

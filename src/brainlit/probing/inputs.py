@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from brainlit.datamodules.selection import ceilings
 from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from brainlit.encoding.config import ProbeConfig
-from brainlit.encoding.temporal import RowFilter, TemporalBand
+from brainlit.encoding.temporal import TemporalBand
 from brainlit.features import sub_band_columns
-from brainlit.probing.temporal_rows import TemporalForm, row_filters, stimulus_rows
+from brainlit.probing.temporal_rows import TemporalForm, stimulus_rows
 from brainlit.splits import Span
 from brainlit.store import StoryStore
 from brainlit.stories.base import FeatureKind
@@ -113,8 +113,6 @@ class ProbeData:
     facts : mapping
         Spans, rows and repeats as plain JSON.
     regions : mapping of name to bool array of shape (n_voxels,)
-    filters : mapping of group to RowFilter
-        What the responses passed and features are to pass; empty where nothing is asked for.
     """
 
     rows: BoolArray
@@ -126,7 +124,6 @@ class ProbeData:
     ceiling: FloatArray | None
     facts: Mapping[str, Any]
     regions: Mapping[str, BoolArray]
-    filters: Mapping[int, RowFilter] = field(default_factory=dict)
 
     @property
     def usable(self) -> BoolArray:
@@ -185,7 +182,6 @@ def probe_data(
         ceiling=ceiling,
         facts=_span_facts(kept, set(fit_spans)) | repeat_facts,
         regions=store.subject(subject).regions,
-        filters=row_filters(store, spans) if settings.matched_filter else {},
     )
 
 
@@ -227,7 +223,7 @@ class Stimulus:
             if kind == "low_level" and self.config.sub_bands:
                 parts = {f"low_level/{name}": own for name, own in sub_band_columns(columns).items()}
             form = TemporalForm.of(self.config, kind)
-            if not form.convolves:
+            if form.is_plain(self.store):
                 values = np.concatenate([self.store.band(s.story, kind)[s.start_tr : s.stop_tr] for s in spans])
                 bands |= {name: values[:, own] for name, own in parts.items() if own}
                 continue

@@ -116,7 +116,7 @@ class LayerFits:
         first = next(iter(some.values()))
         Ys = {name: _of(own.responses, columns[name]) for name, own in some.items()}
         roles = (Ys, first.groups, first.fit, first.score, config)
-        run = partial(probe.run_probes, filters=first.filters, weights=weights)
+        run = partial(probe.run_probes, weights=weights)
         if not compared:
             results = run({"backbone": features[first.rows]}, *roles)
             self.layers_s += time.monotonic() - started
@@ -143,7 +143,7 @@ class LayerFits:
             return None
         Ys = {name: own.responses for name, own in data.items()}
         roles = (Ys, first.groups, first.fit, first.score, config)
-        return choose_weights(bands, *roles, filters=first.filters, cache=self.cache)
+        return choose_weights(bands, *roles, cache=self.cache)
 
     def _columns(self, data: Mapping[str, ProbeData], scope: ProbeScope | None, shared: bool) -> Columns:
         """Which voxels are probed, by subject; None where all are, here."""

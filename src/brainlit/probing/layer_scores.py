@@ -61,7 +61,7 @@ def _mean_scores(
     for data in engine.who_heard_the_same(datamodule, subjects):
         first, Ys = next(iter(data.values())), {name: own.responses for name, own in data.items()}
         roles = (Ys, first.groups, first.fit, first.score, engine.config)
-        results = probe.run_probes({"backbone": states[first.rows]}, *roles, filters=first.filters)
+        results = probe.run_probes({"backbone": states[first.rows]}, *roles)
         for name, result in results.items():
             regions = regions_with_all(data[name].regions, result.used)
             for row in curve_rows(result, regions, layer, engine.blocks(result)):

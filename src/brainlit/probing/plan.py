@@ -71,7 +71,7 @@ class ProbePlan:
             started = time.monotonic()
             Y = data.responses[:, good[:n_voxels]]
             roles = (data.groups, data.fit, data.score, config)
-            probe.run_probes({"backbone": X}, {"": Y}, *roles, filters=data.filters)
+            probe.run_probes({"backbone": X}, {"": Y}, *roles)
             return time.monotonic() - started
 
         fixed_s, voxel_s = pilot(fit, len(good))

@@ -77,9 +77,7 @@ def _of_region(
 ) -> tuple[RegionShares | None, str]:
     """Where there is nothing to share out, or too little to say so, the reason in words."""
     try:
-        return region_shares(
-            bands, responses, data.groups, data.fit, data.score, engine.config, filters=data.filters
-        ), ""
+        return region_shares(bands, responses, data.groups, data.fit, data.score, engine.config), ""
     except ValueError as error:
         return None, str(error)
 

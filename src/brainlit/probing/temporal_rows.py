@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from brainlit.encoding.arrays import Array, Float32Array, FloatArray, delay_within, demean_within
 from brainlit.encoding.config import ProbeConfig

@@ -76,8 +76,8 @@ class ResponseFilter:
 
         Trend and cosines are those of the whole recording, with the rows that were trimmed. A stretch of a story counts
         as a recording of its own length: the cosines of a whole story, cut to a tenth of it, can be added up to much
-        faster waves than the filter took out. The smoother runs over the rows that are there, and fits one polynomial to the
-        half window at either end (scipy's `interp`); to fewer rows than a window it fits one polynomial in all.
+        faster waves than the filter took out. The smoother runs over the rows that are there, and fits one polynomial
+        to the half window at either end (scipy's `interp`); to fewer rows than a window it fits one polynomial in all.
 
         Parameters
         ----------
