@@ -197,8 +197,8 @@ def test_a_delayed_part_is_not_delayed_again() -> None:
     heard, delays = listener(), (1, 2, 3)
     fir = heard.band.parts["fir"]
     late = delay_within(fir, heard.groups, delays)
-    used = heard.fit | heard.score
-    given = (heard.groups, heard.fit, used)
+    used = heard.roles[1] | heard.roles[2]
+    given = (heard.groups, heard.roles[1], used)
     delayed = prepare_band(TemporalBand({"fir": late}, is_delayed=True), *given, delays)
     np.testing.assert_array_equal(delayed, prepare_band(late, *given, (0,)))
     assert n_delayed(TemporalBand({"fir": late}, is_delayed=True), delays) == late.shape[1]
