@@ -330,6 +330,8 @@ class ProbeEngine:
             "n_dropped": int(result.n_dropped),
             "n_left_out": n_voxels - n_used - int(result.n_dropped),
             "delays_trs": list(config.delays_trs),
+            "temporal": dict(result.meta.get("temporal", {})),
+            "filter": self._filter_words(),
             "ridge": f"{len(grid)} alphas from {min(grid):.3g} to {max(grid):.3g}, {config.n_folds} folds over stories,"
             f" mixtures per number of bands {n_gammas}, solver {result.meta.get('solver', config.solver.name)},"
             f" seed {config.seed}",
@@ -341,6 +343,16 @@ class ProbeEngine:
             **context.facts,
             "warnings": [*result.meta.get("warnings", []), *context.facts.get("warnings", [])],
         }
+
+    def _filter_words(self) -> str:
+        """What features passed, or why they passed nothing."""
+        if not self.config.matched_filter:
+            return "none: features keep the drifts that responses may have lost (probe.matched_filter)"
+        store = self._data_of.store if self._data_of is not None else None
+        passed = None if store is None else store.response_filter
+        if passed is None:
+            return "none: it is not known what the responses passed (response_filter of the source or manifest)"
+        return f"features passed what the responses passed: {passed.in_words}"
 
 
 def _check_rows(features: Features, n_trs: int) -> None:

@@ -19,7 +19,7 @@ from brainlit.results.pages import render_page
 from brainlit.results.record import ProbeRecord, find_records
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_text_atomic
 from brainlit.results.scores import LABELS
-from brainlit.results.style import Figure
+from brainlit.results.style import BAND_LABELS, Figure
 from brainlit.results.summary import build_summary, find_score, not_tuned_on, regions_of, write_summary
 
 REPORT_FILE = "report.html"
@@ -144,7 +144,8 @@ def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "encoding models fitted on": _spans(probe, "fit"),
         "scored on": _spans(probe, "score"),
         "layer compared": f"{probe.get('layer')} (fixed before training)" if summary["scores"] else None,
-        "delays": probe.get("delays_trs") and f"{', '.join(map(str, probe['delays_trs']))} TRs",
+        "features at the volumes": _time_of_bands(probe),
+        "filter": probe.get("filter"),
         "ridge": probe.get("ridge"),
         "uncertainty": boot
         and f"95 % intervals: block bootstrap over time, {boot.get('block_trs')}-TR blocks drawn within each held-out"
@@ -155,6 +156,26 @@ def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "best checkpoint": _chosen_words(summary),
         "voxels": "; ".join(_voxel_words(name, facts) for name, facts in probe["subjects"].items()),
     }
+
+
+def _time_of_bands(probe: Mapping[str, Any]) -> str | None:
+    """How features reach the volumes: the parts of every band, with their shares where they were chosen by subject."""
+    delays = probe.get("delays_trs") and f"means per TR, {', '.join(map(str, probe['delays_trs']))} TRs late"
+    names = {"fir": str(delays), "hrf": "haemodynamic response", "derivatives": "its derivatives"}
+    said: dict[str, list[str]] = {}
+    for subject, facts in probe["subjects"].items():
+        bands = [
+            f"{BAND_LABELS.get(band, band)} "
+            + " + ".join(f"{share:.0%} {names[part]}" for part, share in parts.items())
+            for band, parts in (facts.get("temporal") or {}).items()
+        ]
+        said.setdefault("; ".join(bands), []).append(subject)
+    chosen = [parts for facts in probe["subjects"].values() for parts in (facts.get("temporal") or {}).values()]
+    if all(parts == {"fir": 1.0} for parts in chosen):
+        return delays or None
+    if len(said) == 1:
+        return next(iter(said))
+    return ". ".join(f"{', '.join(subjects)}: {words}" for words, subjects in said.items())
 
 
 def _voxel_words(name: str, facts: Mapping[str, Any]) -> str:

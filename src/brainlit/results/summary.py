@@ -212,7 +212,7 @@ def _probe_facts(records: Sequence[ProbeRecord], held_out_subjects: Sequence[str
         return {"subjects": {}}
     per_subject = (
         *("n_voxels", "n_used", "n_dropped", "n_left_out", "n_repeats"),
-        *("ceiling_stories", "alpha_at_edge", "has_vertices"),
+        *("ceiling_stories", "alpha_at_edge", "has_vertices", "temporal"),
     )
     last = {record.subject: record for record in records}
     shared = {k: v for k, v in records[0].facts.items() if k not in (*per_subject, "warnings", "seconds", "warm_start")}
