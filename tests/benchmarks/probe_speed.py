@@ -39,7 +39,7 @@ from brainlit.encoding import (
 from brainlit.encoding.arrays import Array, FloatArray
 from brainlit.encoding.banded import open_search
 from brainlit.encoding.bands import prepare_band, rotate_band
-from brainlit.encoding.partition import BANDS
+from brainlit.encoding.config import BANDS
 from brainlit.encoding.search import choose, inside_set, refit_weights, search_pool
 
 STORY_TRS = 300

@@ -16,7 +16,7 @@ from brainlit.encoding.bootstrap import (
     region_replicates,
 )
 from brainlit.encoding.ceiling import Normalised, mean_of_ratios, noise_ceiling, normalise, ratio_of_means
-from brainlit.encoding.config import DEFAULT_ALPHAS, ProbeConfig, SolverConfig
+from brainlit.encoding.config import BANDS, DEFAULT_ALPHAS, ProbeConfig, SolverConfig
 from brainlit.encoding.difference_tests import (
     equivalence_from_replicates,
     equivalence_paired,
@@ -26,7 +26,6 @@ from brainlit.encoding.difference_tests import (
 from brainlit.encoding.estimators import EncodingModel
 from brainlit.encoding.himalaya_solvers import himalaya_backend
 from brainlit.encoding.partition import (
-    BANDS,
     banded_rest,
     low_level_impact,
     model_name,

@@ -48,7 +48,7 @@ def prepare_band(
         Rows fitted on, and rows fitted on or scored.
     rescale : bool
         False skips the first scaling of the columns (they are centred all the same), for residuals whose size means
-        something.
+        something; a band that keeps its scale does so by itself.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def prepare_band(
     band, columns = as_band(X), []
     for name, share in band.prior.items():
         part = band.parts[name]
-        scale = column_scale(part, groups, fit) if rescale else None
+        scale = column_scale(part, groups, fit) if rescale and not band.keeps_scale else None
         centred = _centred(part, groups, used, scale, band.delays(name, delays_trs))
         unit = (centred / _row_size(centred[fit[used]])).astype(np.float32)
         columns.append(unit if share == 1.0 else unit * np.float32(np.sqrt(share)))

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from brainlit.encoding.temporal import HaemodynamicResponse, Temporal, parts_of
 from brainlit.hints import did_you_mean
 
+BANDS: tuple[str, ...] = ("backbone", "low_level", "semantic")
+"""Bands of the probe, in the order that all names and arrays keep."""
 SolverName = Literal["auto", "primal", "kernel", "himalaya", "himalaya_group"]
 Precision = Literal["float32", "float64"]
 DEFAULT_ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-3, 4, 15))
@@ -99,6 +101,9 @@ class ProbeConfig:
     One for all bands, or one per band ('low_level: hrf'); bands that are not named get 'fir'."""
     response: HaemodynamicResponse = field(default_factory=HaemodynamicResponse)
     """The response that features are convolved with, in seconds; SPM's by default."""
+    keep_scale: tuple[str, ...] = ()
+    """Bands whose columns keep their variances, instead of unit variance each: word vectors, whose distances mean
+    something (word vectors of GloVe predict real listeners better so; docs/time.md)."""
     matched_filter: bool = False
     """Whether features pass, story by story, what the responses passed (drifts taken out), where that is known."""
     bin_s: float = 0.1
@@ -109,6 +114,11 @@ class ProbeConfig:
             parts_of(temporal)
         if not 0.02 <= self.bin_s <= 1.0:
             raise ValueError(f"bin_s is {self.bin_s}; give 0.02 (the frames of a speech model) to 1 second.")
+        named = [("keep_scale", name) for name in self.keep_scale]
+        named += [("temporal", name) for name in self.temporal] if isinstance(self.temporal, Mapping) else []
+        for setting, name in named:
+            if name not in BANDS:
+                raise ValueError(f"{setting} names a band {name!r} that does not exist. {did_you_mean(name, BANDS)}")
         check_alphas(self.alphas)
         if not self.delays_trs or len(set(self.delays_trs)) != len(self.delays_trs):
             raise ValueError(f"delays_trs is {self.delays_trs}; need at least one delay, each once.")
@@ -121,6 +131,10 @@ class ProbeConfig:
             )
         if not 0.0 < self.keep_variance <= 1.0:
             raise ValueError(f"keep_variance is {self.keep_variance}; it is a share in (0, 1].")
+
+    def keeps_scale(self, band: str) -> bool:
+        """Whether the columns of a band, or of a part of it, keep their variances."""
+        return band.split("/")[0] in self.keep_scale
 
     @property
     def purge(self) -> int:

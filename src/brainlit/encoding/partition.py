@@ -21,13 +21,9 @@ from brainlit.encoding.arrays import (
     position_in_group,
 )
 from brainlit.encoding.banded import open_search
-from brainlit.encoding.config import ProbeConfig, check_alphas
+from brainlit.encoding.config import BANDS, ProbeConfig, check_alphas
 from brainlit.encoding.search import choose, make_folds, refit_weights, search_pool
 from brainlit.encoding.temporal import Band, TemporalBand, as_band
-
-BANDS: tuple[str, ...] = ("backbone", "low_level", "semantic")
-"""Bands of the probe, in the order that all names and arrays keep."""
-
 
 IMPACTS: tuple[str, ...] = ("residual_lag0", "residual_lags", "banded_ridge")
 EXPLAINED = 1e-4

@@ -296,7 +296,7 @@ class ProbeFit:
         settings, band = self.settings, as_band(X)
         parts = [value for name, share in band.prior.items() for value in (f"{name} {share}", band.parts[name])]
         delays_trs = () if band.is_delayed else settings.delays_trs
-        text = f"{solver} {delays_trs} {settings.keep_variance} {settings.solver.device}"
+        text = f"{solver} {delays_trs} {band.keeps_scale} {settings.keep_variance} {settings.solver.device}"
         return array_hash(*parts, self.rows.groups, self.rows.fit, self.rows.score, text)
 
     @cached_property

@@ -282,6 +282,8 @@ class TemporalBand:
     is_delayed : bool
         Whether 'fir' holds its delays already, side by side: where delays reach back over the border of a span, or a
         filter came after them.
+    keeps_scale : bool
+        Whether columns keep their variances, instead of getting one each: for spaces whose distances mean something.
 
     Raises
     ------
@@ -292,6 +294,7 @@ class TemporalBand:
     parts: Mapping[TemporalPart, Array]
     weights: Mapping[TemporalPart, float] | None = None
     is_delayed: bool = False
+    keeps_scale: bool = False
 
     def __post_init__(self) -> None:
         arrays = {name: np.asarray(X) for name, X in self.parts.items()}

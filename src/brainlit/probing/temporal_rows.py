@@ -46,6 +46,8 @@ class TemporalForm:
     response : HaemodynamicResponse
     bin_s : float
         Frames of the backbone are averaged in bins of about so many seconds.
+    keeps_scale : bool
+        Whether columns keep their variances.
     """
 
     temporal: Temporal = "fir"
@@ -53,11 +55,13 @@ class TemporalForm:
     delays_trs: tuple[int, ...] = (1, 2, 3, 4)
     response: HaemodynamicResponse = field(default_factory=HaemodynamicResponse)
     bin_s: float = 0.1
+    keeps_scale: bool = False
 
     @classmethod
     def of(cls, config: ProbeConfig, band: str) -> TemporalForm:
         """The form that the settings of a probe ask for."""
-        return cls(config.temporal_of(band), config.matched_filter, config.delays_trs, config.response, config.bin_s)
+        given = (config.temporal_of(band), config.matched_filter, config.delays_trs, config.response, config.bin_s)
+        return cls(*given, config.keeps_scale(band))
 
     @property
     def parts(self) -> tuple[TemporalPart, ...]:
@@ -66,7 +70,8 @@ class TemporalForm:
 
     def is_plain(self, store: StoryStore) -> bool:
         """Whether the ridge gets means per TR as they are, and delays them itself."""
-        return self.parts == ("fir",) and not (self.matched_filter and store.response_filter)
+        filtered = self.matched_filter and store.response_filter is not None
+        return self.parts == ("fir",) and not (filtered or self.keeps_scale)
 
     def rows(self, timed: TimedValues, per_tr: Array, store: StoryStore, story: str) -> Parts:
         """Every part of one whole story: convolved, or delayed, and then filtered; (n_trs, n_columns) each.
@@ -122,7 +127,8 @@ def held_rows(values: Float32Array, store: StoryStore, spans: Sequence[Span], fo
 def cut_spans(whole: Mapping[str, Parts], spans: Sequence[Span], form: TemporalForm) -> TemporalBand:
     """The rows of the spans out of those of whole stories."""
     cut = [{part: rows[span.start_tr : span.stop_tr] for part, rows in whole[span.story].items()} for span in spans]
-    return TemporalBand({part: np.concatenate([rows[part] for rows in cut]) for part in form.parts}, is_delayed=True)
+    rows = {part: np.concatenate([own[part] for own in cut]) for part in form.parts}
+    return TemporalBand(rows, is_delayed=True, keeps_scale=form.keeps_scale)
 
 
 def with_what_precedes(timed: TimedValues, before_sound: str, response_s: float) -> TimedValues:

@@ -214,7 +214,8 @@ def partition_scores(r2: Mapping[str, Score]) -> dict[str, Score]:
     -------
     mapping of part to Score: 'backbone' (unique), 'backbone&low_level' (shared by two), …; empty with one band.
     """
-    from brainlit.encoding.partition import BANDS, model_name, partition_variance, subsets
+    from brainlit.encoding.config import BANDS
+    from brainlit.encoding.partition import model_name, partition_variance, subsets
 
     bands = [band for band in BANDS if band in r2]
     models = [model_name(members) for members in subsets(bands)] if len(bands) > 1 else []
