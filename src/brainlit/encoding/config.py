@@ -19,6 +19,8 @@ SolverName = Literal["auto", "primal", "kernel", "himalaya", "himalaya_group"]
 Precision = Literal["float32", "float64"]
 DEFAULT_ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-3, 4, 15))
 """Half-decade steps. With bands scaled to unit mean row norm, alpha is the ratio of noise to signal variance."""
+DEFAULT_TEMPORAL: Temporal = "hrf_derivatives"
+"""As good as 'auto' up to some thousand rows, and with a quarter fewer columns than means per TR at four delays."""
 HAEMODYNAMIC_PURGE_TRS = 10
 """Rows that a haemodynamic response reaches back: 20 s at a TR of 2 s; only the tail of the undershoot is longer."""
 DEFAULT_N_GAMMAS: Mapping[int, int] = MappingProxyType({1: 1, 2: 4, 3: 8})
@@ -95,16 +97,17 @@ class ProbeConfig:
     """k of the impact that regresses out low-level features at lags -k .. k."""
     sub_bands: bool = False
     """Whether bands that come in parts ('low_level/spectral') are also split finer; see `score_sub_bands`."""
-    temporal: Temporal | Mapping[str, Temporal] = "fir"
+    temporal: Temporal | Mapping[str, Temporal] = DEFAULT_TEMPORAL
     """How features reach the volumes: 'fir' (means per TR at `delays_trs`), 'hrf' (convolved with `response`),
     'hrf_derivatives' (and with its derivatives), 'auto' (all three, weighed by cross-validation per band and subject).
-    One for all bands, or one per band ('low_level: hrf'); bands that are not named get 'fir'."""
+    One for all bands, or one per band ('low_level: auto'); bands that are not named get the default. Arrays of one's
+    own count as means per TR."""
     response: HaemodynamicResponse = field(default_factory=HaemodynamicResponse)
     """The response that features are convolved with, in seconds; SPM's by default."""
     keep_scale: tuple[str, ...] = ()
     """Bands whose columns keep their variances, instead of unit variance each: word vectors, whose distances mean
     something (word vectors of GloVe predict real listeners better so; docs/time.md)."""
-    matched_filter: bool = False
+    matched_filter: bool = True
     """Whether features pass, story by story, what the responses passed (drifts taken out), where that is known."""
     bin_s: float = 0.1
     """Seconds over which frames of the backbone are averaged before they are convolved."""
@@ -153,7 +156,7 @@ class ProbeConfig:
         """
         if not isinstance(self.temporal, Mapping):
             return self.temporal
-        return self.temporal.get(band.split("/")[0], "fir")
+        return self.temporal.get(band.split("/")[0], DEFAULT_TEMPORAL)
 
 
 def check_alphas(alphas: Sequence[float]) -> npt.NDArray[np.float64]:
