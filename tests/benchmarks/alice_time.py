@@ -41,6 +41,7 @@ WAYS: Mapping[str, tuple[TemporalForm, int]] = {
     "hrf, filtered": (TemporalForm("hrf", matched_filter=True), 0),
     "hrf_derivatives, filtered": (TemporalForm("hrf_derivatives", matched_filter=True), 0),
     "auto, filtered": (TemporalForm("auto", matched_filter=True), 0),
+    "hrf, filtered, own scale": (TemporalForm("hrf", matched_filter=True, keeps_scale=True), 0),
     "hrf, filtered, 3 TRs late": (TemporalForm("hrf", matched_filter=True), 3),
 }
 """Temporal form, and rows by which features come late."""
