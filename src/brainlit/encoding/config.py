@@ -109,6 +109,9 @@ class ProbeConfig:
     something (word vectors of GloVe predict real listeners better so; docs/time.md)."""
     matched_filter: bool = True
     """Whether features pass, story by story, what the responses passed (drifts taken out), where that is known."""
+    tuned_sound: bool = False
+    """Whether shares are computed a second time with a low-level band that has seen the tuning stories, too: what
+    tuning could have learned from sound alone (twice the time of the compared layer)."""
     bin_s: float = 0.1
     """Seconds over which frames of the backbone are averaged before they are convolved."""
 

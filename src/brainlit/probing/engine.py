@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from tqdm.auto import tqdm
 
+from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.probe_fit import ProbeCache
 from brainlit.encoding.result import ProbeResult
+from brainlit.encoding.temporal import Band
+from brainlit.probing import tuned_sound
 from brainlit.probing.budget import ProbeScope
 from brainlit.probing.hidden_states import layer_features, n_rows, temporal_layer_features
 from brainlit.probing.inputs import (
@@ -108,6 +111,7 @@ class ProbeEngine:
         self.fits = LayerFits(config, ProbeCache() if cache is None else cache)
         self._data: dict[str, ProbeData] = {}
         self._data_of: StoryDataModule | None = None
+        self._predicted: dict[str, Float32Array | None] = {}
         self._stimulus: Stimulus | None = None
 
     # --- What is measured ---
@@ -208,6 +212,10 @@ class ProbeEngine:
                         regions = regions_with_all(data[name].regions, found[name].used)
                         count = probe_rows if layer == compared else curve_rows
                         rows[name] += count(result, regions, layer, self.blocks(result))
+                if self.config.tuned_sound and found:
+                    for name in found:
+                        regions = regions_with_all(data[name].regions, found[name].used)
+                        rows[name] += self._tuned_sound_rows(datamodule, name, features[compared], regions, compared)
                 # Each subject's share of what all of them took together, with that of the features.
                 seconds = (time.monotonic() - started) / len(data) + features_s / len(subjects)
                 for name, result in found.items():
@@ -253,6 +261,7 @@ class ProbeEngine:
     def subject_data(self, datamodule: StoryDataModule, subject: str) -> ProbeData:
         """What the store holds of a subject; read once per data module."""
         if self._data_of is not datamodule:
+            self._predicted = {}
             self._data, self._data_of, self._stimulus = {}, datamodule, Stimulus(datamodule.store, self.config)
         if subject not in self._data:
             roles = datamodule.roles
@@ -288,6 +297,23 @@ class ProbeEngine:
         return block_weights(result.score_groups, boot["block_trs"], boot["n_bootstraps"], boot["seed"])
 
     # --- How ---
+
+    def _tuned_sound_rows(
+        self, datamodule: StoryDataModule, subject: str, features: Band, regions: Mapping[str, Any], layer: int
+    ) -> list[ScoreRow]:
+        """The numbers with a low-level band that has seen the tuning stories; none for who was not tuned on."""
+        if subject in datamodule.held_out_subjects:
+            return []
+        data = self.subject_data(datamodule, subject)
+        if subject not in self._predicted:
+            tune = datamodule.roles.spans("tune")
+            given = (datamodule.store, subject, tune, self.spans(datamodule))
+            self._predicted[subject] = tuned_sound.predicted_from_sound(*given, self.config)
+        predicted = self._predicted[subject]
+        if predicted is None:
+            return []
+        result = tuned_sound.tuned_sound_result(data, features[data.rows], predicted, self.config)
+        return tuned_sound.renamed(probe_rows(result, regions, layer, self.blocks(result)))
 
     def _record(
         self,

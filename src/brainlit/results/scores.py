@@ -34,6 +34,10 @@ MIN_MORE_BLOCKS = 3
 """With one or two degrees of freedom an interval is 13 or 4 times the standard error, and leaves [-1, 1]."""
 KINDS = ("semantic", "auditory", "null")
 
+TUNED_SOUND = "_tuned_sound"
+TUNED_SOUND_METRICS = ("low_level_share", "partition_backbone", "r_low_level", "impact_banded_ridge")
+"""Numbers that `probe.tuned_sound` reports a second time, under names with the suffix."""
+
 FORMULAS = {
     "r_backbone": "mean over voxels of Pearson r between measured and predicted response on the scored rows;"
     " ridge on the backbone's layer alone",
@@ -50,6 +54,11 @@ FORMULAS = {
     "impact_residual_lag0": "100 (r_B - r_B|L) / r_B, each r a mean over voxels; low-level features regressed out of"
     " the backbone's features at lag 0 (as published); left out where r_B is not above 0",
     "impact_residual_lags": "as before, regressed out over lags -k..k",
+    **{
+        f"{metric}{TUNED_SOUND}": f"as {metric}; the low-level band also holds what a ridge from low-level features to"
+        " the same voxels, fitted on the tuning stories, predicts: what tuning could have learned from sound alone"
+        for metric in TUNED_SOUND_METRICS
+    },
     "impact_banded_ridge": "as before, r_B|L from the backbone's part of a banded ridge with the low-level band",
     "r2_low_level, r2_semantic, r2_joint": "as r2_backbone, of the other models",
     "split": "product measure: sum over rows of p_b (2 y - p) over that of y^2, p_b being the band's part of the joint"
@@ -80,6 +89,9 @@ LABELS = {
     "impact_residual_lag0": "impact % (residual, lag 0)",
     "impact_residual_lags": "impact % (residual, lags)",
     "impact_banded_ridge": "impact % (banded ridge)",
+    f"low_level_share{TUNED_SOUND}": "low-level share, with the sound of the tuning stories",
+    f"partition_backbone{TUNED_SOUND}": "part: speech model only, with that sound",
+    f"impact_banded_ridge{TUNED_SOUND}": "impact % (banded ridge), with that sound",
 }
 """What tables to print and pages show of a layer, and what they call it; in the order of the printed table."""
 VOXEL_MEANS = ("split", "sub_split", "sub_unique")
