@@ -29,6 +29,8 @@ BESIDE_MODULES = {
     "encoding/test_preparation.py": "what comes before a fit, in several modules",
     "encoding/test_solvers.py": "all solvers beside each other",
     "encoding/test_leaks.py": "no test row is seen by a fit, through several modules",
+    "features/test_own_rate.py": "every space at its own rate",
+    "store/test_own_rate.py": "feature spaces at their own rate, written, read, described and checked",
     "stories/test_alice.py": "the example of real recordings",
     "stories/test_fuzz.py": "damaged files of every kind",
     "tuning/test_families_train.py": "every family takes a step",

@@ -3,21 +3,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from brainlit.demo.haemodynamics import (
+    bold_of_events,
+    bold_of_frames,
+    response_basis,
+    slow_drift_basis,
+)
 from brainlit.demo.listeners import (
     KINDS,
     LOW_LEVEL_FRACTION,
     N_COMPONENTS,
+    N_MELS,
     Listener,
     Stimulus,
-    bold_of_events,
-    bold_of_frames,
-    haemodynamic_response,
     principal_components,
-    slow_drift_basis,
     stimulus_of,
     zscore,
 )
-from brainlit.demo.text import N_DIMENSIONS
+from brainlit.demo.text import N_DIMENSIONS, random_stream, word_vectors
+from brainlit.features.linguistic import phone_class_table
+from brainlit.features.spectral import envelope_frames, mel_frames
 from brainlit.timebase import TimeBase
 
 AUDITORY, SEMANTIC = KINDS.index("auditory"), KINDS.index("semantic")
@@ -25,9 +30,13 @@ N_SERIES = 29
 
 
 def stimulus_of_noise(n_trs=2000, seed=0):
+    """White noise, other noise under each curve; the average response is the first curve."""
     rng = np.random.default_rng(seed)
-    low_level, semantic = (zscore(rng.standard_normal((n_trs, n))) for n in (N_SERIES, N_DIMENSIONS))
-    return Stimulus(low_level, semantic, TimeBase.regular(n_trs, 2.0))
+    basis = replace(response_basis("varied"), average=np.eye(10)[0])
+    low_level, semantic = (
+        np.stack([zscore(rng.standard_normal((n_trs, n))) for _ in basis.average]) for n in (N_SERIES, N_DIMENSIONS)
+    )
+    return Stimulus(low_level, semantic, TimeBase.regular(n_trs, 2.0), basis)
 
 
 def listener_of(name="a", seed=0, n_voxels=300, snr=1.0):
@@ -59,7 +68,7 @@ def test_auditory_voxels_are_low_level_components_and_nothing_else(stimulus, com
     listener = listener_of()
     auditory = listener.subject.truth["kind"] == AUDITORY
     drifts = slow_drift_basis(stimulus.timebase)
-    scores = stimulus.low_level @ components
+    scores = np.concatenate(list(stimulus.low_level @ components), axis=1)
     scores = scores - drifts @ (drifts.T @ scores)
     signal = listener.signals(stimulus, components)[:, auditory]
     fitted = scores @ np.linalg.lstsq(scores, signal, rcond=None)[0]
@@ -122,6 +131,7 @@ def test_listeners_differ_in_places_weights_gain_and_noise(stimulus, components)
     assert a.subject.truth["signal_fraction"].max() != b.subject.truth["signal_fraction"].max()
     signals = [listener.signals(stimulus, components) for listener in (a, b)]
     assert not np.allclose(*signals)
+    assert not np.allclose(a.subject.truth["peak_s"], b.subject.truth["peak_s"])
     again = listener_of("a").signals(stimulus, components)
     np.testing.assert_array_equal(again, signals[0])
     assert not np.array_equal(listener_of("a", seed=1).subject.vertices, a.subject.vertices)
@@ -139,7 +149,7 @@ def test_components_are_orthonormal_ordered_and_signed(stimulus):
     components = principal_components([mixed])
     assert components.shape == (N_SERIES, N_COMPONENTS)
     np.testing.assert_allclose(components.T @ components, np.eye(N_COMPONENTS), atol=1e-10)
-    variances = (mixed.low_level @ components).var(axis=0)
+    variances = (mixed.low_level[0] @ components).var(axis=0)
     assert (np.diff(variances) <= 1e-9).all()
     assert (components[np.abs(components).argmax(axis=0), np.arange(N_COMPONENTS)] > 0).all()
 
@@ -147,8 +157,15 @@ def test_components_are_orthonormal_ordered_and_signed(stimulus):
 def test_the_stimulus_of_a_story_is_standardised_and_needs_phones(source):
     story = source.story("story_001")
     stimulus = stimulus_of(story)
-    assert stimulus.low_level.shape == (story.timebase.n_trs, N_SERIES)
-    np.testing.assert_allclose(stimulus.semantic.std(axis=0), 1)
+    n_curves = len(stimulus.basis.curves)
+    assert stimulus.low_level.shape == (n_curves, story.timebase.n_trs, N_SERIES)
+    np.testing.assert_allclose(stimulus.low_level.mean(axis=1), 0, atol=1e-9)
+    average = stimulus.average_low_level()
+    np.testing.assert_allclose(average.std(axis=0), 1)
+    # series through the average response, without the curves
+    sound = mel_frames(story, N_MELS)
+    curve = replace(stimulus.basis, curves=stimulus.basis.average[None] @ stimulus.basis.curves)
+    np.testing.assert_allclose(average[:, :N_MELS], zscore(bold_of_frames(*sound, story.timebase, curve)[0]), atol=1e-9)
     with pytest.raises(ValueError, match="'story_001' has no phones"):
         stimulus_of(replace(story, phones=None))
 
@@ -159,63 +176,114 @@ def test_zscore_leaves_constant_columns_at_zero():
     assert zscore(values.astype(np.float32)).dtype == np.float32
 
 
-def test_the_response_is_a_double_gamma():
-    times_s = np.arange(-5, 32, 0.01)
-    response = haemodynamic_response(times_s)
-    assert times_s[response.argmax()] == pytest.approx(5.0, abs=0.05)
-    assert times_s[response.argmin()] == pytest.approx(15.5, abs=1.5)
-    assert not response[times_s < 0].any()
-    assert response.sum() * 0.01 == pytest.approx(1 - 1 / 6, abs=0.01)
+def test_canonical_listeners_are_one_matrix_product_per_kind(source):
+    """What listeners were before responses varied, written out: to the last bit."""
+    stories = [source.story(name) for name in ("story_001", "story_002")]
+    canonical = [stimulus_of(story, "canonical") for story in stories]
+    series = []
+    for story in stories:
+        clock, phones = story.timebase, np.column_stack([np.ones(len(story.phones)), phone_class_table(story)])
+        rms, rms_times_s = envelope_frames(story)
+        meaning = np.stack([word_vectors().get(w.lower(), np.zeros(N_DIMENSIONS)) for w in story.words.labels])
+        low_level = [
+            bold_of_frames(*mel_frames(story, N_MELS), clock)[0],
+            bold_of_frames(rms[:, None], rms_times_s, clock)[0],
+            bold_of_events(phones, story.phones.middle_s, clock)[0],
+            bold_of_events(np.ones((len(story.words), 1)), story.words.middle_s, clock)[0],
+        ]
+        semantic = bold_of_events(meaning, story.words.middle_s, clock)[0]
+        series.append((zscore(np.column_stack(low_level)), zscore(semantic)))
+    stacked = np.concatenate([low_level for low_level, _ in series])
+    components = principal_components(canonical)
+    largest = np.linalg.eigh(stacked.T @ stacked)[1][:, ::-1][:, :N_COMPONENTS]
+    np.testing.assert_array_equal(np.abs(components), np.abs(largest))
+
+    listener = replace(listener_of(), hrf="canonical")
+    rng_weights = random_stream(0, "weights", "a")
+    low_weights, weights = (rng_weights.standard_normal((n, 300)) for n in (N_COMPONENTS, N_DIMENSIONS))
+    truth, drifts = listener.subject.truth, slow_drift_basis(stories[0].timebase)
+    low_level, semantic = series[0][0] @ components, series[0][1]
+    low = zscore((low_level - drifts @ (drifts.T @ low_level)) @ low_weights) * (truth["kind"] > 0)
+    high = zscore((semantic - drifts @ (drifts.T @ semantic)) @ weights) * (truth["kind"] == SEMANTIC)
+    mixed = zscore(np.sqrt(truth["low_level_fraction"]) * low + np.sqrt(truth["semantic_fraction"]) * high)
+    for part, expected in {"all": mixed, "low_level": low, "semantic": high}.items():
+        found = listener.signals(canonical[0], components, part)
+        np.testing.assert_array_equal(found, expected.astype(np.float32))
+    assert "peak_s" not in truth
 
 
-@pytest.mark.parametrize(("tr_s", "lag"), [(1.2, 4), (1.5, 3), (2.0, 2), (2.0045, 2), (5.0, 1)])
-def test_an_event_in_the_middle_of_row_j_peaks_at_the_row_that_ends_nearest_5_s_later(tr_s, lag):
-    timebase = TimeBase.regular(430, tr_s)
-    for row in (20, 400):
-        middle_s = timebase.tr_edges_s(row, 1).mean()
-        bold = bold_of_events(np.ones((1, 1)), [middle_s], timebase)
-        assert bold[:, 0].argmax() == row + lag
+def test_only_the_responses_of_voxels_change_with_hrf():
+    varied, canonical = listener_of(), replace(listener_of(), hrf="canonical")
+    np.testing.assert_array_equal(varied.subject.vertices, canonical.subject.vertices)
+    for name, values in canonical.subject.truth.items():
+        np.testing.assert_array_equal(varied.subject.truth[name], values)
 
 
-def test_equals_an_explicit_sum_over_bins():
+@pytest.fixture(scope="module")
+def isolated_events():
+    """When 240 events 32 to 40 s apart happened, and what a first series of such events and no other is heard as."""
     rng = np.random.default_rng(0)
-    timebase = TimeBase(np.array([-1.0, 1.0, 2.9, 5.0, 7.2, 9.1, 11.0, 13.0]), 2.0)
-    times_s, values = np.sort(rng.uniform(-1, 15, 30)), rng.standard_normal((30, 2))
-    n_bins = int(np.ceil(16.0 / 0.1)) + 1
-    bins = np.zeros((n_bins, 2))
-    for time_s, value in zip(times_s, values, strict=True):
-        bins[int((time_s + 1.0) // 0.1)] += value
+    times_s = 20 + np.cumsum(rng.uniform(32, 40, 240))
+    clock, basis = TimeBase.regular(int(times_s[-1] / 2) + 30, 2.0), response_basis("varied")
+    heard = bold_of_events(np.ones((len(times_s), 1)), times_s, clock, basis)
+    heard /= (basis.average @ heard[:, :, 0]).std()
+    low_level, semantic = (np.concatenate([heard, np.zeros((*heard.shape[:2], n - 1))], axis=2) for n in (N_SERIES, 24))
+    return times_s, Stimulus(low_level, semantic, clock, basis)
+
+
+def test_what_follows_isolated_events_is_the_planted_response(isolated_events):
+    times_s, stimulus = isolated_events
+    listener = listener_of(n_voxels=60)
+    signal = listener.signals(stimulus, np.eye(N_SERIES)[:, :N_COMPONENTS])
+    ends_s = stimulus.timebase.tr_ends_s
+    # every sample of the first 30 s after any event, by its time after it
+    lags_s = ends_s - times_s[np.searchsorted(times_s, ends_s) - 1]
+    inside = (ends_s > times_s[0]) & (lags_s < 30)
+    order = np.argsort(lags_s[inside])
+    lags_s, samples = lags_s[inside][order], signal[inside][order]
+    planted = listener.haemodynamics.at(lags_s)
+    for voxel in np.flatnonzero(listener.subject.truth["kind"] > 0):
+        match = np.corrcoef(samples[:, voxel], planted[voxel])[0, 1]
+        assert abs(match) > 0.98, "the sign of its only weight, and the slow part that detrending takes out, are free"
+        peak_s = listener.subject.truth["peak_s"][voxel]
+        near = np.abs(lags_s - peak_s) < 2
+        curve = np.polynomial.Polynomial.fit(lags_s[near], samples[near, voxel] * np.sign(match), 4)
+        around_s = np.arange(peak_s - 1.5, peak_s + 1.5, 0.01)
+        assert around_s[curve(around_s).argmax()] == pytest.approx(peak_s, abs=0.2)
+
+
+def test_signals_are_the_sum_of_every_voxels_own_responses():
+    """Mixing from curves leaves no trace: an explicit sum over events, detrended, is the signal."""
+    rng = np.random.default_rng(0)
+    clock, basis = TimeBase.regular(90, 1.5), response_basis("varied")
+    times_s = (np.sort(rng.choice(1340, 120, replace=False)) + 0.5) * 0.1  # the middles of bins
+    values = rng.standard_normal((120, N_SERIES + N_DIMENSIONS))
+    heard = bold_of_events(values, times_s, clock, basis)
+    stimulus = Stimulus(heard[:, :, :N_SERIES], heard[:, :, N_SERIES:], clock, basis)
+    components = np.linalg.qr(rng.standard_normal((N_SERIES, N_COMPONENTS)))[0]
+    listener, drifts = listener_of(n_voxels=40), slow_drift_basis(clock)
+    n_bins = 1351
+    bins = np.zeros((n_bins, values.shape[1]))
+    bins[(times_s * 10).astype(int)] = values
     bins -= bins.mean(axis=0)
-    middles_s = -1.0 + (np.arange(n_bins) + 0.5) * 0.1
-    expected = np.zeros((8, 2))
-    for row, end_s in enumerate(timebase.tr_ends_s):
-        for middle_s, value in zip(middles_s, bins, strict=True):
-            expected[row] += 0.1 * value * haemodynamic_response(end_s - middle_s)
-    np.testing.assert_allclose(bold_of_events(values, times_s, timebase), expected, atol=2e-3 * np.abs(expected).max())
+    # the nearest two bins of each read-out, weighed equally: volumes end at the border between them
+    lags_s = clock.tr_ends_s[:, None] - (np.arange(n_bins) + 0.5) * 0.1
+    weights = random_stream(0, "weights", "a")
+    low_weights, high_weights = (weights.standard_normal((n, 40)) for n in (N_COMPONENTS, N_DIMENSIONS))
+    driven = [bins[:, :N_SERIES] @ components @ low_weights, bins[:, N_SERIES:] @ high_weights]
+    found = [listener.signals(stimulus, components, part) for part in ("low_level", "semantic")]
+    for voxel in np.flatnonzero(listener.subject.truth["kind"] == SEMANTIC):
+        own = listener.haemodynamics.of(slice(voxel, voxel + 1))
+        response = (own.at((lags_s - 0.05).ravel()) + own.at((lags_s + 0.05).ravel())).reshape(lags_s.shape) / 2
+        for series, signals in zip(driven, found, strict=True):
+            expected = response @ series[:, voxel]
+            expected = zscore((expected - drifts @ (drifts.T @ expected))[:, None])[:, 0]
+            np.testing.assert_allclose(signals[:, voxel], expected, atol=0.01)
 
 
-def test_frames_and_events_of_the_same_thing_agree():
-    timebase = TimeBase.regular(30, 2.0)
-    times_s = np.arange(0.05, 60, 0.1)
-    series = np.sin(times_s / 3)[:, None]
-    np.testing.assert_allclose(
-        bold_of_frames(series, times_s, timebase), bold_of_events(series, times_s, timebase), atol=1e-9
-    )
-
-
-def test_a_constant_sound_has_no_onset_response():
-    timebase = TimeBase.regular(30, 2.0)
-    times_s = np.arange(0.005, 60.1, 0.01)
-    np.testing.assert_allclose(bold_of_frames(np.full((len(times_s), 1), 7.0), times_s, timebase), 0, atol=1e-9)
-
-
-@pytest.mark.parametrize(("n_trs", "n_drifts"), [(8, 3), (64, 5), (105, 6)])
-def test_the_drift_basis_is_orthonormal_and_holds_the_slow_shapes(n_trs, n_drifts):
-    basis = slow_drift_basis(TimeBase.regular(n_trs, 2.0))
-    assert basis.shape == (n_trs, n_drifts)
-    np.testing.assert_allclose(basis.T @ basis, np.eye(n_drifts), atol=1e-10)
-    t = np.linspace(-1, 1, n_trs)
-    for shape in (np.ones(n_trs), t, t**2):
-        np.testing.assert_allclose(shape - basis @ (basis.T @ shape), 0, atol=1e-9)
-    fast = np.cos(np.pi * np.arange(n_trs))
-    assert np.linalg.norm(fast - basis @ (basis.T @ fast)) > 0.9 * np.linalg.norm(fast)
+@pytest.mark.parametrize("n_voxels", [1, 2, 5])
+def test_few_voxels_have_signals_too(stimulus, components, n_voxels):
+    listener = Listener("a", 0, n_voxels, (1.0, 0.0), 1.0)
+    signal = listener.signals(stimulus, components)
+    np.testing.assert_allclose(signal.std(axis=0), np.ones(n_voxels), atol=1e-3)
+    assert len(listener.subject.truth["peak_s"]) == n_voxels

@@ -9,7 +9,8 @@ import pytest
 
 from brainlit.demo import DemoSource, speech_corpus
 from brainlit.demo.source import tell_story
-from brainlit.demo.text import category_of, random_stream
+from brainlit.demo.text import category_of, random_stream, word_vectors
+from brainlit.encoding import haemodynamic_rows
 from brainlit.features.phones import classify_phones, is_pause
 from brainlit.stories import ROLES
 
@@ -36,6 +37,7 @@ def test_settings_are_json_and_tell_sources_apart(source, settings):
     assert json.loads(json.dumps(source.settings())) == source.settings()
     assert DemoSource(**settings).settings() == source.settings()
     assert DemoSource(**settings | {"snr": 0.9}).settings() != source.settings()
+    assert DemoSource(**settings | {"hrf": "canonical"}).settings() != source.settings()
     assert DemoSource(**settings | {"n_voxels": [50, 50]}).settings() == source.settings()
 
 
@@ -204,11 +206,43 @@ def test_unknown_names_are_refused_with_the_nearest(source):
         ({"snr": float("nan")}, "snr is nan"),
         ({"tr_s": 0.0}, "tr_s 0.0"),
         ({"story_minutes": 0.1}, "at least 8 volumes"),
+        ({"hrf": "varid"}, "hrf is 'varid'.*varied"),
     ],
 )
 def test_impossible_settings_are_refused(settings, change, message):
     with pytest.raises(ValueError, match=message):
         DemoSource(**settings | change)
+
+
+@pytest.mark.parametrize(("tr_s", "minutes"), [(2.0, 0.5), (2.0045, 3.5), (0.7, 1.2)])
+def test_responses_have_passed_the_filter_that_is_stated(settings, tr_s, minutes):
+    source = DemoSource(**settings | {"tr_s": tr_s, "story_minutes": minutes})
+    stated = source.response_filter()
+    assert stated.standardised
+    for rows in (source.noise_free("subject_01", "story_001"), source.responses("subject_01", "story_001").values):
+        np.testing.assert_allclose(stated.apply(rows, tr_s), rows, atol=1e-5)
+    n_trs = len(source.noise_free("subject_01", "story_001"))
+    slow = np.cos(np.pi * np.outer(np.arange(n_trs) + 0.5, np.arange(40)) / n_trs)
+    left = stated.apply(slow, tr_s).std(axis=0) > 1e-3
+    assert np.flatnonzero(left)[0] == int(2 * n_trs * tr_s / 128) + 1, "cosines of 128 s and more, and no faster ones"
+
+
+def test_a_row_is_the_end_of_its_volume(settings):
+    """The moment that is stated is the one at which own-rate features, read there, explain the signal best."""
+    source = DemoSource(**settings | {"story_minutes": 3.5, "hrf": "canonical", "snr": 2.0})
+    assert source.slice_reference() == 1.0
+    clock, words = source.story("story_001").timebase, source.story("story_001").words
+    signal = source.noise_free("subject_01", "story_001", "semantic")
+    vectors = np.stack([word_vectors().get(word.lower(), np.zeros(24)) for word in words.labels])
+    voxels, missed = signal.std(axis=0) > 0, {}
+    for reference in (0.0, 0.5, 1.0, 1.5):
+        read_s = clock.tr_starts_s + reference * clock.tr_s
+        rows = haemodynamic_rows(vectors, words.middle_s, read_s)["hrf"]
+        rows = source.response_filter().apply(rows, clock.tr_s)[16:]  # in the first 32 s the baseline counts
+        heard = signal[16:, voxels]
+        missed[reference] = np.square(heard - rows @ np.linalg.lstsq(rows, heard, rcond=None)[0]).mean()
+    assert min(missed, key=missed.get) == 1.0
+    assert missed[1.0] < 0.2 * min(missed[0.5], missed[1.5])
 
 
 @pytest.mark.parametrize("tr_s", [1.5, 2.0, 2.0045])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from brainlit.features import lanczos_matrix, lanczos_resample
-from brainlit.features.per_tr import in_words, to_trs
+from brainlit.features.per_tr import binned_frames, events, in_words, to_trs
 from brainlit.timebase import TimeBase
 
 IRREGULAR = TimeBase(np.cumsum([0.3, 1.4, 1.6, 1.5, 1.7, 1.3, 1.5, 1.45]), 1.5)
@@ -121,3 +121,55 @@ def test_bad_settings_are_refused(new_s, options, message):
 def test_values_and_times_must_agree():
     with pytest.raises(ValueError, match="for 3 times"):
         lanczos_resample(np.ones((2, 1)), [0.0, 1.0, 2.0], [0.0, 1.0])
+
+
+# --- Their own rate ---
+
+
+def bins_loop(values, hop_s, bin_s=0.1):
+    """Frame by frame into the bin that holds the frame's middle; an empty part of the last bin counts as 0."""
+    start_s, end_s = -hop_s / 2, (len(values) - 0.5) * hop_s
+    bins = [[] for _ in range(int(np.ceil((end_s - start_s) / bin_s - 1e-9)))]
+    for k, value in enumerate(values):
+        bins[int((k * hop_s - start_s) // bin_s)].append(value)
+    means = [np.mean(inside, axis=0) for inside in bins]
+    means[-1] = means[-1] * (end_s - start_s - bin_s * (len(bins) - 1)) / bin_s
+    return np.array(means), start_s + (np.arange(len(bins)) + 0.5) * bin_s
+
+
+@pytest.mark.parametrize("n_frames", [1, 7, 10, 11, 60, 1201, 12_345])
+def test_frames_are_kept_as_means_of_a_tenth_of_a_second(n_frames):
+    frames = np.random.default_rng(0).standard_normal((n_frames, 2)).astype(np.float32)
+    if n_frames == 1:
+        assert len(binned_frames(frames, [0.0]).values) == 1
+        return
+    timed = binned_frames(frames, np.arange(n_frames) * 0.01)
+    values, times_s = bins_loop(frames, 0.01)
+    np.testing.assert_allclose(timed.values, values, atol=1e-6)
+    np.testing.assert_allclose(timed.times_s, times_s, atol=1e-9)
+    assert timed.duration_s == 0.1
+    assert timed.values.dtype == np.float32
+    np.testing.assert_allclose(timed.values.sum(axis=0) * 0.1, frames.sum(axis=0) * 0.01, atol=1e-4)
+
+
+@pytest.mark.parametrize("hop_s", [0.010023, 0.02, 0.03])
+def test_frames_that_do_not_divide_a_bin_are_still_means(hop_s):
+    times_s = np.arange(500) * hop_s
+    timed = binned_frames(np.column_stack([np.ones(500), times_s]), times_s)
+    np.testing.assert_allclose(timed.values[:-1, 0], 1, atol=1e-6)
+    np.testing.assert_allclose(timed.values[:-1, 1], timed.times_s[:-1], atol=hop_s)
+
+
+def test_frames_as_long_as_a_bin_stay_as_they_are():
+    timed = binned_frames(np.arange(5.0)[:, None], np.arange(5) * 0.5 + 0.25)
+    assert timed.values.ravel().tolist() == [0, 1, 2, 3, 4]
+    assert timed.duration_s == 0.5
+    assert timed.times_s.tolist() == [0.25, 0.75, 1.25, 1.75, 2.25]
+    assert binned_frames(np.zeros((0, 3)), []).values.shape == (0, 3)
+
+
+def test_events_stand_in_the_order_of_their_times():
+    timed = events([[1], [2], [3]], [2.0, 1.0, 2.0])
+    assert timed.times_s.tolist() == [1.0, 2.0, 2.0]
+    assert timed.values.ravel().tolist() == [2, 1, 3]
+    assert timed.duration_s is None

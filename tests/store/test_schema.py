@@ -101,14 +101,14 @@ def test_folders_without_an_index_hold_no_store(tmp_path: Path) -> None:
     assert read_index(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["{", '{"schema_version": 2}', '{"schema_version": 2, "stories": []}', "\x80"])
+@pytest.mark.parametrize("text", ["{", '{"schema_version": 3}', '{"schema_version": 3, "stories": []}', "\x80"])
 def test_a_broken_index_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "store.json").write_text(text, encoding="latin-1")
     with pytest.raises(StoreCorruptError, match=r"store\.json"):
         read_index(tmp_path)
 
 
-@pytest.mark.parametrize("text", ['{"schema_version": 1}', "[]", "{}"])
+@pytest.mark.parametrize("text", ['{"schema_version": 2}', "[]", "{}"])
 def test_other_schema_versions_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "store.json").write_text(text)
     with pytest.raises(StoreError, match="schema version"):
@@ -262,7 +262,7 @@ def test_other_features_or_stories_are_other_settings(tmp_path: Path, raw: Path,
 
 
 def test_facts_are_kept(raw: Path, store: Path) -> None:
-    assert StoryStore.open(store).facts == {"clock": "nominal, sub-A, sub-B"}
+    assert StoryStore.open(store).facts == {"clock": "nominal, sub-A, sub-B", "responses passed": "not known"}
 
 
 def test_repeats_are_read_one_by_one_and_in_parts(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Simulated listeners: voxels whose answer is known.
 
 What a story sounds like and means is turned into two sets of slow signals, the same for all listeners: eight
-components of the low-level series and the 24 dimensions of word meaning, both through the haemodynamic response.
-Each listener mixes them in voxels of three kinds:
+components of the low-level series and the 24 dimensions of word meaning. Each listener mixes them in voxels of three
+kinds, every voxel through a haemodynamic response of its own (`brainlit.demo.haemodynamics`):
 
     auditory   L                                    null   nothing
     semantic   z(sqrt(0.8) S + sqrt(0.2) L)
@@ -13,9 +13,9 @@ drift. Signal and noise are detrended alike and standardised before they are mix
 best possible correlation with one presentation is sqrt(f), with the mean of R it is sqrt(f / (f + (1 - f) / R)).
 
 Sampling: row k of a response is the signal at the moment tr_ends_s[k] at which its volume is complete. So an event in
-the middle of row j peaks, 5 s later, in row j + 2 for a repetition time of 2 s. Baseline: what precedes the story
-counts as its mean, so there is no response to the onset of the sound (otherwise most of the variance of loudness would
-be the rise in the first 15 s; recordings have those rows cut).
+the middle of row j whose peak comes 5 s later is seen in row j + 2 for a repetition time of 2 s. Baseline: what
+precedes the story counts as its mean, so there is no response to the onset of the sound (otherwise most of the variance
+of loudness would be the rise in the first 15 s; recordings have those rows cut).
 """
 
 from __future__ import annotations
@@ -28,6 +28,16 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.demo.haemodynamics import (
+    Hrf,
+    ResponseBasis,
+    VoxelResponses,
+    bold_of_events,
+    bold_of_frames,
+    draw_responses,
+    response_basis,
+    slow_drift_basis,
+)
 from brainlit.demo.surface import LANDMARKS, N_LEFT, place_voxels, region_vertices, vertex_coordinates_mm
 from brainlit.demo.text import N_DIMENSIONS, random_stream, word_vectors
 from brainlit.features.linguistic import phone_class_table
@@ -60,47 +70,63 @@ DRIFT_PERIOD_S = (90.0, 300.0)
 _VOXELS_PER_BLOCK = 8192
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stimulus:
-    """The slow signals of one story before any listener: (n_trs, 29) low-level, (n_trs, 24) semantic, one clock."""
+    """The slow signals of one story before any listener: what each curve of a basis of responses makes of it.
+
+    Parameters
+    ----------
+    low_level : array of shape (n_curves, n_trs, 29)
+    semantic : array of shape (n_curves, n_trs, 24)
+        Each column is scaled such that its variance under the average response of the basis is 1.
+    timebase : TimeBase
+    basis : ResponseBasis
+    """
 
     low_level: FloatArray
     semantic: FloatArray
     timebase: TimeBase
+    basis: ResponseBasis
+
+    def average_low_level(self) -> FloatArray:
+        """The low-level series under the average response, z-scored: (n_trs, 29)."""
+        return np.tensordot(self.basis.average, self.low_level, axes=1)
 
 
-def stimulus_of(story: Story) -> Stimulus:
-    """Low-level series and word meaning of a story through the haemodynamic response, each z-scored over the story.
+def stimulus_of(story: Story, hrf: Hrf = "varied") -> Stimulus:
+    """Low-level series and word meaning of a story through the haemodynamic responses that voxels are mixed from.
 
     Low-level: 20 log-mel bands, envelope, phones, words, vowels and five manners of consonants. Frames are averaged;
     words and phones are impulses at their middle.
     """
     if story.phones is None:
         raise ValueError(f"story {story.name!r} has no phones; simulated listeners hear phones.")
-    clock = story.timebase
+    clock, basis = story.timebase, response_basis(hrf)
     mel, mel_times_s = mel_frames(story, N_MELS)
     rms, rms_times_s = envelope_frames(story)
     phones = np.column_stack([np.ones(len(story.phones)), phone_class_table(story)])
-    low_level = np.column_stack(
+    low_level = np.concatenate(
         [
-            bold_of_frames(mel, mel_times_s, clock),
-            bold_of_frames(rms[:, None], rms_times_s, clock),
-            bold_of_events(phones, story.phones.middle_s, clock),
-            bold_of_events(np.ones((len(story.words), 1)), story.words.middle_s, clock),
-        ]
+            bold_of_frames(mel, mel_times_s, clock, basis),
+            bold_of_frames(rms[:, None], rms_times_s, clock, basis),
+            bold_of_events(phones, story.phones.middle_s, clock, basis),
+            bold_of_events(np.ones((len(story.words), 1)), story.words.middle_s, clock, basis),
+        ],
+        axis=2,
     )
     meaning, nothing = word_vectors(), np.zeros(N_DIMENSIONS)
     table = np.stack([meaning.get(word.lower(), nothing) for word in story.words.labels])
-    semantic = bold_of_events(table, story.words.middle_s, clock)
-    return Stimulus(zscore(low_level), zscore(semantic), clock)
+    semantic = bold_of_events(table, story.words.middle_s, clock, basis)
+    return Stimulus(_scaled(low_level, basis), _scaled(semantic, basis), clock, basis)
 
 
 def principal_components(stimuli: Sequence[Stimulus]) -> FloatArray:
     """Directions of most variance of the low-level series over some stories: (29, 8), orthonormal columns.
 
-    Signs are fixed (the largest entry of each is positive), so that they do not depend on the linear algebra library.
+    The series are those of the average response, so that they do not depend on listeners. Signs are fixed (the largest
+    entry of each is positive), so that they do not depend on the linear algebra library.
     """
-    stacked = np.concatenate([stimulus.low_level for stimulus in stimuli])
+    stacked = np.concatenate([stimulus.average_low_level() for stimulus in stimuli])
     directions = np.linalg.eigh(stacked.T @ stacked)[1][:, ::-1][:, :N_COMPONENTS]
     largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
     return np.asarray(directions * np.sign(largest))
@@ -116,6 +142,8 @@ class Listener:
         Part of the key of the random stream: listeners differ in voxels, weights, gain and noise.
     shares : (auditory, semantic)
         Share of voxels of each kind; the rest are null.
+    hrf : 'varied' or 'canonical'
+        A response drawn for every voxel, or the double gamma of SPM for all. Stimuli have to be made with the same.
     """
 
     name: str
@@ -123,6 +151,7 @@ class Listener:
     n_voxels: int
     shares: tuple[float, float]
     snr: float
+    hrf: Hrf = "varied"
 
     @cached_property
     def subject(self) -> Subject:
@@ -140,11 +169,20 @@ class Listener:
             "low_level_fraction": np.asarray([0.0, 1.0, LOW_LEVEL_FRACTION])[kind],
             "semantic_fraction": np.asarray([0.0, 0.0, 1 - LOW_LEVEL_FRACTION])[kind],
         }
+        if (own := self.haemodynamics) is not None:
+            truth |= {"peak_s": own.peak_s, "width_s": own.width_s, "undershoot": own.undershoot}
         regions = {region: np.isin(vertices, region_vertices()[region]) for region in LANDMARKS}
         regions |= {name: kind == number for number, name in enumerate(KINDS)}
         regions |= {"left_hemisphere": vertices < N_LEFT, "right_hemisphere": vertices >= N_LEFT}
         coordinates_mm = vertex_coordinates_mm()[vertices]
         return Subject(self.name, self.n_voxels, regions, vertices, coordinates_mm, truth)
+
+    @cached_property
+    def haemodynamics(self) -> VoxelResponses | None:
+        """The haemodynamic response of every voxel; None where it is the canonical one."""
+        if self.hrf == "canonical":
+            return None
+        return draw_responses(random_stream(self.seed, "haemodynamics", self.name), self.n_voxels)
 
     def signals(self, stimulus: Stimulus, components: FloatArray, part: str = "all") -> Float32Array:
         """Noise-free responses to a story, detrended like the data and z-scored over it: (n_trs, n_voxels).
@@ -156,13 +194,15 @@ class Listener:
         """
         low_level_weights, semantic_weights = self._weights
         drifts = slow_drift_basis(stimulus.timebase)
-        low_level = _detrend(stimulus.low_level @ components, drifts)
-        semantic = _detrend(stimulus.semantic, drifts)
+        low_level = [_detrend(series @ components, drifts) for series in stimulus.low_level]
+        semantic = [_detrend(series, drifts) for series in stimulus.semantic]
         truth = self.subject.truth
         signal = np.empty((stimulus.timebase.n_trs, self.n_voxels), dtype=np.float32)
         for block in _blocks(self.n_voxels):
-            low = zscore(low_level @ low_level_weights[:, block]) * (truth["low_level_fraction"][block] > 0)
-            high = zscore(semantic @ semantic_weights[:, block]) * (truth["semantic_fraction"][block] > 0)
+            low = zscore(_mix(low_level, low_level_weights[:, block], self._shapes[:, block]))
+            high = zscore(_mix(semantic, semantic_weights[:, block], self._shapes[:, block]))
+            low *= truth["low_level_fraction"][block] > 0
+            high *= truth["semantic_fraction"][block] > 0
             mixed = np.sqrt(truth["low_level_fraction"][block]) * low
             mixed += np.sqrt(truth["semantic_fraction"][block]) * high
             signal[:, block] = {"all": zscore(mixed), "low_level": low, "semantic": high}[part]
@@ -185,6 +225,15 @@ class Listener:
         return np.where(kind == KINDS.index("null"), 0.0, np.clip(fraction, 0, MAX_SIGNAL_FRACTION))
 
     @cached_property
+    def _shapes(self) -> FloatArray:
+        """How much of each curve of the basis is in the response of each voxel, (n_curves, n_voxels)."""
+        if self.haemodynamics is None:
+            return np.ones((1, self.n_voxels))
+        basis = response_basis(self.hrf)
+        blocks = [basis.coefficients(self.haemodynamics.of(block)) for block in _blocks(self.n_voxels)]
+        return np.concatenate(blocks, axis=1)
+
+    @cached_property
     def _weights(self) -> tuple[FloatArray, FloatArray]:
         rng = random_stream(self.seed, "weights", self.name)
         low_level = rng.standard_normal((N_COMPONENTS, self.n_voxels))
@@ -195,8 +244,28 @@ def zscore(values: npt.NDArray[Real]) -> npt.NDArray[Real]:
     """Each column minus its mean, over its standard deviation; columns that are constant become 0."""
     centred = values - values.mean(axis=0)
     scale = centred.std(axis=0)
-    constant = scale <= 1e-6 * np.abs(values).max(axis=0, initial=0) + np.finfo(values.dtype).tiny
+    constant = _is_constant(values, scale)
     return np.where(constant, 0, centred / np.where(constant, 1, scale)).astype(values.dtype)
+
+
+def _scaled(series: FloatArray, basis: ResponseBasis) -> FloatArray:
+    """Zero-mean columns, scaled as z-scoring scales those of the average response; (n_curves, n_trs, n_columns)."""
+    average = np.tensordot(basis.average, series, axes=1)
+    centred = series - series.mean(axis=1, keepdims=True)
+    scale = (average - average.mean(axis=0)).std(axis=0)
+    constant = _is_constant(average, scale)
+    return np.where(constant, 0, centred / np.where(constant, 1, scale))
+
+
+def _is_constant(values: npt.NDArray[Real], scale: npt.NDArray[Real]) -> npt.NDArray[np.bool_]:
+    """Which columns vary by no more than rounding, given their standard deviations."""
+    return np.asarray(scale <= 1e-6 * np.abs(values).max(axis=0, initial=0) + np.finfo(values.dtype).tiny)
+
+
+def _mix(series: Sequence[FloatArray], weights: FloatArray, shapes: FloatArray) -> FloatArray:
+    """Sum over curves and columns of series x weight x shape: n_curves of (n_trs, n_columns) -> (n_trs, n_voxels)."""
+    both = shapes[:, None] * weights
+    return np.concatenate(series, axis=1) @ both.reshape(-1, weights.shape[1])
 
 
 def _noise(rng: np.random.Generator, timebase: TimeBase, n_voxels: int) -> Float32Array:
@@ -220,60 +289,3 @@ def _detrend(values: npt.NDArray[Real], basis: npt.NDArray[Real]) -> npt.NDArray
 def _blocks(n_voxels: int) -> Iterator[slice]:
     for first in range(0, n_voxels, _VOXELS_PER_BLOCK):
         yield slice(first, min(first + _VOXELS_PER_BLOCK, n_voxels))
-
-
-# --- Haemodynamics ---
-
-GRID_S = 0.1
-HRF_S = 32.0
-CUTOFF_S = 128.0
-
-
-def haemodynamic_response(times_s: npt.ArrayLike) -> FloatArray:
-    """Double gamma: density of gamma(6) minus a sixth of gamma(16), unit scale; peak at 5 s; 0 before the event.
-
-    The form and the numbers are SPM's canonical ones (Friston et al. 1998, NeuroImage 7:30).
-    """
-    from scipy.stats import gamma
-
-    times = np.asarray(times_s, dtype=np.float64)
-    return np.asarray(gamma.pdf(times, 6) - gamma.pdf(times, 16) / 6)
-
-
-def bold_of_events(values: npt.ArrayLike, times_s: npt.ArrayLike, timebase: TimeBase) -> FloatArray:
-    """Signal per TR of impulses at given times: (n_events, n_columns) -> (n_trs, n_columns).
-
-    Impulses are added up in bins of 0.1 s, convolved with the haemodynamic response, and read at the end of each
-    volume (linearly between bins).
-    """
-    grid = _grid(timebase)
-    return _sample(grid.sum_per_tr(values, times_s), grid, timebase)
-
-
-def bold_of_frames(values: npt.ArrayLike, times_s: npt.ArrayLike, timebase: TimeBase) -> FloatArray:
-    """Signal per TR of a series in time: (n_frames, n_columns) -> (n_trs, n_columns); averaged in bins of 0.1 s."""
-    grid = _grid(timebase)
-    return _sample(grid.average_per_tr(values, times_s), grid, timebase)
-
-
-def slow_drift_basis(timebase: TimeBase) -> FloatArray:
-    """Orthonormal basis of what detrending removes, (n_trs, n_drifts): a quadratic and cosines slower than 128 s."""
-    n_trs = timebase.n_trs
-    t = (np.arange(n_trs) + 0.5) / n_trs
-    n_cosines = int(2 * n_trs * timebase.tr_s / CUTOFF_S)
-    columns = [np.ones(n_trs), t, t**2, *(np.cos(np.pi * order * t) for order in range(1, n_cosines + 1))]
-    return np.asarray(np.linalg.qr(np.stack(columns, axis=1))[0])
-
-
-def _grid(timebase: TimeBase) -> TimeBase:
-    start_s = min(0.0, float(timebase.tr_starts_s[0]))
-    return TimeBase.regular(int(np.ceil((timebase.end_s - start_s) / GRID_S)) + 1, GRID_S, onset_s=start_s)
-
-
-def _sample(series: FloatArray, grid: TimeBase, timebase: TimeBase) -> FloatArray:
-    from scipy.signal import fftconvolve
-
-    kernel = haemodynamic_response(np.arange(0, HRF_S, GRID_S))
-    bold = fftconvolve(series - series.mean(axis=0), kernel[:, None], axes=0)[: grid.n_trs] * GRID_S
-    middles_s = grid.tr_starts_s + GRID_S / 2
-    return np.stack([np.interp(timebase.tr_ends_s, middles_s, column) for column in bold.T], axis=1)

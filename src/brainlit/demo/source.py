@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from brainlit.demo.haemodynamics import CUTOFF_S, Hrf
 from brainlit.demo.listeners import Listener, Stimulus, principal_components, stimulus_of, zscore
 from brainlit.demo.speech import VOICES, speak
 from brainlit.demo.text import random_stream, write_story
 from brainlit.demo.text import word_vectors as lexicon_vectors
 from brainlit.features import low_level_spaces, word_vectors
 from brainlit.hints import did_you_mean
-from brainlit.stories import FeatureSpace, Responses, Story, StorySource, Subject
+from brainlit.stories import FeatureSpace, ResponseFilter, Responses, Story, StorySource, Subject
 from brainlit.stories.base import Float32Array, FloatArray
 from brainlit.timebase import SAMPLE_RATE_HZ, TimeBase
 
-RECIPE = 1
+RECIPE = 2
 """Raised whenever a change makes the same settings give other numbers; part of the settings of a store."""
 
 N_COMPONENT_STORIES = 10
@@ -59,6 +60,9 @@ class DemoSource(StorySource):
         Factor on the signal fraction of every voxel (uniform over 0.08..0.55 at 1; at most 0.95).
     n_repeats : int
         How often stories for choosing and scoring are presented; the others once.
+    hrf : 'varied' or 'canonical'
+        Haemodynamic responses that differ by voxel and listener, with peaks 4 to 7 s after an event
+        (`brainlit.demo.haemodynamics`), or SPM's double gamma in all voxels. Nothing else changes with it.
 
     Raises
     ------
@@ -84,6 +88,7 @@ class DemoSource(StorySource):
         semantic_share: float = 0.48,
         snr: float = 1.0,
         n_repeats: int = 5,
+        hrf: Hrf = "varied",
     ) -> None:
         self._settings: dict[str, Any] = {
             "seed": seed,
@@ -99,11 +104,12 @@ class DemoSource(StorySource):
             "semantic_share": semantic_share,
             "snr": snr,
             "n_repeats": n_repeats,
+            "hrf": hrf,
         }
         _check(self._settings)
         self._role_sizes = {"tune": n_tune, "choose": n_choose, "fit": n_fit, "score": n_score}
         self._listeners = {
-            f"subject_{k:02d}": Listener(f"subject_{k:02d}", seed, n, (auditory_share, semantic_share), snr)
+            f"subject_{k:02d}": Listener(f"subject_{k:02d}", seed, n, (auditory_share, semantic_share), snr, hrf)
             for k, n in enumerate(self._settings["n_voxels"], start=1)
         }
         self._story_names = [f"story_{k:03d}" for k in range(1, sum(self._role_sizes.values()) + 1)]
@@ -148,7 +154,10 @@ class DemoSource(StorySource):
         """Voxels of a listener, with the planted answers in `truth`.
 
         truth['kind'] is 0 null, 1 auditory, 2 semantic; truth['signal_fraction'] the share of signal in the variance
-        of one presentation; truth['low_level_fraction'] and truth['semantic_fraction'] the shares of the signal.
+        of one presentation; truth['low_level_fraction'] and truth['semantic_fraction'] the shares of the signal. Where
+        responses vary, truth['peak_s'] and truth['width_s'] are the seconds from an event to the peak of the voxel's
+        response and its full width at half the height, and truth['undershoot'] the depth of what is subtracted as
+        undershoot over the height of the peak (see `brainlit.demo.haemodynamics.VoxelResponses`).
         """
         return self._listener(name).subject
 
@@ -163,6 +172,14 @@ class DemoSource(StorySource):
             [listener.presentation(signal, stimulus.timebase, story, repeat) for repeat in range(n_repeats)]
         )
         return Responses(zscore(repeats.mean(axis=0)).astype(np.float32), repeats)
+
+    def response_filter(self) -> ResponseFilter:
+        """Signal and noise are without a quadratic trend and cosines of 128 s and more; every response is z-scored."""
+        return ResponseFilter(polynomial=2, high_pass_s=CUTOFF_S, source="the recipe of the demo")
+
+    def slice_reference(self) -> float:
+        """1: a row is the signal at the moment at which its volume ends."""
+        return 1.0
 
     def noise_free(self, subject: str, story: str, part: str = "all") -> Float32Array:
         """What a subject's voxels would show without noise: (n_trs, n_voxels), z-scored over the story.
@@ -185,7 +202,7 @@ class DemoSource(StorySource):
 
     def _stimulus(self, story: str) -> Stimulus:
         if story not in self._stimuli:
-            self._stimuli[story] = stimulus_of(self.story(story))
+            self._stimuli[story] = stimulus_of(self.story(story), self._settings["hrf"])
         return self._stimuli[story]
 
     def _low_level_components(self) -> FloatArray:
@@ -218,6 +235,8 @@ def _check(settings: dict[str, Any]) -> None:
             f"n_voxels is {settings['n_voxels']} for {settings['n_subjects']} subjects; give one positive number, or"
             " one for each subject."
         )
+    if settings["hrf"] not in get_args(Hrf):
+        raise ValueError(f"hrf is {settings['hrf']!r}. {did_you_mean(settings['hrf'], get_args(Hrf))}")
     shares = settings["auditory_share"], settings["semantic_share"]
     if min(shares) < 0 or sum(shares) > 1 + 1e-9:
         raise ValueError(f"auditory_share and semantic_share are {shares}; need shares of at least 0 that sum to <= 1.")

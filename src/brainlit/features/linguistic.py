@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from brainlit.features.per_tr import PerTr, in_words, space_per_tr, to_trs
+from brainlit.features.per_tr import BIN_S, PerTr, events, in_words, space_per_tr, to_trs
 from brainlit.features.phones import (
     PHONE_CLASSES,
     Ngrams,
@@ -51,7 +51,8 @@ def word_length(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     """Mean number of letters of the words of each TR; 0 where there are none."""
     words, name = story.words, "word_length"
     letters = np.asarray([sum(character.isalpha() for character in word) for word in words.labels]).reshape(-1, 1)
-    return space_per_tr(story, name, [name], "letters of each word", letters, words.middle_s, "mean", per_tr)
+    source = "letters of each word"
+    return space_per_tr(story, name, [name], source, letters, words.middle_s, "mean", per_tr, rate="events")
 
 
 def pauses(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
@@ -64,12 +65,16 @@ def pauses(story: Story, per_tr: PerTr = "mean") -> FeatureSpace:
     begun_s = starts_s[ends_s - starts_s >= MIN_PAUSE_S]
     seconds = to_trs(pieces_s[:, None], middles_s, story.timebase, "sum", per_tr)
     begun = to_trs(np.ones((len(begun_s), 1)), begun_s, story.timebase, "sum", per_tr)
+    coarse_s, coarse_middles_s = _pieces(starts_s, ends_s, story.timebase, BIN_S)
+    own_rate = np.zeros((len(coarse_s) + len(begun_s), 2))  # seconds that pass and pauses that begin: both add up
+    own_rate[: len(coarse_s), 0], own_rate[len(coarse_s) :, 1] = coarse_s, 1
     return FeatureSpace(
         name="pauses",
         kind="low_level",
         columns=("seconds_without_word", "pauses_begun"),
         source=f"seconds between words, and pauses of at least {MIN_PAUSE_S} s begun, {in_words('sum', per_tr)}",
         values=np.concatenate([seconds, begun], axis=1),
+        timed=events(own_rate, np.concatenate([coarse_middles_s, begun_s])),
     )
 
 
@@ -80,11 +85,13 @@ def gaps(words: Intervals) -> tuple[FloatArray, FloatArray]:
     return covered_s[empty], words.start_s[1:][empty]
 
 
-def _pieces(starts_s: FloatArray, ends_s: FloatArray, timebase: TimeBase) -> tuple[FloatArray, FloatArray]:
-    """The gaps in pieces of at most 10 ms, none across the edge of a row: duration and middle, shapes (n_pieces,)."""
+def _pieces(
+    starts_s: FloatArray, ends_s: FloatArray, timebase: TimeBase, piece_s: float = _PIECE_S
+) -> tuple[FloatArray, FloatArray]:
+    """The gaps in pieces of at most piece_s, none across the edge of a row: duration and middle, shapes (n_pieces,)."""
     if not len(starts_s):
         return np.zeros(0), np.zeros(0)
-    grid_s = np.arange(starts_s[0], ends_s[-1], _PIECE_S)
+    grid_s = np.arange(starts_s[0], ends_s[-1], piece_s)
     edges_s = np.unique(np.concatenate([starts_s, ends_s, timebase.tr_edges_s(0, timebase.n_trs), grid_s]))
     middles_s = (edges_s[1:] + edges_s[:-1]) / 2
     # More gaps have begun than ended: the piece lies in one.

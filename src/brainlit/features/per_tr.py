@@ -1,5 +1,8 @@
 """From values at their own times (frames of sound, words, phones) to values per TR: one way for all spaces.
 
+Every space keeps its values at their own times too (`TimedValues`), for responses to be convolved with: frames as means
+of a tenth of a second, which blood cannot tell from shorter ones, events as impulses.
+
 Lanczos resampling is as encoding models of speech use it: the kernel is sinc(c d) sinc(c d / w) for |c d| < w, with d
 the time between an old and a new sample, c twice the cut-off frequency and w the number of lobes (three). It is not
 normalised, so sums of events (words) keep their area per 1 / c seconds. Formula: Duchon (1979), J. Appl. Meteor.
@@ -14,14 +17,19 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.stories import FeatureSpace, Story
+from brainlit.stories import FeatureSpace, Story, TimedValues
 from brainlit.stories.base import FeatureKind, Float32Array, FloatArray
 from brainlit.timebase import TimeBase
 
 PerTr = Literal["mean", "lanczos"]
 Combine = Literal["mean", "sum"]
+Rate = Literal["frames", "events"]
+
+BIN_S = 0.1
+"""Frames are kept as means of this long."""
 
 _NEW_TIMES_PER_BLOCK = 32
+_BINS_PER_BLOCK = 600
 
 
 def to_trs(
@@ -77,10 +85,52 @@ def space_per_tr(
     per_tr: PerTr,
     kind: FeatureKind = "low_level",
     coverage: float = 1.0,
+    rate: Rate | None = None,
 ) -> FeatureSpace:
-    """A feature space of what `to_trs` makes of values at their own times; its source goes on with `in_words`."""
+    """A feature space of what `to_trs` makes of values at their own times; its source goes on with `in_words`.
+
+    `rate` says what the values are at their own times; None: frames where the mean is taken, events where the sum is.
+    """
     rows = to_trs(values, times_s, story.timebase, combine, per_tr)
-    return FeatureSpace(name, kind, tuple(columns), f"{source}, {in_words(combine, per_tr)}", rows, coverage)
+    is_frames = (rate or ("frames" if combine == "mean" else "events")) == "frames"
+    timed = binned_frames(values, times_s) if is_frames else events(values, times_s)
+    return FeatureSpace(name, kind, tuple(columns), f"{source}, {in_words(combine, per_tr)}", rows, coverage, timed)
+
+
+# --- Their own rate ---
+
+
+def events(values: npt.ArrayLike, times_s: npt.ArrayLike) -> TimedValues:
+    """Impulses in the order of their times: words that overlap may have their middles the other way round."""
+    times = np.asarray(times_s, dtype=np.float64)
+    order = np.argsort(times, kind="stable")
+    return TimedValues(np.asarray(values, dtype=np.float32)[order], times[order])
+
+
+def binned_frames(values: npt.ArrayLike, times_s: npt.ArrayLike, bin_s: float = BIN_S) -> TimedValues:
+    """Means of the frames in bins of bin_s, which begin where the first frame does; frames as long as a bin stay.
+
+    A last bin that is not full counts what is missing as 0 (silence), so that values times bin_s sum to the integral.
+
+    Parameters
+    ----------
+    values : array of shape (n_frames, n_features)
+    times_s : array of shape (n_frames,)
+        Middles of frames that follow each other at one distance.
+    """
+    array, times = np.asarray(values), np.asarray(times_s, dtype=np.float64)
+    hop_s = float((times[-1] - times[0]) / (len(times) - 1)) if len(times) > 1 else bin_s
+    if hop_s >= bin_s or not len(times):
+        return TimedValues(np.asarray(array, dtype=np.float32), times, hop_s)
+    start_s = times[0] - hop_s / 2  # a frame lies half its length off every edge, so rounding moves none across one
+    bins, firsts, sizes = np.unique(((times - start_s) / bin_s).astype(np.int64), return_index=True, return_counts=True)
+    means = np.empty((len(bins), array.shape[1]), dtype=np.float32)
+    for first in range(0, len(bins), _BINS_PER_BLOCK):  # sums in float64 need a copy of the frames
+        here = slice(first, first + _BINS_PER_BLOCK)
+        frames = array[firsts[first] : firsts[here][-1] + sizes[here][-1]].astype(np.float64)
+        means[here] = np.add.reduceat(frames, firsts[here] - firsts[first], axis=0) / sizes[here, None]
+    means[-1] *= min((times[-1] + hop_s / 2 - start_s) / bin_s - bins[-1], 1.0)
+    return TimedValues(means, start_s + (bins + 0.5) * bin_s, bin_s)
 
 
 # --- Lanczos resampling ---

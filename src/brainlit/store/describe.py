@@ -15,9 +15,9 @@ def describe_store(path: Path | str) -> dict[str, Any]:
     -------
     dict
         `name`, `stories`, `minutes` (of sound), `trs`, `tr_s`, `subjects`, `voxels` and `good_voxels` and
-        `stories_heard` and `repeats` by subject, `feature_spaces` (name, kind, n_features, source), `default_roles`,
-        `left_out` (with reasons), `facts` (clock, preprocessing, licence), `disk_mb`, `settings`, `fingerprint`,
-        `software`.
+        `stories_heard` and `repeats` by subject, `feature_spaces` (name, kind, n_features, own_rate, source),
+        `default_roles`, `left_out` (with reasons), `facts` (clock, preprocessing, licence), `response_filter`,
+        `slice_reference`, `disk_mb`, `settings`, `fingerprint`, `software`.
     """
     store = StoryStore.open(path)
     stories, subjects = store.index.stories, store.index.subjects
@@ -34,12 +34,14 @@ def describe_store(path: Path | str) -> dict[str, Any]:
         "stories_heard": {name: len(entry.stories) for name, entry in subjects.items()},
         "repeats": {name: dict(entry.repeats) for name, entry in subjects.items()},
         "feature_spaces": [
-            {"name": space.name, "kind": space.kind, "n_features": space.n_features, "source": space.source}
+            {key: getattr(space, key) for key in ("name", "kind", "n_features", "own_rate", "source")}
             for space in store.feature_space_entries
         ],
         "default_roles": store.default_roles,
         "left_out": store.left_out,
         "facts": store.facts,
+        "response_filter": store.index.response_filter,
+        "slice_reference": store.slice_reference,
         "disk_mb": round(n_bytes / 1e6, 2),
         "settings": store.settings,
         "fingerprint": store.fingerprint,
@@ -57,12 +59,13 @@ def description_text(description: dict[str, Any]) -> str:
         ("subjects", str(description["subjects"])),
         *(_subject_row(description, subject) for subject in description["voxels"]),
         *(
-            (f"  {space['kind']}", f"{space['name']} ({space['n_features']})")
+            (f"  {space['kind']}", f"{space['name']} ({space['n_features']}, {space['own_rate'] or 'per TR only'})")
             for space in description["feature_spaces"]
         ),
         *((f"  {role}", ", ".join(spans)) for role, spans in description["default_roles"].items()),
         ("disk", f"{description['disk_mb']:.1f} MB"),
         *((f"  {what}", words) for what, words in description["facts"].items()),
+        ("  slice reference", f"{description['slice_reference']:g} of the TR"),
         *((f"left out: {what}", reason) for what, reason in description["left_out"].items()),
     ]
     width = max(len(left) for left, _ in rows)

@@ -29,11 +29,12 @@ from brainlit.stories.base import BoolArray
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 FINGERPRINT = "settings_fingerprint"
-Spaces = list[tuple[str, str, tuple[str, ...], str]]
-"""Name, kind, columns and source of each feature space of a story."""
+Spaces = list[tuple[str, str, tuple[str, ...], str, str | None]]
+"""Name, kind, columns, source and own rate ('frames', 'events' or None) of each feature space of a story."""
 Sources = Callable[[], Sequence[SourceFile]]
 _MAX_SILENCE_S = 60.0
 """Scanners run on after a story; longer than this, sound and clock are taken not to belong together."""
+_TIMED_BYTES_PER_CHUNK = 2**18
 _REPEAT_VOXELS_PER_CHUNK = 1024
 """Repeats are read for some voxels over all rows (ceilings), responses for some rows over all voxels."""
 
@@ -53,7 +54,7 @@ def write_story_file(
     """
     _check_audio(story)
     _check_spaces(story, spaces)
-    n_bytes = story.audio.nbytes + sum(space.values.nbytes for space in spaces)
+    n_bytes = story.audio.nbytes + sum(map(_n_bytes, spaces))
     file.parent.mkdir(parents=True, exist_ok=True)
     with full_disk_explained(file, n_bytes), atomic_path(file) as temporary, _new_file(temporary, fingerprint) as h5:
         _make_room(file, temporary, h5, n_bytes)
@@ -70,6 +71,7 @@ def write_story_file(
             dataset.attrs["kind"], dataset.attrs["source"] = space.kind, space.source
             dataset.attrs["columns"] = json.dumps(list(space.columns))
             dataset.attrs["coverage"] = float(space.coverage)
+        _write_timed(h5, spaces)
         h5.create_dataset("audio", data=story.audio)
         _write_sources(h5, sources)
 
@@ -157,7 +159,7 @@ def read_sources(file: Path) -> dict[str, str]:
 
 
 def read_spaces(file: Path) -> Spaces:
-    """Name, kind, columns and source of the feature spaces of a story file, in the order of writing."""
+    """What the index says of the feature spaces of a story file, in the order of writing."""
     with h5py.File(file, "r", locking=False) as h5:
         return [
             (
@@ -165,6 +167,7 @@ def read_spaces(file: Path) -> Spaces:
                 str(dataset.attrs["kind"]),
                 tuple(json.loads(dataset.attrs["columns"])),
                 str(dataset.attrs["source"]),
+                _own_rate(h5["timed"].get(name)),
             )
             for name, dataset in h5["features"].items()
         ]
@@ -195,6 +198,33 @@ def _write_intervals(h5: Any, name: str, intervals: Intervals) -> None:
     group.create_dataset("labels", data=np.array(labels, dtype=f"S{width}"))
     group.create_dataset("start_s", data=intervals.start_s)
     group.create_dataset("duration_s", data=intervals.duration_s)
+
+
+def _write_timed(h5: Any, spaces: list[FeatureSpace]) -> None:
+    """Spaces at their own rate; compressed, because events are mostly zeros, and read a whole story at a time."""
+    timed = h5.create_group("timed", track_order=True)
+    for space in spaces:
+        if space.timed is None:
+            continue
+        group, values = timed.create_group(space.name), space.timed.values
+        if values.size:
+            n_rows = max(1, min(len(values), _TIMED_BYTES_PER_CHUNK // (4 * values.shape[1])))
+            how: dict[str, Any] = {"chunks": (n_rows, values.shape[1]), "compression": "gzip", "compression_opts": 1}
+            group.create_dataset("values", data=values, shuffle=True, **how)
+        else:
+            group.create_dataset("values", data=values)
+        group.create_dataset("times_s", data=space.timed.times_s)
+        if space.timed.duration_s is not None:
+            group.attrs["duration_s"] = float(space.timed.duration_s)
+
+
+def _own_rate(group: Any) -> str | None:
+    return None if group is None else "frames" if "duration_s" in group.attrs else "events"
+
+
+def _n_bytes(space: FeatureSpace) -> int:
+    own_rate = 0 if space.timed is None else space.timed.values.nbytes + space.timed.times_s.nbytes
+    return space.values.nbytes + own_rate
 
 
 def _write_subject_facts(h5: Any, subject: Subject) -> None:

@@ -25,7 +25,7 @@ from brainlit.store.schema import (
     read_index,
     unknown_name,
 )
-from brainlit.stories import FeatureKind, FeatureSpace, Intervals, Subject
+from brainlit.stories import FeatureKind, FeatureSpace, Intervals, ResponseFilter, Subject, TimedValues
 from brainlit.stories.base import BoolArray, Float32Array, IntArray
 from brainlit.timebase import TimeBase
 
@@ -133,6 +133,17 @@ class StoryStore:
         return dict(self.index.facts)
 
     @property
+    def response_filter(self) -> ResponseFilter | None:
+        """What the responses passed over time; None where it is not known."""
+        said = self.index.response_filter
+        return None if said is None else ResponseFilter.from_json(said)
+
+    @property
+    def slice_reference(self) -> float:
+        """Part of the TR that the values of a volume belong to: 0 its start, 1 its end."""
+        return self.index.slice_reference
+
+    @property
     def tr_s(self) -> float:
         """Nominal repetition time in seconds, the same for every story."""
         return next(iter(self.index.stories.values())).tr_s
@@ -208,9 +219,23 @@ class StoryStore:
         return slice(start, stop)
 
     def feature_spaces(self, story: str) -> list[FeatureSpace]:
-        """All feature spaces of a story with their values."""
+        """All feature spaces of a story with their values per TR; `timed` reads those at their own rate."""
         with self._reading(self._story(story)) as h5:
             return [_feature_space(name, dataset) for name, dataset in h5["features"].items()]
+
+    def timed(self, story: str, space: str) -> TimedValues | None:
+        """A feature space of a story at its own rate; None where it is known per TR only."""
+        known = [entry.name for entry in self.index.feature_spaces]
+        if space not in known:
+            raise unknown_name("feature space", space, known)
+        with self._reading(self._story(story)) as h5:
+            group = h5["timed"].get(space)
+            if group is None:
+                return None
+            duration_s = group.attrs.get("duration_s")
+            return TimedValues(
+                group["values"][:], group["times_s"][:], None if duration_s is None else float(duration_s)
+            )
 
     def band(self, story: str, kind: FeatureKind) -> Float32Array:
         """All spaces of one kind side by side, shape (n_trs, n_features); no columns if there is no such space."""

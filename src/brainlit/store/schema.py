@@ -1,8 +1,10 @@
 """What a store's files are called and hold, the files it was made from, and the errors that say what is wrong with one.
 
 A story file: `audio` (int16, contiguous), `words/` and perhaps `phones/` (`labels` as UTF-8 bytes, `start_s`,
-`duration_s`), `tr_starts_s`, `features/<space>` (float32). A subject file: `responses/<story>` (float32, one row is one
-read), `repeats/<story>`, `good_voxels`, and perhaps `vertices`, `coordinates_mm`, `regions/`, `truth/`.
+`duration_s`), `tr_starts_s`, `features/<space>` (float32), and for spaces that have a rate of their own
+`timed/<space>/` (`values` as float32, `times_s`, and `duration_s` as an attribute where they are frames). A subject
+file: `responses/<story>` (float32, one row is one read), `repeats/<story>`, `good_voxels`, and perhaps `vertices`,
+`coordinates_mm`, `regions/`, `truth/`.
 
 Source files are remembered by size, time and SHA-256, so that a changed one is noticed. A store opens again without
 reading them: where size and time of modification are as remembered, the content is taken to be. Sources that were
@@ -24,7 +26,7 @@ from brainlit.files import sha256_of
 from brainlit.hints import did_you_mean
 from brainlit.stories import StorySource
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 INDEX_FILE = "store.json"
 LOCK_FILE = ".build.lock"
 STORY_FOLDER = "stories"
@@ -117,12 +119,19 @@ class SubjectEntry(FileEntry):
 
 @dataclass(frozen=True)
 class SpaceEntry:
-    """One feature space as all stories of the store have it."""
+    """One feature space as all stories of the store have it.
+
+    Parameters
+    ----------
+    own_rate : 'frames', 'events' or None
+        What `StoryStore.timed` gives; None where the space is known per TR only.
+    """
 
     name: str
     kind: str
     n_features: int
     source: str
+    own_rate: str | None
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,10 @@ class StoreIndex:
         Those of `left_out` who were asked for and of whom nothing could be used.
     facts : mapping
         What every report says of the data, in words.
+    response_filter : mapping or None
+        What the responses passed (`ResponseFilter.to_json`); None where it is not known.
+    slice_reference : float
+        Part of the TR that the values of a volume belong to.
     """
 
     schema_version: int
@@ -149,6 +162,8 @@ class StoreIndex:
     left_out: dict[str, str]
     unusable_subjects: list[str]
     facts: dict[str, str]
+    response_filter: dict[str, Any] | None
+    slice_reference: float
     software: dict[str, str]
 
     @property

@@ -55,7 +55,7 @@ from brainlit.store.schema import (
     settings_of,
     touched,
 )
-from brainlit.stories import Intervals, Story, StorySource, SubjectLeftOut
+from brainlit.stories import Intervals, ResponseFilter, Story, StorySource, SubjectLeftOut
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +161,7 @@ class _Build:
 
     def run(self) -> None:
         """Write what is missing, then the index."""
+        passed, reference = self.source.response_filter(), _checked_reference(self.source)
         with self.bar:
             self._remove_leftovers()
             with self.reader, threadpool_limits(1):  # reading and computing share the cores; spinning threads would not
@@ -185,7 +186,9 @@ class _Build:
             default_roles={role: list(spans) for role, spans in self.source.default_roles().items()},
             left_out={**earlier, **self.source.left_out(), **self.unusable},
             unusable_subjects=sorted(self.unusable),
-            facts=dict(self.source.facts()),
+            facts={**self.source.facts(), **_passed_in_words(passed)},
+            response_filter=None if passed is None else passed.to_json(),
+            slice_reference=reference,
             software={"brainlit": brainlit.__version__, "h5py": version("h5py"), "numpy": version("numpy")},
         )
         write_json(self.path / INDEX_FILE, asdict(index))
@@ -288,7 +291,7 @@ class _Build:
         reference = read_spaces(self.path / STORY_FOLDER / f"{first}.h5")
         for other in others:
             _require_same_spaces(first, reference, other, read_spaces(self.path / STORY_FOLDER / f"{other}.h5"))
-        return [SpaceEntry(name, kind, len(columns), source) for name, kind, columns, source in reference]
+        return [SpaceEntry(name, kind, len(columns), source, rate) for name, kind, columns, source, rate in reference]
 
 
 def _remember_again(files: Sequence[Path], known: Sequence[SourceFile]) -> list[SourceFile]:
@@ -297,6 +300,19 @@ def _remember_again(files: Sequence[Path], known: Sequence[SourceFile]) -> list[
     return [
         replace(source, mtime_ns=there[source.file].st_mtime_ns) if source.file in there else source for source in known
     ]
+
+
+def _passed_in_words(passed: ResponseFilter | None) -> dict[str, str]:
+    return {"responses passed": "not known" if passed is None else passed.in_words}
+
+
+def _checked_reference(source: StorySource) -> float:
+    reference = source.slice_reference()
+    if not 0 <= reference <= 1:
+        raise StoreError(
+            f"slice_reference of {source.name!r} is {reference}; need a part of the TR, 0 (its start) to 1 (its end)."
+        )
+    return float(reference)
 
 
 def _require_one_tr(stories: Mapping[str, StoryEntry]) -> None:
@@ -321,6 +337,11 @@ def _require_same_spaces(first: str, reference: Spaces, other: str, spaces: Spac
             raise StoreError(
                 f"feature space {left[0]!r} is {left[1]} with {len(left[2])} columns in story {first!r} and {right[1]}"
                 f" with {len(right[2])} in {other!r}, or its columns have other names; they must agree."
+            )
+        if left[4] != right[4]:
+            raise StoreError(
+                f"feature space {left[0]!r} has {left[4] or 'no values'} at its own rate in story {first!r} and"
+                f" {right[4] or 'no values'} in {other!r}; all stories of a store need the same."
             )
 
 

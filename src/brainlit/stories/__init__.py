@@ -14,8 +14,10 @@ from brainlit.stories.base import (
     StorySource,
     Subject,
     SubjectLeftOut,
+    TimedValues,
 )
 from brainlit.stories.manifest.source import ManifestSource
+from brainlit.stories.response_filter import ResponseFilter
 
 __all__ = [
     "ROLES",
@@ -24,10 +26,12 @@ __all__ = [
     "Intervals",
     "ManifestSource",
     "Remote",
+    "ResponseFilter",
     "Responses",
     "SourceError",
     "Story",
     "StorySource",
     "Subject",
     "SubjectLeftOut",
+    "TimedValues",
 ]

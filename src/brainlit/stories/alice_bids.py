@@ -26,6 +26,7 @@ from brainlit.stories.readers.tables import require_file
 from brainlit.stories.readers.transcripts import WORD_TIERS, read_intervals, read_word_table
 from brainlit.stories.readers.volumes import VolumeReader, check_pattern
 from brainlit.stories.regions.config import RegionConfig
+from brainlit.stories.response_filter import ResponseFilter
 from brainlit.timebase import TimeBase
 
 log = logging.getLogger(__name__)
@@ -187,6 +188,10 @@ class AliceSource(PublishedSource):
         if self._run_pattern != RUN:
             return {}
         return dict.fromkeys(NOT_PREPROCESSED, "published raw only, without a preprocessed run")
+
+    def response_filter(self) -> ResponseFilter | None:
+        """Drift that is removed here; None without, for what the preprocessing before it removed is not known."""
+        return self._reader.response_filter()
 
     def facts(self) -> dict[str, str]:
         """What reports say of the data."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.stories.response_filter import ResponseFilter
 from brainlit.timebase import TimeBase
 
 FloatArray = npt.NDArray[np.float64]
@@ -83,6 +84,53 @@ class Story:
 
 
 @dataclass(frozen=True)
+class TimedValues:
+    """A feature space at its own rate: frames of sound, or words, phones and what else happens at a moment.
+
+    Parameters
+    ----------
+    values : float32 array of shape (n_times, n_features)
+    times_s : float64 array of shape (n_times,)
+        Middles in seconds of sound, increasing; events may coincide.
+    duration_s : float or None
+        Spacing of frames, for each of which a value stands; None: the values are impulses.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, something is not finite, times decrease (or frames coincide), or duration_s is not
+        positive.
+    """
+
+    values: Float32Array
+    times_s: FloatArray
+    duration_s: float | None = None
+
+    def __post_init__(self) -> None:
+        values, times_s = np.asarray(self.values, dtype=np.float32), np.asarray(self.times_s, dtype=np.float64)
+        if values.ndim != 2 or times_s.shape != values.shape[:1]:
+            raise ValueError(
+                f"values at their own times have shape {values.shape} and their times {times_s.shape}; need"
+                " (n_times, n_features) and (n_times,)."
+            )
+        if not (np.isfinite(values).all() and np.isfinite(times_s).all()):
+            raise ValueError("values at their own times, or the times, hold NaN or infinite values.")
+        if self.duration_s is not None and not (np.isfinite(self.duration_s) and self.duration_s > 0):
+            raise ValueError(
+                f"duration_s is {self.duration_s}; give the seconds between two frames, or None for events."
+            )
+        steps_s = np.diff(times_s)
+        if (steps_s < 0).any() or (self.duration_s is not None and (steps_s == 0).any()):
+            k = int(np.argmin(steps_s))
+            raise ValueError(
+                f"time {k + 1} is {times_s[k + 1]:.4f} s and time {k} {times_s[k]:.4f} s; times must increase (those of"
+                " events may be equal). Sort them."
+            )
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "times_s", times_s)
+
+
+@dataclass(frozen=True)
 class FeatureSpace:
     """A stimulus feature space on the TR grid: values (n_trs, n_features), float32, not delayed, not z-scored.
 
@@ -95,6 +143,8 @@ class FeatureSpace:
         Where the numbers come from, in words (formula, file, paper).
     coverage : float
         Share of words for which the space has a value (1 for spaces of the sound).
+    timed : TimedValues, optional
+        The same columns at their own rate; None where they are known per TR only.
     """
 
     name: str
@@ -103,6 +153,7 @@ class FeatureSpace:
     source: str
     values: Float32Array
     coverage: float = 1.0
+    timed: TimedValues | None = None
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values, dtype=np.float32)
@@ -113,6 +164,11 @@ class FeatureSpace:
             )
         if not np.isfinite(values).all():
             raise ValueError(f"feature space {self.name!r} holds NaN or infinite values.")
+        if self.timed is not None and self.timed.values.shape[1] != len(self.columns):
+            raise ValueError(
+                f"feature space {self.name!r} has {len(self.columns)} columns and {self.timed.values.shape[1]} at its"
+                " own rate; they must be the same."
+            )
         object.__setattr__(self, "values", values)
 
 
@@ -281,6 +337,18 @@ class StorySource(ABC):
     def left_out(self) -> dict[str, str]:
         """Parts that the source is known to lack or refuses, each with its reason; repeated by every report."""
         return {}
+
+    def response_filter(self) -> ResponseFilter | None:
+        """What the responses were filtered by over time; None where nobody knows."""
+        return None
+
+    def slice_reference(self) -> float:
+        """The moment of a volume that its values belong to, as a part of the TR: 0 its start, 1 its end.
+
+        Slices are acquired one after the other; slice timing correction takes all of them to one moment. The middle
+        where nothing is known.
+        """
+        return 0.5
 
     def facts(self) -> dict[str, str]:
         """What every report says of the data, by key: 'clock', 'licence', 'citation', 'preprocessing', ..."""

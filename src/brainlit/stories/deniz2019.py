@@ -33,11 +33,12 @@ from brainlit.stories.base import (
 )
 from brainlit.stories.published import PublishedSource, chosen, paths_below, require_known
 from brainlit.stories.readers.audio import read_audio
-from brainlit.stories.readers.cleaning import clean_series
+from brainlit.stories.readers.cleaning import clean_series, cleaning_filter
 from brainlit.stories.readers.hdf5_rows import open_hdf5
 from brainlit.stories.readers.tables import require_file
 from brainlit.stories.readers.transcripts import NOT_WORDS, PHONE_TIERS, WORD_TIERS, read_intervals
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
+from brainlit.stories.response_filter import ResponseFilter
 from brainlit.timebase import TimeBase
 
 log = logging.getLogger(__name__)
@@ -179,6 +180,10 @@ class DenizSource(PublishedSource):
         responses = dict.fromkeys(self._file(name, story) for story in self._stories)
         regions = [self._mapper(name)] if self._regions is None else region_files(self._regions, name, self.root)
         return [*responses, *regions]
+
+    def response_filter(self) -> ResponseFilter | None:
+        """Drift that is removed here, over the rows that are used; how the authors removed it is not known."""
+        return cleaning_filter(self._high_pass_s)
 
     def facts(self) -> dict[str, str]:
         """What every report says of these data."""

@@ -25,6 +25,7 @@ from brainlit.stories.readers.scanner_log import read_scanner_log
 from brainlit.stories.readers.tables import require_file
 from brainlit.stories.readers.transcripts import PHONE_TIERS, WORD_TIERS, read_intervals
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
+from brainlit.stories.response_filter import ResponseFilter
 from brainlit.timebase import SAMPLE_RATE_HZ, TimeBase, fill_missed_triggers
 
 log = logging.getLogger(__name__)
@@ -199,6 +200,14 @@ class LebelSource(PublishedSource):
                 what = f"{subject}: {len(missing)} of {len(self._stories)} stories"
                 reasons[what] = f"no responses to {few(missing)}"
         return reasons
+
+    def response_filter(self) -> ResponseFilter:
+        """The authors' detrending, over all volumes of a scan."""
+        return ResponseFilter(
+            savgol=known.SAVGOL,
+            trimmed_trs=(known.FIRST_VOLUME, known.TRIMMED_VOLUMES - known.PADDING_VOLUMES - known.FIRST_VOLUME),
+            source="LeBel et al. 2023",
+        )
 
     def facts(self) -> dict[str, str]:
         """Clock, preprocessing, subjects, roles, licence and citation, in words."""

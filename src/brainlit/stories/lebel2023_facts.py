@@ -27,6 +27,8 @@ PADDING_VOLUMES = 5
 """respdict.json counts this many volumes more than the scanner was triggered for."""
 TRIMMED_VOLUMES = 20
 """respdict.json counts this many volumes more than the responses have rows: padding, 10 at the start, 5 at the end."""
+SAVGOL = (120.0, 2)
+"""Seconds and order of the Savitzky-Golay smoother whose output was subtracted from every voxel, as the paper says."""
 
 TEST_STORY = "wheretheressmoke"
 CHOOSE_STORIES = ("stagefright", "life")

@@ -43,6 +43,7 @@ from brainlit.stories.readers.cleaning import clean_series
 from brainlit.stories.readers.images import read_series
 from brainlit.stories.readers.tables import require_file
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
+from brainlit.stories.response_filter import ResponseFilter
 from brainlit.timebase import TimeBase
 
 log = logging.getLogger(__name__)
@@ -183,6 +184,15 @@ class NarrativesSource(PublishedSource):
         reason = "excluded by the authors (code/scan_exclude.json of the collection)"
         tasks = dict.fromkeys(TASKS[name].task for name in self._stories)
         return {**NOT_OFFERED, **{stem: reason for task in tasks for stem in excluded_runs(task) if stem in heard}}
+
+    def response_filter(self) -> ResponseFilter:
+        """What the authors took out besides motion and aCompCor, which are each subject's own."""
+        return ResponseFilter(
+            2,
+            128.0,
+            source="AFNI's 3dTproject by the authors, over whole scans with the music before the story; motion and"
+            " aCompCor components are each subject's own and stay in features",
+        )
 
     def facts(self) -> dict[str, str]:
         """What every report says of these data."""

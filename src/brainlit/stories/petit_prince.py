@@ -24,6 +24,7 @@ from brainlit.stories.readers.tables import require_file
 from brainlit.stories.readers.transcripts import read_word_table
 from brainlit.stories.readers.volumes import VolumeReader, check_pattern
 from brainlit.stories.regions.config import RegionConfig
+from brainlit.stories.response_filter import ResponseFilter
 from brainlit.timebase import TimeBase
 
 TR_S = 2.0
@@ -164,6 +165,10 @@ class PetitPrinceSource(PublishedSource):
             wanted = {self._timebase(self._section(story)).n_trs for story in self._stories}
             runs = [run for run in runs if count_volumes([run]) in wanted]
         return self._reader.files(name, runs)
+
+    def response_filter(self) -> ResponseFilter | None:
+        """Drift that is removed here; None without, for what the preprocessing before it removed is not known."""
+        return self._reader.response_filter()
 
     def facts(self) -> dict[str, str]:
         """What reports say of the data."""

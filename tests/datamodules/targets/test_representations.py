@@ -32,7 +32,7 @@ from brainlit.datamodules.targets.representations import (
     representation_targets,
     z_scored,
 )
-from brainlit.demo.listeners import bold_of_events
+from brainlit.demo.haemodynamics import bold_of_events
 from brainlit.features import LanguageModel, LanguageModelConfig
 from brainlit.store import StoryStore
 from brainlit.timebase import TimeBase
@@ -155,7 +155,7 @@ def test_the_haemodynamic_matrix_is_the_response_to_events_in_the_middle_of_rows
     clock, n_trs = TimeBase.regular(60, 2.0), 60
     values = np.random.default_rng(0).standard_normal((n_trs, 3))
     values -= values.mean(0)
-    exact = bold_of_events(values, clock.tr_starts_s + 1.0, clock)
+    exact = bold_of_events(values, clock.tr_starts_s + 1.0, clock)[0]
     ours = haemodynamic_matrix(n_trs, 2.0) @ values
     for a, b in zip(exact.T, ours.T, strict=True):
         assert np.corrcoef(a, b)[0, 1] > 0.999

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from brainlit.demo import DemoSource
-from brainlit.demo.listeners import haemodynamic_response
+from brainlit.demo.haemodynamics import haemodynamic_response
 from brainlit.features.spectral import envelope_frames
 from brainlit.store import StoryStore, build_store, check_store
 from brainlit.store.checks.findings import Finding

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainlit.stories import ManifestSource, SubjectLeftOut
+from brainlit.stories import ManifestSource, ResponseFilter, SubjectLeftOut
 from brainlit.stories.manifest.schema import ManifestError
-from brainlit.stories.readers.cleaning import clean_series
+from brainlit.stories.readers.cleaning import clean_series, zscore
 from brainlit.stories.readers.transcripts import TranscriptError
 
 N_TRS, TR_S, ONSET_S = 40, 1.5, 2.0  # of the fixture
@@ -300,3 +300,34 @@ def test_a_root_from_the_environment(
 
 def test_it_is_cheap_to_construct() -> None:
     assert ManifestSource("no/such/manifest.yaml").name == "such"
+
+
+def test_drift_that_is_removed_here_is_what_responses_passed(
+    folder: Path, manifest: dict[str, Any], write: Write
+) -> None:
+    source = ManifestSource(write(manifest))
+    passed, responses = source.response_filter(), source.responses("anna", "frog")
+    assert passed is not None
+    assert responses is not None
+    filtered = passed.apply(np.loadtxt(folder / "anna_frog.txt"), TR_S)
+    assert np.allclose(zscore(filtered), responses.values, atol=1e-4)
+    assert source.slice_reference() == 0.5
+
+
+def test_a_manifest_says_what_was_done_before(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    before = {"preprocessed": True, "response_filter": {"polynomial": 2, "high_pass_s": 100, "trimmed_trs": [4, 0]}}
+    manifest["responses"] = {**manifest["responses"], **before, "slice_reference": 0}
+    source = ManifestSource(write(manifest))
+    expected = ResponseFilter(2, 100, trimmed_trs=(4, 0), source="the manifest")
+    assert source.response_filter() == expected
+    assert source.slice_reference() == 0.0
+    said = json.loads(json.dumps(source.settings()))["responses"]
+    assert (said["response_filter"]["trimmed_trs"], said["slice_reference"]) == ([4, 0], 0.0)
+
+
+@pytest.mark.parametrize("cleaning", [{"preprocessed": True}, {"high_pass_s": None}])
+def test_what_nobody_says_is_not_known(
+    folder: Path, manifest: dict[str, Any], write: Write, cleaning: dict[str, Any]
+) -> None:
+    manifest["responses"] = {**manifest["responses"], **cleaning}
+    assert ManifestSource(write(manifest)).response_filter() is None

@@ -12,6 +12,7 @@ from brainlit.stories.readers.bids import (
     find_runs,
     repetition_time_s,
     require_runs,
+    slice_reference,
     subject_folders,
 )
 
@@ -112,3 +113,35 @@ def test_a_sidecar_without_tr_is_refused(tmp_path: Path, text: str, message: str
     path.write_text(text, errors="surrogateescape")
     with pytest.raises(BidsError, match=message):
         repetition_time_s(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"SliceTimingCorrected": true, "StartTime": 0.735', 0.49),
+        ('"StartTime": 0.0', 0.0),
+        ('"StartTime": 1.5', 1.0),
+        ('"SliceTimingCorrected": false, "StartTime": 0.0', None),
+        ('"SliceTimingCorrected": false, "SliceTiming": [0.0, 0.3, 0.6, 0.3]', 0.2),
+        ('"SliceTimingCorrected": true', None),
+        ('"TaskName": "frog"', None),
+    ],
+)
+def test_the_moment_of_a_volume_is_where_its_slices_were_taken(
+    tmp_path: Path, text: str, expected: float | None
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"RepetitionTime": 1.5, {text}}}')
+    assert slice_reference(path) == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"StartTime": 735', '"StartTime": -0.1', '"StartTime": "late"', '"SliceTiming": []', '"SliceTiming": [0, "x"]',
+     '"SliceTiming": [0.0, NaN]', '"StartTime": {}'],
+)  # fmt: skip
+def test_moments_outside_the_volume_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"RepetitionTime": 1.5, {text}}}')
+    with pytest.raises(BidsError, match=r"is no time within a volume of 1\.5 s.*or give slice_reference"):
+        slice_reference(path)

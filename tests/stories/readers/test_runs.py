@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import yaml
 
-from brainlit.stories import ManifestSource, SourceError
+from brainlit.stories import ManifestSource, ResponseFilter, SourceError
 from brainlit.stories.manifest.schema import ManifestError
 from brainlit.stories.readers.cleaning import clean_series, read_confounds
 from tests.layouts.fmriprep import AFFINE, N_TRS, SHAPE, TR_S, write_fmriprep_run, write_sidecar
@@ -73,6 +73,25 @@ def test_subjects_stories_tr_and_voxels_come_from_the_folder(derivatives: Path) 
     names = [path.name for path in source.subject_files("sub-02")]
     assert len(names) == 3
     assert {name.rpartition("_")[2] for name in names} == {"bold.nii.gz", "mask.nii.gz", "timeseries.tsv"}
+
+
+def test_the_moment_of_a_volume_comes_from_the_json_beside_a_run(derivatives: Path) -> None:
+    write_fmriprep_run(derivatives, "sub-01", "frog")
+    assert _fmriprep(derivatives).slice_reference() == 0.5, "nothing is said"
+    (sidecar,) = derivatives.glob("sub-01/func/*_bold.json")
+    sidecar.write_text(f'{{"RepetitionTime": {TR_S}, "SliceTimingCorrected": true, "StartTime": 0.0}}')
+    assert _fmriprep(derivatives).slice_reference() == 0.0
+    assert _fmriprep(derivatives, responses={"slice_reference": 1.0}).slice_reference() == 1.0, "the manifest rules"
+
+
+def test_cosines_among_the_confounds_are_a_filter(derivatives: Path) -> None:
+    write_fmriprep_run(derivatives, "sub-01", "frog")
+    passed = _fmriprep(derivatives, responses={"high_pass_s": None, "confounds": ["trans_*", "cosine*"]})
+    assert passed.response_filter() == ResponseFilter(
+        0, 128.0, source="cleaned by brainlit; its confounds are each subject's own and stay in features"
+    )
+    without = _fmriprep(derivatives, responses={"high_pass_s": None, "confounds": ["trans_*"]})
+    assert without.response_filter() is None
 
 
 def test_a_deleted_folder_names_nobody_but_stories_say_so(derivatives: Path) -> None:

@@ -26,7 +26,7 @@ from brainlit.datamodules.targets.config import (
 )
 from brainlit.datamodules.targets.stored import StoredTargets, VoxelTargets, file_name
 from brainlit.datamodules.windows import WindowBatch, WindowConfig, evaluation_windows
-from brainlit.demo.listeners import HRF_S, haemodynamic_response
+from brainlit.demo.haemodynamics import HRF_S, haemodynamic_response
 from brainlit.demo.text import random_stream
 from brainlit.encoding.arrays import Float32Array
 from brainlit.features import LanguageModel, LanguageModelConfig

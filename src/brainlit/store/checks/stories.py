@@ -19,6 +19,7 @@ import numpy.typing as npt
 from brainlit.store.checks.findings import Finding, Level
 from brainlit.store.checks.timing import clock_drift_s
 from brainlit.store.reader import StoryStore
+from brainlit.store.schema import SpaceEntry
 from brainlit.stories import Intervals, Story
 from brainlit.stories.base import FloatArray
 
@@ -74,6 +75,21 @@ def _length(store: StoryStore, name: str) -> str | None:
     for what, n_rows in {"clock": store.timebase(name).n_trs, **sizes}.items():
         if n_rows != store.n_trs(name):
             return f"the {what} has {n_rows} rows, the story {store.n_trs(name)} TRs."
+    return next(filter(None, (_own_rate(store, name, entry) for entry in store.feature_space_entries)), None)
+
+
+def _own_rate(store: StoryStore, name: str, entry: SpaceEntry) -> str | None:
+    """What is wrong with a feature space at its own rate."""
+    try:
+        timed = store.timed(name, entry.name)
+    except ValueError as error:  # not finite, or times that do not fit
+        return f"feature space {entry.name!r} is no series at its own rate: {error}"
+    found = None if timed is None else "events" if timed.duration_s is None else "frames"
+    has = f"feature space {entry.name!r} has"
+    if found != entry.own_rate:
+        return f"{has} {found or 'nothing'} at its own rate, the index says {entry.own_rate}."
+    if timed is not None and timed.values.shape[1] != entry.n_features:
+        return f"{has} {timed.values.shape[1]} columns at its own rate and {entry.n_features} per TR."
     return None
 
 

@@ -24,7 +24,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.demo.listeners import haemodynamic_response
+from brainlit.demo.haemodynamics import haemodynamic_response
 from brainlit.store.checks.findings import Finding, Level
 from brainlit.store.reader import StoryStore
 from brainlit.stories import Story

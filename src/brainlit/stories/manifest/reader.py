@@ -22,6 +22,7 @@ from brainlit.stories.manifest.schema import (
     flag,
     load_yaml,
     number,
+    part,
     pattern,
     placeholders,
     seconds,
@@ -31,6 +32,7 @@ from brainlit.stories.manifest.schema import (
 )
 from brainlit.stories.readers.tables import require_file
 from brainlit.stories.regions.config import RegionConfig
+from brainlit.stories.response_filter import ResponseFilter
 
 _RUN = ("subject", "story", "repeat")
 _SPAN = re.compile(r"([^\[\]]+)(\[\d*:\d*\])?")
@@ -160,7 +162,8 @@ def _responses(keys: Keys) -> ResponseSpec:
         else keys.get("high_pass_s", seconds, 128.0),
         confounds=_confounds(keys),
         **_given(keys, file=pattern(*_RUN, "hemi"), fmriprep=text, task=pattern("story"), space=text,
-                 dataset=pattern(*_RUN), mask=pattern(*_RUN), columns=texts, low_pass_s=seconds),
+                 dataset=pattern(*_RUN), mask=pattern(*_RUN), columns=texts, low_pass_s=seconds,
+                 response_filter=_response_filter, slice_reference=part),
     )  # fmt: skip
     _require_one_kind(keys, spec)
     return spec
@@ -199,6 +202,15 @@ def _confounds(keys: Keys) -> Confounds | None:
     sub = keys.sub("confounds")
     sub.only(_names(Confounds))
     return Confounds(sub.get("columns", texts), sub.get("file", pattern(*_RUN), None))
+
+
+def _response_filter(value: Any) -> ResponseFilter:
+    if not isinstance(value, Mapping):
+        raise TypeError("need a mapping such as {polynomial: 2, high_pass_s: 128}")
+    try:
+        return ResponseFilter.from_json({"source": "the manifest", **{str(key): item for key, item in value.items()}})
+    except ValueError as error:
+        raise ValueError(str(error).rstrip(".")) from error
 
 
 def _region_config(keys: Keys) -> RegionConfig | None:

@@ -15,6 +15,7 @@ from brainlit.stories.base import SourceError
 from brainlit.stories.readers.tables import float_or_nan
 from brainlit.stories.readers.transcripts import NOT_WORDS
 from brainlit.stories.regions.config import RegionConfig
+from brainlit.stories.response_filter import ResponseFilter
 
 Clock = Literal["audio", "scanner"]
 
@@ -134,6 +135,11 @@ class ResponseSpec:
         Slower than the first and faster than the second is taken out (seconds).
     confounds : Confounds or None
         What is regressed out together with them.
+    response_filter : ResponseFilter or None
+        What the responses passed in all, before and here; None takes what is taken out here, if anything is.
+    slice_reference : float or None
+        Part of the TR that the values of a volume belong to; None takes what the JSON of an fMRIPrep run says, or the
+        middle.
     """
 
     file: str | None = None
@@ -149,6 +155,8 @@ class ResponseSpec:
     high_pass_s: float | None = 128.0
     low_pass_s: float | None = None
     confounds: Confounds | None = None
+    response_filter: ResponseFilter | None = None
+    slice_reference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -304,6 +312,13 @@ def seconds(value: Any) -> float:
     """A positive number of seconds."""
     if number(value) <= 0:
         raise ValueError("need a positive number of seconds")
+    return number(value)
+
+
+def part(value: Any) -> float:
+    """A number from 0 to 1."""
+    if not 0 <= number(value) <= 1:
+        raise ValueError("need a part, 0 to 1")
     return number(value)
 
 

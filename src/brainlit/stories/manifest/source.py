@@ -38,7 +38,8 @@ from brainlit.stories.manifest.schema import (
     placeholders,
 )
 from brainlit.stories.readers.audio import read_audio
-from brainlit.stories.readers.cleaning import zscore
+from brainlit.stories.readers.bids import slice_reference
+from brainlit.stories.readers.cleaning import cleaning_filter, zscore
 from brainlit.stories.readers.runs import Run, RunFinder, make_finder
 from brainlit.stories.readers.tables import Table
 from brainlit.stories.readers.transcripts import (
@@ -49,6 +50,7 @@ from brainlit.stories.readers.transcripts import (
     refuse_swapped,
 )
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
+from brainlit.stories.response_filter import ResponseFilter
 from brainlit.timebase import TimeBase
 
 log = logging.getLogger(__name__)
@@ -102,6 +104,22 @@ class ManifestSource(StorySource):
     def default_roles(self) -> dict[str, list[str]]:
         """The roles of the manifest."""
         return {role: list(spans) for role, spans in self.manifest.roles.items()}
+
+    def response_filter(self) -> ResponseFilter | None:
+        """What the manifest says, or else the drift that is removed here."""
+        said = self.manifest.responses
+        if said.response_filter is not None:
+            return said.response_filter
+        return cleaning_filter(said.high_pass_s, () if said.confounds is None else said.confounds.columns)
+
+    def slice_reference(self) -> float:
+        """What the manifest says, or else the JSON beside fMRIPrep's first run, or else the middle."""
+        said = self.manifest.responses.slice_reference
+        if said is not None:
+            return said
+        run = self._finder.first_run(next(iter(self.manifest.stories)))
+        found = None if run.sidecar is None else slice_reference(run.sidecar)
+        return super().slice_reference() if found is None else found
 
     def facts(self) -> dict[str, str]:
         """Clock and preprocessing in words; licence and citation where the manifest gives them."""

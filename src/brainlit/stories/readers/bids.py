@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,14 +114,47 @@ def require_runs(root: Path, subject: str, task: str, space: str) -> list[BoldRu
 
 def repetition_time_s(sidecar: Path) -> float:
     """RepetitionTime of the JSON beside a run, in seconds."""
-    try:
-        said = json.loads(sidecar.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise BidsError(f"{sidecar} is no readable JSON: {error}. Fetch it again.") from error
-    value = said.get("RepetitionTime") if isinstance(said, dict) else None
+    value = _sidecar(sidecar).get("RepetitionTime")
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < np.inf:
         raise BidsError(f"{sidecar}: RepetitionTime is {value!r}; need seconds. Add it, or give tr_s in the manifest.")
     return float(value)
+
+
+def slice_reference(sidecar: Path) -> float | None:
+    """Part of the TR that the values of a volume belong to; None where the JSON beside a run does not say it.
+
+    StartTime is the moment to which slice timing correction took all slices (fMRIPrep's --slice-time-ref). Slices that
+    were not corrected were acquired at the times in SliceTiming: then it is their mean.
+
+    Raises
+    ------
+    BidsError
+        If these are no seconds within a volume.
+    """
+    said, tr_s = _sidecar(sidecar), repetition_time_s(sidecar)
+    corrected = said.get("SliceTimingCorrected", "StartTime" in said)
+    key = "StartTime" if corrected else "SliceTiming"
+    if said.get(key) is None:
+        return None
+    try:
+        times_s = np.asarray(said[key], dtype=np.float64)
+        fits = times_s.size > 0 and bool(((times_s >= 0) & (times_s <= tr_s)).all())
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise BidsError(
+            f"{sidecar}: {key} is no time within a volume of {tr_s:g} s, in seconds. Correct it, or give"
+            " slice_reference in the manifest."
+        )
+    return float(times_s.mean()) / tr_s
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise BidsError(f"{path} is no readable JSON: {error}. Fetch it again.") from error
+    return said if isinstance(said, dict) else {}
 
 
 def entities_of(name: str) -> dict[str, str]:

@@ -11,10 +11,12 @@ import numpy as np
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Float32Array, FloatArray, SourceError
 from brainlit.stories.readers.tables import float_or_nan, read_cells
+from brainlit.stories.response_filter import ResponseFilter, slow_cosines
 
 _COLUMNS_AT_ONCE = 16_384  # float64 copies of a whole brain would take several times its size
 _ROUNDING = 1e-7  # the files hold float32
 _MISSING = ("", "n/a", "nan")
+_FMRIPREP_CUTOFF_S = 128.0
 
 
 class CleaningError(SourceError):
@@ -99,6 +101,27 @@ def read_confounds(path: Path, names: Sequence[str]) -> FloatArray:
     return np.array(cells, dtype=np.float64)
 
 
+def cleaning_filter(high_pass_s: float | None, confounds: Sequence[str] = ()) -> ResponseFilter | None:
+    """What `clean_series` takes out of responses that can be taken out of features too; None if that is not known.
+
+    Confounds are each subject's own, and features those of a story that all hear; of fMRIPrep's, only its cosines
+    (128 s) are the same for everyone.
+
+    Parameters
+    ----------
+    high_pass_s : float or None
+        As in `clean_series`. None says that drift was removed before, in a way that is not known.
+    confounds : sequence of str
+        Names of the columns that are regressed out, as in `read_confounds`.
+    """
+    cosines = [_FMRIPREP_CUTOFF_S] * any(fnmatchcase("cosine00", name) for name in confounds)
+    periods_s = [*cosines, *([] if high_pass_s is None else [high_pass_s])]
+    if not periods_s:
+        return None
+    own = "; its confounds are each subject's own and stay in features" if confounds else ""
+    return ResponseFilter(0 if high_pass_s is None else 1, min(periods_s), source=f"cleaned by brainlit{own}")
+
+
 def read_run_confounds(path: Path, names: Sequence[str], run: Path, n_volumes: int) -> FloatArray:
     """As `read_confounds`, and the table must have as many rows as the run has volumes."""
     confounds = read_confounds(path, names)
@@ -123,13 +146,10 @@ def zscore(values: FloatArray) -> FloatArray:
 def drift_basis(n_trs: int, tr_s: float, high_pass_s: float) -> FloatArray:
     """Orthonormal constant, straight line and cosines with periods of high_pass_s and more, shape (n_trs, n_slow).
 
-    Cosine k of the discrete cosine transform has the period 2 n_trs tr_s / k, so k runs to 2 n_trs tr_s / high_pass_s
-    (the set of SPM); the line is what is left of a trend in a recording too short for any cosine.
+    The line is what is left of a trend in a recording too short for any cosine.
     """
-    n_cosines = int(min(2 * n_trs * tr_s / high_pass_s, n_trs - 2))
     t = (2 * np.arange(n_trs) + 1) / (2 * n_trs)
-    slow = np.cos(np.pi * np.outer(t, np.arange(n_cosines + 1)))
-    return np.asarray(np.linalg.qr(np.column_stack([slow, t]))[0])
+    return np.asarray(np.linalg.qr(np.column_stack([slow_cosines(n_trs, tr_s, high_pass_s), t]))[0])
 
 
 def _nuisance_basis(

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from brainlit.stories.base import BoolArray, FloatArray, Responses, SourceError, Subject, SubjectLeftOut
-from brainlit.stories.readers.cleaning import clean_series, read_run_confounds
+from brainlit.stories.readers.cleaning import clean_series, cleaning_filter, read_run_confounds
 from brainlit.stories.readers.images import ImageError, count_volumes, read_mask, read_series
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
+from brainlit.stories.response_filter import ResponseFilter
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,10 @@ class VolumeReader:
         drift = f"drift slower than {self.high_pass_s:g} s" if self.high_pass_s is not None else "the mean"
         names = f", and the confounds {', '.join(self.confound_names)}" if self.confound_names else ""
         return {"voxels": self.mask or _EPI_MASK_RULE, "cleaning": f"{drift} removed{names}; z-scored per run"}
+
+    def response_filter(self) -> ResponseFilter | None:
+        """What responses pass here, as far as features can pass it too."""
+        return cleaning_filter(self.high_pass_s, self.confound_names or ())
 
     def files(self, subject: str, runs: Sequence[Path]) -> list[Path]:
         """The runs, and what else is named: tables of confounds, mask, regions."""
