@@ -97,7 +97,7 @@ def test_bin_edges_point_at_the_sound_of_their_rows(logged_store: StoryStore, sh
 def test_rows_are_read_at_the_part_of_the_tr_that_slice_timing_refers_to(
     logged_store: StoryStore, reference: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logged_store, "slice_reference", reference, raising=False)
+    monkeypatch.setattr(StoryStore, "slice_reference", reference)
     config = WindowConfig(n_trs=4, context_s=5.0, shift_s=-0.7)
     batch = read_one(logged_store, config, Window("toy2", 9, 9, 13))
     clock = logged_store.timebase("toy2")

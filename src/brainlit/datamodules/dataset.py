@@ -104,7 +104,7 @@ class WindowDataset(Dataset[WindowBatch]):
 
     def _read_moments(self, edges_s: Float32Array) -> Float32Array:
         """When the target rows were acquired: the part of the TR after its start that slice timing refers to."""
-        reference = np.float32(getattr(self.store, "slice_reference", 0.5))
+        reference = np.float32(self.store.slice_reference)
         rows_s = edges_s[:, self.context_trs :]
         return np.asarray(rows_s[:, :-1] + reference * np.diff(rows_s))
 
