@@ -93,6 +93,26 @@ def test_bin_edges_point_at_the_sound_of_their_rows(logged_store: StoryStore, sh
     assert batch["bin_edges_s"][0, -1] == pytest.approx(13.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("reference", [0.0, 0.5, 1.0])
+def test_rows_are_read_at_the_part_of_the_tr_that_slice_timing_refers_to(
+    logged_store: StoryStore, reference: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StoryStore, "slice_reference", reference)
+    config = WindowConfig(n_trs=4, context_s=5.0, shift_s=-0.7)
+    batch = read_one(logged_store, config, Window("toy2", 9, 9, 13))
+    clock = logged_store.timebase("toy2")
+    start, _ = clock.window_samples(9, 4, 5.0, -0.7)
+    for k in range(4):
+        begin_s, end_s = clock.tr_starts_s[9 + k], clock.tr_starts_s[10 + k]
+        read_s = begin_s + reference * (end_s - begin_s) - 0.7 - start / 16_000
+        assert float(batch["read_s"][0, k]) == pytest.approx(read_s, abs=1e-4)
+
+
+def test_rows_are_read_in_the_middle_where_nothing_is_known(toy_store: StoryStore) -> None:
+    batch = read_one(toy_store, WindowConfig(n_trs=3, context_s=4.0), Window("toy0", 5, 5, 8))
+    np.testing.assert_allclose(batch["read_s"][0].numpy(), [5.0, 7.0, 9.0], atol=1e-5)
+
+
 def test_batches_have_the_promised_keys_shapes_and_types(toy_store: StoryStore) -> None:
     windows = [Window("toy0", 0, 0, 5), Window("toy1", 3, 3, 8), Window("toy5", 35, 35, 40)]
     batch = dataset(toy_store, WindowConfig(n_trs=5, context_s=4.0)).read(windows)
@@ -109,6 +129,7 @@ def test_batches_have_the_promised_keys_shapes_and_types(toy_store: StoryStore) 
         "audio": (torch.int16, (3, 224_000)),
         "audio_mask": (torch.bool, (3, 224_000)),
         "bin_edges_s": (torch.float32, (3, 8)),
+        "read_s": (torch.float32, (3, 5)),
         "targets": {"sub-A": (torch.float32, (3, 5, 12)), "sub-B": (torch.float32, (3, 5, 3))},
         "target_mask": {"sub-A": (torch.bool, (3, 5)), "sub-B": (torch.bool, (3, 5))},
         "row_mask": (torch.bool, (3, 5)),

@@ -44,6 +44,7 @@ class FakeData(pl.LightningDataModule):
             "audio": ((sound + noise) * mask * 8000).to(torch.int16),
             "audio_mask": mask,
             "bin_edges_s": torch.arange(n_bins + 1) * TR_S,
+            "read_s": (torch.arange(self.context_trs, n_bins) + 0.5) * TR_S,
             "targets": {name: delayed.repeat(1, size) for name, size in self.target_sizes.items()},
             "target_mask": {
                 "S1": torch.ones(self.n_trs, dtype=torch.bool),

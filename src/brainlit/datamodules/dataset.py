@@ -92,6 +92,7 @@ class WindowDataset(Dataset[WindowBatch]):
             "audio": torch.from_numpy(audio),
             "audio_mask": torch.from_numpy(audio_mask),
             "bin_edges_s": torch.from_numpy(edges_s),
+            "read_s": torch.from_numpy(self._read_moments(edges_s)),
             "text": text,
             "targets": targets,
             "target_mask": target_mask,
@@ -115,6 +116,12 @@ class WindowDataset(Dataset[WindowBatch]):
         edges_s[:] = row_edges_s + (config.shift_s - start / clock.sample_rate_hz)
         heard_s = clock.times_of_samples_s([start + covered.start, start + covered.stop])
         return self._text_between(window.story, *heard_s.tolist())
+
+    def _read_moments(self, edges_s: Float32Array) -> Float32Array:
+        """When the target rows were acquired: the part of the TR after its start that slice timing refers to."""
+        reference = np.float32(self.store.slice_reference)
+        rows_s = edges_s[:, self.context_trs :]
+        return np.asarray(rows_s[:, :-1] + reference * np.diff(rows_s))
 
     def _text_between(self, story: str, start_s: float, stop_s: float) -> str:
         """Words that begin and end between two times."""

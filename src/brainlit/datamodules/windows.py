@@ -94,6 +94,8 @@ class WindowBatch(TypedDict):
     audio_mask : bool (B, n_samples), True where the story has sound.
     bin_edges_s : float32 (B, n_bins + 1), edges of context and target rows in seconds from the window's first sample.
         The first may be slightly negative on a clock whose TRs are longer than the nominal one.
+    read_s : float32 (B, n_trs), when each target row was acquired, on the same clock: its start plus the part of it to
+        which the data set's slice timing refers (the middle where that is not known).
     text : B strings, the words wholly inside the window's sound, lower case, one space between them.
     targets : per subject float32 (B, n_trs, n_targets), 0 where masked.
     target_mask : per subject bool (B, n_trs), False where the subject did not hear the story, the step is another
@@ -106,6 +108,7 @@ class WindowBatch(TypedDict):
     audio: Tensor
     audio_mask: Tensor
     bin_edges_s: Tensor
+    read_s: Tensor
     text: list[str]
     targets: dict[str, Tensor]
     target_mask: dict[str, Tensor]

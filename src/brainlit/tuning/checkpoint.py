@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+
+from brainlit.tuning.heads import HeadConfig
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,8 @@ def read_record(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             f"this checkpoint has no {RECORD!r} entry, so it was not written by BrainTuning; give one from a"
             " brain-tuning run, or name a save_pretrained folder in --model.backbone.weights."
         )
-    return dict(checkpoint[RECORD])
+    record = dict(checkpoint[RECORD])
+    return {**record, "head": {**asdict(HeadConfig()), **record["head"]}}  # earlier ones lack what came later
 
 
 def read_content(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from brainlit.tuning.haemodynamics import Haemodynamic, HaemodynamicDelays, check_bin, check_reach
 from brainlit.tuning.pooling import Over
 from brainlit.tuning.settings import check_choice
 
@@ -45,6 +46,13 @@ class HeadConfig:
         mix adds up the rows with one learned weight per delay, a haemodynamic response common to all voxels. fixed does
         so with weights that are not learned. fir gives each delay a map of its own, as voxelwise encoding models do:
         n_delays times the weights, starting where mix starts.
+    haemodynamic : str
+        fir pools per TR and looks back at the delays, as above. The others pool in bins of bin_s, have no delays and
+        convolve with a haemodynamic response that is read when each volume was acquired: hrf with the canonical one,
+        hrf_derivatives also with its derivatives by onset and dispersion, each with a map of its own, learned with one
+        that all voxels share and that begins as the canonical one. They need at least 12 s of context.
+    bin_s : float
+        About how long these bins are, 0.1 to 0.5 s: a whole number of them fills a TR.
     dropout : float
         Probability of dropout on the pooled states.
     """
@@ -53,11 +61,15 @@ class HeadConfig:
     rank: int = 64
     delays_trs: tuple[int, ...] = (0, 1, 2, 3, 4)
     delays: Delays = "mix"
+    haemodynamic: Haemodynamic = "fir"
+    bin_s: float = 0.5
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
         check_choice("head kind", self.kind, HeadKind)
         check_choice("head delays", self.delays, Delays)
+        check_choice("head haemodynamic", self.haemodynamic, Haemodynamic)
+        check_bin(self.bin_s)
         if self.rank < 1:
             raise ValueError(f"head rank is {self.rank}; give at least 1 (100 in arXiv 2502.08866).")
         if not 0 <= self.dropout < 1:
@@ -76,8 +88,9 @@ SMALLEST_SD = 1e-6
 class Head(nn.Module, ABC):
     """Responses of every subject as a linear function of the pooled states of one window.
 
-    In order: standardise by a fixed mean and sd, dropout, look back at the given delays, and map to each subject's
-    voxels. Rows without sound count as the mean state, 0 after standardising.
+    In order: standardise by a fixed mean and sd, dropout, look back at the given delays (or convolve with a
+    haemodynamic response), and map to each subject's voxels. Rows without sound count as the mean state, 0 after
+    standardising.
 
     Parameters
     ----------
@@ -94,7 +107,9 @@ class Head(nn.Module, ABC):
     ----------
     target_sizes : dict of subject to int
     delays_trs : tuple of int, or None
-        How many rows back the head looks; None for window.
+        How many rows back the head looks; None for window, and where it convolves.
+    response : HaemodynamicDelays or None
+        What it convolves with, if it does.
     """
 
     pool_mean: Tensor
@@ -111,7 +126,9 @@ class Head(nn.Module, ABC):
                 " the voxel selection of the data."
             )
         self.hidden_size, self.target_sizes = hidden_size, dict(target_sizes)
-        self.delays_trs = config.delays_trs if over == "tr" else None
+        check_over(config, over)
+        self.response = None if config.haemodynamic == "fir" else HaemodynamicDelays(config.haemodynamic)
+        self.delays_trs = config.delays_trs if over == "tr" and self.response is None else None
         self.fir = self.delays_trs is not None and config.delays == "fir"
         self.dropout = nn.Dropout(config.dropout)
         if self.delays_trs is not None and config.delays == "mix":
@@ -128,14 +145,21 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, rows: Tensor) -> dict[str, Tensor]:
-        """The map: rows of shape (batch, n_trs, hidden_size), or n_delays times as wide for fir, to responses."""
+        """The map: rows of shape (batch, n_trs, hidden_size), or several times as wide side by side, to responses."""
 
     def set_standardisation(self, mean: Tensor, sd: Tensor) -> None:
         """Fix the mean and sd, each of shape (hidden_size,); features that do not vary are only centred."""
         self.pool_mean.copy_(mean)
         self.pool_sd.copy_(torch.where(sd > SMALLEST_SD, sd, torch.ones_like(sd)))
 
-    def forward(self, pooled: Tensor, heard: Tensor, n_trs: int) -> dict[str, Tensor]:
+    def forward(
+        self,
+        pooled: Tensor,
+        heard: Tensor,
+        n_trs: int,
+        edges_s: Tensor | None = None,
+        read_s: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Predictions for the last n_trs rows of each window.
 
         Parameters
@@ -144,6 +168,8 @@ class Head(nn.Module, ABC):
             n_bins - n_trs rows of context come first.
         heard : bool Tensor of shape (batch, n_bins)
             False in rows without sound.
+        edges_s, read_s : Tensors of shape (batch, n_bins + 1) and (batch, n_trs), optional
+            Of the bins and of when the rows were read, as HaemodynamicDelays takes them; needed where it is used.
 
         Returns
         -------
@@ -153,10 +179,14 @@ class Head(nn.Module, ABC):
         Raises
         ------
         ValueError
-            If a delay reaches back beyond the context.
+            If a delay, or most of the response, reaches back beyond the context.
         """
         standard = ((pooled - self.pool_mean) / self.pool_sd).masked_fill(~heard[:, :, None], 0.0)
-        return self.predict(self._look_back(self.dropout(standard), n_trs))
+        if self.response is None:
+            return self.predict(self._look_back(self.dropout(standard), n_trs))
+        assert edges_s is not None
+        assert read_s is not None
+        return self.predict(self.response(self.dropout(standard), edges_s, read_s))
 
     def _look_back(self, rows: Tensor, n_trs: int) -> Tensor:
         """sum_d weight_d x row (t - d), or all rows t - d side by side for fir."""
@@ -177,8 +207,10 @@ class Head(nn.Module, ABC):
     def _map_of_rows(
         self, n_outputs: int, generator: torch.Generator, gain: float = 1.0, bias: bool = True
     ) -> nn.Linear:
-        """A linear map of the rows that `predict` is given; for fir it begins as the mix of the delayed rows does."""
+        """A linear map of the rows that `predict` is given; of several side by side it begins as their mix does."""
         once = initial_map(self.hidden_size, n_outputs, generator, gain, bias)
+        if self.response is not None and self.response.n_blocks > 1:
+            return side_by_side(once, torch.eye(self.response.n_blocks)[0])
         return side_by_side(once, initial_delay_weights(self.delays_trs or ())) if self.fir else once
 
 
@@ -328,13 +360,24 @@ def check_target_sizes(head_sizes: Mapping[str, int], data_sizes: Mapping[str, i
             )
 
 
-def check_context(delays_trs: Sequence[int], context_trs: int, tr_s: float) -> None:
-    """Refuse windows too short for the delays, before anything is probed or trained.
+def check_over(config: HeadConfig, over: Over) -> None:
+    """Refuse a haemodynamic response where a whole window is one row."""
+    if over == "window" and config.haemodynamic != "fir":
+        raise ValueError(
+            f"head.haemodynamic {config.haemodynamic} convolves bins of {config.bin_s:g} s, but pooling over the window"
+            " leaves one row: give --model.pooling.over tr, or --model.head.haemodynamic fir."
+        )
+
+
+def check_context(config: HeadConfig, context_trs: int, tr_s: float) -> None:
+    """Refuse windows too short for the delays or the response, before anything is probed or trained.
 
     context_trs counts the rows before the first target row of a window.
     """
-    furthest = max(delays_trs)
-    if context_trs < furthest:
+    furthest = max(config.delays_trs)
+    if config.haemodynamic != "fir":
+        check_reach(context_trs, tr_s)
+    elif context_trs < furthest:
         raise ValueError(
             f"the head reads rows up to {furthest} TRs back, but the windows carry {context_trs} rows of context. Give"
             f" --data.window.context_s at least {furthest * tr_s:g} ({furthest} TRs of {tr_s:g} s), or fewer"

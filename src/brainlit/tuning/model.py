@@ -16,7 +16,8 @@ from brainlit.backbones.lora import LoraConfig, add_lora
 from brainlit.backbones.trainable import TrainableConfig, apply_trainable
 from brainlit.tuning.anchor import AnchorConfig, build_anchor
 from brainlit.tuning.front_end_cache import FrontEndCache, FrontEndCacheConfig
-from brainlit.tuning.heads import Head, HeadConfig, build_head
+from brainlit.tuning.haemodynamics import fine_edges_s
+from brainlit.tuning.heads import Head, HeadConfig, build_head, check_over
 from brainlit.tuning.losses import LOSSES, LossConfig, TargetLoss
 from brainlit.tuning.objectives import (
     ObjectiveConfig,
@@ -74,6 +75,7 @@ class TunedModel(pl.LightningModule):
         self.trainable: TrainableConfig = made["trainable"]
         self.pooling_config: PoolingConfig = made["pooling"]
         self.head_config: HeadConfig = made["head"]
+        check_over(self.head_config, self.pooling_config.over)
         self.loss_config: LossConfig = made["loss"]
         self.objective: ObjectiveConfig = made["objective"]
         self.cache_config: FrontEndCacheConfig = made["front_end_cache"]
@@ -124,13 +126,18 @@ class TunedModel(pl.LightningModule):
                 " --data.window.n_trs 1 (and --data.window.context_s 8), or --model.pooling.over tr."
             )
         with torch.autocast(pooled.device.type, enabled=False):
-            predicted: dict[str, Tensor] = self._built_head()(pooled, heard, n_trs)
+            predicted: dict[str, Tensor] = self._built_head()(pooled, heard, n_trs, *self._times(batch))
         return predicted
 
+    def _times(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Edges of the bins and when the rows are read, for a head that convolves; nothing for one with delays."""
+        if self.head_config.haemodynamic == "fir":
+            return ()
+        return fine_edges_s(batch["bin_edges_s"], self.head_config.bin_s), batch["read_s"]
+
     def _pooled(self, states: Sequence[Tensor], front: FrontEnd, batch: Batch) -> tuple[Tensor, Tensor]:
-        pooled: tuple[Tensor, Tensor] = self.pooling(
-            states[self.layer], front.frame_mask, front.frame_times_s, batch["bin_edges_s"]
-        )
+        edges_s = next(iter(self._times(batch)), batch["bin_edges_s"])
+        pooled: tuple[Tensor, Tensor] = self.pooling(states[self.layer], front.frame_mask, front.frame_times_s, edges_s)
         return pooled
 
     @torch.no_grad()

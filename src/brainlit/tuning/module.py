@@ -259,13 +259,13 @@ class BrainTuning(TunedModel):
         ------
         ValueError
             If there is no data module that knows its target sizes, the head was made for others, the windows carry less
-            context than the head's delays reach back, or regime and objective contradict each other.
+            context than the head reaches back, or regime and objective contradict each other.
         """
         data = self.datamodule
         check_regime(self.objective, str(getattr(data, "regime", "brain")))
         if self.objective.targets:
             if self.pooling_config.over == "tr":
-                check_context(self.head_config.delays_trs, data.context_trs, data.tr_s)
+                check_context(self.head_config, data.context_trs, data.tr_s)
             if self.head is None:
                 self.build_head(data.target_sizes, getattr(data, "target_columns", None))
             else:
