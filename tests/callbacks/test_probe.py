@@ -279,7 +279,9 @@ OTHER_SETTINGS: dict[str, Any] = {
         **{"delay_s": 5.5, "undershoot_s": 15.0, "dispersion_s": 0.9, "undershoot_dispersion_s": 1.1},
         **{"ratio": 5.0, "length_s": 30.0},
     },
-    "matched_filter": True,
+    "matched_filter": False,
+    "keep_scale": ("semantic",),
+    "tuned_sound": True,
     "bin_s": 0.05,
     "solver": {"name": "himalaya", "precision": "float64", "device": "cuda", "n_targets_batch": 11, "memory_gb": 1.5},
 }

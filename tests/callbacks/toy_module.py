@@ -73,8 +73,8 @@ def toy_data(store: Path, source: ToySource | None = None, **changes: Any) -> St
     )
 
 
-TOY_PROBE = ProbeConfig(n_gammas={1: 1, 2: 2, 3: 2}, n_folds=2, delays_trs=(1, 2, 3))
-"""Few mixtures and folds."""
+TOY_PROBE = ProbeConfig(n_gammas={1: 1, 2: 2, 3: 2}, n_folds=2, delays_trs=(1, 2, 3), temporal="fir")
+"""Few mixtures and folds; delays, for the toy voxels answer two rows later."""
 
 
 def toy_probe(probe: ProbeConfig = TOY_PROBE, **changes: Any) -> BandedRidgeProbe:

@@ -28,7 +28,7 @@ from brainlit.encoding.bands import gather_bands
 from brainlit.encoding.probe import sub_band_pool
 from tests.encoding.conftest import Planted, make_planted, unit_response
 
-QUICK = ProbeConfig(low_level_impact=False)
+QUICK = ProbeConfig(low_level_impact=False, temporal="fir")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from nilearn.glm.first_level import hemodynamic_models as nilearn_responses
 
 from brainlit.encoding import HaemodynamicResponse, ProbeConfig, TemporalBand, haemodynamic_rows, parts_of, take_out
+from brainlit.encoding.config import BANDS, DEFAULT_TEMPORAL
 from brainlit.encoding.temporal import n_delayed
 from brainlit.stories.readers.cleaning import drift_basis
 from tests.benchmarks.alice_time import measure, table
@@ -202,9 +203,17 @@ def test_forms_that_make_no_sense_are_refused(make: Callable[[], object], messag
 
 
 def test_the_purge_covers_what_the_response_reaches_back() -> None:
-    assert ProbeConfig().purge == ProbeConfig(temporal={"low_level": "fir"}).purge == 8
-    assert ProbeConfig(temporal="hrf").purge == ProbeConfig(temporal={"semantic": "auto"}).purge == 10
+    assert ProbeConfig(temporal="fir").purge == ProbeConfig(temporal=dict.fromkeys(BANDS, "fir")).purge == 8
+    assert (
+        ProbeConfig().purge
+        == ProbeConfig(temporal="hrf").purge
+        == ProbeConfig(temporal={"semantic": "fir"}).purge
+        == 10
+    )
     assert ProbeConfig(temporal="hrf", delays_trs=(6,)).purge == 12
     assert ProbeConfig(temporal="hrf", purge_trs=3).purge == 3
     mixed = ProbeConfig(temporal={"low_level": "hrf"})
-    assert [mixed.temporal_of(name) for name in ("low_level", "low_level/rates", "backbone")] == ["hrf", "hrf", "fir"]
+    assert [mixed.temporal_of(name) for name in ("low_level", "low_level/rates", "backbone")] == [
+        *("hrf", "hrf"),
+        DEFAULT_TEMPORAL,
+    ]

@@ -14,6 +14,7 @@ import torch
 from brainlit.datamodules import StoryDataModule
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.probe import run_probe
+from brainlit.encoding.temporal import Temporal
 from brainlit.probing import budget as probe_budget
 from brainlit.probing.budget import ProbeScope
 from brainlit.probing.engine import ProbeContext, ProbeEngine
@@ -69,6 +70,25 @@ def test_sub_bands_are_in_the_records_where_asked(data: StoryDataModule, tmp_pat
     joint = record.table.get("all voxels", record.layer, "r2_joint")
     assert joint is not None
     assert sum(split) == pytest.approx(joint.score.value, abs=0.02)
+
+
+@pytest.mark.parametrize("temporal", ["fir", "hrf", "hrf_derivatives", "auto"])
+def test_planted_voxels_are_found_whatever_the_temporal_choice(
+    temporal: Temporal, data: StoryDataModule, tmp_path: Path
+) -> None:
+    config = replace(TOY_PROBE, temporal=temporal)
+    (record,) = engine(probe=config, layers=[1]).measure(ToyModule(), data, ["sub-A"], tmp_path)
+    parts = {"fir": ["fir"], "hrf": ["hrf"], "hrf_derivatives": ["hrf", "derivatives"]}
+    assert list(record.facts["temporal"]) == ["backbone", "low_level", "semantic"]
+    for own in record.facts["temporal"].values():
+        assert sum(own.values()) == pytest.approx(1.0)
+        assert temporal == "auto" or list(own) == parts[temporal]
+    assert record.facts["filter"].startswith("none: it is not known what the responses passed")
+    r = {metric: record.table.get(metric.partition("/")[0], record.layer, metric.partition("/")[2]) for metric in R}
+    assert all(row is not None and row.score.value > 0.5 for row in r.values()), r
+
+
+R = ("low_level/r_backbone", "low_level/r_low_level", "semantic/r_semantic")
 
 
 def test_ready_features_give_the_same(data: StoryDataModule, tmp_path: Path) -> None:

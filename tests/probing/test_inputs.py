@@ -15,10 +15,11 @@ from brainlit.store import StoryStore
 
 FIT = (Span("toy1", 0, 40), Span("toy2", 0, 40))
 SCORE = (Span("toy5", 0, 40),)
+PER_TR = ProbeConfig(temporal="fir")
 
 
 def test_rows_roles_and_bands_fit_together(toy_store: StoryStore) -> None:
-    data = probe_data(toy_store, "sub-A", FIT, SCORE)
+    data = probe_data(toy_store, "sub-A", FIT, SCORE, PER_TR)
     assert data.rows.all()
     assert data.groups.tolist() == [0] * 40 + [1] * 40 + [2] * 40
     assert np.array_equal(data.fit, ~data.score)
@@ -29,8 +30,8 @@ def test_rows_roles_and_bands_fit_together(toy_store: StoryStore) -> None:
 
 
 def test_the_low_level_band_comes_in_parts_where_asked(toy_store: StoryStore) -> None:
-    whole = probe_data(toy_store, "sub-A", FIT, SCORE).stimulus
-    parts = probe_data(toy_store, "sub-A", FIT, SCORE, ProbeConfig(sub_bands=True)).stimulus
+    whole = probe_data(toy_store, "sub-A", FIT, SCORE, PER_TR).stimulus
+    parts = probe_data(toy_store, "sub-A", FIT, SCORE, replace(PER_TR, sub_bands=True)).stimulus
     assert list(parts) == ["low_level/spectral", "semantic"]
     assert np.array_equal(parts["low_level/spectral"], whole["low_level"])
 
