@@ -85,7 +85,7 @@ def test_planted_voxels_are_found_whatever_the_temporal_choice(
         assert temporal == "auto" or list(own) == parts[temporal]
     assert record.facts["filter"].startswith("none: it is not known what the responses passed")
     r = {metric: record.table.get(metric.partition("/")[0], record.layer, metric.partition("/")[2]) for metric in R}
-    assert all(row is not None and row.score.value > 0.5 for row in r.values()), r
+    assert all(row is not None and row.score.value > 0.45 for row in r.values()), r
 
 
 R = ("low_level/r_backbone", "low_level/r_low_level", "semantic/r_semantic")

@@ -147,8 +147,7 @@ class ProbeConfig:
         """Rows purged around held-out blocks, with the default filled in."""
         if self.purge_trs is not None:
             return self.purge_trs
-        choices = self.temporal.values() if isinstance(self.temporal, Mapping) else [self.temporal]
-        convolves = any(temporal != "fir" for temporal in choices)
+        convolves = any(self.temporal_of(band) != "fir" for band in BANDS)
         return max(2 * max(abs(delay) for delay in self.delays_trs), HAEMODYNAMIC_PURGE_TRS if convolves else 0)
 
     def temporal_of(self, band: str) -> Temporal:
