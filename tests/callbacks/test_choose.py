@@ -34,7 +34,7 @@ from brainlit.results.summary import build_summary
 from brainlit.splits import LeakError, make_roles
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
 
-QUICK = ProbeConfig(delays_trs=(1, 2, 3), n_folds=2)
+QUICK = ProbeConfig(delays_trs=(1, 2, 3), n_folds=2, temporal="fir")
 
 
 STEP_S, STATES_S, FITS_S = 2.0, 1.0, 5.0
