@@ -16,6 +16,7 @@ from brainlit.encoding.config import BANDS, DEFAULT_TEMPORAL
 from brainlit.encoding.temporal import n_delayed
 from brainlit.stories.readers.cleaning import drift_basis
 from tests.benchmarks.alice_time import measure, table
+from tests.benchmarks.temporal_responses import PEAKS_S, followed, nearest, voxel
 
 Array = npt.NDArray[np.float64]
 SPM = HaemodynamicResponse()
@@ -155,6 +156,13 @@ def test_real_listeners_follow_words_through_the_response_and_only_on_time() -> 
     page = (Path(__file__).parents[2] / "docs" / "time.md").read_text(encoding="utf-8")
     for line in table(scores).splitlines():
         assert line in page, "docs/time.md is not what python -m tests.benchmarks.alice_time says today"
+
+
+def test_derivatives_follow_responses_that_neither_delays_nor_the_canonical_one_can() -> None:
+    for peak_s in PEAKS_S.values():
+        share = {name: followed(voxel(peak_s), fit) for name, fit in nearest(voxel(peak_s)).items()}
+        assert share["hrf_derivatives"] > 0.99
+        assert max(share["hrf"], share["fir"]) < 0.96
 
 
 def test_the_example_of_the_page_runs() -> None:
