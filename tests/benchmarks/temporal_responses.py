@@ -1,9 +1,8 @@
 """What each temporal choice can follow of a voxel's response: `python -m tests.benchmarks.temporal_responses`.
 
-Three voxels as the demo draws them (early, typical and late peak) and, by least squares, the nearest response that means
-per TR at delays of 1 to 4 TRs, the canonical response, and that with its derivatives can take. The curve of the means is
-that of an event averaged over the places in a TR at which it may fall. Draws docs/images/temporal_responses.svg and
-prints the share of each response that is followed.
+Three voxels as the demo draws them (early, typical and late peak) and, by least squares, the nearest response that
+means per TR at delays of 1 to 4 TRs, the canonical response, and that with its derivatives can take. Draws
+docs/images/temporal_responses.svg and prints the share of each response that is followed.
 """
 
 from __future__ import annotations
