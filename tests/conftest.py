@@ -18,7 +18,7 @@ settings.register_profile("brainlit", max_examples=50, deadline=None, derandomiz
 settings.load_profile("brainlit")
 
 
-SLOW_S = 0.2
+SLOW_S = 0.14
 """A test that takes longer, with all its parameters on a core of its own, is slow: `make test-fast` leaves it out."""
 SLOW_LIST = Path(__file__).parent / "slow.txt"
 """The slow ones, as file::function; `pytest --write-slow` adds what a whole run finds and drops what is gone."""
