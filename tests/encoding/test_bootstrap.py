@@ -7,6 +7,7 @@ from brainlit.encoding import (
     BlockDraws,
     block_bootstrap,
     block_bootstrap_difference,
+    block_difference_test,
     block_weights,
     correlation_within,
     hierarchical_bootstrap,
@@ -14,7 +15,7 @@ from brainlit.encoding import (
     region_replicates,
 )
 from brainlit.encoding.bootstrap import _replicates, mean_variance, time_blocks
-from brainlit.encoding.statistics import percentile_interval, small_sample_factor
+from brainlit.encoding.statistics import lost_between_blocks, percentile_interval, small_sample_factor
 
 GROUPS = np.repeat([0, 1, 2], [70, 60, 75])
 
@@ -88,6 +89,7 @@ def test_intervals_are_stretched_percentiles_of_the_replicates() -> None:
     blocks = block_weights(GROUPS, 10, 300, 4)
     drawn = region_replicates(y[:, keep], p[:, keep], GROUPS, {"": np.ones(9, dtype=bool)}, blocks)[""]
     factor = np.sqrt(20 / 17) * 1.739607 / 1.644854  # Student's t with 20 - 3 degrees of freedom
+    factor /= np.sqrt(1 - lost_between_blocks(y[:, keep], p[:, keep], GROUPS, 20))
     truth = {"r": correlation_within, "r2": r2_within}
     for k, score in enumerate(("r", "r2")):
         draws = BlockDraws(block_trs=10, n_bootstraps=300, seed=4, level=0.9)
@@ -98,6 +100,15 @@ def test_intervals_are_stretched_percentiles_of_the_replicates() -> None:
         assert (found.level, dict(found.n_units), found.not_resampled) == (0.9, {"blocks": 20}, ("stories",))
     with pytest.raises(ValueError, match="no voxel"):
         block_bootstrap(y, p, GROUPS, voxels=np.arange(20) == 2)
+
+
+def test_rows_that_remember_more_than_blocks_hold_are_refused() -> None:
+    slow = np.cumsum(np.random.default_rng(0).standard_normal((300, 3)), axis=0)
+    groups = np.zeros(300)
+    with pytest.raises(ValueError, match=r"10 blocks of 300 rows hide \d+% .* blocks of \d+ rows .* instead of 20"):
+        block_bootstrap(slow, slow[::-1], groups)
+    with pytest.raises(ValueError, match=r"15 blocks of 300 rows hide .* at least \d+ rows \(six blocks\)"):
+        block_difference_test(slow, slow[::-1], -slow, groups)
 
 
 def test_few_stories_give_wide_intervals() -> None:

@@ -16,11 +16,13 @@ from tests.benchmarks.null_tests import (
     equivalence_at_bound,
     family,
     hierarchical,
+    in_chunks,
     independent_sample_p,
     interval_of_r,
     keeps_level,
     over_subjects,
     replicates_at_bound,
+    rows_exchanged,
     shifted,
     sign_flip_level,
     wilcoxon_level,
@@ -42,7 +44,7 @@ KEPT: dict[str, tuple[Simulation, int, float]] = {
 }
 NAIVE: dict[str, tuple[Simulation, int]] = {
     "rows as independent": (independent_sample_p, 1000),
-    "rows exchanged": (block_difference(ONE_STORY, block_trs=1, m=199), 1000),
+    "rows exchanged": (in_chunks(rows_exchanged), 1000),
     "voxels uncorrected": (family("uncorrected", n_voxels=10, m=99), 200),
     "cells as independent": (hierarchical((6, 5, 3), naive=True), 200),
 }
@@ -58,10 +60,10 @@ def test_a_true_null_is_rejected_as_often_as_it_should(name: str) -> None:
 def test_short_and_unequal_stories_of_strong_memory_keep_the_level(name: str) -> None:
     """Blocks in random order, blocks that leave means out, and replicates with fixed means missed by 7 to 10 %."""
     lengths, rng = STORIES[name], np.random.default_rng(1)
-    assert keeps_level(shifted(lengths, STRONG, m=199)(1000, rng), tolerance=0.005)
-    assert keeps_level(block_difference(lengths, phi=STRONG, m=199)(1000, rng), tolerance=0.005)
-    assert keeps_level(replicates_at_bound(lengths, STRONG)(400, rng))
-    assert keeps_level(interval_of_r("time", lengths, STRONG)(300, rng))
+    assert keeps_level(shifted(lengths, STRONG, m=199)(800, rng), tolerance=0.005)
+    assert keeps_level(block_difference(lengths, phi=STRONG, m=199)(800, rng), tolerance=0.005)
+    assert keeps_level(replicates_at_bound(lengths, STRONG)(200, rng))
+    assert keeps_level(interval_of_r("time", lengths, STRONG)(200, rng))
 
 
 @pytest.mark.parametrize("name", NAIVE)

@@ -217,11 +217,11 @@ def _subject_rows(subject: str, pair: ProbePair, config: CompareConfig) -> list[
 def _paired_scores(pair: ProbePair, config: CompareConfig) -> dict[str, tuple[Score, Score, Score]]:
     """A, B and A - B of each region, from the same draws; draw 0 counts every block once."""
     block_of_row, weights = block_weights(pair.groups, config.bootstrap_trs, config.n_bootstraps, config.seed)
-    stretch = stretch_of(pair.groups, (block_of_row, weights))
+    stretch = stretch_of(pair.groups, (block_of_row, weights), pair.observed, pair.a, pair.b)
     if stretch is None:
         raise ValueError(
-            f"the scored stories have too few blocks of {config.bootstrap_trs} TRs for an interval; give a smaller"
-            " --bootstrap_trs."
+            f"the scored stories have too few blocks of {config.bootstrap_trs} TRs for an interval, or neighbouring"
+            " rows are too alike for such short ones; give a smaller --bootstrap_trs, or a larger one."
         )
     blocks = (block_of_row, np.concatenate([np.ones_like(weights[:1]), weights]))
     which = METRICS.index(config.metric)

@@ -100,8 +100,8 @@ def estimate(
     The ends are the percentiles of the replicates, taken further from the value by `widening`: on the scale of log odds
     for shares, of logarithms for error rates, so that they stay where a score can be and reach further to the side that
     has more room; as they are for differences. Where all clips are right the replicates say nothing, and the lower end
-    is the share of perfect speakers (or clips) that would still give only perfect ones in 2.5 % (Clopper & Pearson 1934,
-    Biometrika 26:404).
+    is the share of perfect speakers (or clips) that would still give only perfect ones in 2.5 % (Clopper and Pearson
+    1934, Biometrika 26:404).
 
     Parameters
     ----------

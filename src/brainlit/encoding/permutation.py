@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any, Literal
 
@@ -18,7 +19,14 @@ import numpy.typing as npt
 
 from brainlit.encoding.arrays import Array, BoolArray, FloatArray, IntArray, demean_within, group_slices
 from brainlit.encoding.bootstrap import BLOCK_TRS, ScoreName, time_blocks
-from brainlit.encoding.statistics import N_VALUES_AT_ONCE, TIE, column_parts
+from brainlit.encoding.statistics import (
+    MOST_LOST,
+    N_VALUES_AT_ONCE,
+    TIE,
+    column_parts,
+    lost_between_blocks,
+    memory_error,
+)
 
 Alternative = Literal["greater", "two-sided"]
 Features = Callable[[slice], FloatArray]
@@ -72,7 +80,7 @@ def circular_shift_test(
     n_permutations: int = 1000,
     seed: int = 0,
 ) -> PermutationTest:
-    """Is a correlation above chance? The predictions of each story are shifted in time, what leaves one end enters at the other.
+    """Is a correlation above chance? Each story's predictions are shifted in time, and enter again where they left.
 
     A shifted series has the autocorrelation of the original one but for a seam, and stays in its own story with the
     mean and the length that it has there. Blocks in random order have a seam at every block: where neighbouring rows of
@@ -119,7 +127,8 @@ def circular_shift_test(
         lags = np.random.default_rng(seed).integers(0, sizes, size=(n_permutations + 1, len(sizes)))
         lags[0] = 0
     starts = np.array([rows.start for rows in parts])
-    return _test(products, y.shape[1], _gather(starts + lags, len(labels)), regions, "greater", 1 / n_shifts, len(parts))
+    moved = _gather(starts + lags, len(labels))
+    return _test(products, y.shape[1], moved, regions, "greater", 1 / n_shifts, len(parts))
 
 
 def block_difference_test(
@@ -161,13 +170,16 @@ def block_difference_test(
     Raises
     ------
     ValueError
-        If shapes differ or there are fewer than two blocks.
+        If shapes differ, there are fewer than two blocks, or rows remember too much for them.
     """
     y, a, b, labels = _checked(observed, predicted_a, predicted_b, groups=groups)
     block_of_row = time_blocks(labels, block_trs, EXCHANGED_TRS)
     starts, n_blocks = np.flatnonzero(np.diff(block_of_row, prepend=-1)), int(block_of_row[-1]) + 1
     if n_blocks < 2:
         raise ValueError(f"{len(labels)} rows hold {n_blocks} block of {block_trs}; lower block_trs.")
+    lost = lost_between_blocks(y, np.asarray(a, np.float64) - b, labels, n_blocks)
+    if lost > MOST_LOST:
+        raise memory_error(lost, len(labels), n_blocks, block_trs)
 
     def contributions(part: slice) -> FloatArray:
         return _contributions(*(demean_within(values[:, part], labels) for values in (y, a, b)), labels, starts, score)
@@ -200,7 +212,7 @@ def _shifted_parts(labels: IntArray, part_trs: int) -> list[slice]:
         n_rows = rows.stop - rows.start
         n_parts = max(1, n_rows // part_trs)
         edges = [rows.start + n_rows * k // n_parts for k in range(n_parts + 1)]
-        parts += [slice(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+        parts += [slice(*pair) for pair in pairwise(edges)]
     return parts
 
 
