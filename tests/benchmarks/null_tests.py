@@ -257,7 +257,7 @@ def all_rows() -> Iterator[Row]:
     yield Row("40 voxels uncorrected", family("uncorrected"), naive=True)
     yield Row("40 voxels, max statistic of r", family("r"))
     yield Row("40 voxels, max statistic of differences", family("difference"))
-    yield Row("40 voxels, FDR", family("fdr", m=999), note="nothing is true: any discovery is a false one")
+    yield Row("40 voxels, FDR", family("fdr", m=3999), note="nothing is true: any discovery is a false one")
     few = "ranks of so few subjects have no level nearer to 5 %"
     for n in (6, 10, 20):
         yield Row(f"Wilcoxon, {n} subjects", over_subjects(paired_wilcoxon, n), wilcoxon_level(n), few)

@@ -89,7 +89,7 @@ def test_contributions_are_what_deleted_rows_take_away(score: str) -> None:
     assert np.bincount(block_of_row).tolist() == [17, 17, 16, 29, 21, 20]
     starts = np.flatnonzero(np.diff(block_of_row, prepend=-1))
     centred = [demean_within(values, groups) for values in (y, a, b)]
-    found = permutation._contributions(*centred, groups, starts, score)  # type: ignore[arg-type]
+    found = permutation._contributions(centred, groups, starts, score)  # type: ignore[arg-type]
     of = correlation_within if score == "r" else r2_within
     whole = of(y, a, groups) - of(y, b, groups)
     np.testing.assert_allclose(found.sum(axis=0), whole)
@@ -151,6 +151,9 @@ def test_bad_calls_are_refused() -> None:
         circular_shift_test(y, p[1:], GROUPS)
     with pytest.raises(ValueError, match="stories of 1 rows cannot be shifted"):
         circular_shift_test(y[:2], p[:2], np.arange(2))
+    slow = np.cumsum(y, axis=0)
+    with pytest.raises(ValueError, match=r"3 shifted parts of 205 rows hide .* parts of \d+ rows or more"):
+        circular_shift_test(slow, slow[::-1], GROUPS)
     with pytest.raises(ValueError, match="part_trs is 0"):
         circular_shift_test(y, p, GROUPS, part_trs=0)
     with pytest.raises(ValueError, match="1 block of 70; lower"):

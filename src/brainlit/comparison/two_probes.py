@@ -277,12 +277,13 @@ def _explained(comparison: ProbeComparison) -> Iterator[str]:
     )
     yield f"Mean over voxels of {formula}, ridge on the backbone alone, both on the same {'; '.join(heard)}."
     yield (
-        f"Intervals: block bootstrap over time within stories, {config.bootstrap_trs}-TR blocks, the same for A and B,"
+        f"Intervals: block bootstrap over time within stories, {config.bootstrap_trs}-TR blocks or longer,"
+        " the same for A and B,"
         f" {config.n_bootstraps} draws, seed {config.seed}, widened for the number of blocks."
     )
     yield (
-        f"p of one subject: A and B exchanged within {config.permutation_trs}-TR blocks, two-sided, (b + 1) / (m + 1)"
-        f" with {config.n_permutations} permutations; the smallest p that can come out is"
+        f"p of one subject: A and B exchanged within {config.permutation_trs}-TR blocks or longer, two-sided,"
+        f" (b + 1) / (m + 1) with {config.n_permutations} permutations; the smallest p that can come out is"
         f" {max(row.smallest_p for row in one):.3g}."
     )
     if people:

@@ -121,7 +121,7 @@ def estimate(
         moved = moved - replicates(metric, minus, clusters, bootstrap)
     n_units = {drawn: int(clusters.max()) + 1, "clips": len(clusters)}
     factor = widening(clusters, bootstrap.level)
-    scale = "difference" if minus is not None else "rate" if metric == "error_rate" else "share"
+    scale: _Scale = "difference" if minus is not None else "rate" if metric == "error_rate" else "share"
     bounds = _widened(value, moved, factor, scale, bootstrap.level, even_clusters(clusters))
     return Score(value, bounds=bounds, level=bootstrap.level, n_units=n_units)
 

@@ -8,7 +8,7 @@ taken in parts that need at most some 200 MB.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -35,6 +35,8 @@ PART_TRS = 100
 """Rows of a story that are shifted together. Where neighbouring rows of responses and predictions correlate by .8, the
 seam of each shift takes 1 % of the sd of chance correlations; one seam per story would leave 291 different shifts of a
 story of 291 rows, and two leave 21,170."""
+MOST_LOST_AT_SEAMS = 0.06
+"""Of the variance; with more, shifts at 5 % reject 6 to 8 % of true nulls."""
 EXCHANGED_TRS = 300
 """Differences: up to so many scored rows blocks have the length asked for, of more rows they are longer (see
 `time_blocks`), so that there are some 15."""
@@ -96,7 +98,7 @@ def circular_shift_test(
         Test mean correlations over these voxels (constant ones left out) instead of every voxel.
     part_trs : int
         Stories of twice as many rows or more are cut into parts of at least so many, each shifted by a lag of its own:
-        more different permutations, hence smaller p. At least ten times as long as the responses remember.
+        more different permutations, hence smaller p.
 
     Returns
     -------
@@ -106,7 +108,7 @@ def circular_shift_test(
     Raises
     ------
     ValueError
-        If shapes differ, part_trs is not positive, or nothing can be shifted.
+        If shapes differ, part_trs is not positive, nothing can be shifted, or rows remember too much for the parts.
     """
     y, p, labels = _checked(observed, predicted, groups=groups)
     if part_trs < 1:
@@ -116,6 +118,15 @@ def circular_shift_test(
     n_shifts = prod(sizes)
     if n_shifts < 2:
         raise ValueError(f"stories of {max(sizes, default=0)} rows cannot be shifted; score longer ones.")
+    n_stories = len(group_slices(labels))
+    lost = lost_between_blocks(y, p, labels, len(parts) + n_stories)  # each part has a seam, as between two blocks
+    if lost > MOST_LOST_AT_SEAMS:
+        longer_trs = int(np.ceil(len(labels) / len(parts) * lost / MOST_LOST_AT_SEAMS))
+        raise ValueError(
+            f"the seams of {len(parts)} shifted parts of {len(labels)} rows hide {lost:.0%} of the variance, because"
+            f" neighbouring rows are so alike; at most {MOST_LOST_AT_SEAMS:.0%} may be hidden. Ask for parts of"
+            f" {longer_trs} rows or more (part_trs), for which stories of so many rows must be scored."
+        )
 
     def products(part: slice) -> FloatArray:
         a, b = (_unit(demean_within(values[:, part], labels)) for values in (y, p))
@@ -182,7 +193,8 @@ def block_difference_test(
         raise memory_error(lost, len(labels), n_blocks, block_trs)
 
     def contributions(part: slice) -> FloatArray:
-        return _contributions(*(demean_within(values[:, part], labels) for values in (y, a, b)), labels, starts, score)
+        centred = [demean_within(values[:, part], labels) for values in (y, a, b)]
+        return _contributions(centred, labels, starts, score)
 
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_permutations + 1, n_blocks))
     signs[0] = 1.0
@@ -231,10 +243,8 @@ def _gather(columns: IntArray, n_columns: int) -> Any:
     return csr_array((np.ones(columns.size), columns.ravel(), ends), shape=(n, n_columns))
 
 
-def _contributions(
-    y: FloatArray, a: FloatArray, b: FloatArray, labels: IntArray, starts: IntArray, score: ScoreName
-) -> FloatArray:
-    """What each block adds to score_a - score_b, (n_blocks, n), by deleting it; inputs demeaned within stories.
+def _contributions(scored: Sequence[FloatArray], labels: IntArray, starts: IntArray, score: ScoreName) -> FloatArray:
+    """What each block adds to score_a - score_b, (n_blocks, n), by deleting it; y, a and b are demeaned within stories.
 
     Without its block a story has another mean: the sum of products over the rest is total - block, less the product of
     the two sums over the block, divided by the rows that are left.
@@ -242,23 +252,23 @@ def _contributions(
     sizes = np.diff(np.append(starts, len(labels)))
     of_story = {story: float(np.sum(labels == story)) for story in np.unique(labels)}
     left = np.array([of_story[story] for story in labels[starts]])[:, None] - sizes[:, None]
-    sums = [np.add.reduceat(values, starts, axis=0) for values in (y, a, b)]
+    sums = [np.add.reduceat(values, starts, axis=0) for values in scored]
 
     def without(i: int, j: int) -> tuple[FloatArray, FloatArray]:
         """Sum of products of two of y, a, b: of all rows (n,), and without each block (n_blocks, n)."""
-        product = (y, a, b)[i] * (y, a, b)[j]
+        product = scored[i] * scored[j]
         total, blocks = product.sum(axis=0), np.add.reduceat(product, starts, axis=0)
         return total, total - blocks - np.where(left > 0, sums[i] * sums[j] / np.maximum(left, 1), 0.0)
 
     pairs = [without(i, j) for i, j in ((0, 0), (0, 1), (1, 1), (0, 2), (2, 2))]
-    whole, deleted = (_difference(*products, score) for products in zip(*pairs, strict=True))
+    whole, deleted = (_difference(score, *products) for products in zip(*pairs, strict=True))
     share = (sizes / len(labels))[:, None]
     loss = (1 - share) * (whole - deleted)
     return np.asarray(loss + share * (whole - loss.sum(axis=0)))
 
 
 def _difference(
-    yy: FloatArray, ya: FloatArray, aa: FloatArray, yb: FloatArray, bb: FloatArray, score: ScoreName
+    score: ScoreName, yy: FloatArray, ya: FloatArray, aa: FloatArray, yb: FloatArray, bb: FloatArray
 ) -> FloatArray:
     """score_a - score_b from sums of products."""
     with np.errstate(invalid="ignore", divide="ignore"):
