@@ -6,8 +6,8 @@ same stories had been heard (`over='time'`: non-overlapping blocks within each s
 14:1171; Künsch 1989, Ann. Statist. 17:1217), or whole stories, as if other stories had been told (`over='stories'`).
 Predictions stay as they are. The draws depend only on the seed and on the stories' lengths, so two probes of the same
 stories (before and after, real and permuted) share them, and the difference of two replicates is a paired replicate of
-the difference. A correlation needs only three sums, so each block is summed once and every replicate is a product of
-draw counts with block sums.
+the difference. A correlation needs only five sums (three of products, two for the means, which every draw takes anew),
+so each block is summed once and every replicate is a product of draw counts with block sums.
 
 **Levels** of a table of scores say how far its mean would move with other stories, subjects and seeds. Upper levels are
 drawn first, lower ones within what was drawn (Saravanan, Berman & Sober 2020, arXiv 2007.07797). What lies inside what
@@ -60,6 +60,8 @@ DRAWN_TRS = 200
 """Intervals: up to so many scored rows blocks have the length asked for, of more rows they are longer in proportion, so
 that there are some 10. Blocks of 20 rows are 12 % short of the variance where neighbouring rows of responses and
 predictions correlate by .8. Few blocks pay for that by their Student's t; many would not."""
+HOW_DRAWN = "about 10 blocks, centred anew"
+"""Part of what tells that replicates of two records come from the same draws; another text when blocks are cut anew."""
 FEWEST_BLOCKS = 3
 """Of a story, if it is long enough for so many of the length asked for."""
 
