@@ -1,11 +1,11 @@
 """Correlation on some of the scored rows, with an interval from what each block of time contributes to it.
 
-Rows of a kind (those that rest on certain words) lie in short runs all over the stories, so that the blocks of time that
-hold some of them are few and unequal. Blocks drawn with replacement, as for all rows, give intervals there that leave
-the truth out in 10 to 25 % of the cases instead of 5 (docs/calibration.md). So every block is left out once, with the
-stories' means taken anew, which says how much it pulls the number (the jackknife over blocks; Künsch 1989, Ann. Statist.
-17:1217), and replicates add up the pulls of blocks drawn at random. They are linear in the blocks and share their draws,
-so differences are paired; percentiles are widened to Student's t for blocks of unequal size.
+Rows of a kind (those that rest on certain words) lie in short runs all over the stories, so that the blocks of time
+that hold some of them are few and unequal. Blocks drawn with replacement, as for all rows, give intervals there that
+miss the truth too often (docs/calibration.md). So every block is left out once, with the stories' means taken anew,
+which says how much it pulls the number (the jackknife over blocks; Künsch 1989, Ann. Statist. 17:1217), and replicates
+add up the pulls of blocks drawn at random. They are linear in the blocks and share their draws, so differences are
+paired; percentiles are widened to Student's t for blocks of unequal size.
 """
 
 from __future__ import annotations

@@ -12,27 +12,25 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-FUNCTION_WORDS = frozenset(
-    """
-    a about above across after again against ago ah ain all almost along already also although always am among an and
-    another any anybody anyone anything anyway are aren around as at away back be because been before behind being below
-    beneath beside besides between beyond both but by can cannot could couldn did didn do does doesn doing don done down
-    during each either else enough ever every everybody everyone everything except few for from had hadn has hasn have
-    haven having he hello her here hers herself hey him himself his how however huh i if in inside instead into is isn it
-    its itself just least less let like lot lots many maybe me might mine more most much must mustn my myself near
-    neither never no nobody none nor not nothing now of off oh ok okay on once one ones only onto or other others ought
-    our ours ourselves out outside over own perhaps quite rather really same shall she should shouldn since so some
-    somebody someone something sometimes somewhere still such than that the their theirs them themselves then there
-    therefore these they thing things this those though through throughout till to together too toward towards um under
-    underneath unless until up upon us very was wasn we well were weren what whatever when whenever where wherever
-    whether which while who whoever whom whose why will with within without won would wouldn yeah yes yet you your yours
-    yourself yourselves
-    """.split()
-)
+_CLOSED_CLASSES = """
+a about above across after again against ago ah ain all almost along already also although always am among an and
+another any anybody anyone anything anyway are aren around as at away back be because been before behind being below
+beneath beside besides between beyond both but by can cannot could couldn did didn do does doesn doing don done down
+during each either else enough ever every everybody everyone everything except few for from had hadn has hasn have
+haven having he hello her here hers herself hey him himself his how however huh i if in inside instead into is isn it
+its itself just least less let like lot lots many maybe me might mine more most much must mustn my myself near neither
+never no nobody none nor not nothing now of off oh ok okay on once one ones only onto or other others ought our ours
+ourselves out outside over own perhaps quite rather really same shall she should shouldn since so some somebody
+someone something sometimes somewhere still such than that the their theirs them themselves then there therefore these
+they thing things this those though through throughout till to together too toward towards um under underneath unless
+until up upon us very was wasn we well were weren what whatever when whenever where wherever whether which while who
+whoever whom whose why will with within without won would wouldn yeah yes yet you your yours yourself yourselves
+"""
+FUNCTION_WORDS = frozenset(_CLOSED_CLASSES.split())
 LONGER_THAN = 3
 """Letters; without word vectors, shorter words do not count as content."""
 _NO_WORD = "<[{("
-_ENDINGS = frozenset("s m d t re ve ll".split())
+_ENDINGS = frozenset(("s", "m", "d", "t", "re", "ve", "ll"))
 _SHORTENED = {"ca": "can", "wo": "will", "sha": "shall", "ai": "am"}
 """What is left of can't, won't, shan't and ain't without n't."""
 

@@ -314,9 +314,7 @@ class ProbeEngine:
         if first is None:
             return WordRows()
         there = set(store.heard(first))
-        fit, scored = (
-            [span for span in roles.spans(role) if span.story in there] for role in ("fit", self.score_role)
-        )
+        fit, scored = ([span for span in roles.spans(role) if span.story in there] for role in ("fit", self.score_role))
         heard = {"tune": context.heard or tuning_words(datamodule), "fit": heard_words(store, fit)}
         return word_rows(store, scored, heard, self.config.response, self.config.skip_trs)
 

@@ -24,7 +24,7 @@ from brainlit.encoding.arrays import BoolArray, FloatArray
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.row_sets import LEAST_BLOCKS, row_set_scores
 from brainlit.encoding.temporal import HaemodynamicResponse
-from brainlit.features.content_words import content_mask, word_form
+from brainlit.features.content_words import content_mask, is_function_word, word_form
 from brainlit.probing.temporal_rows import read_times_s
 from brainlit.results.scores import FITTED_WORDS, SEEN_WORDS, UNFITTED_WORDS, UNSEEN_WORDS, ScoreRow
 from brainlit.splits import Span
@@ -56,7 +56,8 @@ class HeardWords:
 
     @cached_property
     def _stems(self) -> frozenset[str]:
-        return frozenset(stem for form in self.forms for stem in stems(form))
+        """Of content words: 'should' is no relative of 'shoulder'."""
+        return frozenset(stem for form in self.forms if not is_function_word(form) for stem in stems(form))
 
     def has(self, form: str) -> bool:
         """Whether the form itself was heard."""
@@ -64,7 +65,7 @@ class HeardWords:
 
     def lacks(self, form: str) -> bool:
         """Whether neither the form nor one with another regular ending was heard: 'dogs' is not new after 'dog'."""
-        return self._stems.isdisjoint(stems(form))
+        return form not in self.forms and self._stems.isdisjoint(stems(form))
 
 
 def tuning_words(datamodule: StoryDataModule) -> HeardWords | None:
@@ -202,9 +203,7 @@ def has_vector(store: StoryStore, story: str) -> BoolArray | None:
     return known
 
 
-def _weighed(
-    store: StoryStore, span: Span, response: HaemodynamicResponse, skip_trs: int
-) -> tuple[Any, FloatArray]:
+def _weighed(store: StoryStore, span: Span, response: HaemodynamicResponse, skip_trs: int) -> tuple[Any, FloatArray]:
     """Forms of a story's content words, (n_words,), and their weights at the rows of a span, (n_rows, n_words)."""
     words = store.words(span.story)
     is_content = content_mask(words.labels, has_vector(store, span.story))
