@@ -194,7 +194,7 @@ def test_words_that_tuning_never_heard_have_a_section(
         records.append(replace(record, table=ScoreTable([*record.table.rows, *new]), facts=facts))
     summary = build_summary(run, records)
     text = Page(render_report(summary, {}, {}, {})).text
-    section = text.partition("Words that tuning never heard\n")[2].partition("What explains")[0]
+    section = text.partition("Alignment on new words")[2].partition("What explains")[0]
     assert "Words that tuning never heard: 12 of 85 content words" in section
     assert ("too few for a number: 60 are needed" in section) == (n_rows == 34)
     row = find_score(summary, "semantic", UNSEEN_WORDS)

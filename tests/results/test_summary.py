@@ -212,6 +212,6 @@ def test_words_that_tuning_never_heard_are_counted_with_their_rows() -> None:
     two["b"] = words_facts(unseen_trs=1)
     assert word_sentences(summary([], probe={"subjects": two})) == [
         f"a: {said}84 rows rest on them, and 150 rows rest on words heard there.",
-        f"b: {said}1 row rests (too few for a number: 60 are needed) on them, and 150 rows rest on words heard there.",
+        f"b: {said}1 row (too few for a number: 60 are needed) rests on them, and 150 rows rest on words heard there.",
     ]
     assert word_sentences(summary([])) == []

@@ -10,7 +10,7 @@ paired; percentiles are widened to Student's t for blocks of unequal size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +71,10 @@ class _Blocks:
         parts = [np.add.reduceat(values, self.starts, axis=0) for values in (o, p, o * o, p * p, o * p)]
         of_story = [_by_story(part, self.story) for part in parts]
         n_of_story = _by_story(self.sizes, self.story)
-        whole = _centred(*of_story, n_of_story)
+        whole = _centred(of_story, n_of_story)
         # leaving a block out changes its own story's sums only
-        left = _centred(*(of[self.story] - part for of, part in zip(of_story, parts, strict=True)),
-                        n_of_story[self.story] - self.sizes)  # fmt: skip
+        rest = [of[self.story] - part for of, part in zip(of_story, parts, strict=True)]
+        left = _centred(rest, n_of_story[self.story] - self.sizes)
         oo, pp, op = (
             np.concatenate([w.sum(axis=0)[None], w.sum(axis=0) - w[self.story] + part])
             for w, part in zip(whole, left, strict=True)
@@ -159,16 +159,15 @@ def _score(r: FloatArray, blocks: _Blocks, draws: FloatArray) -> Score:
 def _draws(n_blocks: int, n_bootstraps: int, seed: int) -> FloatArray:
     """How much more often than once each block is drawn, (n_bootstraps, n_blocks)."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_bootstraps) - 1.0
+    counts = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_bootstraps)
+    return counts.astype(np.float64) - 1.0
 
 
 def _by_story(of_block: FloatArray, story: IntArray) -> FloatArray:
     return np.asarray(np.add.reduceat(of_block, np.flatnonzero(np.diff(story, prepend=-1)), axis=0))
 
 
-def _centred(
-    o: FloatArray, p: FloatArray, oo: FloatArray, pp: FloatArray, op: FloatArray, n: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _centred(sums: Sequence[FloatArray], n: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Sums of squares and products about the mean, from plain sums over n rows; 0 of no row."""
-    n_rows = np.maximum(n, 1.0)
+    (o, p, oo, pp, op), n_rows = sums, np.maximum(n, 1.0)
     return oo - o * o / n_rows, pp - p * p / n_rows, op - o * p / n_rows

@@ -13,18 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 _CLOSED_CLASSES = """
-a about above across after again against ago ah ain all almost along already also although always am among an and
-another any anybody anyone anything anyway are aren around as at away back be because been before behind being below
-beneath beside besides between beyond both but by can cannot could couldn did didn do does doesn doing don done down
-during each either else enough ever every everybody everyone everything except few for from had hadn has hasn have
-haven having he hello her here hers herself hey him himself his how however huh i if in inside instead into is isn it
-its itself just least less let like lot lots many maybe me might mine more most much must mustn my myself near neither
-never no nobody none nor not nothing now of off oh ok okay on once one ones only onto or other others ought our ours
-ourselves out outside over own perhaps quite rather really same shall she should shouldn since so some somebody
-someone something sometimes somewhere still such than that the their theirs them themselves then there therefore these
-they thing things this those though through throughout till to together too toward towards um under underneath unless
-until up upon us very was wasn we well were weren what whatever when whenever where wherever whether which while who
-whoever whom whose why will with within without won would wouldn yeah yes yet you your yours yourself yourselves
+a about above across after again against ago ah all almost along already also although always am among an and another
+any anybody anyone anything anyway are around as at away back be because been before behind being below beneath beside
+besides between beyond both but by can cannot could did do does doing done down during each either else enough ever
+every everybody everyone everything except few for from had has have having he hello her here hers herself hey him
+himself his how however huh i if in inside instead into is it its itself just least less let like lot lots many maybe
+me might mine more most much must my myself near neither never no nobody none nor not nothing now of off oh ok okay on
+once one ones only onto or other others ought our ours ourselves out outside over own perhaps quite rather really same
+shall she should since so some somebody someone something sometimes somewhere still such than that the their theirs
+them themselves then there therefore these they thing things this those though through throughout till to together too
+toward towards um under underneath unless until up upon us very was we well were what whatever when whenever where
+wherever whether which while who whoever whom whose why will with within without would yeah yes yet you your yours
+yourself yourselves
 """
 FUNCTION_WORDS = frozenset(_CLOSED_CLASSES.split())
 LONGER_THAN = 3
@@ -57,7 +57,7 @@ def is_function_word(form: str) -> bool:
     first, apostrophe, ending = form.partition("'")
     if apostrophe and ending in _ENDINGS:
         without = first.removesuffix("n") if ending == "t" else first
-        return {first, without, _SHORTENED.get(without, without)}.isdisjoint(FUNCTION_WORDS) is False
+        return _SHORTENED.get(without, without) in FUNCTION_WORDS
     return form in FUNCTION_WORDS
 
 
@@ -77,9 +77,11 @@ def content_mask(labels: Sequence[str], has_vector: npt.NDArray[np.bool_] | None
     bool array of shape (n_words,)
     """
     forms = [word_form(label) for label in labels]
-    known = [_is_long(form) for form in forms] if has_vector is None else has_vector
-    no_function = [bool(form) and not is_function_word(form) for form in forms]
-    return np.asarray(no_function, dtype=bool) & np.asarray(known, dtype=bool)
+    known = [_is_long(form) for form in forms] if has_vector is None else has_vector.tolist()
+    content = [
+        bool(form) and is_known and not is_function_word(form) for form, is_known in zip(forms, known, strict=True)
+    ]
+    return np.array(content, dtype=np.bool_)
 
 
 def _is_long(form: str) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,11 +123,11 @@ class WordRows:
             From `regions_with_all`.
         bootstrap : mapping with block_trs, n_bootstraps and seed
         """
-        arrays = (result.observed, result.predictions["backbone"], result.score_groups)
+        score = partial(row_set_scores, result.observed, result.predictions["backbone"], result.score_groups)
         return [
-            ScoreRow(region, layer, metric, int(regions[region].sum()), score)
+            ScoreRow(region, layer, metric, int(regions[region].sum()), found)
             for metric, rows in self.rows.items()
-            for region, score in row_set_scores(*arrays, rows, regions, **bootstrap).items()
+            for region, found in score(rows, regions, **bootstrap).items()
         ]
 
     def facts(self, block_trs: int) -> dict[str, Any]:

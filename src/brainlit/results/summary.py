@@ -358,8 +358,8 @@ def word_sentences(summary: Mapping[str, Any]) -> list[str]:
 
 def _rows_words(words: Mapping[str, Any], metric: str) -> str:
     n_trs, least = words["n_trs"][metric], words["least_trs"]
-    rest = f"{count_said(n_trs, 'row')} {'rests' if n_trs == 1 else 'rest'}"
-    return rest if n_trs >= least else f"{rest} (too few for a number: {least} are needed)"
+    few = "" if n_trs >= least else f" (too few for a number: {least} are needed)"
+    return f"{count_said(n_trs, 'row')}{few} {'rests' if n_trs == 1 else 'rest'}"
 
 
 def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
