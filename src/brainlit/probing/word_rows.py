@@ -6,8 +6,7 @@ alignment is reported on these rows too.
 
 How much a word counts at a row is the absolute value of the haemodynamic response at the row's time, from the middle of
 the word on: its share of what content words contribute. Half of it would not do: neighbouring words tell the topic, and
-a look-up of the other half then correlates by .5 with noise-free responses; with LEAST_NEW it is near 0
-(docs/calibration.md).
+a look-up then has an r of .1 to .3 with noise-free responses; with LEAST_NEW it is near 0 (docs/calibration.md).
 """
 
 from __future__ import annotations
