@@ -35,7 +35,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.arrays import Array, BoolArray, FloatArray, IntArray, demean_within, group_slices
+from brainlit.encoding.arrays import (
+    Array,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    demean_within,
+    group_slices,
+    refuse_not_finite,
+)
 from brainlit.encoding.statistics import (
     N_VALUES_AT_ONCE,
     Score,
@@ -49,6 +57,7 @@ Over = Literal["time", "stories"]
 ScoreName = Literal["r", "r2"]
 Blocks = tuple[IntArray, FloatArray]
 N_VOXELS_AT_ONCE = 2048
+LEAVE = "leave voxels that the probe dropped out of the region"
 LETTERS = "abcdefgh"
 """Names of levels in an einsum."""
 BLOCK_TRS = 20
@@ -165,6 +174,11 @@ def region_replicates(
     Returns
     -------
     mapping of region to (r, r2), each of shape (n_bootstraps,)
+
+    Raises
+    ------
+    NotFiniteError
+        If a voxel of a region has NaN: it was dropped, or its prediction failed.
     """
     block_of_row, weights = blocks
     totals = {name: np.zeros((2, len(weights))) for name in regions}
@@ -174,9 +188,12 @@ def region_replicates(
         keep = np.any(list(inside.values()), axis=0)
         if not keep.any():
             continue
-        r, r2 = _voxel_replicates(
-            observed[:, part][:, keep], predicted[:, part][:, keep], groups, block_of_row, weights
-        )
+        pair = observed[:, part][:, keep], predicted[:, part][:, keep]
+        for what, values in zip(("responses", "predictions"), pair, strict=True):
+            refuse_not_finite(
+                values, f"{what} of the voxels of {', '.join(filter(None, regions)) or 'a region'}", LEAVE
+            )
+        r, r2 = _voxel_replicates(*pair, groups, block_of_row, weights)
         for name, mask in inside.items():
             totals[name] += np.stack([r @ mask[keep], r2 @ mask[keep]])
     counts = {name: max(int(mask.sum()), 1) for name, mask in regions.items()}

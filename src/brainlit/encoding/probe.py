@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray
+from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray, naming
 from brainlit.encoding.bands import gather_bands
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import (
@@ -230,8 +230,11 @@ def predict_residuals(ridges: ProbeFit, bands: Mapping[str, Band], low_level: Ba
     k = settings.impact_lags_trs
     given = bands["backbone"], low_level, rows.groups, rows.fit
     lags_trs = {"residual_lag0": (0,), "residual_lags": tuple(range(-k, k + 1))}
-    residuals = {way: residual_features(*given, lags, settings) for way, lags in lags_trs.items()}
-    return {way: ridges.predict_alone(residual) for way, residual in residuals.items()}
+    predicted = {}
+    for way, lags in lags_trs.items():
+        with naming(f"the backbone without low-level features ({way})"):
+            predicted[way] = ridges.predict_alone(residual_features(*given, lags, settings))
+    return predicted
 
 
 def assemble(

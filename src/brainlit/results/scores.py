@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,7 @@ import numpy.typing as npt
 from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray, group_slices
 from brainlit.encoding.bootstrap import Blocks, region_replicates
 from brainlit.encoding.partition import banded_rest
-from brainlit.encoding.statistics import LEVEL, Score, small_sample_factor
+from brainlit.encoding.statistics import LEVEL, Score, mean_score, small_sample_factor
 from brainlit.results.style import BAND_COLOURS, BAND_LABELS, part_label
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ FORMULAS = {
     "normalised_mean_of_ratios": "mean over the same voxels of r_backbone / ceiling; never clipped; voxels with a low"
     " ceiling have as much say as others and more scatter",
     "normalised_n_dropped": "voxels of the region whose ceiling is unknown or under the threshold"
-    f" ({MIN_CEILING} unless said); dropped above",
+    f" ({MIN_CEILING} unless said); dropped above; of several subjects the sum",
     "partition": "unique and shared R2 from the seven nested models, mean over voxels; the parts add up to R2 of the"
     " joint model and may be negative on held-out data",
 }
@@ -96,6 +98,8 @@ LABELS = {
 """What tables to print and pages show of a layer, and what they call it; in the order of the printed table."""
 VOXEL_MEANS = ("split", "sub_split", "sub_unique")
 """Tables of a ProbeResult whose columns become numbers by the mean over a region's voxels, without an interval."""
+COUNTS = ("normalised_n_dropped",)
+"""Numbers that count voxels: of several subjects they are sums, as `n_voxels` beside them is, and no means."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,19 @@ class ScoreTable:
     def keys(self) -> tuple[tuple[str, int, str], ...]:
         """(region, layer, metric) of each row."""
         return tuple(self._index)
+
+
+def over_subjects(metric: str, scores: Sequence[Score]) -> Score:
+    """One number of several subjects: their mean, replicate by replicate, or the sum of what COUNTS names.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    if metric in COUNTS and scores:
+        return reduce(add, scores)
+    return mean_score(scores)
 
 
 def regions_with_all(regions: Mapping[str, BoolArray], used: BoolArray) -> dict[str, BoolArray]:
