@@ -16,7 +16,8 @@ from brainlit.encoding import (
     split_r2,
     subsets,
 )
-from brainlit.encoding.statistics import r2_within
+from brainlit.encoding.arrays import demean_within
+from brainlit.encoding.statistics import correlation_within, r2_within
 
 
 def test_names_keep_the_fixed_order() -> None:
@@ -136,7 +137,35 @@ def test_residuals_are_fitted_on_fitted_rows_only() -> None:
 def test_formulas() -> None:
     np.testing.assert_allclose(low_level_impact([0.4, 0.4, 0.4], [0.4, 0.0, -0.1]), [0, 100, 125])
     assert np.isnan(low_level_impact([0.0, -0.2], [0.1, 0.1])).all()
-    np.testing.assert_allclose(banded_rest([0.5, 0.4, 0.3], [0.0, 0.4, -0.4]), [0.5, 0.0, 0.5])
+
+
+def test_the_banded_rest_is_least_squares_of_the_joint_prediction_on_the_low_level_one() -> None:
+    rng = np.random.default_rng(4)
+    groups = np.repeat([0, 1], [40, 60])
+    low, own = rng.standard_normal((2, 100, 7))
+    low[groups == 1] += 3.0  # the level of a story is no part of a prediction
+    both = 0.7 * low + own
+    low[:, 5], own[:, 6] = 0.0, 0.0
+    both[:, 5:] = 2.0 * (low + own)[:, 5:]
+    rest = banded_rest(both.astype(np.float32), low.astype(np.float32), groups)
+    stories = np.c_[groups == 0, groups == 1].astype(float)
+    for voxel in range(7):
+        design = np.c_[stories, low[:, voxel]]
+        expected = both[:, voxel] - design @ np.linalg.lstsq(design, both[:, voxel], rcond=None)[0]
+        np.testing.assert_allclose(rest[:, voxel], expected, atol=1e-5)
+    assert not rest[:, 6].any(), "where both predict the same, nothing is left, not even rounding"
+    np.testing.assert_allclose(rest[:, 5], demean_within(both, groups)[:, 5], atol=1e-6)
+
+
+def test_the_banded_rest_is_the_root_of_what_the_backbone_adds_to_r2() -> None:
+    """Of predictions as endless data would give them, which add up."""
+    rng = np.random.default_rng(5)
+    groups = np.zeros(40_000, dtype=int)
+    low, own, noise = rng.standard_normal((3, 40_000, 1))
+    y = 0.3 * low + 0.2 * own + noise
+    r = {name: correlation_within(y, p, groups)[0] for name, p in {"both": 3 * low + 2 * own, "low": low}.items()}
+    rest = correlation_within(y, banded_rest(3 * low + 2 * own, low, groups), groups)[0]
+    assert rest == pytest.approx(np.sqrt(r["both"] ** 2 - r["low"] ** 2), abs=0.002)
 
 
 @pytest.mark.parametrize("k", [0, 4])

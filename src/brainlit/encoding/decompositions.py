@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DOUBLE_UP_TO = 512
 """Matrices of at most this size are decomposed in float64: a tenth of a second at most."""
 RECONSTRUCTION = 1e-4
-"""Largest error of V diag(lam) V'x, in units of the largest eigenvalue and of the length of x (float32 reaches 1e-6)."""
+"""Largest error of V diag(lam) V'x over the largest eigenvalue and the length of x; float32 reaches 1e-6."""
 
 
 def checked_eigh(gram: torch.Tensor, what: str = "a matrix of products") -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,8 +59,8 @@ def checked_eigh(gram: torch.Tensor, what: str = "a matrix of products") -> tupl
         found = _decomposed(matrix.double())
     if found is None:
         raise NotFiniteError(
-            f"{what} ({_shape(gram)}) cannot be decomposed, in float64 either: the eigenvectors are not finite or do not"
-            " give it back. Look for columns that differ by many powers of ten, and scale or leave them out."
+            f"{what} ({_shape(gram)}) cannot be decomposed, in float64 either: the eigenvectors are not finite or do"
+            " not give it back. Look for columns that differ by many powers of ten, and scale or leave them out."
         )
     eigenvalues, vectors = (part.to(gram.dtype) for part in found)
     if whole:

@@ -250,7 +250,8 @@ def assemble(
     r2 = {model: ridges.r2(predicted) for model, predicted in nested.predictions.items()}
     rest = {way: ridges.correlate(predicted) for way, predicted in residuals.items()}
     if rest:
-        rest["banded_ridge"] = banded_rest(r["backbone+low_level"], r["low_level"])
+        models = (nested.predictions[model] for model in ("backbone+low_level", "low_level"))
+        rest["banded_ridge"] = ridges.correlate(banded_rest(*models, ridges.rows.score_groups))
     joint = model_name(nested.n_columns)
     tables = {
         "r_by_model": r,

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from brainlit.encoding.partition import banded_rest, low_level_impact
+from brainlit.encoding.statistics import correlation_within
 from brainlit.files import atomic_path
 
 Int16Array = npt.NDArray[np.int16]
@@ -23,7 +25,8 @@ MAX_AT_EDGE = 0.05
 """Share of voxels at one end of the grid of alphas above which a result warns."""
 DECADES_MORE = 2.0
 FORMAT = "brainlit-probe"
-VERSION = 1
+VERSION = 2
+"""Of files and formulas. Until 1 the banded impact took roots of differences of each voxel's squared correlations."""
 SLASH = ":"
 """For the slash in names of sub-bands, which would make groups in a file."""
 SAVED_PREDICTIONS = ("backbone", "low_level", "backbone+low_level")
@@ -54,7 +57,8 @@ class ProbeResult:
     impact : mapping of 'residual_lag0', 'residual_lags', 'banded_ridge' to array
         Low-level impact in percent; empty if not computed.
     r_rest : mapping of the same keys to array
-        The correlation that is left; regions average it and r of the backbone before dividing.
+        The correlation that is left; regions average it and r of the backbone before dividing. That of 'banded_ridge'
+        is the response's with `banded_rest` of the predictions.
     predictions : mapping of model to float32 array of shape (n_score_trs, n_voxels)
         Of every model; a file keeps those of the backbone, the low-level features, both together, and the joint model.
     observed : float32 array of shape (n_score_trs, n_voxels)
@@ -301,6 +305,8 @@ class ProbeResult:
     def load(cls, path: str | Path) -> ProbeResult:
         """Read what `save` wrote, here or in an earlier brainlit: tables that a file does not have are empty.
 
+        The banded impact of a file of version 1 is computed anew from the predictions.
+
         Raises
         ------
         FileNotFoundError
@@ -326,12 +332,24 @@ class ProbeResult:
             for name in _VOXEL_TABLES:
                 group = file.get(name, {})
                 values[name] = {key.replace(SLASH, "/"): np.asarray(stored) for key, stored in group.items()}
-            return cls(
+            found = cls(
                 **values,
                 alpha_at_edge=json.loads(file.attrs["alpha_at_edge"]),
                 n_dropped=int(file.attrs["n_dropped"]),
                 meta=json.loads(file.attrs["meta"]),
             )
+        return found if version > 1 else found._with_banded_rest()
+
+    def _with_banded_rest(self) -> ProbeResult:
+        if "banded_ridge" not in self.r_rest:
+            return self
+        models = (self.predictions[model] for model in ("backbone+low_level", "low_level"))
+        left = banded_rest(*models, self.score_groups)
+        r = correlation_within(self.observed, left, self.score_groups)
+        rest = np.where(np.isnan(r) & self.used, 0.0, r)
+        impact = low_level_impact(self.r_by_model["backbone"], rest)
+        changed = {"r_rest": {**self.r_rest, "banded_ridge": rest}, "impact": {**self.impact, "banded_ridge": impact}}
+        return replace(self, **changed)
 
 
 _METADATA = {own.name: own.metadata for own in fields(ProbeResult)}

@@ -61,7 +61,8 @@ FORMULAS = {
         " the same voxels, fitted on the tuning stories, predicts: what tuning could have learned from sound alone"
         for metric in TUNED_SOUND_METRICS
     },
-    "impact_banded_ridge": "as before, r_B|L from the backbone's part of a banded ridge with the low-level band",
+    "impact_banded_ridge": "as before, r_B|L with what a banded ridge of backbone and low-level features predicts"
+    " beyond low-level features alone (its prediction minus the nearest multiple of theirs)",
     "r2_low_level, r2_semantic, r2_joint": "as r2_backbone, of the other models",
     "split": "product measure: sum over rows of p_b (2 y - p) over that of y^2, p_b being the band's part of the joint"
     " prediction p; mean over voxels; adds up to R2 of the joint model; no interval",
@@ -258,14 +259,14 @@ def partition_scores(r2: Mapping[str, Score]) -> dict[str, Score]:
 
 def rest_scores(result: ProbeResult, regions: Mapping[str, BoolArray], blocks: Blocks) -> dict[str, dict[str, Score]]:
     """What correlation each way of taking low-level features out leaves, per region, with replicates where kept."""
-    replicates: dict[str, dict[str, FloatArray]] = {
-        way: {region: pair[0] for region, pair in _drawn(result, predicted, regions, blocks).items()}
-        for way, predicted in result.rest_predictions.items()
-    }
+    predictions = dict(result.rest_predictions)
     if "banded_ridge" in result.r_rest:
-        models = [result.predictions[model] for model in ("backbone+low_level", "low_level")]
-        left = _voxelwise(result, models, lambda both, low, _: banded_rest(both, low), regions, blocks)
-        replicates["banded_ridge"] = left
+        models = (result.predictions[model] for model in ("backbone+low_level", "low_level"))
+        predictions["banded_ridge"] = banded_rest(*models, result.score_groups)
+    replicates = {
+        way: {region: pair[0] for region, pair in _drawn(result, predicted, regions, blocks).items()}
+        for way, predicted in predictions.items()
+    }
     return {
         way: {name: Score(_mean(rest, mask), replicates.get(way, {}).get(name)) for name, mask in regions.items()}
         for way, rest in result.r_rest.items()
