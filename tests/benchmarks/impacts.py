@@ -7,7 +7,8 @@ correlation, r_B|L / r_B is q in every voxel, and the impact 100 (1 - q). Until 
 was made of the mean over voxels of sign(U) sqrt(|U|), U = r_BL |r_BL| - r_L |r_L|: the rows called before.
 
 A second table is of whole probes, with ridges fitted on some rows (`tests/encoding/simulate.py`; the truth is that of
-endless data). A third is of all three impacts where everything that the backbone holds, or nothing, is low-level.
+endless data). A third is of the residual over lags where everything that the backbone holds, or nothing, is low-level;
+before, low-level information that the regression left in the residual counted as the backbone's own.
 Data sets have seeds from 60,000 on; formulas were chosen on seeds below 2,000.
 """
 
@@ -20,12 +21,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
-from brainlit.encoding import ProbeConfig, ProbeResult, banded_rest, run_probe
+from brainlit.encoding import ProbeConfig, ProbeResult, residual_features, run_probe, semipartial
 from brainlit.encoding.arrays import FloatArray, IntArray, demean_within
 from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights
+from brainlit.encoding.probe_fit import ProbeFit
+from brainlit.encoding.probe_rows import prepare_rows, prepare_targets
 from brainlit.encoding.statistics import correlation_within
 from brainlit.results.scores import probe_rows, stretch_of
-from tests.encoding.simulate import Setting, population_r2, simulate
+from tests.encoding.simulate import Setting, Simulated, population_r2, simulate
 
 FIRST_SEED = 60_000
 TRUTHS = (100 / 7, 300 / 7, 500 / 7, 600 / 7)
@@ -38,7 +41,7 @@ NOW, BEFORE = "now", "before"
 
 @dataclass(frozen=True)
 class Scored:
-    """What is scored: rows, stories, voxels, and the range of the voxels' correlation with the backbone's prediction."""
+    """What is scored, and the range of the voxels' correlation with the backbone's prediction."""
 
     n_trs: int
     n_stories: int
@@ -95,7 +98,7 @@ def as_result(Y: FloatArray, predictions: Mapping[str, FloatArray], groups: IntA
     power = np.square(observed).sum(axis=0)
     r2 = {model: 1 - np.square(observed - demean_within(p, groups)).sum(axis=0) / power for model, p in kept.items()}
     joint = MODELS[-1]
-    rest = correlation_within(observed, banded_rest(kept[joint], kept["low_level"], groups), groups)
+    rest = semipartial(r[joint], r["low_level"], correlation_within(kept[joint], kept["low_level"], groups))
     return ProbeResult(
         r=r[joint], r2=r2[joint], observed=observed, used=np.ones(Y.shape[1], dtype=bool), ceiling=None,
         r_by_model=r, r2_by_model=r2, predictions=kept, r_rest={"banded_ridge": rest},
@@ -172,8 +175,10 @@ WORLDS = {
     "a tenth is the backbone's own": replace(SMALL, fractions=(0.9, 0.0, 0.1)),
     "nothing is the backbone's own": replace(SMALL, fractions=(1.0, 0.0, 0.0)),
 }
-ALL_LOW = replace(SMALL, fractions=(1.0, 0.0, 0.0), backbone=(1.0, 0.0, 0.0))
-NONE_LOW = replace(SMALL, fractions=(0.0, 0.0, 1.0), backbone=(0.0, 0.0, 1.0))
+EXTREMES = {
+    100.0: replace(SMALL, fractions=(1.0, 0.0, 0.0), n_features=12),
+    0.0: replace(SMALL, fractions=(0.0, 0.0, 1.0), backbone=(0.0, 0.0, 1.0), n_features=12),
+}
 
 
 def probe_of(seed: int, n_fit: int, setting: Setting, config: ProbeConfig) -> tuple[ProbeResult, float]:
@@ -188,7 +193,7 @@ def probe_of(seed: int, n_fit: int, setting: Setting, config: ProbeConfig) -> tu
 
 def fitted_table(n: int, sizes: Sequence[int] = (600, 1500, 6000)) -> Iterator[str]:
     """Banded impacts of ridges fitted on so many rows against those of endless data."""
-    yield "| responses | fitted TRs | truth | bias before (sd) | bias now (sd) | 95 % interval covers that of endless data |"
+    yield "| responses | fitted TRs | truth | bias before (sd) | bias now (sd) | 95 % interval covers the truth |"
     yield "| --- | --- | --- | --- | --- | --- |"
     config = ProbeConfig(n_gammas={1: 1, 2: 4}, impact_lags_trs=0)
     for world, setting in WORLDS.items():
@@ -210,13 +215,42 @@ def fitted_table(n: int, sizes: Sequence[int] = (600, 1500, 6000)) -> Iterator[s
             )
 
 
+def residual_table(n: int, sizes: Sequence[int] = (300, 600, 1500)) -> Iterator[str]:
+    """Impacts by residuals, at lag 0 (as published) and over lags, as they were and are; truths are 100 and 0."""
+    yield "| truth | fitted TRs | lag 0: bias (sd) | lags, before: bias (sd) | lags, now: bias (sd) |"
+    yield "| --- | --- | --- | --- | --- |"
+    config = ProbeConfig(n_gammas={1: 1, 2: 1})
+    for truth, setting in EXTREMES.items():
+        for n_fit in sizes:
+            errors = np.zeros((n, 3))
+            for k in tqdm(range(n), desc=f"{truth:.0f} %, {n_fit}", mininterval=5):
+                data = simulate(FIRST_SEED + k, n_fit, 900, setting)
+                result, before = probe_and_old_residual(data, config)
+                r = result.r_by_model["backbone"].mean()
+                left = result.r_rest["residual_lag0"], before, result.r_rest["residual_lags"]
+                errors[k] = [100 * (1 - rest.mean() / r) - truth for rest in left]
+            said = [f"{own.mean():+.1f} ({own.std():.1f})" for own in errors.T]
+            yield f"| {truth:.0f} | {n_fit:,} | {' | '.join(said)} |"
+
+
+def probe_and_old_residual(data: Simulated, config: ProbeConfig) -> tuple[ProbeResult, FloatArray]:
+    """A probe, and the correlation of responses with all that the residual over lags predicts."""
+    bands = {band: data.bands[band] for band in ("backbone", "low_level")}
+    result = run_probe(bands, data.Y, data.groups, data.fit, data.score, config)
+    rows = prepare_rows(data.groups, data.fit, data.score, config.skip_trs, len(data.Y))
+    ridges = ProbeFit(rows, prepare_targets(data.Y, rows), config)
+    k = config.impact_lags_trs
+    left = residual_features(*bands.values(), rows.groups, rows.fit, range(-k, k + 1), config)
+    return result, ridges.correlate(ridges.predict_alone(left))
+
+
 def main() -> None:
-    """Both tables."""
+    """The three tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--n", type=int, default=400, help="data sets per row")
     parser.add_argument("--n-probe", type=int, default=200, help="the same, of the tables of whole probes")
     given = parser.parse_args()
-    for table in (interval_table(given.n), fitted_table(given.n_probe)):
+    for table in (interval_table(given.n), fitted_table(given.n_probe), residual_table(given.n_probe)):
         print("\n", *table, sep="\n", flush=True)
 
 

@@ -5,7 +5,6 @@ import pytest
 
 from brainlit.encoding import (
     ProbeConfig,
-    banded_rest,
     himalaya_backend,
     low_level_impact,
     model_name,
@@ -13,10 +12,10 @@ from brainlit.encoding import (
     partition_variance,
     residual_features,
     run_probe,
+    semipartial,
     split_r2,
     subsets,
 )
-from brainlit.encoding.arrays import demean_within
 from brainlit.encoding.statistics import correlation_within, r2_within
 
 
@@ -139,33 +138,31 @@ def test_formulas() -> None:
     assert np.isnan(low_level_impact([0.0, -0.2], [0.1, 0.1])).all()
 
 
-def test_the_banded_rest_is_least_squares_of_the_joint_prediction_on_the_low_level_one() -> None:
+def test_semipartial_is_the_correlation_with_what_least_squares_leaves_of_the_prediction() -> None:
     rng = np.random.default_rng(4)
     groups = np.repeat([0, 1], [40, 60])
-    low, own = rng.standard_normal((2, 100, 7))
-    low[groups == 1] += 3.0  # the level of a story is no part of a prediction
+    low, own, noise = rng.standard_normal((3, 100, 5))
     both = 0.7 * low + own
-    low[:, 5], own[:, 6] = 0.0, 0.0
-    both[:, 5:] = 2.0 * (low + own)[:, 5:]
-    rest = banded_rest(both.astype(np.float32), low.astype(np.float32), groups)
+    both[:, 4] = 0.3 * low[:, 4]
+    low[groups == 1] += 3.0  # the level of a story is no part of a prediction
+    y = both + low + noise
+    r = (correlation_within(a, b, groups) for a, b in ((y, both), (y, low), (both, low)))
+    found = semipartial(*r)
     stories = np.c_[groups == 0, groups == 1].astype(float)
-    for voxel in range(7):
+    for voxel in range(4):
         design = np.c_[stories, low[:, voxel]]
-        expected = both[:, voxel] - design @ np.linalg.lstsq(design, both[:, voxel], rcond=None)[0]
-        np.testing.assert_allclose(rest[:, voxel], expected, atol=1e-5)
-    assert not rest[:, 6].any(), "where both predict the same, nothing is left, not even rounding"
-    np.testing.assert_allclose(rest[:, 5], demean_within(both, groups)[:, 5], atol=1e-6)
+        left = both[:, voxel] - design @ np.linalg.lstsq(design, both[:, voxel], rcond=None)[0]
+        assert found[voxel] == pytest.approx(correlation_within(y[:, [voxel]], left[:, None], groups)[0])
+    assert found[4] == 0, "both predict the same: not even rounding is left"
 
 
-def test_the_banded_rest_is_the_root_of_what_the_backbone_adds_to_r2() -> None:
-    """Of predictions as endless data would give them, which add up."""
+def test_with_endless_data_the_joint_models_semipartial_is_the_root_of_what_the_backbone_adds_to_r2() -> None:
     rng = np.random.default_rng(5)
     groups = np.zeros(40_000, dtype=int)
     low, own, noise = rng.standard_normal((3, 40_000, 1))
-    y = 0.3 * low + 0.2 * own + noise
-    r = {name: correlation_within(y, p, groups)[0] for name, p in {"both": 3 * low + 2 * own, "low": low}.items()}
-    rest = correlation_within(y, banded_rest(3 * low + 2 * own, low, groups), groups)[0]
-    assert rest == pytest.approx(np.sqrt(r["both"] ** 2 - r["low"] ** 2), abs=0.002)
+    y, both = 0.3 * low + 0.2 * own + noise, 3 * low + 2 * own
+    r_both, r_low, between = (correlation_within(a, b, groups)[0] for a, b in ((y, both), (y, low), (both, low)))
+    assert semipartial(r_both, r_low, between) == pytest.approx(np.sqrt(r_both**2 - r_low**2), abs=0.002)
 
 
 @pytest.mark.parametrize("k", [0, 4])
@@ -173,5 +170,5 @@ def test_the_number_of_lags_is_a_setting(k: int) -> None:
     backbone, low, Y = toy(3)
     config = ProbeConfig(impact_lags_trs=k, n_gammas={1: 1, 2: 1})
     result = run_probe({"backbone": backbone, "low_level": low}, Y[:, :5], GROUPS, ~SCORE, SCORE, config)
-    same = np.allclose(result.r_rest["residual_lag0"], result.r_rest["residual_lags"])
-    assert same == (k == 0)
+    at_lag_0, over_lags = (result.rest_predictions[way] for way in ("residual_lag0", "residual_lags"))
+    assert np.allclose(at_lag_0, over_lags) == (k == 0)

@@ -30,7 +30,6 @@ EXPLAINED = 1e-4
 """A backbone column with less than this share of its variance left is wholly low-level: its residual is set to 0."""
 ROUNDING = 1e-10
 """Share of a float32 prediction's power that is rounding."""
-VOXELS_AT_ONCE = 4096
 
 
 def order_bands(names: Iterable[str]) -> tuple[str, ...]:
@@ -129,12 +128,14 @@ def split_r2(observed: Array, parts: Mapping[str, Array]) -> dict[str, FloatArra
 #     backbone's, the residual is delayed and fitted. Low-level information that the backbone holds at another lag
 #     stays, so this impact is too small for backbones with a long context.
 # residual_lags
-#     The same with low-level features at all lags -k .. k regressed out.
+#     The same with low-level features at all lags -k .. k regressed out; and r_rest is the correlation with what the
+#     residual predicts beyond low-level features (`semipartial`). For a ridge on hundreds of columns leaves some
+#     low-level information in the residual, the more the fewer rows it was fitted on.
 # banded_ridge
 #     Nothing is regressed out of features: r_rest is the correlation with what the joint banded model of backbone and
-#     low-level features predicts beyond the low-level features alone (`banded_rest`), a semipartial correlation. With
-#     endless data r_rest^2 = r_BL^2 - r_L^2. That difference is not taken of a voxel's noisy correlations: the mean
-#     over voxels of a signed root of it is far too near 0, and its bootstrap twice as far.
+#     low-level features predicts beyond the low-level features alone (`semipartial`).
+#     With endless data r_rest^2 = r_BL^2 - r_L^2. That difference is not taken of a voxel's noisy correlations: the
+#     mean over voxels of a signed root of it is far too near 0, and its bootstrap twice as far.
 
 
 def low_level_impact(r_backbone: npt.ArrayLike, r_rest: npt.ArrayLike) -> FloatArray:
@@ -151,42 +152,29 @@ def low_level_impact(r_backbone: npt.ArrayLike, r_rest: npt.ArrayLike) -> FloatA
         return np.asarray(np.where(r_b > 0, 100.0 * (r_b - rest) / r_b, np.nan))
 
 
-def banded_rest(both: Array, low_level: Array, groups: npt.ArrayLike) -> Float32Array:
-    """What the joint model of backbone and low-level features predicts beyond low-level features alone.
+def semipartial(r: npt.ArrayLike, r_low_level: npt.ArrayLike, r_between: npt.ArrayLike) -> FloatArray:
+    """Correlation of the response with what a model predicts beyond low-level features: (r - r_L c) / sqrt(1 - c^2).
 
-    Of each voxel, the joint prediction minus the multiple of the low-level prediction that is nearest to it (least
-    squares on the rows given, each group centred). The response has no part in it, so its correlation with the response
-    is a semipartial one, as free of bias as any. If low-level features predict nothing it is the joint prediction (an
-    impact of 0 where the joint model is the backbone's); if the backbone adds nothing to them it is 0 (an impact of
-    100).
+    That is the correlation with the model's prediction minus its regression on the low-level prediction. With endless
+    data, of the joint model of backbone and low-level features, it is sqrt(R2_BL - R2_L). Where low-level features
+    predict nothing it is r (an impact of 0 where the joint model is the backbone's); where the backbone adds nothing to
+    them it is 0 (an impact of 100).
 
     Parameters
     ----------
-    both, low_level : arrays of shape (n_trs, n_voxels)
-        Predictions of 'backbone+low_level' and of 'low_level'.
-    groups : int array of shape (n_trs,)
+    r, r_low_level : arrays
+        Correlations of the response with the model's prediction and with that of low-level features.
+    r_between : array
+        Correlation c of the two predictions; where it is 1, but for rounding, the result is 0.
 
-    Returns
-    -------
-    float32 array of shape (n_trs, n_voxels)
-        NaN where a prediction is.
-
-    >>> low = np.array([[1.0], [-1.0], [1.0], [-1.0]])
-    >>> own = np.array([[1.0], [1.0], [-1.0], [-1.0]])
-    >>> banded_rest(2 * low + 3 * own, 5 * low, [0, 0, 0, 0]).ravel().tolist()
-    [3.0, 3.0, -3.0, -3.0]
+    >>> semipartial([0.5, 0.5, 0.3], [0.3, 0.0, 0.3], [0.6, 0.0, 1.0]).round(3).tolist()
+    [0.4, 0.5, 0.0]
     """
-    rest = np.empty(np.shape(both), dtype=np.float32)
-    for start in range(0, rest.shape[1], VOXELS_AT_ONCE):
-        part = slice(start, start + VOXELS_AT_ONCE)
-        whole, low = (demean_within(values[:, part], groups) for values in (both, low_level))
-        power, total = np.square(low).sum(axis=0), np.square(whole).sum(axis=0)
-        shared = (whole * low).sum(axis=0)
-        left = whole - low * np.divide(shared, power, out=np.zeros_like(power), where=power != 0)
-        # where both models are the same, what is left is rounding, and its correlation would be chance
-        left[:, np.square(left).sum(axis=0) <= ROUNDING * total] = 0.0
-        rest[:, part] = left
-    return rest
+    own, low, between = (np.asarray(values, dtype=np.float64) for values in (r, r_low_level, r_between))
+    left = 1.0 - np.square(between)
+    # where both models are the same, what is left of one is rounding, and its correlation would be chance
+    same = left <= ROUNDING
+    return np.where(same, 0.0, (own - low * between) / np.sqrt(np.where(same, 1.0, left)))
 
 
 def residual_features(

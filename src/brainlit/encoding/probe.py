@@ -20,11 +20,11 @@ from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray,
 from brainlit.encoding.bands import gather_bands
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import (
-    banded_rest,
     low_level_impact,
     model_name,
     partition_variance,
     residual_features,
+    semipartial,
 )
 from brainlit.encoding.probe_fit import NestedFit, ProbeCache, ProbeFit, WarmStart, array_hash, wanted_gammas
 from brainlit.encoding.probe_rows import (
@@ -250,8 +250,11 @@ def assemble(
     r2 = {model: ridges.r2(predicted) for model, predicted in nested.predictions.items()}
     rest = {way: ridges.correlate(predicted) for way, predicted in residuals.items()}
     if rest:
-        models = (nested.predictions[model] for model in ("backbone+low_level", "low_level"))
-        rest["banded_ridge"] = ridges.correlate(banded_rest(*models, ridges.rows.score_groups))
+        low = nested.predictions["low_level"]
+        between = ridges.correlate(residuals["residual_lags"], low)
+        rest["residual_lags"] = semipartial(rest["residual_lags"], r["low_level"], between)
+        between = ridges.correlate(nested.predictions["backbone+low_level"], low)
+        rest["banded_ridge"] = semipartial(r["backbone+low_level"], r["low_level"], between)
     joint = model_name(nested.n_columns)
     tables = {
         "r_by_model": r,

@@ -156,19 +156,22 @@ class ProbeFit:
 
     # --- Scoring ---
 
-    def correlate(self, predicted: Float32Array) -> FloatArray:
-        """Correlation with the scored responses, (n_good,); 0 where the prediction is constant: it predicts nothing."""
-        r = self._by_block(correlation_within, predicted)
+    def correlate(self, predicted: Float32Array, other: Float32Array | None = None) -> FloatArray:
+        """Correlation with the scored responses or another prediction, (n_good,); 0 where a prediction is constant."""
+        r = self._by_block(correlation_within, predicted, other)
         return np.where(np.isnan(r), 0.0, r)
 
     def r2(self, predicted: Float32Array) -> FloatArray:
         """1 - SSE / SST on the scored rows, (n_good,)."""
         return self._by_block(r2_within, predicted)
 
-    def _by_block(self, measure: Callable[..., FloatArray], predicted: Float32Array) -> FloatArray:
-        targets, groups = self.targets, self.rows.score_groups
-        blocks = (slice(at, at + VOXELS_AT_ONCE) for at in range(0, targets.columns.size, VOXELS_AT_ONCE))
-        return np.concatenate([measure(targets.score[:, b], predicted[:, targets.columns[b]], groups) for b in blocks])
+    def _by_block(
+        self, measure: Callable[..., FloatArray], predicted: Float32Array, other: Float32Array | None = None
+    ) -> FloatArray:
+        columns, groups = self.targets.columns, self.rows.score_groups
+        against, own = (self.targets.score, np.arange(columns.size)) if other is None else (other, columns)
+        blocks = (slice(at, at + VOXELS_AT_ONCE) for at in range(0, columns.size, VOXELS_AT_ONCE))
+        return np.concatenate([measure(against[:, own[b]], predicted[:, columns[b]], groups) for b in blocks])
 
     # --- Parts of fitting ---
 

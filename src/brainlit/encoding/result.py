@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
-from brainlit.encoding.partition import banded_rest, low_level_impact
+from brainlit.encoding.partition import low_level_impact, semipartial
 from brainlit.encoding.statistics import correlation_within
 from brainlit.files import atomic_path
 
@@ -26,7 +26,8 @@ MAX_AT_EDGE = 0.05
 DECADES_MORE = 2.0
 FORMAT = "brainlit-probe"
 VERSION = 2
-"""Of files and formulas. Until 1 the banded impact took roots of differences of each voxel's squared correlations."""
+"""Of files and formulas. Until 1 the banded impact took roots of differences of each voxel's squared correlations, and
+that of residuals over lags kept what the regression had left of low-level features."""
 SLASH = ":"
 """For the slash in names of sub-bands, which would make groups in a file."""
 SAVED_PREDICTIONS = ("backbone", "low_level", "backbone+low_level")
@@ -58,7 +59,7 @@ class ProbeResult:
         Low-level impact in percent; empty if not computed.
     r_rest : mapping of the same keys to array
         The correlation that is left; regions average it and r of the backbone before dividing. That of 'banded_ridge'
-        is the response's with `banded_rest` of the predictions.
+        and of 'residual_lags' is `semipartial`.
     predictions : mapping of model to float32 array of shape (n_score_trs, n_voxels)
         Of every model; a file keeps those of the backbone, the low-level features, both together, and the joint model.
     observed : float32 array of shape (n_score_trs, n_voxels)
@@ -305,7 +306,7 @@ class ProbeResult:
     def load(cls, path: str | Path) -> ProbeResult:
         """Read what `save` wrote, here or in an earlier brainlit: tables that a file does not have are empty.
 
-        The banded impact of a file of version 1 is computed anew from the predictions.
+        Impacts of a file of version 1 are computed anew from its predictions.
 
         Raises
         ------
@@ -338,18 +339,22 @@ class ProbeResult:
                 n_dropped=int(file.attrs["n_dropped"]),
                 meta=json.loads(file.attrs["meta"]),
             )
-        return found if version > 1 else found._with_banded_rest()
+        return found if version > 1 else found._with_impacts_of_now()
 
-    def _with_banded_rest(self) -> ProbeResult:
-        if "banded_ridge" not in self.r_rest:
-            return self
-        models = (self.predictions[model] for model in ("backbone+low_level", "low_level"))
-        left = banded_rest(*models, self.score_groups)
-        r = correlation_within(self.observed, left, self.score_groups)
-        rest = np.where(np.isnan(r) & self.used, 0.0, r)
-        impact = low_level_impact(self.r_by_model["backbone"], rest)
-        changed = {"r_rest": {**self.r_rest, "banded_ridge": rest}, "impact": {**self.impact, "banded_ridge": impact}}
-        return replace(self, **changed)
+    def _with_impacts_of_now(self) -> ProbeResult:
+        """The same with the impacts whose formulas have changed, as far as their predictions are there."""
+        predicted = {way: self.rest_predictions[way] for way in ("residual_lags",) if way in self.rest_predictions}
+        if "banded_ridge" in self.r_rest:
+            predicted["banded_ridge"] = self.predictions["backbone+low_level"]
+        rest, r_low = dict(self.r_rest), self.r_by_model.get("low_level")
+        for way, values in predicted.items():
+            pairs = (self.observed, values), (self.predictions["low_level"], values)
+            r, between = (np.nan_to_num(correlation_within(*pair, self.score_groups)) for pair in pairs)
+            rest[way] = np.where(self.used, semipartial(r, r_low, between), np.nan)
+        r_backbone = self.r_by_model.get("backbone")
+        return replace(
+            self, r_rest=rest, impact={way: low_level_impact(r_backbone, left) for way, left in rest.items()}
+        )
 
 
 _METADATA = {own.name: own.metadata for own in fields(ProbeResult)}
