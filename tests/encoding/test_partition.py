@@ -165,6 +165,21 @@ def test_with_endless_data_the_joint_models_semipartial_is_the_root_of_what_the_
     assert semipartial(r_both, r_low, between) == pytest.approx(np.sqrt(r_both**2 - r_low**2), abs=0.002)
 
 
+def test_only_the_residual_over_lags_counts_what_it_predicts_beyond_low_level_features() -> None:
+    backbone, low, Y = toy(6)
+    result = run_probe({"backbone": backbone, "low_level": low}, Y[:, :6], GROUPS, ~SCORE, SCORE)
+    groups, y, p_low = result.score_groups, result.observed, result.predictions["low_level"]
+    published, over_lags = (result.rest_predictions[way] for way in ("residual_lag0", "residual_lags"))
+    np.testing.assert_allclose(result.r_rest["residual_lag0"], correlation_within(y, published, groups), atol=1e-6)
+    r, between = (correlation_within(a, over_lags, groups) for a in (y, p_low))
+    left = semipartial(r, correlation_within(y, p_low, groups), between)
+    np.testing.assert_allclose(result.r_rest["residual_lags"], left, atol=1e-6)
+    assert np.abs(r - left).max() > 1e-4
+    np.testing.assert_allclose(
+        result.impact["residual_lags"], low_level_impact(result.r_by_model["backbone"], left), atol=1e-3
+    )
+
+
 @pytest.mark.parametrize("k", [0, 4])
 def test_the_number_of_lags_is_a_setting(k: int) -> None:
     backbone, low, Y = toy(3)
