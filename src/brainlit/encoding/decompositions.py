@@ -76,7 +76,7 @@ def _decomposed(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | Non
 
     try:
         eigenvalues, vectors = torch.linalg.eigh(matrix)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         return None
     if not len(eigenvalues):
         return eigenvalues, vectors

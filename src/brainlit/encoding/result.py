@@ -343,18 +343,17 @@ class ProbeResult:
 
     def _with_impacts_of_now(self) -> ProbeResult:
         """The same with the impacts whose formulas have changed, as far as their predictions are there."""
+        if "banded_ridge" not in self.r_rest:
+            return self
         predicted = {way: self.rest_predictions[way] for way in ("residual_lags",) if way in self.rest_predictions}
-        if "banded_ridge" in self.r_rest:
-            predicted["banded_ridge"] = self.predictions["backbone+low_level"]
-        rest, r_low = dict(self.r_rest), self.r_by_model.get("low_level")
+        predicted["banded_ridge"] = self.predictions["backbone+low_level"]
+        rest, r_by_model = dict(self.r_rest), self.r_by_model
         for way, values in predicted.items():
             pairs = (self.observed, values), (self.predictions["low_level"], values)
             r, between = (np.nan_to_num(correlation_within(*pair, self.score_groups)) for pair in pairs)
-            rest[way] = np.where(self.used, semipartial(r, r_low, between), np.nan)
-        r_backbone = self.r_by_model.get("backbone")
-        return replace(
-            self, r_rest=rest, impact={way: low_level_impact(r_backbone, left) for way, left in rest.items()}
-        )
+            rest[way] = np.where(self.used, semipartial(r, r_by_model["low_level"], between), np.nan)
+        impact = {way: low_level_impact(r_by_model["backbone"], left) for way, left in rest.items()}
+        return replace(self, r_rest=rest, impact=impact)
 
 
 _METADATA = {own.name: own.metadata for own in fields(ProbeResult)}

@@ -63,7 +63,7 @@ FORMULAS = {
         for metric in TUNED_SOUND_METRICS
     },
     "impact_banded_ridge": "as before, r_B|L with what a banded ridge of backbone and low-level features predicts"
-    " beyond what low-level features alone do (as before)",
+    " beyond low-level features alone (its prediction minus the nearest multiple of theirs)",
     "r2_low_level, r2_semantic, r2_joint": "as r2_backbone, of the other models",
     "split": "product measure: sum over rows of p_b (2 y - p) over that of y^2, p_b being the band's part of the joint"
     " prediction p; mean over voxels; adds up to R2 of the joint model; no interval",
