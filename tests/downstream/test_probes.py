@@ -101,3 +101,10 @@ def test_the_network_stops_before_it_learns_noise():
 def test_a_config_that_makes_no_sense_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         LayerProbeConfig(**settings)
+
+
+def test_scores_that_are_not_finite_are_no_answer():
+    given = problem()
+    given.features["test"][3, 0] = np.inf
+    with pytest.raises(ValueError, match="did not converge"):
+        fit_linear(given, LayerProbeConfig(strengths=(0.1,), max_steps=5))

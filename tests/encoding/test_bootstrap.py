@@ -14,6 +14,7 @@ from brainlit.encoding import (
     r2_within,
     region_replicates,
 )
+from brainlit.encoding.arrays import NotFiniteError
 from brainlit.encoding.bootstrap import _replicates, mean_variance, time_blocks
 from brainlit.encoding.statistics import lost_between_blocks, percentile_interval, small_sample_factor
 
@@ -243,3 +244,15 @@ def test_tables_that_make_no_sense_are_refused() -> None:
     scores[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="missing or not finite"):
         hierarchical_bootstrap(scores)
+
+
+def test_a_region_with_a_dropped_voxel_is_refused_and_does_not_score_0() -> None:
+    rng = np.random.default_rng(0)
+    observed, predicted = rng.standard_normal((2, 80, 3))
+    groups = np.repeat([0, 1], 40)
+    blocks = block_weights(groups, 10, 5, seed=0)
+    predicted[:, 2] = np.nan
+    two, all_of_them = np.array([True, True, False]), np.ones(3, dtype=bool)
+    assert np.isfinite(region_replicates(observed, predicted, groups, {"two": two}, blocks)["two"][0]).all()
+    with pytest.raises(NotFiniteError, match=r"predictions .*1 of 3 targets; leave voxels"):
+        region_replicates(observed, predicted, groups, {"all": all_of_them}, blocks)

@@ -5,7 +5,6 @@ import pytest
 
 from brainlit.encoding import (
     ProbeConfig,
-    banded_rest,
     himalaya_backend,
     low_level_impact,
     model_name,
@@ -13,10 +12,11 @@ from brainlit.encoding import (
     partition_variance,
     residual_features,
     run_probe,
+    semipartial,
     split_r2,
     subsets,
 )
-from brainlit.encoding.statistics import r2_within
+from brainlit.encoding.statistics import correlation_within, r2_within
 
 
 def test_names_keep_the_fixed_order() -> None:
@@ -136,7 +136,48 @@ def test_residuals_are_fitted_on_fitted_rows_only() -> None:
 def test_formulas() -> None:
     np.testing.assert_allclose(low_level_impact([0.4, 0.4, 0.4], [0.4, 0.0, -0.1]), [0, 100, 125])
     assert np.isnan(low_level_impact([0.0, -0.2], [0.1, 0.1])).all()
-    np.testing.assert_allclose(banded_rest([0.5, 0.4, 0.3], [0.0, 0.4, -0.4]), [0.5, 0.0, 0.5])
+
+
+def test_semipartial_is_the_correlation_with_what_least_squares_leaves_of_the_prediction() -> None:
+    rng = np.random.default_rng(4)
+    groups = np.repeat([0, 1], [40, 60])
+    low, own, noise = rng.standard_normal((3, 100, 5))
+    both = 0.7 * low + own
+    both[:, 4] = 0.3 * low[:, 4]
+    low[groups == 1] += 3.0  # the level of a story is no part of a prediction
+    y = both + low + noise
+    r = (correlation_within(a, b, groups) for a, b in ((y, both), (y, low), (both, low)))
+    found = semipartial(*r)
+    stories = np.c_[groups == 0, groups == 1].astype(float)
+    for voxel in range(4):
+        design = np.c_[stories, low[:, voxel]]
+        left = both[:, voxel] - design @ np.linalg.lstsq(design, both[:, voxel], rcond=None)[0]
+        assert found[voxel] == pytest.approx(correlation_within(y[:, [voxel]], left[:, None], groups)[0])
+    assert found[4] == 0, "both predict the same: not even rounding is left"
+
+
+def test_with_endless_data_the_joint_models_semipartial_is_the_root_of_what_the_backbone_adds_to_r2() -> None:
+    rng = np.random.default_rng(5)
+    groups = np.zeros(40_000, dtype=int)
+    low, own, noise = rng.standard_normal((3, 40_000, 1))
+    y, both = 0.3 * low + 0.2 * own + noise, 3 * low + 2 * own
+    r_both, r_low, between = (correlation_within(a, b, groups)[0] for a, b in ((y, both), (y, low), (both, low)))
+    assert semipartial(r_both, r_low, between) == pytest.approx(np.sqrt(r_both**2 - r_low**2), abs=0.002)
+
+
+def test_only_the_residual_over_lags_counts_what_it_predicts_beyond_low_level_features() -> None:
+    backbone, low, Y = toy(6)
+    result = run_probe({"backbone": backbone, "low_level": low}, Y[:, :6], GROUPS, ~SCORE, SCORE)
+    groups, y, p_low = result.score_groups, result.observed, result.predictions["low_level"]
+    published, over_lags = (result.rest_predictions[way] for way in ("residual_lag0", "residual_lags"))
+    np.testing.assert_allclose(result.r_rest["residual_lag0"], correlation_within(y, published, groups), atol=1e-6)
+    r, between = (correlation_within(a, over_lags, groups) for a in (y, p_low))
+    left = semipartial(r, correlation_within(y, p_low, groups), between)
+    np.testing.assert_allclose(result.r_rest["residual_lags"], left, atol=1e-6)
+    assert np.abs(r - left).max() > 1e-4
+    np.testing.assert_allclose(
+        result.impact["residual_lags"], low_level_impact(result.r_by_model["backbone"], left), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("k", [0, 4])
@@ -144,5 +185,5 @@ def test_the_number_of_lags_is_a_setting(k: int) -> None:
     backbone, low, Y = toy(3)
     config = ProbeConfig(impact_lags_trs=k, n_gammas={1: 1, 2: 1})
     result = run_probe({"backbone": backbone, "low_level": low}, Y[:, :5], GROUPS, ~SCORE, SCORE, config)
-    same = np.allclose(result.r_rest["residual_lag0"], result.r_rest["residual_lags"])
-    assert same == (k == 0)
+    at_lag_0, over_lags = (result.rest_predictions[way] for way in ("residual_lag0", "residual_lags"))
+    assert np.allclose(at_lag_0, over_lags) == (k == 0)

@@ -9,7 +9,7 @@ import pytest
 from brainlit.encoding import ProbeConfig, TemporalBand
 from brainlit.probing.engine import ProbeEngine
 from brainlit.probing.inputs import probe_data
-from brainlit.probing.tuned_sound import predicted_from_sound, tuned_sound_result, with_predictions
+from brainlit.probing.tuned_sound import _components, predicted_from_sound, tuned_sound_result, with_predictions
 from brainlit.splits import Span
 from brainlit.store import StoryStore, build_store
 from brainlit.stories import Responses
@@ -97,3 +97,10 @@ def test_it_stands_beside_the_plain_numbers(store: StoryStore, tmp_path: Path) -
     assert fair is not None
     assert fair.score.value > plain.score.value - 0.05
     assert record.table.get("low_level", 0, "partition_backbone_tuned_sound") is not None
+
+
+@pytest.mark.filterwarnings("error")
+def test_predictions_that_are_all_constant_leave_a_column_of_zeros() -> None:
+    placed = _components(np.full((4, 3), 2.0), np.array([True, True, False, True, True]))
+    assert placed.shape == (5, 1)
+    assert not placed.any()

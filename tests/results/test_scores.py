@@ -19,6 +19,7 @@ from brainlit.results.scores import (
     regions_with_all,
     stretch_of,
 )
+from tests.benchmarks import impacts
 from tests.results.fake_run import BOOTSTRAP, FakeBrain
 
 GROUPS = np.repeat([0, 1], [47, 33])
@@ -256,6 +257,19 @@ def test_impacts_have_intervals_and_old_files_only_values(brain: FakeBrain, tabl
     row = old.get("semantic", 2, "impact_residual_lags")
     assert row is not None
     assert row.score == Score(value(table, "semantic", "impact_residual_lags"))
+
+
+def test_the_banded_impact_is_unbiased_and_its_interval_covers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small form of tests/benchmarks/impacts.py; a mean over voxels of roots of noisy differences fails it."""
+    monkeypatch.setattr(impacts, "N_BOOTSTRAPS", 300)
+    how, truth = impacts.Scored(600, 2, 24), 500 / 7
+    found = impacts.intervals(truth, how, 40)
+    bias, covered = (
+        {name: np.mean([measure(one) for one in own]) for name, own in found.items()}
+        for measure in (lambda one: one.value - truth, lambda one: one.low <= truth <= one.high)
+    )
+    assert abs(bias[impacts.NOW]) < 2 < 3 < bias[impacts.BEFORE]
+    assert covered[impacts.NOW] >= 0.85 > 0.6 > covered[impacts.BEFORE]
 
 
 def test_split_adds_up_in_every_region(table: ScoreTable) -> None:

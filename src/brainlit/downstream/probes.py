@@ -247,7 +247,18 @@ def _losses(logits: Tensor, y: Tensor, kind: Kind) -> Tensor:
 
 
 def _decided(logits: Tensor, kind: Kind, shape: tuple[int, int]) -> IntArray:
-    """Answers, the first axis (networks) cut into settings and seeds."""
+    """Answers, the first axis (networks) cut into settings and seeds.
+
+    Raises
+    ------
+    ValueError
+        If a score of a label is NaN or infinite: the first label would win.
+    """
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError(
+            "a probe of a layer did not converge: scores of labels are NaN or infinite. Look for features that are very"
+            " large, or give the probe other strengths."
+        )
     decided = (logits.argmax(-1) if kind == "single" else (logits > 0).long()).cpu().numpy()
     return np.asarray(decided.reshape(*shape, *decided.shape[1:]), dtype=np.int64)
 

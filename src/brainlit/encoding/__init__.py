@@ -26,12 +26,12 @@ from brainlit.encoding.difference_tests import (
 from brainlit.encoding.estimators import EncodingModel
 from brainlit.encoding.himalaya_solvers import himalaya_backend
 from brainlit.encoding.partition import (
-    banded_rest,
     low_level_impact,
     model_name,
     part_name,
     partition_variance,
     residual_features,
+    semipartial,
     split_r2,
     subsets,
 )
@@ -92,13 +92,13 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "make_folds",
     # who explains what
     "BANDS",
-    "banded_rest",
     "low_level_impact",
     "model_name",
     "part_name",
     "partition_variance",
     "region_shares",
     "residual_features",
+    "semipartial",
     "split_r2",
     "subsets",
     # ceilings

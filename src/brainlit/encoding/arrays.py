@@ -5,7 +5,8 @@ Cut into groups, centre, bring to one scale, delay. Types of arrays have their h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,33 @@ BoolArray = npt.NDArray[np.bool_]
 
 CONSTANT_SD = 1e-6
 """A column whose sd is below this share of its root mean square (of what was removed) counts as constant."""
+
+
+class NotFiniteError(ValueError):
+    """A computation gave NaN or infinity; the message says where."""
+
+
+def refuse_not_finite(values: Array, what: str, cure: str) -> None:
+    """NotFiniteError, with what and cure in words, unless all values are finite; the last axis are targets or columns.
+
+    >>> refuse_not_finite(np.array([[1.0, np.nan]]), "weights", "look at the features")
+    Traceback (most recent call last):
+    ...
+    brainlit.encoding.arrays.NotFiniteError: weights are not finite for 1 of 2 targets; look at the features.
+    """
+    if np.isfinite(values).all():
+        return
+    bad = ~np.isfinite(values).all(axis=tuple(range(values.ndim - 1)))
+    raise NotFiniteError(f"{what} are not finite for {bad.sum()} of {bad.size} targets; {cure}.")
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Put what is worked on, such as "band 'semantic'", before the message of a NotFiniteError in the block."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{what}: {error}") from error
 
 
 def group_slices(groups: npt.ArrayLike) -> list[slice]:

@@ -15,6 +15,7 @@ from brainlit.encoding.arrays import (
     column_scale,
     delay_within,
     demean_within,
+    refuse_not_finite,
 )
 from brainlit.encoding.partition import order_bands
 from brainlit.encoding.temporal import (
@@ -54,6 +55,11 @@ def prepare_band(
     -------
     float32 array of shape (n_used, n_delays * n_features), the parts of a temporal band side by side
         All 0 if the band is constant.
+
+    Raises
+    ------
+    NotFiniteError
+        If a column that keeps its scale is too large for float32.
     """
     band, columns = as_band(X), []
     for name, share in band.prior.items():
@@ -164,7 +170,9 @@ def _centred(
 ) -> FloatArray:
     """Scaled, delayed inside groups, and on the used rows centred per group: (n_used, n_delays * n_features)."""
     centred = demean_within(X, groups)
-    scaled = (centred if scale is None else centred * scale).astype(np.float32)
+    with np.errstate(over="ignore"):
+        scaled = (centred if scale is None else centred * scale).astype(np.float32)
+    refuse_not_finite(scaled, "columns", "they are NaN, or too large for float32: divide them by their scale")
     return demean_within(delay_within(scaled, groups, delays_trs)[used], np.asarray(groups)[used])
 
 
@@ -196,14 +204,22 @@ def rotate_band(X: Float32Array, fit_rows: BoolArray, keep_variance: float, devi
 
 
 def principal_axes(fitted: Float32Array, keep_variance: float, device: str = "cpu") -> Float32Array | None:
-    """The axes that `rotate_band` keeps, (n_columns, n_components), or None where it rotates nothing."""
+    """The axes that `rotate_band` keeps, (n_columns, n_components), or None where it rotates nothing.
+
+    Raises
+    ------
+    NotFiniteError
+        If the columns have no decomposition that is finite and gives them back.
+    """
     if keep_variance >= 1.0 or not fitted.any():
         return None
     import torch
 
+    from brainlit.encoding.decompositions import checked_eigh
+
     data = torch.as_tensor(fitted, device=device)
     is_wide = fitted.shape[1] > fitted.shape[0]
-    eigenvalues, vectors = torch.linalg.eigh(data @ data.T if is_wide else data.T @ data)
+    eigenvalues, vectors = checked_eigh(data @ data.T if is_wide else data.T @ data, "the products of its columns")
     # eigenvalues come in increasing order: summed from the smallest, in float64, until the share that may go is reached
     share = torch.cumsum(eigenvalues.clamp(min=0.0).double(), dim=0) / eigenvalues.clamp(min=0.0).double().sum()
     n_dropped = int((share <= 1.0 - keep_variance).sum())

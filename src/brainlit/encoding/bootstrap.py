@@ -35,7 +35,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.arrays import Array, BoolArray, FloatArray, IntArray, demean_within, group_slices
+from brainlit.encoding.arrays import (
+    Array,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    demean_within,
+    group_slices,
+    refuse_not_finite,
+)
 from brainlit.encoding.statistics import (
     MOST_LOST,
     N_VALUES_AT_ONCE,
@@ -52,6 +60,7 @@ Over = Literal["time", "stories"]
 ScoreName = Literal["r", "r2"]
 Blocks = tuple[IntArray, FloatArray]
 N_VOXELS_AT_ONCE = 2048
+LEAVE = "leave voxels that the probe dropped out of the region"
 LETTERS = "abcdefgh"
 """Names of levels in an einsum."""
 BLOCK_TRS = 20
@@ -184,6 +193,11 @@ def region_replicates(
     Returns
     -------
     mapping of region to (r, r2), each of shape (n_bootstraps,)
+
+    Raises
+    ------
+    NotFiniteError
+        If a voxel of a region has NaN: it was dropped, or its prediction failed.
     """
     block_of_row, weights = blocks
     totals = {name: np.zeros((2, len(weights))) for name in regions}
@@ -193,13 +207,22 @@ def region_replicates(
         keep = np.any(list(inside.values()), axis=0)
         if not keep.any():
             continue
-        r, r2 = _voxel_replicates(
-            observed[:, part][:, keep], predicted[:, part][:, keep], groups, block_of_row, weights
-        )
+        pair = observed[:, part][:, keep], predicted[:, part][:, keep]
+        r, r2 = _voxel_replicates(*pair, groups, block_of_row, weights)
         for name, mask in inside.items():
             totals[name] += np.stack([r @ mask[keep], r2 @ mask[keep]])
     counts = {name: max(int(mask.sum()), 1) for name, mask in regions.items()}
     return {name: (total[0] / counts[name], total[1] / counts[name]) for name, total in totals.items()}
+
+
+def voxel_correlations(
+    observed: npt.NDArray[Any], predicted: npt.NDArray[Any], groups: IntArray, blocks: Blocks
+) -> FloatArray:
+    """Bootstrap replicates of each voxel's r, (n_bootstraps, n_voxels), for numbers that no region's mean r gives.
+
+    Parameters, and errors, are those of `region_replicates`; take some hundred voxels at a time.
+    """
+    return _voxel_replicates(observed, predicted, groups, *blocks)[0]
 
 
 def block_bootstrap(
@@ -271,6 +294,8 @@ def _voxel_replicates(
     Every replicate is demeaned anew within stories, as the scored rows were: another sample would have other means.
     Without it, replicates of short stories scatter up to 20 % too little.
     """
+    for what, values in (("responses", observed), ("predictions", predicted)):
+        refuse_not_finite(values, f"{what} of a region's voxels", LEAVE)
     o, p = (demean_within(values, groups) for values in (observed, predicted))
     starts = np.flatnonzero(np.diff(block_of_row, prepend=-1))
     sizes, sums = np.diff(np.append(starts, len(o))), [np.add.reduceat(values, starts, axis=0) for values in (o, p)]

@@ -26,6 +26,7 @@ import torch
 
 from brainlit.encoding.arrays import Array, FloatArray, IntArray
 from brainlit.encoding.config import SolverConfig, check_alphas
+from brainlit.encoding.decompositions import checked_eigh
 from brainlit.encoding.himalaya_solvers import exact_products
 from brainlit.encoding.search import Fold, RidgeSearch, best_alphas
 from brainlit.encoding.target_batches import TargetBatches, Targets
@@ -175,8 +176,8 @@ class Spectrum:
 
     @classmethod
     def of(cls, gram: torch.Tensor) -> Spectrum:
-        """Decompose; eigenvalues that rounding made up are left out."""
-        eigenvalues, vectors = torch.linalg.eigh(gram)
+        """Decompose (see `checked_eigh`); eigenvalues that rounding made up are left out."""
+        eigenvalues, vectors = checked_eigh(gram)
         noise = RANK_TOLERANCE * torch.finfo(gram.dtype).eps * float(eigenvalues[-1]) if len(eigenvalues) else 0.0
         first = int((eigenvalues <= max(noise, 0.0)).sum())
         return cls(eigenvalues[first:], vectors[:, first:])

@@ -18,6 +18,7 @@ from brainlit.encoding.arrays import (
     FloatArray,
     IntArray,
     demean_within,
+    naming,
     position_in_group,
 )
 from brainlit.encoding.bands import BandScaler, learn_band
@@ -77,9 +78,11 @@ class EncodingModel:
         ridges = ProbeFit(rows, targets, config)
         solver = ridges.solver_for(sum(np.shape(bands[name])[1] for name in names) * len(config.delays_trs))
         keep = config.keep_variance if solver == "primal" else 1.0
-        learned = {
-            n: learn_band(bands[n], labels, rows.fit, config.delays_trs, keep, config.solver.device) for n in names
-        }
+        learned = {}
+        for name in names:
+            with naming(f"band {name!r}"):
+                given = bands[name], labels, rows.fit, config.delays_trs, keep, config.solver.device
+                learned[name] = learn_band(*given)
         prepared = Prepared(names, [columns for _, columns in learned.values()], [""] * len(names), solver)
         search = ridges.open(prepared)
         table = ridges.search(search, ridges.pool(len(names)))

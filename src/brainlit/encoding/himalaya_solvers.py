@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainlit.encoding.arrays import Array, FloatArray, IntArray
+from brainlit.encoding.arrays import Array, FloatArray, IntArray, refuse_not_finite
 from brainlit.encoding.config import Precision, SolverConfig, check_alphas
-from brainlit.encoding.search import Fold, RidgeSearch
+from brainlit.encoding.decompositions import checked_eigh
+from brainlit.encoding.search import LOOK, Fold, RidgeSearch
 from brainlit.encoding.target_batches import TargetBatches
 
 
@@ -92,7 +93,7 @@ class _RandomSearch(RidgeSearch):
 
     def _shrunk(self, backend: ModuleType, gram: Any, products: Any, alphas: FloatArray) -> Array:
         """(gram + alpha)^-1 products, one alpha per column."""
-        eigenvalues, U = backend.eigh(gram)
+        eigenvalues, U = (backend.asarray(part) for part in checked_eigh(torch.as_tensor(gram)))
         eigenvalues[eigenvalues < 0] = 0
         alpha = backend.asarray(np.asarray(alphas, dtype=self._Y.dtype))
         return np.asarray(backend.to_numpy(U @ (U.T @ products / (eigenvalues[:, None] + alpha))))
@@ -109,6 +110,7 @@ class _RandomSearch(RidgeSearch):
                 progress_bar=False,
             )
             deltas, scores = (np.asarray(backend.to_numpy(found), dtype=np.float64) for found in (deltas, scores))
+        refuse_not_finite(scores, "himalaya's scores", LOOK)
         # himalaya returns deltas = log(gamma / alpha): any band with a weight tells the alpha of the grid
         share = np.flatnonzero(gamma)[0]
         found = np.log(gamma[share]) - deltas[0]

@@ -28,6 +28,8 @@ from brainlit.encoding.temporal import Band, TemporalBand, as_band
 IMPACTS: tuple[str, ...] = ("residual_lag0", "residual_lags", "banded_ridge")
 EXPLAINED = 1e-4
 """A backbone column with less than this share of its variance left is wholly low-level: its residual is set to 0."""
+ROUNDING = 1e-10
+"""Share of a float32 prediction's power that is rounding."""
 
 
 def order_bands(names: Iterable[str]) -> tuple[str, ...]:
@@ -126,10 +128,14 @@ def split_r2(observed: Array, parts: Mapping[str, Array]) -> dict[str, FloatArra
 #     backbone's, the residual is delayed and fitted. Low-level information that the backbone holds at another lag
 #     stays, so this impact is too small for backbones with a long context.
 # residual_lags
-#     The same with low-level features at all lags -k .. k regressed out.
+#     The same with low-level features at all lags -k .. k regressed out; and r_rest is the correlation with what the
+#     residual predicts beyond low-level features (`semipartial`). For a ridge on hundreds of columns leaves some
+#     low-level information in the residual, the more the fewer rows it was fitted on.
 # banded_ridge
-#     Nothing is regressed out of features: r_rest^2 = r_BL^2 - r_L^2 is what the joint banded model of backbone and
-#     low-level features adds to the low-level features alone (squares keep their sign).
+#     Nothing is regressed out of features: r_rest is the correlation with what the joint banded model of backbone and
+#     low-level features predicts beyond the low-level features alone (`semipartial`).
+#     With endless data r_rest^2 = r_BL^2 - r_L^2. That difference is not taken of a voxel's noisy correlations: the
+#     mean over voxels of a signed root of it is far too near 0, and its bootstrap twice as far.
 
 
 def low_level_impact(r_backbone: npt.ArrayLike, r_rest: npt.ArrayLike) -> FloatArray:
@@ -146,18 +152,29 @@ def low_level_impact(r_backbone: npt.ArrayLike, r_rest: npt.ArrayLike) -> FloatA
         return np.asarray(np.where(r_b > 0, 100.0 * (r_b - rest) / r_b, np.nan))
 
 
-def banded_rest(r_both: npt.ArrayLike, r_low_level: npt.ArrayLike) -> FloatArray:
-    """Correlation that the backbone adds: sign(U) sqrt(|U|) with U = r_BL |r_BL| - r_L |r_L|.
+def semipartial(r: npt.ArrayLike, r_low_level: npt.ArrayLike, r_between: npt.ArrayLike) -> FloatArray:
+    """Correlation of the response with what a model predicts beyond low-level features: (r - r_L c) / sqrt(1 - c^2).
 
-    If low-level features predict nothing it is r_BL (an impact of 0 where the joint model is the backbone's); if
-    the backbone adds nothing to them it is 0 (an impact of 100).
+    That is the correlation with the model's prediction minus its regression on the low-level prediction. With endless
+    data, of the joint model of backbone and low-level features, it is sqrt(R2_BL - R2_L). Where low-level features
+    predict nothing it is r (an impact of 0 where the joint model is the backbone's); where the backbone adds nothing to
+    them it is 0 (an impact of 100).
 
-    >>> banded_rest([0.5, 0.3], [0.3, 0.5]).round(3).tolist()
-    [0.4, -0.4]
+    Parameters
+    ----------
+    r, r_low_level : arrays
+        Correlations of the response with the model's prediction and with that of low-level features.
+    r_between : array
+        Correlation c of the two predictions; where it is 1, but for rounding, the result is 0.
+
+    >>> semipartial([0.5, 0.5, 0.3], [0.3, 0.0, 0.3], [0.6, 0.0, 1.0]).round(3).tolist()
+    [0.4, 0.5, 0.0]
     """
-    both, low = np.asarray(r_both, dtype=np.float64), np.asarray(r_low_level, dtype=np.float64)
-    unique = both * np.abs(both) - low * np.abs(low)
-    return np.asarray(np.sign(unique) * np.sqrt(np.abs(unique)))
+    own, low, between = (np.asarray(values, dtype=np.float64) for values in (r, r_low_level, r_between))
+    left = 1.0 - np.square(between)
+    # where both models are the same, what is left of one is rounding, and its correlation would be chance
+    same = left <= ROUNDING
+    return np.where(same, 0.0, (own - low * between) / np.sqrt(np.where(same, 1.0, left)))
 
 
 def residual_features(

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray
+from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray, naming
 from brainlit.encoding.bands import gather_bands
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import (
-    banded_rest,
     low_level_impact,
     model_name,
     partition_variance,
     residual_features,
+    semipartial,
 )
 from brainlit.encoding.probe_fit import NestedFit, ProbeCache, ProbeFit, WarmStart, array_hash, wanted_gammas
 from brainlit.encoding.probe_rows import (
@@ -230,8 +230,11 @@ def predict_residuals(ridges: ProbeFit, bands: Mapping[str, Band], low_level: Ba
     k = settings.impact_lags_trs
     given = bands["backbone"], low_level, rows.groups, rows.fit
     lags_trs = {"residual_lag0": (0,), "residual_lags": tuple(range(-k, k + 1))}
-    residuals = {way: residual_features(*given, lags, settings) for way, lags in lags_trs.items()}
-    return {way: ridges.predict_alone(residual) for way, residual in residuals.items()}
+    predicted = {}
+    for way, lags in lags_trs.items():
+        with naming(f"the backbone without low-level features ({way})"):
+            predicted[way] = ridges.predict_alone(residual_features(*given, lags, settings))
+    return predicted
 
 
 def assemble(
@@ -247,7 +250,11 @@ def assemble(
     r2 = {model: ridges.r2(predicted) for model, predicted in nested.predictions.items()}
     rest = {way: ridges.correlate(predicted) for way, predicted in residuals.items()}
     if rest:
-        rest["banded_ridge"] = banded_rest(r["backbone+low_level"], r["low_level"])
+        low = nested.predictions["low_level"]
+        between = ridges.correlate(residuals["residual_lags"], low)
+        rest["residual_lags"] = semipartial(rest["residual_lags"], r["low_level"], between)
+        between = ridges.correlate(nested.predictions["backbone+low_level"], low)
+        rest["banded_ridge"] = semipartial(r["backbone+low_level"], r["low_level"], between)
     joint = model_name(nested.n_columns)
     tables = {
         "r_by_model": r,

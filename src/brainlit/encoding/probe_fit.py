@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray, naming, refuse_not_finite
 from brainlit.encoding.banded import open_search
 from brainlit.encoding.bands import prepare_band, rotate_band
 from brainlit.encoding.config import ProbeConfig, SolverName
@@ -21,6 +21,7 @@ from brainlit.encoding.partition import model_name, split_r2, subsets
 from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets
 from brainlit.encoding.result import Int16Array, ProbeResult
 from brainlit.encoding.search import (
+    LOOK,
     Choice,
     Fold,
     RidgeSearch,
@@ -130,6 +131,12 @@ class ProbeFit:
             The gammas that the model may choose.
         """
         prepared = self.prepare(bands)
+        with naming(f"ridge of {' + '.join(prepared.names)}"):
+            return self._fit_prepared(prepared, pool, inside, wanted)
+
+    def _fit_prepared(
+        self, prepared: Prepared, pool: FloatArray, inside: Mapping[str, BoolArray], wanted: BoolArray | None
+    ) -> NestedFit:
         search = self.open(prepared)
         table = self.search(search, pool, prepared.keys, wanted)
         choices = {model: choose(table, allowed) for model, allowed in inside.items()}
@@ -149,19 +156,22 @@ class ProbeFit:
 
     # --- Scoring ---
 
-    def correlate(self, predicted: Float32Array) -> FloatArray:
-        """Correlation with the scored responses, (n_good,); 0 where the prediction is constant: it predicts nothing."""
-        r = self._by_block(correlation_within, predicted)
+    def correlate(self, predicted: Float32Array, other: Float32Array | None = None) -> FloatArray:
+        """Correlation with the scored responses or another prediction, (n_good,); 0 where a prediction is constant."""
+        r = self._by_block(correlation_within, predicted, other)
         return np.where(np.isnan(r), 0.0, r)
 
     def r2(self, predicted: Float32Array) -> FloatArray:
         """1 - SSE / SST on the scored rows, (n_good,)."""
         return self._by_block(r2_within, predicted)
 
-    def _by_block(self, measure: Callable[..., FloatArray], predicted: Float32Array) -> FloatArray:
-        targets, groups = self.targets, self.rows.score_groups
-        blocks = (slice(at, at + VOXELS_AT_ONCE) for at in range(0, targets.columns.size, VOXELS_AT_ONCE))
-        return np.concatenate([measure(targets.score[:, b], predicted[:, targets.columns[b]], groups) for b in blocks])
+    def _by_block(
+        self, measure: Callable[..., FloatArray], predicted: Float32Array, other: Float32Array | None = None
+    ) -> FloatArray:
+        columns, groups = self.targets.columns, self.rows.score_groups
+        against, own = (self.targets.score, np.arange(columns.size)) if other is None else (other, columns)
+        blocks = (slice(at, at + VOXELS_AT_ONCE) for at in range(0, columns.size, VOXELS_AT_ONCE))
+        return np.concatenate([measure(against[:, own[b]], predicted[:, columns[b]], groups) for b in blocks])
 
     # --- Parts of fitting ---
 
@@ -173,7 +183,10 @@ class ProbeFit:
         """
         solver = self.solver_for(sum(n_delayed(X, self.settings.delays_trs) for X in bands.values()))
         keys = [self._band_key(X, solver) if remember else "" for X in bands.values()]
-        columns = [self._prepare(X, solver, key, rescale) for X, key in zip(bands.values(), keys, strict=True)]
+        columns = []
+        for (name, X), key in zip(bands.items(), keys, strict=True):
+            with naming(f"band {name!r}"):
+                columns.append(self._prepare(X, solver, key, rescale))
         return Prepared(tuple(bands), columns, keys, solver)
 
     @staticmethod
@@ -246,6 +259,8 @@ class ProbeFit:
                 weights = search.weights(table.gammas[gamma], self.alphas[table.alpha_index[gamma, voxels]], voxels)
                 parts = {b: X @ w for b, X, w in zip(prepared.names, scored, weights, strict=True)}
                 whole = np.sum(list(parts.values()), axis=0)
+                # a NaN here would read as a prediction that is constant, which scores 0
+                refuse_not_finite(whole, "predictions", LOOK)
                 for predicted, gammas in zip(predictions.values(), chosen, strict=True):
                     own = gammas[voxels] == gamma
                     predicted[:, targets.columns[voxels[own]]] = whole[:, own]

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from brainlit.encoding.partition import low_level_impact, semipartial
+from brainlit.encoding.statistics import correlation_within
 from brainlit.files import atomic_path
 
 Int16Array = npt.NDArray[np.int16]
@@ -23,7 +25,9 @@ MAX_AT_EDGE = 0.05
 """Share of voxels at one end of the grid of alphas above which a result warns."""
 DECADES_MORE = 2.0
 FORMAT = "brainlit-probe"
-VERSION = 1
+VERSION = 2
+"""Of files and formulas. Until 1 the banded impact took roots of differences of each voxel's squared correlations, and
+that of residuals over lags kept what the regression had left of low-level features."""
 SLASH = ":"
 """For the slash in names of sub-bands, which would make groups in a file."""
 SAVED_PREDICTIONS = ("backbone", "low_level", "backbone+low_level")
@@ -54,7 +58,8 @@ class ProbeResult:
     impact : mapping of 'residual_lag0', 'residual_lags', 'banded_ridge' to array
         Low-level impact in percent; empty if not computed.
     r_rest : mapping of the same keys to array
-        The correlation that is left; regions average it and r of the backbone before dividing.
+        The correlation that is left; regions average it and r of the backbone before dividing. That of 'banded_ridge'
+        and of 'residual_lags' is `semipartial`.
     predictions : mapping of model to float32 array of shape (n_score_trs, n_voxels)
         Of every model; a file keeps those of the backbone, the low-level features, both together, and the joint model.
     observed : float32 array of shape (n_score_trs, n_voxels)
@@ -301,6 +306,8 @@ class ProbeResult:
     def load(cls, path: str | Path) -> ProbeResult:
         """Read what `save` wrote, here or in an earlier brainlit: tables that a file does not have are empty.
 
+        Impacts of a file of version 1 are computed anew from its predictions.
+
         Raises
         ------
         FileNotFoundError
@@ -326,12 +333,27 @@ class ProbeResult:
             for name in _VOXEL_TABLES:
                 group = file.get(name, {})
                 values[name] = {key.replace(SLASH, "/"): np.asarray(stored) for key, stored in group.items()}
-            return cls(
+            found = cls(
                 **values,
                 alpha_at_edge=json.loads(file.attrs["alpha_at_edge"]),
                 n_dropped=int(file.attrs["n_dropped"]),
                 meta=json.loads(file.attrs["meta"]),
             )
+        return found if version > 1 else found._with_impacts_of_now()
+
+    def _with_impacts_of_now(self) -> ProbeResult:
+        """The same with the impacts whose formulas have changed, as far as their predictions are there."""
+        if "banded_ridge" not in self.r_rest:
+            return self
+        predicted = {way: self.rest_predictions[way] for way in ("residual_lags",) if way in self.rest_predictions}
+        predicted["banded_ridge"] = self.predictions["backbone+low_level"]
+        rest, r_by_model = dict(self.r_rest), self.r_by_model
+        for way, values in predicted.items():
+            pairs = (self.observed, values), (self.predictions["low_level"], values)
+            r, between = (np.nan_to_num(correlation_within(*pair, self.score_groups)) for pair in pairs)
+            rest[way] = np.where(self.used, semipartial(r, r_by_model["low_level"], between), np.nan)
+        impact = {way: low_level_impact(r_by_model["backbone"], left) for way, left in rest.items()}
+        return replace(self, r_rest=rest, impact=impact)
 
 
 _METADATA = {own.name: own.metadata for own in fields(ProbeResult)}

@@ -16,7 +16,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray, IntArray, group_slices
+from brainlit.encoding.arrays import (
+    Array,
+    BoolArray,
+    Float32Array,
+    FloatArray,
+    IntArray,
+    NotFiniteError,
+    group_slices,
+    refuse_not_finite,
+)
 from brainlit.encoding.config import DEFAULT_N_GAMMAS
 from brainlit.splits import LeakError
 
@@ -24,6 +33,10 @@ N_CANDIDATES = 512
 """Draws of the simplex from which spread-out mixtures are taken."""
 TIE_SLOPE = 1e-10
 """Added per unit of log(alpha), so that of equal scores the larger alpha wins (himalaya's number)."""
+LOOK = (
+    "look for features or responses that are very large or differ by many powers of ten, or solve in float64"
+    " (solver.precision)"
+)
 
 # --- Which mixtures of bands are tried: a nested pool of gammas ---
 #
@@ -236,7 +249,14 @@ class Choice:
 
 
 def best_alphas(loss: FloatArray, alphas: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Score and index of the best alpha from held-out losses of shape (n_alphas, n_targets)."""
+    """Score and index of the best alpha from held-out losses of shape (n_alphas, n_targets).
+
+    Raises
+    ------
+    NotFiniteError
+        If a loss is NaN or infinite: no alpha would be the best.
+    """
+    refuse_not_finite(loss, "held-out errors of the ridge", LOOK)
     # all alphas tie where features are constant; without the slope argmax would take the smallest one
     scores = -loss + TIE_SLOPE * np.log(alphas)[:, None]
     index = np.argmax(scores, axis=0)
@@ -250,7 +270,15 @@ def search_pool(search: RidgeSearch, gammas: FloatArray) -> SearchTable:
 
 
 def choose(table: SearchTable, allowed: BoolArray | None = None) -> Choice:
-    """Best gamma of each target among the allowed rows of the pool (all of them by default)."""
+    """Best gamma of each target among the allowed rows of the pool (all of them by default).
+
+    Raises
+    ------
+    NotFiniteError
+        If a score is NaN; minus infinity stands for a gamma that was not tried.
+    """
+    if (bad := np.isnan(table.scores).any(axis=0)).any():
+        raise NotFiniteError(f"scores of the search are NaN for {bad.sum()} of {bad.size} targets; {LOOK}.")
     rows = np.arange(len(table.gammas)) if allowed is None else np.flatnonzero(allowed)
     # of equal scores argmax takes the first row of the pool: in `gamma_pool` the mixture of fewer bands
     best = rows[np.argmax(table.scores[rows], axis=0)]
@@ -259,12 +287,20 @@ def choose(table: SearchTable, allowed: BoolArray | None = None) -> Choice:
 
 
 def refit_weights(search: RidgeSearch, table: SearchTable, choice: Choice, alphas: FloatArray) -> list[Float32Array]:
-    """Weights per band, (n_features_b, n_targets), with each target's own gamma and alpha, on all rows."""
+    """Weights per band, (n_features_b, n_targets), with each target's own gamma and alpha, on all rows.
+
+    Raises
+    ------
+    NotFiniteError
+        If a weight is not finite.
+    """
     whole: list[Float32Array] = []
     n_targets = choice.gamma_index.size
     for index in np.unique(choice.gamma_index):
         targets = np.flatnonzero(choice.gamma_index == index)
         parts = search.weights(table.gammas[index], alphas[choice.alpha_index[targets]], targets)
+        for part in parts:
+            refuse_not_finite(part, "weights of the ridge", LOOK)
         if not whole:
             whole = [np.zeros((part.shape[0], n_targets), dtype=part.dtype) for part in parts]
         for target_weights, part in zip(whole, parts, strict=True):

@@ -15,6 +15,7 @@ from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.bootstrap import BLOCK_TRS, HOW_DRAWN, block_weights
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.probe_fit import ProbeCache
+from brainlit.encoding.result import VERSION as FORMULAS_VERSION
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.temporal import Band
 from brainlit.probing import tuned_sound
@@ -266,6 +267,7 @@ class ProbeEngine:
         spans = [[str(span) for span in roles.spans(role)] for role in ("fit", self.score_role)]
         settings = [_deciding(self.config), self.bootstrap, HOW_DRAWN, self.layers, self.partition_layer]
         settings += [asdict(datamodule.window)] if self.with_window else []
+        settings += [FORMULAS_VERSION]
         return settings_hash(datamodule.store.fingerprint, subject, spans, settings)
 
     def subject_data(self, datamodule: StoryDataModule, subject: str) -> ProbeData:

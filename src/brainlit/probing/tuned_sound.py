@@ -93,7 +93,8 @@ def _scored_rows(groups: IntArray, score: BoolArray, skip_trs: int) -> BoolArray
 def _components(predicted: FloatArray, rows: BoolArray) -> Float32Array:
     """Leading principal components of (n_predicted, n_voxels) at the rows that they belong to; 0 elsewhere."""
     left, size, _ = np.linalg.svd(predicted - predicted.mean(axis=0), full_matrices=False)
-    n_kept = int(np.searchsorted(np.cumsum(size**2) / np.sum(size**2), KEEP_VARIANCE)) + 1
+    # predictions that are all constant leave one column of zeros, a constant feature
+    n_kept = int(np.searchsorted(np.cumsum(size**2), KEEP_VARIANCE * np.sum(size**2))) + 1
     placed = np.zeros((len(rows), n_kept), dtype=np.float32)
     placed[rows] = left[:, :n_kept] * size[:n_kept]
     return placed

@@ -11,15 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray, group_slices
-from brainlit.encoding.bootstrap import Blocks, region_replicates
-from brainlit.encoding.partition import banded_rest
-from brainlit.encoding.statistics import LEVEL, MOST_LOST, Score, lost_between_blocks, small_sample_factor
+from brainlit.encoding.bootstrap import Blocks, region_replicates, voxel_correlations
+from brainlit.encoding.partition import semipartial
+from brainlit.encoding.statistics import (
+    LEVEL,
+    MOST_LOST,
+    Score,
+    lost_between_blocks,
+    mean_score,
+    small_sample_factor,
+)
 from brainlit.results.style import BAND_COLOURS, BAND_LABELS, part_label
 
 if TYPE_CHECKING:
@@ -63,13 +72,15 @@ FORMULAS = {
     " interval of R2_B reaches 0",
     "impact_residual_lag0": "100 (r_B - r_B|L) / r_B, each r a mean over voxels; low-level features regressed out of"
     " the backbone's features at lag 0 (as published); left out where r_B is not above 0",
-    "impact_residual_lags": "as before, regressed out over lags -k..k",
+    "impact_residual_lags": "as before, regressed out over lags -k..k; r_B|L with what the residual predicts beyond"
+    " what low-level features predict (its prediction minus the nearest multiple of theirs)",
     **{
         f"{metric}{TUNED_SOUND}": f"as {metric}; the low-level band also holds what a ridge from low-level features to"
         " the same voxels, fitted on the tuning stories, predicts: what tuning could have learned from sound alone"
         for metric in TUNED_SOUND_METRICS
     },
-    "impact_banded_ridge": "as before, r_B|L from the backbone's part of a banded ridge with the low-level band",
+    "impact_banded_ridge": "as before, r_B|L with what a banded ridge of backbone and low-level features predicts"
+    " beyond low-level features alone (its prediction minus the nearest multiple of theirs)",
     "r2_low_level, r2_semantic, r2_joint": "as r2_backbone, of the other models",
     "split": "product measure: sum over rows of p_b (2 y - p) over that of y^2, p_b being the band's part of the joint"
     " prediction p; mean over voxels; adds up to R2 of the joint model; no interval",
@@ -82,7 +93,7 @@ FORMULAS = {
     "normalised_mean_of_ratios": "mean over the same voxels of r_backbone / ceiling; never clipped; voxels with a low"
     " ceiling have as much say as others and more scatter",
     "normalised_n_dropped": "voxels of the region whose ceiling is unknown or under the threshold"
-    f" ({MIN_CEILING} unless said); dropped above",
+    f" ({MIN_CEILING} unless said); dropped above; of several subjects the sum",
     "partition": "unique and shared R2 from the seven nested models, mean over voxels; the parts add up to R2 of the"
     " joint model and may be negative on held-out data",
 }
@@ -110,6 +121,8 @@ LABELS = {
 """What tables to print and pages show of a layer, and what they call it; in the order of the printed table."""
 VOXEL_MEANS = ("split", "sub_split", "sub_unique")
 """Tables of a ProbeResult whose columns become numbers by the mean over a region's voxels, without an interval."""
+COUNTS = ("normalised_n_dropped",)
+"""Numbers that count voxels: of several subjects they are sums, as `n_voxels` beside them is, and no means."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +159,19 @@ class ScoreTable:
     def keys(self) -> tuple[tuple[str, int, str], ...]:
         """(region, layer, metric) of each row."""
         return tuple(self._index)
+
+
+def over_subjects(metric: str, scores: Sequence[Score]) -> Score:
+    """One number of several subjects: their mean, replicate by replicate, or the sum of what COUNTS names.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    if metric in COUNTS and scores:
+        return reduce(add, scores)
+    return mean_score(scores)
 
 
 def regions_with_all(regions: Mapping[str, BoolArray], used: BoolArray) -> dict[str, BoolArray]:
@@ -263,18 +289,43 @@ def partition_scores(r2: Mapping[str, Score]) -> dict[str, Score]:
 
 def rest_scores(result: ProbeResult, regions: Mapping[str, BoolArray], blocks: Blocks) -> dict[str, dict[str, Score]]:
     """What correlation each way of taking low-level features out leaves, per region, with replicates where kept."""
-    replicates: dict[str, dict[str, FloatArray]] = {
-        way: {region: pair[0] for region, pair in _drawn(result, predicted, regions, blocks).items()}
-        for way, predicted in result.rest_predictions.items()
-    }
+    predictions, replicates = dict(result.rest_predictions), {}
     if "banded_ridge" in result.r_rest:
-        models = [result.predictions[model] for model in ("backbone+low_level", "low_level")]
-        left = _voxelwise(result, models, lambda both, low, _: banded_rest(both, low), regions, blocks)
-        replicates["banded_ridge"] = left
+        predictions["banded_ridge"] = result.predictions["backbone+low_level"]
+    for way, predicted in predictions.items():
+        if way == "residual_lag0":
+            drawn = _drawn(result, predicted, regions, blocks)
+            replicates[way] = {region: r for region, (r, _) in drawn.items()}
+        else:
+            replicates[way] = _beyond_low_level(result, predicted, regions, blocks)
+    one_less = _regression_stretch(result.score_groups, blocks)
     return {
-        way: {name: Score(_mean(rest, mask), replicates.get(way, {}).get(name)) for name, mask in regions.items()}
+        way: {
+            name: Score(_mean(rest, mask), replicates.get(way, {}).get(name)).stretched(
+                1.0 if way == "residual_lag0" else one_less
+            )
+            for name, mask in regions.items()
+        }
         for way, rest in result.r_rest.items()
     }
+
+
+def _regression_stretch(groups: IntArray, blocks: Blocks) -> float:
+    """How much wider an interval is with a degree of freedom less, which a regression within the scored rows takes."""
+    n_blocks, n_stories = blocks[1].shape[1], len(group_slices(groups))
+    if n_blocks < n_stories + MIN_MORE_BLOCKS:
+        return 1.0  # too few for an interval
+    less, all_of_them = (small_sample_factor(n_blocks, LEVEL, n_stories + taken) for taken in (1, 0))
+    return less / all_of_them
+
+
+def _beyond_low_level(
+    result: ProbeResult, predicted: npt.NDArray[Any], regions: Mapping[str, BoolArray], blocks: Blocks
+) -> dict[str, FloatArray]:
+    """Replicates of a region's mean semipartial correlation; its regression is made anew in each of them."""
+    low, observed = result.predictions["low_level"], result.observed
+    pairs = (observed, predicted), (observed, low), (predicted, low)
+    return _voxelwise(result, pairs, lambda own, of_low, between, _: semipartial(own, of_low, between), regions, blocks)
 
 
 def normalised_rows(
@@ -299,7 +350,8 @@ def normalised_rows(
     known = {name: mask for name, mask in kept.items() if mask.any()}
     predicted = result.predictions["backbone"]
     raw = _drawn(result, predicted, known, blocks)
-    ratios = _voxelwise(result, [predicted], lambda drawn, voxels: drawn / ceiling[voxels], known, blocks)
+    pairs = [(result.observed, predicted)]
+    ratios = _voxelwise(result, pairs, lambda drawn, voxels: drawn / ceiling[voxels], known, blocks)
     rows = []
     for name, found in numbers.items():
         scores = {"n_dropped": Score(float(found.n_dropped))}
@@ -320,25 +372,20 @@ def _drawn(
 
 def _voxelwise(
     result: ProbeResult,
-    predictions: Sequence[npt.NDArray[Any]],
+    pairs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]],
     combine: Callable[..., FloatArray],
     regions: Mapping[str, BoolArray],
     blocks: Blocks,
 ) -> dict[str, FloatArray]:
-    """Replicates of a region's mean of combine(r of each prediction, voxels), which no mean of r gives.
+    """Replicates of a region's mean of combine(r of each pair, voxels), which no mean of r gives.
 
-    Every voxel is a region of its own to `region_replicates`, a few hundred at a time.
+    Pairs are of arrays of shape (n_score_trs, n_voxels); a few hundred voxels are taken at a time.
     """
     inside = np.flatnonzero(np.any([*regions.values(), np.zeros_like(result.used)], axis=0))
     totals = {name: np.zeros(len(blocks[1])) for name in regions}
     for start in range(0, inside.size, VOXELS_AT_ONCE):
         voxels = inside[start : start + VOXELS_AT_ONCE]
-        alone = {str(k): row for k, row in enumerate(np.eye(voxels.size, dtype=bool))}
-        drawn = [
-            region_replicates(result.observed[:, voxels], p[:, voxels], result.score_groups, alone, blocks)
-            for p in predictions
-        ]
-        r = [np.stack([by_voxel[name][0] for name in alone], axis=1) for by_voxel in drawn]
+        r = (voxel_correlations(a[:, voxels], b[:, voxels], result.score_groups, blocks) for a, b in pairs)
         combined = combine(*r, voxels)
         # Sums, divided at the end: a region's voxels may lie in several of the pieces, and a voxel in several regions.
         for name, mask in regions.items():

@@ -9,12 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.encoding.statistics import Score, mean_score
+from brainlit.encoding.statistics import Score
 from brainlit.results.layer_curve import TABLE_FILE as LAYER_CURVE_FILE
 from brainlit.results.layer_curve import curve_of
 from brainlit.results.record import ProbeRecord, find_held_out, find_records, mean_over_subjects
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_json_atomic
-from brainlit.results.scores import ALL_VOXELS, FITTED_WORDS, FORMULAS, SEEN_WORDS, UNFITTED_WORDS, UNSEEN_WORDS
+from brainlit.results.scores import (
+    ALL_VOXELS,
+    FITTED_WORDS,
+    FORMULAS,
+    SEEN_WORDS,
+    UNFITTED_WORDS,
+    UNSEEN_WORDS,
+    over_subjects,
+)
 from brainlit.results.tables import count_said
 
 SUMMARY_FILE = "summary.json"
@@ -168,7 +176,7 @@ def _score_row(
     for stage, rows in found.items():
         chosen = everywhere or list(rows)
         if chosen and all(m in rows for m in chosen):
-            scores[stage] = mean_score([rows[m].score for m in chosen])
+            scores[stage] = over_subjects(metric, [rows[m].score for m in chosen])
     counted = everywhere or [m for m in members if any(m in rows for rows in found.values())]
     n_voxels = sum(next(rows[m] for rows in found.values() if m in rows).n_voxels for m in counted)
     where = {"region": region, "layer": layer, "metric": metric, "n_voxels": n_voxels, "n_subjects": len(counted)}
