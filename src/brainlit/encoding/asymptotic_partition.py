@@ -39,7 +39,7 @@ from brainlit.encoding.temporal import Band
 from brainlit.encoding.temporal_choice import BandWeights, choose_weights, weighed
 
 TRS_PER_COLUMN = 2
-"""Fitted rows for every column of the joint model. With 1.5, intervals cover nearly as well, a third to a half wider."""
+"""Fitted rows for every column of the joint model. 1.5 would nearly do, but intervals are then half as wide again."""
 MIN_SCORED_BLOCKS = 10
 CUT = 1e-6
 """A backbone whose components leave out less than this share of its variance is whole."""
