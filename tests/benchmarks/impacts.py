@@ -139,7 +139,7 @@ def impact_before(result: ProbeResult, seed: int) -> Found:
     added = r_bl * np.abs(r_bl) - r_l * np.abs(r_l)
     left = (np.sign(added) * np.sqrt(np.abs(added))).mean(axis=1)
     value, *drawn = 100 * (1 - left / r_b.mean(axis=1))
-    stretch = stretch_of(result.score_groups, blocks) or float("nan")
+    stretch = stretch_of(result.score_groups, blocks, result.observed, *result.predictions.values()) or float("nan")
     low, high = value + stretch * (np.quantile(drawn, (0.025, 0.975)) - value)
     return Found(float(value), float(low), float(high))
 
