@@ -26,8 +26,8 @@ from brainlit.encoding.arrays import FloatArray, IntArray, demean_within
 from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights
 from brainlit.encoding.probe_fit import ProbeFit
 from brainlit.encoding.probe_rows import prepare_rows, prepare_targets
-from brainlit.encoding.statistics import correlation_within
-from brainlit.results.scores import probe_rows, stretch_of
+from brainlit.encoding.statistics import LEVEL, correlation_within, small_sample_factor
+from brainlit.results.scores import probe_rows
 from tests.encoding.simulate import Setting, Simulated, population_r2, simulate
 
 FIRST_SEED = 60_000
@@ -123,7 +123,7 @@ def impacts_now(result: ProbeResult, seed: int) -> dict[str, Found]:
 
 
 def impact_before(result: ProbeResult, seed: int) -> Found:
-    """The mean over voxels of signed roots, and its replicates."""
+    """The mean over voxels of signed roots, and its replicates, as reports had them."""
     block_of_row, weights = blocks = block_weights(result.score_groups, BLOCK_TRS, N_BOOTSTRAPS, seed)
     counts = np.concatenate([np.ones_like(weights[:1]), weights])
     starts = np.flatnonzero(np.diff(block_of_row, prepend=-1))
@@ -139,7 +139,7 @@ def impact_before(result: ProbeResult, seed: int) -> Found:
     added = r_bl * np.abs(r_bl) - r_l * np.abs(r_l)
     left = (np.sign(added) * np.sqrt(np.abs(added))).mean(axis=1)
     value, *drawn = 100 * (1 - left / r_b.mean(axis=1))
-    stretch = stretch_of(result.score_groups, blocks, result.observed, *result.predictions.values()) or float("nan")
+    stretch = small_sample_factor(weights.shape[1], LEVEL, len(np.unique(result.score_groups)))  # as it was then
     low, high = value + stretch * (np.quantile(drawn, (0.025, 0.975)) - value)
     return Found(float(value), float(low), float(high))
 
