@@ -41,7 +41,9 @@ def planted_run(
     name = f"{model.partition(' ')[0]}-{regime}-{seed}" + (f"-draw{draw}" if draw > 1 else "")
     run = RunDirectory.create(root, "reproduce", name)
     facts = {"regime": regime, "control": regime == "permuted", "simulated": True, "seed": seed}
-    write_json_atomic(run.path / RUN_FILE, {**facts, "model": f"{model}, 4 layers of 128", "data": "planted"})
+    data = {"store": "planted", "store_fingerprint": f"store-{seed}"}
+    about = {"model": f"{model}, 4 layers of 128", "data": "planted", "data_module": data}
+    write_json_atomic(run.path / RUN_FILE, {**facts, **about})
     write_provenance(run.path, collect(seed=seed))
     for epoch in (0, 4) if regime != "pretrained" else (0,):
         planted = _record(seed, regime if epoch else "pretrained", epoch, (more + 0.002 * draw) if epoch else 0.0)

@@ -13,7 +13,7 @@ KEY, WORDS = Key("r_backbone", "region"), Key("difference", "words")
 
 def test_the_interval_over_seeds_is_that_of_a_t_test() -> None:
     values = [0.14, 0.19, 0.17, 0.11, 0.2]
-    mean = over_seeds([Score(value) for value in values])
+    mean = over_seeds([Score(value) for value in values], shared=False)
     expected = t.interval(0.95, 4, np.mean(values), np.std(values, ddof=1) / np.sqrt(5))
     assert mean.interval == pytest.approx(expected)
     one_sided = equivalence_paired(values, (-1, 1), alpha=0.025)
@@ -23,17 +23,17 @@ def test_the_interval_over_seeds_is_that_of_a_t_test() -> None:
 
 
 def test_one_seed_has_no_interval() -> None:
-    mean = over_seeds([Score(0.3, bounds=(0.2, 0.4))])
+    mean = over_seeds([Score(0.3, bounds=(0.2, 0.4))], shared=False)
     assert (mean.value, mean.interval) == (0.3, None)
 
 
 def test_seeds_that_agree_by_chance_do_not_make_the_interval_narrower_than_their_own() -> None:
     close = [Score(0.304, bounds=(0.20, 0.40)), Score(0.306, bounds=(0.25, 0.37))]
-    mean = over_seeds(close)
+    mean = over_seeds(close, shared=False)
     assert (mean.value, mean.low, mean.high) == pytest.approx(
         (0.305, *(0.305 + np.array([-1, 1]) * np.hypot(0.1, 0.06) / 2))
     )
-    without = over_seeds([close[0], Score(0.306)])
+    without = over_seeds([close[0], Score(0.306)], shared=False)
     assert without.high - without.low == pytest.approx(2 * 12.7062 * 0.001, rel=1e-4)
 
 

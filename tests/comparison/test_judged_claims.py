@@ -134,6 +134,11 @@ RISES = "alignment rises in semantic voxels"
 BEYOND = "alignment rises more than with permuted responses"
 
 
+def own_data(key: Key, seed: int) -> dict[str, str]:
+    """That this seed drew data of its own."""
+    return {name: f"{seed}" for name in ("probe", "words", f"{key.what} {key.where}")}
+
+
 def told(key: Key = ALIGNMENT, **regimes: Sequence[float | Sequence[float]]) -> Evidence:
     """Evidence of one model: of each regime a number per seed, or several of one seed: permutations."""
     n_seeds = max(map(len, regimes.values()))
@@ -145,7 +150,7 @@ def told(key: Key = ALIGNMENT, **regimes: Sequence[float | Sequence[float]]) -> 
                 value = values[k]
                 draws = [value] if isinstance(value, float) else list(value)
                 states[regime] = tuple({key: {"": Score(draw)}} for draw in draws)
-        seeds.append(SeedEvidence("m", k, states))
+        seeds.append(SeedEvidence("m", k, states, data=own_data(key, k)))
     return Evidence("semantic", tuple(seeds))
 
 
@@ -262,7 +267,7 @@ def test_a_ratio_counts_where_it_is_defined() -> None:
 def test_models_are_judged_each_by_itself() -> None:
     one = told(brain=[0.5, 0.52, 0.48], pretrained=[0.3, 0.3, 0.3])
     flat = told(brain=[0.3, 0.301, 0.299], pretrained=[0.3, 0.3, 0.3])
-    other = tuple(SeedEvidence("n", seed.seed, seed.states) for seed in flat.seeds)
+    other = tuple(SeedEvidence("n", seed.seed, seed.states, data=seed.data) for seed in flat.seeds)
     found = judge_claims(Evidence("semantic", (*one.seeds, *other)))
     assert [(f.model, f.verdict) for f in found if f.text == RISES] == [("m", SUPPORTED), ("n", NOT_SUPPORTED)]
 

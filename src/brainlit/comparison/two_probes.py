@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from brainlit.comparison.effects import over_subjects
 from brainlit.comparison.probe_pairs import ProbePair, probe_files, read_pair, shared_subjects
 from brainlit.encoding import fdr, paired_wilcoxon
 from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights, region_replicates
@@ -249,7 +250,7 @@ def _over_subjects(rows: Sequence[RegionDifference], subjects: Sequence[str]) ->
             sum(row.n_voxels for row in own),
             mean_score([row.a for row in own]),
             mean_score([row.b for row in own]),
-            mean_score([row.difference for row in own]),
+            over_subjects([row.difference for row in own]),
             test="wilcoxon",
             p=float(p),
             smallest_p=float(smallest_p),

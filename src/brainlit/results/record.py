@@ -8,7 +8,7 @@ Several records make a tidy table: one row per subject, region, layer and metric
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +125,32 @@ def find_held_out(probes: Path) -> dict[str, list[ProbeRecord]]:
     """The records of each held-out data set, probes/<name>/<subject>/epoch-<n>.h5, by its name."""
     names = sorted({path.parent.parent.name for path in probes.glob("*/*/epoch-*.h5")})
     return {name: find_records(probes / name) for name in names}
+
+
+def tuned_facts(fit_spans: Sequence[str], tune_spans: Sequence[str]) -> dict[str, Any]:
+    """What a record's facts say where encoding models are fitted on stories that the model was tuned on; else nothing.
+
+    Parameters
+    ----------
+    fit_spans, tune_spans : sequence of str
+        'story[0:300]', as roles write them.
+    """
+    stories, tuned = ({text.partition("[")[0]: None for text in spans} for spans in (fit_spans, tune_spans))
+    both = [story for story in stories if story in tuned]
+    return {"fitted_on_tuned": both, "n_fit_stories": len(stories)} if both else {}
+
+
+def fitted_on_tuned_said(facts: Mapping[str, Any]) -> str:
+    """The same in a sentence; empty where no such story was fitted on."""
+    both = facts.get("fitted_on_tuned") or []
+    if not both:
+        return ""
+    n, n_all = len(both), facts.get("n_fit_stories", len(both))
+    stories = f"all {n_all} stories" if n == n_all else f"{n} of {n_all} stories"
+    return (
+        f"Encoding models were fitted on stories that the model was tuned on ({stories} to fit): the tuned model has"
+        " seen how these people answered to them, the model before tuning has not. Scored stories were not tuned on."
+    )
 
 
 def table_rows(records: Iterable[ProbeRecord]) -> list[dict[str, Any]]:
