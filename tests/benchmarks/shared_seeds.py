@@ -1,8 +1,8 @@
 """How often is a true null called supported over seeds? python -m tests.benchmarks.shared_seeds [--n 1000]
 
-Regimes A and B are made alike, so neither aligns better: what a claim of a rise says about A - B is false. Each data set
-is five seeds of both regimes, probed on two stories of 150 TRs and 12 voxels of each subject. The predictions of a
-regime err in three ways: as all its seeds do (it was tuned on the same data), as one seed does, and by how well it
+Regimes A and B are made alike, so neither aligns better: what a claim of a rise says about A - B is false. Each data
+set is five seeds of both regimes, probed on two stories of 150 TRs and 12 voxels of each subject. The predictions of
+a regime err in three ways: as all its seeds do (it was tuned on the same data), as one seed does, and by how well it
 suits a person or came out in a seed. `shared` seeds are scored on the same responses, as on real data; of `own` ones
 each has stories and people of its own. 'before' is the rule that took seeds as independent experiments in both cases.
 

@@ -327,7 +327,7 @@ def _planted_null(region: str) -> tuple[Claim, ...]:
     """The two numbers in which nothing can happen in such a region."""
     own = Claim(
         "planted",
-        f"the model's own part stays as it was in {region} voxels",
+        f"the model's own part stays as it was in {region} voxels, where it cannot grow",
         "ours: nothing semantic is planted there",
         "R2 of the backbone that neither low-level nor semantic features have; after - before, within a margin",
         (Key("partition_backbone", region),),
@@ -336,7 +336,8 @@ def _planted_null(region: str) -> tuple[Claim, ...]:
         planted=SUPPORTED,
     )
     share = _SHARE._replace(topic="planted", keys=(Key("low_level_share", region),))
-    falls = share.claim(f"the low-level share falls in {region} voxels", "ours: nothing can fall there", "falls")
+    text = f"the low-level share falls in {region} voxels, where it cannot"
+    falls = share.claim(text, "ours: nothing semantic is planted there", "falls")
     return own, replace(falls, planted=NOT_SUPPORTED)
 
 

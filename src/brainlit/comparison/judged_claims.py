@@ -302,7 +302,7 @@ def planted_sentences(found: Sequence[JudgedClaim]) -> list[str]:
     if not wrong:
         return [f"{counts}, none contradicts what was planted."]
     said = "; ".join(
-        f"{one.text} should be {one.claim.planted} and is {one.verdict} ({number_said(one)})" for one in wrong
+        f"{one.text}, should be {one.claim.planted} and is {one.verdict} ({number_said(one)})" for one in wrong
     )
     return [f"{counts}, {len(wrong)} contradict{'s' if len(wrong) == 1 else ''} what was planted: {said}."]
 
@@ -427,7 +427,8 @@ def row_cells(one: JudgedClaim) -> list[str]:
     said = f"**{one.verdict}**" if one.verdict == claims.SUPPORTED else one.verdict
     metric = f"{one.claim.metric} ({one.claim.smallest:g})" if one.claim.kind != "shown" else one.claim.metric
     planted = "" if one.claim.planted is None else f"; planted, should be: {one.claim.planted}"
-    return [f"{one.text} ({one.claim.source}){planted}", metric, _mean_said(one), interval, str(one.n), seeds or "-", said]
+    text = f"{one.text} ({one.claim.source}){planted}"
+    return [text, metric, _mean_said(one), interval, str(one.n), seeds or "-", said]
 
 
 def _mean_said(one: JudgedClaim) -> str:

@@ -188,12 +188,13 @@ def _probe_together(
     finer = score_sub_bands(ridges, parts) if is_finer else {}
     # every form of the low-level features is regressed out, also those that the low-level band has no use for
     residuals = predict_residuals(ridges, whole, given.get("low_level"))
+    left_out = ridges.leave_out(whole["backbone"], nested.choices["backbone"]) if "backbone" in whole else {}
     is_delayed = any("fir" in as_band(X).parts for X in whole.values())
     short = short_groups(rows, settings.delays_trs) if is_delayed else []
     warnings = [*short, *(CONSTANT_BAND.format(band) for band in nested.constant)]
     temporal = {band: dict(as_band(X).prior) for band, X in whole.items()}
     meta = {"warm_start": wanted is not None, "warnings": warnings, "temporal": temporal}
-    return assemble(ridges, nested, residuals, finer, **meta)
+    return assemble(ridges, nested, residuals, {**finer, "left_out": left_out}, **meta)
 
 
 def _checked_responses(name: str, Y: npt.ArrayLike, n_trs: int) -> Array:

@@ -23,6 +23,7 @@ from brainlit.results.scores import ScoreRow, ScoreTable
 
 if TYPE_CHECKING:
     from brainlit.encoding.result import ProbeResult
+    from brainlit.splits import Span
 
 GROUP = "record"
 ATTRIBUTES: dict[str, Any] = {"subject": str, "stage": str, "epoch": int, "step": int, "layer": int, "fingerprint": str}
@@ -127,29 +128,22 @@ def find_held_out(probes: Path) -> dict[str, list[ProbeRecord]]:
     return {name: find_records(probes / name) for name in names}
 
 
-def tuned_facts(fit_spans: Sequence[str], tune_spans: Sequence[str]) -> dict[str, Any]:
-    """What a record's facts say where encoding models are fitted on stories that the model was tuned on; else nothing.
-
-    Parameters
-    ----------
-    fit_spans, tune_spans : sequence of str
-        'story[0:300]', as roles write them.
-    """
-    stories, tuned = ({text.partition("[")[0]: None for text in spans} for spans in (fit_spans, tune_spans))
-    both = [story for story in stories if story in tuned]
-    return {"fitted_on_tuned": both, "n_fit_stories": len(stories)} if both else {}
+def tuned_facts(fit: Sequence[Span], tune: Sequence[Span]) -> dict[str, Any]:
+    """What a record's facts say where encoding models are fitted on rows that the model is tuned on; else nothing."""
+    both = [one.story for one in fit if any(one.story == other.story and one.gap_trs(other) < 0 for other in tune)]
+    n_fit = len(dict.fromkeys(span.story for span in fit))
+    return {"fitted_on_tuned": list(dict.fromkeys(both)), "n_fit_stories": n_fit} if both else {}
 
 
 def fitted_on_tuned_said(facts: Mapping[str, Any]) -> str:
-    """The same in a sentence; empty where no such story was fitted on."""
+    """The same in a sentence, for whoever reads the numbers; empty where no such story was fitted on."""
     both = facts.get("fitted_on_tuned") or []
     if not both:
         return ""
     n, n_all = len(both), facts.get("n_fit_stories", len(both))
-    stories = f"all {n_all} stories" if n == n_all else f"{n} of {n_all} stories"
     return (
-        f"Encoding models were fitted on stories that the model was tuned on ({stories} to fit): the tuned model has"
-        " seen how these people answered to them, the model before tuning has not. Scored stories were not tuned on."
+        f"Encoding models were fitted on stories that the model was tuned on ({n} of {n_all}): their weights were"
+        " learned where the tuned model knows what comes, and are scored where it does not."
     )
 
 
