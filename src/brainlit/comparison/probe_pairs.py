@@ -133,11 +133,8 @@ def read_pair(subject: str, file_a: Path, file_b: Path, region: str | None) -> P
     n_stories = len(records[0].facts.get("score_stories", [])) or int(groups[-1]) + 1
     left_out = tuple({name: values[:, used] for name, values in result.left_out.items()} for result in results)
     fits = [list(record.facts.get("fit_spans", [])) for record in records]
-    return ProbePair(
-        *(observed[0], *predicted, groups, regions, n_stories),
-        left_out=(left_out[0], left_out[1]),
-        same_fit=fits[0] == fits[1],
-    )
+    scores, same_fit = (left_out[0], left_out[1]), fits[0] == fits[1]
+    return ProbePair(observed[0], predicted[0], predicted[1], groups, regions, n_stories, scores, same_fit)
 
 
 def _require_same_rows(subject: str, records: Sequence[ProbeRecord], results: Sequence[ProbeResult]) -> None:

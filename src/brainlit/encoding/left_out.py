@@ -22,7 +22,6 @@ MOST_PARTS = 20
 """More stories are left out several at a time."""
 SMALLEST_SHARE = 1e-12
 """Eigenvalues of X'X below this share of the largest are rounding and count as 0."""
-VOXELS_AT_ONCE = 2048
 
 
 def left_out_parts(groups: npt.ArrayLike) -> list[IntArray]:
@@ -45,6 +44,7 @@ def left_out_scores(
     Y: tuple[Array, Array],
     groups: tuple[IntArray, IntArray],
     alphas: FloatArray,
+    memory_gb: float = 4.0,
 ) -> dict[str, Float32Array]:
     """Held-out r and R2 of every voxel, with each part of the fitted rows left out in turn.
 
@@ -57,6 +57,8 @@ def left_out_scores(
     groups : (int array of shape (n_fit,), int array of shape (n_score,))
         Stories.
     alphas : array of shape (n_voxels,)
+    memory_gb : float
+        For batches of voxels, beside the decomposition of X.
 
     Returns
     -------
@@ -67,7 +69,8 @@ def left_out_scores(
         return {}
     V, s, Ut = _thin(np.asarray(X[0], dtype=np.float64))
     L = np.asarray(X[1], dtype=np.float64) @ Ut.T
-    n_voxels = Y[0].shape[1]
+    n_voxels, n_values = Y[0].shape[1], 3 * len(Y[0]) + 6 * len(Y[1]) + 2 * len(s)
+    n_at_once = max(1, int(memory_gb * 1e9 / (8 * n_values)))
     found = {name: np.empty((len(parts), n_voxels), dtype=np.float32) for name in ("r", "r2")}
     for alpha in np.unique(alphas):
         shrink, carry = np.square(s) / (np.square(s) + alpha), s / (np.square(s) + alpha)
@@ -77,8 +80,8 @@ def left_out_scores(
             inside = np.eye(len(rows)) - (V[rows] * shrink) @ V[rows].T
             # from errors on the left-out rows to what their loss changes on the scored ones
             without.append(np.linalg.solve(inside, V[rows] * carry @ L.T).T)
-        for start in range(0, own.size, VOXELS_AT_ONCE):
-            voxels = own[start : start + VOXELS_AT_ONCE]
+        for start in range(0, own.size, n_at_once):
+            voxels = own[start : start + n_at_once]
             y, scored = (np.asarray(values[:, voxels], dtype=np.float64) for values in Y)
             inner = V.T @ y
             errors, whole = y - V @ (shrink[:, None] * inner), L @ (carry[:, None] * inner)

@@ -152,13 +152,14 @@ class ProbeFit:
         """Scores of one feature space without each fit story in turn, (n_parts, n_good); empty if not asked for."""
         if not self.settings.leave_out_fit:
             return {}
-        (columns,) = self.prepare({"X": X}).columns
+        (columns,) = self.prepare({"X": X}, remember=False).columns
         rows, targets = self.rows, self.targets
         return left_out_scores(
             (columns[rows.fit_of_used], columns[rows.score_of_used]),
             (targets.fit, targets.score),
             (rows.fit_groups, rows.score_groups),
             self.alphas[choice.alpha_index],
+            self.settings.solver.memory_gb,
         )
 
     # --- Scoring ---
