@@ -19,6 +19,7 @@ from brainlit.probing.engine import ProbeContext, ProbeEngine
 from brainlit.probing.inputs import borrowed_state, datamodule_of, probed, weights_hash
 from brainlit.probing.plan import ProbePlan, TimeLimit, refuse_scored_monitors
 from brainlit.probing.process_group import ProcessGroup
+from brainlit.probing.word_rows import tuning_words
 from brainlit.results.record import ProbeRecord, load_record, record_path, tuned_facts, write_table
 
 WarmStarts = Literal["never", "during", "during and after"]
@@ -236,7 +237,8 @@ class BandedRidgeProbe(pl.Callback):
         elif getattr(tuned, "regime", "brain") != "pretrained" and trainer.max_epochs != 0:
             facts |= tuned_facts(tuned.roles.spans("fit"), tuned.roles.spans("tune"))
         warm = stage != "before" and stage in self.warm_start
-        context = ProbeContext(stage, epoch, trainer.global_step, facts, scope if words else None, warm)
+        heard = None if self.data is None else tuning_words(datamodule_of(trainer))
+        context = ProbeContext(stage, epoch, trainer.global_step, facts, scope if words else None, warm, heard)
         if warm:
             engine.remember(folder, subjects, epoch)
         ready: dict[str, Any] = {"partition_layer": compared, "features_s": features_s, "group": group}

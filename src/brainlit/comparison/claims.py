@@ -44,6 +44,7 @@ from brainlit.comparison.effects import (
     Key,
 )
 from brainlit.comparison.evidence import RATIO, SEPARATION
+from brainlit.results.scores import UNSEEN_WORDS
 
 Kind: TypeAlias = Literal["rises", "falls", "not worse", "unchanged", "shown"]
 Verdict: TypeAlias = Literal[
@@ -344,7 +345,7 @@ def _planted_null(region: str) -> tuple[Claim, ...]:
 _UNSEEN_R = _Number(
     "planted",
     "r on scored rows that rest on words that tuning never heard, compared layer",
-    (Key("r_backbone_unseen_words", REGION),),
+    (Key(UNSEEN_WORDS, REGION),),
     "r",
 )
 PLANTED: tuple[Claim, ...] = (

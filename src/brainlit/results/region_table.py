@@ -7,7 +7,7 @@ from typing import Any
 
 from brainlit.results.record import fitted_on_tuned_said
 from brainlit.results.scores import LABELS
-from brainlit.results.summary import find_score, regions_of
+from brainlit.results.summary import find_score, regions_of, word_sentences
 from brainlit.results.tables import markdown_table, score_said
 
 REGIONS_ACROSS = 5
@@ -56,6 +56,7 @@ def _rest_on(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"{done} {', '.join(probe.get(f'{role}_spans', []))} ({probe.get(f'n_{role}_trs')} TRs used)"
     if said := fitted_on_tuned_said(probe):
         yield said
+    yield from word_sentences(summary)
     yield (
         f"[low, high]: 95 % interval, block bootstrap over time within the scored stories, {boot.get('block_trs')}-TR"
         f" blocks, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}, widened for the number of blocks; it says"

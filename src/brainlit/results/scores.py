@@ -38,9 +38,19 @@ TUNED_SOUND = "_tuned_sound"
 TUNED_SOUND_METRICS = ("low_level_share", "partition_backbone", "r_low_level", "impact_banded_ridge")
 """Numbers that `probe.tuned_sound` reports a second time, under names with the suffix."""
 
+UNSEEN_WORDS, SEEN_WORDS = "r_backbone_unseen_words", "r_backbone_seen_words"
+UNFITTED_WORDS, FITTED_WORDS = "r_backbone_unfitted_words", "r_backbone_fitted_words"
+"""Alignment on the rows that rest on words which tuning (or the fit of the encoding models) never heard, or heard."""
+
 FORMULAS = {
     "r_backbone": "mean over voxels of Pearson r between measured and predicted response on the scored rows;"
     " ridge on the backbone's layer alone",
+    UNSEEN_WORDS: "as alignment, on the scored rows where words that are in no tuning story (nor with another regular"
+    " ending) have at least 80 % of the content words' weight: the absolute haemodynamic response at the row, from each"
+    " word's middle; responses and predictions centred within story over these rows; interval by leaving out blocks",
+    SEEN_WORDS: "the same where words that tuning heard have at least 90 % of the weight",
+    UNFITTED_WORDS: "as of unseen words, for words that are in no story on which the encoding models were fitted",
+    FITTED_WORDS: "as of seen words, for words of these stories",
     "r_low_level": "as alignment, low-level features alone",
     "r_semantic": "as alignment, semantic features alone",
     "r_joint": "as alignment, banded ridge on all bands together",
@@ -79,6 +89,10 @@ FORMULAS = {
 
 LABELS = {
     "r_backbone": "r",
+    UNSEEN_WORDS: "r, words that tuning never heard",
+    SEEN_WORDS: "r, words that it heard",
+    UNFITTED_WORDS: "r, words that were never fitted",
+    FITTED_WORDS: "r, words that were fitted",
     "ceiling": "ceiling",
     "r_over_ceiling": "r / ceiling",
     "r2_backbone": "R2",
