@@ -100,7 +100,6 @@ def one_seed(cell: Cell, rng: np.random.Generator, seed: int, world: World) -> S
     """The errors of regimes are in the signals, as those of a model that hears the stories are; voxels mix them."""
     luck = cell.luck * rng.standard_normal()
     blocks = block_weights(GROUPS, 20, N_BOOTSTRAPS, int(rng.integers(2**31)))
-    stretch = stretch_of(GROUPS, blocks)
     errors = np.sqrt(cell.common) * world.common + np.sqrt(1 - cell.common) * series(rng, 2, 3)
     states: list[dict[Key, dict[str, Score]]] = [{KEY: {}}, {KEY: {}}]
     for subject in range(cell.n_subjects):
@@ -109,6 +108,7 @@ def one_seed(cell: Cell, rng: np.random.Generator, seed: int, world: World) -> S
             predicted = world.loadings[subject] @ (world.signals + size * errors[which])
             y, region = world.y[subject].T, {"": np.ones(N_VOXELS, dtype=bool)}
             drawn = region_replicates(y, predicted.T, GROUPS, region, blocks)[""][0]
+            stretch = stretch_of(GROUPS, blocks, y, predicted.T)
             score = Score(mean_r(y, predicted.T), drawn).stretched(stretch)
             states[which][KEY][f"subject_{subject}"] = score
     named = {"brain": (states[0],), "permuted": (states[1],)}
@@ -138,8 +138,10 @@ def fitted_seeds(n_fit_stories: int, rng: np.random.Generator, n_features: int =
         for which in range(2):
             own = np.sqrt(0.1) * refitted_probes.series(rng, len(groups), n_features) + np.sqrt(0.9) * common[which]
             result = run_probe({"backbone": signals @ mixture + 1.5 * own}, Y, groups, fit, ~fit, refitted_probes.PROBE)
-            drawn = region_replicates(result.observed, result.predictions["backbone"], GROUPS, region, blocks)[""][0]
-            score = Score(float(result.r_by_model["backbone"].mean()), drawn).stretched(stretch_of(GROUPS, blocks))
+            y, predicted = result.observed, result.predictions["backbone"]
+            drawn = region_replicates(y, predicted, GROUPS, region, blocks)[""][0]
+            stretch = stretch_of(GROUPS, blocks, y, predicted)
+            score = Score(float(result.r_by_model["backbone"].mean()), drawn).stretched(stretch)
             states.append({KEY: {"subject": score}})
         found.append(SeedEvidence("m", seed, {"brain": (states[0],), "permuted": (states[1],)}))
     return found

@@ -256,11 +256,11 @@ def _joined(difference: Score, fit_variance: float, n_parts: int) -> Score:
 def _paired_scores(pair: ProbePair, config: CompareConfig) -> dict[str, tuple[Score, Score, Score]]:
     """A, B and A - B of each region, from the same draws; draw 0 counts every block once."""
     block_of_row, weights = block_weights(pair.groups, config.bootstrap_trs, config.n_bootstraps, config.seed)
-    stretch = stretch_of(pair.groups, (block_of_row, weights))
+    stretch = stretch_of(pair.groups, (block_of_row, weights), pair.observed, pair.a, pair.b)
     if stretch is None:
         raise ValueError(
-            f"the scored stories have too few blocks of {config.bootstrap_trs} TRs for an interval; give a smaller"
-            " --bootstrap_trs."
+            f"the scored stories have too few blocks of {config.bootstrap_trs} TRs for an interval, or neighbouring"
+            " rows are too alike for such short ones; give a smaller --bootstrap_trs, or a larger one."
         )
     blocks = (block_of_row, np.concatenate([np.ones_like(weights[:1]), weights]))
     which = METRICS.index(config.metric)
@@ -318,15 +318,16 @@ def _explained(comparison: ProbeComparison) -> Iterator[str]:
     yield f"Mean over voxels of {formula}, ridge on the backbone alone, both on the same {'; '.join(heard)}."
     parts = sorted({row.n_parts for row in one if row.n_parts})
     yield (
-        f"Intervals: block bootstrap over time within stories, {config.bootstrap_trs}-TR blocks, the same for A and B,"
-        f" {config.n_bootstraps} draws, seed {config.seed}, widened for the number of blocks"
+        f"Intervals: block bootstrap over time within stories, {config.bootstrap_trs}-TR blocks or longer,"
+        f" the same for A and B, {config.n_bootstraps} draws, seed {config.seed}, widened for the number of blocks"
         + ("; joined with a jackknife over fit stories." if parts else ".")
     )
     yield from _what_is_drawn(config, one, parts)
     smallest = max(row.smallest_p for row in one)
     yield (
-        f"p of one subject: A and B exchanged within {config.permutation_trs}-TR blocks, two-sided, (b + 1) / (m + 1)"
-        f" with {config.n_permutations} permutations; the smallest p that can come out is {smallest:.3g}"
+        f"p of one subject: A and B exchanged within {config.permutation_trs}-TR blocks or longer, two-sided,"
+        f" (b + 1) / (m + 1) with {config.n_permutations} permutations; the smallest p that can come out is"
+        f" {smallest:.3g}"
         + (", and where fits are drawn p is at least that of the joined error." if parts else ".")
     )
     if people:

@@ -50,7 +50,9 @@ class _Blocks:
     @classmethod
     def of(cls, groups: IntArray, inside: BoolArray, block_trs: int) -> _Blocks:
         rows = np.flatnonzero(inside)
-        block_of_row = time_blocks(groups, block_trs)[rows]
+        block_of_row = time_blocks(groups, block_trs, len(groups))[
+            rows
+        ]  # blocks that hold some rows are few: no longer ones
         starts = np.flatnonzero(np.diff(block_of_row, prepend=-1))
         first = groups[rows[starts]]
         story = np.cumsum(np.append(False, first[1:] != first[:-1]))

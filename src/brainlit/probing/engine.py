@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from brainlit.encoding.arrays import Float32Array
-from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights
+from brainlit.encoding.bootstrap import BLOCK_TRS, HOW_DRAWN, block_weights
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.probe_fit import ProbeCache
 from brainlit.encoding.result import ProbeResult
@@ -264,7 +264,7 @@ class ProbeEngine:
         """Hash of all that decides the numbers of a subject besides the weights: records compare where it agrees."""
         roles = datamodule.roles
         spans = [[str(span) for span in roles.spans(role)] for role in ("fit", self.score_role)]
-        settings = [_deciding(self.config), self.bootstrap, self.layers, self.partition_layer]
+        settings = [_deciding(self.config), self.bootstrap, HOW_DRAWN, self.layers, self.partition_layer]
         settings += [asdict(datamodule.window)] if self.with_window else []
         return settings_hash(datamodule.store.fingerprint, subject, spans, settings)
 

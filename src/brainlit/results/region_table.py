@@ -58,8 +58,9 @@ def _rest_on(summary: Mapping[str, Any]) -> Iterator[str]:
         yield said
     yield from word_sentences(summary)
     yield (
-        f"[low, high]: 95 % interval, block bootstrap over time within the scored stories, {boot.get('block_trs')}-TR"
-        f" blocks, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}, widened for the number of blocks; it says"
+        "[low, high]: 95 % interval, block bootstrap over time within the scored stories,"
+        f" {boot.get('block_trs')}-TR blocks or longer, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')},"
+        " widened for the number of blocks and what their borders hide; it says"
         " nothing about other stories or people"
     )
 

@@ -164,8 +164,9 @@ def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "filter": probe.get("filter"),
         "ridge": probe.get("ridge"),
         "uncertainty": boot
-        and f"95 % intervals: block bootstrap over time, {boot.get('block_trs')}-TR blocks drawn within each held-out"
-        f" story, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}, widened for the number of blocks;"
+        and f"95 % intervals: block bootstrap over time, {boot.get('block_trs')}-TR blocks or longer drawn within each"
+        f" held-out story, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}, widened for the number of blocks"
+        " and what their borders hide;"
         " before and after share the draws",
         "left out to save time": probe.get("thinned_words"),
         "time": _time_words(summary),
