@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from brainlit.callbacks import BandedRidgeProbe, RunReport
+from brainlit.callbacks.held_out import more_facts
 from brainlit.cli.training import parsed
 from brainlit.datamodules import StoryDataModule, WindowConfig
 from brainlit.probing.inputs import weights_hash
@@ -223,6 +224,7 @@ def test_a_sound_that_was_tuned_on_is_refused_under_any_name_unless_words_allow_
     trainer = toy_trainer(tmp_path / "two", held_out_probe(toy_store_path, data=allowed), epochs=0)
     trainer.fit(ToyModule(), toy_data(toy_store_path))
     assert find_held_out(tmp_path / "two" / "probes")
+    assert more_facts(allowed, ["toy0", "toy3"])["fitted_on_tuned"] == ["toy3"]
 
 
 YAML = """

@@ -234,6 +234,23 @@ def test_without_epochs_there_is_one_probe_and_the_regime_is_pretrained(
     assert json.loads((path / "run.json").read_text())["regime"] == "pretrained"
 
 
+def test_encoding_models_fitted_on_tuned_stories_are_named_in_record_and_report(
+    toy_store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_module, "draw_figures", lambda *_, **__: ({}, {}))
+    roles = {"tune": ["toy0", "toy2"], "fit": ["toy2", "toy3"], "score": ["toy5"]}
+    facts = []
+    for name, epochs in (("untuned", 0), ("tuned", 1)):
+        data = toy_data(toy_store_path, roles=roles, allow=["tune and fit"])
+        path = tmp_path / "toy" / name
+        toy_trainer(path, toy_probe(layers=[2]), RunReport(), epochs=epochs).fit(ToyModule(), data)
+        facts.append(find_records(path / "probes")[-1].facts)
+    assert "fitted_on_tuned" not in facts[0]
+    assert (facts[1]["fitted_on_tuned"], facts[1]["n_fit_stories"]) == (["toy2"], 2)
+    assert "fitted on stories that the model was tuned on (1 of 2)" in (path / "report.html").read_text()
+    assert any("(1 of 2)" in text for text in json.loads((path / "summary.json").read_text())["limits"])
+
+
 def test_the_time_between_is_limited_but_the_ends_are_not(toy_store_path: Path, tmp_path: Path) -> None:
     probe = toy_probe(every_n_epochs=1, max_seconds=0.0, layers=[2])
     toy_trainer(tmp_path, probe, epochs=4).fit(ToyModule(), toy_data(toy_store_path))
@@ -282,6 +299,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "matched_filter": False,
     "keep_scale": ("semantic",),
     "tuned_sound": True,
+    "leave_out_fit": False,
     "bin_s": 0.05,
     "solver": {"name": "himalaya", "precision": "float64", "device": "cuda", "n_targets_batch": 11, "memory_gb": 1.5},
 }

@@ -17,13 +17,14 @@ from brainlit.cli import main
 from brainlit.cli.errors import UsageError
 from brainlit.cli.probe import new_folder
 from brainlit.cli.probe_options import ProbeCLI, settings_of_run
-from brainlit.cli.probe_sources import FeatureFileError, asked_layers, read_features
+from brainlit.cli.probe_sources import FeatureFileError, asked_layers, read_features, tuned_spans
 from brainlit.encoding.config import ProbeConfig, SolverConfig
 from brainlit.encoding.temporal import HaemodynamicResponse
 from brainlit.results import report
 from brainlit.results.record import ProbeRecord, find_records
 from brainlit.results.run_directory import RunDirectory
 from brainlit.splits import Span
+from tests.callbacks.toy_module import toy_data
 
 PAGE = (Path(__file__).parents[2] / "docs" / "probing.md").read_text()
 COMMANDS = re.findall(r"^brainlit (probe .*)$", PAGE, re.MULTILINE)
@@ -272,3 +273,12 @@ def written(folder: Path, arrays: dict[str, np.ndarray], suffix: str) -> Path:
             for name, values in arrays.items():
                 file[name] = values
     return path
+
+
+def test_what_a_checkpoint_was_tuned_on_is_known_in_the_same_data_only(toy_store_path: Path) -> None:
+    data = toy_data(toy_store_path)
+    data.prepare_data()
+    data.setup()
+    said = {"store_fingerprint": data.store.fingerprint, "tune": ["toy0[0:40]", "toy1[5:20]"]}
+    assert tuned_spans(data, said) == [Span("toy0", 0, 40), Span("toy1", 5, 20)]
+    assert tuned_spans(data, {**said, "store_fingerprint": "other"}) == []

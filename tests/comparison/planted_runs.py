@@ -41,7 +41,9 @@ def planted_run(
     name = f"{model.partition(' ')[0]}-{regime}-{seed}" + (f"-draw{draw}" if draw > 1 else "")
     run = RunDirectory.create(root, "reproduce", name)
     facts = {"regime": regime, "control": regime == "permuted", "simulated": True, "seed": seed}
-    write_json_atomic(run.path / RUN_FILE, {**facts, "model": f"{model}, 4 layers of 128", "data": "planted"})
+    data = {"store": "planted", "store_fingerprint": f"store-{seed}"}
+    about = {"model": f"{model}, 4 layers of 128", "data": "planted", "data_module": data}
+    write_json_atomic(run.path / RUN_FILE, {**facts, **about})
     write_provenance(run.path, collect(seed=seed))
     for epoch in (0, 4) if regime != "pretrained" else (0,):
         planted = _record(seed, regime if epoch else "pretrained", epoch, (more + 0.002 * draw) if epoch else 0.0)
@@ -79,10 +81,11 @@ def _record(seed: int, regime: str, epoch: int, more: float) -> ProbeRecord:
         for layer in LAYERS:
             value = 0.3 + own + share_of_gain * gain * (0.1 + 0.3 * (layer - 1))
             rows.append(ScoreRow(region, layer, "r_backbone", 8, Score(value, value + noise)))
+        fall, own_part = (falls, gain / 20) if region != "auditory" else (0.0, 0.0)  # nothing can change there
         for metric, value in (
-            ("low_level_share", 0.8 - falls),
-            ("impact_banded_ridge", 60 - 80 * falls),
-            ("partition_backbone", 0.01 + gain / 20),
+            ("low_level_share", 0.8 - fall),
+            ("impact_banded_ridge", 60 - 80 * fall),
+            ("partition_backbone", 0.01 + own_part),
         ):
             rows.append(ScoreRow(region, 4, metric, 8, Score(value, value + noise)))
     used = _result().used

@@ -90,7 +90,8 @@ def test_the_smallest_p_is_that_of_all_signs_alike() -> None:
 def _rates(kind: Kind, truth: float, smallest: float, n_seeds: int = 5, n_experiments: int = 4000) -> dict[str, float]:
     """How often each verdict is given if seeds scatter by 1 about the truth."""
     seeds = truth + np.random.default_rng(7).standard_normal((n_experiments, n_seeds))
-    said = Counter(verdict(kind, smallest, over_seeds([Score(value) for value in values]).interval) for values in seeds)
+    means = (over_seeds([Score(value) for value in values], shared=False) for values in seeds)
+    said = Counter(verdict(kind, smallest, mean.interval) for mean in means)
     return {word: n / n_experiments for word, n in said.items()}
 
 

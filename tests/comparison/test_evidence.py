@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainlit.comparison.effects import AUDITORY, REGION, WORDS, Evidence, Key
+from brainlit.comparison.effects import AUDITORY, REGION, WORDS, Evidence, Key, share_data
 from brainlit.comparison.evidence import WORD_BOOTSTRAP, late_minus_early, read_evidence
 from brainlit.comparison.runs import read_finished
 from brainlit.downstream.evaluate import compare
@@ -209,3 +209,47 @@ def test_other_clips_and_other_words_are_refused(tmp_path: Path) -> None:
     replace(words, speakers=words.speakers[::-1]).save(folder / "words.npz")
     with pytest.raises(ValueError, match=r"the runs of wav2vec \(tiny\), seed 11 heard other words"):
         read_evidence(read_finished(runs))
+
+
+# --- What seeds share, and what is simulated ---
+
+
+def test_each_simulated_seed_has_listeners_of_its_own(evidence: Evidence) -> None:
+    assert evidence.simulated
+    assert [seed.data["probe"] for seed in evidence.seeds] == ["store-11", "store-12", "store-13"]
+    assert not share_data(evidence.seeds, ALIGNMENT)
+    assert share_data(evidence.seeds, Key("demo/word_category", "test")), "the clips are the same ones"
+    assert not share_data(evidence.seeds, Key("difference", WORDS))
+
+
+def test_real_people_are_shared_whatever_a_store_takes_of_them(tmp_path: Path) -> None:
+    runs = read_finished([planted_run(tmp_path, seed, "brain").path for seed in (11, 12)])
+    real = [replace(run, summary={**run.summary, "run": {**run.summary["run"], "simulated": False}}) for run in runs]
+    found = read_evidence(real)
+    assert not found.simulated
+    assert share_data(found.seeds, ALIGNMENT)
+    assert share_data(found.seeds, Key("difference", WORDS))
+
+
+def test_clips_of_a_published_corpus_are_shared_whichever_were_drawn(tmp_path: Path) -> None:
+    runs = [planted_run(tmp_path, seed, "brain").path for seed in (11, 12)]
+    for seed, run in zip((11, 12), runs, strict=True):
+        planted_answers("timit/phones", 0.5, seed).save(task_path(model_folder(run, "tuned"), "timit/phones"))
+    assert share_data(read_evidence(read_finished(runs)).seeds, Key("timit/phones", "test"))
+
+
+def test_a_key_names_any_region(evidence: Evidence) -> None:
+    seed = evidence.seeds[1]
+    assert seed.value("brain", Key("partition_backbone", "auditory")) is not None
+    assert seed.value("brain", Key("r_backbone", "semantic")).value == seed.value("brain", ALIGNMENT).value  # type: ignore[union-attr]
+    assert seed.value("brain", Key("r_backbone", "modulation")) is None
+
+
+def test_what_encoding_models_were_fitted_on_is_read_from_the_records(tmp_path: Path) -> None:
+    runs = read_finished([planted_run(tmp_path, 11, "brain").path])
+    after = {
+        name: replace(record, facts={**record.facts, "fitted_on_tuned": ["a", "b"], "n_fit_stories": 3})
+        for name, record in runs[0].after.items()
+    }
+    (said,) = read_evidence([replace(runs[0], after=after)]).fitted_on_tuned
+    assert "fitted on stories that the model was tuned on (2 of 3)" in said

@@ -68,7 +68,12 @@ def test_points_are_means_over_seeds_and_intervals_do_not_shrink(small: dict[str
     assert point.mean("r_before") == pytest.approx(before["value"])
     assert point.mean("r_after") == pytest.approx(after["value"] + 0.02)
     assert point.rise.value == pytest.approx(change["value"] + 0.02)
-    assert point.rise.interval == pytest.approx((change["low"] + 0.02, change["high"] + 0.02))
+    over_seeds = 4.302653 * np.std(list(gains.values()), ddof=1) / np.sqrt(3)
+    half = np.hypot(over_seeds, (change["high"] - change["low"]) / 2)
+    centre = change["value"] + 0.02
+    assert point.rise.interval == pytest.approx((centre - half, centre + half), abs=1e-5)
+    (single,) = curve_points(runs[:1])
+    assert single.rise.interval == pytest.approx((change["low"], change["high"]))
     share = find_score(small, "semantic", "low_level_share")
     assert share is not None
     assert point.mean("share_after") == pytest.approx(share["after"]["value"])

@@ -33,7 +33,7 @@ def test_there_is_a_figure_for_each_result(figures: dict[str, Figure]) -> None:
         assert figure.svg is not None
     for name in NAMES[:3]:
         assert "Dots: seeds (n: wav2vec (tiny) 3)" in figures[name].caption
-        assert "95 % t interval over seeds" in figures[name].caption
+        assert "95 % interval, over seeds, joined with that over held-out time" in figures[name].caption
     assert "Pearson r between measured and predicted response" in figures["layers"].caption
 
 
@@ -70,7 +70,9 @@ def test_the_page_begins_with_the_claims_and_needs_nothing_else(
     titles = re.findall(r"<h2>(.*?)</h2>", text)
     assert titles[:3] == ["The claims", "How verdicts are made", "Alignment before and after"]
     words = " ".join(page.text.split())
-    assert "wav2vec (tiny): 13 supported, 3 not supported, 3 not measured; 3 seeds." in words
+    assert "wav2vec (tiny): 14 supported, 4 not supported, 13 not measured; 3 seeds." in words
+    assert "The listeners are simulated: this shows that the method recovers what was planted, not a brain." in words
+    assert "nothing semantic is planted there; planted, should be: not supported" in words
     assert "Not so: word category is read better, words that the probe never saw" in words
     assert "words by themselves reach this score" in words
     assert "tuned - permuted" in words

@@ -24,6 +24,7 @@ from brainlit.comparison.two_probes import (
 from brainlit.encoding.result import ProbeResult
 from brainlit.results.record import ProbeRecord, load_record, record_path, save_record
 from brainlit.results.run_directory import RunDirectory
+from tests.benchmarks.refitted_probes import Cell, rejections
 
 FAST = CompareConfig(n_bootstraps=200, permutation_trs=11, n_permutations=999)
 
@@ -38,6 +39,12 @@ def early(run: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def learned(run: RunDirectory, early: Path) -> ProbeComparison:
     """The run, after it learned, against itself before."""
     return compare_probes(run.path, early, config=FAST)
+
+
+@pytest.fixture(scope="module")
+def held(run: RunDirectory, early: Path) -> ProbeComparison:
+    """The same with the fitted weights held fixed."""
+    return compare_probes(run.path, early, config=dataclasses.replace(FAST, hold_fits=True))
 
 
 def folder_of(run: RunDirectory, epoch: int, folder: Path) -> Path:
@@ -90,7 +97,7 @@ def test_what_was_learned_is_found_and_nothing_else(learned: ProbeComparison) ->
         semantic, null = (row_of(learned, subject, region) for region in ("semantic", "null"))
         assert semantic.difference.interval is not None
         assert semantic.difference.interval[0] > 0
-        assert (semantic.test, semantic.n_trs, semantic.n_stories) == ("blocks", 110, 2)
+        assert (semantic.test, semantic.n_trs, semantic.n_stories, semantic.n_parts) == ("blocks and fit", 110, 2, 4)
         assert semantic.smallest_p == pytest.approx(2 / 2**10), "ten blocks of eleven rows"
         assert semantic.smallest_p <= semantic.p <= semantic.q < 0.05
         assert semantic.n_lower == 0
@@ -100,9 +107,9 @@ def test_what_was_learned_is_found_and_nothing_else(learned: ProbeComparison) ->
         assert null.n_higher + null.n_lower <= 1
 
 
-def test_the_interval_is_paired(learned: ProbeComparison) -> None:
+def test_the_interval_is_paired(held: ProbeComparison) -> None:
     """The draws are shared, so the interval of the difference is narrower than that of two unpaired ones."""
-    row = row_of(learned, "sub-1", "auditory")
+    row = row_of(held, "sub-1", "auditory")
     a, b, difference = (score.replicates for score in (row.a, row.b, row.difference))
     assert a is not None
     assert b is not None
@@ -215,3 +222,67 @@ def changed(run: RunDirectory, folder: Path, change: Any, facts: dict[str, Any] 
 
 def scaled(result: ProbeResult, factor: float) -> dict[str, np.ndarray]:
     return {model: factor * predicted for model, predicted in result.predictions.items()}
+
+
+# --- The fit ---
+
+
+def test_the_jackknife_over_fit_stories_is_added_to_the_interval(
+    run: RunDirectory, early: Path, learned: ProbeComparison, held: ProbeComparison
+) -> None:
+    mask = load_record(record_path(run.probes, "sub-1", 4)).regions["semantic"]
+    files = record_path(run.probes, "sub-1", 4), record_path(early / "probes", "sub-1", 0)
+    after, before = (ProbeResult.load(file).left_out["r"][:, mask].mean(axis=1) for file in files)
+    gaps = np.asarray(after - before, dtype=float)
+    variance = sum((gap - gaps.mean()) ** 2 for gap in gaps) * 3 / 4
+    drawn, fixed = (row_of(some, "sub-1", "semantic") for some in (learned, held))
+    assert drawn.difference.value == fixed.difference.value
+    for end in ("low", "high"):
+        time = getattr(fixed.difference, end) - fixed.difference.value
+        own = getattr(drawn.difference, end) - drawn.difference.value
+        assert abs(own) == pytest.approx(np.sqrt(time**2 + 3.182446**2 * variance), rel=1e-5)
+    assert fixed.test == "blocks"
+    assert fixed.n_parts == 0
+    for one, other in zip(learned.rows, held.rows, strict=True):
+        assert one.p >= other.p
+
+
+def test_it_says_what_is_drawn_and_that_no_training_run_is(learned: ProbeComparison, held: ProbeComparison) -> None:
+    drawn, fixed = probes_table(learned), probes_table(held)
+    assert "Drawn: minutes of the scored stories, and fit stories (4 parts left out in turn" in drawn
+    assert (
+        "Drawn for sub-1, sub-2: minutes of the scored stories only. The fitted weights are held fixed, as asked"
+        in fixed
+    )
+    for said in (drawn, fixed):
+        assert "Not drawn: the training run." in said
+
+
+def test_probes_without_it_are_compared_with_fits_held_and_say_so(
+    run: RunDirectory, early: Path, tmp_path: Path
+) -> None:
+    file = changed(run, tmp_path, lambda old: {"left_out": {}})
+    found = compare_probes(file, record_path(early / "probes", "sub-1", 0), "semantic", FAST)
+    assert (found.rows[0].test, found.rows[0].n_parts) == ("blocks", 0)
+    assert "held fixed, for at least 4 fit stories are needed" in probes_table(found)
+
+
+def test_probes_fitted_on_other_stories_err_each_by_itself(run: RunDirectory, early: Path, tmp_path: Path) -> None:
+    files = [changed(run, tmp_path / str(k), lambda old: {}, {"fit_spans": [f"other{k}[0:60]"]}) for k in range(2)]
+    row = row_of(compare_probes(*files, "semantic", FAST), "sub-1", "semantic")
+    variance = 2 * jackknife_of(run, "semantic")
+    assert row.difference.value == 0
+    assert row.difference.high == pytest.approx(3.182446 * np.sqrt(variance), rel=1e-5)
+
+
+def jackknife_of(run: RunDirectory, region: str) -> float:
+    file = record_path(run.probes, "sub-1", 4)
+    left = ProbeResult.load(file).left_out["r"][:, load_record(file).regions[region]].mean(axis=1, dtype=np.float64)
+    return float(3 / 4 * ((left - left.mean()) ** 2).sum())
+
+
+def test_equal_models_fitted_on_other_stories_come_out_different_less_often() -> None:
+    """A small form of the benchmark, whose table has 300 data sets per row."""
+    held_p, held_interval, drawn_p, drawn_interval = rejections(Cell(12, 60, 40), 20, first_seed=1_000).mean(axis=0)
+    assert held_p >= drawn_p <= 0.05
+    assert held_interval >= drawn_interval <= 0.05

@@ -9,8 +9,18 @@ import pytest
 
 from brainlit.encoding.result import ProbeResult
 from brainlit.results.figures import read_metrics
-from brainlit.results.record import COLUMNS, find_records, load_record, record_path, save_record, write_table
+from brainlit.results.record import (
+    COLUMNS,
+    find_records,
+    fitted_on_tuned_said,
+    load_record,
+    record_path,
+    save_record,
+    tuned_facts,
+    write_table,
+)
 from brainlit.results.run_directory import RunDirectory
+from brainlit.splits import Span
 from tests.results.fake_run import FakeBrain, fake_record
 
 
@@ -65,3 +75,14 @@ def test_metrics_are_read_by_column(run: RunDirectory, tmp_path: Path) -> None:
     assert metrics["train/loss"][:2] == [(0.0, 1.0), (2.0, 0.975)]
     assert [step for step, _ in metrics["val/loss"]] == [9.0, 19.0, 29.0, 39.0]
     assert read_metrics(tmp_path / "none.csv") == {}
+
+
+def test_stories_that_are_tuned_on_and_fitted_on_are_told_by_their_rows() -> None:
+    fit = [Span("a", 0, 50), Span("b", 60, 90), Span("b", 95, 99), Span("c", 0, 9)]
+    facts = tuned_facts(fit, [Span("a", 40, 80), Span("b", 0, 60), Span("d", 0, 9)])
+    assert facts == {"fitted_on_tuned": ["a"], "n_fit_stories": 3}
+    assert tuned_facts(fit, [Span("b", 0, 60), Span("d", 0, 9)]) == {}
+    assert tuned_facts(fit, []) == {}
+    said = fitted_on_tuned_said(facts)
+    assert said.startswith("Encoding models were fitted on stories that the model was tuned on (1 of 3): ")
+    assert fitted_on_tuned_said({}) == ""

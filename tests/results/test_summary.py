@@ -206,6 +206,15 @@ def test_limits_name_one_story_one_subject_no_repeats_and_few_regions() -> None:
     assert "0 named regions only" in limits
 
 
+def test_models_fitted_on_tuned_stories_say_so_beside_the_numbers() -> None:
+    rows = [row("r_backbone", 0.2, 0.3, 0.01)]
+    plain, fitted = (summary(rows, probe=more) for more in ({}, {"fitted_on_tuned": ["x", "y"], "n_fit_stories": 2}))
+    assert headline_sentences(fitted)[0].endswith("held-out stories; encoding models fitted on stories tuned on.")
+    assert any("stories that the model was tuned on (2 of 2)" in text for text in limit_sentences(fitted))
+    assert "fitted" not in headline_sentences(plain)[0]
+    assert not any("fitted" in text for text in limit_sentences(plain))
+
+
 def test_without_a_probe_nothing_is_said() -> None:
     empty = {"run": {}, "probe": {"subjects": {}}, "scores": [], "headline_region": "all voxels"}
     assert "nothing to say" in headline_sentences(empty)[0]

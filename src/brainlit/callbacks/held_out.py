@@ -8,6 +8,7 @@ from typing import Any
 
 from brainlit.datamodules import StoryDataModule
 from brainlit.datamodules.selection import sound_hash
+from brainlit.results.record import tuned_facts
 from brainlit.splits import refuse_tuned
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -110,9 +111,12 @@ def refuse_same_sounds(data: StoryDataModule, tuned: StoryDataModule) -> None:
 
 def more_facts(data: StoryDataModule, tuned: Iterable[str]) -> dict[str, Any]:
     """What a record's facts add: the data set, and a warning where scored stories are named like stories tuned on."""
-    same = sorted(set(data.roles.stories("score")) & set(tuned))
+    names, fit = set(tuned), data.roles.spans("fit")
+    same = sorted(set(data.roles.stories("score")) & names)
+    allowed = {"tune", "fit"} in [set(words.split(" and ")) for words in data.roles.allow]
+    known = tuned_facts(fit, [span for span in fit if span.story in names]) if allowed else {}
     warning = (
         f"{data.store.name} (held-out data): {', '.join(same)} are scored, and stories of these names are tuned on; if"
         " they are the same sound, their scores are not held out."
     )
-    return {"data_set": data.store.name, "warnings": [warning] if same else []}
+    return {"data_set": data.store.name, "warnings": [warning] if same else [], **known}

@@ -20,7 +20,7 @@ from brainlit.probing.inputs import borrowed_state, datamodule_of, probed, weigh
 from brainlit.probing.plan import ProbePlan, TimeLimit, refuse_scored_monitors
 from brainlit.probing.process_group import ProcessGroup
 from brainlit.probing.word_rows import tuning_words
-from brainlit.results.record import ProbeRecord, load_record, record_path, write_table
+from brainlit.results.record import ProbeRecord, load_record, record_path, tuned_facts, write_table
 
 WarmStarts = Literal["never", "during", "during and after"]
 DEFAULT_PROBE = ProbeConfig()
@@ -231,8 +231,11 @@ class BandedRidgeProbe(pl.Callback):
         scope = group.broadcast(lambda: self._time.scope(plan, stage, folder, bool(found)))
         words = scope.left_out_words(plan.whole)
         facts = {"headline_region": self.headline_region, "weights": agenda["weights"], "thinned_words": words}
+        tuned = datamodule_of(trainer)
         if self.data is not None:
-            facts |= held_out.more_facts(self.data, datamodule_of(trainer).roles.stories("tune"))
+            facts |= held_out.more_facts(self.data, tuned.roles.stories("tune"))
+        elif getattr(tuned, "regime", "brain") != "pretrained" and trainer.max_epochs != 0:
+            facts |= tuned_facts(tuned.roles.spans("fit"), tuned.roles.spans("tune"))
         warm = stage != "before" and stage in self.warm_start
         heard = None if self.data is None else tuning_words(datamodule_of(trainer))
         context = ProbeContext(stage, epoch, trainer.global_step, facts, scope if words else None, warm, heard)

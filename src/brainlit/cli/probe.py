@@ -23,7 +23,7 @@ HELP = """\
 usage: brainlit probe RUN_OR_CHECKPOINT [options] [-c DATA.yaml] [--data.* ...]
        brainlit probe --model FAMILY [--weights WEIGHTS] -c DATA.yaml [options]
        brainlit probe --features FILE -c DATA.yaml [options]
-       brainlit probe --compare A B [--region NAME] [--metric r|r2] [--output DIR]
+       brainlit probe --compare A B [--region NAME] [--metric r|r2] [--hold_fits] [--output DIR]
 
 Measure how well a speech model, or any features, predict the responses of listeners, layer by layer and beside
 low-level and semantic features; write records, a table, figures and a page. Data, subjects and the probe's settings of
@@ -41,7 +41,8 @@ examples:
 """
 COMPARE_HELP = """\
 Test per region, and per voxel, whether the backbone of one probe predicts the same responses better than that of
-another. exit status: 0 compared, 2 they cannot be compared, or wrong use.
+another. What is drawn are minutes of the scored stories and, by a jackknife, fit stories; never another training run.
+exit status: 0 compared, 2 they cannot be compared, or wrong use.
 """
 SHORT = {"--model": "--model.backbone.family", "--weights": "--model.backbone.weights"}
 
@@ -68,6 +69,7 @@ def _compare(arguments: Sequence[str]) -> int:
     parser.add_argument("--region", help="test this region only (default: all)")
     parser.add_argument("--metric", choices=METRICS, default=defaults.metric)
     parser.add_argument("--output", type=Path, help="folder for comparison.json and comparison.csv")
+    parser.add_argument("--hold_fits", action="store_true", help="hold the fitted weights fixed: no jackknife")
     for name in ("bootstrap_trs", "permutation_trs", "n_bootstraps", "n_permutations", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name), help="(default: %(default)s)")
     given = vars(parser.parse_args(list(arguments)))

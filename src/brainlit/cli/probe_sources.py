@@ -135,6 +135,7 @@ def folder_name(config: BackboneConfig) -> str:
 def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | None) -> Probed:
     from brainlit.callbacks.report import model_words
     from brainlit.probing.inputs import weights_hash
+    from brainlit.results.record import tuned_facts
     from brainlit.results.run_directory import read_json
     from brainlit.results.summary import RUN_FILE
     from brainlit.tuning import load_tuned
@@ -155,6 +156,7 @@ def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | No
         words |= {"experiment": f"probe of {run.experiment}/{run.run_id}"}
         folder = run.path / f"probe-{checkpoint.stem}"
     facts = {"checkpoint": str(checkpoint), "weights": weights_hash(module), "warnings": warnings}
+    facts |= tuned_facts(datamodule.roles.spans("fit"), tuned_spans(datamodule, content.get("StoryDataModule", {})))
     epoch, step = int(content["epoch"]) + 1, int(content["global_step"])
     return Probed(folder, "checkpoint", words, facts, module, epoch=epoch if step else 0, step=step, heard=heard)
 
@@ -171,6 +173,16 @@ def words_tuned_on(datamodule: StoryDataModule, spans: Sequence[str]) -> HeardWo
     return heard_words(datamodule.store, parsed, datamodule.window.purge_trs(datamodule.tr_s, 0))
 
 
+def tuned_spans(datamodule: StoryDataModule, tuned_on: Mapping[str, Any]) -> list[Span]:
+    """What a model was tuned on, as spans of these data; of other data nothing is known here."""
+    from brainlit.splits import parse_span
+
+    if tuned_on.get("store_fingerprint") != datamodule.store.fingerprint:
+        return []
+    n_trs_of = {name: datamodule.store.n_trs(name) for name in datamodule.story_names}
+    return [parse_span(str(text), n_trs_of) for text in tuned_on.get("tune", [])]
+
+
 def refuse_tuned_rows(datamodule: StoryDataModule, tuned_on: Mapping[str, Any]) -> list[str]:
     """Refuse to fit or score on rows that the model was tuned on; a warning about names alike in other data.
 
@@ -179,13 +191,13 @@ def refuse_tuned_rows(datamodule: StoryDataModule, tuned_on: Mapping[str, Any]) 
     LeakError
     """
     from brainlit.callbacks.held_out import more_facts
-    from brainlit.splits import LeakError, parse_span
+    from brainlit.splits import LeakError
 
     tuned = [str(text) for text in tuned_on.get("tune", [])]
     if tuned_on.get("store_fingerprint") != datamodule.store.fingerprint:
         return list(more_facts(datamodule, [text.partition("[")[0] for text in tuned])["warnings"])
-    roles, n_trs_of = datamodule.roles, {name: datamodule.store.n_trs(name) for name in datamodule.story_names}
-    for span in (parse_span(text, n_trs_of) for text in tuned):
+    roles = datamodule.roles
+    for span in tuned_spans(datamodule, tuned_on):
         for role in ("fit", "score"):
             if {"tune", role} in [set(words.split(" and ")) for words in roles.allow]:
                 continue

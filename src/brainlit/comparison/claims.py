@@ -1,9 +1,9 @@
 """The claims about brain-tuning: the number of each, which way it has to go, and the smallest effect of interest.
 
 Nothing is chosen after looking: which number stands for a claim, in which layer and part, is written here, with the
-rule by which `judged_claims` judges it. A seed is a whole new experiment (stories, voices, listeners, starting
-weights), so a claim is judged by how much its number moves between seeds: mean and t interval with n - 1 degrees of
-freedom, one number per seed. Intervals of single seeds (over held-out time, clips or words) only bound it from below
+rule by which `judged_claims` judges it. Where a seed is a whole new experiment (stories, voices, listeners, starting
+weights), a claim is judged by how much its number moves between seeds: mean and t interval with n - 1 degrees of
+freedom, one number per seed. Where seeds share listeners and stories (real data), held-out time and subjects count too
 (`effects.over_seeds`).
 
     kind        supported                not supported                                  else
@@ -16,21 +16,27 @@ freedom, one number per seed. Intervals of single seeds (over held-out time, cli
 'not supported' also where it is above 0: there is an effect, and it is too small to matter. If there is no effect at
 all, a claim of a rise or fall is called supported in at most 2.5 % of experiments. That of 'unchanged' needs a 95 %
 interval inside the margin, which is stricter than the usual 90 % (two one-sided tests at 2.5 %).
+
+Simulated listeners have voxels of which it is known what can happen in them. PLANTED are claims about these: what is
+planted stands beside the verdict, and a claim that comes out where nothing can happen is withdrawn elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 from brainlit.comparison.effects import (
     ALIGNMENT,
     AUDITORY,
     BRAIN,
+    BRAIN_ONLY,
     LANGUAGE_MODEL,
     LATE_MINUS_EARLY,
+    NULL,
     PERMUTED,
+    PLANTED_NULLS,
     PRETRAINED,
     REGION,
     STIMULUS,
@@ -38,15 +44,24 @@ from brainlit.comparison.effects import (
     Key,
 )
 from brainlit.comparison.evidence import RATIO, SEPARATION
+from brainlit.results.scores import UNSEEN_WORDS
 
 Kind: TypeAlias = Literal["rises", "falls", "not worse", "unchanged", "shown"]
-Verdict: TypeAlias = Literal["supported", "not supported", "cannot tell with this n", "not measured", "shown"]
+Verdict: TypeAlias = Literal[
+    "supported",
+    "not supported",
+    "cannot tell with this n",
+    "not measured",
+    "shown",
+    "withdrawn: a planted null shows it too",
+]
 
 SUPPORTED: Verdict = "supported"
 NOT_SUPPORTED: Verdict = "not supported"
 CANNOT_TELL: Verdict = "cannot tell with this n"
 NOT_MEASURED: Verdict = "not measured"
 SHOWN: Verdict = "shown"
+WITHDRAWN: Verdict = "withdrawn: a planted null shows it too"
 
 
 def verdict(kind: Kind, smallest: float, interval: tuple[float, float] | None) -> Verdict:
@@ -105,6 +120,7 @@ PAPER, MULTI, LAYERS, CHOI = "arXiv 2410.09230", "arXiv 2510.21520", "arXiv 2506
 
 SMALLEST: Mapping[str, tuple[float, str]] = {
     "r": (0.01, "a third of the 30 % that arXiv 2410.09230 reports, for voxels of r 0.1; less changes no conclusion"),
+    "r2": (0.01, "a hundredth of the variance of a voxel's responses; what a probe's parts scatter by in the demo"),
     "share": (0.05, "a twentieth of what the model explains; a probe's share is not known better than that"),
     "percent": (5.0, "a twentieth of the alignment, as for the share"),
     "score": (0.02, "one clip in fifty; the standard error of some 500 clips"),
@@ -137,6 +153,8 @@ class Claim:
         'shown' is no claim of a gain and gets no verdict.
     between : (str, str)
         Regimes; the number of the first minus that of the second.
+    planted : verdict, optional
+        What it should be, where it is known.
     """
 
     topic: str
@@ -147,6 +165,7 @@ class Claim:
     unit: str
     kind: Kind = "rises"
     between: tuple[str, str] = TUNED
+    planted: Verdict | None = None
 
     @property
     def smallest(self) -> float:
@@ -164,6 +183,7 @@ TOPICS = {
     "downstream": "3 Downstream tasks",
     "preference": "4 Meaning or sound",
     "layers": "5 Layers and regions",
+    "planted": "6 What was planted",
 }
 
 
@@ -302,3 +322,55 @@ CLAIMS: tuple[Claim, ...] = (
         "unchanged",
     ),
 )
+
+
+def _planted_null(region: str) -> tuple[Claim, ...]:
+    """The two numbers in which nothing can happen in such a region."""
+    own = Claim(
+        "planted",
+        f"the model's own part stays as it was in {region} voxels, where it cannot grow",
+        "ours: nothing semantic is planted there",
+        "R2 of the backbone that neither low-level nor semantic features have; after - before, within a margin",
+        (Key("partition_backbone", region),),
+        "r2",
+        "unchanged",
+        planted=SUPPORTED,
+    )
+    share = _SHARE._replace(topic="planted", keys=(Key("low_level_share", region),))
+    text = f"the low-level share falls in {region} voxels, where it cannot"
+    falls = share.claim(text, "ours: nothing semantic is planted there", "falls")
+    return own, replace(falls, planted=NOT_SUPPORTED)
+
+
+_UNSEEN_R = _Number(
+    "planted",
+    "r on scored rows that rest on words that tuning never heard, compared layer",
+    (Key(UNSEEN_WORDS, REGION),),
+    "r",
+)
+PLANTED: tuple[Claim, ...] = (
+    *(claim for region in PLANTED_NULLS for claim in _planted_null(region)),
+    Claim(
+        "planted",
+        "alignment with null voxels stays as it was",
+        "ours: they follow nothing",
+        f"{_R}; after - before, within a margin",
+        (Key(ALIGNMENT, NULL),),
+        "r",
+        "unchanged",
+        planted=SUPPORTED,
+    ),
+    _ALIGNMENT._replace(topic="planted", keys=(Key(ALIGNMENT, BRAIN_ONLY),)).claim(
+        "alignment rises more by brains than by a text model, where voxels follow a meaning that no text carries",
+        "ours: what a brain is needed for",
+        between=(BRAIN, LANGUAGE_MODEL),
+    ),
+    _UNSEEN_R.claim(
+        "alignment rises in {place} on words that tuning never heard",
+        "ours: a look-up of words that were heard cannot do it",
+    ),
+    _UNSEEN_R.claim(
+        "alignment on words that tuning never heard rises more than with permuted responses", between=BEYOND_PERMUTED
+    ),
+)
+"""Judged only where all listeners are simulated."""

@@ -2,6 +2,11 @@
 
 A state is a model at one moment: 'pretrained' (before tuning), or a regime after tuning. Numbers of one seed are
 paired: its states share stories, listeners, starting weights and clips. What was not measured is absent, never zero.
+
+Whether seeds are independent depends on what they are scored on. Where each draws listeners and stories (or clips) of
+its own, as the demo does, the scatter of seeds holds all there is. Where they share them, as on real data, the same
+minutes of the same people favour all of them or none: that error does not average out, and seeds do not show it.
+`over_seeds` is the one rule for both, for claims, curves, figures, tables and pages.
 """
 
 from __future__ import annotations
@@ -21,6 +26,12 @@ STIMULUS, LANGUAGE_MODEL = "stimulus", "language_model"
 REGIMES = (PRETRAINED, BRAIN, PERMUTED, STIMULUS, LANGUAGE_MODEL, "large_speech_model")
 REGION, AUDITORY, WORDS = "region", "auditory", "words"
 ALIGNMENT, LATE_MINUS_EARLY = "r_backbone", "late_minus_early"
+PLANTED_NULLS = ("auditory", "modulation", "attention", "arousal")
+"""Regions of simulated voxels that follow sound, attention or arousal, and no meaning: nothing semantic can change."""
+NULL, BRAIN_ONLY = "null", "brain_only"
+"""Regions of simulated voxels that follow nothing, and a meaning that no text carries."""
+PROBE = "probe"
+"""What of a seed's data the probe's numbers rest on: listeners and stories."""
 
 Change: TypeAlias = tuple[str, str]
 """(regime, other): the first minus the second."""
@@ -34,7 +45,7 @@ class Key(NamedTuple):
     what : str
         A metric of the probe, LATE_MINUS_EARLY, a downstream task, or a number of `word_evidence`.
     where : str
-        REGION (the compared one) or AUDITORY, the part of a task, or WORDS.
+        REGION (the compared one) or the name of any region, the part of a task, or WORDS.
     layer : int or None
         None: the compared layer (of words: the last; of tasks: the chosen one).
     """
@@ -61,12 +72,16 @@ class SeedEvidence:
     words : mapping of (regime, other regime) to tuple of mapping of Key to Score
         Changes of preference with intervals over words, one for each permutation; they are no differences of
         replicates.
+    data : mapping of str to str
+        What its numbers are scored on, under PROBE, WORDS and 'TASK PART'; seeds with the same text share it. What is
+        not named is taken as shared: that seeds drew data of their own has to be known.
     """
 
     model: str
     seed: int
     states: Mapping[str, tuple[State, ...]]
     words: Mapping[Change, tuple[Mapping[Key, Score], ...]] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
 
     def values(self, regime: str, key: Key) -> list[Score]:
         """A number of one regime, mean over subjects; one for each permutation."""
@@ -85,6 +100,24 @@ class SeedEvidence:
     def difference(self, regime: str, other: str, key: Key) -> Score | None:
         """Mean of these over permutations."""
         return _mean(self.differences(regime, other, key))
+
+    def people(self, regime: str, other: str | None, key: Key) -> dict[str, float]:
+        """The number (or regime - other) of each subject, mean over permutations; of tasks and words that of nobody."""
+        ours, theirs = self.states.get(regime, ()), self.states.get(other, ()) if other else ()
+        found: dict[str, list[float]] = {}
+        for one in (state.get(key, {}) for state in ours):
+            for two in (state.get(key, {}) for state in theirs) if other else (None,):
+                for subject, score in one.items():
+                    if two is None or subject in two:
+                        value = score.value - (0.0 if two is None else two[subject].value)
+                        found.setdefault(subject, []).append(value)
+        means = {subject: float(np.mean(values)) for subject, values in found.items()}
+        return {subject: mean for subject, mean in means.items() if np.isfinite(mean)}
+
+    def data_of(self, key: Key) -> str | None:
+        """What a number is scored on; None where that is not known."""
+        own = f"{key.what} {key.where}"
+        return self.data.get(own if own in self.data else WORDS if key.where == WORDS else PROBE)
 
     def layers(self, what: str, where: str) -> list[int]:
         """Layers for which any state has this number."""
@@ -106,6 +139,10 @@ class Evidence:
         Of its first seed that has words before and after brain-tuning.
     notes, missing, runs : tuples of str
         What tasks warn of; what was not there; the runs that were read.
+    simulated : bool
+        Whether all runs say that their listeners are simulated.
+    fitted_on_tuned : tuple of str
+        Sentences about encoding models that were fitted on stories that the model was tuned on.
     """
 
     region: str
@@ -116,6 +153,8 @@ class Evidence:
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
+    simulated: bool = False
+    fitted_on_tuned: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -138,24 +177,118 @@ class Evidence:
         return [seed for seed in self.seeds if seed.model == model]
 
 
-def over_seeds(found: Sequence[Score], level: float = LEVEL) -> Score:
-    """Mean over seeds and its t interval (n - 1 degrees of freedom); no interval with one seed.
+def mean_over_seeds(seeds: Sequence[SeedEvidence], key: Key, regime: str, other: str | None = None) -> Score | None:
+    """Mean of a number of a regime (or of regime - other) over the seeds that have it, by the rule of `over_seeds`.
 
-    The scatter of seeds holds all there is, but two or three may lie close together by chance. So the interval is never
-    narrower than the seeds' own intervals make that of their mean, where all seeds have one.
+    None where no seed has it; of one seed the mean has no interval.
+    """
+    values = {seed: seed.value(regime, key) if other is None else seed.difference(regime, other, key) for seed in seeds}
+    found = {seed: value for seed, value in values.items() if value is not None}
+    if not found:
+        return None
+    people = [seed.people(regime, other, key) for seed in found]
+    return over_seeds(list(found.values()), people, shared=share_data(list(found), key))
 
-    >>> mean = over_seeds([Score(0.14), Score(0.19), Score(0.17)])
+
+def mean_gap(seeds: Sequence[SeedEvidence], key: Key, other_key: Key, regime: str, other: str) -> Score | None:
+    """regime - other of one number less that of another, within each seed; mean over seeds as `mean_over_seeds`."""
+    pairs = {seed: [seed.difference(regime, other, one) for one in (key, other_key)] for seed in seeds}
+    found = {seed: one - two for seed, (one, two) in pairs.items() if one is not None and two is not None}
+    if not found:
+        return None
+    people = []
+    for seed in found:
+        ours, theirs = (seed.people(regime, other, one) for one in (key, other_key))
+        people.append({name: value - theirs[name] for name, value in ours.items() if name in theirs})
+    return over_seeds(list(found.values()), people, shared=share_data(list(found), key))
+
+
+def share_data(seeds: Sequence[SeedEvidence], key: Key) -> bool:
+    """Whether any two seeds are scored on the same listeners and stories (or clips, or words), as far as is known."""
+    drawn = [seed.data_of(key) for seed in seeds]
+    return len(seeds) > 1 and (None in drawn or len(set(drawn)) < len(drawn))
+
+
+def over_seeds(
+    found: Sequence[Score],
+    people: Sequence[Mapping[str, float]] = (),
+    *,
+    shared: bool,
+    level: float = LEVEL,
+) -> Score:
+    """Mean over seeds and its interval; no interval with one seed.
+
+    **Own data.** The scatter of seeds holds all there is: Student's t with n - 1 degrees of freedom. Two or three may
+    lie close together by chance, so the interval is never narrower than the seeds' own intervals make that of their
+    mean, where all have one.
+
+    **Shared data.** Three sources, each with its own half width: seeds (as above), held-out time (the mean of the
+    seeds' own variances: their errors are one and the same, and do not shrink with the number of seeds), and from two
+    subjects up people (Student's t of the subjects' means over seeds). Their squares add up, which is Cochran's
+    solution of the problem of Behrens and Fisher (1964, Biometrics 20:191): on the safe side, also because what is
+    peculiar to a seed and a minute counts in both. Without an interval of every seed there is none of the mean.
+
+    Parameters
+    ----------
+    found : sequence of Score
+        One per seed, mean over subjects.
+    people : sequence of mapping of subject to float
+        Of each seed, its number for every subject.
+    shared : bool
+        Whether seeds are scored on the same listeners and stories.
+
+    >>> mean = over_seeds([Score(0.14), Score(0.19), Score(0.17)], shared=False)
     >>> round(mean.value, 3), round(mean.low, 3), round(mean.high, 3)
     (0.167, 0.104, 0.229)
+    >>> mean = over_seeds([Score(v, bounds=(v - 0.05, v + 0.05)) for v in (0.14, 0.19, 0.17)], shared=True)
+    >>> round(mean.value, 3), round(mean.low, 3), round(mean.high, 3)
+    (0.167, 0.087, 0.247)
     """
     values, n = [one.value for one in found], len(found)
-    mean = float(np.mean(values))
+    mean, units = float(np.mean(values)), {"seeds": n}
     if n < 2:
-        return Score(mean, level=level, n_units={"seeds": n})
+        return Score(mean, level=level, n_units=units)
+    seeds = _half_width(values, level)
     halves = [(one.high - one.low) / 2 for one in found if one.interval is not None]
-    own = float(np.linalg.norm(halves)) / n if len(halves) == n else 0.0
-    half = max(student_quantile(n - 1, level) * float(np.std(values, ddof=1)) / n**0.5, own)
-    return Score(mean, bounds=(mean - half, mean + half), level=level, n_units={"seeds": n})
+    if not shared:
+        own = float(np.linalg.norm(halves)) / n if len(halves) == n else 0.0
+        return _within(mean, max(seeds, own), level, units)
+    subjects = _means_of_people(people)
+    units |= {"subjects": len(subjects)} if subjects else {}
+    if len(halves) < n:
+        return Score(mean, level=level, n_units=units)
+    time = float(np.sqrt(np.mean(np.square(halves))))
+    return _within(mean, float(np.hypot(np.hypot(seeds, time), _half_width(subjects, level))), level, units)
+
+
+def over_subjects(found: Sequence[Score], level: float = LEVEL) -> Score:
+    """Mean over subjects, as one draw from many people: time (what subjects share of it stays) and people added up.
+
+    Of one subject its own interval, which says nothing about other people; no interval where one has none.
+    """
+    mean = mean_score(found)
+    if len(found) < 2 or mean.interval is None:
+        return mean
+    people = _half_width([one.value for one in found], level)
+    low, high = (float(np.hypot(end - mean.value, people)) for end in mean.interval)
+    bounds = mean.value - low, mean.value + high
+    return Score(mean.value, bounds=bounds, level=level, n_units={"subjects": len(found)})
+
+
+def _means_of_people(people: Sequence[Mapping[str, float]]) -> list[float]:
+    """Mean over seeds of each named subject's number."""
+    names = dict.fromkeys(name for own in people for name in own if name)
+    return [float(np.mean([own[name] for own in people if name in own])) for name in names]
+
+
+def _half_width(values: Sequence[float], level: float) -> float:
+    """Of the t interval of a mean; 0 of a single value, which does not scatter."""
+    n = len(values)
+    return student_quantile(n - 1, level) * float(np.std(values, ddof=1)) / n**0.5 if n > 1 else 0.0
+
+
+def _within(mean: float, half: float, level: float, n_units: Mapping[str, int]) -> Score:
+    return Score(mean, bounds=(mean - half, mean + half), level=level, n_units=n_units)
 
 
 def _minus(one: Mapping[str, Score] | None, other: Mapping[str, Score] | None) -> Score | None:

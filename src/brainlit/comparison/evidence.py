@@ -6,21 +6,23 @@ state has numbers of the probe, of downstream tasks, and of what it made of the 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from hashlib import blake2b
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from brainlit.comparison.effects import (
     ALIGNMENT,
-    AUDITORY,
     BRAIN,
     LANGUAGE_MODEL,
     LATE_MINUS_EARLY,
     PERMUTED,
     PRETRAINED,
+    PROBE,
     REGIMES,
     REGION,
     STIMULUS,
@@ -31,7 +33,7 @@ from brainlit.comparison.effects import (
     SeedEvidence,
 )
 from brainlit.comparison.runs import SAME_START, FinishedRun, runs_by_seed
-from brainlit.downstream.pairs import TokenPairs
+from brainlit.downstream.pairs import DEMO_MEANING, TokenPairs
 from brainlit.downstream.preference import CONTRASTS, preference, preference_change
 from brainlit.downstream.representation import WordMap, category_separation, word_map, word_means
 from brainlit.downstream.result import TUNED, UNTUNED, TaskResult, find_results, model_folder
@@ -42,7 +44,7 @@ from brainlit.encoding.arrays import FloatArray
 from brainlit.encoding.similarity import linear_cka
 from brainlit.encoding.statistics import LEVEL, Score, mean_score
 from brainlit.hints import did_you_mean
-from brainlit.results.record import ProbeRecord
+from brainlit.results.record import ProbeRecord, fitted_on_tuned_said
 from brainlit.results.summary import regions_of
 
 RATIO, SEPARATION, CKA = "ratio", "separation", "cka"
@@ -55,6 +57,8 @@ FEWEST_WORDS = 4
 Heard: TypeAlias = Mapping[str, Sequence[WordStates | None]]
 """The words of each state, by regime."""
 TASK_BOOTSTRAP = BootstrapConfig()
+SPOKEN_ANEW = "demo/"
+"""Beginning of the tasks whose clips a seed of their own makes."""
 TASKS = "tasks"
 _EXPECTED = (PRETRAINED, BRAIN, PERMUTED, STIMULUS, LANGUAGE_MODEL)
 _LOOKED_FOR = {ALIGNMENT: "probe", TASKS: "downstream tasks", WORDS: "words"}
@@ -107,9 +111,17 @@ def read_evidence(runs: Sequence[FinishedRun], region: str | None = None) -> Evi
         controls=gathered.controls,
         maps=gathered.maps,
         notes=tuple(gathered.notes),
-        missing=(*_missing(seeds), *gathered.missing),
+        missing=(*_missing(seeds, set(gathered.tasks)), *gathered.missing),
         runs=tuple(run.name for run in runs),
+        simulated=all(bool(run.summary["run"].get("simulated")) for run in runs),
+        fitted_on_tuned=_fitted_on_tuned(runs),
     )
+
+
+def _fitted_on_tuned(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
+    """What the records say about encoding models fitted on stories that the model was tuned on, each sentence once."""
+    records = [record for run in runs for record in run.after.values()]
+    return tuple(dict.fromkeys(said for record in records if (said := fitted_on_tuned_said(record.facts))))
 
 
 def _seed(
@@ -125,18 +137,44 @@ def _seed(
     states: dict[str, list[_State]] = {}
     heard: dict[str, list[WordStates | None]] = {}
     clips: dict[tuple[str, str], tuple[str, ...]] = {}
+    data = _listeners(runs)
     for regime, run, folder, records in moments:
         path = model_folder(run.path, folder) if run is not None and run.path is not None else None
         results = find_results(path) if path else {}
+        data |= {f"{one.task} {part}": _clips_of(one, part) for one in results.values() for part in one.parts}
         tasks = _task_state(results.values(), clips, f"{run.name} ({folder})" if run else "", gathered)
         if regime == BRAIN and not gathered.notes:
             gathered.notes |= {f"{one.task}: {text}": None for one in results.values() for text in one.warnings}
         states.setdefault(regime, []).append({**_brain_state(records, region, prints), **tasks})
         heard.setdefault(regime, []).append(find_words(path) if path else None)
     changes = _add_words(states, heard, f"{model}, seed {seed}", gathered)
+    words = next((words for several in heard.values() for words in several if words is not None), None)
+    if words is not None and PROBE in data and words.meaning == DEMO_MEANING:
+        data[WORDS] = _hash(words.words, words.speakers, words.facts.get("clips"), data[PROBE])
     if model not in gathered.maps and (found := _map_of(heard)) is not None:
         gathered.maps[model] = found
-    return SeedEvidence(model, seed, {r: tuple(s) for r, s in states.items()}, changes)
+    return SeedEvidence(model, seed, {r: tuple(s) for r, s in states.items()}, changes, data)
+
+
+def _listeners(runs: Sequence[FinishedRun]) -> dict[str, str]:
+    """The settings of the store of a seed, which hold those of the listeners; nothing where these are real people.
+
+    Real people and what they heard are the same whatever a store takes of them; simulated ones are drawn anew.
+    """
+    said = {str((run.summary["run"].get("data_module") or {}).get("store_fingerprint") or "") for run in runs}
+    simulated = all(run.summary["run"].get("simulated") for run in runs)
+    return {PROBE: said.pop()} if simulated and len(said) == 1 and said != {""} else {}
+
+
+def _clips_of(result: TaskResult, part: str) -> str:
+    """What was asked: clips of a published corpus are the same people's, whichever of them were drawn."""
+    if not result.task.startswith(SPOKEN_ANEW):
+        return result.task
+    return _hash(result.clips[part], result.speakers[part], np.asarray(result.truth[part]).tolist())
+
+
+def _hash(*parts: Any) -> str:
+    return blake2b(json.dumps(parts, default=str).encode(), digest_size=16).hexdigest()
 
 
 def _before(runs: Sequence[FinishedRun], region: str) -> Mapping[str, ProbeRecord]:
@@ -162,7 +200,8 @@ def _brain_state(records: Mapping[str, ProbeRecord], region: str, prints: Mappin
     state: _State = {}
     for subject, record in records.items():
         paired = prints.get(subject) == record.fingerprint
-        for where, name in ((REGION, region), (AUDITORY, AUDITORY)):
+        names = dict.fromkeys(row.region for row in record.table.rows)
+        for where, name in ((REGION, region), *((name, name) for name in names)):
             rows = [row for row in record.table.rows if row.region == name]
             scores = {(row.metric, row.layer): row.score if paired else Score(row.score.value) for row in rows}
             curve = {layer: score for (metric, layer), score in scores.items() if metric == ALIGNMENT}
@@ -211,7 +250,7 @@ def _task_state(
     return state
 
 
-def _missing(seeds: Sequence[SeedEvidence]) -> list[str]:
+def _missing(seeds: Sequence[SeedEvidence], tasks: Container[tuple[str, str]]) -> list[str]:
     """Which runs, tasks and words are not there (or not of every permutation), model by model."""
     sentences = []
     for model in dict.fromkeys(seed.model for seed in seeds):
@@ -220,7 +259,7 @@ def _missing(seeds: Sequence[SeedEvidence]) -> list[str]:
             there = [seed for seed in own if regime in seed.states]
             without = {"run": [seed for seed in own if regime not in seed.states]}
             without |= {
-                words: [seed for seed in there if not all(what in map(_kind, state) for state in seed.states[regime])]
+                words: [seed for seed in there if not all(_has(state, what, tasks) for state in seed.states[regime])]
                 for what, words in _LOOKED_FOR.items()
             }
             for what, some in without.items():
@@ -231,10 +270,11 @@ def _missing(seeds: Sequence[SeedEvidence]) -> list[str]:
     return sentences
 
 
-def _kind(key: Key) -> str:
-    if key.where in (REGION, AUDITORY):
-        return key.what
-    return WORDS if key.where == WORDS else TASKS
+def _has(state: Mapping[Key, Any], what: str, tasks: Container[tuple[str, str]]) -> bool:
+    """Whether a state has alignment, numbers of tasks, or numbers of words."""
+    if what == TASKS:
+        return any(key[:2] in tasks for key in state)
+    return any((key.where if what == WORDS else key.what) == what for key in state)
 
 
 # --- Words: preference, categories, likeness to the start ---

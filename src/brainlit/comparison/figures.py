@@ -17,7 +17,7 @@ from brainlit.comparison.effects import (
     Evidence,
     Key,
     SeedEvidence,
-    over_seeds,
+    mean_over_seeds,
 )
 from brainlit.comparison.evidence import CKA
 from brainlit.downstream.representation import Separation, WordMap
@@ -38,6 +38,7 @@ PREFERENCE_PANELS = {
     "phonetic": "sound: near-homophone - random",
     "difference": "semantic - near-homophone",
 }
+HOW_WIDE = "over seeds, joined with that over held-out time and subjects where seeds share them"
 Panel = tuple[str, Key]
 CATEGORY_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B8860B", "#3A9BDC", "#4B3F9E", "#5B6470")
 """The palette of Okabe and Ito for all kinds of colour vision, with its yellow and black made readable."""
@@ -182,7 +183,8 @@ def _layers_figure(evidence: Evidence, name: str, panels: Sequence[Panel], label
         for title, key in own
     )
     caption = (
-        f"{formula}. Each layer by itself. Lines: means over seeds; bands: their 95 % t intervals (none for one seed)."
+        f"{formula}. Each layer by itself. Lines: means over seeds; bands: their 95 % intervals, {HOW_WIDE} (none for"
+        " one seed)."
     )
     return draw_figure(name, draw, (3.6 * across + 0.4, 2.8 * len(rows) + 0.6), f"{said}.", caption)
 
@@ -199,7 +201,7 @@ def _draw_regimes(axes: Any, evidence: Evidence, key: Key) -> None:
             values = _values(evidence.of(model), regime, key)
             if not values:
                 continue
-            mean, colour = _over(values), _colour(regime)
+            mean, colour = _mean(evidence.of(model), regime, key, values), _colour(regime)
             axes.scatter([x] * len(values), [one.value for one in values], s=16, color=colour, linewidths=0, zorder=3)
             axes.plot([x - step / 3, x + step / 3], [mean.value] * 2, color=colour, linewidth=2.2)
             if mean.interval is not None:
@@ -248,7 +250,8 @@ def _draw_layers(axes: Any, evidence: Evidence, model: str, key: Key) -> None:
         }
         if not found:
             continue
-        ends = [over_seeds(values) for values in found.values()]
+        means = (mean_over_seeds(evidence.of(model), key._replace(layer=layer), regime) for layer in found)
+        ends = [mean for mean in means if mean is not None]
         colour = _colour(regime)
         axes.plot(list(found), [mean.value for mean in ends], color=colour, marker="o", ms=3.5)
         if all(mean.interval is not None for mean in ends):
@@ -269,9 +272,9 @@ def _values(seeds: Iterable[SeedEvidence], regime: str, key: Key) -> list[Score]
     return [one for seed in seeds if (one := seed.value(regime, key)) is not None]
 
 
-def _over(values: Sequence[Score]) -> Score:
-    """Mean and interval over seeds; of one seed its own."""
-    return values[0] if len(values) == 1 else over_seeds(values)
+def _mean(seeds: Sequence[SeedEvidence], regime: str, key: Key, values: Sequence[Score]) -> Score:
+    """Mean and interval as claims have them; of one seed its own."""
+    return values[0] if len(values) == 1 else mean_over_seeds(seeds, key, regime) or values[0]
 
 
 def _layers_of(seeds: Iterable[SeedEvidence], key: Key) -> list[int]:
@@ -291,7 +294,7 @@ def _regimes_said(evidence: Evidence, key: Key) -> str:
     parts = []
     for model in evidence.models:
         found = [(regime, _values(evidence.of(model), regime, key)) for regime in evidence.regimes]
-        means = ", ".join(f"{_regime_said(r)} {_over(values).value:.3f}" for r, values in found if values)
+        means = ", ".join(f"{_regime_said(r)} {_average(values):.3f}" for r, values in found if values)
         parts += [f"{model} {means}"] if means else []
     return "; ".join(parts)
 
@@ -300,14 +303,18 @@ def _last_layer_said(evidence: Evidence, model: str, key: Key) -> str:
     seeds = evidence.of(model)
     last = key._replace(layer=_layers_of(seeds, key)[-1])
     found = [(regime, _values(seeds, regime, last)) for regime in evidence.regimes]
-    return ", ".join(f"{_regime_said(r)} {over_seeds(values).value:.3f}" for r, values in found if values)
+    return ", ".join(f"{_regime_said(r)} {_average(values):.3f}" for r, values in found if values)
+
+
+def _average(values: Sequence[Score]) -> float:
+    return float(np.mean([one.value for one in values]))
 
 
 def _dots(evidence: Evidence) -> str:
     counts = ", ".join(f"{model} {len(evidence.of(model))}" for model in evidence.models)
     return (
-        f"Dots: seeds (n: {counts}), permutations averaged, joined where they are one seed's; bars: mean and 95 % t"
-        " interval over seeds, or with one seed its own interval."
+        f"Dots: seeds (n: {counts}), permutations averaged, joined where they are one seed's; bars: mean and 95 %"
+        f" interval, {HOW_WIDE}, or with one seed its own interval."
     )
 
 

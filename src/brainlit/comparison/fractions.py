@@ -1,9 +1,8 @@
 """How alignment grows with the hours of tuning data: one point per regime and share of the data, over seeds.
 
 Runs whose `data.tune_fraction` differs are set beside each other. They must have in common what decides the numbers
-besides the share: data, subjects, model, probe and scored stories. The seeds of a point share the scored stories, so
-their errors do not average out: the interval of a point is the mean of its seeds' intervals, as wide as if each seed
-erred alike.
+besides the share: data, subjects, model, probe and scored stories. So the seeds of a point share people and stories,
+and their errors over time do not average out: the interval of a point is that of `effects.over_seeds` for shared data.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from brainlit.comparison.effects import over_seeds
 from brainlit.comparison.runs import SAME_START, Summary, TuningChange, mean_of_known, run_name, tuning_change
-from brainlit.encoding.statistics import Score, mean_score
+from brainlit.encoding.statistics import Score
 from brainlit.files import write_csv
 from brainlit.results.style import FAINT, OTHER_COLOURS, REGIME_COLOURS, Figure, house_style, new_figure, render
 from brainlit.results.tables import change_said, markdown_table, number_said
@@ -77,8 +77,10 @@ class CurvePoint:
 
     @property
     def rise(self) -> Score:
-        """Mean over seeds of value, low and high; no interval where one of them has none."""
-        return mean_score([run.change.rise for run in self.runs])
+        """Mean over seeds with the interval of claims (with one seed its own); none where a seed has none."""
+        if len(self.runs) == 1:
+            return self.runs[0].change.rise
+        return over_seeds([run.change.rise for run in self.runs], [run.change.people for run in self.runs], shared=True)
 
 
 def curve_points(summaries: Sequence[Summary], region: str | None = None) -> list[CurvePoint]:
@@ -304,7 +306,11 @@ def _alt(points: Sequence[CurvePoint], before: float) -> str:
 def _caption(points: Sequence[CurvePoint]) -> str:
     n_seeds = sorted({len(point.runs) for point in points})
     seeds = str(n_seeds[0]) if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]}"
-    return (
-        f"Mean over {seeds} seeds (small dots). Bands: 95 % interval of the difference to the untuned model over"
-        " held-out time, mean over seeds, for these share the scored stories; it does not cover other seeds."
+    n_people = min(len(run.change.people) for point in points for run in point.runs)
+    people = "and over subjects" if n_people > 1 else "(one subject: nothing about other people)"
+    joined = (
+        f" over seeds, joined with that over held-out time, which they share, {people}"
+        if n_seeds[-1] > 1
+        else " over held-out time; it does not cover other seeds"
     )
+    return f"Mean over {seeds} seeds (small dots). Bands: 95 % interval of the difference to the untuned model{joined}."

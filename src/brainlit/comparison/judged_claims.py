@@ -6,12 +6,26 @@ The text is a Markdown table with plain sentences, JSON, and what stands between
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from brainlit.comparison import claims
-from brainlit.comparison.effects import PERMUTED, PRETRAINED, STIMULUS, Evidence, Key, SeedEvidence, over_seeds
+from brainlit.comparison.effects import (
+    ALIGNMENT,
+    PERMUTED,
+    PLANTED_NULLS,
+    PRETRAINED,
+    REGION,
+    STIMULUS,
+    WORDS,
+    Evidence,
+    Key,
+    SeedEvidence,
+    mean_gap,
+    mean_over_seeds,
+    share_data,
+)
 from brainlit.encoding.difference_tests import paired_sign_flip
 from brainlit.encoding.statistics import Score
 from brainlit.results.run_directory import write_text_atomic
@@ -20,15 +34,26 @@ from brainlit.results.tables import count_said, markdown_table
 SCHEMA = 1
 HEADS = ("claim", "number", "mean over seeds", "95 % interval", "n", "each seed [its own 95 % interval]", "verdict")
 RULE = (
-    "A seed is a whole experiment of its own: stories, voices, listeners, starting weights. The interval is that of the"
-    " mean over seeds (Student's t, n - 1 degrees of freedom), one number per seed; permutations of a seed are averaged"
-    " first. Supported: the interval lies beyond 0 in the claim's direction and reaches the smallest effect of interest"
-    " (for 'no worse' and 'stays as it was': within the margin). Not supported: it lies wholly below the smallest"
-    " effect of interest, or beyond 0 the other way. Else it cannot be told with this n. Without any effect a rise or"
-    " fall is called supported in at most 2.5 % of experiments, claim by claim; nothing is corrected for the number of"
-    " claims. Intervals of single seeds are over held-out time, clips or words; where seeds agree by chance, they keep"
-    " the interval from being narrower than numbers so uncertain allow."
+    "One number per seed; permutations of a seed are averaged first, and so are subjects. Where each seed draws"
+    " listeners and stories (or clips, or words) of its own, a seed is a whole experiment, and the interval is that of"
+    " the mean over seeds (Student's t, n - 1 degrees of freedom); where seeds agree by chance, their own intervals"
+    " keep it from being narrower than numbers so uncertain allow. Where seeds share listeners and stories, as on real"
+    " data, they are not independent: the squares of three half widths add up, that over seeds, the mean one over"
+    " held-out time (or clips), which does not shrink with the number of seeds, and from two subjects up that over"
+    " subjects (Student's t each). Supported: the interval lies beyond 0 in the claim's direction and reaches the"
+    " smallest effect of interest (for 'no worse' and 'stays as it was': within the margin). Not supported: it lies"
+    " wholly below the smallest effect of interest, or beyond 0 the other way. Else it cannot be told with this n."
+    " Without any effect a rise or fall is called supported in at most 2.5 % of experiments, claim by claim; nothing is"
+    " corrected for the number of claims."
 )
+SIMULATED = "listeners are simulated: this shows that the method recovers what was planted, not a brain"
+ONE_SEED = "One seed: its own interval says nothing about another experiment, so there is no verdict."
+NO_INTERVAL = (
+    "Seeds share what they are scored on, and not every one has an interval over it: what they have in common cannot be"
+    " counted, so there is no verdict."
+)
+WITHDRAWABLE = "low level"
+"""Topic whose claims are checked against the planted nulls."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +74,8 @@ class JudgedClaim:
         What a reader of the verdict must know, in sentences.
     permutations : mapping of seed to tuple of float
         The number for each permutation of the control; empty where there are not several.
+    shared : bool
+        Whether the seeds are scored on the same listeners and stories, clips or words.
     """
 
     claim: claims.Claim
@@ -60,6 +87,7 @@ class JudgedClaim:
     verdict: claims.Verdict
     notes: tuple[str, ...] = ()
     permutations: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    shared: bool = False
 
     @property
     def n(self) -> int:
@@ -88,10 +116,13 @@ class JudgedClaim:
             "between": list(self.claim.between),
             "smallest_effect": self.claim.smallest,
             "smallest_effect_reason": claims.SMALLEST[self.claim.unit][1],
+            "should_be": self.claim.planted,
             "mean": mean.get("value"),
             "low": mean.get("low"),
             "high": mean.get("high"),
             "n_seeds": self.n,
+            "rests_on": {} if self.mean is None else dict(self.mean.n_units),
+            "seeds_share_data": self.shared,
             "sign_flip_p": self.sign_flip_p,
             "seeds": {
                 str(seed): {**one.json(), "permutations": list(self.permutations[seed])}
@@ -103,13 +134,15 @@ class JudgedClaim:
 
 
 def judge_claims(evidence: Evidence) -> list[JudgedClaim]:
-    """What the runs say about every claim, model by model."""
-    return [_judged(claim, evidence, model) for model in evidence.models for claim in claims.CLAIMS]
+    """What the runs say about every claim, model by model; about what was planted where listeners are simulated."""
+    asked = (*claims.CLAIMS, *(claims.PLANTED if evidence.simulated else ()))
+    found = [_judged(claim, evidence, model) for model in evidence.models for claim in asked]
+    return [_beside_nulls(one, evidence) for one in found] if evidence.simulated else found
 
 
 def _judged(claim: claims.Claim, evidence: Evidence, model: str) -> JudgedClaim:
     seeds = evidence.of(model)
-    key = next((key for key in claim.keys if _measured(seeds, claim.between, key)), claim.keys[0])
+    key = _key_of(claim, seeds)
     found = _measured(seeds, claim.between, key)
     if not found:
         missing = _what_to_run(claim, seeds)
@@ -118,7 +151,9 @@ def _judged(claim: claims.Claim, evidence: Evidence, model: str) -> JudgedClaim:
     permutations = {
         seed: tuple(one.value for one in several) if len(several) > 1 else () for seed, several in draws.items()
     }
-    mean = over_seeds(list(found.values()))
+    mean = mean_over_seeds(seeds, key, *claim.between)
+    assert mean is not None
+    shared = share_data([seed for seed in seeds if seed.seed in found], key)
     p = float(paired_sign_flip([one.value for one in found.values()]).p) if len(found) > 1 else None
     said = claims.verdict(claim.kind, claim.smallest, mean.interval)
     notes = [
@@ -126,7 +161,35 @@ def _judged(claim: claims.Claim, evidence: Evidence, model: str) -> JudgedClaim:
         *_permutation_notes(permutations.values()),
         *_control_notes(claim, key, seeds),
     ]
-    return JudgedClaim(claim, model, evidence.place, found, mean, p, said, tuple(notes), permutations)
+    return JudgedClaim(claim, model, evidence.place, found, mean, p, said, tuple(notes), permutations, shared)
+
+
+def _key_of(claim: claims.Claim, seeds: Sequence[SeedEvidence]) -> Key:
+    """The first of its keys that was measured."""
+    return next((key for key in claim.keys if _measured(seeds, claim.between, key)), claim.keys[0])
+
+
+def _beside_nulls(one: JudgedClaim, evidence: Evidence) -> JudgedClaim:
+    """Withdrawn, or with a note, where the same number moves in voxels in which nothing of the kind can happen."""
+    claim, seeds = one.claim, evidence.of(one.model)
+    if claim.topic != WITHDRAWABLE or one.mean is None:
+        return one
+    key, notes, said = _key_of(claim, seeds), list(one.notes), one.verdict
+    for region in PLANTED_NULLS:
+        there = key._replace(where=region)
+        null, gap = mean_over_seeds(seeds, there, *claim.between), mean_gap(seeds, key, there, *claim.between)
+        if region == evidence.region or null is None or not claims.is_beyond_zero(claim.kind, null.interval):
+            continue
+        ends = None if gap is None else " to ".join(map(claim.number, (gap.low, gap.high)))
+        left = "" if gap is None else f", {claim.number(gap.value)} ({ends})"
+        notes.append(
+            f"The same number {claim.kind} by {claim.number(abs(null.value)).lstrip('+')} ({claim.number(null.low)} to"
+            f" {claim.number(null.high)}) in {region} voxels, where nothing of the kind can happen; what counts is the"
+            f" difference{left}."
+        )
+        if said == claims.SUPPORTED == claims.verdict(claim.kind, claim.smallest, null.interval):
+            said = claims.WITHDRAWN
+    return replace(one, notes=tuple(notes), verdict=said)
 
 
 def _measured(seeds: Sequence[SeedEvidence], between: tuple[str, str], key: Key) -> dict[int, Score]:
@@ -138,7 +201,7 @@ def _own_notes(claim: claims.Claim, interval: tuple[float, float] | None, n_foun
     if n_found < n_seeds:
         yield f"Measured in {n_found} of {n_seeds} seeds."
     if claim.kind != claims.SHOWN and interval is None:
-        yield "One seed: its own interval says nothing about another experiment, so there is no verdict."
+        yield ONE_SEED if n_found == 1 else NO_INTERVAL
     small = interval is not None and max(map(abs, interval)) < claim.smallest
     if claim.kind in ("rises", "falls") and small and claims.is_beyond_zero(claim.kind, interval):
         yield f"There is an effect, smaller than the smallest that matters ({claim.smallest:g})."
@@ -154,13 +217,12 @@ def _permutation_notes(permutations: Iterable[tuple[float, ...]]) -> Iterable[st
 
 def _control_notes(claim: claims.Claim, key: Key, seeds: Sequence[SeedEvidence]) -> Iterable[str]:
     """Controls that do what only brain-tuning is claimed to do."""
-    if claim.kind not in ("rises", "falls") or claim.between != claims.TUNED:
+    if claim.kind not in ("rises", "falls") or claim.between != claims.TUNED or claim.planted is not None:
         return
     for regime, words in ((PERMUTED, "The permuted control"), (STIMULUS, "Stimulus tuning")):
-        values = list(_measured(seeds, (regime, PRETRAINED), key).values())
-        mean = over_seeds(values) if values else Score(0.0)
-        if claims.is_beyond_zero(claim.kind, mean.interval):
-            interval = f"{claim.number(mean.low)} to {claim.number(mean.high)}, {len(values)} seeds"
+        mean = mean_over_seeds(seeds, key, regime, PRETRAINED)
+        if mean is not None and claims.is_beyond_zero(claim.kind, mean.interval):
+            interval = f"{claim.number(mean.low)} to {claim.number(mean.high)}, {mean.n_units['seeds']} seeds"
             yield (
                 f"{words} {claim.kind} too: {claim.number(mean.value)} ({interval}). What counts is the difference"
                 " from it."
@@ -177,6 +239,11 @@ def _what_to_run(claim: claims.Claim, seeds: Sequence[SeedEvidence]) -> str:
         return f"No seed has both {' and '.join(claim.between)}; train both with the same seed."
     if claim.topic in ("downstream", "preference"):
         return "`brainlit downstream RUN` for the runs of both regimes measures it."
+    regions = {key.where for seed in seeds for states in seed.states.values() for state in states for key in state}
+    if claim.topic == "planted" and claim.keys[0].where not in regions:
+        return f"No voxels of these runs are called {claim.keys[0].where!r}: their listeners were made without them."
+    if claim.topic == "planted" and claim.keys[0].where == REGION:
+        return "No probe of these runs has enough scored rows that rest on words that tuning never heard."
     return "The probes of these runs do not have this number; probe with all layers and bands (probe.layers: all)."
 
 
@@ -190,7 +257,7 @@ def claims_markdown(evidence: Evidence, found: Sequence[JudgedClaim]) -> str:
     for model in models:
         own = [one for one in found if one.model == model]
         lines += [f"**{model}**, {_seeds_said(evidence, model)}", "", *_table(own), ""]
-        lines += [*(f"- {sentence}" for sentence in (*plain_sentences(own), *note_sentences(own))), ""]
+        lines += [*(f"- {sentence}" for sentence in sentences(evidence, model, own)), ""]
     lines += [f"How verdicts are made: {RULE} {power_sentence(evidence)}", ""]
     if evidence.missing:
         lines += ["Not there:", "", *(f"- {sentence}" for sentence in evidence.missing), ""]
@@ -202,6 +269,7 @@ def claims_json(evidence: Evidence, found: Sequence[JudgedClaim]) -> dict[str, A
     return {
         "schema": SCHEMA,
         "region": evidence.region,
+        "simulated": evidence.simulated,
         "runs": list(evidence.runs),
         "seeds": {model: [seed.seed for seed in evidence.of(model)] for model in evidence.models},
         "smallest_p": {model: claims.smallest_p(len(evidence.of(model))) for model in evidence.models},
@@ -211,9 +279,64 @@ def claims_json(evidence: Evidence, found: Sequence[JudgedClaim]) -> dict[str, A
     }
 
 
+def sentences(evidence: Evidence, model: str, own: Sequence[JudgedClaim]) -> list[str]:
+    """What stands below the table of a model: what did not come out, what is shared or planted, and the notes."""
+    return [
+        *plain_sentences(own),
+        *planted_sentences(own),
+        *shared_sentences(evidence, model),
+        *evidence.fitted_on_tuned,
+        *note_sentences(own),
+    ]
+
+
+def planted_sentences(found: Sequence[JudgedClaim]) -> list[str]:
+    """Which of what was planted came out otherwise, and how many claims about it were answered."""
+    known = [one for one in found if one.claim.planted is not None and one.verdict != claims.NOT_MEASURED]
+    if not known:
+        return []
+    decided = [one for one in known if one.verdict in (claims.SUPPORTED, claims.NOT_SUPPORTED)]
+    wrong = [one for one in decided if one.verdict != one.claim.planted]
+    right, untold = len(decided) - len(wrong), len(known) - len(decided)
+    counts = f"{right} of {len(known)} planted nulls came out as planted, {untold} cannot be told"
+    if not wrong:
+        return [f"{counts}, none contradicts what was planted."]
+    said = "; ".join(
+        f"{one.text}, should be {one.claim.planted} and is {one.verdict} ({number_said(one)})" for one in wrong
+    )
+    return [f"{counts}, {len(wrong)} contradict{'s' if len(wrong) == 1 else ''} what was planted: {said}."]
+
+
+def shared_sentences(evidence: Evidence, model: str) -> list[str]:
+    """What the seeds of a model are scored on together, so that seeds alone do not decide."""
+    seeds = evidence.of(model)
+    if len(seeds) < 2:
+        return []
+    keys = {"listeners and stories": [Key(ALIGNMENT, REGION)], "words": [Key("difference", WORDS)]}
+    keys |= {f"the clips of {task}, {part}": [Key(task, part)] for task, part in evidence.tasks}
+    shared = [what for what, some in keys.items() if any(_share(seeds, key) for key in some)]
+    if not shared:
+        return ["Each seed draws listeners, stories, clips and words of its own, as far as they were measured."]
+    key = Key(ALIGNMENT, REGION)
+    people = {name for seed in seeds for regime in seed.states for name in seed.people(regime, None, key)}
+    alone = len(people) == 1 and "listeners and stories" in shared
+    who = " There is one subject: nothing is shown about other people." if alone else ""
+    return [f"Seeds share {', '.join(shared)}: intervals join seeds and what they share.{who}"]
+
+
+def _share(seeds: Sequence[SeedEvidence], key: Key) -> bool:
+    own = [seed for seed in seeds if any(seed.values(regime, key) for regime in seed.states)]
+    return share_data(own, key)
+
+
 def plain_sentences(found: Sequence[JudgedClaim]) -> list[str]:
     """What did not come out as claimed, one sentence each."""
-    words = {claims.NOT_SUPPORTED: "Not so", claims.CANNOT_TELL: "Cannot be told"}
+    words = {
+        claims.WITHDRAWN: "Withdrawn, for a planted null shows it too",
+        claims.NOT_SUPPORTED: "Not so",
+        claims.CANNOT_TELL: "Cannot be told",
+    }
+    found = [one for one in found if one.verdict != one.claim.planted]
     return [f"{words[one.verdict]}: {one.text} ({number_said(one)})." for one in found if one.verdict in words]
 
 
@@ -303,7 +426,9 @@ def row_cells(one: JudgedClaim) -> list[str]:
     )
     said = f"**{one.verdict}**" if one.verdict == claims.SUPPORTED else one.verdict
     metric = f"{one.claim.metric} ({one.claim.smallest:g})" if one.claim.kind != "shown" else one.claim.metric
-    return [f"{one.text} ({one.claim.source})", metric, _mean_said(one), interval, str(one.n), seeds or "-", said]
+    planted = "" if one.claim.planted is None else f"; planted, should be: {one.claim.planted}"
+    text = f"{one.text} ({one.claim.source}){planted}"
+    return [text, metric, _mean_said(one), interval, str(one.n), seeds or "-", said]
 
 
 def _mean_said(one: JudgedClaim) -> str:
@@ -314,5 +439,5 @@ def _seeds_said(evidence: Evidence, model: str) -> str:
     seeds = [seed.seed for seed in evidence.of(model)]
     return (
         f"{count_said(len(seeds), 'seed')} ({', '.join(map(str, seeds))}); {evidence.place}; in brackets after a"
-        " number its smallest effect of interest"
+        f" number its smallest effect of interest{f'; {SIMULATED}' if evidence.simulated else ''}"
     )

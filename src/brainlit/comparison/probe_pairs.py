@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray
+from brainlit.encoding.left_out import jackknife_variance
 from brainlit.encoding.result import ProbeResult
 from brainlit.hints import did_you_mean
 from brainlit.results.record import ProbeRecord, load_record, record_files
@@ -30,6 +31,13 @@ class ProbePair:
 
     Responses have norm 1 and predictions are in the same units: r and R2 do not change, and it does not matter that
     the two probes may have scaled their voxels by other fitted rows.
+
+    Parameters
+    ----------
+    left_out : pair of mapping of 'r', 'r2' to array of shape (n_parts, n_used)
+        Scores of A and B without each part of the fit stories in turn; empty where a probe does not have them.
+    same_fit : bool
+        Whether both were fitted on the same stories.
     """
 
     observed: FloatArray
@@ -38,6 +46,23 @@ class ProbePair:
     groups: IntArray
     regions: Mapping[str, BoolArray]
     n_stories: int
+    left_out: tuple[Mapping[str, FloatArray], Mapping[str, FloatArray]] = ({}, {})
+    same_fit: bool = True
+
+    @property
+    def n_parts(self) -> int:
+        """Parts of the fit stories that were left out in turn (the fewer, of two probes); 0 where one has none."""
+        return min(len(own["r"]) if "r" in own else 0 for own in self.left_out)
+
+    def fit_variance(self, metric: str, region: BoolArray | None = None) -> FloatArray:
+        """Variance of A - B by the jackknife over fit stories: of every voxel, or of a region's mean (shape ()).
+
+        Where both were fitted on the same stories, the same are left out of both.
+        """
+        a, b = (own[metric] if region is None else own[metric][:, region].mean(axis=1) for own in self.left_out)
+        if self.same_fit and len(a) == len(b):
+            return jackknife_variance(a - b)
+        return jackknife_variance(a) + jackknife_variance(b)
 
 
 def probe_files(path: Path) -> dict[str, Path]:
@@ -106,7 +131,10 @@ def read_pair(subject: str, file_a: Path, file_b: Path, region: str | None) -> P
             raise ValueError(f"{subject} has no region {region!r}. {did_you_mean(region, regions)}")
         regions = {region: regions[region]}
     n_stories = len(records[0].facts.get("score_stories", [])) or int(groups[-1]) + 1
-    return ProbePair(observed[0], predicted[0], predicted[1], groups, regions, n_stories)
+    left_out = tuple({name: values[:, used] for name, values in result.left_out.items()} for result in results)
+    fits = [list(record.facts.get("fit_spans", [])) for record in records]
+    scores, same_fit = (left_out[0], left_out[1]), fits[0] == fits[1]
+    return ProbePair(observed[0], predicted[0], predicted[1], groups, regions, n_stories, scores, same_fit)
 
 
 def _require_same_rows(subject: str, records: Sequence[ProbeRecord], results: Sequence[ProbeResult]) -> None:

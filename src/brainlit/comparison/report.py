@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from brainlit.comparison import judged_claims
-from brainlit.comparison.claims import CANNOT_TELL, NOT_MEASURED, NOT_SUPPORTED, SUPPORTED
-from brainlit.comparison.effects import BRAIN, PERMUTED, PRETRAINED, Evidence, Key, over_seeds
+from brainlit.comparison.claims import CANNOT_TELL, NOT_MEASURED, NOT_SUPPORTED, SUPPORTED, WITHDRAWN
+from brainlit.comparison.effects import BRAIN, PERMUTED, PRETRAINED, Evidence, Key, mean_over_seeds
 from brainlit.comparison.figures import comparison_figures
 from brainlit.results.pages import render_page
 from brainlit.results.run_directory import write_json_atomic, write_text_atomic
@@ -18,7 +18,13 @@ from brainlit.results.tables import count_said
 REPORT_FILE, TABLE_FILE, JSON_FILE, FIGURES = "report.html", "claims.md", "claims.json", "figures"
 WRITTEN = (REPORT_FILE, TABLE_FILE, JSON_FILE, FIGURES)
 """What a comparison leaves in its folder."""
-VERDICT_COLOURS = {SUPPORTED: "#2E7D4F", NOT_SUPPORTED: "#B3402E", CANNOT_TELL: "#8A6D1B", NOT_MEASURED: "#667080"}
+VERDICT_COLOURS = {
+    SUPPORTED: "#2E7D4F",
+    NOT_SUPPORTED: "#B3402E",
+    WITHDRAWN: "#7A2E6B",
+    CANNOT_TELL: "#8A6D1B",
+    NOT_MEASURED: "#667080",
+}
 SECTIONS = {
     "Alignment before and after": "alignment",
     "Low-level share and impact": "low_level",
@@ -51,12 +57,15 @@ def render_comparison(evidence: Evidence, found: Sequence[judged_claims.JudgedCl
         "Comparison of regimes",
         evidence=evidence,
         about=f"{len(evidence.runs)} runs · {', '.join(evidence.regimes).replace('_', ' ')} · {evidence.place}",
-        headline=[_counts(evidence, model, own) for model, own in by_model.items()],
+        headline=[
+            *([f"The {judged_claims.SIMULATED}."] if evidence.simulated else []),
+            *(_counts(evidence, model, own) for model, own in by_model.items()),
+        ],
         heads=judged_claims.HEADS,
         by_model={
             model: {
                 "topics": judged_claims.by_topic(own),
-                "sentences": [*judged_claims.plain_sentences(own), *judged_claims.note_sentences(own)],
+                "sentences": judged_claims.sentences(evidence, model, own),
             }
             for model, own in by_model.items()
         },
@@ -88,5 +97,5 @@ def _tasks(evidence: Evidence) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _over_seeds(evidence: Evidence, model: str, key: Key, other: str) -> Mapping[str, float | None] | None:
-    values = [one for seed in evidence.of(model) if (one := seed.difference(BRAIN, other, key)) is not None]
-    return over_seeds(values).json() if values else None
+    mean = mean_over_seeds(evidence.of(model), key, BRAIN, other)
+    return None if mean is None else mean.json()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.comparison.effects import BRAIN, PERMUTED
+from brainlit.comparison.effects import BRAIN, BRAIN_ONLY, NULL, PERMUTED, PLANTED_NULLS
 from brainlit.encoding.statistics import Score, mean_score
 from brainlit.results.record import ProbeRecord, load_record, mean_over_subjects, record_files
 from brainlit.results.run_directory import read_json
@@ -25,7 +25,8 @@ from brainlit.results.tables import change_said, markdown_table, number_said
 Summary = Mapping[str, Any]
 KEPT_METRICS = ("r_backbone", "low_level_share", "partition_backbone", "impact_")
 """Beginnings of the names of what is kept of a probe's table: replicates of 30 whole runs would fill the memory."""
-KEPT_REGIONS = ("auditory", "null")
+KEPT_REGIONS = (*PLANTED_NULLS, NULL, BRAIN_ONLY)
+"""Beside the compared one; auditory voxels also of real people."""
 SAME_START = 1e-3
 """Largest difference of r before tuning between runs of one seed; on a GPU sums have no fixed order."""
 
@@ -73,6 +74,8 @@ class TuningChange:
         r_after - r_before with its 95 % interval over held-out time.
     share_before, share_after : float or None
         Low-level share; None where it is not defined.
+    people : mapping of subject to float
+        The rise of each.
     """
 
     layer: int
@@ -83,6 +86,7 @@ class TuningChange:
     rise: Score
     share_before: float | None
     share_after: float | None
+    people: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -260,6 +264,7 @@ def tuning_change(summary: Summary, region: str) -> TuningChange:
         )
     share, change = find_score(summary, region, "low_level_share"), row["difference"]
     bounds = None if None in (change["low"], change["high"]) else (change["low"], change["high"])
+    own = {name: find_score(summary, region, "r_backbone", name) for name in summary["probe"].get("subjects", ())}
     return TuningChange(
         layer=int(row["layer"]),
         n_voxels=int(row["n_voxels"]),
@@ -269,6 +274,7 @@ def tuning_change(summary: Summary, region: str) -> TuningChange:
         rise=Score(float(change["value"]), bounds=bounds),
         share_before=stage_value(share, "before"),
         share_after=stage_value(share, "after"),
+        people={n: rise for n, one in own.items() if (rise := stage_value(one, "difference")) is not None},
     )
 
 

@@ -1,24 +1,29 @@
 """Two probes against each other, region by region, on the same responses and TRs.
 
 What makes a minute of a story easy or hard to predict does so for both models, so differences are taken block by block:
-the bootstrap draws the same blocks for both, and the permutation test exchanges the two predictions within blocks.
+the bootstrap draws the same blocks for both, and the permutation test exchanges the two predictions within blocks. Both
+hold the fitted weights fixed. Where probes know their scores without each fit story, a jackknife over these is added:
+the interval and p are then those of models fitted on other stories, too. Another training run is in neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from brainlit.comparison.effects import over_subjects
 from brainlit.comparison.probe_pairs import ProbePair, probe_files, read_pair, shared_subjects
 from brainlit.encoding import fdr, paired_wilcoxon
+from brainlit.encoding.arrays import FloatArray
 from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights, region_replicates
-from brainlit.encoding.permutation import block_difference_test
-from brainlit.encoding.statistics import Score, mean_score
+from brainlit.encoding.left_out import FEWEST_STORIES, p_with_fit
+from brainlit.encoding.permutation import PermutationTest, block_difference_test
+from brainlit.encoding.statistics import Score, mean_score, student_quantile
 from brainlit.files import write_csv
 from brainlit.hints import did_you_mean
 from brainlit.results.run_directory import write_json_atomic
@@ -32,7 +37,7 @@ FALSE_DISCOVERIES = 0.05
 JSON_FILE, TABLE_FILE = "comparison.json", "comparison.csv"
 COLUMNS = (
     "subject", "region", "metric", "n_voxels", "a", "b", "difference", "low", "high", "test", "p", "smallest_p", "q",
-    "n_higher", "n_lower", "n_trs", "n_stories", "n_subjects",
+    "n_higher", "n_lower", "n_trs", "n_stories", "n_subjects", "n_parts",
 )  # fmt: skip
 
 
@@ -47,6 +52,8 @@ class CompareConfig:
     bootstrap_trs, permutation_trs : int
         Rows per block of the interval and of the test.
     n_bootstraps, n_permutations, seed : int
+    hold_fits : bool
+        Leave the jackknife over fit stories out: what is compared are these very weights.
     """
 
     metric: Metric = "r"
@@ -55,6 +62,7 @@ class CompareConfig:
     n_bootstraps: int = 2000
     n_permutations: int = 2000
     seed: int = 0
+    hold_fits: bool = False
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
@@ -74,8 +82,9 @@ class RegionDifference:
     ----------
     a, b, difference : Score
         Means over the voxels; the replicates of the difference are paired.
-    test : 'blocks' or 'wilcoxon'
-        Exchange of predictions within blocks of time (one subject), or signed ranks of the subjects' differences.
+    test : 'blocks', 'blocks and fit' or 'wilcoxon'
+        Exchange of predictions within blocks of time (one subject), alone or with the jackknife over fit stories; or
+        signed ranks of the subjects' differences.
     p, smallest_p, q : float
         Two-sided; the smallest p that so many blocks, permutations or subjects can give; q is p after the false
         discovery rate over the regions of this subject.
@@ -83,6 +92,8 @@ class RegionDifference:
         Voxels in which A, or B, is better at a false discovery rate of 5 % over the subject's voxels.
     n_trs, n_stories : int
         What was scored; of several subjects, of the one with the fewest rows.
+    n_parts : int
+        Parts of the fit stories that were left out in turn; 0 where fits are held fixed.
     """
 
     subject: str
@@ -100,6 +111,7 @@ class RegionDifference:
     n_trs: int
     n_stories: int
     n_subjects: int = 1
+    n_parts: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,7 +153,7 @@ def compare_probes(
     notes = (f"Left out, because only one of the two probes has them: {', '.join(alone)}.",) if alone else ()
     rows: list[RegionDifference] = []
     for subject in shared:
-        rows += _subject_rows(subject, read_pair(subject, files_a[subject], files_b[subject], region), config)
+        rows += subject_rows(subject, read_pair(subject, files_a[subject], files_b[subject], region), config)
     return ProbeComparison(a, b, config, (*_over_subjects(rows, shared), *rows), notes)
 
 
@@ -181,7 +193,8 @@ def write_comparison(comparison: ProbeComparison, folder: Path) -> tuple[Path, P
 # --- Statistics ---
 
 
-def _subject_rows(subject: str, pair: ProbePair, config: CompareConfig) -> list[RegionDifference]:
+def subject_rows(subject: str, pair: ProbePair, config: CompareConfig) -> list[RegionDifference]:
+    """Every region of one subject; ValueError where there are too few rows for the blocks."""
     scores = _paired_scores(pair, config)
     test = partial(
         block_difference_test,
@@ -192,16 +205,26 @@ def _subject_rows(subject: str, pair: ProbePair, config: CompareConfig) -> list[
         seed=config.seed,
     )
     by_region, by_voxel = test(regions=pair.regions), test()
-    found = fdr(by_voxel.p) <= FALSE_DISCOVERIES
+    n_parts = 0 if config.hold_fits else pair.n_parts
+    p_regions, p_voxels = by_region.p, by_voxel.p
+    if n_parts:
+        of_regions = np.array([pair.fit_variance(config.metric, mask) for mask in pair.regions.values()])
+        p_regions = _p_with_fit(by_region, of_regions, n_parts)
+        p_voxels = _p_with_fit(by_voxel, pair.fit_variance(config.metric), n_parts)
+        scores = {
+            name: (a, b, _joined(difference, variance, n_parts))
+            for (name, (a, b, difference)), variance in zip(scores.items(), of_regions, strict=True)
+        }
+    found = fdr(p_voxels) <= FALSE_DISCOVERIES
     higher, lower = found & (by_voxel.statistic > 0), found & (by_voxel.statistic < 0)
-    tested = zip(pair.regions.items(), by_region.p, fdr(by_region.p), strict=True)
+    tested = zip(pair.regions.items(), p_regions, fdr(p_regions), strict=True)
     return [
         RegionDifference(
             subject,
             name,
             int(mask.sum()),
             *scores[name],
-            test="blocks",
+            test="blocks and fit" if n_parts else "blocks",
             p=float(p),
             smallest_p=by_region.smallest_p,
             q=float(q),
@@ -209,9 +232,25 @@ def _subject_rows(subject: str, pair: ProbePair, config: CompareConfig) -> list[
             n_lower=int((lower & mask).sum()),
             n_trs=len(pair.groups),
             n_stories=pair.n_stories,
+            n_parts=n_parts,
         )
         for (name, mask), p, q in tested
     ]
+
+
+def _p_with_fit(test: PermutationTest, fit_variance: FloatArray, n_parts: int) -> FloatArray:
+    """p of a difference whose fit errs too: never smaller than that of exchanged blocks alone."""
+    return np.fmax(test.p, p_with_fit(test.statistic, test.null_sd, fit_variance, n_parts))
+
+
+def _joined(difference: Score, fit_variance: float, n_parts: int) -> Score:
+    """The interval over time with that over fits: squares of half widths add up, as in `effects.over_seeds`."""
+    if difference.interval is None:
+        return difference
+    fit = student_quantile(n_parts - 1, difference.level) * fit_variance**0.5
+    low, high = (float(np.hypot(end - difference.value, fit)) for end in difference.interval)
+    bounds = difference.value - low, difference.value + high
+    return replace(difference, replicates=None, bounds=bounds)
 
 
 def _paired_scores(pair: ProbePair, config: CompareConfig) -> dict[str, tuple[Score, Score, Score]]:
@@ -249,7 +288,7 @@ def _over_subjects(rows: Sequence[RegionDifference], subjects: Sequence[str]) ->
             sum(row.n_voxels for row in own),
             mean_score([row.a for row in own]),
             mean_score([row.b for row in own]),
-            mean_score([row.difference for row in own]),
+            over_subjects([row.difference for row in own]),
             test="wilcoxon",
             p=float(p),
             smallest_p=float(smallest_p),
@@ -259,6 +298,7 @@ def _over_subjects(rows: Sequence[RegionDifference], subjects: Sequence[str]) ->
             n_trs=min(row.n_trs for row in own),
             n_stories=min(row.n_stories for row in own),
             n_subjects=len(own),
+            n_parts=min(row.n_parts for row in own),
         )
         for (name, own), p, smallest_p, q in tested
     ]
@@ -270,26 +310,31 @@ def _over_subjects(rows: Sequence[RegionDifference], subjects: Sequence[str]) ->
 def _explained(comparison: ProbeComparison) -> Iterator[str]:
     config, rows = comparison.config, comparison.rows
     formula = "Pearson r of response and prediction" if config.metric == "r" else "R2 = 1 - SSE / SST"
-    one = [row for row in rows if row.test == "blocks"]
+    one = [row for row in rows if row.test != "wilcoxon"]
     people = [row for row in rows if row.test == "wilcoxon"]
     heard = sorted(
         {f"{row.n_trs} TRs of {count_said(row.n_stories, 'story', 'stories')} ({row.subject})" for row in one}
     )
     yield f"Mean over voxels of {formula}, ridge on the backbone alone, both on the same {'; '.join(heard)}."
+    parts = sorted({row.n_parts for row in one if row.n_parts})
     yield (
         f"Intervals: block bootstrap over time within stories, {config.bootstrap_trs}-TR blocks or longer,"
-        " the same for A and B,"
-        f" {config.n_bootstraps} draws, seed {config.seed}, widened for the number of blocks."
+        f" the same for A and B, {config.n_bootstraps} draws, seed {config.seed}, widened for the number of blocks"
+        + ("; joined with a jackknife over fit stories." if parts else ".")
     )
+    yield from _what_is_drawn(config, one, parts)
+    smallest = max(row.smallest_p for row in one)
     yield (
         f"p of one subject: A and B exchanged within {config.permutation_trs}-TR blocks or longer, two-sided,"
         f" (b + 1) / (m + 1) with {config.n_permutations} permutations; the smallest p that can come out is"
-        f" {max(row.smallest_p for row in one):.3g}."
+        f" {smallest:.3g}"
+        + (", and where fits are drawn p is at least that of the joined error." if parts else ".")
     )
     if people:
         yield (
             f"p of all: Wilcoxon's signed-rank test of the differences of {people[0].n_subjects} subjects, two-sided;"
-            f" the smallest p that they can give is {max(row.smallest_p for row in people):.3g}."
+            f" the smallest p that they can give is {max(row.smallest_p for row in people):.3g}. Their interval joins"
+            " time and subjects (Student's t)."
         )
     else:
         yield "One subject: nothing is shown about other people."
@@ -299,6 +344,33 @@ def _explained(comparison: ProbeComparison) -> Iterator[str]:
         f" {FALSE_DISCOVERIES:.0%} over all voxels of a subject."
     )
     yield from comparison.notes
+
+
+def _what_is_drawn(config: CompareConfig, rows: Sequence[RegionDifference], parts: Sequence[int]) -> Iterator[str]:
+    """What intervals and p are about, and what is in neither."""
+    if parts:
+        said = " to ".join(str(n) for n in dict.fromkeys((parts[0], parts[-1])))
+        yield (
+            f"Drawn: minutes of the scored stories, and fit stories ({said} parts left out in turn; each voxel keeps"
+            " its alpha)."
+        )
+    fixed = sorted({row.subject for row in rows if not row.n_parts})
+    if fixed:
+        why = (
+            "as asked (--hold_fits)"
+            if config.hold_fits
+            else f"for at least {FEWEST_STORIES} fit stories are needed, and probes that know their scores without them"
+            " (probe again with probe.leave_out_fit)"
+        )
+        yield (
+            f"Drawn for {', '.join(fixed)}: minutes of the scored stories only. The fitted weights are held fixed,"
+            f" {why}; fitted on other stories, models that are equally good come out different more often than p says."
+        )
+    yield (
+        "Not drawn: the training run. A second run of the same recipe (another seed) is another model, and its"
+        " difference to the first is often beyond these intervals; claims about recipes need several seeds each"
+        " (brainlit compare)."
+    )
 
 
 def _plain(row: RegionDifference, metric: str) -> dict[str, Any]:

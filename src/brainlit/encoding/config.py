@@ -112,6 +112,9 @@ class ProbeConfig:
     tuned_sound: bool = False
     """Whether shares are computed a second time with a low-level band that has seen the tuning stories, too: what
     tuning could have learned from sound alone (twice the time of the compared layer)."""
+    leave_out_fit: bool = True
+    """Whether the backbone alone is also scored without each fit story in turn, so that comparisons of two probes count
+    the fit (one more decomposition of the compared layer; needs 4 fit stories)."""
     bin_s: float = 0.1
     """Seconds over which frames of the backbone are averaged before they are convolved."""
 

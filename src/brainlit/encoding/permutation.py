@@ -9,7 +9,7 @@ taken in parts that need at most some 200 MB.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 from typing import Any, Literal
@@ -61,6 +61,8 @@ class PermutationTest:
     n_permutations, n_blocks : int
     names : tuple of str
         Of the regions; empty for voxels.
+    null_sd : array of shape (n,)
+        Standard deviation of the statistic over the permutations.
     """
 
     statistic: FloatArray
@@ -70,6 +72,7 @@ class PermutationTest:
     n_permutations: int
     n_blocks: int
     names: tuple[str, ...] = ()
+    null_sd: FloatArray = field(default_factory=lambda: np.zeros(0))
 
 
 def circular_shift_test(
@@ -296,10 +299,10 @@ def _test(
     if regions is not None:
         summed = _region_means(features, regions, n_voxels, width)
         features, n_voxels, width = (lambda part: summed[:, part]), len(regions), len(regions)
-    found, exceed, largest = np.empty(n_voxels), np.empty(n_voxels), np.full(n_rows, -np.inf)
+    (found, exceed, sd), largest = np.empty((3, n_voxels)), np.full(n_rows, -np.inf)
     for part in column_parts(n_voxels, width, "Permutations"):
         values = permutations @ features(part)
-        found[part] = values[0]
+        found[part], sd[part] = values[0], values[1:].std(axis=0)
         values = np.abs(values) if alternative == "two-sided" else values
         exceed[part] = (values[1:] >= values[0] - TIE).sum(axis=0)
         largest = np.fmax(largest, np.fmax.reduce(values, axis=1))
@@ -307,7 +310,8 @@ def _test(
     in_family = (n_rows - 1) - np.searchsorted(np.sort(largest[1:]), reached - TIE)
     known = np.isfinite(found)
     p, p_family = (np.where(known, (count + 1.0) / n_rows, np.nan) for count in (exceed, in_family))
-    return PermutationTest(found, p, p_family, max(1 / n_rows, fewest), n_rows - 1, n_blocks, tuple(regions or ()))
+    smallest = max(1 / n_rows, fewest)
+    return PermutationTest(found, p, p_family, smallest, n_rows - 1, n_blocks, tuple(regions or ()), sd)
 
 
 def _region_means(features: Features, regions: Mapping[str, BoolArray], n_voxels: int, width: int) -> FloatArray:

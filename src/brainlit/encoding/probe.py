@@ -185,15 +185,17 @@ def _probe_together(
     whole, parts = weighed(given, weights), weighed(finest, weights)
     nested = ridges.fit_nested(whole, None if wanted is None else wanted[:, ridges.targets.good])
     is_finer = settings.sub_bands and len(parts) > 1 and any("/" in name for name in parts)
-    finer = score_sub_bands(ridges, parts) if is_finer else {}
+    more: dict[str, Mapping[str, npt.NDArray[Any]]] = dict(score_sub_bands(ridges, parts)) if is_finer else {}
     # every form of the low-level features is regressed out, also those that the low-level band has no use for
     residuals = predict_residuals(ridges, whole, given.get("low_level"))
+    if "backbone" in whole:
+        more["left_out"] = ridges.leave_out(whole["backbone"], nested.choices["backbone"])
     is_delayed = any("fir" in as_band(X).parts for X in whole.values())
     short = short_groups(rows, settings.delays_trs) if is_delayed else []
     warnings = [*short, *(CONSTANT_BAND.format(band) for band in nested.constant)]
     temporal = {band: dict(as_band(X).prior) for band, X in whole.items()}
     meta = {"warm_start": wanted is not None, "warnings": warnings, "temporal": temporal}
-    return assemble(ridges, nested, residuals, finer, **meta)
+    return assemble(ridges, nested, residuals, more, **meta)
 
 
 def _checked_responses(name: str, Y: npt.ArrayLike, n_trs: int) -> Array:
@@ -241,10 +243,10 @@ def assemble(
     ridges: ProbeFit,
     nested: NestedFit,
     residuals: Mapping[str, Float32Array],
-    finer: Mapping[str, Mapping[str, FloatArray]],
+    more: Mapping[str, Mapping[str, npt.NDArray[Any]]],
     **meta: Any,
 ) -> ProbeResult:
-    """Score every model and put all arrays on the full set of voxels of all subjects."""
+    """Score every model and put all arrays on the full set of voxels of all subjects; `more` are tables, too."""
     spread = ridges.targets.spread
     r = {model: ridges.correlate(predicted) for model, predicted in nested.predictions.items()}
     r2 = {model: ridges.r2(predicted) for model, predicted in nested.predictions.items()}
@@ -263,7 +265,7 @@ def assemble(
         "partition": partition_variance(r2, tuple(nested.n_columns)),
         "impact": {way: low_level_impact(r["backbone"], left) for way, left in rest.items()},
         "r_rest": rest,
-        **finer,
+        **more,
     }
     chosen = {model: choice.alpha_index.astype(np.int16) for model, choice in nested.choices.items()}
     return ProbeResult(

@@ -17,6 +17,7 @@ from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArr
 from brainlit.encoding.banded import open_search
 from brainlit.encoding.bands import prepare_band, rotate_band
 from brainlit.encoding.config import ProbeConfig, SolverName
+from brainlit.encoding.left_out import left_out_scores
 from brainlit.encoding.partition import model_name, split_r2, subsets
 from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets
 from brainlit.encoding.result import Int16Array, ProbeResult
@@ -153,6 +154,20 @@ class ProbeFit:
         search = self.open(prepared)
         table = self.search(search, np.ones((1, 1)))
         return self._predict(search, table, {"X": choose(table)}, prepared)[0]["X"]
+
+    def leave_out(self, X: Band, choice: Choice) -> dict[str, Float32Array]:
+        """Scores of one feature space without each fit story in turn, (n_parts, n_good); empty if not asked for."""
+        if not self.settings.leave_out_fit:
+            return {}
+        (columns,) = self.prepare({"X": X}, remember=False).columns
+        rows, targets = self.rows, self.targets
+        return left_out_scores(
+            (columns[rows.fit_of_used], columns[rows.score_of_used]),
+            (targets.fit, targets.score),
+            (rows.fit_groups, rows.score_groups),
+            self.alphas[choice.alpha_index],
+            self.settings.solver.memory_gb,
+        )
 
     # --- Scoring ---
 

@@ -82,6 +82,8 @@ class ProbeResult:
     sub_split, sub_unique : mapping of band or sub-band to array
         Product measure of the joint model in which bands are cut into sub-bands, and R2 that is lost without each
         sub-band; empty unless asked for (`ProbeConfig.sub_bands`).
+    left_out : mapping of 'r', 'r2' to float32 array of shape (n_parts, n_voxels)
+        Of the backbone alone without each fit story in turn (`encoding.left_out`); empty where it was not computed.
     """
 
     r: FloatArray = field(metadata=PER_VOXEL)
@@ -101,6 +103,7 @@ class ProbeResult:
     alpha_index: Mapping[str, Int16Array] = field(default_factory=dict, metadata=TABLE)
     sub_split: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE)
     sub_unique: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE)
+    left_out: Mapping[str, Float32Array] = field(default_factory=dict, metadata=TABLE)
     score_groups: IntArray
     alpha_at_edge: Mapping[str, float]
     n_dropped: int

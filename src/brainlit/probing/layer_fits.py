@@ -118,6 +118,7 @@ class LayerFits:
         roles = (Ys, first.groups, first.fit, first.score, config)
         run = partial(probe.run_probes, weights=weights)
         if not compared:
+            roles = (*roles[:-1], replace(config, leave_out_fit=False))
             results = run({"backbone": features[first.rows]}, *roles)
             self.layers_s += time.monotonic() - started
             return results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from brainlit.encoding import probe
@@ -60,7 +61,7 @@ def _mean_scores(
     by_region: dict[str, list[ScoreRow]] = {}
     for data in engine.who_heard_the_same(datamodule, subjects):
         first, Ys = next(iter(data.values())), {name: own.responses for name, own in data.items()}
-        roles = (Ys, first.groups, first.fit, first.score, engine.config)
+        roles = (Ys, first.groups, first.fit, first.score, replace(engine.config, leave_out_fit=False))
         results = probe.run_probes({"backbone": states[first.rows]}, *roles)
         for name, result in results.items():
             regions = regions_with_all(data[name].regions, result.used)

@@ -51,7 +51,7 @@ def predicted_from_sound(
     lengths = [span.n_trs for span in spans]
     groups = np.repeat(np.arange(len(spans)), lengths)
     fit = groups < len(tune)
-    plain = replace(config, low_level_impact=False, sub_bands=False)
+    plain = replace(config, low_level_impact=False, sub_bands=False, leave_out_fit=False)
     responses = [store.responses(subject, span.story, span.start_tr, span.stop_tr) for span in spans]
     Y = np.concatenate([rows for rows in responses if rows is not None])
     Y[:, ~store.good_voxels(subject)] = np.nan
@@ -77,7 +77,7 @@ def tuned_sound_result(data: ProbeData, features: Band, predicted: Float32Array,
     """The probe of one subject with the low-level band that has seen the tuning stories."""
     bands, _ = gather_bands({"backbone": features, **data.stimulus})
     bands["low_level"] = with_predictions(bands["low_level"], predicted)
-    plain = replace(config, sub_bands=False)
+    plain = replace(config, sub_bands=False, leave_out_fit=False)
     return probe.run_probe(bands, data.responses, data.groups, data.fit, data.score, plain, ceiling=data.ceiling)
 
 

@@ -8,7 +8,7 @@ Several records make a tidy table: one row per subject, region, layer and metric
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from brainlit.results.scores import ScoreRow, ScoreTable, over_subjects
 
 if TYPE_CHECKING:
     from brainlit.encoding.result import ProbeResult
+    from brainlit.splits import Span
 
 GROUP = "record"
 ATTRIBUTES: dict[str, Any] = {"subject": str, "stage": str, "epoch": int, "step": int, "layer": int, "fingerprint": str}
@@ -125,6 +126,25 @@ def find_held_out(probes: Path) -> dict[str, list[ProbeRecord]]:
     """The records of each held-out data set, probes/<name>/<subject>/epoch-<n>.h5, by its name."""
     names = sorted({path.parent.parent.name for path in probes.glob("*/*/epoch-*.h5")})
     return {name: find_records(probes / name) for name in names}
+
+
+def tuned_facts(fit: Sequence[Span], tune: Sequence[Span]) -> dict[str, Any]:
+    """What a record's facts say where encoding models are fitted on rows that the model is tuned on; else nothing."""
+    both = [one.story for one in fit if any(one.story == other.story and one.gap_trs(other) < 0 for other in tune)]
+    n_fit = len(dict.fromkeys(span.story for span in fit))
+    return {"fitted_on_tuned": list(dict.fromkeys(both)), "n_fit_stories": n_fit} if both else {}
+
+
+def fitted_on_tuned_said(facts: Mapping[str, Any]) -> str:
+    """The same in a sentence, for whoever reads the numbers; empty where no such story was fitted on."""
+    both = facts.get("fitted_on_tuned") or []
+    if not both:
+        return ""
+    n, n_all = len(both), facts.get("n_fit_stories", len(both))
+    return (
+        f"Encoding models were fitted on stories that the model was tuned on ({n} of {n_all}): their weights were"
+        " learned where the tuned model knows what comes, and are scored where it does not."
+    )
 
 
 def table_rows(records: Iterable[ProbeRecord]) -> list[dict[str, Any]]:

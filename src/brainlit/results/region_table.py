@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from brainlit.results.record import fitted_on_tuned_said
 from brainlit.results.scores import LABELS
 from brainlit.results.summary import find_score, regions_of, word_sentences
 from brainlit.results.tables import markdown_table, score_said
@@ -53,6 +54,8 @@ def _rest_on(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"{whose}; layer {probe['layer']}; voxels of all subjects together"
     for role, done in (("score", "scored on"), ("fit", "fitted on")):
         yield f"{done} {', '.join(probe.get(f'{role}_spans', []))} ({probe.get(f'n_{role}_trs')} TRs used)"
+    if said := fitted_on_tuned_said(probe):
+        yield said
     yield from word_sentences(summary)
     yield (
         "[low, high]: 95 % interval, block bootstrap over time within the scored stories,"

@@ -16,7 +16,7 @@ import numpy as np
 
 from brainlit.results.figures import read_metrics, summary_figures
 from brainlit.results.pages import render_page
-from brainlit.results.record import ProbeRecord, find_records
+from brainlit.results.record import ProbeRecord, find_records, fitted_on_tuned_said
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_text_atomic
 from brainlit.results.scores import FITTED_WORDS, LABELS, SEEN_WORDS, UNFITTED_WORDS, UNSEEN_WORDS
 from brainlit.results.style import BAND_LABELS, Figure
@@ -126,6 +126,7 @@ def render_report(
         score=score,
         rows_of=lambda metric: [(name, row) for name in regions_of(summary) if (row := score(name, metric))],
         spans=_spans,
+        fitted_said=fitted_on_tuned_said,
     )
 
 
@@ -156,6 +157,7 @@ def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "tuned on": run.get("tune"),
         "seed": run.get("seed"),
         "encoding models fitted on": _spans(probe, "fit"),
+        "fitted and tuned": fitted_on_tuned_said(probe) or None,
         "scored on": _spans(probe, "score"),
         "layer compared": f"{probe.get('layer')} (fixed before training)" if summary["scores"] else None,
         "features at the volumes": _time_of_bands(probe),

@@ -12,7 +12,13 @@ import numpy as np
 from brainlit.encoding.statistics import Score
 from brainlit.results.layer_curve import TABLE_FILE as LAYER_CURVE_FILE
 from brainlit.results.layer_curve import curve_of
-from brainlit.results.record import ProbeRecord, find_held_out, find_records, mean_over_subjects
+from brainlit.results.record import (
+    ProbeRecord,
+    find_held_out,
+    find_records,
+    fitted_on_tuned_said,
+    mean_over_subjects,
+)
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_json_atomic
 from brainlit.results.scores import (
     ALL_VOXELS,
@@ -151,7 +157,7 @@ def _held_out_part(records: Sequence[ProbeRecord]) -> dict[str, Any]:
     """The main numbers of a held-out data set, mean over its subjects, and what they rest on."""
     _check_comparable(records)
     first, stages = records[0], _stages(records)
-    kept = ("data_set", "fit_spans", "score_spans", "n_score_trs")
+    kept = ("data_set", "fit_spans", "score_spans", "n_score_trs", "fitted_on_tuned", "n_fit_stories")
     scores = [row for row in _score_rows(stages) if row["subject"] == ALL_SUBJECTS and row["layer"] == first.layer]
     return {
         **{key: first.facts[key] for key in kept if key in first.facts},
@@ -316,9 +322,10 @@ def alignment_sentence(summary: Mapping[str, Any], row: Mapping[str, Any]) -> st
     held_out = f" ({len(names)} not tuned on)" if (names := not_tuned_on(summary)) else ""
     subjects = count_said(row["n_subjects"], "subject") + held_out
     n_voxels = count_said(row["n_voxels"], "voxel")
+    fitted = "" if not summary["probe"].get("fitted_on_tuned") else "; encoding models fitted on stories tuned on"
     return (
         f"{words}: mean held-out correlation r of layer {row['layer']} over {n_voxels} of {subjects},"
-        f" {_stimulus(summary)}."
+        f" {_stimulus(summary)}{fitted}."
     )
 
 
@@ -385,6 +392,8 @@ def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
         "One run with one seed: the intervals do not cover how much a result moves between seeds. Repeat the run, and"
         " the permuted control, with several seeds before claiming an effect of tuning.",
     ]
+    if said := fitted_on_tuned_said(probe):
+        limits.append(said)
     if run.get("control"):
         limits.append(
             "This is the permuted control: the model was tuned on responses that do not belong to the sound. What"
