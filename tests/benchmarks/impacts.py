@@ -124,7 +124,7 @@ def impacts_now(result: ProbeResult, seed: int) -> dict[str, Found]:
 
 def impact_before(result: ProbeResult, seed: int) -> Found:
     """The mean over voxels of signed roots, and its replicates, as reports had them."""
-    block_of_row, weights = blocks = block_weights(result.score_groups, BLOCK_TRS, N_BOOTSTRAPS, seed)
+    block_of_row, weights = block_weights(result.score_groups, BLOCK_TRS, N_BOOTSTRAPS, seed)
     counts = np.concatenate([np.ones_like(weights[:1]), weights])
     starts = np.flatnonzero(np.diff(block_of_row, prepend=-1))
     y, *predicted = (
