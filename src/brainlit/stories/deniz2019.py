@@ -168,8 +168,7 @@ class DenizSource(PublishedSource):
         if len(shape) == 2:
             return Responses(self._rows(subject, story, ()))
         repeats = [self._rows(subject, story, (k,)) for k in range(shape[0])]
-        mean = np.mean(repeats, axis=0, dtype=np.float64)
-        return Responses(clean_series(np.asarray(mean), TR_S, high_pass_s=None), repeats)
+        return Responses(np.mean(repeats, axis=0, dtype=np.float64).astype(np.float32), repeats)
 
     def story_files(self, name: str) -> Sequence[Path]:
         """Sound and transcript."""
