@@ -68,7 +68,7 @@ def test_responses_have_one_row_per_volume_and_repeats_where_promised(source):
             np.testing.assert_allclose(responses.values, mean, atol=1e-4)
         else:
             assert responses.repeats is None
-        np.testing.assert_allclose(responses.values.std(axis=0), 1, atol=1e-3)
+            np.testing.assert_allclose(responses.values.std(axis=0), 1, atol=1e-3)
 
 
 def test_a_single_presentation_has_no_repeats(settings):

@@ -28,7 +28,7 @@ class Planted(ToySource):
     name = "planted"
 
     def __init__(self, rescale: Rescale) -> None:
-        super().__init__(n_trs=N_TRS, n_repeats=N_REPEATS, everyone_heard_all=True)
+        super().__init__(n_trs=N_TRS, tr_s=0.25, n_repeats=N_REPEATS, everyone_heard_all=True)
         self.rescale = rescale
 
     def subject_names(self) -> list[str]:
@@ -39,9 +39,6 @@ class Planted(ToySource):
 
     def default_roles(self) -> dict[str, list[str]]:
         return {"tune": [], "fit": ["toy2", "toy3"], "choose": [], "score": ["toy5"]}
-
-    def story(self, name: str) -> Story:
-        return super().story(name)
 
     def feature_spaces(self, story: Story) -> list[FeatureSpace]:
         low_level, semantic = super().feature_spaces(story)
