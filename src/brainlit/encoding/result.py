@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from brainlit.encoding.bootstrap import BLOCK_TRS, time_blocks
+from brainlit.encoding.ceiling import region_ratio
 from brainlit.files import atomic_path
 
 Int16Array = npt.NDArray[np.int16]
@@ -61,7 +63,10 @@ class ProbeResult:
         Responses scored against: demeaned per group, in units of their sd on the fitted rows.
     score_groups : int array of shape (n_score_trs,)
     ceiling : array or None
-        Highest reachable correlation, as given; NaN where unknown.
+        Highest reachable correlation; NaN where unknown.
+    signal : float32 array of shape (n_score_trs, n_voxels), or None
+        What the repeats of the scored rows say of the share of signal, from `encoding.ceiling.signal_rows`; None where
+        ceilings were given as numbers.
     alpha_at_edge : mapping of model to share of voxels whose best alpha is the smallest or largest of the grid.
     n_dropped : int
         Voxels left out because they are not finite or constant.
@@ -84,6 +89,7 @@ class ProbeResult:
     observed: Float32Array = field(metadata=PER_VOXEL)
     used: BoolArray = field(metadata=PER_VOXEL)
     ceiling: FloatArray | None = field(metadata=PER_VOXEL)
+    signal: Float32Array | None = field(default=None, metadata=PER_VOXEL)
     r_by_model: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE | {"region_mean": "r"})
     r2_by_model: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE | {"region_mean": "r2"})
     split: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE | {"region_mean": "split"})
@@ -113,7 +119,10 @@ class ProbeResult:
 
     @property
     def r_over_ceiling(self) -> FloatArray | None:
-        """r / ceiling, never clipped (sampling can put it above 1); None without a ceiling."""
+        """r / ceiling of each voxel, never clipped; None without a ceiling.
+
+        Wild where ceilings are low, and biased where they come from few repeats of weak signals: see `region`.
+        """
         return None if self.ceiling is None else self.r / self.ceiling
 
     @property
@@ -141,8 +150,8 @@ class ProbeResult:
         -------
         dict
             'n_voxels', 'r', 'r2', 'r/<model>', 'r2/<model>', 'split/<band>', 'partition/<part>', 'impact/<way>'
-            (percent), 'low_level_share', 'ceiling' and 'r_over_ceiling' (mean r over mean ceiling where it is known),
-            as far as they exist. NaN for an empty region.
+            (percent), 'low_level_share', 'r_together', 'ceiling' and 'r_over_ceiling' (of all rows and voxels together,
+            see `encoding.ceiling.region_ratio`), as far as they exist. NaN for an empty region.
 
         Raises
         ------
@@ -167,9 +176,15 @@ class ProbeResult:
         if shared is not None:
             ratios["low_level_share"] = _ratio(_mean(shared[inside]), _mean(self.r2_by_model["backbone"][inside]))
         if self.ceiling is not None:
-            known = inside & np.isfinite(self.ceiling)
-            ratios["ceiling"] = _mean(self.ceiling[known])
-            ratios["r_over_ceiling"] = _ratio(_mean(self.r[known]), ratios["ceiling"])
+            ceiling = self.ceiling if self.signal is None else self.signal
+            of_row = time_blocks(self.score_groups, BLOCK_TRS)
+            once = of_row, np.ones((1, of_row[-1] + 1))
+            given = self.observed, self.predictions[self.joint], self.score_groups, ceiling
+            found = region_ratio(*given, inside, once)
+            ratios |= {
+                name: found[name].value if name in found else float("nan")
+                for name in ("r_together", "ceiling", "r_over_ceiling")
+            }
         return ratios
 
     def _shared_with_low_level(self) -> FloatArray | None:
@@ -227,9 +242,12 @@ class ProbeResult:
             raise ValueError("no results to join; give at least one.")
         for part in parts[1:]:
             parts[0]._refuse_other(part)
-        if any(part.ceiling is not None for part in parts):
-            ceilings = [np.full(part.r.size, np.nan) if part.ceiling is None else part.ceiling for part in parts]
-            parts = [replace(part, ceiling=ceiling) for part, ceiling in zip(parts, ceilings, strict=True)]
+        for name, shape in (("ceiling", ()), ("signal", parts[0].score_groups.shape)):
+            if any(getattr(part, name) is not None for part in parts):
+                parts = [
+                    replace(part, **{name: np.full((*shape, part.r.size), np.nan)}) if getattr(part, name) is None else part
+                    for part in parts
+                ]
         joined = {name: _concatenated([getattr(part, name) for part in parts]) for name in _VOXEL_ARRAYS}
         for name in _VOXEL_TABLES:
             tables = [getattr(part, name) for part in parts]
@@ -320,7 +338,7 @@ class ProbeResult:
                     f"{source} is {form!r} version {version}; this brainlit reads {FORMAT!r} up to version {VERSION}."
                 )
             values: dict[str, Any] = {
-                name: np.asarray(file[name]) if name in file or name != "ceiling" else None
+                name: np.asarray(file[name]) if name in file or name not in ("ceiling", "signal") else None
                 for name in ("score_groups", *_VOXEL_ARRAYS)
             }
             for name in _VOXEL_TABLES:

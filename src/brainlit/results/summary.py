@@ -211,8 +211,8 @@ def _probe_facts(records: Sequence[ProbeRecord], held_out_subjects: Sequence[str
     if not records:
         return {"subjects": {}}
     per_subject = (
-        *("n_voxels", "n_used", "n_dropped", "n_left_out", "n_repeats"),
-        *("ceiling_stories", "alpha_at_edge", "has_vertices", "temporal"),
+        *("n_voxels", "n_used", "n_dropped", "n_left_out", "n_repeats", "most_repeats"),
+        *("ceiling_stories", "ceiling_carried_to", "alpha_at_edge", "has_vertices", "temporal"),
     )
     last = {record.subject: record for record in records}
     shared = {k: v for k, v in records[0].facts.items() if k not in (*per_subject, "warnings", "seconds", "warm_start")}
@@ -370,6 +370,12 @@ def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
     if not any(facts.get("n_repeats") for facts in probe["subjects"].values()):
         limits.append(
             "The scored stories were heard once, so there is no noise ceiling: r cannot be judged against one."
+        )
+    once = sorted({story for facts in probe["subjects"].values() for story in facts.get("ceiling_carried_to", ())})
+    if once:
+        limits.append(
+            f"Of the scored stories {', '.join(once)} {'was' if len(once) == 1 else 'were'} heard once: ceilings take"
+            " the signal per row there to be that of the stories heard repeatedly."
         )
     if run.get("simulated"):
         limits.append("The listeners are simulated: this shows that the method recovers what was planted, not a brain.")
