@@ -25,6 +25,7 @@ from brainlit.encoding import (
     run_probes,
 )
 from brainlit.encoding.bands import gather_bands
+from brainlit.encoding.ceiling import signal_rows
 from brainlit.encoding.probe import sub_band_pool
 from tests.encoding.conftest import Planted, make_planted, unit_response
 

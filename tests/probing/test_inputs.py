@@ -73,7 +73,7 @@ def test_a_story_heard_once_counts_with_the_noise_of_one_presentation(toy_store:
     assert signal is not None
     wanted = noise_ceiling([once[None], repeats[:, 5:]]).ceiling_r
     np.testing.assert_allclose(ceiling_of_rows(signal), wanted, rtol=1e-5)
-    assert (wanted[:8] < noise_ceiling(repeats[:, 5:]).ceiling_r[:8]).all()
+    assert wanted[:8].mean() < noise_ceiling(repeats[:, 5:]).ceiling_r[:8].mean() - 0.02
     assert facts["ceiling_stories"] == ["toy5"]
     assert facts["ceiling_carried_to"] == ["toy2"]
 

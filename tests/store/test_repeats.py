@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ class Planted(ToySource):
         return {"tune": [], "fit": ["toy2", "toy3"], "choose": [], "score": ["toy5"]}
 
     def feature_spaces(self, story: Story) -> list[FeatureSpace]:
-        low_level, semantic = super().feature_spaces(story)
+        low_level, _ = super().feature_spaces(story)
         meaning = np.random.default_rng(len(story.name)).standard_normal((N_TRS, 1)).astype(np.float32)
         return [low_level, FeatureSpace("word_vectors", "semantic", ("first",), "planted", meaning, 0.9)]
 
@@ -67,11 +67,11 @@ def standardised(mean: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, StoryStore]]:
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StoryStore]:
     """The same data from a source that averages, and from one that z-scores the mean again."""
     folder = tmp_path_factory.mktemp("repeats")
     how = {"averaged": unchanged, "standardised": standardised}
-    yield {name: build_store(Planted(rescale), folder / name, progress=False) for name, rescale in how.items()}
+    return {name: build_store(Planted(rescale), folder / name, progress=False) for name, rescale in how.items()}
 
 
 def test_a_mean_that_was_standardised_comes_back_in_units_of_one_presentation(stores: dict[str, StoryStore]) -> None:
@@ -120,4 +120,6 @@ def test_columns_without_data_stay_without(tmp_path: Path) -> None:
     assert values is not None
     assert np.isnan(values[3, 0])
     assert not values[:, 1].any()
-    np.testing.assert_allclose(values[:, 2:].std(axis=0), Planted(unchanged).responses("sub-A", "toy5").values[:, 2:].std(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(
+        values[:, 2:].std(axis=0), Planted(unchanged).responses("sub-A", "toy5").values[:, 2:].std(axis=0), rtol=1e-4
+    )

@@ -127,9 +127,9 @@ def span_signal(store: StoryStore, subject: str, spans: Sequence[Span]) -> Float
     once = {span: presentations(store, subject, span) for span in spans if store.n_repeats(subject, span.story) < 2}
     for start in range(0, found.shape[1], VOXELS_AT_ONCE):
         block = slice(start, start + VOXELS_AT_ONCE)
-        found[:, block] = signal_rows([
-            once[span][:, :, block] if span in once else presentations(store, subject, span, block) for span in spans
-        ])
+        found[:, block] = signal_rows(
+            [once[span][:, :, block] if span in once else presentations(store, subject, span, block) for span in spans]
+        )
     return found
 
 

@@ -174,7 +174,7 @@ class DemoSource(StorySource):
         return Responses(repeats.mean(axis=0), repeats)
 
     def response_filter(self) -> ResponseFilter:
-        """Signal and noise are without a quadratic trend and cosines of 128 s and more; every presentation is z-scored."""
+        """Signal and noise have no quadratic trend and no cosines of 128 s and more; presentations are z-scored."""
         return ResponseFilter(polynomial=2, high_pass_s=CUTOFF_S, source="the recipe of the demo")
 
     def before_sound(self) -> Literal["silence", "mean"]:

@@ -17,10 +17,10 @@ correlation of the signal with the mean of all n presentations (ceiling).
     k r / (1 + (k - 1) r): k = 1 / h gives the explainable variance of one presentation, k = n / h the reliability of
     the mean of all, whose square root is the ceiling.
 
-Stories may have been presented different numbers of times, some of them once. A ceiling is one of rows: S, the sum over
-all of them of the squared signal, over M, that of the squared responses as they are scored. Each story adds its own
-numbers. The squared signal of a story that was heard once cannot be measured; it counts as what the others have per row,
-and its responses, with the noise of one presentation, are in M.
+Stories may have been presented different numbers of times, some of them once. A ceiling is one of rows: S, the sum
+over all of them of the squared signal, over M, that of the squared responses as they are scored. Each story adds its
+own numbers. The squared signal of a story that was heard once cannot be measured; it counts as what the others have per
+row, and its responses, with the noise of one presentation, are in M.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def noise_ceiling(
     if method not in CEILING_METHODS:
         raise ValueError(f"method is {method!r}; known: {', '.join(CEILING_METHODS)}.")
     repeated = [len(values) > 1 for values, _ in stories]
-    blocks = _time_blocks([labels for (_, labels), several in zip(stories, repeated, strict=True) if several], block_trs)
+    blocks = _time_blocks(
+        [labels for (_, labels), several in zip(stories, repeated, strict=True) if several], block_trs
+    )
     n_voxels = stories[0][0].shape[2]
     found = np.full((3, n_voxels), np.nan)
     for start in range(0, n_voxels, VOXELS_AT_ONCE):
@@ -237,7 +239,7 @@ def _centred(values: npt.NDArray[np.floating], labels: IntArray, scale: bool) ->
 
 def _powers(centred: FloatArray) -> FloatArray:
     """Squared signal, one presentation and their mean, summed over rows: (3, n_voxels); no signal if heard once."""
-    n, n_trs, _ = centred.shape
+    n = len(centred)
     one = np.square(centred).sum(axis=1).mean(axis=0)
     mean = np.square(centred.mean(axis=0)).sum(axis=0)
     return np.stack([(n * mean - one) / (n - 1) if n > 1 else np.full_like(mean, np.nan), one, mean])
@@ -290,15 +292,15 @@ def _p_above_zero(stories: Sequence[FloatArray], blocks: Sequence[Sequence[IntAr
 
 # --- A region's correlation as a share of what any model could reach ---
 #
-# Where ceilings are measured on the rows that are scored, all rows and voxels of the region go into three sums: responses
-# times predictions, squared predictions, squared signal. None is clipped and no voxel is left out, so a perfect model
+# Where ceilings are measured on the scored rows, all rows and voxels of the region go into three sums: responses times
+# predictions, squared predictions, squared signal. None is clipped and no voxel is left out, so a perfect model
 # reaches 1 however weak the signal of single voxels is, as soon as that of the region is sure. Voxels one by one cannot
 # give that: the root of a noisy square is too small, voxels whose square comes out negative have none, and those that
 # are left were chosen by their noise.
 #
-# For voxels whose ceilings are known from other data there are the mean of ratios, which gives every voxel the same say,
-# and voxels with a low ceiling most of the scatter, and the ratio of means (Schoppe et al. 2016, Front. Comput. Neurosci.
-# 10:10). Nothing is clipped: sampling can put all of them above 1.
+# Where ceilings are known from other data there are the mean of ratios, which gives every voxel the same say, and
+# voxels with a low ceiling most of the scatter, and the ratio of means (Schoppe et al. 2016, Front. Comput.
+# Neurosci. 10:10). Nothing is clipped: sampling can put all of them above 1.
 
 MIN_SIGNAL = 2.0
 """Standard errors by which a region's signal must be above 0; a weaker one is no ceiling to divide by."""
@@ -373,7 +375,7 @@ def region_ratio(
 
 
 def _jackknife_bias(estimate: FloatArray, without: FloatArray) -> FloatArray:
-    """Bias of each estimate, (n,), from those without one block, (n, n_blocks); of logarithms where all have one sign."""
+    """Bias of each estimate, (n,), from those without one block, (n, n_blocks); of logarithms if of one sign."""
     n = without.shape[1]
     plain = (n - 1) * (without.mean(axis=1) - estimate)
     ratio = without / np.where(estimate == 0, 1.0, estimate)[:, None]

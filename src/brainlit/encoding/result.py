@@ -245,7 +245,9 @@ class ProbeResult:
         for name, shape in (("ceiling", ()), ("signal", parts[0].score_groups.shape)):
             if any(getattr(part, name) is not None for part in parts):
                 parts = [
-                    replace(part, **{name: np.full((*shape, part.r.size), np.nan)}) if getattr(part, name) is None else part
+                    replace(part, **{name: np.full((*shape, part.r.size), np.nan)})
+                    if getattr(part, name) is None
+                    else part
                     for part in parts
                 ]
         joined = {name: _concatenated([getattr(part, name) for part in parts]) for name in _VOXEL_ARRAYS}

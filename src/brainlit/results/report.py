@@ -25,7 +25,17 @@ from brainlit.results.summary import build_summary, find_score, not_tuned_on, re
 REPORT_FILE = "report.html"
 MAX_BRAINS = 3
 TILES = {"r_backbone": "alignment r", "r_over_ceiling": "r / ceiling", "low_level_share": "low-level share"}
-PLACED = ("r_backbone", "r_together", "r_over_ceiling", "ceiling", "r2_", "split_", "partition_", "low_level_share", "impact_")
+PLACED = (
+    "r_backbone",
+    "r_together",
+    "r_over_ceiling",
+    "ceiling",
+    "r2_",
+    "split_",
+    "partition_",
+    "low_level_share",
+    "impact_",
+)
 """Beginnings of the numbers that have a section of their own, or stand in the printed table only."""
 _log = logging.getLogger(__name__)
 

@@ -47,11 +47,11 @@ FORMULAS = {
     "r_joint": "as alignment, banded ridge on all bands together",
     "r_together": "correlation of measured and predicted responses over all scored rows and voxels of the region"
     " together (each voxel without its mean per story), backbone alone: sum y p / sqrt(sum y^2 sum p^2)",
-    "ceiling": "highest r_together that any model could reach: square root of the sum of squared signal over that of"
-    " squared responses, from the repeats of the scored stories; of stories heard once the signal per row is taken to be"
-    f" that of the others; left out where the signal is not {MIN_SIGNAL:g} standard errors above 0",
-    "r_over_ceiling": "r_together over ceiling, less the bias that the ceiling's noise adds; never clipped; the interval"
-    " holds that noise too",
+    "ceiling": "highest r_together that any model could reach: square root of the sum of squared signal over that"
+    " of squared responses, from the repeats of the scored stories; of stories heard once the signal per row is taken"
+    f" to be that of the others; left out where the signal is not {MIN_SIGNAL:g} standard errors above 0",
+    "r_over_ceiling": "r_together over ceiling, less the bias that the ceiling's noise adds; never clipped; the"
+    " interval holds that noise too",
     "r2_backbone": "mean over voxels of 1 - SSE / SST on the scored rows, backbone alone",
     "low_level_share": "(R2_B + R2_L - R2_BL) / R2_B, each R2 summed over the voxels; left out where the 95 %"
     " interval of R2_B reaches 0",

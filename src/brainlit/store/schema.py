@@ -27,7 +27,7 @@ from brainlit.hints import did_you_mean
 from brainlit.stories import StorySource
 
 SCHEMA_VERSION = 4
-"""4: the mean of several presentations is stored in units of one (it was z-scored once more, or as the source gave it)."""
+"""4: the mean of several presentations is stored in units of one; before, it was z-scored once more."""
 INDEX_FILE = "store.json"
 LOCK_FILE = ".build.lock"
 STORY_FOLDER = "stories"
