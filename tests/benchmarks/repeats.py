@@ -1,6 +1,6 @@
 """Stories that were heard several times: are R2, shares and r / ceiling of their mean right? Two tables.
 
-Run as `python -m tests.benchmarks.repeats [--n 200]`. Signals and noise are AR(1) (neighbouring rows correlate by .5), and
+Run as `python -m tests.benchmarks.repeats [--n 200]`. Signals and noise are AR(1) (neighbouring rows correlate by .5);
 a fifth of the noise is the same in all voxels; every presentation is z-scored over its story, as sources give it.
 Stories have 300 rows, and each its own number of presentations. "Before" is what was done to them earlier: the mean was
 z-scored once more, and ceilings were those of as many presentations as the least repeated story had, averaged over the

@@ -181,7 +181,7 @@ def ceiling_of_rows(signal: npt.NDArray[np.floating]) -> FloatArray:
     known = np.isfinite(signal)
     with np.errstate(invalid="ignore", divide="ignore"):
         squared = np.where(known, signal, 0).sum(axis=0, dtype=np.float64) / known.sum(axis=0)
-        return np.sqrt(np.where(squared > 0, squared, np.nan))
+        return np.asarray(np.sqrt(np.where(squared > 0, squared, np.nan)))
 
 
 def _stories(
@@ -261,7 +261,7 @@ def _half_powers(centred: FloatArray, n_splits: int, seed: int) -> FloatArray:
             total += b @ from_a / np.sqrt((a @ from_a) * (b @ from_b))
     r = total / len(splits)
     signal = r / half / (1 + (1 / half - 1) * r)  # Spearman and Brown, from half to one
-    return np.stack([signal, np.ones_like(signal), signal + (1 - signal) / n]) * n_trs
+    return np.asarray(np.stack([signal, np.ones_like(signal), signal + (1 - signal) / n]) * n_trs)
 
 
 def _time_blocks(labels: Sequence[IntArray], block_trs: int) -> list[list[IntArray]]:
@@ -379,9 +379,9 @@ def _jackknife_bias(estimate: FloatArray, without: FloatArray) -> FloatArray:
     n = without.shape[1]
     plain = (n - 1) * (without.mean(axis=1) - estimate)
     ratio = without / np.where(estimate == 0, 1.0, estimate)[:, None]
-    one_sign = (ratio > 0).all(axis=1)
+    one_sign = np.asarray((ratio > 0).all(axis=1))
     logarithms = np.log(np.where(one_sign[:, None], ratio, 1.0)).mean(axis=1)
-    return np.where(one_sign, estimate * (1 - np.exp(-(n - 1) * logarithms)), plain)
+    return np.asarray(np.where(one_sign, estimate * (1 - np.exp(-(n - 1) * logarithms)), plain))
 
 
 def _together(sums: FloatArray, whole: FloatArray) -> FloatArray:

@@ -275,6 +275,7 @@ def assemble(
         observed=spread(ridges.targets.score),
         score_groups=ridges.rows.score_groups,
         ceiling=None,
+        signal=None,
         alpha_at_edge={},
         n_dropped=int((~ridges.targets.good).sum()),
         used=ridges.targets.good,

@@ -242,15 +242,7 @@ class ProbeResult:
             raise ValueError("no results to join; give at least one.")
         for part in parts[1:]:
             parts[0]._refuse_other(part)
-        for name, shape in (("ceiling", ()), ("signal", parts[0].score_groups.shape)):
-            if any(getattr(part, name) is not None for part in parts):
-                parts = [
-                    replace(part, **{name: np.full((*shape, part.r.size), np.nan)})
-                    if getattr(part, name) is None
-                    else part
-                    for part in parts
-                ]
-        joined = {name: _concatenated([getattr(part, name) for part in parts]) for name in _VOXEL_ARRAYS}
+        joined = {name: _side_by_side(name, parts) for name in _VOXEL_ARRAYS}
         for name in _VOXEL_TABLES:
             tables = [getattr(part, name) for part in parts]
             joined[name] = {key: _concatenated([table[key] for table in tables]) for key in tables[0]}
@@ -393,8 +385,21 @@ def _longer(alphas: Sequence[float], end: str) -> str:
     return f"{10**low:g} to {10**high:g}, np.logspace({low:g}, {high:g}, {n_alphas})"
 
 
+def _side_by_side(name: str, parts: Sequence[ProbeResult]) -> Any:
+    """The arrays of one name; NaN for parts that lack what others have, None where all lack it."""
+    given = [getattr(part, name) for part in parts]
+    first = next((values for values in given if values is not None), None)
+    if first is None:
+        return None
+    shapes = [(*first.shape[:-1], part.r.size) for part in parts]
+    filled = [
+        np.full(shape, np.nan, first.dtype) if own is None else own for shape, own in zip(shapes, given, strict=True)
+    ]
+    return _concatenated(filled)
+
+
 def _concatenated(parts: Sequence[Any]) -> Any:
-    return None if parts[0] is None else np.concatenate(parts, axis=-1)
+    return np.concatenate(parts, axis=-1)
 
 
 def _mean(values: FloatArray | BoolArray) -> float:

@@ -334,7 +334,8 @@ def _ceiling_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: 
         scores = region_ratio(*given, mask, blocks)
         if "ceiling" in scores:
             scores["ceiling"] = Score(scores["ceiling"].value)
-            rows += [ScoreRow(region, layer, name, int(mask.sum()), one) for name, one in scores.items()]
+            found = {name: one for name, one in scores.items() if np.isfinite(one.value)}
+            rows += [ScoreRow(region, layer, name, int(mask.sum()), one) for name, one in found.items()]
     return rows
 
 
