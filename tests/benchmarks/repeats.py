@@ -75,7 +75,8 @@ class Averaged:
             parts = [
                 np.roll(x, 1, axis=0) @ (w / np.linalg.norm(w, axis=0)) for x, w in zip(features, weights, strict=True)
             ]
-            signal = unit(parts[0] + parts[1])
+            signal = (parts[0] + parts[1]) / np.sqrt(2)
+            signal = signal - signal.mean(axis=0)
             signals.append(np.sqrt(share) * signal)
             means.append(presentations(signal, share, n, rng).mean(axis=0))
         groups = np.repeat(np.arange(len(heard)), N_TRS)
@@ -99,7 +100,7 @@ class Averaged:
         return float(len(self.repeats) * share.sum() / np.sum(scored))
 
     def truth(self, n: int = 400) -> float:
-        """The same of stories of N_TRS rows, by chance correlations of signal and noise some .002 lower.
+        """The same of stories of N_TRS rows, in which chance makes signals more and less and noise go with them.
 
         What endlessly many single presentations tell of the signal, times the scored responses, over their square; by n
         other data sets with known signals.
@@ -109,10 +110,12 @@ class Averaged:
         gain, products, squares = np.zeros((3, self.n_voxels))
         for _ in range(n):
             for k, n_presentations in enumerate((1, *self.repeats)):
-                signal = unit(autocorrelated(N_TRS, 4, rng) @ rng.standard_normal((4, self.n_voxels)))
+                weights = rng.standard_normal((8, self.n_voxels))
+                signal = autocorrelated(N_TRS, 8, rng) @ (weights / np.linalg.norm(weights, axis=0))
+                signal -= signal.mean(axis=0)
                 y = presentations(signal, share, n_presentations, rng).mean(axis=0)
                 if k == 0:
-                    gain += (y * signal).mean(axis=0) / n
+                    gain += (y * signal).sum(axis=0) / np.square(signal).sum(axis=0) / n
                 else:
                     products += (y * signal).sum(axis=0)
                     squares += np.square(y).sum(axis=0)
