@@ -30,6 +30,7 @@ BESIDE_MODULES = {
     "encoding/test_planted.py": "known answers, through several modules",
     "encoding/test_preparation.py": "what comes before a fit, in several modules",
     "encoding/test_solvers.py": "all solvers beside each other",
+    "encoding/test_wide_shares.py": "the small form of a benchmark of shares, and its truth",
     "encoding/test_leaks.py": "no test row is seen by a fit, through several modules",
     "features/test_own_rate.py": "every space at its own rate",
     "store/test_own_rate.py": "feature spaces at their own rate, written, read, described and checked",

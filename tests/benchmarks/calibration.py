@@ -25,7 +25,6 @@ from tests.encoding.simulate import Setting, Simulated, population_split, simula
 FIRST_SEED = 40_000
 MIXTURES = ((0.5, 0.3, 0.2), (1.0, 0.0, 0.0), (0.3, 0.7, 0.0), (0.0, 0.5, 0.5))
 SMALL = Setting(n_features=6, n_voxels=12)
-WIDE = replace(SMALL, n_features=20, decay=1.0)
 LOW_LEVEL_ONLY = replace(SMALL, fractions=(1.0, 0.0, 0.0), backbone=(1.0, 0.0, 0.0))
 JOINT = model_name(BANDS)
 OFFERED, PROBE, PRODUCT = "region_shares", "probe, partition", "probe, product measure"
@@ -52,7 +51,6 @@ CELLS = (
     Cell("600 fitted TRs, 10 stories scored", 600, 2250),
     Cell("1,500 fitted TRs, 2 stories scored", 1500, 450),
     Cell("6,000 fitted TRs, 2 stories scored", 6000, 450),
-    Cell("600 fitted TRs, 240 columns cut to 150, 2 stories scored", 600, 450, WIDE),
 )
 PROBED = CELLS[1:4]
 ONLY = Cell("backbone of low-level information only", 1500, 450, LOW_LEVEL_ONLY, mixed=False)

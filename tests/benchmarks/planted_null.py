@@ -20,7 +20,7 @@ from brainlit.cli.probe import _datamodule
 from brainlit.cli.probe_options import ProbeCLI, config_of, settings_of_run
 from brainlit.cli.probe_sources import from_model
 from brainlit.encoding import ProbeResult, region_shares, run_probe
-from brainlit.encoding.statistics import student_quantile
+from brainlit.encoding.statistics import Score, student_quantile
 from brainlit.probing.engine import ProbeEngine
 from brainlit.probing.inputs import borrowed_state
 from brainlit.results.run_directory import RunDirectory
@@ -32,10 +32,11 @@ IMPACTS = ("residual_lag0", "residual_lags", "banded_ridge")
 
 @dataclass(frozen=True)
 class Moment:
-    """One model, one region: numbers averaged over subjects, and each subject's own part with its interval."""
+    """One model, one region: numbers averaged over subjects, and each subject's own part, or why there is none."""
 
     numbers: Mapping[str, float]
     own_parts: Sequence[tuple[float, float, float]]
+    why_not: str = ""
 
 
 def measure(run_path: Path) -> dict[tuple[str, str], Moment]:
@@ -51,7 +52,7 @@ def measure(run_path: Path) -> dict[tuple[str, str], Moment]:
         assert probed.module is not None
         with borrowed_state(probed.module):
             features, _ = engine.features(probed.module, datamodule)
-        by_region: dict[str, list[tuple[dict[str, float], tuple[float, float, float]]]] = {r: [] for r in REGIONS}
+        by_region: dict[str, list[tuple[dict[str, float], Score | str]]] = {r: [] for r in REGIONS}
         for subject in datamodule.probed_subjects:
             data = engine.subject_data(datamodule, subject)
             bands = {"backbone": features[max(features)][data.rows], **data.stimulus}
@@ -59,11 +60,17 @@ def measure(run_path: Path) -> dict[tuple[str, str], Moment]:
             result = run_probe(bands, data.responses, *roles)
             for region in REGIONS:
                 voxels = data.regions[region]
-                own = region_shares(bands, data.responses[:, voxels], *roles).parts["backbone"]
-                by_region[region].append((numbers_of(result, voxels), (own.value, own.low, own.high)))
+                own: Score | str
+                try:
+                    own = region_shares(bands, data.responses[:, voxels], *roles).parts["backbone"]
+                except ValueError as error:
+                    own = str(error)
+                by_region[region].append((numbers_of(result, voxels), own))
         for region, each in by_region.items():
             means = {name: float(np.mean([numbers[name] for numbers, _ in each])) for name in each[0][0]}
-            found[moment, region] = Moment(means, [own for _, own in each])
+            own_parts = [(own.value, own.low, own.high) for _, own in each if not isinstance(own, str)]
+            why_not = "; ".join(dict.fromkeys(own for _, own in each if isinstance(own, str)))
+            found[moment, region] = Moment(means, own_parts, why_not)
     return found
 
 
@@ -87,6 +94,9 @@ def table(runs: Sequence[Mapping[tuple[str, str], Moment]]) -> str:
     for moment in ("before", "after"):
         cells = []
         for region in REGIONS:
+            if why_not := next((run[moment, region].why_not for run in runs if run[moment, region].why_not), ""):
+                cells.append(f"no shares: {why_not}")
+                continue
             own = np.array([part for run in runs for part in run[moment, region].own_parts])
             means = [float(np.mean([part[0] for part in run[moment, region].own_parts])) for run in runs]
             holds = int(((own[:, 1] <= 0) & (own[:, 2] >= 0)).sum())

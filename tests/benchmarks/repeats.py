@@ -178,7 +178,7 @@ def after(stories: Sequence[np.ndarray], predicted: np.ndarray, n_bootstraps: in
     found = region_ratio(observed, predicted, groups, signal_rows(stories), voxels, blocks)
     if "r_over_ceiling" not in found:
         return float("nan"), float("nan"), float("nan")
-    score = found["r_over_ceiling"].stretched(stretch_of(groups, blocks))
+    score = found["r_over_ceiling"].stretched(stretch_of(groups, blocks, observed, predicted))
     return score.value, score.low, score.high
 
 

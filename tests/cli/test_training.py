@@ -193,7 +193,7 @@ def test_files_merge_and_options_override_as_users_type_them() -> None:
     options = "--trainer.max_epochs 2 --data.window.n_trs 1 --model.head_lr 1e-3 --data.source.n_tune 3"
     config = _parsed(*options.split())
     assert config["trainer"]["max_epochs"] == 2
-    assert config["data"]["window"] == config["data"]["window"] | {"n_trs": 1, "context_s": 8.0}
+    assert config["data"]["window"] == config["data"]["window"] | {"n_trs": 1, "context_s": 20.0}
     assert config["model"]["head_lr"] == 0.001
     assert config["data"]["source"]["init_args"]["n_tune"] == 3
     assert config["trainer"]["gradient_clip_val"] == 1.0, "of the base file"

@@ -2,10 +2,22 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 from sklearn.metrics import accuracy_score, f1_score
 
-from brainlit.downstream.scores import BootstrapConfig, _counts, clip_sums, clusters_of, estimate, replicates, score_of
+from brainlit.downstream.scores import (
+    BootstrapConfig,
+    _counts,
+    clip_sums,
+    clusters_of,
+    estimate,
+    replicates,
+    score_of,
+    widening,
+)
 from brainlit.encoding.statistics import Score
+from tests.benchmarks.downstream_intervals import missed
+from tests.benchmarks.null_tests import keeps_level
 
 
 def answers(n_clips=60, n_labels=5, kind="single", seed=0):
@@ -83,3 +95,56 @@ def test_the_same_seed_draws_the_same():
 def test_draws_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="level 95"):
         BootstrapConfig(level=95)
+
+
+def test_an_interval_is_wider_than_percentiles_for_few_and_uneven_speakers():
+    even, uneven = np.repeat(np.arange(6), 10), np.repeat(np.arange(6), [30, 10, 5, 5, 5, 5])
+    assert widening(even, 0.95) == pytest.approx(np.sqrt(6 / 5) * 2.570582 / 1.959964)  # Student's t, 5 degrees
+    effective = 60**2 / (30**2 + 10**2 + 4 * 5**2)
+    assert widening(uneven, 0.95) == pytest.approx(
+        np.sqrt(effective / (effective - 1)) * student.ppf(0.975, effective - 1) / 1.959964
+    )
+    rng = np.random.default_rng(0)
+    sums = np.stack([(rng.random(60) < 0.6).astype(float), np.ones(60)], axis=1)[None]
+    other = np.stack([(rng.random(60) < 0.5).astype(float), np.ones(60)], axis=1)[None]
+    names = [f"s{k}" for k in even]
+    drawn = [replicates("accuracy", values, even, BootstrapConfig()) for values in (sums, other)]
+    found = estimate("accuracy", sums, names, minus=other)
+    ends = found.value + widening(even, 0.95) * (np.quantile(drawn[0] - drawn[1], [0.025, 0.975]) - found.value)
+    assert [found.low, found.high] == pytest.approx(ends.tolist(), abs=0.01)
+    alone = estimate("accuracy", sums, names)
+    low, high = np.quantile(drawn[0], [0.025, 0.975], method="nearest")
+    odds = [np.log(share / (1 - share)) for share in (low, alone.value, high)]
+    reached = [odds[1] + widening(even, 0.95) * (end - odds[1]) for end in (odds[0], odds[2])]
+    assert [alone.low, alone.high] == pytest.approx([1 / (1 + np.exp(-one)) for one in reached])
+
+
+def test_perfect_and_hopeless_answers_leave_room_for_chance():
+    right = np.ones((1, 60, 2))
+    wrong = np.stack([np.zeros(60), np.ones(60)], axis=1)[None]
+    names = [f"s{k % 6}" for k in range(60)]
+    perfect, hopeless, clips = (
+        estimate("accuracy", *given) for given in ((right, names), (wrong, names), (right, [""] * 60))
+    )
+    assert (perfect.low, perfect.high) == pytest.approx((0.025 ** (1 / 6), 1))
+    assert (hopeless.low, hopeless.high) == pytest.approx((0, 1 - 0.025 ** (1 / 6)))
+    assert clips.low == pytest.approx(0.025 ** (1 / 60))
+    flawless = estimate("error_rate", wrong, names)
+    assert flawless.low == 0
+    assert np.isnan(flawless.high)
+    same = estimate("accuracy", right, names, minus=right)
+    assert (same.low, same.high) == (0, 0)
+
+
+def test_one_speaker_with_most_clips_leaves_clips_to_draw():
+    assert clusters_of(["a"] * 90 + list("bcdefg"))[1] == "clips"
+    assert clusters_of(["a"] * 20 + list("bcdefg") * 5)[1] == "speakers"
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "error_rate"])
+@pytest.mark.parametrize(("kind", "n_speakers"), [("equal", 5), ("unequal", 8)])
+def test_intervals_cover_few_speakers(metric, kind, n_speakers):
+    """Percentiles as they are miss 13 to 19 % instead of 5."""
+    score, difference = missed(metric, kind, n_speakers, 150, seed=1, n_boot=200)
+    assert keeps_level(score, tolerance=0.02)
+    assert keeps_level(difference, tolerance=0.03)

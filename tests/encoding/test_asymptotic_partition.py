@@ -160,14 +160,43 @@ def test_a_backbone_of_low_level_information_has_no_semantic_part_except_by_the_
         assert abs(np.mean(values)) < 0.1, way
 
 
-def test_wide_bands_are_cut_to_what_the_rows_can_carry_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    data = simulate(0, 450, 300, Setting(n_features=20, n_voxels=5, decay=1.0))
+def test_bands_with_too_many_columns_are_refused_and_it_is_said_what_it_takes() -> None:
+    wide = Setting(n_features=20, n_voxels=5, decay=1.0)
+    data = simulate(0, 450, 300, wide)
+    n_fit = int(data.fit.sum()) - 5 * 2
+    said = rf"240 columns .*backbone 80, low_level 80, semantic 80\) are too many for {n_fit} fitted rows.*at least 480"
+    with pytest.raises(ValueError, match=rf"{said}.*temporal 'hrf'.*backbone_components={n_fit // 2 - 160} at most"):
+        region_shares(data.bands, data.Y, data.groups, data.fit, data.score)
+    only = {band: data.bands[band] for band in ("low_level", "semantic")}
+    found = region_shares(only, data.Y, data.groups, data.fit, data.score)
+    assert found.n_columns == {"low_level": 80, "semantic": 80}
+    data = simulate(0, 600, 300, wide)
     found = region_shares(data.bands, data.Y, data.groups, data.fit, data.score)
-    assert sum(found.n_columns.values()) <= found.n_fit_trs / 4
-    assert found.is_cut
-    assert 0.5 < found.kept_variance < 0.99
-    assert "too many for" in caplog.text
-    assert sum(share.value for share in found.parts.values()) == pytest.approx(1.0)
+    assert (sum(found.n_columns.values()), found.is_cut, found.kept_variance) == (240, False, 1.0)
+
+
+def test_rows_are_asked_for_all_columns_where_components_are_as_many_as_rows() -> None:
+    data = simulate(0, 220, 300, Setting(n_features=80, n_voxels=5))
+    with pytest.raises(ValueError, match=r"960 columns .*at least 1920 rows") as refused:
+        region_shares(data.bands, data.Y, data.groups, data.fit, data.score)
+    assert "backbone_components" not in str(refused.value)
+
+
+def test_copies_of_columns_do_not_count() -> None:
+    data = data_set(0)
+    bands = {**data.bands, "backbone": np.tile(data.bands["backbone"], (1, 40))}
+    plain = region_shares(data.bands, data.Y, data.groups, data.fit, data.score)
+    found = region_shares(bands, data.Y, data.groups, data.fit, data.score)
+    assert found.n_columns == plain.n_columns
+    assert found.parts["backbone"].value == pytest.approx(plain.parts["backbone"].value, abs=1e-5)
+
+
+def test_no_component_is_left_out_whatever_the_probe_keeps() -> None:
+    data = simulate(0, 400, 300, replace(SMALL, decay=2.0))
+    given = (data.bands, data.Y, data.groups, data.fit, data.score)
+    few = region_shares(*given, ProbeConfig(keep_variance=0.8))
+    assert few.n_columns == {"backbone": 16, "low_level": 16, "semantic": 16}
+    assert few.parts == region_shares(*given).parts
 
 
 def test_two_bands_give_three_parts_and_no_low_level_share_without_low_level() -> None:

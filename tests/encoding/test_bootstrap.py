@@ -7,6 +7,7 @@ from brainlit.encoding import (
     BlockDraws,
     block_bootstrap,
     block_bootstrap_difference,
+    block_difference_test,
     block_weights,
     correlation_within,
     hierarchical_bootstrap,
@@ -14,7 +15,7 @@ from brainlit.encoding import (
     region_replicates,
 )
 from brainlit.encoding.bootstrap import _replicates, mean_variance, time_blocks
-from brainlit.encoding.statistics import percentile_interval, small_sample_factor
+from brainlit.encoding.statistics import lost_between_blocks, percentile_interval, small_sample_factor
 
 GROUPS = np.repeat([0, 1, 2], [70, 60, 75])
 
@@ -25,35 +26,48 @@ def scored(seed: int, quality: float, n_voxels: int = 20) -> tuple[np.ndarray, n
     return y, quality * y + rng.standard_normal(y.shape)
 
 
-def test_draws_and_replicates_are_those_of_earlier_reports() -> None:
-    """Written down when reports began to depend on them: another stream of draws would move every interval."""
+def test_draws_and_replicates_are_those_of_reports() -> None:
+    """Written down because reports depend on them: another stream of draws would move every interval."""
     groups, rng = np.repeat([0, 1], [47, 33]), np.random.default_rng(0)
     y = rng.standard_normal((80, 5))
     p = 0.5 * y + rng.standard_normal((80, 5))
     block_of_row, weights = block_weights(groups, 10, 3, seed=0)
-    assert np.bincount(block_of_row).tolist() == [10, 10, 10, 10, 7, 10, 10, 13]
+    assert np.bincount(block_of_row).tolist() == [10, 9, 10, 9, 9, 11, 11, 11]
     assert weights.tolist() == [[1, 0, 0, 0, 4, 2, 0, 1], [2, 2, 0, 1, 0, 1, 0, 2], [1, 2, 1, 0, 1, 2, 1, 0]]
     r, r2 = region_replicates(y, p, groups, {"": np.ones(5, dtype=bool)}, (block_of_row, weights))[""]
-    np.testing.assert_allclose(r, [0.5067123507245211, 0.4865564414510769, 0.3958952798425152], rtol=1e-12)
-    np.testing.assert_allclose(r2, [-0.19803657799951263, -0.35329668277158827, -0.43863156133874037], rtol=1e-11)
+    np.testing.assert_allclose(r, [0.5386478867430355, 0.4674779884469061, 0.4137315161551062], rtol=1e-12)
+    np.testing.assert_allclose(r2, [-0.16704632788329216, -0.4157283351853415, -0.4310901225832775], rtol=1e-11)
 
 
 @pytest.mark.parametrize("over", ["time", "stories"])
 def test_replicates_equal_rows_copied_one_by_one(over: str) -> None:
     y, p = scored(6, 0.5, 4)
+    y, p = y + 3.0, p - 2.0
     block_of_row, weights = block_weights(GROUPS, 10, 6, 0, over)
     everywhere = {"": np.ones(4, dtype=bool)}
     fast_r, fast_r2 = region_replicates(y, p, GROUPS, everywhere, (block_of_row, weights))[""]
-    for group in range(3):
-        rows = group == GROUPS
-        y[rows] -= y[rows].mean(axis=0)
-        p[rows] -= p[rows].mean(axis=0)
     for k, draw in enumerate(weights):
         rows = np.repeat(np.arange(GROUPS.size), draw[block_of_row].astype(int))
-        a, b = y[rows], p[rows]
+        a, b = (np.concatenate([part - part.mean(axis=0) for part in _by_story(v[rows], GROUPS[rows])]) for v in (y, p))
         r = (a * b).sum(axis=0) / np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
         assert fast_r[k] == pytest.approx(r.mean())
         assert fast_r2[k] == pytest.approx((1 - np.square(a - b).sum(axis=0) / np.square(a).sum(axis=0)).mean())
+
+
+def _by_story(values: np.ndarray, stories: np.ndarray) -> list[np.ndarray]:
+    return [values[stories == story] for story in np.unique(stories)]
+
+
+def test_blocks_grow_with_the_rows_and_no_story_is_left_with_less_than_three() -> None:
+    def lengths(*stories: int) -> list[int]:
+        return np.bincount(time_blocks(np.repeat(np.arange(len(stories)), stories), 20)).tolist()
+
+    assert lengths(100) == [20] * 5
+    assert lengths(200) == [20] * 10
+    assert lengths(1500) == [150] * 10
+    assert lengths(1400, 70, 30) == [156, 156, 155, 156, 155, 156, 155, 156, 155, 24, 23, 23, 15, 15]
+    assert np.bincount(time_blocks(np.zeros(600), 20, up_to_trs=300)).tolist() == [40] * 15
+    assert np.bincount(time_blocks(np.zeros(600), 100)).tolist() == [200] * 3
 
 
 def test_whole_stories_are_drawn_and_one_cannot_be() -> None:
@@ -74,7 +88,8 @@ def test_intervals_are_stretched_percentiles_of_the_replicates() -> None:
     keep = region & (np.arange(20) != 2)
     blocks = block_weights(GROUPS, 10, 300, 4)
     drawn = region_replicates(y[:, keep], p[:, keep], GROUPS, {"": np.ones(9, dtype=bool)}, blocks)[""]
-    factor = np.sqrt(21 / 18) * 1.734064 / 1.644854  # Student's t with 21 - 3 degrees of freedom
+    factor = np.sqrt(20 / 17) * 1.739607 / 1.644854  # Student's t with 20 - 3 degrees of freedom
+    factor /= np.sqrt(1 - lost_between_blocks(y[:, keep], p[:, keep], GROUPS, 20))
     truth = {"r": correlation_within, "r2": r2_within}
     for k, score in enumerate(("r", "r2")):
         draws = BlockDraws(block_trs=10, n_bootstraps=300, seed=4, level=0.9)
@@ -82,9 +97,18 @@ def test_intervals_are_stretched_percentiles_of_the_replicates() -> None:
         assert found.value == pytest.approx(truth[score](y[:, keep], p[:, keep], GROUPS).mean())
         ends = found.value + factor * (np.quantile(drawn[k], [0.05, 0.95]) - found.value)
         np.testing.assert_allclose([found.low, found.high], ends, rtol=1e-5)
-        assert (found.level, dict(found.n_units), found.not_resampled) == (0.9, {"blocks": 21}, ("stories",))
+        assert (found.level, dict(found.n_units), found.not_resampled) == (0.9, {"blocks": 20}, ("stories",))
     with pytest.raises(ValueError, match="no voxel"):
         block_bootstrap(y, p, GROUPS, voxels=np.arange(20) == 2)
+
+
+def test_rows_that_remember_more_than_blocks_hold_are_refused() -> None:
+    slow = np.cumsum(np.random.default_rng(0).standard_normal((300, 3)), axis=0)
+    groups = np.zeros(300)
+    with pytest.raises(ValueError, match=r"10 blocks of 300 rows hide \d+% .* blocks of \d+ rows .* instead of 20"):
+        block_bootstrap(slow, slow[::-1], groups)
+    with pytest.raises(ValueError, match=r"15 blocks of 300 rows hide .* at least \d+ rows \(six blocks\)"):
+        block_difference_test(slow, slow[::-1], -slow, groups)
 
 
 def test_few_stories_give_wide_intervals() -> None:

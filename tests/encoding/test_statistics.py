@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from brainlit.encoding import (
     Score,
@@ -13,6 +14,7 @@ from brainlit.encoding import (
     permutation_p,
     r2_within,
 )
+from brainlit.encoding.statistics import lost_between_blocks
 
 GROUPS = np.repeat([0, 1, 2], [70, 60, 75])
 
@@ -92,3 +94,17 @@ def test_percentiles_are_numpys_and_leave_nan_out() -> None:
     np.testing.assert_array_equal(percentiles(drawn, 0.9), np.quantile(drawn, [(1 - 0.9) / 2, (1 + 0.9) / 2], axis=0))
     np.testing.assert_array_equal(percentiles(np.r_[drawn[:, 0], np.nan]), percentiles(drawn[:, 0]))
     assert Score(0.0, np.r_[drawn[:, 0], np.nan]).interval is None
+
+
+def test_blocks_hide_what_sums_of_neighbouring_blocks_share() -> None:
+    """Against the variance of sums over blocks and over the whole, of noise that remembers."""
+    rng, n_trs, block_trs = np.random.default_rng(0), 1000, 20
+    o, p = (lfilter([1.0], [1.0, -0.8], rng.standard_normal((n_trs, 1000)), axis=0) for _ in range(2))
+    sums = (o * p).reshape(n_trs // block_trs, block_trs, -1).sum(axis=1)
+    seen = np.square(sums).sum(axis=0).mean() / np.square(sums.sum(axis=0)).mean()
+    groups = np.zeros(n_trs)
+    assert lost_between_blocks(o, p, groups, n_trs // block_trs) == pytest.approx(1 - seen, abs=0.05)
+    assert lost_between_blocks(o, p, groups, 50) == pytest.approx(49 / 1000 * 2 * 0.64 / (1 - 0.64**2), rel=0.03)
+    assert lost_between_blocks(o, p, np.arange(n_trs) // block_trs, 50) == 0
+    o[:, 0], o[:, 1] = 1.0, np.nan
+    assert lost_between_blocks(o[:, :2], p[:, :2], groups, 100) == 0

@@ -57,8 +57,17 @@ def test_they_are_written_and_shown_with_what_they_rest_on(shares: list[SubjectS
     assert (own["n_voxels"], own["n_fit_trs"], own["is_cut"]) == ("3", "1200", "False")
     said = shares_table(shares)
     assert "| sub-1 | semantic | 3 |" in said
-    assert "cut to their leading components" not in said
     assert "95 % interval over other" in said
+
+
+def test_where_rows_are_too_few_it_is_said_what_it_takes() -> None:
+    data, backbone = listener()
+    wide = np.random.default_rng(4).standard_normal((len(backbone), 400)).astype(np.float32)
+    engine: Any = SimpleNamespace(config=CONFIG, subject_data=lambda *_: data)
+    (first, *others) = measure_shares(engine, wide, SimpleNamespace(), ["sub-1"])
+    assert {one.found for one in (first, *others)} == {None}
+    assert "no shares for semantic of sub-1: 812 columns" in shares_table([first, *others])
+    assert "Fit at least 1624 rows" in first.why_not
 
 
 def test_a_region_with_nothing_to_share_out_is_named(shares: list[SubjectShares]) -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 
 from brainlit.results import report as report_module
-from brainlit.results.report import write_report
+from brainlit.results.record import find_records
+from brainlit.results.region_table import region_table
+from brainlit.results.report import render_report, write_report
 from brainlit.results.run_directory import RunDirectory
+from brainlit.results.scores import UNSEEN_WORDS, ScoreTable
 from brainlit.results.style import Figure
-from brainlit.results.summary import find_score
+from brainlit.results.summary import build_summary, find_score
 from tests.results.fake_run import fake_run
 
 
@@ -172,3 +176,32 @@ def test_a_number_without_a_section_of_its_own_gets_one_by_its_label(
     assert "r of sound alone" in page.text
     assert f"{row['after']['value']:.3f} [{row['after']['low']:.3f}, {row['after']['high']:.3f}]" in page.text
     assert "low-level features alone" in page.text
+
+
+@pytest.mark.parametrize("n_rows", [84, 34])
+def test_words_that_tuning_never_heard_have_a_section(
+    n_rows: int, written: tuple[RunDirectory, Page, dict[str, Any]]
+) -> None:
+    run, plain, _ = written
+    assert "tuning never heard" not in plain.text, "nothing is known of words there"
+    records = []
+    for record in find_records(run.probes):
+        alike = [row for row in record.table.rows if row.metric == "r_backbone" and row.layer == record.layer]
+        new = [replace(row, metric=UNSEEN_WORDS) for row in alike if n_rows >= 60]
+        metrics = (UNSEEN_WORDS, "r_backbone_seen_words")
+        words = {"n_content_words": 85, "n_words": dict.fromkeys(metrics, 12), "least_trs": 60}
+        facts = {**record.facts, "words": {**words, "n_trs": dict.fromkeys(metrics, n_rows)}}
+        records.append(replace(record, table=ScoreTable([*record.table.rows, *new]), facts=facts))
+    summary = build_summary(run, records)
+    text = Page(render_report(summary, {}, {}, {})).text
+    section = text.partition("Alignment on new words")[2].partition("What explains")[0]
+    assert "Words that tuning never heard: 12 of 85 content words" in section
+    assert ("too few for a number: 60 are needed" in section) == (n_rows == 34)
+    row = find_score(summary, "semantic", UNSEEN_WORDS)
+    assert (row is None) == (n_rows == 34)
+    if row is not None:
+        for stage, form in (("before", "{:.3f}"), ("after", "{:.3f}"), ("difference", "{:+.3f}")):
+            assert form.format(row[stage]["value"]) in section
+            assert form.format(row[stage]["low"]) in section
+    assert "12 of 85 content words" in region_table(summary)
+    assert ("r, words that tuning never heard" in region_table(summary)) == (n_rows == 84)

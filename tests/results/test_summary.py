@@ -17,6 +17,7 @@ from brainlit.results.summary import (
     headline_sentences,
     limit_sentences,
     regions_of,
+    word_sentences,
     write_summary,
 )
 
@@ -194,3 +195,23 @@ def test_without_a_probe_nothing_is_said() -> None:
     empty = {"run": {}, "probe": {"subjects": {}}, "scores": [], "headline_region": "all voxels"}
     assert "nothing to say" in headline_sentences(empty)[0]
     assert limit_sentences(empty) == ["The run holds no probe, so nothing can be claimed."]
+
+
+def words_facts(n_new: int = 12, unseen_trs: int = 84) -> dict[str, Any]:
+    n_trs = {"r_backbone_unseen_words": unseen_trs, "r_backbone_seen_words": 150}
+    n_words = {"r_backbone_unseen_words": n_new, "r_backbone_seen_words": 60}
+    return {"words": {"n_content_words": 85, "n_words": n_words, "n_trs": n_trs, "least_trs": 60}}
+
+
+def test_words_that_tuning_never_heard_are_counted_with_their_rows() -> None:
+    said = "Words that tuning never heard: 12 of 85 content words of the scored stories; "
+    two = {"a": words_facts(), "b": words_facts()}
+    assert word_sentences(summary([], probe={"subjects": two})) == [
+        f"{said}84 rows rest on them, and 150 rows rest on words heard there."
+    ]
+    two["b"] = words_facts(unseen_trs=1)
+    assert word_sentences(summary([], probe={"subjects": two})) == [
+        f"a: {said}84 rows rest on them, and 150 rows rest on words heard there.",
+        f"b: {said}1 row (too few for a number: 60 are needed) rests on them, and 150 rows rest on words heard there.",
+    ]
+    assert word_sentences(summary([])) == []

@@ -13,7 +13,7 @@ from brainlit.stories.base import SourceError, SubjectLeftOut
 from tests.layouts.alice_bids import CLICK_S, SOUND, WORDS, AliceFiles, write_alice_bids, write_events
 from tests.layouts.volumes import column_of_planted, write_run, write_sound
 
-PLAIN = {"tune": (0, 130), "choose": (138, 162), "fit": (170, 274), "score": (282, 362)}
+PLAIN = {"tune": (0, 124), "choose": (138, 162), "fit": (176, 274), "score": (288, 362)}
 """Roles of the plain files of the same recordings (data/alice/manifest.yaml); they lack the first ten volumes."""
 
 

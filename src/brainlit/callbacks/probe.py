@@ -19,6 +19,7 @@ from brainlit.probing.engine import ProbeContext, ProbeEngine
 from brainlit.probing.inputs import borrowed_state, datamodule_of, probed, weights_hash
 from brainlit.probing.plan import ProbePlan, TimeLimit, refuse_scored_monitors
 from brainlit.probing.process_group import ProcessGroup
+from brainlit.probing.word_rows import tuning_words
 from brainlit.results.record import ProbeRecord, load_record, record_path, write_table
 
 WarmStarts = Literal["never", "during", "during and after"]
@@ -233,7 +234,8 @@ class BandedRidgeProbe(pl.Callback):
         if self.data is not None:
             facts |= held_out.more_facts(self.data, datamodule_of(trainer).roles.stories("tune"))
         warm = stage != "before" and stage in self.warm_start
-        context = ProbeContext(stage, epoch, trainer.global_step, facts, scope if words else None, warm)
+        heard = None if self.data is None else tuning_words(datamodule_of(trainer))
+        context = ProbeContext(stage, epoch, trainer.global_step, facts, scope if words else None, warm, heard)
         if warm:
             engine.remember(folder, subjects, epoch)
         ready: dict[str, Any] = {"partition_layer": compared, "features_s": features_s, "group": group}

@@ -120,7 +120,8 @@ def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirector
         engine.subject_data(datamodule, subject)
     folder = new_folder(cli.config.output, probed.folder)
     facts = {**probed.facts, "headline_region": settings.headline_region}
-    context = ProbeContext("after" if probed.step else "before", probed.epoch, probed.step, facts)
+    stage = "after" if probed.step else "before"
+    context = ProbeContext(stage, probed.epoch, probed.step, facts, heard=probed.heard)
     features, features_s, compared = _features(probed, engine, datamodule)
     records = engine.measure_features(
         features, datamodule, subjects, folder / "probes", context, partition_layer=compared, features_s=features_s

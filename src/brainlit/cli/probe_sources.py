@@ -24,6 +24,7 @@ from brainlit.splits import Span
 if TYPE_CHECKING:
     from brainlit.backbones import BackboneConfig
     from brainlit.datamodules import StoryDataModule
+    from brainlit.probing.word_rows import HeardWords
     from brainlit.tuning import BrainTuning
 
 RUNS = Path("runs") / "probe"
@@ -47,6 +48,9 @@ class Probed:
         Which of the features is compared with the other bands.
     epoch, step : int
         Trained, behind a checkpoint.
+    heard : HeardWords or None
+        The words of the stories that the model was tuned on, or, where it was not tuned, of those that the data have
+        for it; None where they are not known.
     """
 
     folder: Path
@@ -58,6 +62,7 @@ class Probed:
     partition_layer: int | None = None
     epoch: int = 0
     step: int = 0
+    heard: HeardWords | None = None
 
 
 def from_features(cli: ProbeCLI, datamodule: StoryDataModule, spans: Sequence[Span]) -> Probed:
@@ -72,7 +77,8 @@ def from_features(cli: ProbeCLI, datamodule: StoryDataModule, spans: Sequence[Sp
     words = {"id": path.name, "regime": "features", "model": f"features of {path.name} (columns by layer: {widths})"}
     facts = {"features": str(path), "weights": sha256_of(path)[:20]}
     folder = path.with_name(f"{path.stem}-probe")
-    return Probed(folder, "features", words, facts, features=features, partition_layer=compared)
+    heard = words_tuned_on(datamodule, datamodule.not_tuned_on)
+    return Probed(folder, "features", words, facts, features=features, partition_layer=compared, heard=heard)
 
 
 def asked_layers(
@@ -97,7 +103,7 @@ def from_model(cli: ProbeCLI, datamodule: StoryDataModule, checkpoint: Path | No
 
     from brainlit.callbacks.held_out import too_long_words
 
-    probed = _untuned(cli) if checkpoint is None else _tuned(datamodule, checkpoint, run)
+    probed = _untuned(cli, datamodule) if checkpoint is None else _tuned(datamodule, checkpoint, run)
     assert probed.module is not None
     if words := too_long_words(datamodule, probed.module.backbone):
         raise UsageError(f"the windows are {words}; shorten them: --data.window.n_trs, --data.window.context_s.")
@@ -105,7 +111,7 @@ def from_model(cli: ProbeCLI, datamodule: StoryDataModule, checkpoint: Path | No
     return probed
 
 
-def _untuned(cli: ProbeCLI) -> Probed:
+def _untuned(cli: ProbeCLI, datamodule: StoryDataModule) -> Probed:
     from brainlit.backbones import BackboneConfig
     from brainlit.callbacks.report import model_words
     from brainlit.probing.inputs import weights_hash
@@ -117,7 +123,8 @@ def _untuned(cli: ProbeCLI) -> Probed:
     name = folder_name(config)
     words = {"id": name, "regime": "pretrained", "regime_words": "pretrained: not tuned"}
     words["model"] = model_words(module.backbone)
-    return Probed(RUNS / name, "model", words, {"weights": weights_hash(module)}, module)
+    heard = words_tuned_on(datamodule, datamodule.not_tuned_on)
+    return Probed(RUNS / name, "model", words, {"weights": weights_hash(module)}, module, heard=heard)
 
 
 def folder_name(config: BackboneConfig) -> str:
@@ -134,7 +141,10 @@ def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | No
     from brainlit.tuning.checkpoint import read_content
 
     content = read_content(checkpoint)
-    warnings = refuse_tuned_rows(datamodule, content.get("StoryDataModule", {}))
+    tuned_on = content.get("StoryDataModule", {})
+    warnings = refuse_tuned_rows(datamodule, tuned_on)
+    is_known = tuned_on.get("store_fingerprint") == datamodule.store.fingerprint
+    heard = words_tuned_on(datamodule, tuned_on.get("tune", [])) if is_known else None
     module = load_tuned(checkpoint)
     said = read_json(run.path / RUN_FILE) if run is not None and (run.path / RUN_FILE).is_file() else {}
     kept = ("regime", "regime_words", "control", "training", "tune")
@@ -146,7 +156,19 @@ def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | No
         folder = run.path / f"probe-{checkpoint.stem}"
     facts = {"checkpoint": str(checkpoint), "weights": weights_hash(module), "warnings": warnings}
     epoch, step = int(content["epoch"]) + 1, int(content["global_step"])
-    return Probed(folder, "checkpoint", words, facts, module, epoch=epoch if step else 0, step=step)
+    return Probed(folder, "checkpoint", words, facts, module, epoch=epoch if step else 0, step=step, heard=heard)
+
+
+def words_tuned_on(datamodule: StoryDataModule, spans: Sequence[str]) -> HeardWords | None:
+    """The words of spans as they are written; None where there are none, or a story is not in the store."""
+    from brainlit.probing.word_rows import heard_words
+    from brainlit.splits import parse_span
+
+    n_trs_of = {name: datamodule.store.n_trs(name) for name in datamodule.story_names}
+    if not {span.partition("[")[0].strip() for span in spans} <= n_trs_of.keys():
+        return None
+    parsed = [parse_span(span, n_trs_of) for span in spans]
+    return heard_words(datamodule.store, parsed, datamodule.window.purge_trs(datamodule.tr_s, 0))
 
 
 def refuse_tuned_rows(datamodule: StoryDataModule, tuned_on: Mapping[str, Any]) -> list[str]:

@@ -35,12 +35,12 @@ from brainlit.downstream.pairs import TokenPairs
 from brainlit.downstream.preference import CONTRASTS, preference, preference_change
 from brainlit.downstream.representation import WordMap, category_separation, word_map, word_means
 from brainlit.downstream.result import TUNED, UNTUNED, TaskResult, find_results, model_folder
-from brainlit.downstream.scores import BootstrapConfig, clusters_of, replicates, score_of
+from brainlit.downstream.scores import BootstrapConfig, clusters_of, replicates, score_of, widening
 from brainlit.downstream.word_lists import WordListMissingError
 from brainlit.downstream.words import WordStates, find_words
 from brainlit.encoding.arrays import FloatArray
 from brainlit.encoding.similarity import linear_cka
-from brainlit.encoding.statistics import Score, mean_score
+from brainlit.encoding.statistics import LEVEL, Score, mean_score
 from brainlit.hints import did_you_mean
 from brainlit.results.record import ProbeRecord
 from brainlit.results.summary import regions_of
@@ -202,7 +202,7 @@ def _task_state(
             clusters, _ = clusters_of(result.speakers[part])
             value = float(score_of(result.metric, sums.sum(axis=1)).mean())
             drawn = replicates(result.metric, sums, clusters, TASK_BOOTSTRAP)
-            state[Key(result.task, part)] = {"": Score(value, drawn)}
+            state[Key(result.task, part)] = {"": Score(value, drawn).stretched(widening(clusters, LEVEL))}
             gathered.tasks[result.task, part] = None
             own = gathered.controls.setdefault((result.task, part), {})
             for control, parts in result.controls.items():

@@ -217,11 +217,11 @@ def _subject_rows(subject: str, pair: ProbePair, config: CompareConfig) -> list[
 def _paired_scores(pair: ProbePair, config: CompareConfig) -> dict[str, tuple[Score, Score, Score]]:
     """A, B and A - B of each region, from the same draws; draw 0 counts every block once."""
     block_of_row, weights = block_weights(pair.groups, config.bootstrap_trs, config.n_bootstraps, config.seed)
-    stretch = stretch_of(pair.groups, (block_of_row, weights))
+    stretch = stretch_of(pair.groups, (block_of_row, weights), pair.observed, pair.a, pair.b)
     if stretch is None:
         raise ValueError(
-            f"the scored stories have too few blocks of {config.bootstrap_trs} TRs for an interval; give a smaller"
-            " --bootstrap_trs."
+            f"the scored stories have too few blocks of {config.bootstrap_trs} TRs for an interval, or neighbouring"
+            " rows are too alike for such short ones; give a smaller --bootstrap_trs, or a larger one."
         )
     blocks = (block_of_row, np.concatenate([np.ones_like(weights[:1]), weights]))
     which = METRICS.index(config.metric)
@@ -277,12 +277,13 @@ def _explained(comparison: ProbeComparison) -> Iterator[str]:
     )
     yield f"Mean over voxels of {formula}, ridge on the backbone alone, both on the same {'; '.join(heard)}."
     yield (
-        f"Intervals: block bootstrap over time within stories, {config.bootstrap_trs}-TR blocks, the same for A and B,"
+        f"Intervals: block bootstrap over time within stories, {config.bootstrap_trs}-TR blocks or longer,"
+        " the same for A and B,"
         f" {config.n_bootstraps} draws, seed {config.seed}, widened for the number of blocks."
     )
     yield (
-        f"p of one subject: A and B exchanged within {config.permutation_trs}-TR blocks, two-sided, (b + 1) / (m + 1)"
-        f" with {config.n_permutations} permutations; the smallest p that can come out is"
+        f"p of one subject: A and B exchanged within {config.permutation_trs}-TR blocks or longer, two-sided,"
+        f" (b + 1) / (m + 1) with {config.n_permutations} permutations; the smallest p that can come out is"
         f" {max(row.smallest_p for row in one):.3g}."
     )
     if people:

@@ -186,12 +186,14 @@ class StoryDataModule(L.LightningDataModule):
         self.subject_steps, self.tune_fraction = subject_steps, tune_fraction
         self._asked_roles, self._asked_purge_trs, self._asked_subjects = roles, purge_trs, subjects
         self._allow = tuple(allow or ())
+        self.not_tuned_on: list[str] = []
         self._targets: tuple[TargetSource, TargetSource] | None = None
         self._place_to_resume: dict[str, Any] | None = None
 
     def only_probe(self) -> None:
-        """Do without the role 'tune', whatever it holds; to be said before setup."""
-        self._asked_roles = {role: list(own) for role, own in self._roles_to_settle().items() if role != "tune"}
+        """Do without the role 'tune', whatever it holds (`not_tuned_on` remembers); to be said before setup."""
+        asked = {role: list(own) for role, own in self._roles_to_settle().items()}
+        self.not_tuned_on, self._asked_roles = asked.pop("tune", []), asked
 
     def prepare_data(self) -> None:
         """Build the store, or see that it is there and was made with the source's settings."""

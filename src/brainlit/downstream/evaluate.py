@@ -150,7 +150,7 @@ class Comparison:
     Parameters
     ----------
     difference : Score
-        With its bootstrap percentile interval and units as `estimate` gives them; both models answer for the same
+        With its bootstrap interval and units as `estimate` gives them; both models answer for the same
         drawn speakers or clips.
     only_a, only_b : float
         Clips that only one of the two gets right (for several seeds the mean over them), for kind 'single'; else NaN.

@@ -1,27 +1,38 @@
 """Scores of predictions, and how far they would move with other clips or other speakers.
 
 Every score is a function of sums over clips (of hits, of label counts, of wrong words). So clips, or all clips of a
-speaker, are added up once, and a bootstrap replicate is a product of draw counts with those sums.
+speaker, are added up once, and a bootstrap replicate is a product of draw counts with those sums. A few drawn speakers
+scatter too little, so intervals are wider than the percentiles of the replicates; see `widening`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from brainlit.downstream.task import Kind, Metric
 from brainlit.encoding.arrays import FloatArray, IntArray
-from brainlit.encoding.statistics import Score, percentiles
+from brainlit.encoding.statistics import Score, percentiles, small_sample_factor
 
 _FEWEST_SPEAKERS = 5
 """With fewer, drawing speakers would give a handful of different samples; then clips are drawn."""
+_FEWEST_EVEN_SPEAKERS = 3.0
+"""The same for the number of speakers that as many even ones would be worth; see `even_clusters`."""
 _REPLICATES_AT_ONCE = 200
 
 Measure = Literal["accuracy", "macro_f1", "error_rate"]
 """A task's metric, or errors per word or letter of a transcript."""
+
+_Scale: TypeAlias = Literal["share", "rate", "difference"]
+_SCALES: Mapping[_Scale, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "share": (lambda share: np.log(share) - np.log1p(-share), lambda odds: 1.0 / (1.0 + np.exp(-odds))),
+    "rate": (np.log, np.exp),
+    "difference": (np.asarray, np.asarray),
+}
+"""The scale on which intervals are widened, and the way back."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class BootstrapConfig:
     ----------
     n_boot : int
     level : float
-        Coverage of the percentile interval.
+        Coverage of the interval.
     seed : int
     """
 
@@ -80,18 +91,24 @@ def estimate(
     *,
     minus: FloatArray | None = None,
 ) -> Score:
-    """A score and its percentile interval; the mean over seeds where there are several.
+    """A score and its bootstrap interval; the mean over seeds where there are several.
 
     Its units are what a replicate draws, with replacement, and how many clips that is: {'speakers': 24, 'clips': 192},
-    or {'clips': 192} where speakers are unknown or fewer than 5: then the interval is for other clips of the same
-    speakers only.
+    or {'clips': 192} where speakers are unknown or too few (see `clusters_of`): then the interval is for other clips of
+    the same speakers only.
+
+    The ends are the percentiles of the replicates, taken further from the value by `widening`: on the scale of log odds
+    for shares, of logarithms for error rates, so that they stay where a score can be and reach further to the side that
+    has more room; as they are for differences. Where all clips are right the replicates say nothing, and the lower end
+    is the share of perfect speakers (or clips) that would still give only perfect ones in 2.5 % (Clopper and Pearson
+    1934, Biometrika 26:404).
 
     Parameters
     ----------
     sums : array of shape (n_seeds, n_clips, n)
         What `clip_sums` gives for each seed; (errors, words) of each clip for error_rate.
     speakers : sequence of str, length n_clips
-        Drawn as wholes where all are known and there are at least 5.
+        Drawn as wholes where all are known and there are enough.
     minus : array like sums, optional
         Of another model on the same clips: the score less that model's, both answering for the same drawn clips.
     """
@@ -102,9 +119,35 @@ def estimate(
     if minus is not None:
         value -= float(score_of(metric, minus.sum(axis=1)).mean())
         moved = moved - replicates(metric, minus, clusters, bootstrap)
-    low, high = percentiles(moved, bootstrap.level)  # a replicate that drew no label is NaN, and does not count
     n_units = {drawn: int(clusters.max()) + 1, "clips": len(clusters)}
-    return Score(value, bounds=(float(low), float(high)), level=bootstrap.level, n_units=n_units)
+    factor = widening(clusters, bootstrap.level)
+    scale: _Scale = "difference" if minus is not None else "rate" if metric == "error_rate" else "share"
+    bounds = _widened(value, moved, factor, scale, bootstrap.level, even_clusters(clusters))
+    return Score(value, bounds=bounds, level=bootstrap.level, n_units=n_units)
+
+
+def even_clusters(clusters: IntArray) -> float:
+    """How many clusters of equal size say as much: (sum of sizes)^2 / sum of squares (Kish 1965, Survey Sampling).
+
+    >>> even_clusters(np.array([0, 0, 1, 1])), round(even_clusters(np.array([0, 0, 0, 0, 1, 2])), 6)
+    (2.0, 2.0)
+    """
+    sizes = np.bincount(clusters).astype(np.float64)
+    return float(sizes.sum() ** 2 / np.square(sizes).sum())
+
+
+def widening(clusters: IntArray, level: float) -> float:
+    """How much further from the score the ends of an interval are than the percentiles of replicates of clusters.
+
+    `small_sample_factor` of the number of clusters: sqrt(n / (n - 1)) and Student's t. Percentiles alone cover 81 to 87
+    % with 5 to 8 speakers. Where some have more clips than others fewer of them count, hence `even_clusters`.
+
+    Parameters
+    ----------
+    clusters : int array of shape (n_clips,)
+        As `clusters_of` gives them; at least two.
+    """
+    return small_sample_factor(even_clusters(clusters), level)
 
 
 def score_row(score: Score) -> dict[str, Any]:
@@ -131,9 +174,13 @@ def drawn_units(score: Score) -> str:
 
 
 def clusters_of(speakers: Sequence[str]) -> tuple[IntArray, str]:
-    """Number of the cluster of each clip, from 0, and what the clusters are: 'speakers' or 'clips'."""
+    """Number of the cluster of each clip, from 0, and what the clusters are: 'speakers' or 'clips'.
+
+    Speakers where all are known, there are at least 5, and their clips are spread over them as over 3 even ones or more
+    (a speaker with most of the clips leaves nothing to draw from).
+    """
     names, clusters = np.unique(np.asarray(speakers, dtype=np.str_), return_inverse=True)
-    if len(names) >= _FEWEST_SPEAKERS and "" not in names:
+    if len(names) >= _FEWEST_SPEAKERS and "" not in names and even_clusters(clusters) >= _FEWEST_EVEN_SPEAKERS:
         return clusters.astype(np.int64), "speakers"
     return np.arange(len(speakers), dtype=np.int64), "clips"
 
@@ -146,6 +193,23 @@ def replicates(metric: Measure, sums: FloatArray, clusters: IntArray, bootstrap:
         np.add.at(of_cluster[seed], clusters, values)
     parts = [score_of(metric, counts @ of_cluster).mean(axis=0) for counts in _counts(n_clusters, bootstrap)]
     return np.concatenate(parts)
+
+
+def _widened(
+    value: float, moved: FloatArray, factor: float, scale: _Scale, level: float, n_even: float
+) -> tuple[float, float]:
+    """Both ends; see `estimate`. Replicates that drew no label are NaN, and do not count."""
+    if scale != "difference" and np.nanmin(moved) == np.nanmax(moved) == value and value in (0.0, 1.0):
+        reach = 1.0 - ((1.0 - level) / 2.0) ** (1.0 / n_even)
+        if value == 1.0:
+            return 1.0 - reach, 1.0
+        return 0.0, reach if scale == "share" else float("nan")  # one clip can have any number of errors
+    there, back = _SCALES[scale]
+    with np.errstate(divide="ignore"):
+        # 'nearest': some replicates are infinitely far on these scales, and nothing lies between them and others
+        middle, ends = there(value), percentiles(there(moved), level, method="nearest")
+    low, high = (float(back(middle + factor * (end - middle))) for end in ends)
+    return low, high
 
 
 def _counts(n_clusters: int, bootstrap: BootstrapConfig) -> Iterator[FloatArray]:

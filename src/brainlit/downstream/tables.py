@@ -23,9 +23,9 @@ _METRICS = {
 _RATES: Mapping[Unit, str] = {"words": "WER", "characters": "CER"}
 _HOW = """\
 Scores are of clips that decided nothing: layer and regularisation were chosen on others. [low, high] is the 95 %
-percentile interval of 1000 bootstrap draws, with replacement, of the speakers or clips under 'drawn'; drawing
-clips says nothing about other speakers, and neither says what another training run would give. Controls are scores on
-the same clips without the model; their intervals, and those of all layers, are in scores.csv."""
+interval of 1000 bootstrap draws, with replacement, of the speakers or clips under 'drawn', widened for their number;
+drawing clips says nothing about other speakers, and neither says what another training run would give. Controls are
+scores on the same clips without the model; their intervals, and those of all layers, are in scores.csv."""
 _PAIRED = "Paired: both models answer for the same draws. p: McNemar's exact test, which takes clips as independent."
 
 

@@ -43,7 +43,7 @@ from brainlit.encoding.partition import (
     split_r2,
     subsets,
 )
-from brainlit.encoding.permutation import block_difference_test, block_permutation_test
+from brainlit.encoding.permutation import block_difference_test, circular_shift_test
 from brainlit.encoding.probe import run_probe, run_probes
 from brainlit.encoding.probe_fit import ProbeCache, WarmStart
 from brainlit.encoding.result import ProbeResult
@@ -129,7 +129,7 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "region_replicates",
     # tests, of voxels and of people
     "block_difference_test",
-    "block_permutation_test",
+    "circular_shift_test",
     "correlation",
     "correlation_within",
     "equivalence_from_replicates",

@@ -7,7 +7,8 @@ held-out responses and predictions instead of a squared error: c_m, the sum over
 y * (X_m b_m). As b_m is fitted on other stories, its noise does not change the mean of c_m, which is the variance that
 the bands of model m explain of the responses. The parts made of the c_m (see `partition`), over the c of the joint
 model, are the shares. For prediction least squares is poor, and c_m does not say how well a finite model predicts: that
-is the probe's R2.
+is the probe's R2. All this holds for bands that are whole: what a cut takes from one band another gets credit for, so
+where rows are too few for all columns there are no shares.
 
 Intervals are +- t sqrt(V), V being the variance of the linearised ratio. What the noise of the fit adds to c_m is a sum
 over pairs of a block of scored rows a and a block of fitted rows b, k_ab = sum_v y_a' X_a (X'X)^-1 X_b' e_b, with e the
@@ -21,7 +22,6 @@ is about as large as the first where stories are few: an interval that holds the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,7 +29,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.arrays import Array, FloatArray, IntArray
+from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray, IntArray, position_in_group
 from brainlit.encoding.bands import prepare_band
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import model_name, order_bands, partition_variance, subsets
@@ -38,11 +38,11 @@ from brainlit.encoding.statistics import Score, cut_blocks, student_quantile
 from brainlit.encoding.temporal import Band
 from brainlit.encoding.temporal_choice import BandWeights, choose_weights, weighed
 
-log = logging.getLogger(__name__)
-
-TRS_PER_COLUMN = 4
-"""Fitted rows for every column of the joint model; with fewer, bands are cut to their leading components."""
+TRS_PER_COLUMN = 2
+"""Fitted rows for every column of the joint model. With 1.5 intervals cover nearly as well, but are a third to a half wider."""
 MIN_SCORED_BLOCKS = 10
+CUT = 1e-6
+"""A backbone whose components leave out less than this share of its variance is whole."""
 NULL = 1e-9
 """Components with less than this share of the largest one's variance are rounding."""
 
@@ -61,12 +61,12 @@ class RegionShares:
     low_level_share : Score or None
         (R2_B + R2_L - R2_BL) / R2_B of the same quantities; None without backbone or low-level band, and where the
         backbone explains nothing.
-    n_columns : mapping of band to its columns after delays and reduction
+    n_columns : mapping of band to its columns after delays, without those that only rounding tells from others
     kept_variance : float
-        Share of the bands' variance that these columns hold (the smallest of any band).
+        Share of the backbone's variance on the fitted rows that its components hold; 1 where it is whole.
     is_cut : bool
-        Whether there were too few fitted rows for all columns. The shares are then those of the bands' leading
-        components, and intervals are not calibrated for the whole bands, even where most variance is kept.
+        Whether the backbone is its leading components only, as asked. Shares and intervals are then those of these
+        components: 'semantic' holds what the rest of the backbone would share with meaning.
     n_voxels, n_fit_trs, n_scored_blocks : int
     """
 
@@ -90,13 +90,14 @@ def region_shares(
     config: ProbeConfig | None = None,
     *,
     weights: Mapping[str, BandWeights] | None = None,
+    backbone_components: int | None = None,
     block_trs: int = 15,
     level: float = 0.95,
 ) -> RegionShares:
     """Parts of the joint R2 of a region as endless data would give them; see the module's text for the formulas.
 
     Cost: no search; one decomposition per band and per model, and n_fit x n_scored x (n_columns + n_voxels)
-    multiplications per model for the interval. Of the probe's settings, delays, skipped rows and keep_variance count.
+    multiplications per model for the interval. Of the probe's settings, delays and skipped rows count.
 
     The intervals say what other minutes of such stories and of the same people would give. They say nothing of other
     people, and nothing of voxels that were picked by their score on the scored rows.
@@ -110,6 +111,9 @@ def region_shares(
     Y : array of shape (n_trs, n_voxels)
         The region's voxels; sums run over all of them, in units of their sd on the fitted rows. Voxels that are not
         finite or constant are left out.
+    backbone_components : int, optional
+        Take this many leading components of the backbone's columns in its place, learned on the groups that are neither
+        fitted nor scored: shares of these components, for backbones with too many columns for the rows.
     block_trs : int
         Rows per block, longer than the responses remember.
     level : float
@@ -120,12 +124,18 @@ def region_shares(
     LeakError
         If a group is both fitted and scored.
     ValueError
-        If shapes, bands or masks make no sense, there are fewer than MIN_SCORED_BLOCKS blocks of scored rows, or the
-        bands explain nothing of the region (the joint covariance is not positive), so that there is nothing to share.
+        If shapes, bands or masks make no sense, there are fewer than TRS_PER_COLUMN fitted rows for each column (the
+        error says how many it takes), fewer than MIN_SCORED_BLOCKS blocks of scored rows, or the bands explain nothing
+        of the region (the joint covariance is not positive), so that there is nothing to share.
     """
     settings = config or ProbeConfig()
     names = order_bands(bands)
     rows = prepare_rows(groups, fit, score, settings.skip_trs, len(Y))
+    if backbone_components is not None and "backbone" not in names:
+        raise ValueError(
+            f"backbone_components is {backbone_components}, and there is no backbone: the bands are {', '.join(names)}."
+        )
+    learn = _rows_to_learn_on(rows, settings.skip_trs, backbone_components)
     targets = prepare_targets(np.asarray(Y), rows)
     labels = (rows.score_groups, rows.fit_groups)
     blocks = [np.array([block[0] for block in cut_blocks(own, block_trs)]) for own in labels]
@@ -138,10 +148,13 @@ def region_shares(
         )
     if weights is None:
         weights = choose_weights(bands, {"": Y}, groups, fit, score, settings)[""]
-    given = (rows.groups, rows.fit, rows.used, settings.delays_trs)
-    used = {band: prepare_band(X, *given) for band, X in weighed(bands, weights).items()}
-    used = {band: used[band] for band in names}
-    columns, kept, is_cut = _leading_components(used, rows, settings.keep_variance)
+    given = (rows.groups, rows.fit, rows.used | learn, settings.delays_trs)
+    prepared = {band: prepare_band(X, *given) for band, X in weighed(bands, weights).items()}
+    kept = 1.0
+    if backbone_components is not None:
+        prepared["backbone"], kept = _leading(prepared["backbone"], rows, learn, backbone_components)
+    used = rows.used[rows.used | learn]
+    columns = _real_components({band: prepared[band][used] for band in names}, rows)
     sums = [_covariance([columns[band] for band in members], rows, targets, blocks) for members in subsets(names)]
     variance = np.add.reduceat(np.square(targets.score, dtype=np.float64).sum(axis=1), blocks[0])
     parts, joint_r2, low_level = _share_out(names, sums, variance, level)
@@ -151,42 +164,86 @@ def region_shares(
         low_level_share=low_level,
         n_columns={band: X.shape[1] for band, X in columns.items()},
         kept_variance=kept,
-        is_cut=is_cut,
+        is_cut=kept < 1.0 - CUT,
         n_voxels=targets.score.shape[1],
         n_fit_trs=int(rows.fit.sum()),
         n_scored_blocks=len(blocks[0]),
     )
 
 
-def _leading_components(
-    prepared: Mapping[str, Array], rows: ProbeRows, keep_variance: float
-) -> tuple[dict[str, FloatArray], float, bool]:
-    """Each band's leading components, (n_used, k), the share of variance they keep, and whether rows were too few.
-
-    All bands are cut at the same share of their variance: at keep_variance, or earlier where the columns of all bands
-    would be more than rows / TRS_PER_COLUMN. Responses are not looked at.
-    """
-    spectra, vectors = {}, {}
-    for band, X in prepared.items():
-        fitted = X[rows.fit_of_used].astype(np.float64)
-        lam, V = np.linalg.eigh(fitted.T @ fitted)
-        spectra[band], vectors[band] = np.maximum(lam[::-1], 0.0), V[:, ::-1]
-    before = {band: (np.cumsum(lam) - lam) / max(lam.sum(), np.finfo(float).tiny) for band, lam in spectra.items()}
-    real = {band: (lam > NULL * lam[0]) & (before[band] < keep_variance) for band, lam in spectra.items()}
-    budget = int(rows.fit.sum()) // TRS_PER_COLUMN
-    wanted = np.sort(np.concatenate([before[band][real[band]] for band in prepared]))
-    cut = np.inf if wanted.size <= budget else wanted[budget]
-    keep = {band: real[band] & (before[band] < cut) for band in prepared}
-    columns = {band: X.astype(np.float64) @ vectors[band][:, keep[band]] for band, X in prepared.items()}
-    shares = [spectra[band][keep[band]].sum() / spectra[band].sum() for band in prepared if spectra[band].any()]
-    kept = float(min(shares, default=1.0))
-    if wanted.size > budget:
-        log.warning(
-            "%d columns are too many for %d fitted rows; bands are cut to their leading components (%.1f %% of their"
-            " variance), and the shares are those of these components. Fit at least %d rows for whole bands.",
-            *(wanted.size, rows.fit.sum(), 100.0 * kept, TRS_PER_COLUMN * wanted.size),
+def _rows_to_learn_on(rows: ProbeRows, skip_trs: int, n_components: int | None) -> BoolArray:
+    """Rows of the groups that are neither fitted nor scored, (n_trs,); none where no components are asked for."""
+    taken = np.unique(rows.groups[rows.used])
+    other = ~np.isin(rows.groups, taken) & (position_in_group(rows.groups) >= skip_trs)
+    if n_components is None:
+        return np.zeros_like(rows.fit)
+    if not 1 <= n_components < other.sum() - np.unique(rows.groups[other]).size:
+        raise ValueError(
+            f"backbone_components is {n_components}, to be learned on {int(other.sum())} rows of groups that are"
+            " neither fitted nor scored; need at least 1, and more rows than components. Give bands and responses of"
+            " other stories as well (those that tune, say): components of fitted stories are too much their own."
         )
-    return columns, kept, wanted.size > budget
+    return np.asarray(other)
+
+
+def _leading(X: Array, rows: ProbeRows, learn: BoolArray, n_components: int) -> tuple[Float32Array, float]:
+    """Leading components of a band's columns, learned on other rows, and their share of the fitted rows' variance.
+
+    Parameters
+    ----------
+    X : array of shape (n_used or learned on, n_columns)
+
+    Returns
+    -------
+    float32 array of shape (n_used or learned on, at most n_components), float
+    """
+    taken = rows.used | learn
+    _, V = _principal(X[learn[taken]].astype(np.float64))
+    leading = X @ V[:, :n_components].astype(np.float32)
+    whole, part = (float(np.square(values[rows.fit[taken]], dtype=np.float64).sum()) for values in (X, leading))
+    return leading, min(part / whole, 1.0) if whole else 1.0
+
+
+def _real_components(prepared: Mapping[str, Array], rows: ProbeRows) -> dict[str, FloatArray]:
+    """Each band's components that are more than rounding, (n_used, k), all bands together few enough for the rows.
+
+    No band is cut to fit: components of little variance are what tells bands apart.
+    """
+    columns, n_needed = {}, {}
+    n_fit = int(rows.fit.sum())
+    for band, X in prepared.items():
+        _, V = _principal(X[rows.fit_of_used].astype(np.float64))
+        columns[band] = X.astype(np.float64) @ V
+        # with fewer rows than columns, rows may limit the components; endless rows would show more of them
+        limited = n_fit < X.shape[1] and 2 * V.shape[1] > n_fit
+        n_needed[band] = int(X.any(axis=0).sum()) if limited else V.shape[1]
+    total = sum(n_needed.values())
+    if TRS_PER_COLUMN * total > n_fit:
+        raise ValueError(_too_few_rows(n_needed, n_fit))
+    return columns
+
+
+def _too_few_rows(n_columns: Mapping[str, int], n_fit: int) -> str:
+    total, others = sum(n_columns.values()), sum(n for band, n in n_columns.items() if band != "backbone")
+    each = ", ".join(f"{band} {n}" for band, n in n_columns.items())
+    room = n_fit // TRS_PER_COLUMN - others
+    cut = f", or backbone_components={room} at most, for the shares of that many components of the backbone alone"
+    return (
+        f"{total} columns (features times delays or temporal parts: {each}) are too many for {n_fit} fitted rows, and"
+        f" shares of bands that were cut to fewer would be wrong. Fit at least {TRS_PER_COLUMN * total} rows, or take"
+        f" fewer columns: temporal 'hrf' makes one of each feature, smaller feature spaces or a narrower layer"
+        f"{cut if 'backbone' in n_columns and room > 0 else ''}."
+    )
+
+
+def _principal(F: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Variances above rounding, largest first, (k,), and directions, (n_columns, k), of the rows of F."""
+    n_rows, n_columns = F.shape
+    lam, V = np.linalg.eigh(F @ F.T if n_rows < n_columns else F.T @ F)
+    lam, V = lam[::-1], V[:, ::-1]
+    real = lam > NULL * max(lam[0] if lam.size else 0.0, np.finfo(float).tiny)
+    lam, V = lam[real], V[:, real]
+    return lam, F.T @ V / np.sqrt(lam) if n_rows < n_columns else V
 
 
 def _covariance(

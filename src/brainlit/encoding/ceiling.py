@@ -35,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray, IntArray, demean_within
+from brainlit.encoding.bootstrap import BLOCK_TRS, time_blocks
 from brainlit.encoding.statistics import Score, cut_blocks
 
 CeilingMethod = Literal["signal_power", "split_half", "explainable_variance"]
@@ -355,12 +356,13 @@ def region_ratio(
         rows[:4] += [products.sum(axis=1) for products in (y * p, p * p, y * y, signal)]
     heard_again = np.isfinite(rows[3])
     rows[3], rows[4], rows[5] = np.where(heard_again, rows[3], 0.0), 1.0, heard_again
-    sums = np.add.reduceat(rows, np.flatnonzero(np.diff(block_of_row, prepend=-1)), axis=1).T
+    sums = _by_block(rows, block_of_row)
     total = sums.sum(axis=0)
     estimate, drawn, bias = _together(total, total), _together(weights @ sums, total), np.zeros(3)
     scores = {"r_together": Score(float(estimate[0]), drawn[0])}
     if of_rows.ndim == 2:
-        without, n_blocks = total - sums, len(sums)
+        without = total - _by_block(rows, time_blocks(groups, BLOCK_TRS, rows.shape[1]))
+        n_blocks = len(without)
         if n_blocks < MIN_BLOCKS or not (without[:, 5] > 0).all():
             return scores
         per_row = without[:, 3] / without[:, 5]
@@ -372,6 +374,11 @@ def region_ratio(
         # replicates are off by the bias of the estimate and by as much again
         scores[name] = Score(float(estimate[k] - bias[k]), drawn[k] - 2 * bias[k])
     return scores
+
+
+def _by_block(rows: FloatArray, block_of_row: IntArray) -> FloatArray:
+    """Sums over blocks: (n, n_rows) -> (n_blocks, n)."""
+    return np.asarray(np.add.reduceat(rows, np.flatnonzero(np.diff(block_of_row, prepend=-1)), axis=1).T)
 
 
 def _jackknife_bias(estimate: FloatArray, without: FloatArray) -> FloatArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from brainlit.encoding.arrays import Float32Array
-from brainlit.encoding.bootstrap import BLOCK_TRS, block_weights
+from brainlit.encoding.bootstrap import BLOCK_TRS, HOW_DRAWN, block_weights
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.probe_fit import ProbeCache
 from brainlit.encoding.result import ProbeResult
@@ -33,6 +33,7 @@ from brainlit.probing.inputs import (
 from brainlit.probing.layer_fits import Features, LayerFits
 from brainlit.probing.process_group import ProcessGroup
 from brainlit.probing.temporal_rows import TemporalForm, held_rows
+from brainlit.probing.word_rows import HeardWords, WordRows, heard_words, tuning_words, word_rows
 from brainlit.results.record import ProbeRecord, save_record
 from brainlit.results.scores import ScoreRow, ScoreTable, curve_rows, probe_rows, regions_with_all
 
@@ -60,6 +61,9 @@ class ProbeContext:
         What is left of the probe where something is left out.
     warm : bool
         Whether a voxel tries only the mixtures that were best for it in the probe before.
+    heard : HeardWords, optional
+        The words that tuning heard; by default those of the data's role `tune`. Where there is none, nothing is said
+        of unseen words.
     """
 
     stage: str = "before"
@@ -68,6 +72,7 @@ class ProbeContext:
     facts: Mapping[str, Any] = field(default_factory=dict)
     scope: ProbeScope | None = None
     warm: bool = False
+    heard: HeardWords | None = None
 
 
 BEFORE = ProbeContext()
@@ -216,11 +221,16 @@ class ProbeEngine:
                     for name in found:
                         regions = regions_with_all(data[name].regions, found[name].used)
                         rows[name] += self._tuned_sound_rows(datamodule, name, features[compared], regions, compared)
+                of_words = self._word_rows(datamodule, found, context)
+                for name, result in found.items():
+                    regions = regions_with_all(data[name].regions, result.used)
+                    rows[name] += of_words.scores(result, regions, compared, self.bootstrap)
                 # Each subject's share of what all of them took together, with that of the features.
                 seconds = (time.monotonic() - started) / len(data) + features_s / len(subjects)
                 for name, result in found.items():
                     table = ScoreTable(rows[name])
-                    record = self._record(datamodule, name, result, table, compared, context, seconds)
+                    said = {"words": of_words.facts(self.bootstrap["block_trs"])}
+                    record = self._record(datamodule, name, result, table, compared, context, seconds, said)
                     save_record(record, result, folder)
                     records.append(record)
         return records
@@ -254,7 +264,7 @@ class ProbeEngine:
         """Hash of all that decides the numbers of a subject besides the weights: records compare where it agrees."""
         roles = datamodule.roles
         spans = [[str(span) for span in roles.spans(role)] for role in ("fit", self.score_role)]
-        settings = [_deciding(self.config), self.bootstrap, self.layers, self.partition_layer]
+        settings = [_deciding(self.config), self.bootstrap, HOW_DRAWN, self.layers, self.partition_layer]
         settings += [asdict(datamodule.window)] if self.with_window else []
         return settings_hash(datamodule.store.fingerprint, subject, spans, settings)
 
@@ -298,6 +308,16 @@ class ProbeEngine:
 
     # --- How ---
 
+    def _word_rows(self, datamodule: StoryDataModule, subjects: Iterable[str], context: ProbeContext) -> WordRows:
+        """Which scored rows rest on which words, for subjects who heard the same rows; no sets for nobody."""
+        first, store, roles = next(iter(subjects), None), datamodule.store, datamodule.roles
+        if first is None:
+            return WordRows()
+        there = set(store.heard(first))
+        fit, scored = ([span for span in roles.spans(role) if span.story in there] for role in ("fit", self.score_role))
+        heard = {"tune": context.heard or tuning_words(datamodule), "fit": heard_words(store, fit)}
+        return word_rows(store, scored, heard, self.config.response, self.config.skip_trs)
+
     def _tuned_sound_rows(
         self, datamodule: StoryDataModule, subject: str, features: Band, regions: Mapping[str, Any], layer: int
     ) -> list[ScoreRow]:
@@ -324,6 +344,7 @@ class ProbeEngine:
         compared: int,
         context: ProbeContext,
         seconds: float,
+        said: Mapping[str, Any],
     ) -> ProbeRecord:
         person = datamodule.store.subject(subject)
         return ProbeRecord(
@@ -338,7 +359,7 @@ class ProbeEngine:
             ceiling=result.ceiling,
             regions=regions_with_all(person.regions, result.used),
             vertices=person.vertices,
-            facts=self._facts(result, self.subject_data(datamodule, subject), context, seconds),
+            facts={**self._facts(result, self.subject_data(datamodule, subject), context, seconds), **said},
         )
 
     def _facts(self, result: ProbeResult, data: ProbeData, context: ProbeContext, seconds: float) -> dict[str, Any]:

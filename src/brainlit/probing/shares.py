@@ -115,14 +115,6 @@ def _lines(shares: Sequence[SubjectShares]) -> Iterator[str]:
             " of held-out responses and predictions; docs/calibration.md), [low, high]: 95 % interval over other"
             " minutes of such stories, noise of the fit included"
         )
-    cut = [one for one in shares if one.found is not None and one.found.is_cut]
-    if cut:
-        kept = min(one.found.kept_variance for one in cut if one.found is not None)
-        yield (
-            f"- bands were cut to their leading components ({100 * kept:.0f} % of their variance at least), because"
-            " there are too few fitted TRs for all: the shares are those of these components, and the intervals are not"
-            " calibrated for the whole bands"
-        )
     for one in shares:
         if one.found is None:
             yield f"- no shares for {one.region} of {one.subject}: {one.why_not}"

@@ -324,5 +324,5 @@ def _stimulus_words(summary: Mapping[str, Any]) -> str:
     boot = probe.get("bootstrap", {})
     return (
         f"{probe.get('n_score_trs')} TRs of {len(stories)} held-out stories; whiskers: 95 % interval, block bootstrap"
-        f" over {boot.get('block_trs')}-TR blocks within stories, {boot.get('n_bootstraps')} draws."
+        f" over {boot.get('block_trs')}-TR blocks or longer within stories, {boot.get('n_bootstraps')} draws."
     )

@@ -132,8 +132,10 @@ def table_rows(records: Iterable[ProbeRecord]) -> list[dict[str, Any]]:
     rows = []
     for record in records:
         common = {"stage": record.stage, "epoch": record.epoch, "step": record.step, "subject": record.subject}
-        stimulus = {"n_trs": record.facts.get("n_score_trs"), "n_stories": len(record.facts.get("score_stories", []))}
+        n_stories, n_trs = len(record.facts.get("score_stories", [])), record.facts.get("n_score_trs")
+        of_some = record.facts.get("words", {}).get("n_trs", {})
         for row in record.table.rows:
+            stimulus = {"n_trs": of_some.get(row.metric, n_trs), "n_stories": n_stories}
             where = {"region": row.region, "layer": row.layer, "metric": row.metric, "n_voxels": row.n_voxels}
             rows.append({**common, **where, **row.score.json(), **stimulus})
     return rows

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from brainlit.results.scores import LABELS
-from brainlit.results.summary import find_score, regions_of
+from brainlit.results.summary import find_score, regions_of, word_sentences
 from brainlit.results.tables import markdown_table, score_said
 
 REGIONS_ACROSS = 5
@@ -53,9 +53,11 @@ def _rest_on(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"{whose}; layer {probe['layer']}; voxels of all subjects together"
     for role, done in (("score", "scored on"), ("fit", "fitted on")):
         yield f"{done} {', '.join(probe.get(f'{role}_spans', []))} ({probe.get(f'n_{role}_trs')} TRs used)"
+    yield from word_sentences(summary)
     yield (
-        f"[low, high]: 95 % interval, block bootstrap over time within the scored stories, {boot.get('block_trs')}-TR"
-        f" blocks, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}, widened for the number of blocks; it says"
+        "[low, high]: 95 % interval, block bootstrap over time within the scored stories,"
+        f" {boot.get('block_trs')}-TR blocks or longer, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')},"
+        " widened for the number of blocks and what their borders hide; it says"
         " nothing about other stories or people"
     )
 

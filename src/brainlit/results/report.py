@@ -18,9 +18,16 @@ from brainlit.results.figures import read_metrics, summary_figures
 from brainlit.results.pages import render_page
 from brainlit.results.record import ProbeRecord, find_records
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_text_atomic
-from brainlit.results.scores import LABELS
+from brainlit.results.scores import FITTED_WORDS, LABELS, SEEN_WORDS, UNFITTED_WORDS, UNSEEN_WORDS
 from brainlit.results.style import BAND_LABELS, Figure
-from brainlit.results.summary import build_summary, find_score, not_tuned_on, regions_of, write_summary
+from brainlit.results.summary import (
+    build_summary,
+    find_score,
+    not_tuned_on,
+    regions_of,
+    word_sentences,
+    write_summary,
+)
 
 REPORT_FILE = "report.html"
 MAX_BRAINS = 3
@@ -115,6 +122,13 @@ def render_report(
         run_facts=_run_facts(summary),
         by_subject=_by_subject(summary),
         partition_rows=_partition_rows(summary),
+        words=word_sentences(summary),
+        word_rows=[
+            (LABELS[metric].removeprefix("r, "), name, row)
+            for metric in (UNSEEN_WORDS, SEEN_WORDS, UNFITTED_WORDS, FITTED_WORDS)
+            for name in regions_of(summary)
+            if (row := score(name, metric))
+        ],
         others={name: label for name, label in LABELS.items() if not name.startswith(PLACED)},
         brains=list(dict.fromkeys(name for name in (*figures, *sentences) if name.startswith("brain-"))),
         provenance=json.dumps(provenance, indent=2) if provenance else "",
@@ -158,8 +172,9 @@ def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "filter": probe.get("filter"),
         "ridge": probe.get("ridge"),
         "uncertainty": boot
-        and f"95 % intervals: block bootstrap over time, {boot.get('block_trs')}-TR blocks drawn within each held-out"
-        f" story, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}, widened for the number of blocks;"
+        and f"95 % intervals: block bootstrap over time, {boot.get('block_trs')}-TR blocks or longer drawn within each"
+        f" held-out story, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}, widened for the number of blocks"
+        " and what their borders hide;"
         " before and after share the draws",
         "left out to save time": probe.get("thinned_words"),
         "time": _time_words(summary),

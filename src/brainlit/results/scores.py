@@ -20,7 +20,7 @@ from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray, group_slic
 from brainlit.encoding.bootstrap import Blocks, region_replicates
 from brainlit.encoding.ceiling import MIN_SIGNAL, region_ratio
 from brainlit.encoding.partition import banded_rest
-from brainlit.encoding.statistics import LEVEL, Score, small_sample_factor
+from brainlit.encoding.statistics import LEVEL, MOST_LOST, Score, lost_between_blocks, small_sample_factor
 from brainlit.results.style import BAND_COLOURS, BAND_LABELS, part_label
 
 if TYPE_CHECKING:
@@ -39,9 +39,19 @@ TUNED_SOUND = "_tuned_sound"
 TUNED_SOUND_METRICS = ("low_level_share", "partition_backbone", "r_low_level", "impact_banded_ridge")
 """Numbers that `probe.tuned_sound` reports a second time, under names with the suffix."""
 
+UNSEEN_WORDS, SEEN_WORDS = "r_backbone_unseen_words", "r_backbone_seen_words"
+UNFITTED_WORDS, FITTED_WORDS = "r_backbone_unfitted_words", "r_backbone_fitted_words"
+"""Alignment on the rows that rest on words which tuning (or the fit of the encoding models) never heard, or heard."""
+
 FORMULAS = {
     "r_backbone": "mean over voxels of Pearson r between measured and predicted response on the scored rows;"
     " ridge on the backbone's layer alone",
+    UNSEEN_WORDS: "as alignment, on the scored rows where words that are in no tuning story (nor with another regular"
+    " ending) have at least 80 % of the content words' weight: the absolute haemodynamic response at the row, from each"
+    " word's middle; responses and predictions centred within story over these rows; interval by leaving out blocks",
+    SEEN_WORDS: "the same where words that tuning heard have at least 90 % of the weight",
+    UNFITTED_WORDS: "as of unseen words, for words that are in no story on which the encoding models were fitted",
+    FITTED_WORDS: "as of seen words, for words of these stories",
     "r_low_level": "as alignment, low-level features alone",
     "r_semantic": "as alignment, semantic features alone",
     "r_joint": "as alignment, banded ridge on all bands together",
@@ -75,6 +85,10 @@ FORMULAS = {
 
 LABELS = {
     "r_backbone": "r",
+    UNSEEN_WORDS: "r, words that tuning never heard",
+    SEEN_WORDS: "r, words that it heard",
+    UNFITTED_WORDS: "r, words that were never fitted",
+    FITTED_WORDS: "r, words that were fitted",
     "r_together": "r of all voxels together",
     "ceiling": "ceiling",
     "r_over_ceiling": "r / ceiling",
@@ -156,7 +170,7 @@ def probe_rows(
     """
     drawn = {model: _drawn(result, predicted, regions, blocks) for model, predicted in result.predictions.items()}
     rests = rest_scores(result, regions, blocks)
-    stretch = stretch_of(result.score_groups, blocks)
+    stretch = stretch_of(result.score_groups, blocks, result.observed, result.predictions["backbone"])
     rows = []
     for region, mask in regions.items():
         of_r, of_r2 = ({model: by_region[region][k] for model, by_region in drawn.items()} for k in (0, 1))
@@ -180,7 +194,7 @@ def curve_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int
     if len(result.r_by_model) > 1:
         return probe_rows(result, regions, layer, blocks)
     drawn = _drawn(result, result.predictions["backbone"], regions, blocks)
-    stretch = stretch_of(result.score_groups, blocks)
+    stretch = stretch_of(result.score_groups, blocks, result.observed, result.predictions["backbone"])
     tables = {"r_backbone": result.r_by_model, "r2_backbone": result.r2_by_model}
     rows = []
     for region, mask in regions.items():
@@ -190,23 +204,31 @@ def curve_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int
     return rows
 
 
-def stretch_of(groups: IntArray, blocks: Blocks) -> float | None:
-    """How much too narrow plain percentiles are: `encoding.statistics.small_sample_factor`.
+def stretch_of(
+    groups: IntArray, blocks: Blocks, observed: npt.NDArray[Any], *predicted: npt.NDArray[Any]
+) -> float | None:
+    """How much too narrow plain percentiles are, by `small_sample_factor` and `lost_between_blocks` of
+    `encoding.statistics`: blocks are few, and the borders between them hide something.
 
     Parameters
     ----------
     groups : int array of shape (n_trs,)
         Story of each scored row.
     blocks : result of `block_weights` for these rows, over time
+    observed, predicted : arrays of shape (n_trs, n_voxels)
+        Of one or more models; the one whose predictions change most slowly counts.
 
     Returns
     -------
     float or None
-        None where there are too few blocks for an interval: fewer than MIN_MORE_BLOCKS more than stories.
+        None where an interval cannot be had: fewer than MIN_MORE_BLOCKS more blocks than stories, or rows that are so
+        alike that blocks hide more than MOST_LOST of the variance.
     """
     n_blocks, n_stories = blocks[1].shape[1], len(group_slices(groups))
-    enough = n_blocks >= n_stories + MIN_MORE_BLOCKS
-    return small_sample_factor(n_blocks, LEVEL, n_stories) if enough else None
+    if n_blocks < n_stories + MIN_MORE_BLOCKS:
+        return None
+    lost = max(lost_between_blocks(observed, one, groups, n_blocks) for one in predicted)
+    return small_sample_factor(n_blocks, LEVEL, n_stories) / float(np.sqrt(1.0 - lost)) if lost <= MOST_LOST else None
 
 
 def partition_scores(r2: Mapping[str, Score]) -> dict[str, Score]:

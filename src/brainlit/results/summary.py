@@ -14,7 +14,7 @@ from brainlit.results.layer_curve import TABLE_FILE as LAYER_CURVE_FILE
 from brainlit.results.layer_curve import curve_of
 from brainlit.results.record import ProbeRecord, find_held_out, find_records, mean_over_subjects
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_json_atomic
-from brainlit.results.scores import ALL_VOXELS, FORMULAS
+from brainlit.results.scores import ALL_VOXELS, FITTED_WORDS, FORMULAS, SEEN_WORDS, UNFITTED_WORDS, UNSEEN_WORDS
 from brainlit.results.tables import count_said
 
 SUMMARY_FILE = "summary.json"
@@ -212,7 +212,7 @@ def _probe_facts(records: Sequence[ProbeRecord], held_out_subjects: Sequence[str
         return {"subjects": {}}
     per_subject = (
         *("n_voxels", "n_used", "n_dropped", "n_left_out", "n_repeats", "most_repeats"),
-        *("ceiling_stories", "ceiling_carried_to", "alpha_at_edge", "has_vertices", "temporal"),
+        *("ceiling_stories", "ceiling_carried_to", "alpha_at_edge", "has_vertices", "temporal", "words"),
     )
     last = {record.subject: record for record in records}
     shared = {k: v for k, v in records[0].facts.items() if k not in (*per_subject, "warnings", "seconds", "warm_start")}
@@ -334,6 +334,32 @@ def change_words(row: Mapping[str, Any]) -> str:
     if change["high"] < 0:
         return f"fell from {numbers} ({interval})"
     return f"did not change beyond its uncertainty, {numbers} ({interval} includes 0)"
+
+
+def word_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """How many content words tuning, or the fit, never heard, and how many scored rows rest on them and on the others.
+
+    Subjects who heard other stories have sentences of their own. Nothing where words are not known.
+    """
+    said: dict[str, list[str]] = {}
+    for name, facts in summary["probe"]["subjects"].items():
+        for new, heard, what, verb in (
+            (UNSEEN_WORDS, SEEN_WORDS, "Words that tuning never heard", "heard"),
+            (UNFITTED_WORDS, FITTED_WORDS, "Words of no story that encoding models were fitted on", "met"),
+        ):
+            words = facts.get("words") or {}
+            if new in words.get("n_trs", {}):
+                text = f"{what}: {words['n_words'][new]} of {words['n_content_words']} content words of the scored"
+                text += f" stories; {_rows_words(words, new)} on them, and {_rows_words(words, heard)} on words {verb}"
+                said.setdefault(f"{text} there.", []).append(name)
+    whole = len(summary["probe"]["subjects"])
+    return [text if len(names) == whole else f"{', '.join(names)}: {text}" for text, names in said.items()]
+
+
+def _rows_words(words: Mapping[str, Any], metric: str) -> str:
+    n_trs, least = words["n_trs"][metric], words["least_trs"]
+    few = "" if n_trs >= least else f" (too few for a number: {least} are needed)"
+    return f"{count_said(n_trs, 'row')}{few} {'rests' if n_trs == 1 else 'rest'}"
 
 
 def limit_sentences(summary: Mapping[str, Any]) -> list[str]:

@@ -169,8 +169,8 @@ class AliceSource(PublishedSource):
         """
         if self._onset_s != 0 or self._timebase.n_trs < N_VOLUMES:
             return {}
-        return {"tune": ["alice[10:140]"], "choose": ["alice[148:172]"], "fit": ["alice[180:284]"],
-                "score": ["alice[292:372]"]}  # fmt: skip
+        return {"tune": ["alice[10:134]"], "choose": ["alice[148:172]"], "fit": ["alice[186:284]"],
+                "score": ["alice[298:372]"]}  # fmt: skip
 
     def story_files(self, name: str) -> Sequence[Path]:
         """The sound and the words."""
