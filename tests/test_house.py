@@ -24,6 +24,8 @@ BESIDE_MODULES = {
     "cli/test_main.py": "the command itself, in cli/__init__.py",
     "cli/test_experiments.py": "the config files",
     "downstream/data/test_all.py": "what every published data set must do",
+    "encoding/test_repeats.py": "numbers of averaged rows, through several modules",
+    "store/test_repeats.py": "what a store makes of averaged rows, up to the shares",
     "encoding/test_null_rates.py": "rates of false alarms of several tests",
     "encoding/test_planted.py": "known answers, through several modules",
     "encoding/test_preparation.py": "what comes before a fit, in several modules",

@@ -96,8 +96,7 @@ class ToySource(StorySource):
         signal[DELAY_TRS:, 4:8] = self._meaning(story)[:-DELAY_TRS, :1]
         noise = self._rng(story, 5, subject).standard_normal((n_repeats, *signal.shape))
         repeats = _z_score(signal + np.where(signal.any(axis=0), 0.5, 1.0) * noise)
-        mean = _z_score(repeats.mean(axis=0)[None])[0]
-        return Responses(mean, repeats if n_repeats > 1 else None)
+        return Responses(repeats.mean(axis=0), repeats if n_repeats > 1 else None)
 
     def default_roles(self) -> dict[str, list[str]]:
         return {"tune": ["toy0", "toy1"], "fit": ["toy2", "toy3"], "choose": ["toy4"], "score": ["toy5"]}

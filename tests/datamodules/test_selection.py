@@ -18,8 +18,9 @@ from brainlit.datamodules.selection import (
     same_length_sounds,
     select_voxels,
     settle_roles,
+    span_signal,
 )
-from brainlit.encoding.ceiling import CEILING_METHODS, Ceiling, CeilingMethod, noise_ceiling
+from brainlit.encoding.ceiling import CEILING_METHODS, Ceiling, CeilingMethod, noise_ceiling, signal_rows
 from brainlit.splits import LeakError, Span
 from brainlit.store import StoryStore, build_store
 from brainlit.stories import Responses, Story, Subject
@@ -147,13 +148,31 @@ def test_scored_data_changes_nothing(long_store: StoryStore, tmp_path: Path) -> 
 def test_the_ceiling_uses_the_rows_of_the_spans(long_store: StoryStore) -> None:
     whole = long_store.repeats("sub-A", "toy4")
     assert whole is not None
-    repeats, groups = choose_repeats(
-        long_store, "sub-A", [Span("toy0", 0, 9), Span("toy4", 5, 20), Span("toy4", 30, 60)]
-    )
-    np.testing.assert_array_equal(repeats, np.concatenate([whole[:, 5:20], whole[:, 30:60]], axis=1))
-    assert groups.tolist() == [0] * 15 + [1] * 30
-    part, _ = choose_repeats(long_store, "sub-A", [Span("toy4", 5, 20), Span("toy4", 30, 60)], slice(3, 7))
-    np.testing.assert_array_equal(part, repeats[:, :, 3:7])
+    spans = [Span("toy0", 0, 9), Span("toy4", 5, 20), Span("toy4", 30, 60)]
+    first, second = choose_repeats(long_store, "sub-A", spans)
+    np.testing.assert_array_equal(first, whole[:, 5:20])
+    np.testing.assert_array_equal(second, whole[:, 30:60])
+    part, _ = choose_repeats(long_store, "sub-A", spans, slice(3, 7))
+    np.testing.assert_array_equal(part, first[:, :, 3:7])
+
+
+def test_all_scored_rows_have_their_own_number_of_presentations(
+    long_store: StoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = [Span("toy0", 5, 90), Span("toy4", 5, 60)]
+    again = long_store.repeats("sub-A", "toy4")
+    once = long_store.responses("sub-A", "toy0", 5, 90)
+    assert again is not None
+    assert once is not None
+    signal = span_signal(long_store, "sub-A", spans)
+    np.testing.assert_allclose(signal, signal_rows([once[None], again[:, 5:60]]), rtol=1e-6)
+    assert np.isnan(signal[:85]).all()
+    monkeypatch.setattr("brainlit.datamodules.selection.VOXELS_AT_ONCE", 5)
+    np.testing.assert_allclose(span_signal(long_store, "sub-A", spans), signal, rtol=1e-6)
+    with pytest.raises(ValueError, match="needs repeats"):
+        span_signal(long_store, "sub-A", spans[:1])
+    with pytest.raises(ValueError, match="did not hear 'toy1'"):
+        span_signal(long_store, "sub-B", [Span("toy1", 0, 60), spans[1]])
 
 
 @pytest.mark.parametrize("method", CEILING_METHODS)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainlit.encoding import correlation, mean_of_ratios, noise_ceiling, normalise, ratio_of_means
-from brainlit.encoding.ceiling import CEILING_METHODS, CeilingMethod, half_splits
+from brainlit.encoding.ceiling import CEILING_METHODS, CeilingMethod, ceiling_of_rows, half_splits, signal_rows
 
 every_method = pytest.mark.parametrize("method", CEILING_METHODS)
 
@@ -214,6 +214,62 @@ def test_too_little_data_is_refused() -> None:
         noise_ceiling(np.zeros((3, 20, 3)), block_trs=10)
     with pytest.raises(ValueError, match="known: signal_power, split_half, explainable_variance"):
         noise_ceiling(np.zeros((3, 50, 3)), method="halves")  # type: ignore[arg-type]
+
+
+def slow_together(stories: list[np.ndarray]) -> np.ndarray:
+    """Squared ceilings of all rows, by loops over voxels and pairs of presentations."""
+    found = []
+    for v in range(stories[0].shape[2]):
+        signal, known, rows, scored = 0.0, 0, 0, 0.0
+        for story in stories:
+            each = [one - one.mean() for one in story[:, :, v].astype(float)]
+            scored += (np.mean(each, axis=0) ** 2).sum()
+            rows += len(each[0])
+            if len(each) > 1:
+                signal += np.mean([(a * b).sum() for i, a in enumerate(each) for j, b in enumerate(each) if i != j])
+                known += len(each[0])
+        found.append(signal / known * rows / scored)
+    return np.array(found)
+
+
+def test_stories_count_with_their_own_number_of_presentations() -> None:
+    stories = [simulate(n, n_trs, 7, 0.3, seed=n)[1] for n, n_trs in ((10, 60), (2, 90), (1, 40))]
+    wanted = slow_together(stories)
+    np.testing.assert_allclose(noise_ceiling(stories).ceiling_r ** 2, wanted, rtol=1e-9)
+    signal = signal_rows(stories)
+    assert np.isnan(signal[150:]).all()
+    np.testing.assert_allclose(signal[:150].mean(axis=0), wanted, rtol=1e-5)
+    np.testing.assert_allclose(ceiling_of_rows(signal) ** 2, wanted, rtol=1e-5)
+    alone = noise_ceiling(stories[0])
+    for ceiling in (noise_ceiling(stories[:1]), noise_ceiling([stories[0][:, :30], stories[0][:, 30:]])):
+        assert (ceiling.n_repeats, ceiling.method) == (10, alone.method)
+    np.testing.assert_allclose(noise_ceiling(stories[:1]).ceiling_r, alone.ceiling_r)
+
+
+@every_method
+def test_the_ceiling_of_mixed_stories_is_what_the_signal_reaches(method: CeilingMethod) -> None:
+    """Of 10, 2 and 1 presentations: sqrt(.2 / mean of .28, .6 and 1)."""
+    rng = np.random.default_rng(12)
+    stories, signals = [], []
+    for n in (10, 2, 1):
+        signal = np.sqrt(0.2) * rng.standard_normal((250, 200))
+        signals.append(signal - signal.mean(axis=0))
+        stories.append(signal + np.sqrt(0.8) * rng.standard_normal((n, 250, 200)))
+    means = np.concatenate([each.mean(axis=0) - each.mean(axis=(0, 1)) for each in stories])
+    reached = correlation(np.concatenate(signals), means)
+    ceiling = noise_ceiling(stories, method=method)
+    assert np.mean(ceiling.ceiling_r**2) == pytest.approx(np.mean(reached**2), abs=0.015)
+    assert np.mean(reached) == pytest.approx(np.sqrt(0.2 / np.mean([0.28, 0.6, 1.0])), abs=0.01)
+    assert ceiling.explainable_variance.mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_stories_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="need one n_voxels for all"):
+        noise_ceiling([np.zeros((2, 50, 3)), np.zeros((2, 50, 4))])
+    with pytest.raises(ValueError, match="no groups beside a list"):
+        noise_ceiling([np.zeros((2, 50, 3))], np.zeros(50))
+    with pytest.raises(ValueError, match="at least 2 repeats of some story"):
+        signal_rows([np.zeros((1, 50, 3)), np.zeros((1, 50, 3))])
 
 
 R = np.array([0.1, 0.3, 0.5, 0.2, 0.4, np.nan])

@@ -25,6 +25,7 @@ from brainlit.encoding import (
     run_probes,
 )
 from brainlit.encoding.bands import gather_bands
+from brainlit.encoding.ceiling import signal_rows
 from brainlit.encoding.probe import sub_band_pool
 from tests.encoding.conftest import Planted, make_planted, unit_response
 
@@ -83,7 +84,11 @@ def test_a_region_is_a_ratio_of_means(result: ProbeResult) -> None:
     r2 = {model: values[inside].mean() for model, values in result.r2_by_model.items()}
     share = (r2["backbone"] + r2["low_level"] - r2["backbone+low_level"]) / r2["backbone"]
     assert summary["low_level_share"] == pytest.approx(share)
-    assert summary["r_over_ceiling"] == pytest.approx(result.r[inside].mean() / 0.7)
+    y, p = result.observed[:, inside].astype(float), result.predictions[result.joint][:, inside].astype(float)
+    together = (y * p).sum() / np.sqrt(np.square(y).sum() * np.square(p).sum())
+    assert summary["r_together"] == pytest.approx(together, rel=1e-4)
+    assert summary["ceiling"] == pytest.approx(0.7)
+    assert summary["r_over_ceiling"] == pytest.approx(together / 0.7, rel=1e-4)
     np.testing.assert_allclose(result.r_over_ceiling, result.r / 0.7)
     assert np.isnan(result.region(np.zeros(result.r.size, dtype=bool))["r"])
     with pytest.raises(ValueError, match="region mask has shape"):
@@ -287,7 +292,7 @@ def test_senseless_settings_are_refused(settings: dict[str, object], message: st
         ProbeConfig(**settings)
 
 
-def test_ceiling_and_probe_fit_together(planted: Planted) -> None:
+def test_ceiling_and_probe_fit_together(planted: Planted, tmp_path: Path) -> None:
     """The mean of three repeats of a planted signal is predicted up to its ceiling."""
     rng = np.random.default_rng(8)
     clean = make_planted(seed=4, noise=0.0)
@@ -295,8 +300,24 @@ def test_ceiling_and_probe_fit_together(planted: Planted) -> None:
     Y = clean.Y + 0.5 * rng.standard_normal(clean.Y.shape)
     Y[clean.score] = repeats.mean(axis=0)
     ceiling = noise_ceiling(repeats, clean.groups[clean.score])
-    probe = run_probe(clean.bands, Y, clean.groups, clean.fit, clean.score, QUICK, ceiling=ceiling.ceiling_r)
-    assert probe.region()["r_over_ceiling"] == pytest.approx(1.0, abs=0.06)
+    first_rows = np.flatnonzero(np.diff(clean.groups[clean.score], prepend=-1))
+    kept = np.ones(repeats.shape[1], dtype=bool)
+    kept[[row + k for row in first_rows for k in range(QUICK.skip_trs)]] = False
+    groups = clean.groups[clean.score][kept]
+    signal = signal_rows([repeats[:, kept][:, groups == group] for group in np.unique(groups)])
+    for given in (ceiling.ceiling_r, signal):
+        probe = run_probe(clean.bands, Y, clean.groups, clean.fit, clean.score, QUICK, ceiling=given)
+        assert probe.region()["r_over_ceiling"] == pytest.approx(1.0, abs=0.06)
+    np.testing.assert_allclose(probe.ceiling, ceiling.ceiling_r, atol=0.05)
+    assert probe.signal is not None
+    path = probe.save(tmp_path / "probe.h5")
+    np.testing.assert_array_equal(ProbeResult.load(path).signal, signal)
+    half = probe.select(np.arange(4)), probe.select(np.arange(4, probe.r.size))
+    np.testing.assert_array_equal(ProbeResult.join(half).signal, signal)
+    unknown = replace(half[1], ceiling=None, signal=None)
+    assert np.isnan(ProbeResult.join([half[0], unknown]).signal[:, 4:]).all()
+    with pytest.raises(ValueError, match=r"ceiling has shape .* for each of the \d+ scored rows too"):
+        run_probe(clean.bands, Y, clean.groups, clean.fit, clean.score, QUICK, ceiling=signal[1:])
 
 
 def test_a_subject_without_a_usable_voxel_is_named(planted: Planted) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from brainlit.encoding import ProbeConfig
-from brainlit.encoding.ceiling import noise_ceiling
+from brainlit.encoding.ceiling import ceiling_of_rows, noise_ceiling
 from brainlit.probing.inputs import borrowed_state, probe_data, score_ceiling, settings_hash
 from brainlit.splits import Span
 from brainlit.store import StoryStore
@@ -54,13 +54,28 @@ def test_a_subject_without_stories_for_a_role_is_refused(
 
 
 def test_the_ceiling_comes_from_the_scored_rows_only(toy_store: StoryStore) -> None:
-    ceiling, facts = score_ceiling(toy_store, "sub-A", SCORE, skip_trs=5)
+    signal, facts = score_ceiling(toy_store, "sub-A", SCORE, skip_trs=5)
     repeats = toy_store.repeats("sub-A", "toy5")
     assert repeats is not None
-    np.testing.assert_array_equal(ceiling, noise_ceiling(repeats[:, 5:]).ceiling_r)
-    assert facts["n_repeats"] == 3
+    assert signal is not None
+    np.testing.assert_allclose(ceiling_of_rows(signal), noise_ceiling(repeats[:, 5:]).ceiling_r, rtol=1e-5)
+    assert facts["n_repeats"] == facts["most_repeats"] == 3
     assert facts["ceiling_stories"] == ["toy5"]
+    assert facts["ceiling_carried_to"] == []
     assert score_ceiling(toy_store, "sub-A", [Span("toy2", 0, 40)], skip_trs=5) == (None, {"n_repeats": 0})
+
+
+def test_a_story_heard_once_counts_with_the_noise_of_one_presentation(toy_store: StoryStore) -> None:
+    signal, facts = score_ceiling(toy_store, "sub-A", (Span("toy2", 0, 40), *SCORE), skip_trs=5)
+    repeats, once = toy_store.repeats("sub-A", "toy5"), toy_store.responses("sub-A", "toy2", 5)
+    assert repeats is not None
+    assert once is not None
+    assert signal is not None
+    wanted = noise_ceiling([once[None], repeats[:, 5:]]).ceiling_r
+    np.testing.assert_allclose(ceiling_of_rows(signal), wanted, rtol=1e-5)
+    assert wanted[:8].mean() < noise_ceiling(repeats[:, 5:]).ceiling_r[:8].mean() - 0.02
+    assert facts["ceiling_stories"] == ["toy5"]
+    assert facts["ceiling_carried_to"] == ["toy2"]
 
 
 def test_hashes_tell_things_apart() -> None:

@@ -7,6 +7,7 @@ import pytest
 from scipy.signal import lfilter
 
 from brainlit.encoding.bootstrap import block_weights, region_replicates
+from brainlit.encoding.ceiling import ceiling_of_rows, signal_rows
 from brainlit.encoding.statistics import Score, correlation_within, r2_within, small_sample_factor
 from brainlit.results.scores import (
     ALL_VOXELS,
@@ -20,7 +21,7 @@ from brainlit.results.scores import (
     stretch_of,
 )
 from tests.benchmarks import impacts
-from tests.results.fake_run import BOOTSTRAP, FakeBrain
+from tests.results.fake_run import BOOTSTRAP, CONFIG, N_FIT, N_TRS, FakeBrain
 
 GROUPS = np.repeat([0, 1], [47, 33])
 
@@ -213,7 +214,7 @@ def test_normalised_is_not_clipped() -> None:
     blocks = block_weights(result.score_groups, **BOOTSTRAP)
     table = ScoreTable(probe_rows(result, regions_with_all(brain.regions, result.used), 2, blocks))
     ratio = value(table, "semantic", "r_over_ceiling")
-    assert ratio == pytest.approx(value(table, "semantic", "r_backbone") / 0.3)
+    assert ratio == pytest.approx(value(table, "semantic", "r_together") / 0.3)
     assert ratio > 1
 
 
@@ -240,7 +241,7 @@ def test_drawing_every_block_once_gives_the_values(brain: FakeBrain) -> None:
     drawn = {row.metric: row.score for row in rows if row.region == "semantic" and row.score.replicates is not None}
     for metric in ("impact_residual_lag0", "impact_residual_lags", "impact_banded_ridge", "low_level_share"):
         assert metric in drawn
-    assert {"normalised_raw", "normalised_ratio_of_means", "normalised_mean_of_ratios"} < set(drawn)
+    assert {"r_together", "r_over_ceiling"} < set(drawn)
     for metric, score in drawn.items():
         assert score.replicates == pytest.approx([score.value], rel=1e-3, abs=1e-4), metric
 
@@ -279,25 +280,28 @@ def test_split_adds_up_in_every_region(table: ScoreTable) -> None:
         assert sum(split) == pytest.approx(value(table, region, "r2_joint"), abs=1e-4)
 
 
-def test_both_normalised_correlations_over_the_voxels_above_the_threshold() -> None:
+def test_r_over_ceiling_with_the_repeats_holds_their_noise_and_is_refused_without_signal() -> None:
+    """Four null voxels in a hundred rows: what their repeats share by chance is no ceiling."""
     brain = FakeBrain("sub-1")
-    brain.ceiling = np.where(np.arange(24) % 4 == 0, 0.05, np.linspace(0.3, 0.9, 24))
-    brain.ceiling[1] = np.nan
     result = brain.probe(epoch=4, layer=2)
+    late = np.arange(len(brain.groups)) % N_TRS >= CONFIG.skip_trs
+    stories = [brain.repeats[:, late & (brain.groups == group)] for group in (N_FIT, N_FIT + 1)]
+    signal = signal_rows(stories)
+    result = replace(result, ceiling=ceiling_of_rows(signal), signal=signal)
     blocks = block_weights(result.score_groups, **BOOTSTRAP)
-    rows = probe_rows(result, regions_with_all(brain.regions, result.used), 2, blocks)
-    found = {row.metric: row for row in rows if row.region == "semantic" and row.metric.startswith("normalised_")}
-    kept = np.array([2, 3, 5, 6, 7])
-    r, ceiling = result.r_by_model["backbone"][kept], brain.ceiling[kept]
-    assert {row.n_voxels for row in found.values()} == {5}
-    assert found["normalised_n_dropped"].score.value == 3
-    assert found["normalised_raw"].score.value == pytest.approx(r.mean())
-    assert found["normalised_ceiling"].score.value == pytest.approx(ceiling.mean())
-    assert found["normalised_ratio_of_means"].score.value == pytest.approx(r.mean() / ceiling.mean())
-    assert found["normalised_mean_of_ratios"].score.value == pytest.approx((r / ceiling).mean())
-    assert set(found) <= set(FORMULAS)
-    with pytest.raises(ValueError, match="min_ceiling is 0"):
-        probe_rows(result, {"semantic": brain.regions["semantic"]}, 2, blocks, min_ceiling=0)
+    table = ScoreTable(probe_rows(result, regions_with_all(brain.regions, result.used), 2, blocks))
+    assert table.get("null", 2, "ceiling") is table.get("null", 2, "r_together") is None
+    fixed = replace(result, signal=None)
+    alone = ScoreTable(probe_rows(fixed, regions_with_all(brain.regions, result.used), 2, blocks))
+    for region in ("semantic", "auditory"):
+        row, other = table.get(region, 2, "r_over_ceiling"), alone.get(region, 2, "r_over_ceiling")
+        assert row is not None
+        assert other is not None
+        ratio = value(table, region, "r_together") / value(table, region, "ceiling")
+        assert row.score.value == pytest.approx(ratio, rel=0.05)
+        assert row.score.low < row.score.value < row.score.high
+        assert row.score.interval != other.score.interval
+    assert {row.metric for row in table.rows if "ceiling" in row.metric or "together" in row.metric} <= set(FORMULAS)
 
 
 def test_a_layer_of_the_curve_has_r_and_r2_and_with_other_bands_the_parts(brain: FakeBrain) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainlit.results.record import find_records, mean_over_subjects
+from brainlit.results.record import find_records
 from brainlit.results.run_directory import RunDirectory
-from brainlit.results.scores import ALL_VOXELS
 from brainlit.results.summary import (
     build_summary,
     change_words,
@@ -39,20 +38,6 @@ def test_numbers_are_means_over_subjects_with_paired_differences(run: RunDirecto
     low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
     assert paired == pytest.approx(high - low)
     assert alone > 0
-
-
-def test_counts_of_voxels_are_sums_over_subjects(run: RunDirectory) -> None:
-    records, summary = find_records(run.probes), build_summary(run)
-    own = [r.table.get(ALL_VOXELS, 2, "normalised_n_dropped") for r in records if r.epoch == 4]
-    dropped = [row.score.value for row in own if row is not None]
-    row, ratio = (find_score(summary, ALL_VOXELS, f"normalised_{name}") for name in ("n_dropped", "ratio_of_means"))
-    assert row is not None
-    assert ratio is not None
-    assert len(dropped) == 2
-    assert row["after"]["value"] == sum(dropped) > 0
-    assert row["n_voxels"] == ratio["n_voxels"]
-    assert ratio["n_voxels"] + row["after"]["value"] == 48
-    assert mean_over_subjects(records[-2:], ALL_VOXELS, 2, "normalised_n_dropped").value == sum(dropped)
 
 
 def test_voxels_up_counts_voxels(run: RunDirectory) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import WandbLogger
 
+from brainlit.encoding.statistics import mean_score
 from brainlit.results.record import COLUMNS, ProbeRecord, find_records, table_rows
 from brainlit.results.report import draw_figures
 from brainlit.results.run_directory import RunDirectory
-from brainlit.results.scores import ALL_VOXELS, over_subjects
+from brainlit.results.scores import ALL_VOXELS
 from brainlit.results.summary import build_summary
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def scalars(records: Sequence[ProbeRecord], name: str | None = None) -> dict[str
     keys = {key: None for record in records for key in record.table.keys if key[2] in LOGGED}
     for region, layer, metric in keys:
         rows = [row for record in records if (row := record.table.get(region, layer, metric)) is not None]
-        value = over_subjects(metric, [row.score for row in rows]).value
+        value = mean_score([row.score for row in rows]).value
         if math.isfinite(value):
             values[f"{_prefix(name)}/{region.replace(' ', '_')}/layer-{layer}/{metric}"] = value
     return values
@@ -78,7 +79,7 @@ def summary_line(
     for metric, label in (("r_backbone", "r"), ("r_over_ceiling", "r/ceiling"), ("low_level_share", "low-level share")):
         rows = [row for record in records if (row := record.table.get(str(region), first.layer, metric)) is not None]
         if rows:
-            score = over_subjects(metric, [row.score for row in rows])
+            score = mean_score([row.score for row in rows])
             bounds = "" if score.interval is None else " [{:.3f}, {:.3f}]".format(*score.interval)
             parts.append(f"{label} {score.value:.3f}{bounds}")
     seconds = sum(record.facts.get("seconds", 0.0) for record in records)

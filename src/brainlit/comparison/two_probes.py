@@ -327,8 +327,7 @@ def _explained(comparison: ProbeComparison) -> Iterator[str]:
     yield (
         f"p of one subject: A and B exchanged within {config.permutation_trs}-TR blocks or longer, two-sided,"
         f" (b + 1) / (m + 1) with {config.n_permutations} permutations; the smallest p that can come out is"
-        f" {smallest:.3g}"
-        + (", and where fits are drawn p is at least that of the joined error." if parts else ".")
+        f" {smallest:.3g}" + (", and where fits are drawn p is at least that of the joined error." if parts else ".")
     )
     if people:
         yield (

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from brainlit.demo.text import random_stream
 from brainlit.encoding.arrays import Float32Array, FloatArray, IntArray
-from brainlit.encoding.ceiling import Ceiling, CeilingMethod, noise_ceiling
+from brainlit.encoding.ceiling import Ceiling, CeilingMethod, noise_ceiling, signal_rows
 from brainlit.splits import Roles, Span, make_roles
 from brainlit.store import StoryStore
 from brainlit.store.schema import unknown_name
@@ -43,7 +43,8 @@ def select_voxels(
     choose : sequence of Span
         The ceiling is measured on the repeats of these rows and of no others.
     min_ceiling : float or None
-        Correlation that a perfect model would reach with the mean of the repeats; None asks for no ceiling.
+        Correlation that a perfect model would reach with the mean of the repeats of those spans that were heard
+        repeatedly; None asks for no ceiling.
     method : 'signal_power', 'split_half' or 'explainable_variance'
         How the ceiling is estimated; `brainlit.encoding.ceiling` has the formulas.
 
@@ -102,12 +103,51 @@ def ceilings(
     store: StoryStore, subject: str, spans: Sequence[Span], method: CeilingMethod = "signal_power"
 ) -> Iterator[Ceiling]:
     """Noise ceilings of all voxels in order, some voxels at a time; see `choose_repeats` for what they rest on."""
+    _require_repeats(store, subject, spans)
     n_voxels = store.n_voxels(subject)
     starts = range(0, n_voxels, VOXELS_AT_ONCE)
     for start in tqdm(starts, desc=f"ceilings of {subject}", unit="block", leave=False, disable=len(starts) == 1):
         block = slice(start, min(start + VOXELS_AT_ONCE, n_voxels))
-        repeats, groups = choose_repeats(store, subject, spans, block)
-        yield noise_ceiling(repeats, groups, method=method)
+        yield noise_ceiling(choose_repeats(store, subject, spans, block), method=method)
+
+
+def span_signal(store: StoryStore, subject: str, spans: Sequence[Span]) -> Float32Array:
+    """Share of signal in the rows of the spans, (n_rows, n_voxels): `brainlit.encoding.ceiling.signal_rows` of all.
+
+    Rows of a story that was heard once are NaN; their responses count with the noise of one presentation.
+
+    Raises
+    ------
+    ValueError
+        If the subject did not hear one of the spans, or none repeatedly.
+    """
+    _require_repeats(store, subject, spans)
+    found = np.empty((sum(span.n_trs for span in spans), store.n_voxels(subject)), dtype=np.float32)
+    # rows of all voxels are one read, presentations of some voxels another
+    once = {span: presentations(store, subject, span) for span in spans if store.n_repeats(subject, span.story) < 2}
+    for start in range(0, found.shape[1], VOXELS_AT_ONCE):
+        block = slice(start, start + VOXELS_AT_ONCE)
+        found[:, block] = signal_rows(
+            [once[span][:, :, block] if span in once else presentations(store, subject, span, block) for span in spans]
+        )
+    return found
+
+
+def presentations(store: StoryStore, subject: str, span: Span, voxels: slice = slice(None)) -> Float32Array:
+    """What a subject's responses to a span were averaged from: (n_presentations, n_trs, n_columns), one if heard once.
+
+    Raises
+    ------
+    ValueError
+        If the subject did not hear the story.
+    """
+    repeats = store.repeats(subject, span.story, voxels=voxels)
+    if repeats is not None:
+        return repeats[:, span.start_tr : span.stop_tr]
+    once = store.responses(subject, span.story, span.start_tr, span.stop_tr)
+    if once is None:
+        raise ValueError(f"subject {subject!r} did not hear {span.story!r}; leave it out of the rows.")
+    return once[None, :, voxels]
 
 
 def voxel_ceilings(store: StoryStore, subject: str, spans: Sequence[Span], method: CeilingMethod) -> FloatArray:
@@ -117,37 +157,29 @@ def voxel_ceilings(store: StoryStore, subject: str, spans: Sequence[Span], metho
 
 def choose_repeats(
     store: StoryStore, subject: str, choose: Sequence[Span], voxels: slice = slice(None)
-) -> tuple[Float32Array, IntArray]:
-    """The presentations of all spans that were heard repeatedly, end to end, and which span each row is of.
-
-    Returns
-    -------
-    repeats : array of shape (n_repeats, n_rows, n_columns)
-        As many presentations as the least repeated span has.
-    groups : int array of shape (n_rows,)
+) -> list[Float32Array]:
+    """The presentations of each span that was heard repeatedly, (n_presentations, n_trs, n_columns), all there are.
 
     Raises
     ------
     ValueError
         If the subject heard none of the spans repeatedly.
     """
-    spans = [span for span in choose if store.n_repeats(subject, span.story) > 1]
-    if not spans:
-        named = ", ".join(map(str, choose)) or "none"
-        elsewhere = [story for story in store.story_names if store.n_repeats(subject, story) > 1]
-        raise ValueError(
-            f"a noise ceiling needs repeats, and subject {subject!r} heard no 'choose' span ({named}) repeatedly;"
-            f" repeated are {', '.join(elsewhere) or 'none'}. Give 'choose' such a story (never one that is scored), or"
-            " set min_ceiling to null and take a loss without ceilings."
-        )
-    n_repeats = min(store.n_repeats(subject, span.story) for span in spans)
-    parts = []
-    for span in spans:
-        repeats = store.repeats(subject, span.story, voxels=voxels, repeats=slice(n_repeats))
-        assert repeats is not None
-        parts.append(repeats[:, span.start_tr : span.stop_tr])
-    groups = np.repeat(np.arange(len(spans)), [span.n_trs for span in spans])
-    return np.concatenate(parts, axis=1), groups
+    _require_repeats(store, subject, choose)
+    repeated = [span for span in choose if store.n_repeats(subject, span.story) > 1]
+    return [presentations(store, subject, span, voxels) for span in repeated]
+
+
+def _require_repeats(store: StoryStore, subject: str, spans: Sequence[Span]) -> None:
+    if any(store.n_repeats(subject, span.story) > 1 for span in spans):
+        return
+    named = ", ".join(map(str, spans)) or "none"
+    elsewhere = [story for story in store.story_names if store.n_repeats(subject, story) > 1]
+    raise ValueError(
+        f"a noise ceiling needs repeats, and subject {subject!r} heard no 'choose' span ({named}) repeatedly;"
+        f" repeated are {', '.join(elsewhere) or 'none'}. Give 'choose' such a story (never one that is scored), or"
+        " set min_ceiling to null and take a loss without ceilings."
+    )
 
 
 # --- Subjects, and how much of the stories to use ---

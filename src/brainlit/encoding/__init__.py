@@ -15,7 +15,15 @@ from brainlit.encoding.bootstrap import (
     hierarchical_bootstrap,
     region_replicates,
 )
-from brainlit.encoding.ceiling import Normalised, mean_of_ratios, noise_ceiling, normalise, ratio_of_means
+from brainlit.encoding.ceiling import (
+    Normalised,
+    mean_of_ratios,
+    noise_ceiling,
+    normalise,
+    ratio_of_means,
+    region_ratio,
+    signal_rows,
+)
 from brainlit.encoding.config import BANDS, DEFAULT_ALPHAS, ProbeConfig, SolverConfig
 from brainlit.encoding.difference_tests import (
     equivalence_from_replicates,
@@ -107,6 +115,8 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "noise_ceiling",
     "normalise",
     "ratio_of_means",
+    "region_ratio",
+    "signal_rows",
     # how sure: over time, stories, subjects, seeds
     "BlockDraws",
     "Score",

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from brainlit.encoding.arrays import Array, BoolArray, Float32Array, FloatArray, naming
 from brainlit.encoding.bands import gather_bands
+from brainlit.encoding.ceiling import ceiling_of_rows
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import (
     low_level_impact,
@@ -67,13 +68,15 @@ def run_probe(
         band may come in sub-bands, 'low_level/spectral' and 'low_level/rates', which make up the band side by side,
         and in several temporal forms, as a TemporalBand.
     Y : array of shape (n_trs, n_voxels)
+        On one scale in all stories: each presentation z-scored, say, and of several the mean, not z-scored again.
     groups : int array of shape (n_trs,)
         One number per story (or span); rows of a group are contiguous and in order of time.
     fit, score : bool arrays of shape (n_trs,)
         Rows fitted on and rows scored, in different groups. Rows in neither only feed the delays of their group.
     config : ProbeConfig, optional
-    ceiling : array of shape (n_voxels,), optional
-        Highest reachable correlation per voxel, kept beside the scores.
+    ceiling : array of shape (n_scored, n_voxels) or (n_voxels,), optional
+        From `signal_rows` of the repeats of the scored rows (those after the first skip_trs of each story), or the
+        highest reachable correlation per voxel where that is known from elsewhere. Kept beside the scores.
     cache : ProbeCache, optional
         Give the same one to probes that share stimulus bands and responses.
     warm : WarmStart, optional
@@ -118,7 +121,8 @@ def run_probes(
     ----------
     Ys : mapping of subject to array of shape (n_trs, n_voxels)
         Voxel counts may differ.
-    ceilings : mapping of subject to array of shape (n_voxels,) or None, optional
+    ceilings : mapping of subject to array or None, optional
+        As `ceiling` of `run_probe`.
     warm : mapping of subject to WarmStart, optional
         Subjects without one try every gamma.
     weights : mapping of subject to mapping of band to weights, optional
@@ -147,8 +151,9 @@ def run_probes(
         edges = np.cumsum([0, *(n_voxels[name] for name in subjects)])
         for name, (first, last) in zip(subjects, pairwise(edges), strict=True):
             results[name] = together.select(slice(int(first), int(last)))
+    n_scored = int(rows.score.sum())
     return {
-        name: replace(results[name], ceiling=_checked_ceiling((ceilings or {}).get(name), n))
+        name: replace(results[name], **_checked_ceiling((ceilings or {}).get(name), n_scored, n))
         for name, n in n_voxels.items()
     }
 
@@ -279,6 +284,7 @@ def assemble(
         observed=spread(ridges.targets.score),
         score_groups=ridges.rows.score_groups,
         ceiling=None,
+        signal=None,
         alpha_at_edge={},
         n_dropped=int((~ridges.targets.good).sum()),
         used=ridges.targets.good,
@@ -291,13 +297,19 @@ def rows_key(rows: ProbeRows) -> str:
     return array_hash(rows.groups, rows.fit, rows.score)
 
 
-def _checked_ceiling(ceiling: npt.ArrayLike | None, n_voxels: int) -> FloatArray | None:
+def _checked_ceiling(ceiling: npt.ArrayLike | None, n_scored: int, n_voxels: int) -> dict[str, Any]:
+    """The fields `ceiling` and `signal` of a result."""
     if ceiling is None:
-        return None
-    values = np.asarray(ceiling, dtype=np.float64)
-    if values.shape != (n_voxels,):
-        raise ValueError(f"ceiling has shape {values.shape}; need one value for each of the {n_voxels} voxels.")
-    return values
+        return {"ceiling": None, "signal": None}
+    values = np.asarray(ceiling)
+    if values.shape == (n_voxels,):
+        return {"ceiling": values.astype(np.float64), "signal": None}
+    if values.shape == (n_scored, n_voxels):
+        return {"ceiling": ceiling_of_rows(values), "signal": values.astype(np.float32, copy=False)}
+    raise ValueError(
+        f"ceiling has shape {values.shape}; need one value for each of the {n_voxels} voxels, or for each of the"
+        f" {n_scored} scored rows too ({n_scored}, {n_voxels})."
+    )
 
 
 def _describe(ridges: ProbeFit, nested: NestedFit, joint: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from brainlit.encoding.bootstrap import BLOCK_TRS, time_blocks
+from brainlit.encoding.ceiling import region_ratio
 from brainlit.encoding.partition import low_level_impact, semipartial
 from brainlit.encoding.statistics import correlation_within
 from brainlit.files import atomic_path
@@ -66,7 +68,10 @@ class ProbeResult:
         Responses scored against: demeaned per group, in units of their sd on the fitted rows.
     score_groups : int array of shape (n_score_trs,)
     ceiling : array or None
-        Highest reachable correlation, as given; NaN where unknown.
+        Highest reachable correlation; NaN where unknown.
+    signal : float32 array of shape (n_score_trs, n_voxels), or None
+        What the repeats of the scored rows say of the share of signal, from `encoding.ceiling.signal_rows`; None where
+        ceilings were given as numbers.
     alpha_at_edge : mapping of model to share of voxels whose best alpha is the smallest or largest of the grid.
     n_dropped : int
         Voxels left out because they are not finite or constant.
@@ -91,6 +96,7 @@ class ProbeResult:
     observed: Float32Array = field(metadata=PER_VOXEL)
     used: BoolArray = field(metadata=PER_VOXEL)
     ceiling: FloatArray | None = field(metadata=PER_VOXEL)
+    signal: Float32Array | None = field(default=None, metadata=PER_VOXEL)
     r_by_model: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE | {"region_mean": "r"})
     r2_by_model: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE | {"region_mean": "r2"})
     split: Mapping[str, FloatArray] = field(default_factory=dict, metadata=TABLE | {"region_mean": "split"})
@@ -121,7 +127,10 @@ class ProbeResult:
 
     @property
     def r_over_ceiling(self) -> FloatArray | None:
-        """r / ceiling, never clipped (sampling can put it above 1); None without a ceiling."""
+        """r / ceiling of each voxel, never clipped; None without a ceiling.
+
+        Wild where ceilings are low, and biased where they come from few repeats of weak signals: see `region`.
+        """
         return None if self.ceiling is None else self.r / self.ceiling
 
     @property
@@ -149,8 +158,8 @@ class ProbeResult:
         -------
         dict
             'n_voxels', 'r', 'r2', 'r/<model>', 'r2/<model>', 'split/<band>', 'partition/<part>', 'impact/<way>'
-            (percent), 'low_level_share', 'ceiling' and 'r_over_ceiling' (mean r over mean ceiling where it is known),
-            as far as they exist. NaN for an empty region.
+            (percent), 'low_level_share', 'r_together', 'ceiling' and 'r_over_ceiling' (of all rows and voxels together,
+            see `encoding.ceiling.region_ratio`), as far as they exist. NaN for an empty region.
 
         Raises
         ------
@@ -175,9 +184,15 @@ class ProbeResult:
         if shared is not None:
             ratios["low_level_share"] = _ratio(_mean(shared[inside]), _mean(self.r2_by_model["backbone"][inside]))
         if self.ceiling is not None:
-            known = inside & np.isfinite(self.ceiling)
-            ratios["ceiling"] = _mean(self.ceiling[known])
-            ratios["r_over_ceiling"] = _ratio(_mean(self.r[known]), ratios["ceiling"])
+            ceiling = self.ceiling if self.signal is None else self.signal
+            of_row = time_blocks(self.score_groups, BLOCK_TRS)
+            once = of_row, np.ones((1, of_row[-1] + 1))
+            given = self.observed, self.predictions[self.joint], self.score_groups, ceiling
+            found = region_ratio(*given, inside, once)
+            ratios |= {
+                name: found[name].value if name in found else float("nan")
+                for name in ("r_together", "ceiling", "r_over_ceiling")
+            }
         return ratios
 
     def _shared_with_low_level(self) -> FloatArray | None:
@@ -235,10 +250,7 @@ class ProbeResult:
             raise ValueError("no results to join; give at least one.")
         for part in parts[1:]:
             parts[0]._refuse_other(part)
-        if any(part.ceiling is not None for part in parts):
-            ceilings = [np.full(part.r.size, np.nan) if part.ceiling is None else part.ceiling for part in parts]
-            parts = [replace(part, ceiling=ceiling) for part, ceiling in zip(parts, ceilings, strict=True)]
-        joined = {name: _concatenated([getattr(part, name) for part in parts]) for name in _VOXEL_ARRAYS}
+        joined = {name: _side_by_side(name, parts) for name in _VOXEL_ARRAYS}
         for name in _VOXEL_TABLES:
             tables = [getattr(part, name) for part in parts]
             joined[name] = {key: _concatenated([table[key] for table in tables]) for key in tables[0]}
@@ -330,7 +342,7 @@ class ProbeResult:
                     f"{source} is {form!r} version {version}; this brainlit reads {FORMAT!r} up to version {VERSION}."
                 )
             values: dict[str, Any] = {
-                name: np.asarray(file[name]) if name in file or name != "ceiling" else None
+                name: np.asarray(file[name]) if name in file or name not in ("ceiling", "signal") else None
                 for name in ("score_groups", *_VOXEL_ARRAYS)
             }
             for name in _VOXEL_TABLES:
@@ -398,8 +410,21 @@ def _longer(alphas: Sequence[float], end: str) -> str:
     return f"{10**low:g} to {10**high:g}, np.logspace({low:g}, {high:g}, {n_alphas})"
 
 
+def _side_by_side(name: str, parts: Sequence[ProbeResult]) -> Any:
+    """The arrays of one name; NaN for parts that lack what others have, None where all lack it."""
+    given = [getattr(part, name) for part in parts]
+    first = next((values for values in given if values is not None), None)
+    if first is None:
+        return None
+    shapes = [(*first.shape[:-1], part.r.size) for part in parts]
+    filled = [
+        np.full(shape, np.nan, first.dtype) if own is None else own for shape, own in zip(shapes, given, strict=True)
+    ]
+    return _concatenated(filled)
+
+
 def _concatenated(parts: Sequence[Any]) -> Any:
-    return None if parts[0] is None else np.concatenate(parts, axis=-1)
+    return np.concatenate(parts, axis=-1)
 
 
 def _mean(values: FloatArray | BoolArray) -> float:

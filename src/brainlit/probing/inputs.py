@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainlit.datamodules.selection import ceilings
-from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from brainlit.datamodules.selection import span_signal
+from brainlit.encoding.arrays import BoolArray, Float32Array, IntArray
+from brainlit.encoding.ceiling import ceiling_of_rows
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.temporal import TemporalBand
 from brainlit.features import sub_band_columns
@@ -109,7 +110,8 @@ class ProbeData:
     groups : int array of shape (n_trs,)
         Number of the span of each row.
     fit, score : bool arrays of shape (n_trs,)
-    ceiling : array of shape (n_voxels,) or None
+    ceiling : float32 array of shape (n_scored, n_voxels), or None
+        From `score_ceiling`; scored rows after the first skip_trs of each span.
     facts : mapping
         Spans, rows and repeats as plain JSON.
     regions : mapping of name to bool array of shape (n_voxels,)
@@ -121,7 +123,7 @@ class ProbeData:
     groups: IntArray
     fit: BoolArray
     score: BoolArray
-    ceiling: FloatArray | None
+    ceiling: Float32Array | None
     facts: Mapping[str, Any]
     regions: Mapping[str, BoolArray]
 
@@ -187,19 +189,25 @@ def probe_data(
 
 def score_ceiling(
     store: StoryStore, subject: str, spans: Sequence[Span], skip_trs: int
-) -> tuple[FloatArray | None, dict[str, Any]]:
-    """Noise ceiling of the scored rows that were heard repeatedly, and what it rests on; None without repeats."""
+) -> tuple[Float32Array | None, dict[str, Any]]:
+    """Share of signal in all scored rows, (n_scored, n_voxels), and what it rests on; None without repeats.
+
+    Rows of stories that were heard once are NaN, and hold the signal per row of those that were heard repeatedly.
+    """
     rows = [Span(s.story, s.start_tr + skip_trs, s.stop_tr) for s in spans if s.stop_tr > s.start_tr + skip_trs]
-    repeated = [span for span in rows if store.n_repeats(subject, span.story) > 1]
+    n_repeats = {span.story: store.n_repeats(subject, span.story) for span in rows}
+    repeated = {story: n for story, n in n_repeats.items() if n > 1}
     if not repeated:
         return None, {"n_repeats": 0}
-    parts = list(ceilings(store, subject, repeated))
+    signal = span_signal(store, subject, rows)
     facts = {
-        "n_repeats": parts[0].n_repeats,
-        "ceiling_stories": list(dict.fromkeys(span.story for span in repeated)),
-        "n_without_ceiling": sum(part.n_negative for part in parts),
+        "n_repeats": min(repeated.values()),
+        "most_repeats": max(repeated.values()),
+        "ceiling_stories": list(repeated),
+        "ceiling_carried_to": [story for story in n_repeats if story not in repeated],
+        "n_without_ceiling": int(np.isnan(ceiling_of_rows(signal)).sum()),
     }
-    return np.concatenate([part.ceiling_r for part in parts]), facts
+    return signal, facts
 
 
 class Stimulus:

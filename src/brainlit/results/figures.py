@@ -49,17 +49,18 @@ def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
     said = "; ".join(f"{row['region']}: {_pair(row)}" for row in rows)
     caption = (
         f"{summary['formulas']['r_backbone']}; layer {summary['probe']['layer']}, mean over subjects."
-        f" {_stimulus_words(summary)} Dashes: mean noise ceiling."
+        f" {_stimulus_words(summary)} Dashes: noise ceiling, the highest correlation that"
+        " all rows and voxels of the region together could reach."
     )
     return draw_figure("alignment", draw, (_width_in(len(rows)), 3.9), f"Alignment by region. {said}.", caption)
 
 
 def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
-    """Raw r, noise ceiling and their ratio beside each other; None without repeats."""
+    """r of all voxels together, its noise ceiling and their ratio beside each other; None without repeats."""
     regions = [name for name in regions_of(summary) if find_score(summary, name, "ceiling")][:MAX_REGIONS]
     if not regions:
         return None
-    names = {"r_backbone": "r", "ceiling": "ceiling", "r_over_ceiling": "r / ceiling"}
+    names = {"r_together": "r of all voxels together", "ceiling": "ceiling", "r_over_ceiling": "r / ceiling"}
 
     def draw(figure: Any) -> None:
         panels = figure.subplots(1, 3, sharex=True)
@@ -68,14 +69,14 @@ def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
             if metric == "ceiling":
                 rows = [{"region": row["region"], "ceiling": row.get("after", row.get("before"))} for row in rows]
             _grouped_bars(axes, rows)
-            axes.set_title(_title(summary, label) if metric == "r_backbone" else label)
+            axes.set_title(_title(summary, label) if metric == "r_together" else label)
             axes.set_xticks(range(len(regions)), [name.replace("_", " ") for name in regions], rotation=90)
         _legend_above(panels[0])
 
     said = "; ".join(f"{name}: {_value(find_score(summary, name, 'ceiling')):.3f}" for name in regions)
     caption = f"r / ceiling: {summary['formulas']['r_over_ceiling']}. {_stimulus_words(summary)}"
     return draw_figure(
-        "ceilings", draw, (11, 4.2), f"Raw alignment, mean noise ceiling and ratio. Ceilings: {said}.", caption
+        "ceilings", draw, (11, 4.2), f"Raw alignment, noise ceiling and ratio. Ceilings: {said}.", caption
     )
 
 

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, FloatArray
-from brainlit.encoding.statistics import Score
+from brainlit.encoding.statistics import Score, mean_score
 from brainlit.files import atomic_path, write_csv
-from brainlit.results.scores import ScoreRow, ScoreTable, over_subjects
+from brainlit.results.scores import ScoreRow, ScoreTable
 
 if TYPE_CHECKING:
     from brainlit.encoding.result import ProbeResult
@@ -119,7 +119,7 @@ def find_records(probes: Path) -> list[ProbeRecord]:
 def mean_over_subjects(records: Iterable[ProbeRecord], region: str, layer: int, metric: str) -> Score:
     """Mean of one number over the records that have it; the sum of a count of voxels."""
     rows = [record.table.get(region, layer, metric) for record in records]
-    return over_subjects(metric, [row.score for row in rows if row is not None])
+    return mean_score([row.score for row in rows if row is not None])
 
 
 def find_held_out(probes: Path) -> dict[str, list[ProbeRecord]]:

@@ -32,7 +32,17 @@ from brainlit.results.summary import (
 REPORT_FILE = "report.html"
 MAX_BRAINS = 3
 TILES = {"r_backbone": "alignment r", "r_over_ceiling": "r / ceiling", "low_level_share": "low-level share"}
-PLACED = ("r_backbone", "r_over_ceiling", "ceiling", "r2_", "split_", "partition_", "low_level_share", "impact_")
+PLACED = (
+    "r_backbone",
+    "r_together",
+    "r_over_ceiling",
+    "ceiling",
+    "r2_",
+    "split_",
+    "partition_",
+    "low_level_share",
+    "impact_",
+)
 """Beginnings of the numbers that have a section of their own, or stand in the printed table only."""
 _log = logging.getLogger(__name__)
 
@@ -196,7 +206,8 @@ def _time_of_bands(probe: Mapping[str, Any]) -> str | None:
 
 
 def _voxel_words(name: str, facts: Mapping[str, Any]) -> str:
-    repeats = facts.get("n_repeats")
+    fewest, most = facts.get("n_repeats"), facts.get("most_repeats")
+    repeats = f"{fewest} to {most}" if fewest and most and most > fewest else fewest
     words = f"{name}: {facts.get('n_used')} of {facts.get('n_voxels')} ({facts.get('n_dropped', 0)} dropped as constant"
     left_out = f", {facts['n_left_out']} left out to save time" if facts.get("n_left_out") else ""
     return words + f" or missing{left_out}), {f'{repeats} repeats' if repeats else 'no repeats'}"

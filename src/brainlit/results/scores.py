@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +18,13 @@ import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray, group_slices
 from brainlit.encoding.bootstrap import Blocks, region_replicates, voxel_correlations
+from brainlit.encoding.ceiling import MIN_SIGNAL, region_ratio
 from brainlit.encoding.partition import semipartial
 from brainlit.encoding.statistics import (
     LEVEL,
     MOST_LOST,
     Score,
     lost_between_blocks,
-    mean_score,
     small_sample_factor,
 )
 from brainlit.results.style import BAND_COLOURS, BAND_LABELS, part_label
@@ -35,8 +33,8 @@ if TYPE_CHECKING:
     from brainlit.encoding.result import ProbeResult
 
 
-MIN_CEILING = 0.1
 MIN_SHARE_WITH_CEILING = 0.75
+"""Of a region's voxels, where ceilings are numbers without the repeats that they come from."""
 ALL_VOXELS = "all voxels"
 VOXELS_AT_ONCE = 256
 MIN_MORE_BLOCKS = 3
@@ -63,10 +61,13 @@ FORMULAS = {
     "r_low_level": "as alignment, low-level features alone",
     "r_semantic": "as alignment, semantic features alone",
     "r_joint": "as alignment, banded ridge on all bands together",
-    "ceiling": "mean noise-ceiling correlation of the voxels that have one (positive signal power), from the repeats"
-    f" of the scored stories; left out where fewer than {MIN_SHARE_WITH_CEILING:.0%} of the voxels have one",
-    "r_over_ceiling": "sum of r over sum of ceiling, over the voxels with a ceiling; never clipped; the ceiling is"
-    f" held fixed in the interval; left out where the mean ceiling is below {MIN_CEILING}",
+    "r_together": "correlation of measured and predicted responses over all scored rows and voxels of the region"
+    " together (each voxel without its mean per story), backbone alone: sum y p / sqrt(sum y^2 sum p^2)",
+    "ceiling": "highest r_together that any model could reach: square root of the sum of squared signal over that"
+    " of squared responses, from the repeats of the scored stories; of stories heard once the signal per row is taken"
+    f" to be that of the others; left out where the signal is not {MIN_SIGNAL:g} standard errors above 0",
+    "r_over_ceiling": "r_together over ceiling, less the bias that the ceiling's noise adds; never clipped; the"
+    " interval holds that noise too",
     "r2_backbone": "mean over voxels of 1 - SSE / SST on the scored rows, backbone alone",
     "low_level_share": "(R2_B + R2_L - R2_BL) / R2_B, each R2 summed over the voxels; left out where the 95 %"
     " interval of R2_B reaches 0",
@@ -86,14 +87,6 @@ FORMULAS = {
     " prediction p; mean over voxels; adds up to R2 of the joint model; no interval",
     "sub_split": "as split, of a joint model in which bands are cut into sub-bands",
     "sub_unique": "R2 of that joint model minus R2 of the same without the sub-band, mean over voxels; no interval",
-    "normalised_raw": "mean r_backbone of the voxels whose ceiling is known and not under the threshold; only these"
-    " count in the numbers that begin with normalised_",
-    "normalised_ceiling": "mean ceiling of the same voxels; held fixed in the intervals",
-    "normalised_ratio_of_means": "normalised_raw / normalised_ceiling; never clipped",
-    "normalised_mean_of_ratios": "mean over the same voxels of r_backbone / ceiling; never clipped; voxels with a low"
-    " ceiling have as much say as others and more scatter",
-    "normalised_n_dropped": "voxels of the region whose ceiling is unknown or under the threshold"
-    f" ({MIN_CEILING} unless said); dropped above; of several subjects the sum",
     "partition": "unique and shared R2 from the seven nested models, mean over voxels; the parts add up to R2 of the"
     " joint model and may be negative on held-out data",
 }
@@ -104,6 +97,7 @@ LABELS = {
     SEEN_WORDS: "r, words that it heard",
     UNFITTED_WORDS: "r, words that were never fitted",
     FITTED_WORDS: "r, words that were fitted",
+    "r_together": "r of all voxels together",
     "ceiling": "ceiling",
     "r_over_ceiling": "r / ceiling",
     "r2_backbone": "R2",
@@ -121,8 +115,6 @@ LABELS = {
 """What tables to print and pages show of a layer, and what they call it; in the order of the printed table."""
 VOXEL_MEANS = ("split", "sub_split", "sub_unique")
 """Tables of a ProbeResult whose columns become numbers by the mean over a region's voxels, without an interval."""
-COUNTS = ("normalised_n_dropped",)
-"""Numbers that count voxels: of several subjects they are sums, as `n_voxels` beside them is, and no means."""
 
 
 @dataclass(frozen=True)
@@ -161,19 +153,6 @@ class ScoreTable:
         return tuple(self._index)
 
 
-def over_subjects(metric: str, scores: Sequence[Score]) -> Score:
-    """One number of several subjects: their mean, replicate by replicate, or the sum of what COUNTS names.
-
-    Raises
-    ------
-    ValueError
-        If there are none.
-    """
-    if metric in COUNTS and scores:
-        return reduce(add, scores)
-    return mean_score(scores)
-
-
 def regions_with_all(regions: Mapping[str, BoolArray], used: BoolArray) -> dict[str, BoolArray]:
     """The named regions without dropped voxels; first all used voxels, then kinds, then places. No empty ones."""
     order = [*(name for name in KINDS if name in regions), *(name for name in regions if name not in KINDS)]
@@ -186,7 +165,6 @@ def probe_rows(
     regions: Mapping[str, BoolArray],
     layer: int,
     blocks: Blocks,
-    min_ceiling: float = MIN_CEILING,
 ) -> list[ScoreRow]:
     """All numbers of one layer that its bands allow.
 
@@ -197,8 +175,6 @@ def probe_rows(
     layer : int
         Which layer the backbone band held (0 is the input of the first layer).
     blocks : result of `region_scores.block_weights` for result.score_groups
-    min_ceiling : float
-        Voxels with a lower ceiling are dropped from the normalised numbers, and counted.
     """
     drawn = {model: _drawn(result, predicted, regions, blocks) for model, predicted in result.predictions.items()}
     rests = rest_scores(result, regions, blocks)
@@ -214,7 +190,7 @@ def probe_rows(
         scores |= _voxel_means(result, mask)
         scores |= _low_level(r, r2, {way: by_region[region] for way, by_region in rests.items()}, stretch)
         rows += [ScoreRow(region, layer, name, int(mask.sum()), score) for name, score in scores.items()]
-    rows += _ceiling_rows(result, regions, layer, blocks) + normalised_rows(result, regions, layer, blocks, min_ceiling)
+    rows += _ceiling_rows(result, regions, layer, blocks)
     return [replace(row, score=row.score.stretched(stretch)) for row in rows]
 
 
@@ -328,42 +304,6 @@ def _beyond_low_level(
     return _voxelwise(result, pairs, lambda own, of_low, between, _: semipartial(own, of_low, between), regions, blocks)
 
 
-def normalised_rows(
-    result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: Blocks, min_ceiling: float = MIN_CEILING
-) -> list[ScoreRow]:
-    """Raw, ceiling and both normalised correlations over the voxels with a ceiling, and how many were dropped.
-
-    Raises
-    ------
-    ValueError
-        If min_ceiling is not positive.
-    """
-    from brainlit.encoding.ceiling import normalise
-
-    alignment = result.r_by_model["backbone"]
-    ceiling = np.full(alignment.shape, np.nan) if result.ceiling is None else np.asarray(result.ceiling, np.float64)
-    numbers = {name: normalise(alignment, ceiling, mask, min_ceiling) for name, mask in regions.items()}
-    if result.ceiling is None:
-        return []
-    with np.errstate(invalid="ignore"):
-        kept = {name: mask & (ceiling >= min_ceiling) for name, mask in regions.items()}
-    known = {name: mask for name, mask in kept.items() if mask.any()}
-    predicted = result.predictions["backbone"]
-    raw = _drawn(result, predicted, known, blocks)
-    pairs = [(result.observed, predicted)]
-    ratios = _voxelwise(result, pairs, lambda drawn, voxels: drawn / ceiling[voxels], known, blocks)
-    rows = []
-    for name, found in numbers.items():
-        scores = {"n_dropped": Score(float(found.n_dropped))}
-        if name in known:
-            scores["raw"] = Score(found.raw, raw[name][0])
-            scores["ceiling"] = Score(found.ceiling)
-            scores["ratio_of_means"] = Score(found.ratio_of_means, raw[name][0] / found.ceiling)
-            scores["mean_of_ratios"] = Score(found.mean_of_ratios, ratios[name])
-        rows += [ScoreRow(name, layer, f"normalised_{key}", found.n_used, score) for key, score in scores.items()]
-    return rows
-
-
 def _drawn(
     result: ProbeResult, predicted: npt.NDArray[Any], regions: Mapping[str, BoolArray], blocks: Blocks
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
@@ -431,24 +371,21 @@ def _low_level(
 
 
 def _ceiling_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: Blocks) -> list[ScoreRow]:
-    """Ceiling and normalised alignment of the regions in which enough voxels have a ceiling, over those voxels."""
+    """r of all rows and voxels together, its ceiling, and their ratio, of the regions that have a ceiling."""
     if result.ceiling is None:
         return []
-    known = np.isfinite(np.asarray(result.ceiling, dtype=np.float64))
-    defined = {
-        name: mask & known
-        for name, mask in regions.items()
-        if (mask & known).sum() >= MIN_SHARE_WITH_CEILING * mask.sum()
-    }
-    drawn = _drawn(result, result.predictions["backbone"], defined, blocks)
+    ceiling = result.ceiling if result.signal is None else result.signal
+    given = result.observed, result.predictions["backbone"], result.score_groups, ceiling
     rows = []
-    for region, mask in defined.items():
-        ceiling = _mean(result.ceiling, mask)
-        scores = {"ceiling": Score(ceiling)}
-        if ceiling >= MIN_CEILING:
-            r = _mean(result.r_by_model["backbone"], mask)
-            scores["r_over_ceiling"] = Score(r / ceiling, drawn[region][0] / ceiling)
-        rows += [ScoreRow(region, layer, name, int(regions[region].sum()), one) for name, one in scores.items()]
+    for region, mask in regions.items():
+        n_known = int((mask & np.isfinite(result.ceiling)).sum())
+        if result.signal is None and n_known < MIN_SHARE_WITH_CEILING * mask.sum():
+            continue
+        scores = region_ratio(*given, mask, blocks)
+        if "ceiling" in scores:
+            scores["ceiling"] = Score(scores["ceiling"].value)
+            found = {name: one for name, one in scores.items() if np.isfinite(one.value)}
+            rows += [ScoreRow(region, layer, name, int(mask.sum()), one) for name, one in found.items()]
     return rows
 
 

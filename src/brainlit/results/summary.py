@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.encoding.statistics import Score
+from brainlit.encoding.statistics import Score, mean_score
 from brainlit.results.layer_curve import TABLE_FILE as LAYER_CURVE_FILE
 from brainlit.results.layer_curve import curve_of
 from brainlit.results.record import (
@@ -27,7 +27,6 @@ from brainlit.results.scores import (
     SEEN_WORDS,
     UNFITTED_WORDS,
     UNSEEN_WORDS,
-    over_subjects,
 )
 from brainlit.results.tables import count_said
 
@@ -182,7 +181,7 @@ def _score_row(
     for stage, rows in found.items():
         chosen = everywhere or list(rows)
         if chosen and all(m in rows for m in chosen):
-            scores[stage] = over_subjects(metric, [rows[m].score for m in chosen])
+            scores[stage] = mean_score([rows[m].score for m in chosen])
     counted = everywhere or [m for m in members if any(m in rows for rows in found.values())]
     n_voxels = sum(next(rows[m] for rows in found.values() if m in rows).n_voxels for m in counted)
     where = {"region": region, "layer": layer, "metric": metric, "n_voxels": n_voxels, "n_subjects": len(counted)}
@@ -225,8 +224,8 @@ def _probe_facts(records: Sequence[ProbeRecord], held_out_subjects: Sequence[str
     if not records:
         return {"subjects": {}}
     per_subject = (
-        *("n_voxels", "n_used", "n_dropped", "n_left_out", "n_repeats"),
-        *("ceiling_stories", "alpha_at_edge", "has_vertices", "temporal", "words"),
+        *("n_voxels", "n_used", "n_dropped", "n_left_out", "n_repeats", "most_repeats"),
+        *("ceiling_stories", "ceiling_carried_to", "alpha_at_edge", "has_vertices", "temporal", "words"),
     )
     last = {record.subject: record for record in records}
     shared = {k: v for k, v in records[0].facts.items() if k not in (*per_subject, "warnings", "seconds", "warm_start")}
@@ -413,6 +412,12 @@ def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
     if not any(facts.get("n_repeats") for facts in probe["subjects"].values()):
         limits.append(
             "The scored stories were heard once, so there is no noise ceiling: r cannot be judged against one."
+        )
+    once = sorted({story for facts in probe["subjects"].values() for story in facts.get("ceiling_carried_to", ())})
+    if once:
+        limits.append(
+            f"Of the scored stories {', '.join(once)} {'was' if len(once) == 1 else 'were'} heard once: ceilings take"
+            " the signal per row there to be that of the stories heard repeatedly."
         )
     if run.get("simulated"):
         limits.append("The listeners are simulated: this shows that the method recovers what was planted, not a brain.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,8 +26,10 @@ from brainlit.store.schema import (
     checked_names,
 )
 from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
-from brainlit.stories.base import BoolArray
+from brainlit.stories.base import BoolArray, Float32Array
 from brainlit.timebase import SAMPLE_RATE_HZ
+
+log = logging.getLogger(__name__)
 
 FINGERPRINT = "settings_fingerprint"
 Spaces = list[tuple[str, str, tuple[str, ...], str, str | None]]
@@ -37,6 +40,11 @@ _MAX_SILENCE_S = 60.0
 _TIMED_BYTES_PER_CHUNK = 2**18
 _REPEAT_VOXELS_PER_CHUNK = 1024
 """Repeats are read for some voxels over all rows (ceilings), responses for some rows over all voxels."""
+_UNIT_WITHIN = 1e-2
+"""Columns whose standard deviation is within this of 1 count as z-scored."""
+_ROUNDING = 1e-4
+_IS_THE_MEAN_R = 0.9
+"""Responses that correlate so with the mean of their presentations are that mean, whatever was done to its scale."""
 
 
 def write_story_file(
@@ -265,11 +273,12 @@ def _write_rows(h5: Any, story: str, responses: Responses) -> BoolArray:
     chunk = (min(ROWS_PER_CHUNK, n_trs), n_voxels)  # a few rows of all voxels: training reads rows
     finite = np.isfinite(values).all(axis=0)
     varying = values.max(axis=0) > values.min(axis=0)
+    if responses.repeats is not None:
+        _write_repeats(h5, story, responses.repeats, (n_trs, n_voxels))
+        values = _in_units_of_one(values, h5["repeats"][story], story)
     dataset = h5["responses"].create_dataset(story, data=values, chunks=chunk)
     dataset.attrs["n_not_finite"] = int((~finite).sum())
     dataset.attrs["n_constant"] = int((finite & ~varying).sum())
-    if responses.repeats is not None:
-        _write_repeats(h5, story, responses.repeats, (n_trs, n_voxels))
     return np.asarray(finite & varying)
 
 
@@ -286,6 +295,46 @@ def _write_repeats(h5: Any, story: str, repeats: Sequence[Any] | npt.NDArray[Any
                 " presentation needs the same rows and voxels."
             )
         dataset[k] = values
+
+
+def _in_units_of_one(values: Float32Array, repeats: Any, story: str) -> Float32Array:
+    """The mean of several presentations with the standard deviation that the mean of z-scored ones has.
+
+    Some data sets publish that mean z-scored once more. Averaging takes noise away, so z-scoring it again makes its
+    signal larger than that of the single presentations that models are fitted on, by another factor in every voxel:
+    correlations stay, but R2 and all shares of it come out too low. Columns with another standard deviation than 1, and
+    those that are no mean of their presentations, stay as they are.
+
+    Parameters
+    ----------
+    values : array of shape (n_trs, n_voxels)
+    repeats : HDF5 dataset of shape (n_repeats, n_trs, n_voxels)
+    """
+    n_voxels, n_scaled, n_other = values.shape[1], 0, 0
+    scale = np.ones(n_voxels, dtype=np.float32)
+    for first in range(0, n_voxels, _REPEAT_VOXELS_PER_CHUNK):
+        block = slice(first, first + _REPEAT_VOXELS_PER_CHUNK)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            given = values[:, block].astype(np.float64)
+            given -= given.mean(axis=0)
+            sd = given.std(axis=0)
+            is_unit = np.abs(sd - 1) < _UNIT_WITHIN
+            if not is_unit.any():
+                continue
+            each = repeats[:, :, block].astype(np.float64)
+            mean = ((each - each.mean(axis=1, keepdims=True)) / each.std(axis=1, keepdims=True)).mean(axis=0)
+            factor, r = mean.std(axis=0) / sd, (given * mean).mean(axis=0) / (sd * mean.std(axis=0))
+            off = is_unit & (np.abs(factor - 1) > _ROUNDING)
+            is_mean = off & (r > _IS_THE_MEAN_R)
+        scale[block][is_mean] = factor[is_mean]
+        n_scaled, n_other = n_scaled + int(is_mean.sum()), n_other + int((off & ~is_mean).sum())
+    if n_scaled:
+        text = "%s: the mean of %d presentations was z-scored once more in %d of %d columns; stored in units of one."
+        log.info(text, story, len(repeats), n_scaled, n_voxels)
+    if n_other:
+        text = "%s: %d of %d columns of the responses are z-scored, but no mean of the presentations; left as they are."
+        log.warning(text, story, n_other, n_voxels)
+    return values * scale if n_scaled else values
 
 
 def _write_sources(h5: Any, sources: Sources) -> None:

@@ -3,8 +3,8 @@
 A story file: `audio` (int16, contiguous), `words/` and perhaps `phones/` (`labels` as UTF-8 bytes, `start_s`,
 `duration_s`), `tr_starts_s`, `features/<space>` (float32), and for spaces that have a rate of their own
 `timed/<space>/` (`values` as float32, `times_s`, and `duration_s` as an attribute where they are frames). A subject
-file: `responses/<story>` (float32, one row is one read), `repeats/<story>`, `good_voxels`, and perhaps `vertices`,
-`coordinates_mm`, `regions/`, `truth/`.
+file: `responses/<story>` (float32, one row is one read; of several presentations, each z-scored, the mean, which is not
+z-scored again), `repeats/<story>`, `good_voxels`, and perhaps `vertices`, `coordinates_mm`, `regions/`, `truth/`.
 
 Source files are remembered by size, time and SHA-256, so that a changed one is noticed. A store opens again without
 reading them: where size and time of modification are as remembered, the content is taken to be. Sources that were
@@ -26,7 +26,8 @@ from brainlit.files import sha256_of
 from brainlit.hints import did_you_mean
 from brainlit.stories import StorySource
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+"""4: the mean of several presentations is stored in units of one; before, it was z-scored once more."""
 INDEX_FILE = "store.json"
 LOCK_FILE = ".build.lock"
 STORY_FOLDER = "stories"

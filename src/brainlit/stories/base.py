@@ -179,7 +179,9 @@ class Responses:
     Parameters
     ----------
     values : float32 array of shape (n_trs, n_voxels)
-        Mean over repeats where there are several; z-scored per story over time. NaN marks voxels without data.
+        z-scored over time. Where the story was heard several times: the mean of the z-scored presentations, which is
+        not z-scored again. Its signal then is as large as that of a single presentation, so that weights fitted on
+        one predict the other; only its noise is smaller, and its variance below 1. NaN marks voxels without data.
     repeats : sequence of float32 arrays of shape (n_trs, n_voxels), or None
         The single presentations, each z-scored over time, where the story was heard more than once: an array of shape
         (n_repeats, n_trs, n_voxels), or anything with a length that reads repeat k when asked for it (ten repeats of

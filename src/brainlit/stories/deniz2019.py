@@ -168,8 +168,8 @@ class DenizSource(PublishedSource):
         if len(shape) == 2:
             return Responses(self._rows(subject, story, ()))
         repeats = [self._rows(subject, story, (k,)) for k in range(shape[0])]
-        mean = np.mean(repeats, axis=0, dtype=np.float64)
-        return Responses(clean_series(np.asarray(mean), TR_S, high_pass_s=None), repeats)
+        mean = np.asarray(np.mean(repeats, axis=0, dtype=np.float64), dtype=np.float32)
+        return Responses(mean, repeats)
 
     def story_files(self, name: str) -> Sequence[Path]:
         """Sound and transcript."""

@@ -165,7 +165,7 @@ class NarrativesSource(PublishedSource):
         if len(repeats) < 2:
             return Responses(repeats[0]) if repeats else None
         every = np.stack(repeats)
-        return Responses(clean_series(np.asarray(every.mean(axis=0)), TR_S, high_pass_s=None), every)
+        return Responses(every.mean(axis=0), every)
 
     def story_files(self, name: str) -> Sequence[Path]:
         """Sound, alignment, and the collection's table of events where it is there."""

@@ -1,4 +1,4 @@
-"""Hidden states of another model as targets: as slow as responses, as many, and of the same variance."""
+"""Hidden states of another model as targets: as slow as responses, as many, with the variance of one presentation."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ _SAME_R = 0.999
 copies that were rounded or rescaled stay above."""
 
 _MAX_MEAN, _MAX_SD_DIFFERENCE = 0.05, 0.1
-"""How far the median voxel's mean and standard deviation may be from 0 and 1 before responses count as not z-scored."""
+"""How far the median voxel's mean and standard deviation may be from 0 and 1 before responses count as not z-scored; of
+the mean of n z-scored presentations, the standard deviation lies between 1 / sqrt(n) and 1."""
 
 _REBUILD = "Delete the subject's file and build the store again."
 
@@ -63,7 +64,7 @@ class SubjectChecks:
         scan = scan_responses(store, subject, story, np.concatenate([columns, everywhere]))
         self._lags.add_responses(story, scan.sample[:, : len(columns)])
         self._recordings[story].append((subject, unit_columns(scan.sample[:, len(columns) :])))
-        yield from _values(where, scan, repeated=store.n_repeats(subject, story) > 1)
+        yield from _values(where, scan, store.n_repeats(subject, story))
         if store.n_repeats(subject, story) > 1 and len(good):
             yield from _repeats(store, subject, story, int(good[len(good) // 2]))
 
@@ -110,7 +111,7 @@ def _regions(store: StoryStore, name: str) -> Iterator[Finding]:
             yield Finding("warning", "equal_regions", f"{name}/{equal[0]}", message, cure)
 
 
-def _values(where: str, scan: Scan, repeated: bool) -> Iterator[Finding]:
+def _values(where: str, scan: Scan, n_repeats: int) -> Iterator[Finding]:
     if scan.n_infinite:
         message = f"{scan.n_infinite} voxels hold infinite values."
         yield Finding("error", "infinite_values", where, message, "Check divisions in preprocessing.")
@@ -119,8 +120,8 @@ def _values(where: str, scan: Scan, repeated: bool) -> Iterator[Finding]:
         yield Finding("warning", "constant_responses", where, message, "Leave this story out for the subject.")
         return
     mean, sd = float(np.median(scan.mean[scan.varies])), float(np.median(scan.sd[scan.varies]))
-    averaged = repeated and sd < 1  # the mean of z-scored repeats varies less than each of them
-    if abs(mean) > _MAX_MEAN or (abs(sd - 1) > _MAX_SD_DIFFERENCE and not averaged):
+    least_sd = 1 / np.sqrt(max(n_repeats, 1))  # of the mean of presentations that share nothing
+    if abs(mean) > _MAX_MEAN or not least_sd - _MAX_SD_DIFFERENCE < sd < 1 + _MAX_SD_DIFFERENCE:
         message = f"responses are not z-scored: the median voxel has mean {mean:.3g} and standard deviation {sd:.3g}."
         cure = "Remove drift and z-score each story over time in the source."
         yield Finding("warning", "not_zscored", where, message, cure)

@@ -39,7 +39,7 @@ from brainlit.stories.manifest.schema import (
 )
 from brainlit.stories.readers.audio import read_audio
 from brainlit.stories.readers.bids import slice_reference
-from brainlit.stories.readers.cleaning import cleaning_filter, zscore
+from brainlit.stories.readers.cleaning import cleaning_filter
 from brainlit.stories.readers.runs import Run, RunFinder, make_finder
 from brainlit.stories.readers.tables import Table
 from brainlit.stories.readers.transcripts import (
@@ -188,7 +188,7 @@ class ManifestSource(StorySource):
         return Subject(name, n_columns, regions, self._vertices(first, n_columns), coordinates_mm)
 
     def responses(self, subject: str, story: str) -> Responses | None:
-        """Responses without drift and confounds, z-scored over time; NaN in the columns that hold no data."""
+        """Responses without drift and confounds, each run z-scored over time; NaN in the columns that hold no data."""
         self._finder.require_subject(subject)
         if story not in self._finder.heard(subject):
             return None
@@ -205,7 +205,7 @@ class ManifestSource(StorySource):
         total = np.zeros(first.shape)
         for k in range(len(runs)):
             total += repeats[k]
-        mean = zscore(total).astype(np.float32)
+        mean = (total / len(runs)).astype(np.float32)
         _say_what_is_masked(subject, story, mean)
         return Responses(mean, repeats)
 
