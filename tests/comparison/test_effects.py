@@ -190,7 +190,7 @@ def test_a_true_null_is_seldom_beyond_0(n_subjects: int, sizes: tuple[float, flo
 
 
 def test_real_looking_seeds_keep_the_level_and_did_not_before() -> None:
-    """A small form of the benchmark; its table has 1,000 data sets per row."""
+    """A small form of the benchmark; its table has 200 data sets per row."""
     before, now = np.array(list(measure(Cell(True, 1, 0.9, taste=0.0), 60, first_seed=1_000))).mean(axis=0) / 2
     assert now <= 0.06
     assert before > 0.06

@@ -282,7 +282,7 @@ def jackknife_of(run: RunDirectory, region: str) -> float:
 
 
 def test_equal_models_fitted_on_other_stories_come_out_different_less_often() -> None:
-    """A small form of the benchmark, whose table has 300 data sets per row."""
+    """A small form of the benchmark, whose table has 200 data sets per row."""
     held_p, held_interval, drawn_p, drawn_interval = rejections(Cell(12, 60, 40), 20, first_seed=1_000).mean(axis=0)
     assert held_p >= drawn_p <= 0.05
     assert held_interval >= drawn_interval <= 0.05
