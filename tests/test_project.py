@@ -288,3 +288,19 @@ def test_the_example_of_the_backbones_text_runs(capsys: pytest.CaptureFixture[st
     (code,) = _blocks(ROOT / "docs" / "backbones.md", "python")
     exec(compile(code, "backbones.md", "exec"), {})
     assert capsys.readouterr().out.startswith("5 torch.Size([2, 48, 128])")
+
+
+def test_every_number_that_answers_an_objection_stands_on_the_page_beside_it() -> None:
+    rows = [
+        re.split(r"\s*\|\s*", line.strip("| "))
+        for line in (ROOT / "docs" / "objections.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and "](" in line
+    ]
+    looked_up = 0
+    for objection, _, said, page in rows:
+        name = page.partition("(")[2].partition(")")[0].partition("#")[0]
+        text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        for number in re.findall(r"[+-]?\d[\d,]*(?:\.\d+)?", said):
+            assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d])", text), (objection, number, name)
+            looked_up += 1
+    assert (len(rows), looked_up) == (26, 35)
