@@ -31,6 +31,7 @@ class Landmark(NamedTuple):
 LANDMARKS: MappingProxyType[str, Landmark] = MappingProxyType(
     {
         "auditory_cortex": Landmark(46, -21, 8, 14),
+        "planum_polare": Landmark(46, 0, -8, 12),
         "superior_temporal": Landmark(62, -28, 4, 16),
         "lateral_temporal": Landmark(60, -38, -10, 18),
         "angular_gyrus": Landmark(48, -62, 32, 16),
@@ -39,6 +40,9 @@ LANDMARKS: MappingProxyType[str, Landmark] = MappingProxyType(
         "precuneus": Landmark(7, -60, 38, 16),
         "visual_cortex": Landmark(9, -90, 4, 22),
         "sensorimotor": Landmark(40, -24, 58, 16),
+        "superior_parietal": Landmark(24, -56, 60, 14),
+        "anterior_cingulate": Landmark(6, 34, 20, 16),
+        "temporal_pole": Landmark(40, 14, -30, 16),
     }
 )
 
@@ -47,6 +51,10 @@ REGIONS_OF_KIND: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "null": ("visual_cortex", "sensorimotor"),
         "auditory": ("auditory_cortex", "superior_temporal"),
         "semantic": ("lateral_temporal", "angular_gyrus", "inferior_frontal", "middle_frontal", "precuneus"),
+        "modulation": ("planum_polare",),
+        "attention": ("superior_parietal",),
+        "arousal": ("anterior_cingulate",),
+        "brain_only": ("temporal_pole",),
     }
 )
 """What simulated voxels in each region follow; null regions hear nothing."""
