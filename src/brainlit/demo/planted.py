@@ -103,7 +103,7 @@ def _mel(hz: FloatArray | float) -> FloatArray:
 BIN_S = 0.1
 ATTENTION_S = (2.0, 6.0, 20.0)
 """Standard deviations of the bells that smooth attention: it comes and goes within seconds to a minute."""
-ATTENTION_SPREAD = 0.4
+ATTENTION_SPREAD = 0.08
 """Standard deviation of the logarithm of attention."""
 
 
