@@ -97,7 +97,7 @@ def test_kinds_and_regions_agree(source):
     for name in source.subject_names():
         subject = source.subject(name)
         kind = subject.truth["kind"]
-        assert np.bincount(kind).tolist() == [10, 16, 24]
+        assert np.bincount(kind).tolist() == [8, 12, 18, 3, 2, 2, 5]
         assert (subject.regions["semantic"] == (kind == 2)).all()
         assert (kind[subject.regions["auditory_cortex"]] == 1).all()
         assert (kind[subject.regions["angular_gyrus"]] == 2).all()

@@ -263,13 +263,16 @@ class Listener:
         part : 'all' or one of PARTS
             All of the signal, or one of the z-scored parts that it is mixed from; 0 in voxels without that part.
         """
-        mixed = [(name, self._series(name, stimulus, components)) for name in (PARTS if part == "all" else (part,))]
+        asked = [name for name in PARTS if part in ("all", name) and self.subject.truth[f"{name}_fraction"].any()]
+        mixed = [(name, self._series(name, stimulus, components)) for name in asked]
         signal = np.zeros((stimulus.timebase.n_trs, self.n_voxels), dtype=np.float32)
         for block in _blocks(self.n_voxels):
             total = np.zeros((len(signal), block.stop - block.start))
             for name, series in mixed:
                 fraction = self.subject.truth[f"{name}_fraction"][block]
                 own = np.flatnonzero(fraction)
+                if not len(own):
+                    continue
                 voxels = own + block.start
                 heard = zscore(_mix(series, self._weights[name][:, voxels], self._shapes[:, voxels]))
                 total[:, own] += heard * (np.sqrt(fraction[own]) if part == "all" else 1.0)
@@ -277,10 +280,8 @@ class Listener:
         return signal
 
     def _series(self, part: Part, stimulus: Stimulus, components: FloatArray) -> list[FloatArray]:
-        """What voxels weigh, detrended: n_curves of (n_trs, n_columns); nothing for a part that no voxel has."""
+        """What voxels weigh, detrended: n_curves of (n_trs, n_columns)."""
         drifts = slow_drift_basis(stimulus.timebase)
-        if not self.subject.truth[f"{part}_fraction"].any():
-            return [np.zeros((stimulus.timebase.n_trs, N_COLUMNS[part]))] * len(stimulus.basis.curves)
         if part == "attention":
             rng = random_stream(self.seed, "attention", self.name, stimulus.story)
             values = stimulus.attended(attention_course(rng, len(stimulus.loudness)))
