@@ -185,9 +185,9 @@ def test_stories_of_a_store_are_those_that_were_stored(toy_store: StoryStore) ->
 
 @pytest.fixture(scope="module")
 def demo() -> WordSounds:
-    """All words of the demo, said once in each of two voices."""
+    """All words of the demo, said once in each of four voices."""
     text = " ".join(f"{word.capitalize()}." for category in CATEGORIES.values() for word in category.words)
-    spoken = {voice: speak(text, voice, rate_wpm=180) for voice in ("en-us", "en-us+f1")}
+    spoken = {voice: speak(text, voice, rate_wpm=180) for voice in ("en-us", "en-us+f1", "en-us+m3", "en-us+m7")}
     told = [
         Story(voice, speech.audio, speech.words, speech.phones, TimeBase.regular(1, 2.0))
         for voice, speech in spoken.items()

@@ -226,7 +226,7 @@ class Listener:
 
     @cached_property
     def subject(self) -> Subject:
-        """Voxels, places and planted answers; voxels are in the order of their vertices."""
+        """Voxels, places, planted answers, and the regions that have voxels; voxels are in the order of their vertices."""
         rng = random_stream(self.seed, "voxels", self.name)
         heard = [round(self.shares.get(name, 0.0) * self.n_voxels) for name in KINDS[1:]]
         heard = [max(0, min(n, self.n_voxels - sum(heard[:k]))) for k, n in enumerate(heard)]  # all may be rounded up
@@ -245,6 +245,7 @@ class Listener:
         regions = {region: np.isin(vertices, region_vertices()[region]) for region in LANDMARKS}
         regions |= {name: kind == number for number, name in enumerate(KINDS)}
         regions |= {"left_hemisphere": vertices < N_LEFT, "right_hemisphere": vertices >= N_LEFT}
+        regions = {name: voxels for name, voxels in regions.items() if voxels.any()}
         coordinates_mm = vertex_coordinates_mm()[vertices]
         return Subject(self.name, self.n_voxels, regions, vertices, coordinates_mm, truth)
 

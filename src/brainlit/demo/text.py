@@ -266,19 +266,21 @@ def unheard_words(seed: int) -> MappingProxyType[str, tuple[str, ...]]:
     return MappingProxyType({role: tuple(sorted(words)) for role, words in found.items()})
 
 
-NEW_SCENES: MappingProxyType[str, MappingProxyType[str, float]] = MappingProxyType(
-    {
-        "tune": MappingProxyType({}),
-        "fit": MappingProxyType({"tune": 0.2}),
-        "choose": MappingProxyType({"tune": 0.35, "fit": 0.15}),
-        "score": MappingProxyType({"tune": 0.35, "fit": 0.15}),
-    }
-)
-"""Of the scenes in stories of a role, the share made of nothing but words unheard in tuning, and in fitting."""
+NEW_TO_TUNING, NEW_TO_FITTING = 0.3, 0.15
+"""Share of the scenes that are made of words unheard in tuning only, and in fitting only, in stories that score."""
 
 
 def scenes_of(role: str, seed: int) -> tuple[Scenes, ...]:
-    """The sorts of scenes in stories of a role: 'tune' and 'fit' lack words, 'choose' and 'score' have all."""
-    everything, unheard = frozenset(category_of()), unheard_words(seed)
-    new = [Scenes(frozenset(unheard[name]), share) for name, share in NEW_SCENES[role].items()]
-    return (Scenes(everything.difference(unheard.get(role, ())), 1.0 - sum(sort.share for sort in new)), *new)
+    """The sorts of scenes in stories of a role.
+
+    Words unheard in tuning have scenes of their own, so that whole stretches rest on them and others on none of them:
+    in 'tune' there are none. Stories to 'choose' and 'score' have all words.
+    """
+    new_to_tuning, new_to_fitting = (frozenset(unheard_words(seed)[name]) for name in ("tune", "fit"))
+    heard = frozenset(category_of()) - new_to_tuning
+    if role == "tune":
+        return (Scenes(heard, 1.0),)
+    if role == "fit":
+        return Scenes(heard - new_to_fitting, 1 - NEW_TO_TUNING), Scenes(new_to_tuning, NEW_TO_TUNING)
+    rest = 1 - NEW_TO_TUNING - NEW_TO_FITTING
+    return Scenes(heard, rest), Scenes(new_to_tuning, NEW_TO_TUNING), Scenes(new_to_fitting, NEW_TO_FITTING)
