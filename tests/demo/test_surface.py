@@ -13,7 +13,6 @@ from brainlit.demo.surface import (
 )
 
 
-
 def test_left_vertices_come_first():
     x_mm = vertex_coordinates_mm()[:, 0]
     assert x_mm.shape == (N_VERTICES,)

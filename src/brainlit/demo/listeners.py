@@ -1,8 +1,8 @@
 """Simulated listeners: voxels whose answer is known.
 
 What a story sounds like and means is turned into sets of slow signals: eight components of the low-level series, the
-24 dimensions of word meaning, and what `brainlit.demo.planted` makes. Each listener mixes them in voxels of seven kinds,
-every voxel through a haemodynamic response of its own (`brainlit.demo.haemodynamics`):
+24 dimensions of word meaning, and what `brainlit.demo.planted` makes. Each listener mixes them in voxels of seven
+kinds, every voxel through a haemodynamic response of its own (`brainlit.demo.haemodynamics`):
 
     auditory   L                                    modulation   energies of sound in time and frequency, onsets
     semantic   z(sqrt(0.8) S + sqrt(0.2) L)         attention    loudness times the listener's slow attention
@@ -10,10 +10,10 @@ every voxel through a haemodynamic response of its own (`brainlit.demo.haemodyna
     null       nothing                                           of the story that no sound has
 
 with L, S and B random mixtures (own weights per voxel) of the low-level signals, of word vectors, and of what only the
-brain knows of words, z-scored per story. A response is sqrt(f) signal + sqrt(1 - f) noise, where f is the voxel's signal
-fraction and the noise is AR(1) plus drift. Signal and noise are detrended alike and standardised before they are mixed,
-so f is exact in the data: the best possible correlation with one presentation is sqrt(f), with the mean of R it is
-sqrt(f / (f + (1 - f) / R)).
+brain knows of words, z-scored per story. A response is sqrt(f) signal + sqrt(1 - f) noise, where f is the voxel's
+signal fraction and the noise is AR(1) plus drift. Signal and noise are detrended alike and standardised before they are
+mixed, so f is exact in the data: the best possible correlation with one presentation is sqrt(f), with the mean of R it
+is sqrt(f / (f + (1 - f) / R)).
 
 Sampling: row k of a response is the signal at the moment tr_ends_s[k] at which its volume is complete. So an event in
 the middle of row j whose peak comes 5 s later is seen in row j + 2 for a repetition time of 2 s. Baseline: what
@@ -226,7 +226,7 @@ class Listener:
 
     @cached_property
     def subject(self) -> Subject:
-        """Voxels, places, planted answers, and the regions that have voxels; voxels are in the order of their vertices."""
+        """Voxels in the order of their vertices, places, planted answers, and the regions that have voxels."""
         rng = random_stream(self.seed, "voxels", self.name)
         heard = [round(self.shares.get(name, 0.0) * self.n_voxels) for name in KINDS[1:]]
         heard = [max(0, min(n, self.n_voxels - sum(heard[:k]))) for k, n in enumerate(heard)]  # all may be rounded up

@@ -15,11 +15,14 @@ from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 
 from brainlit.demo.text import CATEGORIES, VECTOR_SEED, random_stream, word_vectors
 from brainlit.features.spectral import HOP_S, mel_frames
 from brainlit.stories import Story
 from brainlit.stories.base import FloatArray
+
+ComplexArray = npt.NDArray[np.complex64]
 
 # --- Modulation ---
 
@@ -76,12 +79,12 @@ def modulation_energies(octaves: FloatArray, step_s: float) -> FloatArray:
 
 
 @lru_cache
-def _spectral_gabor(n_channels: int, scale: float) -> np.ndarray:
+def _spectral_gabor(n_channels: int, scale: float) -> ComplexArray:
     """Complex waves of some cycles per octave under bells as wide as a cycle, around every second channel."""
     apart = (np.arange(n_channels)[:, None] - np.arange(0, n_channels, 2)) / _CHANNELS_PER_OCTAVE
     kernel = np.exp(2j * np.pi * scale * apart - (scale * apart) ** 2 * np.pi)
-    centred: np.ndarray = kernel - kernel.mean(axis=0)
-    return (centred / np.linalg.norm(centred, axis=0)).astype(np.complex64)
+    centred = kernel - kernel.mean(axis=0)
+    return np.asarray((centred / np.linalg.norm(centred, axis=0)), dtype=np.complex64)
 
 
 @lru_cache(maxsize=1)
@@ -140,7 +143,7 @@ N_AROUSAL = 3 * len(INTEGRATION_S) + len(AROUSAL_S)
 
 def bin_times_s(n_bins: int) -> FloatArray:
     """Middles of bins of 0.1 s."""
-    return (np.arange(n_bins) + 0.5) * BIN_S
+    return np.asarray((np.arange(n_bins) + 0.5) * BIN_S)
 
 
 def arousal_bins(story: Story, loudness: FloatArray, rng: np.random.Generator) -> FloatArray:

@@ -82,9 +82,7 @@ CATEGORIES: MappingProxyType[str, Category] = MappingProxyType(
 )
 
 _HOMOPHONES = "hare hair, rein rain, beet beat, mussel muscle, lute loot, sail sale, plane plain, tide tied"
-_SYNONYMS = (
-    "rabbit bunny, soup broth, violin fiddle, stomach belly, fog mist, truck lorry, trousers pants, salary wage"
-)
+_SYNONYMS = "rabbit bunny, soup broth, violin fiddle, stomach belly, fog mist, truck lorry, trousers pants, salary wage"
 
 
 def homophone_pairs() -> tuple[tuple[str, str], ...]:
@@ -113,8 +111,8 @@ def word_vectors() -> MappingProxyType[str, FloatArray]:
     """The meaning of each of the 96 words: an array of shape (24,).
 
     A word is the centroid of its category, N(0, I), plus 0.4 N(0, I); of two synonyms, the second is the first plus
-    0.05 N(0, I). The mean over the lexicon is taken off, so that the sum over the words of a stretch of speech says what
-    was talked about and not how fast.
+    0.05 N(0, I). The mean over the lexicon is taken off, so that the sum over the words of a stretch of speech says
+    what was talked about and not how fast.
     """
     rng = np.random.default_rng(VECTOR_SEED)
     centroids = rng.standard_normal((len(CATEGORIES), N_DIMENSIONS))
@@ -235,9 +233,7 @@ def _content_word(rng: np.random.Generator, topic: str, slot: str, said: frozens
 @lru_cache
 def _slots(said: frozenset[str]) -> frozenset[str]:
     """The slots that these words can fill in a scene about any category."""
-    return frozenset(
-        slot for slot in "NVA" if all(not said.isdisjoint(_words_of(name, slot)) for name in CATEGORIES)
-    )
+    return frozenset(slot for slot in "NVA" if all(not said.isdisjoint(_words_of(name, slot)) for name in CATEGORIES))
 
 
 def _words_of(name: str, slot: str) -> tuple[str, ...]:
