@@ -4,8 +4,7 @@ A ridge from features of the stimulus to one listener's responses, fitted on 8 s
 of `--n` seeds from `--first` on. Features pass the canonical response and are read at the volumes. Low-level features
 and word vectors are what a probe has; the states of the tiny text model are what the regime `language_model` learns to
 predict; word identity (a column for each word) and the planted value itself say what could be known. Mean r over voxels
-with its 95 % t interval over seeds, and the ceiling. The last column says how much of `brain_only` voxels is explained
-by a text that has neither its values nor, in the words that are heard in tuning, anything that goes with them.
+with its 95 % t interval over seeds, and the ceiling.
 """
 
 from __future__ import annotations

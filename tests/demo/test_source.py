@@ -97,7 +97,7 @@ def test_kinds_and_regions_agree(source):
     for name in source.subject_names():
         subject = source.subject(name)
         kind = subject.truth["kind"]
-        assert np.bincount(kind).tolist() == [8, 12, 18, 3, 2, 2, 5]
+        assert np.bincount(kind).tolist() == [7, 11, 16, 2, 2, 2, 10]
         assert (subject.regions["semantic"] == (kind == 2)).all()
         assert (kind[subject.regions["auditory_cortex"]] == 1).all()
         assert (kind[subject.regions["angular_gyrus"]] == 2).all()
@@ -139,7 +139,7 @@ def test_without_a_share_there_are_no_such_voxels(settings):
 
 def test_every_kind_has_a_dozen_voxels_by_default():
     subject = DemoSource(seed=3).subject("subject_02")
-    assert subject.n_voxels == 260
+    assert subject.n_voxels == 300
     assert min(np.bincount(subject.truth["kind"], minlength=7)) >= 12
 
 
@@ -237,7 +237,7 @@ def test_unknown_names_are_refused_with_the_nearest(source):
         ({"n_voxels": 0}, "n_voxels"),
         ({"semantic_share": 0.8}, "sum to <= 1"),
         ({"auditory_share": -0.1}, "auditory_share -0.1.*shares of at least 0"),
-        ({"brain_only_share": 0.4}, r"brain_only_share 0\.4; need shares of at least 0 that sum to <= 1"),
+        ({"brain_only_share": 0.5}, r"brain_only_share 0\.5; need shares of at least 0 that sum to <= 1"),
         ({"snr": -1.0}, "snr is -1"),
         ({"snr": float("nan")}, "snr is nan"),
         ({"tr_s": 0.0}, "tr_s 0.0"),
