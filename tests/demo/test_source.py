@@ -97,7 +97,7 @@ def test_kinds_and_regions_agree(source):
     for name in source.subject_names():
         subject = source.subject(name)
         kind = subject.truth["kind"]
-        assert np.bincount(kind).tolist() == [7, 11, 16, 2, 2, 2, 10]
+        assert np.bincount(kind).tolist() == [8, 11, 17, 2, 2, 2, 8]
         assert (subject.regions["semantic"] == (kind == 2)).all()
         assert (kind[subject.regions["auditory_cortex"]] == 1).all()
         assert (kind[subject.regions["angular_gyrus"]] == 2).all()
