@@ -69,7 +69,7 @@ probe: $(READY) ## the whole probe of RUN's best checkpoint: every layer, every 
 	@[ -n "$(RUN)" ] || { echo "say which run: make probe RUN=runs/brain_tune/ID"; exit 1; }
 	$(BIN)/brainlit probe $(RUN) $(ARGS)
 
-reproduce: $(READY) ## regimes of MODEL on SEEDS="11 12 13 14 15", JOBS at a time (finished runs are kept), and their report; QUICK=1: ten minutes
+reproduce: $(READY) ## regimes of MODEL on SEEDS="11 12 13 14 15", JOBS at a time (finished runs are kept), and their report; QUICK=1: some twenty minutes
 	$(BIN)/brainlit reproduce --model $(MODEL) $(if $(QUICK),--quick) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(PERMUTATIONS),--permutations $(PERMUTATIONS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 

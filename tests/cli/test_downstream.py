@@ -42,7 +42,7 @@ def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of two short stories of the demo, both to score."""
     path = tmp_path_factory.mktemp("demo") / "store"
     small = {"n_tune": 0, "n_choose": 0, "n_fit": 0, "n_score": 2, "n_subjects": 1, "n_voxels": 4}
-    build_store(DemoSource(story_minutes=1.5, **small), path, progress=False)  # type: ignore[arg-type]
+    build_store(DemoSource(story_minutes=3.0, **small), path, progress=False)  # type: ignore[arg-type]
     return path
 
 

@@ -131,10 +131,10 @@ def test_runs_that_were_made_with_other_settings_are_refused(tmp_path: Path) -> 
     arguments = ["--quick", "--seeds", "1", "--regimes", "brain"]
     (run,) = plan(tmp_path, *arguments, "--trainer.max_epochs", "3")
     begin(run)
-    with pytest.raises(ValueError, match=r"brain-1 was made with other settings: trainer.max_epochs is 5, was 3. Take"):
+    with pytest.raises(ValueError, match=r"brain-1 was made with other settings: trainer.max_epochs is 8, was 3. Take"):
         check_settings(plan(tmp_path, *arguments))
     config = yaml.safe_load((run.path / "config.yaml").read_text())
-    config["trainer"]["max_epochs"] = 5
+    config["trainer"]["max_epochs"] = 8
     del config["data"]["control"]["draw"], config["trainer"]["callbacks"][0]["init_args"]["seed"]
     (run.path / "config.yaml").write_text(yaml.safe_dump(config))
     check_settings(plan(tmp_path, *arguments))  # options that came later do not count

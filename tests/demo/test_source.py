@@ -97,7 +97,7 @@ def test_kinds_and_regions_agree(source):
     for name in source.subject_names():
         subject = source.subject(name)
         kind = subject.truth["kind"]
-        assert np.bincount(kind).tolist() == [10, 16, 24]
+        assert np.bincount(kind).tolist() == [8, 11, 17, 2, 2, 2, 8]
         assert (subject.regions["semantic"] == (kind == 2)).all()
         assert (kind[subject.regions["auditory_cortex"]] == 1).all()
         assert (kind[subject.regions["angular_gyrus"]] == 2).all()
@@ -106,6 +106,41 @@ def test_kinds_and_regions_agree(source):
         assert ((subject.coordinates_mm[:, 0] < 0) == subject.regions["left_hemisphere"]).mean() > 0.95
         assert subject.vertices.min() >= 0
         assert subject.vertices.max() < 20_484
+
+
+def test_words_are_unseen_where_the_source_says_so(source):
+    unseen, roles = source.unseen_words(), source.default_roles()
+    for role, words in unseen.items():
+        assert len(words) == 24
+        said = {word.lower() for story in roles[role] for word in source.story(story).words.labels}
+        assert not said & set(words)
+    assert DemoSource(seed=1).unseen_words() != unseen
+
+
+def test_much_of_what_is_scored_is_made_of_words_that_tuning_never_heard():
+    source = DemoSource(n_tune=0, n_choose=0, n_fit=0, n_score=6)
+    new = set(source.unseen_words()["tune"])
+    said = [word.lower() for story in source.story_names() for word in source.story(story).words.labels]
+    content = np.array([word in new for word in said if word in category_of()])
+    # a stretch: 15 content words on end, some 14 s of speech
+    stretches = np.convolve(content, np.ones(15), mode="valid") / 15
+    assert 0.35 < content.mean() < 0.65
+    assert (stretches == 1).mean() > 0.08
+
+
+def test_without_a_share_there_are_no_such_voxels(settings):
+    source = DemoSource(**settings | {"brain_only_share": 0.0})
+    truth = source.subject("subject_01").truth
+    assert np.bincount(truth["kind"], minlength=7)[6] == 0
+    assert not {"brain_only", "temporal_pole", "fusiform"} & set(source.subject("subject_01").regions)
+    assert not truth["brain_only_fraction"].any()
+    assert source.noise_free("subject_01", "story_001").shape[1] == 50
+
+
+def test_every_kind_has_a_dozen_voxels_by_default():
+    subject = DemoSource(seed=3).subject("subject_02")
+    assert subject.n_voxels == 300
+    assert min(np.bincount(subject.truth["kind"], minlength=7)) >= 12
 
 
 def test_feature_spaces_cover_the_content_words(source):
@@ -201,7 +236,8 @@ def test_unknown_names_are_refused_with_the_nearest(source):
         ({"n_voxels": [10]}, r"n_voxels is \[10\] for 2 subjects"),
         ({"n_voxels": 0}, "n_voxels"),
         ({"semantic_share": 0.8}, "sum to <= 1"),
-        ({"auditory_share": -0.1}, "shares of at least 0"),
+        ({"auditory_share": -0.1}, "auditory_share -0.1.*shares of at least 0"),
+        ({"brain_only_share": 0.5}, r"brain_only_share 0\.5; need shares of at least 0 that sum to <= 1"),
         ({"snr": -1.0}, "snr is -1"),
         ({"snr": float("nan")}, "snr is nan"),
         ({"tr_s": 0.0}, "tr_s 0.0"),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from brainlit.demo.listeners import KINDS
 from brainlit.demo.surface import (
     LANDMARKS,
     N_LEFT,
@@ -10,8 +11,6 @@ from brainlit.demo.surface import (
     region_vertices,
     vertex_coordinates_mm,
 )
-
-KINDS = ("null", "auditory", "semantic")
 
 
 def test_left_vertices_come_first():
@@ -39,7 +38,7 @@ def test_regions_do_not_overlap_and_each_has_one_kind():
 
 @pytest.mark.parametrize("n_voxels", [9, 500, 95_556])
 def test_voxels_are_dealt_evenly_to_the_regions_of_their_kind(n_voxels):
-    kinds = np.arange(n_voxels) % 3
+    kinds = np.arange(n_voxels) % len(KINDS)
     vertices = place_voxels(kinds, KINDS, np.random.default_rng(0))
     for kind, name in enumerate(KINDS):
         counts = [np.isin(vertices[kinds == kind], region_vertices()[region]).sum() for region in REGIONS_OF_KIND[name]]

@@ -1,7 +1,21 @@
 import numpy as np
 import pytest
 
-from brainlit.demo.text import CATEGORIES, FILLERS, TEMPLATES, category_of, word_vectors, write_sentence, write_story
+from brainlit.demo.speech import speak
+from brainlit.demo.text import (
+    CATEGORIES,
+    FILLERS,
+    TEMPLATES,
+    Scenes,
+    category_of,
+    homophone_pairs,
+    scenes_of,
+    synonym_pairs,
+    unheard_words,
+    word_vectors,
+    write_sentence,
+    write_story,
+)
 
 
 def test_eight_categories_of_twelve_different_words():
@@ -61,3 +75,57 @@ def test_text_follows_its_random_stream():
 def test_a_story_of_no_words_is_refused():
     with pytest.raises(ValueError, match="n_words is 0"):
         write_story(np.random.default_rng(0), 0)
+
+
+# --- Synonyms, homophones, words that are never heard ---
+
+
+@pytest.mark.parametrize("pair", homophone_pairs(), ids="/".join)
+def test_homophones_sound_alike_and_mean_other_things(pair):
+    spoken = [speak(f"She said that the {word} was near the other one.", "en-us+f4") for word in pair]
+    assert spoken[0].phones.labels == spoken[1].phones.labels
+    np.testing.assert_array_equal(spoken[0].audio, spoken[1].audio)
+    assert len({category_of()[word] for word in pair}) == 2
+
+
+def test_synonyms_sound_different_and_are_nearest_to_each_other():
+    words, table = list(word_vectors()), np.stack(list(word_vectors().values()))
+    distance = np.linalg.norm(table[:, None] - table[None], axis=2) + 99 * np.eye(96)
+    for one, other in synonym_pairs():
+        assert words[distance[words.index(one)].argmin()] == other
+        assert distance[words.index(one), words.index(other)] < 0.2 * np.sort(distance[words.index(one)])[1]
+        assert speak(one).phones.labels != speak(other).phones.labels
+    assert len(synonym_pairs()) == len(homophone_pairs()) == 8
+    assert len({word for pair in (*synonym_pairs(), *homophone_pairs()) for word in pair}) == 32
+
+
+def test_a_quarter_of_the_words_is_unheard_in_tuning_and_another_in_fitting():
+    for seed in (0, 1):
+        unheard = unheard_words(seed)
+        assert {role: len(words) for role, words in unheard.items()} == {"tune": 24, "fit": 24}
+        assert not set(unheard["tune"]) & set(unheard["fit"])
+        for category in CATEGORIES.values():
+            assert [len(set(slot) & set(unheard["tune"])) for slot in category] == [2, 0, 1]
+            assert [len(set(slot) & set(unheard["fit"])) for slot in category] == [2, 1, 0]
+    assert unheard_words(0) != unheard_words(1)
+
+
+def test_no_unheard_word_has_the_sound_of_a_heard_one():
+    homophones = {word for pair in homophone_pairs() for word in pair}
+    assert not homophones & {word for words in unheard_words(0).values() for word in words}
+
+
+@pytest.mark.parametrize("role", ["tune", "fit", "choose", "score"])
+def test_stories_of_a_role_have_the_words_of_their_role(role):
+    rng = np.random.default_rng(0)
+    said = set(words_of(" ".join(write_story(rng, 3000, scenes_of(role, 0)) for _ in range(4)))) & set(category_of())
+    assert said == set(category_of()) - set(unheard_words(0).get(role, ()))
+
+
+def test_scenes_of_unheard_words_have_no_others():
+    words = frozenset(unheard_words(0)["tune"])
+    rng = np.random.default_rng(0)
+    said = {word for word in words_of(write_story(rng, 2000, [Scenes(words, 1.0)])) if word in category_of()}
+    assert said == words
+    sentences = [write_sentence(rng, "food", words) for _ in range(200)]
+    assert len(set(sentences)) > 50

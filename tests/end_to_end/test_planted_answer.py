@@ -69,7 +69,7 @@ def test_shares_of_the_joint_variance_are_those_planted(
     assert abs(shares(truth)[1] - planted) < 0.1, "the truth itself is near what the recipe mixed"
 
 
-@pytest.mark.parametrize("kind", [0, 1], ids=["null", "auditory"])
+@pytest.mark.parametrize("kind", [0, 1, 3, 4, 5], ids=["null", "auditory", "modulation", "attention", "arousal"])
 def test_voxels_without_meaning_show_none_beyond_chance(source: DemoSource, measured: ProbeResult, kind: int) -> None:
     voxels = source.subject("subject_01").truth["kind"] == kind
     unique = measured.partition["semantic"][voxels]

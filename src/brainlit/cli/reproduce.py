@@ -86,7 +86,7 @@ def parse_reproduce(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     add(
         "--quick",
         action="store_true",
-        help="ten minutes on 2 cores: experiments/quick.yaml, in reproduce-quick; if not said otherwise seeds"
+        help="some 20 minutes on 2 cores: experiments/quick.yaml, in reproduce-quick; if not said otherwise seeds"
         f" {_words(QUICK['seeds'])}, one permutation and only {_words(QUICK['regimes'])}",
     )
     given, further = parse_plan(parser, arguments, lambda given: QUICK if given.quick else FULL)

@@ -1,16 +1,19 @@
 """Simulated listeners: voxels whose answer is known.
 
-What a story sounds like and means is turned into two sets of slow signals, the same for all listeners: eight
-components of the low-level series and the 24 dimensions of word meaning. Each listener mixes them in voxels of three
+What a story sounds like and means is turned into sets of slow signals: eight components of the low-level series, the
+24 dimensions of word meaning, and what `brainlit.demo.planted` makes. Each listener mixes them in voxels of seven
 kinds, every voxel through a haemodynamic response of its own (`brainlit.demo.haemodynamics`):
 
-    auditory   L                                    null   nothing
-    semantic   z(sqrt(0.8) S + sqrt(0.2) L)
+    auditory   L                                    modulation   energies of sound in time and frequency, onsets
+    semantic   z(sqrt(0.8) S + sqrt(0.2) L)         attention    loudness times the listener's slow attention
+    brain_only z(sqrt(0.8) B + sqrt(0.2) L)         arousal      loudness and rates over tens of seconds, and a course
+    null       nothing                                           of the story that no sound has
 
-with S and L random mixtures (own weights per voxel) of the semantic and low-level signals, z-scored per story. A
-response is sqrt(f) signal + sqrt(1 - f) noise, where f is the voxel's signal fraction and the noise is AR(1) plus
-drift. Signal and noise are detrended alike and standardised before they are mixed, so f is exact in the data: the
-best possible correlation with one presentation is sqrt(f), with the mean of R it is sqrt(f / (f + (1 - f) / R)).
+with L, S and B random mixtures (own weights per voxel) of the low-level signals, of word vectors, and of what only the
+brain knows of words, z-scored per story. A response is sqrt(f) signal + sqrt(1 - f) noise, where f is the voxel's
+signal fraction and the noise is AR(1) plus drift. Signal and noise are detrended alike and standardised before they are
+mixed, so f is exact in the data: the best possible correlation with one presentation is sqrt(f), with the mean of R it
+is sqrt(f / (f + (1 - f) / R)).
 
 Sampling: row k of a response is the signal at the moment tr_ends_s[k] at which its volume is complete. So an event in
 the middle of row j whose peak comes 5 s later is seen in row j + 2 for a repetition time of 2 s. Baseline: what
@@ -20,10 +23,11 @@ of loudness would be the rise in the first 15 s; recordings have those rows cut)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +42,17 @@ from brainlit.demo.haemodynamics import (
     response_basis,
     slow_drift_basis,
 )
+from brainlit.demo.planted import (
+    N_AROUSAL,
+    N_MODULATIONS,
+    N_ONSETS,
+    arousal_bins,
+    attention_course,
+    bin_times_s,
+    brain_only_values,
+    loudness_bins,
+    modulation_frames,
+)
 from brainlit.demo.surface import LANDMARKS, N_LEFT, place_voxels, region_vertices, vertex_coordinates_mm
 from brainlit.demo.text import N_DIMENSIONS, random_stream, word_vectors
 from brainlit.features.linguistic import phone_class_table
@@ -48,13 +63,42 @@ from brainlit.timebase import TimeBase
 
 Real = TypeVar("Real", np.float32, np.float64)
 
-KINDS = ("null", "auditory", "semantic")
+KINDS = ("null", "auditory", "semantic", "modulation", "attention", "arousal", "brain_only")
 """Meaning of the numbers in Subject.truth['kind']."""
+
+Part = Literal["low_level", "semantic", "modulation", "attention", "arousal", "brain_only"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""What signals are mixed from."""
 
 N_MELS = 20
 N_COMPONENTS = 8
 LOW_LEVEL_FRACTION = 0.2
-"""Share of low-level signal in semantic voxels."""
+"""Share of low-level signal in voxels that follow meaning."""
+
+SHARES: Mapping[str, Mapping[Part, float]] = MappingProxyType(
+    {
+        "null": {},
+        "auditory": {"low_level": 1.0},
+        "semantic": {"semantic": 1 - LOW_LEVEL_FRACTION, "low_level": LOW_LEVEL_FRACTION},
+        "modulation": {"modulation": 1.0},
+        "attention": {"attention": 1.0},
+        "arousal": {"arousal": 1.0},
+        "brain_only": {"brain_only": 1 - LOW_LEVEL_FRACTION, "low_level": LOW_LEVEL_FRACTION},
+    }
+)
+"""Share of each part in the signal of each kind of voxel."""
+
+N_COLUMNS: Mapping[Part, int] = MappingProxyType(
+    {
+        "low_level": N_COMPONENTS,
+        "semantic": N_DIMENSIONS,
+        "modulation": N_MODULATIONS + N_ONSETS,
+        "attention": 1,
+        "arousal": N_AROUSAL,
+        "brain_only": 1,
+    }
+)
+"""Series of each part that voxels weigh."""
 
 SIGNAL_FRACTION = (0.08, 0.55)
 """Range of the signal fraction at snr 1, uniform over voxels; ceilings of one presentation then average 0.55."""
@@ -76,28 +120,44 @@ class Stimulus:
 
     Parameters
     ----------
-    low_level : array of shape (n_curves, n_trs, 29)
-    semantic : array of shape (n_curves, n_trs, 24)
-        Each column is scaled such that its variance under the average response of the basis is 1.
+    series : mapping of part to array of shape (n_curves, n_trs, n_columns)
+        Low-level series (29 columns), meaning (24), modulation (40), arousal (8) and what only brains know of words
+        (1). Each column is scaled such that its variance under the average response of the basis is 1.
+    loudness : array of shape (n_bins,)
+        In bins of 0.1 s: what attention acts on.
+    story : str
+        Part of the key of a listener's attention.
     timebase : TimeBase
     basis : ResponseBasis
     """
 
-    low_level: FloatArray
-    semantic: FloatArray
+    series: Mapping[Part, FloatArray]
+    loudness: FloatArray
+    story: str
     timebase: TimeBase
     basis: ResponseBasis
 
     def average_low_level(self) -> FloatArray:
         """The low-level series under the average response, z-scored: (n_trs, 29)."""
-        return np.tensordot(self.basis.average, self.low_level, axes=1)
+        return np.tensordot(self.basis.average, self.series["low_level"], axes=1)
+
+    def attended(self, course: FloatArray) -> FloatArray:
+        """Loudness times a course of attention, (n_bins,), as a series: (n_curves, n_trs, 1)."""
+        times_s = bin_times_s(len(self.loudness))
+        heard = bold_of_frames((course * self.loudness)[:, None], times_s, self.timebase, self.basis)
+        return _scaled(heard, self.basis)
 
 
-def stimulus_of(story: Story, hrf: Hrf = "varied") -> Stimulus:
-    """Low-level series and word meaning of a story through the haemodynamic responses that voxels are mixed from.
+def stimulus_of(story: Story, hrf: Hrf = "varied", seed: int = 0) -> Stimulus:
+    """What voxels are mixed from, through the haemodynamic responses of a basis.
 
     Low-level: 20 log-mel bands, envelope, phones, words, vowels and five manners of consonants. Frames are averaged;
     words and phones are impulses at their middle.
+
+    Parameters
+    ----------
+    seed : int
+        Of the story's part of arousal that no sound has.
     """
     if story.phones is None:
         raise ValueError(f"story {story.name!r} has no phones; simulated listeners hear phones.")
@@ -115,9 +175,20 @@ def stimulus_of(story: Story, hrf: Hrf = "varied") -> Stimulus:
         axis=2,
     )
     meaning, nothing = word_vectors(), np.zeros(N_DIMENSIONS)
-    table = np.stack([meaning.get(word.lower(), nothing) for word in story.words.labels])
-    semantic = bold_of_events(table, story.words.middle_s, clock, basis)
-    return Stimulus(_scaled(low_level, basis), _scaled(semantic, basis), clock, basis)
+    words = [word.lower() for word in story.words.labels]
+    vectors = np.stack([meaning.get(word, nothing) for word in words])
+    own = np.array([[brain_only_values().get(word, 0.0)] for word in words])
+    loudness = loudness_bins(rms)
+    arousal = arousal_bins(story, loudness, random_stream(seed, "arousal", story.name))
+    series: dict[Part, FloatArray] = {
+        "low_level": low_level,
+        "semantic": bold_of_events(vectors, story.words.middle_s, clock, basis),
+        "modulation": bold_of_frames(*modulation_frames(story), clock, basis),
+        "arousal": bold_of_frames(arousal, bin_times_s(len(loudness)), clock, basis),
+        "brain_only": bold_of_events(own, story.words.middle_s, clock, basis),
+    }
+    scaled = {part: _scaled(values, basis) for part, values in series.items()}
+    return Stimulus(scaled, loudness, story.name, clock, basis)
 
 
 def principal_components(stimuli: Sequence[Stimulus]) -> FloatArray:
@@ -140,8 +211,8 @@ class Listener:
     ----------
     name : str
         Part of the key of the random stream: listeners differ in voxels, weights, gain and noise.
-    shares : (auditory, semantic)
-        Share of voxels of each kind; the rest are null.
+    shares : mapping of kind to share of voxels
+        The rest are null.
     hrf : 'varied' or 'canonical'
         A response drawn for every voxel, or the double gamma of SPM for all. Stimuli have to be made with the same.
     """
@@ -149,31 +220,32 @@ class Listener:
     name: str
     seed: int
     n_voxels: int
-    shares: tuple[float, float]
+    shares: Mapping[str, float]
     snr: float
     hrf: Hrf = "varied"
 
     @cached_property
     def subject(self) -> Subject:
-        """Voxels, places and planted answers; voxels are in the order of their vertices."""
+        """Voxels in the order of their vertices, places, planted answers, and the regions that have voxels."""
         rng = random_stream(self.seed, "voxels", self.name)
-        n_auditory, n_semantic = (round(share * self.n_voxels) for share in self.shares)
-        n_null = self.n_voxels - n_auditory - n_semantic
-        kind = np.repeat(np.arange(len(KINDS)), [n_null, n_auditory, n_semantic]).astype(np.int64)
+        heard = [round(self.shares.get(name, 0.0) * self.n_voxels) for name in KINDS[1:]]
+        heard = [max(0, min(n, self.n_voxels - sum(heard[:k]))) for k, n in enumerate(heard)]  # all may be rounded up
+        kind = np.repeat(np.arange(len(KINDS)), [self.n_voxels - sum(heard), *heard]).astype(np.int64)
         vertices = place_voxels(kind, KINDS, rng)
         order = np.argsort(vertices, kind="stable")
         kind, vertices = kind[order], vertices[order]
         truth: dict[str, npt.NDArray[np.generic]] = {
             "kind": kind,
             "signal_fraction": self._signal_fraction(kind, rng),
-            "low_level_fraction": np.asarray([0.0, 1.0, LOW_LEVEL_FRACTION])[kind],
-            "semantic_fraction": np.asarray([0.0, 0.0, 1 - LOW_LEVEL_FRACTION])[kind],
         }
+        for part in PARTS:
+            truth[f"{part}_fraction"] = np.asarray([SHARES[name].get(part, 0.0) for name in KINDS])[kind]
         if (own := self.haemodynamics) is not None:
             truth |= {"peak_s": own.peak_s, "width_s": own.width_s, "undershoot": own.undershoot}
         regions = {region: np.isin(vertices, region_vertices()[region]) for region in LANDMARKS}
         regions |= {name: kind == number for number, name in enumerate(KINDS)}
         regions |= {"left_hemisphere": vertices < N_LEFT, "right_hemisphere": vertices >= N_LEFT}
+        regions = {name: voxels for name, voxels in regions.items() if voxels.any()}
         coordinates_mm = vertex_coordinates_mm()[vertices]
         return Subject(self.name, self.n_voxels, regions, vertices, coordinates_mm, truth)
 
@@ -184,29 +256,39 @@ class Listener:
             return None
         return draw_responses(random_stream(self.seed, "haemodynamics", self.name), self.n_voxels)
 
-    def signals(self, stimulus: Stimulus, components: FloatArray, part: str = "all") -> Float32Array:
+    def signals(self, stimulus: Stimulus, components: FloatArray, part: Part | Literal["all"] = "all") -> Float32Array:
         """Noise-free responses to a story, detrended like the data and z-scored over it: (n_trs, n_voxels).
 
         Parameters
         ----------
-        part : 'all', 'low_level' or 'semantic'
-            'low_level' and 'semantic' are L and S of the module's formula; 0 in voxels without that part.
+        part : 'all' or one of PARTS
+            All of the signal, or one of the z-scored parts that it is mixed from; 0 in voxels without that part.
         """
-        low_level_weights, semantic_weights = self._weights
-        drifts = slow_drift_basis(stimulus.timebase)
-        low_level = [_detrend(series @ components, drifts) for series in stimulus.low_level]
-        semantic = [_detrend(series, drifts) for series in stimulus.semantic]
-        truth = self.subject.truth
-        signal = np.empty((stimulus.timebase.n_trs, self.n_voxels), dtype=np.float32)
+        asked = [name for name in PARTS if part in ("all", name) and self.subject.truth[f"{name}_fraction"].any()]
+        mixed = [(name, self._series(name, stimulus, components)) for name in asked]
+        signal = np.zeros((stimulus.timebase.n_trs, self.n_voxels), dtype=np.float32)
         for block in _blocks(self.n_voxels):
-            low = zscore(_mix(low_level, low_level_weights[:, block], self._shapes[:, block]))
-            high = zscore(_mix(semantic, semantic_weights[:, block], self._shapes[:, block]))
-            low *= truth["low_level_fraction"][block] > 0
-            high *= truth["semantic_fraction"][block] > 0
-            mixed = np.sqrt(truth["low_level_fraction"][block]) * low
-            mixed += np.sqrt(truth["semantic_fraction"][block]) * high
-            signal[:, block] = {"all": zscore(mixed), "low_level": low, "semantic": high}[part]
+            total = np.zeros((len(signal), block.stop - block.start))
+            for name, series in mixed:
+                fraction = self.subject.truth[f"{name}_fraction"][block]
+                own = np.flatnonzero(fraction)
+                if not len(own):
+                    continue
+                voxels = own + block.start
+                heard = zscore(_mix(series, self._weights[name][:, voxels], self._shapes[:, voxels]))
+                total[:, own] += heard * (np.sqrt(fraction[own]) if part == "all" else 1.0)
+            signal[:, block] = zscore(total) if part == "all" else total
         return signal
+
+    def _series(self, part: Part, stimulus: Stimulus, components: FloatArray) -> list[FloatArray]:
+        """What voxels weigh, detrended: n_curves of (n_trs, n_columns)."""
+        drifts = slow_drift_basis(stimulus.timebase)
+        if part == "attention":
+            rng = random_stream(self.seed, "attention", self.name, stimulus.story)
+            values = stimulus.attended(attention_course(rng, len(stimulus.loudness)))
+        else:
+            values = stimulus.series[part]
+        return [_detrend(series @ components if part == "low_level" else series, drifts) for series in values]
 
     def presentation(self, signal: Float32Array, timebase: TimeBase, story: str, repeat: int) -> Float32Array:
         """One presentation of a story: signal plus noise of its own, z-scored over the story, (n_trs, n_voxels)."""
@@ -234,10 +316,17 @@ class Listener:
         return np.concatenate(blocks, axis=1)
 
     @cached_property
-    def _weights(self) -> tuple[FloatArray, FloatArray]:
+    def _weights(self) -> dict[Part, FloatArray]:
+        """Of every part, (n_columns, n_voxels); attention raises what voxels show and never lowers it."""
         rng = random_stream(self.seed, "weights", self.name)
-        low_level = rng.standard_normal((N_COMPONENTS, self.n_voxels))
-        return low_level, rng.standard_normal((N_DIMENSIONS, self.n_voxels))
+        found: dict[Part, FloatArray] = {
+            part: rng.standard_normal((N_COLUMNS[part], self.n_voxels)) for part in ("low_level", "semantic")
+        }
+        for part in PARTS[len(found) :]:
+            own = random_stream(self.seed, "weights", self.name, part)
+            found[part] = own.standard_normal((N_COLUMNS[part], self.n_voxels))
+        found["attention"] = np.abs(found["attention"])
+        return found
 
 
 def zscore(values: npt.NDArray[Real]) -> npt.NDArray[Real]:

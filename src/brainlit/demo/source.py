@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from brainlit.demo.haemodynamics import CUTOFF_S, Hrf
-from brainlit.demo.listeners import Listener, Stimulus, principal_components, stimulus_of
+from brainlit.demo.listeners import KINDS, PARTS, Listener, Part, Stimulus, principal_components, stimulus_of
 from brainlit.demo.speech import VOICES, speak
-from brainlit.demo.text import random_stream, write_story
+from brainlit.demo.text import Scenes, random_stream, scenes_of, unheard_words, write_story
 from brainlit.demo.text import word_vectors as lexicon_vectors
 from brainlit.features import low_level_spaces, word_vectors
 from brainlit.hints import did_you_mean
@@ -41,13 +41,16 @@ class DemoSource(StorySource):
     """Stories from a grammar, spoken by espeak-ng, heard by simulated listeners.
 
     Stories are named story_001, story_002, ...; the first n_tune are for tuning, the next n_choose for choosing, then
-    n_fit for fitting encoding models and n_score for the score. Listeners are subject_01, subject_02, ...; all hear
+    n_fit for fitting encoding models and n_score for the score. A quarter of the content words is never said in stories
+    for tuning, another quarter never in those for fitting (`unseen_words`); about a third of the scenes of the others
+    are made of words that tuning never heard. Listeners are subject_01, subject_02, ...; all hear
     all stories. Everything depends on the settings only: not on the order of calls, nor on the process.
 
     Parameters
     ----------
     seed : int
-        Decides texts, voices, voxels, weights and noise. The meaning of the words is the same for all seeds.
+        Decides texts, voices, voxels, weights, noise and which words are unseen. The meaning of the words is the same
+        for all seeds.
     story_minutes : float
         Length of a story, met within some 10 %.
     tr_s : float
@@ -55,7 +58,12 @@ class DemoSource(StorySource):
     n_voxels : int or list of int
         Voxels per subject: one number for all, or one for each.
     auditory_share, semantic_share : float
-        Share of voxels that follow low-level features, and meaning; the rest are null.
+        Share of voxels that follow low-level features, and meaning.
+    modulation_share, attention_share, arousal_share : float
+        Share of voxels that follow something without meaning that is not in the probe's low-level features
+        (`brainlit.demo.planted`).
+    brain_only_share : float
+        Share of voxels that follow a meaning of words that no text has. Voxels of no share are null.
     snr : float
         Factor on the signal fraction of every voxel (uniform over 0.08..0.55 at 1; at most 0.95).
     n_repeats : int
@@ -83,9 +91,13 @@ class DemoSource(StorySource):
         story_minutes: float = 3.5,
         tr_s: float = 2.0,
         n_subjects: int = 3,
-        n_voxels: int | list[int] = 200,
-        auditory_share: float = 0.32,
-        semantic_share: float = 0.48,
+        n_voxels: int | list[int] = 300,
+        auditory_share: float = 0.22,
+        semantic_share: float = 0.34,
+        modulation_share: float = 0.05,
+        attention_share: float = 0.05,
+        arousal_share: float = 0.05,
+        brain_only_share: float = 0.15,
         snr: float = 1.0,
         n_repeats: int = 5,
         hrf: Hrf = "varied",
@@ -102,14 +114,19 @@ class DemoSource(StorySource):
             "n_voxels": list(n_voxels) if isinstance(n_voxels, Sequence) else [n_voxels] * n_subjects,
             "auditory_share": auditory_share,
             "semantic_share": semantic_share,
+            "modulation_share": modulation_share,
+            "attention_share": attention_share,
+            "arousal_share": arousal_share,
+            "brain_only_share": brain_only_share,
             "snr": snr,
             "n_repeats": n_repeats,
             "hrf": hrf,
         }
         _check(self._settings)
         self._role_sizes = {"tune": n_tune, "choose": n_choose, "fit": n_fit, "score": n_score}
+        shares = {kind: float(self._settings[f"{kind}_share"]) for kind in KINDS[1:]}
         self._listeners = {
-            f"subject_{k:02d}": Listener(f"subject_{k:02d}", seed, n, (auditory_share, semantic_share), snr, hrf)
+            f"subject_{k:02d}": Listener(f"subject_{k:02d}", seed, n, shares, snr, hrf)
             for k, n in enumerate(self._settings["n_voxels"], start=1)
         }
         self._story_names = [f"story_{k:03d}" for k in range(1, sum(self._role_sizes.values()) + 1)]
@@ -134,12 +151,20 @@ class DemoSource(StorySource):
         names = iter(self._story_names)
         return {role: [next(names) for _ in range(size)] for role, size in self._role_sizes.items()}
 
+    def unseen_words(self) -> dict[str, tuple[str, ...]]:
+        """Content words that occur in no story for tuning ('tune'), and in none for fitting ('fit'): 24 each, sorted.
+
+        Stories for choosing and scoring have all words. See `brainlit.demo.text.unheard_words`.
+        """
+        return dict(unheard_words(self._settings["seed"]))
+
     def story(self, name: str) -> Story:
         """A story, spoken now or held from the last few calls."""
         self._known(name, self._story_names, "story")
         if name not in self._held:
-            rng = random_stream(self._settings["seed"], "story", name)
-            self._held[name] = tell_story(name, rng, self._settings["story_minutes"], self._settings["tr_s"])
+            seed, role = self._settings["seed"], self._role_of(name)
+            how = self._settings["story_minutes"], self._settings["tr_s"], scenes_of(role, seed)
+            self._held[name] = tell_story(name, random_stream(seed, "story", name), *how)
             while len(self._held) > 1 and sum(len(story.audio) for story in self._held.values()) > _SAMPLES_HELD:
                 self._held.popitem(last=False)
         self._held.move_to_end(name)
@@ -153,8 +178,9 @@ class DemoSource(StorySource):
     def subject(self, name: str) -> Subject:
         """Voxels of a listener, with the planted answers in `truth`.
 
-        truth['kind'] is 0 null, 1 auditory, 2 semantic; truth['signal_fraction'] the share of signal in the variance
-        of one presentation; truth['low_level_fraction'] and truth['semantic_fraction'] the shares of the signal. Where
+        truth['kind'] is the number in `brainlit.demo.listeners.KINDS`: 0 null, 1 auditory, 2 semantic, 3 modulation,
+        4 attention, 5 arousal, 6 brain_only; truth['signal_fraction'] the share of signal in the variance of one
+        presentation; truth['low_level_fraction'] and so on the share in the signal of each of PARTS. Where
         responses vary, truth['peak_s'] and truth['width_s'] are the seconds from an event to the peak of the voxel's
         response and its full width at half the height, and truth['undershoot'] the depth of what is subtracted as
         undershoot over the height of the peak (see `brainlit.demo.haemodynamics.VoxelResponses`).
@@ -185,7 +211,7 @@ class DemoSource(StorySource):
         """1: a row is the signal at the moment at which its volume ends."""
         return 1.0
 
-    def noise_free(self, subject: str, story: str, part: str = "all") -> Float32Array:
+    def noise_free(self, subject: str, story: str, part: Part | Literal["all"] = "all") -> Float32Array:
         """What a subject's voxels would show without noise: (n_trs, n_voxels), z-scored over the story.
 
         It is detrended like the data, so its correlation with a response is the voxel's ceiling. With it the true
@@ -193,20 +219,22 @@ class DemoSource(StorySource):
 
         Parameters
         ----------
-        part : 'all', 'low_level' or 'semantic'
-            The whole signal, or one of the two z-scored parts that it is mixed from.
+        part : 'all', 'low_level', 'semantic', 'modulation', 'attention', 'arousal' or 'brain_only'
+            The whole signal, or one of the z-scored parts that it is mixed from; 0 in voxels without it.
         """
-        if part not in ("all", "low_level", "semantic"):
-            raise ValueError(f"part is {part!r}; it is 'all', 'low_level' or 'semantic'.")
+        if part not in ("all", *PARTS):
+            raise ValueError(f"part is {part!r}. {did_you_mean(part, ('all', *PARTS))}")
         return self._listener(subject).signals(self._stimulus(story), self._low_level_components(), part)
 
+    def _role_of(self, story: str) -> str:
+        return next(role for role, stories in self.default_roles().items() if story in stories)
+
     def _n_presentations(self, story: str) -> int:
-        roles = self.default_roles()
-        return int(self._settings["n_repeats"]) if story in roles["choose"] + roles["score"] else 1
+        return int(self._settings["n_repeats"]) if self._role_of(story) in ("choose", "score") else 1
 
     def _stimulus(self, story: str) -> Stimulus:
         if story not in self._stimuli:
-            self._stimuli[story] = stimulus_of(self.story(story), self._settings["hrf"])
+            self._stimuli[story] = stimulus_of(self.story(story), self._settings["hrf"], self._settings["seed"])
         return self._stimuli[story]
 
     def _low_level_components(self) -> FloatArray:
@@ -241,9 +269,10 @@ def _check(settings: dict[str, Any]) -> None:
         )
     if settings["hrf"] not in get_args(Hrf):
         raise ValueError(f"hrf is {settings['hrf']!r}. {did_you_mean(settings['hrf'], get_args(Hrf))}")
-    shares = settings["auditory_share"], settings["semantic_share"]
-    if min(shares) < 0 or sum(shares) > 1 + 1e-9:
-        raise ValueError(f"auditory_share and semantic_share are {shares}; need shares of at least 0 that sum to <= 1.")
+    shares = {f"{kind}_share": settings[f"{kind}_share"] for kind in KINDS[1:]}
+    if min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
+        said = ", ".join(f"{name} {share:g}" for name, share in shares.items())
+        raise ValueError(f"shares of voxels are {said}; need shares of at least 0 that sum to <= 1.")
     if not settings["snr"] >= 0:
         raise ValueError(f"snr is {settings['snr']}; it must be 0 or more.")
     if not settings["tr_s"] > 0 or settings["story_minutes"] * 60 < MIN_TRS * settings["tr_s"]:
@@ -256,7 +285,9 @@ def _check(settings: dict[str, Any]) -> None:
 # --- Spoken stories ---
 
 
-def tell_story(name: str, rng: np.random.Generator, minutes: float, tr_s: float) -> Story:
+def tell_story(
+    name: str, rng: np.random.Generator, minutes: float, tr_s: float, scenes: Sequence[Scenes] = ()
+) -> Story:
     """Write a story and say it in a voice drawn at random.
 
     The scanner starts with the sound: volume 0 is acquired from 0 to tr_s seconds. Silence is appended until the
@@ -266,6 +297,8 @@ def tell_story(name: str, rng: np.random.Generator, minutes: float, tr_s: float)
     ----------
     minutes : float
         Length aimed at; the voice decides the rest (within some 10 %).
+    scenes : sequence of Scenes
+        What words are said; all, by default.
 
     Raises
     ------
@@ -280,7 +313,7 @@ def tell_story(name: str, rng: np.random.Generator, minutes: float, tr_s: float)
     voice = str(rng.choice(VOICES))
     rate_wpm = int(rng.integers(RATE_WPM[0], RATE_WPM[1] + 1))
     pitch, pitch_range = (int(value) for value in rng.integers(PITCH[0], PITCH[1] + 1, size=2))
-    text = write_story(rng, n_words=round(minutes * 60 * WORDS_PER_S_PER_WPM * rate_wpm))
+    text = write_story(rng, n_words=round(minutes * 60 * WORDS_PER_S_PER_WPM * rate_wpm), scenes=scenes)
     speech = speak(text, voice, rate_wpm, pitch, pitch_range)
     n_trs = max(int(np.ceil(len(speech.audio) / SAMPLE_RATE_HZ / tr_s)), MIN_TRS)
     timebase = TimeBase.regular(n_trs, tr_s)
@@ -292,7 +325,8 @@ def tell_story(name: str, rng: np.random.Generator, minutes: float, tr_s: float)
 def speech_corpus(seed: int, minutes: float, story_minutes: float = 3.5) -> list[Story]:
     """Some minutes of speech with words and phones, and no listeners.
 
-    Lexicon, grammar and voices are those of `DemoSource`; the texts are other ones, whatever the seeds.
+    Lexicon, grammar and voices are those of `DemoSource`; the texts are other ones, whatever the seeds, and have all
+    words: who learns the sound of words from them has heard also those that tuning never hears.
     """
     if minutes <= 0:
         raise ValueError(f"minutes is {minutes}; a corpus needs some speech.")

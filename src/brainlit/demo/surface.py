@@ -31,6 +31,7 @@ class Landmark(NamedTuple):
 LANDMARKS: MappingProxyType[str, Landmark] = MappingProxyType(
     {
         "auditory_cortex": Landmark(46, -21, 8, 14),
+        "planum_polare": Landmark(46, 0, -8, 12),
         "superior_temporal": Landmark(62, -28, 4, 16),
         "lateral_temporal": Landmark(60, -38, -10, 18),
         "angular_gyrus": Landmark(48, -62, 32, 16),
@@ -39,6 +40,13 @@ LANDMARKS: MappingProxyType[str, Landmark] = MappingProxyType(
         "precuneus": Landmark(7, -60, 38, 16),
         "visual_cortex": Landmark(9, -90, 4, 22),
         "sensorimotor": Landmark(40, -24, 58, 16),
+        "insula": Landmark(36, 10, -2, 14),
+        "superior_parietal": Landmark(24, -56, 60, 14),
+        "frontal_eye_field": Landmark(28, -2, 52, 14),
+        "anterior_cingulate": Landmark(6, 34, 20, 16),
+        "orbitofrontal": Landmark(24, 36, -14, 14),
+        "temporal_pole": Landmark(40, 14, -30, 16),
+        "fusiform": Landmark(36, -46, -18, 14),
     }
 )
 
@@ -47,6 +55,10 @@ REGIONS_OF_KIND: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "null": ("visual_cortex", "sensorimotor"),
         "auditory": ("auditory_cortex", "superior_temporal"),
         "semantic": ("lateral_temporal", "angular_gyrus", "inferior_frontal", "middle_frontal", "precuneus"),
+        "modulation": ("planum_polare", "insula"),
+        "attention": ("superior_parietal", "frontal_eye_field"),
+        "arousal": ("anterior_cingulate", "orbitofrontal"),
+        "brain_only": ("temporal_pole", "fusiform"),
     }
 )
 """What simulated voxels in each region follow; null regions hear nothing."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from brainlit.demo.source import PITCH, RATE_WPM
 from brainlit.demo.speech import VOICES, Speech, speak
-from brainlit.demo.text import CATEGORIES, FILLERS, TEMPLATES, category_of, random_stream
+from brainlit.demo.text import CATEGORIES, FILLERS, TEMPLATES, category_of, homophone_pairs, random_stream
 from brainlit.downstream.clip import Clip, cut_clips
 from brainlit.downstream.task import CHOOSE, TEST, TRAIN, Kind, Metric, Task, make_task
 from brainlit.stories import Intervals
@@ -31,7 +31,8 @@ _FACTS = {
     "licence": "synthetic; no rights are claimed",
 }
 _UNSEEN_WORDS_NOTE = (
-    "unseen words are unseen by the probe; a model that was tuned on the demo's stories has heard them there"
+    "unseen words are unseen by the probe; a model that was tuned on the demo's stories has heard most of them there;"
+    " words that sound like another one are in no task, for a word alone does not say which of the two it is"
 )
 _UNSEEN_TEMPLATES_NOTE = (
     "train and test share their templates; only the part of unseen templates asks for the type itself"
@@ -52,8 +53,8 @@ class DemoSize:
     Parameters
     ----------
     train, choose, test, unseen_words, unseen_voices : int
-        How often each word is said in a part. 72 of the 96 words are in train, choose, test and the part of unseen
-        voices, the other 24 in the part of unseen words.
+        How often each word is said in a part. Of the 80 words that sound like no other, 56 are in train, choose, test
+        and the part of unseen voices, the other 24 in the part of unseen words.
     sentences_train, sentences_choose, sentences_test, sentences_unseen : int
         Sentences of each of the four types in a part; `sentences_unseen` in each of the two parts of unseen templates
         and unseen voices.
@@ -114,7 +115,7 @@ class DemoSpeech:
     def words(self) -> dict[str, list[SpokenWord]]:
         """Words cut out of sentences, by part."""
         size, new = self.size, sorted(unseen_words(self.seed))
-        old = [word for word in category_of() if word not in new]
+        old = [word for word in category_of() if word not in new and word not in _homophones()]
         said: dict[str, tuple[list[str], int, Sequence[str]]] = {
             TRAIN: (old, size.train, VOICES),
             CHOOSE: (old, size.choose, VOICES),
@@ -191,13 +192,21 @@ def _task(
 
 
 def unseen_words(seed: int) -> frozenset[str]:
-    """A quarter of each category's words: two of its nouns, and one of its verbs and adjectives."""
+    """Two nouns of each category, and one of its verbs and adjectives; none that sounds like another word."""
     rng = random_stream(seed, "downstream unseen words")
     chosen: set[str] = set()
     for category in CATEGORIES.values():
-        chosen |= {str(word) for word in rng.choice(category.nouns, size=2, replace=False)}
-        chosen.add(str(rng.choice(category.verbs + category.adjectives)))
+        nouns, others = (
+            [word for word in words if word not in _homophones()]
+            for words in (category.nouns, category.verbs + category.adjectives)
+        )
+        chosen |= {str(word) for word in rng.choice(nouns, size=2, replace=False)}
+        chosen.add(str(rng.choice(others)))
     return frozenset(chosen)
+
+
+def _homophones() -> frozenset[str]:
+    return frozenset(word for pair in homophone_pairs() for word in pair)
 
 
 def type_of_template(template: str) -> str:
