@@ -19,7 +19,7 @@ from brainlit.stories import FeatureSpace, ResponseFilter, Responses, Story, Sto
 from brainlit.stories.base import Float32Array, FloatArray
 from brainlit.timebase import SAMPLE_RATE_HZ, TimeBase
 
-RECIPE = 3
+RECIPE = 4
 """Raised whenever a change makes the same settings give other numbers; part of the settings of a store."""
 
 N_COMPONENT_STORIES = 10
