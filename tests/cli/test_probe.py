@@ -97,7 +97,7 @@ def test_a_checkpoint_is_probed_as_its_run_was(page_folder: Path, run_copy: Path
 
 def test_all_of_it_is_written(page_folder: Path, run_copy: Path) -> None:
     untuned = page_folder / "runs" / "probe" / "wav2vec-random-tiny"
-    assert {path.stem for path in (untuned / "figures").glob("*.png")} >= {"layers", "partition", "ceilings"}
+    assert {path.stem for path in (untuned / "figures").glob("*.png")} >= {"alignment", "layers", "partition"}
     for folder in (run_copy / "probe-best", untuned):
         for name in ("report.html", "summary.json", "run.json", "provenance.json"):
             assert (folder / name).stat().st_size > 0, name

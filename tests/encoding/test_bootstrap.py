@@ -15,7 +15,8 @@ from brainlit.encoding import (
     region_replicates,
 )
 from brainlit.encoding.arrays import NotFiniteError
-from brainlit.encoding.bootstrap import _replicates, mean_variance, time_blocks
+from brainlit.encoding.bootstrap import time_blocks
+from brainlit.encoding.hierarchical import _replicates, mean_variance
 from brainlit.encoding.statistics import lost_between_blocks, percentile_interval, small_sample_factor
 
 GROUPS = np.repeat([0, 1, 2], [70, 60, 75])

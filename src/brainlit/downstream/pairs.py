@@ -168,8 +168,8 @@ def phone_distances(phones: Sequence[Sequence[str]]) -> FloatArray:
 def demo_category_mates(words: Iterable[str]) -> set[Pair]:
     """Pairs of words of the demo's lexicon that have one category and one part of speech; see DEMO_MEANING.
 
-    >>> demo_category_mates(["horse", "rabbit", "furry", "bread"])
-    {('horse', 'rabbit')}
+    >>> demo_category_mates(["wolf", "rabbit", "furry", "soup"])
+    {('rabbit', 'wolf')}
     """
     said = set(words)
     slots = [slot for category in CATEGORIES.values() for slot in category]

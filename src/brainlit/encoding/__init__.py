@@ -12,7 +12,6 @@ from brainlit.encoding.bootstrap import (
     block_bootstrap,
     block_bootstrap_difference,
     block_weights,
-    hierarchical_bootstrap,
     region_replicates,
 )
 from brainlit.encoding.ceiling import (
@@ -32,6 +31,7 @@ from brainlit.encoding.difference_tests import (
     paired_wilcoxon,
 )
 from brainlit.encoding.estimators import EncodingModel
+from brainlit.encoding.hierarchical import hierarchical_bootstrap
 from brainlit.encoding.himalaya_solvers import himalaya_backend
 from brainlit.encoding.partition import (
     low_level_impact,
@@ -45,7 +45,7 @@ from brainlit.encoding.partition import (
 )
 from brainlit.encoding.permutation import block_difference_test, circular_shift_test
 from brainlit.encoding.probe import run_probe, run_probes
-from brainlit.encoding.probe_fit import ProbeCache, WarmStart
+from brainlit.encoding.probe_fit import ProbeCache
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.search import Fold, gamma_pool, make_folds, refuse_leaking_folds
 from brainlit.encoding.statistics import (
@@ -60,6 +60,7 @@ from brainlit.encoding.statistics import (
 )
 from brainlit.encoding.temporal import HaemodynamicResponse, TemporalBand, haemodynamic_rows, parts_of, take_out
 from brainlit.encoding.temporal_choice import choose_weights
+from brainlit.encoding.warm_start import WarmStart
 from brainlit.splits import LeakError, Roles, Span, make_roles, parse_span, refuse_scored, refuse_tuned
 
 __all__ = [  # noqa: RUF022 - grouped by what belongs together

@@ -27,7 +27,7 @@ from brainlit.encoding.partition import (
     residual_features,
     semipartial,
 )
-from brainlit.encoding.probe_fit import NestedFit, ProbeCache, ProbeFit, WarmStart, array_hash, wanted_gammas
+from brainlit.encoding.probe_fit import NestedFit, ProbeCache, ProbeFit, array_hash
 from brainlit.encoding.probe_rows import (
     ProbeRows,
     ProbeTargets,
@@ -40,6 +40,7 @@ from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.search import gamma_pool, inside_set
 from brainlit.encoding.temporal import Band, TemporalBand, as_band
 from brainlit.encoding.temporal_choice import BandWeights, SubjectWeights, choose_weights, weighed
+from brainlit.encoding.warm_start import WarmStart, wanted_gammas
 
 CONSTANT_BAND = "band '{}' is constant on the fitted rows, so it explains nothing; check it or leave it out."
 ALL_SUB_BANDS = "all"

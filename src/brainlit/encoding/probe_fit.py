@@ -20,7 +20,7 @@ from brainlit.encoding.config import ProbeConfig, SolverName
 from brainlit.encoding.left_out import left_out_scores
 from brainlit.encoding.partition import model_name, split_r2, subsets
 from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets
-from brainlit.encoding.result import Int16Array, ProbeResult
+from brainlit.encoding.result import Int16Array
 from brainlit.encoding.search import (
     LOOK,
     Choice,
@@ -35,12 +35,10 @@ from brainlit.encoding.search import (
 )
 from brainlit.encoding.statistics import correlation_within, r2_within
 from brainlit.encoding.temporal import Band, TemporalBand, as_band, n_delayed
-from brainlit.splits import LeakError
+from brainlit.encoding.warm_start import N_RANKED
 
 T = TypeVar("T")
 
-N_RANKED = 5
-"""Gammas per model and voxel that a result remembers."""
 SLOW_S = 5.0
 """A search that takes longer shows how far it is."""
 VOXELS_AT_ONCE = 4096
@@ -346,113 +344,6 @@ def _ranked(scores: FloatArray, allowed: npt.NDArray[np.intp]) -> Int16Array:
 
 def _pair_bytes(pair: tuple[FloatArray, IntArray]) -> int:
     return pair[0].nbytes + pair[1].nbytes
-
-
-# --- Warm starts: a later checkpoint tries only the gammas that were best for a voxel before ---
-#
-# Between checkpoints of one training the best mixture of a voxel hardly moves; evaluating its three best ones of the
-# probe before changed the mean score by 5e-5 where it was measured, for a fifth of the work.
-
-
-@dataclass(frozen=True, eq=False)
-class WarmStart:
-    """Where a search begins, made by `from_result`.
-
-    Parameters
-    ----------
-    ranking : mapping of model to int16 array of shape (n_best, n_voxels)
-        Rows of `gammas`, best first; -1 for none.
-    gammas : array of shape (n_pool, n_bands)
-    rows : str
-        Hash of the rows that the earlier probe was fitted on and scored on.
-    """
-
-    ranking: Mapping[str, Int16Array]
-    gammas: FloatArray
-    rows: str
-
-    @classmethod
-    def from_result(cls, result: ProbeResult, n_best: int = 3) -> WarmStart:
-        """The n_best gammas of every model and voxel of an earlier probe of the same voxels.
-
-        Raises
-        ------
-        ValueError
-            If n_best is not between 1 and N_RANKED, or the result comes from a file that does not have them.
-        """
-        if not 1 <= n_best <= N_RANKED:
-            raise ValueError(f"n_best is {n_best}; a result remembers {N_RANKED} gammas: give 1 to {N_RANKED}.")
-        if not result.gamma_ranking or "rows" not in result.meta:
-            raise ValueError(
-                "this probe does not say which gammas its voxels chose; it was saved by an earlier brainlit. Probe once"
-                " without a warm start."
-            )
-        ranking = {model: values[:n_best] for model, values in result.gamma_ranking.items()}
-        return cls(ranking, np.asarray(result.meta["gammas"], dtype=np.float64), str(result.meta["rows"]))
-
-    def narrow(self, columns: IntArray) -> WarmStart:
-        """The same for some of its voxels."""
-        return replace(self, ranking={model: best[:, columns] for model, best in self.ranking.items()})
-
-    @property
-    def n_voxels(self) -> int:
-        """Voxels of the earlier probe."""
-        return int(next(iter(self.ranking.values())).shape[1])
-
-    def wanted(self) -> BoolArray:
-        """Which gammas are tried for which voxel, (n_pool, n_voxels): all of them for voxels that were dropped."""
-        tried = np.zeros((len(self.gammas), self.n_voxels), dtype=bool)
-        for ranking in self.ranking.values():
-            for best in ranking:
-                known = np.flatnonzero(best >= 0)
-                tried[best[known], known] = True
-        tried[:, ~tried.any(axis=0)] = True
-        return tried
-
-
-def wanted_gammas(
-    warm: Mapping[str, WarmStart], n_voxels: Mapping[str, int], gammas: FloatArray, rows: str
-) -> BoolArray | None:
-    """Which gammas are tried for which voxel of all subjects side by side; None where all are.
-
-    Parameters
-    ----------
-    warm : mapping of subject to WarmStart
-        Subjects without one try every gamma.
-    n_voxels : mapping of subject to number of voxels, in order
-
-    Raises
-    ------
-    LeakError
-        If an earlier probe was fitted or scored on other rows, among which may be rows that are scored now.
-    ValueError
-        If a subject is unknown, or voxels or gammas are others.
-    """
-    if not warm:
-        return None
-    unknown = sorted(set(warm) - set(n_voxels))
-    if unknown:
-        raise ValueError(f"warm starts for {', '.join(unknown)}, who are not probed; probed: {', '.join(n_voxels)}.")
-    for subject, start in warm.items():
-        name = f"the warm start{f' of {subject}' if subject else ''}"
-        if start.rows != rows:
-            raise LeakError(
-                f"{name} comes from a probe with other fitted or scored rows: its gammas may have been chosen on rows"
-                " that are scored now. Take a probe of the same roles, or start cold."
-            )
-        if start.n_voxels != n_voxels[subject]:
-            raise ValueError(
-                f"{name} has {start.n_voxels} voxels, the responses {n_voxels[subject]}; take that of the same voxels."
-            )
-        if start.gammas.shape != gammas.shape or not np.allclose(start.gammas, gammas):
-            raise ValueError(
-                f"{name} has gammas of shape {start.gammas.shape}, this probe {gammas.shape}, or others; bands,"
-                " n_gammas and seed must be those of the earlier probe."
-            )
-    everything: Sequence[BoolArray] = [
-        warm[name].wanted() if name in warm else np.ones((len(gammas), n), dtype=bool) for name, n in n_voxels.items()
-    ]
-    return np.concatenate(everything, axis=1)
 
 
 # --- What does not change between checkpoints is remembered ---

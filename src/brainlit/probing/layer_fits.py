@@ -13,10 +13,11 @@ import numpy as np
 from brainlit.encoding import probe
 from brainlit.encoding.arrays import Array, Float32Array, IntArray
 from brainlit.encoding.config import ProbeConfig
-from brainlit.encoding.probe_fit import ProbeCache, WarmStart
+from brainlit.encoding.probe_fit import ProbeCache
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.temporal import TemporalBand
 from brainlit.encoding.temporal_choice import SubjectWeights, choose_weights
+from brainlit.encoding.warm_start import WarmStart
 from brainlit.probing.budget import ProbeScope, sample_voxels
 from brainlit.probing.inputs import ProbeData
 from brainlit.probing.process_group import ProcessGroup
