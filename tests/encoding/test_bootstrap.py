@@ -226,7 +226,7 @@ def test_it_is_seeded_and_batches_change_little(monkeypatch: pytest.MonkeyPatch)
     assert hierarchical_bootstrap(scores) == hierarchical_bootstrap(scores)
     assert hierarchical_bootstrap(scores).low != hierarchical_bootstrap(scores, seed=1).low
     whole = hierarchical_bootstrap(scores)
-    monkeypatch.setattr("brainlit.encoding.bootstrap.N_VALUES_AT_ONCE", 40 * 700)
+    monkeypatch.setattr("brainlit.encoding.hierarchical.N_VALUES_AT_ONCE", 40 * 700)
     assert hierarchical_bootstrap(scores).low == pytest.approx(whole.low, abs=0.1 * (whole.high - whole.low))
     same = hierarchical_bootstrap(np.full((3, 2, 2), 0.4))
     assert (same.low, same.high) == pytest.approx((0.4, 0.4))
