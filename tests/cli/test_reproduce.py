@@ -100,6 +100,12 @@ def test_the_others_of_a_seed_wait_for_its_first_fit_and_tasks_for_their_run(tmp
     assert len(waits) == 2 * 6 * 2
 
 
+def test_every_seed_is_asked_tasks_on_clips_of_its_own(tmp_path: Path) -> None:
+    for run in plan(tmp_path, "--seeds", "1", "2"):
+        asked = run.downstream[run.downstream.index("--seed") + 1]
+        assert asked == str(run.seed)
+
+
 def test_tasks_are_asked_of_the_untuned_model_once_per_seed(tmp_path: Path) -> None:
     asked = {run.path.name: run.models for run in plan(tmp_path, "--seeds", "1", "--permutations", "1")}
     assert asked.pop("wav2vec-pretrained-1") == ("untuned",)

@@ -334,8 +334,11 @@ class Run:
 
     @property
     def downstream(self) -> tuple[str, ...]:
-        """Arguments of brainlit for the downstream tasks, which leaves out those that are done."""
-        return ("downstream", str(self.path), "--models", *self.models)
+        """Arguments of brainlit for the downstream tasks, which leaves out those that are done.
+
+        Each seed has clips and draws of words of its own, so that seeds are independent there, too.
+        """
+        return ("downstream", str(self.path), "--seed", str(self.seed), "--models", *self.models)
 
 
 def planned_jobs(runs: Sequence[Run]) -> Iterator[Job]:
