@@ -1,7 +1,8 @@
-"""What tuning changes in voxels that follow sound alone: `python -m tests.benchmarks.planted_null RUN...`.
+"""What tuning changes in voxels that mean nothing: `python -m tests.benchmarks.planted_null RUN...`.
 
 The demo's auditory voxels follow low-level features; no speech model explains anything there that these do not. RUNs
-are folders of `brainlit fit` on the demo, each of another seed (experiments/quick.yaml will do). The untuned and the
+are folders of `brainlit fit` on the demo, each of another seed; shares need its 12 stories to fit, experiments/quick.yaml
+has too few. The untuned and the
 tuned model are probed as the probe's defaults say, and a table gives mean changes with t intervals over seeds, the
 speech model's own part by `region_shares`, and how many of its intervals hold the 0 that was planted.
 """
@@ -26,7 +27,8 @@ from brainlit.probing.inputs import borrowed_state
 from brainlit.results.run_directory import RunDirectory
 
 Array = npt.NDArray[np.float64]
-REGIONS = ("auditory", "semantic")
+REGIONS = ("auditory", "attention", "arousal", "modulation", "semantic")
+"""Planted nulls, of which modulation has a part of its own (sound that the probe lacks), and what is no null."""
 IMPACTS = ("residual_lag0", "residual_lags", "banded_ridge")
 
 
@@ -85,7 +87,7 @@ def numbers_of(result: ProbeResult, voxels: npt.NDArray[np.bool_]) -> dict[str, 
 
 def table(runs: Sequence[Mapping[tuple[str, str], Moment]]) -> str:
     """As Markdown: change by tuning, then the own part."""
-    lines = [f"| {len(runs)} seeds | auditory voxels | semantic voxels |", "| --- | --- | --- |"]
+    lines = [f"| {len(runs)} seeds | {' | '.join(REGIONS)} |", f"|{' --- |' * (len(REGIONS) + 1)}"]
     for name in runs[0]["before", REGIONS[0]].numbers:
         cells = [
             interval([run["after", r].numbers[name] - run["before", r].numbers[name] for run in runs]) for r in REGIONS
