@@ -1,10 +1,10 @@
 """What tuning changes in voxels that mean nothing: `python -m tests.benchmarks.planted_null RUN...`.
 
 The demo's auditory voxels follow low-level features; no speech model explains anything there that these do not. RUNs
-are folders of `brainlit fit` on the demo, each of another seed; shares need its 12 stories to fit, experiments/quick.yaml
-has too few. The untuned and the
-tuned model are probed as the probe's defaults say, and a table gives mean changes with t intervals over seeds, the
-speech model's own part by `region_shares`, and how many of its intervals hold the 0 that was planted.
+are folders of `brainlit fit` on the demo, each of another seed; shares need its 12 stories to fit, for which
+experiments/quick.yaml has too few. The untuned and the tuned model are probed as the probe's defaults say, and a table
+gives mean changes with t intervals over seeds, the speech model's own part by `region_shares`, and how many of its
+intervals hold the 0 that was planted.
 """
 
 from __future__ import annotations
