@@ -110,6 +110,10 @@ class Roles:
         """Number of rows of one role."""
         return sum(span.n_trs for span in self.spans(role))
 
+    def allows(self, role: str, other: str) -> bool:
+        """Whether the config says in words that these two may share rows."""
+        return {role, other} in [set(words.split(" and ")) for words in self.allow]
+
     def as_text(self) -> dict[str, list[str]]:
         """The roles as plain text, as they are written in a config or a record."""
         return {role: [str(span) for span in spans] for role, spans in self.by_role.items()}
@@ -221,7 +225,7 @@ def refuse_scored(roles: Roles, spans: Iterable[Span], purpose: str) -> None:
         If a span shares rows with a span of the role `score`, or is closer to it than the purge. What the roles allow
         in words ('choose and score') holds for spans of those roles.
     """
-    excused = {span for role in _allowed_with_score(roles) for span in roles.spans(role)}
+    excused = {span for role in ROLES if roles.allows(role, "score") for span in roles.spans(role)}
     for span in spans:
         for scored in roles.spans("score"):
             near = span.story == scored.story and span.gap_trs(scored) < max(roles.purge_trs, 0)
@@ -258,7 +262,7 @@ def refuse_tuned(
     """
     ours, theirs = sounds or {}, tuned_sounds or {}
     for role in ("fit", "score"):
-        if {"tune", role} in [set(words.split(" and ")) for words in roles.allow]:
+        if roles.allows("tune", role):
             continue
         for story in roles.stories(role):
             for other in tuned:
@@ -268,8 +272,3 @@ def refuse_tuned(
                         f"{story!r} ({role} of the held-out data) is {other!r}, which was tuned on. Leave it out of the"
                         f" role {role}, or say so in words: allow: ['tune and {role}']."
                     )
-
-
-def _allowed_with_score(roles: Roles) -> list[str]:
-    pairs = [set(words.split(" and ")) for words in roles.allow]
-    return [role for pair in pairs if "score" in pair for role in pair - {"score"}]

@@ -113,10 +113,9 @@ def more_facts(data: StoryDataModule, tuned: Iterable[str]) -> dict[str, Any]:
     """What a record's facts add: the data set, and a warning where scored stories are named like stories tuned on."""
     names, fit = set(tuned), data.roles.spans("fit")
     same = sorted(set(data.roles.stories("score")) & names)
-    allowed = {"tune", "fit"} in [set(words.split(" and ")) for words in data.roles.allow]
-    known = tuned_facts(fit, [span for span in fit if span.story in names]) if allowed else {}
+    both = [span for span in fit if span.story in names] if data.roles.allows("tune", "fit") else []
     warning = (
         f"{data.store.name} (held-out data): {', '.join(same)} are scored, and stories of these names are tuned on; if"
         " they are the same sound, their scores are not held out."
     )
-    return {"data_set": data.store.name, "warnings": [warning] if same else [], **known}
+    return {"data_set": data.store.name, "warnings": [warning] if same else [], **tuned_facts(fit, both)}

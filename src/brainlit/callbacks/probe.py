@@ -237,7 +237,7 @@ class BandedRidgeProbe(pl.Callback):
         elif getattr(tuned, "regime", "brain") != "pretrained" and trainer.max_epochs != 0:
             facts |= tuned_facts(tuned.roles.spans("fit"), tuned.roles.spans("tune"))
         warm = stage != "before" and stage in self.warm_start
-        heard = None if self.data is None else tuning_words(datamodule_of(trainer))
+        heard = None if self.data is None else tuning_words(tuned)
         context = ProbeContext(stage, epoch, trainer.global_step, facts, scope if words else None, warm, heard)
         if warm:
             engine.remember(folder, subjects, epoch)

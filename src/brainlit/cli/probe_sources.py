@@ -6,7 +6,7 @@ Features that somebody else computed come from an HDF5 or npz file, and are chec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -135,6 +135,7 @@ def folder_name(config: BackboneConfig) -> str:
 def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | None) -> Probed:
     from brainlit.callbacks.report import model_words
     from brainlit.probing.inputs import weights_hash
+    from brainlit.probing.word_rows import tuning_words
     from brainlit.results.record import tuned_facts
     from brainlit.results.run_directory import read_json
     from brainlit.results.summary import RUN_FILE
@@ -144,8 +145,7 @@ def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | No
     content = read_content(checkpoint)
     tuned_on = content.get("StoryDataModule", {})
     warnings = refuse_tuned_rows(datamodule, tuned_on)
-    is_known = tuned_on.get("store_fingerprint") == datamodule.store.fingerprint
-    heard = words_tuned_on(datamodule, tuned_on.get("tune", [])) if is_known else None
+    spans = tuned_spans(datamodule, tuned_on)
     module = load_tuned(checkpoint)
     said = read_json(run.path / RUN_FILE) if run is not None and (run.path / RUN_FILE).is_file() else {}
     kept = ("regime", "regime_words", "control", "training", "tune")
@@ -156,31 +156,34 @@ def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | No
         words |= {"experiment": f"probe of {run.experiment}/{run.run_id}"}
         folder = run.path / f"probe-{checkpoint.stem}"
     facts = {"checkpoint": str(checkpoint), "weights": weights_hash(module), "warnings": warnings}
-    facts |= tuned_facts(datamodule.roles.spans("fit"), tuned_spans(datamodule, content.get("StoryDataModule", {})))
+    facts |= tuned_facts(datamodule.roles.spans("fit"), spans)
     epoch, step = int(content["epoch"]) + 1, int(content["global_step"])
+    heard = tuning_words(datamodule, spans)
     return Probed(folder, "checkpoint", words, facts, module, epoch=epoch if step else 0, step=step, heard=heard)
 
 
 def words_tuned_on(datamodule: StoryDataModule, spans: Sequence[str]) -> HeardWords | None:
     """The words of spans as they are written; None where there are none, or a story is not in the store."""
-    from brainlit.probing.word_rows import heard_words
-    from brainlit.splits import parse_span
+    from brainlit.probing.word_rows import tuning_words
 
-    n_trs_of = {name: datamodule.store.n_trs(name) for name in datamodule.story_names}
-    if not {span.partition("[")[0].strip() for span in spans} <= n_trs_of.keys():
+    if not {span.partition("[")[0].strip() for span in spans} <= set(datamodule.story_names):
         return None
-    parsed = [parse_span(span, n_trs_of) for span in spans]
-    return heard_words(datamodule.store, parsed, datamodule.window.purge_trs(datamodule.tr_s, 0))
+    return tuning_words(datamodule, _parsed(datamodule, spans))
 
 
 def tuned_spans(datamodule: StoryDataModule, tuned_on: Mapping[str, Any]) -> list[Span]:
     """What a model was tuned on, as spans of these data; of other data nothing is known here."""
-    from brainlit.splits import parse_span
-
     if tuned_on.get("store_fingerprint") != datamodule.store.fingerprint:
         return []
+    return _parsed(datamodule, tuned_on.get("tune", []))
+
+
+def _parsed(datamodule: StoryDataModule, spans: Iterable[Any]) -> list[Span]:
+    """Spans of stories of these data, as they are written."""
+    from brainlit.splits import parse_span
+
     n_trs_of = {name: datamodule.store.n_trs(name) for name in datamodule.story_names}
-    return [parse_span(str(text), n_trs_of) for text in tuned_on.get("tune", [])]
+    return [parse_span(str(text), n_trs_of) for text in spans]
 
 
 def refuse_tuned_rows(datamodule: StoryDataModule, tuned_on: Mapping[str, Any]) -> list[str]:
@@ -199,7 +202,7 @@ def refuse_tuned_rows(datamodule: StoryDataModule, tuned_on: Mapping[str, Any]) 
     roles = datamodule.roles
     for span in tuned_spans(datamodule, tuned_on):
         for role in ("fit", "score"):
-            if {"tune", role} in [set(words.split(" and ")) for words in roles.allow]:
+            if roles.allows("tune", role):
                 continue
             for other in roles.spans(role):
                 if span.story == other.story and span.gap_trs(other) < max(roles.purge_trs, 1):

@@ -269,10 +269,8 @@ def over_subjects(found: Sequence[Score], level: float = LEVEL) -> Score:
     mean = mean_score(found)
     if len(found) < 2 or mean.interval is None:
         return mean
-    people = _half_width([one.value for one in found], level)
-    low, high = (float(np.hypot(end - mean.value, people)) for end in mean.interval)
-    bounds = mean.value - low, mean.value + high
-    return Score(mean.value, bounds=bounds, level=level, n_units={"subjects": len(found)})
+    joined = mean.joined(_half_width([one.value for one in found], level))
+    return Score(mean.value, bounds=joined.interval, level=level, n_units={"subjects": len(found)})
 
 
 def _means_of_people(people: Sequence[Mapping[str, float]]) -> list[float]:

@@ -9,7 +9,7 @@ the interval and p are then those of models fitted on other stories, too. Anothe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -244,13 +244,8 @@ def _p_with_fit(test: PermutationTest, fit_variance: FloatArray, n_parts: int) -
 
 
 def _joined(difference: Score, fit_variance: float, n_parts: int) -> Score:
-    """The interval over time with that over fits: squares of half widths add up, as in `effects.over_seeds`."""
-    if difference.interval is None:
-        return difference
-    fit = student_quantile(n_parts - 1, difference.level) * fit_variance**0.5
-    low, high = (float(np.hypot(end - difference.value, fit)) for end in difference.interval)
-    bounds = difference.value - low, difference.value + high
-    return replace(difference, replicates=None, bounds=bounds)
+    """The interval over time with that over fits, added up as in `effects.over_seeds`."""
+    return difference.joined(student_quantile(n_parts - 1, difference.level) * fit_variance**0.5)
 
 
 def _paired_scores(pair: ProbePair, config: CompareConfig) -> dict[str, tuple[Score, Score, Score]]:

@@ -103,7 +103,6 @@ def ceilings(
     store: StoryStore, subject: str, spans: Sequence[Span], method: CeilingMethod = "signal_power"
 ) -> Iterator[Ceiling]:
     """Noise ceilings of all voxels in order, some voxels at a time; see `choose_repeats` for what they rest on."""
-    _require_repeats(store, subject, spans)
     n_voxels = store.n_voxels(subject)
     starts = range(0, n_voxels, VOXELS_AT_ONCE)
     for start in tqdm(starts, desc=f"ceilings of {subject}", unit="block", leave=False, disable=len(starts) == 1):

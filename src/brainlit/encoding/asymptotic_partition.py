@@ -198,7 +198,7 @@ def _leading(X: Array, rows: ProbeRows, learn: BoolArray, n_components: int) -> 
     float32 array of shape (n_used or learned on, at most n_components), float
     """
     taken = rows.used | learn
-    _, V = _principal(X[learn[taken]].astype(np.float64))
+    V = _principal(X[learn[taken]].astype(np.float64))
     leading = X @ V[:, :n_components].astype(np.float32)
     whole, part = (float(np.square(values[rows.fit[taken]], dtype=np.float64).sum()) for values in (X, leading))
     return leading, min(part / whole, 1.0) if whole else 1.0
@@ -212,7 +212,7 @@ def _real_components(prepared: Mapping[str, Array], rows: ProbeRows) -> dict[str
     columns, n_needed = {}, {}
     n_fit = int(rows.fit.sum())
     for band, X in prepared.items():
-        _, V = _principal(X[rows.fit_of_used].astype(np.float64))
+        V = _principal(X[rows.fit_of_used].astype(np.float64))
         columns[band] = X.astype(np.float64) @ V
         # with fewer rows than columns, rows may limit the components; endless rows would show more of them
         limited = n_fit < X.shape[1] and 2 * V.shape[1] > n_fit
@@ -236,14 +236,14 @@ def _too_few_rows(n_columns: Mapping[str, int], n_fit: int) -> str:
     )
 
 
-def _principal(F: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Variances above rounding, largest first, (k,), and directions, (n_columns, k), of the rows of F."""
+def _principal(F: FloatArray) -> FloatArray:
+    """Directions of the rows of F whose variance is above rounding, that of most variance first: (n_columns, k)."""
     n_rows, n_columns = F.shape
     lam, V = np.linalg.eigh(F @ F.T if n_rows < n_columns else F.T @ F)
     lam, V = lam[::-1], V[:, ::-1]
     real = lam > NULL * max(lam[0] if lam.size else 0.0, np.finfo(float).tiny)
     lam, V = lam[real], V[:, real]
-    return lam, F.T @ V / np.sqrt(lam) if n_rows < n_columns else V
+    return F.T @ V / np.sqrt(lam) if n_rows < n_columns else V
 
 
 def _covariance(

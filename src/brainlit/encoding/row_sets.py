@@ -50,9 +50,8 @@ class _Blocks:
     @classmethod
     def of(cls, groups: IntArray, inside: BoolArray, block_trs: int) -> _Blocks:
         rows = np.flatnonzero(inside)
-        block_of_row = time_blocks(groups, block_trs, len(groups))[
-            rows
-        ]  # blocks that hold some rows are few: no longer ones
+        # blocks that hold some rows are few, so they do not grow with the rows
+        block_of_row = time_blocks(groups, block_trs, up_to_trs=len(groups))[rows]
         starts = np.flatnonzero(np.diff(block_of_row, prepend=-1))
         first = groups[rows[starts]]
         story = np.cumsum(np.append(False, first[1:] != first[:-1]))

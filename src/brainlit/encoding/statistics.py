@@ -208,6 +208,16 @@ class Score:
             return replace(self, replicates=None, bounds=None)
         return replace(self, replicates=value + factor * (drawn - value), bounds=None)
 
+    def joined(self, half: float) -> Score:
+        """With an error of another source, whose half width is given: squares of half widths add up, on either side.
+
+        Without replicates, for these are of one source; as it is where there is no interval.
+        """
+        if self.interval is None:
+            return self
+        low, high = (float(np.hypot(end - self.value, half)) for end in self.interval)
+        return replace(self, replicates=None, bounds=(self.value - low, self.value + high))
+
     def json(self) -> dict[str, float | None]:
         """Value, low and high; None for what is not a number."""
         numbers = {"value": self.value, "low": self.low, "high": self.high}

@@ -67,10 +67,16 @@ class HeardWords:
         return form not in self.forms and self._stems.isdisjoint(stems(form))
 
 
-def tuning_words(datamodule: StoryDataModule) -> HeardWords | None:
-    """The words that a model hears when it is tuned on these data; None where they have no stories to tune on."""
-    reach_trs = datamodule.window.purge_trs(datamodule.tr_s, 0)
-    return heard_words(datamodule.store, datamodule.roles.spans("tune"), reach_trs)
+def tuning_words(datamodule: StoryDataModule, spans: Sequence[Span] | None = None) -> HeardWords | None:
+    """The words that a model hears when it is tuned on these data; None where there are no stories to tune on.
+
+    Parameters
+    ----------
+    spans : sequence of Span, optional
+        What it is tuned on; those of the role `tune` by default.
+    """
+    tuned = datamodule.roles.spans("tune") if spans is None else spans
+    return heard_words(datamodule.store, tuned, datamodule.window.purge_trs(datamodule.tr_s, 0))
 
 
 def heard_words(store: StoryStore, spans: Sequence[Span], reach_trs: int = 0) -> HeardWords | None:

@@ -117,7 +117,7 @@ def find_records(probes: Path) -> list[ProbeRecord]:
 
 
 def mean_over_subjects(records: Iterable[ProbeRecord], region: str, layer: int, metric: str) -> Score:
-    """Mean of one number over the records that have it; the sum of a count of voxels."""
+    """Mean of one number over the records that have it."""
     rows = [record.table.get(region, layer, metric) for record in records]
     return mean_score([row.score for row in rows if row is not None])
 

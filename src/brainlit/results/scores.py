@@ -301,7 +301,7 @@ def _beyond_low_level(
     """Replicates of a region's mean semipartial correlation; its regression is made anew in each of them."""
     low, observed = result.predictions["low_level"], result.observed
     pairs = (observed, predicted), (observed, low), (predicted, low)
-    return _voxelwise(result, pairs, lambda own, of_low, between, _: semipartial(own, of_low, between), regions, blocks)
+    return _voxelwise(result, pairs, semipartial, regions, blocks)
 
 
 def _drawn(
@@ -317,7 +317,7 @@ def _voxelwise(
     regions: Mapping[str, BoolArray],
     blocks: Blocks,
 ) -> dict[str, FloatArray]:
-    """Replicates of a region's mean of combine(r of each pair, voxels), which no mean of r gives.
+    """Replicates of a region's mean of combine(r of each pair), which no mean of r gives.
 
     Pairs are of arrays of shape (n_score_trs, n_voxels); a few hundred voxels are taken at a time.
     """
@@ -326,7 +326,7 @@ def _voxelwise(
     for start in range(0, inside.size, VOXELS_AT_ONCE):
         voxels = inside[start : start + VOXELS_AT_ONCE]
         r = (voxel_correlations(a[:, voxels], b[:, voxels], result.score_groups, blocks) for a, b in pairs)
-        combined = combine(*r, voxels)
+        combined = combine(*r)
         # Sums, divided at the end: a region's voxels may lie in several of the pieces, and a voxel in several regions.
         for name, mask in regions.items():
             totals[name] += combined @ mask[voxels]
