@@ -332,3 +332,41 @@ def test_what_nobody_says_is_not_known(
 ) -> None:
     manifest["responses"] = {**manifest["responses"], **cleaning}
     assert ManifestSource(write(manifest)).response_filter() is None
+
+
+def test_an_array_of_presentations_is_read_and_a_transposed_one_is_known(
+    folder: Path, manifest: dict[str, Any], write: Write
+) -> None:
+    """The sound lasts 62 s, which 40 rows of 1.5 s fit."""
+    runs = np.stack([np.loadtxt(folder / "anna_frog.txt"), np.loadtxt(folder / "anna_bear.txt")])
+    manifest["subjects"] = {"anna": ["frog"]}
+    manifest["responses"] = {"file": "{subject}_{story}.npy", "columns": ["A1", "IFG", "V1"]}
+    np.save(folder / "anna_frog.npy", runs)
+    source = ManifestSource(write(manifest))
+    assert source.story("frog").timebase.n_trs == N_TRS
+    responses = source.responses("anna", "frog")
+    assert responses is not None
+    assert responses.repeats is not None
+    assert np.allclose(responses.repeats, [clean_series(run, TR_S) for run in runs], atol=1e-4)
+    assert source.subject_files("anna") == [folder / "anna_frog.npy"], "one file, once"
+    for turned in (runs.transpose(0, 2, 1), runs.transpose(1, 2, 0), runs[0].T):
+        np.save(folder / "anna_frog.npy", turned)
+        with pytest.raises(ManifestError, match=r"anna_frog\.npy has 3 rows, .* lasts 62 s, as 40 .*is it tra"):
+            ManifestSource(write(manifest)).story("frog")
+    manifest["responses"]["transposed"] = True
+    source = ManifestSource(write(manifest))
+    assert source.story("frog").timebase.n_trs == N_TRS
+    responses = source.responses("anna", "frog")
+    assert responses is not None
+    assert np.allclose(responses.values, clean_series(runs[0], TR_S), atol=1e-4)
+
+
+def test_named_columns_in_another_order_are_refused(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    manifest["responses"] = {"file": "{subject}_{story}.csv"}
+    for story, names in (("frog", "A1,IFG,V1"), ("bear", "IFG,A1,V1")):
+        rows = np.loadtxt(folder / f"anna_{story}.txt")
+        np.savetxt(folder / f"anna_{story}.csv", rows, header=names, delimiter=",", comments="")
+    source = ManifestSource(write(manifest))
+    source.responses("anna", "frog")
+    with pytest.raises(ManifestError, match=r"anna_bear\.csv has as many columns as .*anna_frog\.csv, but others"):
+        source.responses("anna", "bear")

@@ -25,11 +25,13 @@ from brainlit.stories.manifest.schema import (
     part,
     pattern,
     placeholders,
+    repetition_time,
     seconds,
     text,
     texts,
     whole,
 )
+from brainlit.stories.readers.images import SERIES_SUFFIXES
 from brainlit.stories.readers.tables import require_file
 from brainlit.stories.regions.config import RegionConfig
 from brainlit.stories.response_filter import ResponseFilter
@@ -87,8 +89,8 @@ def _story(keys: Keys, responses: ResponseSpec) -> StorySpec:
         words=_tier(keys, "words"),
         phones=_tier(keys, "phones") if keys.values.get("phones") is not None else None,
         repeats="all" if keys.values.get("repeats") == "all" else keys.get("repeats", texts, ()),
-        **_given(keys, tr_s=seconds, onset_s=number, tr_starts=pattern("story"), volumes_discarded=whole, n_trs=whole,
-                 silence_after_s=number),
+        **_given(keys, tr_s=repetition_time, onset_s=number, tr_starts=pattern("story"), volumes_discarded=whole,
+                 n_trs=whole, silence_after_s=number),
     )  # fmt: skip
     if (story.onset_s is None) == (story.tr_starts is None):
         raise ManifestError(
@@ -101,7 +103,7 @@ def _story(keys: Keys, responses: ResponseSpec) -> StorySpec:
 
 def _require_it_fits(keys: Keys, story: StorySpec, responses: ResponseSpec) -> None:
     """What a story may leave to the response files depends on what they are."""
-    if story.tr_s is None and responses.file is not None and not responses.file.lower().endswith((".nii", ".nii.gz")):
+    if story.tr_s is None and responses.file is not None and not responses.file.lower().endswith(SERIES_SUFFIXES):
         raise ManifestError(f"{keys.where}: 'tr_s' is missing; files such as {responses.file!r} do not say it.")
     if story.n_trs == 0:
         raise ManifestError(f"{keys.where}: n_trs is 0; need at least one row, or leave it out.")
@@ -161,8 +163,8 @@ def _responses(keys: Keys) -> ResponseSpec:
         high_pass_s=None if preprocessed or keys.values.get("high_pass_s", 0) is None
         else keys.get("high_pass_s", seconds, 128.0),
         confounds=_confounds(keys),
-        **_given(keys, file=pattern(*_RUN, "hemi"), fmriprep=text, task=pattern("story"), space=text,
-                 dataset=pattern(*_RUN), mask=pattern(*_RUN), columns=texts, low_pass_s=seconds,
+        **_given(keys, file=pattern(*_RUN, "hemi"), fmriprep=text, task=pattern("story"), space=text, desc=text,
+                 transposed=flag, dataset=pattern(*_RUN), mask=pattern(*_RUN), columns=texts, low_pass_s=seconds,
                  response_filter=_response_filter, slice_reference=part),
     )  # fmt: skip
     _require_one_kind(keys, spec)
@@ -175,7 +177,7 @@ def _require_one_kind(keys: Keys, spec: ResponseSpec) -> None:
         raise ManifestError(f"{keys.where}: give file (a path with {{subject}}) or fmriprep (a folder), and not both.")
     if spec.fmriprep is not None and spec.space is None:
         raise ManifestError(f"{keys.where}: 'space' is missing; name one of fMRIPrep's output spaces.")
-    only_for = {"dataset": "file", "task": "fmriprep"}
+    only_for = {"dataset": "file", "transposed": "file", "task": "fmriprep", "desc": "fmriprep"}
     misplaced = [key for key, other in only_for.items() if key in keys.values and getattr(spec, other) is None]
     if misplaced:
         raise ManifestError(f"{keys.where}: {misplaced[0]} goes with {only_for[misplaced[0]]}, which is not given.")

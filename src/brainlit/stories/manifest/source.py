@@ -113,12 +113,13 @@ class ManifestSource(StorySource):
         return cleaning_filter(said.high_pass_s, () if said.confounds is None else said.confounds.columns)
 
     def slice_reference(self) -> float:
-        """What the manifest says, or else the JSON beside fMRIPrep's first run, or else the middle."""
+        """What the manifest says, or else the JSON beside the first run, or else the middle."""
         said = self.manifest.responses.slice_reference
         if said is not None:
             return said
-        run = self._finder.first_run(next(iter(self.manifest.stories)))
-        found = None if run.sidecar is None else slice_reference(run.sidecar)
+        first = next(iter(self.manifest.stories))
+        sidecars = self._finder.first_run(first).sidecars
+        found = slice_reference(sidecars, self._reader.clocks.tr_s(first)) if sidecars else None
         return super().slice_reference() if found is None else found
 
     def facts(self) -> dict[str, str]:
@@ -154,6 +155,7 @@ class ManifestSource(StorySource):
         """
         spec = self._spec(name)
         timebase, audio = self._reader.clocks.timebase(name), read_audio(self._path(spec.audio, name))
+        self._reader.clocks.require_rows_are_volumes(name, len(audio) / timebase.sample_rate_hz)
         self._require_sound(name, timebase, len(audio) / timebase.sample_rate_hz)
         words, phones = self._intervals(spec.words, name, WORD_TIERS), self.phones(name)
         refuse_swapped(words, phones, f"{self._path(spec.words.file, name)}")
@@ -183,7 +185,7 @@ class ManifestSource(StorySource):
                 " voxels. Name the mask that the columns were taken from."
             )
         regions = self._named_columns(table)
-        regions |= read_subject_regions(self._region_config(), name, n_columns, self.manifest.root)
+        regions |= read_subject_regions(self._region_config(), name, n_columns, self.manifest.root, table.places)
         coordinates_mm = None if mask is None else mask.coordinates_mm
         return Subject(name, n_columns, regions, self._vertices(first, n_columns), coordinates_mm)
 

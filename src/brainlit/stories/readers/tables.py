@@ -16,12 +16,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from brainlit.hints import did_you_mean
 from brainlit.stories.base import Float32Array, FloatArray, SourceError
+from brainlit.stories.readers.arrays import ARRAYS, HDF5, TableError, array_shape, read_array
 
 _SEPARATORS = {".txt": None, ".dat": None, ".1d": None, ".csv": ",", ".tsv": "\t"}
-_HDF5 = (".h5", ".hdf5", ".hf5", ".hdf")
-_MOST_COMPRESSED = 1032  # deflate reaches no more, so a header that says more is damaged
+
+__all__ = ["Table", "TableError", "damage_as", "float_or_nan", "read_cells", "read_lines", "read_table", "require_file",
+           "table_shape"]  # fmt: skip
+
 # What numpy, h5py, nibabel and their parsers raise on damaged bytes, besides errors of their own.
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, SyntaxError,
            ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError, ExpatError, zlib.error,
@@ -29,25 +31,42 @@ _DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, Attri
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
-class TableError(SourceError):
-    """A table that cannot be read; the message names file, place, cause and cure."""
-
-
 @dataclass(frozen=True)
 class Table:
-    """Values (n_rows, n_columns), NaN where a cell is empty, and the names of the columns if the file has them."""
+    """Values (n_rows, n_columns), NaN where a cell is empty, and what the file says of the columns.
+
+    Parameters
+    ----------
+    columns : tuple of str or None
+        Their names.
+    places : VoxelMask, BrainModelAxis or None
+        What they are, where they come from an image (`brainlit.stories.readers.images.Series`).
+    """
 
     values: FloatArray | Float32Array
     columns: tuple[str, ...] | None
+    places: Any = None
 
 
-def read_table(path: Path, dataset: str | None = None) -> Table:
-    """Read .txt (spaces), .csv, .tsv, .npy or HDF5; text files may have one header line.
+def read_table(
+    path: Path,
+    dataset: str | None = None,
+    transposed: bool = False,
+    repeat: int | None = None,
+    dtype: type[np.float64] | type[np.float32] = np.float64,
+) -> Table:
+    """Read .txt (spaces), .csv, .tsv, .npy, .npz, .mat or HDF5; text files may have one header line.
 
     Parameters
     ----------
     dataset : str, optional
-        Name inside an HDF5 file; may be left out where the file holds only one.
+        Name inside an HDF5, .npz or .mat file; may be left out where the file holds only one.
+    transposed : bool
+        Whether the file has columns before rows.
+    repeat : int, optional
+        Which of an array of several presentations, (n_repeats, n_rows, n_columns).
+    dtype : float32 or float64
+        Of the values of an array; those of text files are float64.
 
     Raises
     ------
@@ -56,40 +75,30 @@ def read_table(path: Path, dataset: str | None = None) -> Table:
     """
     require_file(path)
     suffix = path.suffix.lower()
-    columns: tuple[str, ...] | None = None
-    if suffix in _SEPARATORS:
-        values, columns = _read_text(path, _SEPARATORS[suffix])
-    elif suffix == ".npy":
-        with _readable(path, "a readable .npy array of numbers"):
-            values = _as_float(path, np.load(path, allow_pickle=False))
-    elif suffix in _HDF5:
-        with _readable(path, "a readable HDF5 file"), _opened(path, dataset) as found:
-            values = _as_float(path, found[()])
-    else:
-        known = ", ".join([*_SEPARATORS, ".npy", *_HDF5])
+    if suffix in ARRAYS:
+        with _readable(path, _kind(suffix)):
+            return Table(read_array(path, dataset, transposed, repeat, dtype), None)
+    if suffix not in _SEPARATORS:
+        known = ", ".join([*_SEPARATORS, *ARRAYS])
         raise TableError(f"{path}: tables of type {suffix!r} are not read; known: {known}.")
-    if values.ndim == 1:
-        values = values[:, None]
+    values, columns = _read_text(path, _SEPARATORS[suffix])
     if values.ndim != 2 or 0 in values.shape:
         raise TableError(f"{path} has shape {values.shape}; need (n_rows, n_columns), one row per volume.")
-    return Table(values, columns)
+    return Table(values.T, None) if transposed else Table(values, columns)
 
 
-def count_rows(path: Path, dataset: str | None = None) -> int:
-    """Number of rows of a table; of binary files only the header is read."""
+def table_shape(path: Path, dataset: str | None = None, transposed: bool = False) -> tuple[int, ...]:
+    """Shape (n_rows, n_columns) or (n_repeats, n_rows, n_columns); of binary files only the header is read."""
     suffix = path.suffix.lower()
-    if suffix not in (".npy", *_HDF5):
-        return len(read_table(path).values)
+    if suffix not in ARRAYS:
+        return read_table(path, transposed=transposed).values.shape
     require_file(path)
-    if suffix == ".npy":
-        with _readable(path, "a readable .npy array of numbers"):
-            shape = np.load(path, allow_pickle=False, mmap_mode="r").shape
-    else:
-        with _readable(path, "a readable HDF5 file"), _opened(path, dataset) as found:
-            shape = found.shape
-    if not shape or 0 in shape:
-        raise TableError(f"{path} has shape {shape}; need (n_rows, n_columns), one row per volume.")
-    return int(shape[0])
+    with _readable(path, _kind(suffix)):
+        return array_shape(path, dataset, transposed)
+
+
+def _kind(suffix: str) -> str:
+    return "a readable HDF5 file" if suffix in HDF5 else f"a readable {suffix} array of numbers"
 
 
 def _read_text(path: Path, separator: str | None) -> tuple[FloatArray, tuple[str, ...] | None]:
@@ -136,25 +145,6 @@ def _numbers(path: Path, line: int, row: list[str]) -> list[float]:
 
 
 @contextmanager
-def _opened(path: Path, dataset: str | None) -> Iterator[Any]:
-    """One dataset of an HDF5 file: the named one, or the only one."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        names: list[str] = []
-        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        if dataset is None and len(names) != 1:
-            raise TableError(f"{path} holds {len(names)} datasets ({', '.join(names[:9])}); name one: 'dataset'.")
-        chosen = names[0] if dataset is None else dataset.strip("/")
-        if chosen not in names:
-            raise TableError(f"{path} holds no dataset {chosen!r}. {did_you_mean(chosen, names)}")
-        found = file[chosen]
-        if found.size is None or found.nbytes > _MOST_COMPRESSED * found.id.get_storage_size():
-            raise TableError(f"{path}: dataset {chosen!r} of shape {found.shape} holds less data than that.")
-        yield found
-
-
-@contextmanager
 def damage_as(error: type[SourceError], problem: str, cure: str, *also: type[Exception]) -> Iterator[None]:
     """Whatever a library stumbles over in a damaged file becomes one error: the problem, its cause and the cure."""
     damage: tuple[type[Exception], ...] = (*_DAMAGE, *also)
@@ -168,12 +158,6 @@ def damage_as(error: type[SourceError], problem: str, cure: str, *also: type[Exc
 
 def _readable(path: Path, what: str) -> AbstractContextManager[None]:
     return damage_as(TableError, f"{path} is not {what}", "Was it cut off while copying?")
-
-
-def _as_float(path: Path, values: Any) -> FloatArray:
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
-        raise TableError(f"{path} holds {getattr(values, 'dtype', type(values).__name__)}; need an array of numbers.")
-    return np.asarray(values, dtype=np.float64)
 
 
 # --- Text files in one of the usual encodings, with any line ends ---

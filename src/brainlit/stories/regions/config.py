@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import BoolArray, SourceError
@@ -82,7 +82,9 @@ class RegionConfig:
             raise SourceError(f"regions: mask_order is {self.mask_order!r}; known: auto, C, F.")
 
 
-def read_subject_regions(config: RegionConfig | None, subject: str, n_voxels: int, root: Path) -> dict[str, BoolArray]:
+def read_subject_regions(
+    config: RegionConfig | None, subject: str, n_voxels: int, root: Path, places: Any = None
+) -> dict[str, BoolArray]:
     """Masks of all named regions of a subject, by name; regions without a voxel are left out.
 
     Parameters
@@ -93,6 +95,9 @@ def read_subject_regions(config: RegionConfig | None, subject: str, n_voxels: in
         Columns of the subject's responses; the regions must fit them.
     root : Path
         Folder to which the paths of the config are relative.
+    places : VoxelMask, BrainModelAxis or None
+        What the columns are, as in `brainlit.stories.readers.images.Series`: labels of vertices and voxels then meet
+        them there, and not by their count.
 
     Returns
     -------
@@ -118,6 +123,7 @@ def read_subject_regions(config: RegionConfig | None, subject: str, n_voxels: in
             mask_order=config.mask_order,
             names=_optional(config.names, subject, root),
             downsample=config.downsample,
+            places=places,
         )
     regions = _merged(found, config.sides)
     if config.groups is not None:
