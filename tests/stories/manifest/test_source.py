@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -370,3 +371,66 @@ def test_named_columns_in_another_order_are_refused(folder: Path, manifest: dict
     source.responses("anna", "frog")
     with pytest.raises(ManifestError, match=r"anna_bear\.csv has as many columns as .*anna_frog\.csv, but others"):
         source.responses("anna", "bear")
+
+
+def test_subjects_who_began_at_other_times_have_stories_of_their_own(
+    folder: Path, manifest: dict[str, Any], write: Write
+) -> None:
+    manifest["subjects"] = {
+        "anna": "all",
+        "ben": {"stories": ["frog"], "onset_s": -4.0, "volumes_discarded": 2},
+        "carl": {"stories": {"frog": {"onset_s": ONSET_S}, "bear": {"onset_s": 1.0}}},
+    }
+    manifest["roles"] = {"tune": ["frog[0:20]"], "score": ["bear"]}
+    source = ManifestSource(write(manifest))
+    assert source.story_names() == ["frog", "frog.ben", "bear", "bear.carl"], "carl's frog is anna's"
+    assert source.on_other_clocks() == {"frog.ben": "frog", "bear.carl": "bear"}
+    starts_s = {name: source.story(name).timebase.tr_starts_s[0] for name in source.story_names()}
+    assert starts_s == {"frog": 2.0, "frog.ben": -1.0, "bear": 2.0, "bear.carl": 1.0}
+    assert source.story("frog.ben").timebase.n_trs == N_TRS - 2
+    assert np.array_equal(source.story("frog.ben").audio, source.story("frog").audio)
+    assert source.responses("ben", "frog") is None
+    responses = source.responses("ben", "frog.ben")
+    assert responses is not None
+    expected = clean_series(np.loadtxt(folder / "ben_frog.txt")[2:], TR_S)
+    assert np.allclose(responses.values, expected, equal_nan=True, atol=1e-4)
+    assert [path.name for path in source.subject_files("ben")] == ["ben_frog.txt"]
+    assert source.facts()["clock"].startswith("frog, bear: TR 1.5 s, row 0 of the file starts at 2 s")
+    assert "frog.ben: TR 1.5 s, row 0 of the file starts at -4 s" in source.facts()["clock"]
+
+
+def test_logs_and_events_of_each_subject_are_found_by_name(
+    folder: Path, manifest: dict[str, Any], write: Write
+) -> None:
+    manifest["subjects"] = ["anna", "ben"]
+    manifest["each_story"] |= {"onset_s": None, "tr_starts": "{subject}_{story}_log.txt",
+                               "words": "{subject}_{story}_events.tsv", "silence_after_s": 5}  # fmt: skip
+    first_s = {"anna": 0.5, "ben": 3.25}
+    for (name, start_s), story in product(first_s.items(), ("frog", "bear")):
+        np.savetxt(folder / f"{name}_{story}_log.txt", start_s + np.arange(N_TRS) * TR_S)
+        (folder / f"{name}_{story}_events.tsv").write_text(f"onset\tduration\ttext\n{10 - start_s}\t1\tword\n")
+    source = ManifestSource(write(manifest))
+    assert source.story_names() == ["frog", "frog.ben", "bear", "bear.ben"]
+    for name, start_s in (("frog", 0.5), ("frog.ben", 3.25)):
+        story = source.story(name)
+        assert story.timebase.tr_starts_s[:2].tolist() == [start_s, start_s + TR_S]
+        assert story.words.start_s.tolist() == [10.0], "one sound, two clocks"
+    assert [path.name for path in source.story_files("frog.ben")] == [
+        "frog.wav", "ben_frog_events.tsv", "ben_frog_log.txt",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("subjects", "message"),
+    [
+        ({"ben": {"onset": 1}}, r"subjects: ben: unknown key 'onset'\. Did you mean 'onset_s'"),
+        ({"ben": {"stories": {"frog": {"tr_s": 1}}}}, r"stories: frog: unknown key 'tr_s'"),
+        ({"ben": {"stories": ["wolf"]}}, "ben heard 'wolf': no such story"),
+        ({"ben": {"onset_s": "late"}}, r"stories\.frog, for ben: onset_s is 'late'; need a number"),
+    ],
+)
+def test_what_differs_for_a_subject_is_checked(
+    manifest: dict[str, Any], write: Write, subjects: Any, message: str
+) -> None:
+    with pytest.raises(ManifestError, match=message):
+        ManifestSource(write(manifest | {"subjects": subjects})).story_names()

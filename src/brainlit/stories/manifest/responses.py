@@ -105,7 +105,7 @@ class Clocks:
         return tr_s
 
     def _path(self, pattern: str, story: str) -> Path:
-        return self.manifest.root / filled(pattern, story=story)
+        return self.manifest.root / filled(pattern, story=self.manifest.told(story))
 
 
 def _other_columns(left: Table, right: Table) -> bool:

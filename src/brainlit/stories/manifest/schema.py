@@ -75,7 +75,8 @@ class StorySpec:
     onset_s : float or None
         Where row 0 of the response file starts, in seconds of the audio file (negative if before the sound).
     tr_starts : str or None
-        Instead of onset_s, a table with the start of each row of the response file, for an irregular clock.
+        Instead of onset_s, a table with the start of each row of the response file, for an irregular clock. Its name,
+        and those of words and phones, may hold {subject}.
     volumes_discarded : int
         Rows at the start of the response file that are not used; the clock moves with them.
     n_trs : int or None
@@ -169,7 +170,12 @@ class ResponseSpec:
 class Manifest:
     """A data set: its stories, its subjects with the stories that each heard, its responses and roles.
 
-    Subjects are None where those that fMRIPrep has are taken.
+    Parameters
+    ----------
+    subjects : mapping of name to names of stories, or None
+        None where those that fMRIPrep has are taken.
+    on_other_clocks : mapping of story to story
+        Stories that are another one for subjects whose rows began at other times: 'frog.ben' is 'frog' of ben.
     """
 
     name: str
@@ -181,6 +187,11 @@ class Manifest:
     not_words: frozenset[str] = field(default=NOT_WORDS)
     licence: str | None = None
     citation: str | None = None
+    on_other_clocks: Mapping[str, str] = field(default_factory=dict, metadata={"is_no_key": True})
+
+    def told(self, story: str) -> str:
+        """What {story} stands for: the name that a story has for all subjects."""
+        return self.on_other_clocks.get(story, story)
 
     def settings(self) -> dict[str, Any]:
         """What decides how stories and responses look, as plain JSON: no folders, and not who is asked for."""

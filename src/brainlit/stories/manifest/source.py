@@ -105,6 +105,10 @@ class ManifestSource(StorySource):
         """The roles of the manifest."""
         return {role: list(spans) for role, spans in self.manifest.roles.items()}
 
+    def on_other_clocks(self) -> dict[str, str]:
+        """The stories of subjects with a clock of their own."""
+        return dict(self.manifest.on_other_clocks)
+
     def response_filter(self) -> ResponseFilter | None:
         """What the manifest says, or else the drift that is removed here."""
         said = self.manifest.responses
@@ -220,11 +224,11 @@ class ManifestSource(StorySource):
         return self.manifest.stories[story]
 
     def _path(self, pattern: str, story: str) -> Path:
-        return self.manifest.root / filled(pattern, story=story)
+        return self.manifest.root / filled(pattern, story=self.manifest.told(story))
 
     def _intervals(self, tier: TierSpec, story: str, usual_tiers: Sequence[str]) -> Intervals:
         path = self._path(tier.file, story)
-        name = None if tier.tier is None else filled(tier.tier, story=story)
+        name = None if tier.tier is None else filled(tier.tier, story=self.manifest.told(story))
         found = read_intervals(path, name, usual_tiers, self.manifest.not_words, tier.column, tier.where)
         if not tier.on_scanner_clock:
             return found

@@ -193,8 +193,8 @@ class NamedRuns(RunFinder):
         return [run for story in self.heard(subject) for run in self._named(subject, story)]
 
     def _named(self, subject: str, story: str) -> list[Run]:
-        repeats = self.manifest.stories[story].repeats or ("",)
-        return [self._run({"subject": subject, "story": story, "repeat": repeat}) for repeat in repeats]
+        repeats, told = self.manifest.stories[story].repeats or ("",), self.manifest.told(story)
+        return [self._run({"subject": subject, "story": told, "repeat": repeat}) for repeat in repeats]
 
     def _run(self, names: dict[str, str]) -> Run:
         said, root = self.manifest.responses, self.manifest.root
@@ -298,7 +298,7 @@ class FmriprepRuns(RunFinder):
         said = self.manifest.responses
 
         def named(template: str | None) -> Path | None:
-            names = {"subject": subject, "story": story, "repeat": found.label}
+            names = {"subject": subject, "story": self.manifest.told(story), "repeat": found.label}
             return None if template is None else self.manifest.root / filled(template, **names)
 
         confounds = None if said.confounds is None else named(said.confounds.file) or found.confounds
@@ -322,7 +322,7 @@ class FmriprepRuns(RunFinder):
         return self._found[key]
 
     def _task(self, story: str) -> str:
-        return filled(self.manifest.responses.task, story=story)
+        return filled(self.manifest.responses.task, story=self.manifest.told(story))
 
 
 def make_finder(manifest: Manifest, where: Path) -> RunFinder:
