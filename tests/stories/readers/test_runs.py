@@ -84,6 +84,17 @@ def test_the_moment_of_a_volume_comes_from_the_json_beside_a_run(derivatives: Pa
     assert _fmriprep(derivatives, responses={"slice_reference": 1.0}).slice_reference() == 1.0, "the manifest rules"
 
 
+def test_runs_whose_moments_differ_are_refused(derivatives: Path) -> None:
+    for story, start_s in (("frog", 0.0), ("bear", TR_S / 2)):
+        write_fmriprep_run(derivatives, "sub-01", story)
+        (sidecar,) = derivatives.glob(f"sub-01/func/*task-{story}*_bold.json")
+        sidecar.write_text(f'{{"RepetitionTime": {TR_S}, "StartTime": {start_s}}}')
+    with pytest.raises(ManifestError, match=r"bear.*json says that values belong to 0\.50 .*first run has 0\.00"):
+        _fmriprep(derivatives, ["frog", "bear"]).responses("sub-01", "bear")
+    said = {"slice_reference": 0.25}
+    assert _fmriprep(derivatives, ["frog", "bear"], said).responses("sub-01", "bear") is not None
+
+
 def test_cosines_among_the_confounds_are_a_filter(derivatives: Path) -> None:
     write_fmriprep_run(derivatives, "sub-01", "frog")
     passed = _fmriprep(derivatives, responses={"high_pass_s": None, "confounds": ["trans_*", "cosine*"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from brainlit.stories.base import Float32Array, SubjectLeftOut
 from brainlit.stories.manifest.schema import ManifestError, filled
-from brainlit.stories.readers.bids import repetition_time_s
+from brainlit.stories.readers.bids import repetition_time_s, slice_reference
 from brainlit.stories.readers.cleaning import CleaningError, ConfoundPatterns, clean_series, read_run_confounds
 from brainlit.stories.readers.images import VoxelMask
 from brainlit.stories.readers.runs import Run, RunFinder
@@ -21,6 +22,8 @@ from brainlit.timebase import TimeBase
 log = logging.getLogger(__name__)
 
 _SAME_TR = 0.01
+_SAME_MOMENT = 0.1
+MIDDLE = 0.5
 _FITS, _FAR_OFF = 0.1, 0.5
 """Another axis fits the sound if it ends within this part of it; rows are far off below this part of it."""
 
@@ -104,6 +107,17 @@ class Clocks:
                 )
         return tr_s
 
+    def slice_reference(self, story: str, run: Run) -> float:
+        """Part of the TR that the values of a run's volumes belong to: as its JSON says it, or else the middle."""
+        found = slice_reference(run.sidecars, self.tr_s(story)) if run.sidecars else None
+        return MIDDLE if found is None else found
+
+    @cached_property
+    def first_slice_reference(self) -> float:
+        """That of the first run of the first story, which stands for all."""
+        story = next(iter(self.manifest.stories))
+        return self.slice_reference(story, self.finder.first_run(story))
+
     def _path(self, pattern: str, story: str) -> Path:
         return self.manifest.root / filled(pattern, story=self.manifest.told(story))
 
@@ -161,6 +175,7 @@ class ResponseReader:
     def _clean(self, story: str, run: Run, table: Table) -> Float32Array:
         said, tr_s = self.manifest.responses, self.clocks.tr_s(story)
         self._require_same_tr(story, run, tr_s)
+        self._require_same_moment(story, run)
         rows = self._rows(story, run, table)
         try:
             confounds = None
@@ -183,6 +198,16 @@ class ResponseReader:
                 f" Rows are volumes; where runs differ in length, n_trs in stories.{story} cuts all to one."
             )
         return slice(first, first + n_trs)
+
+    def _require_same_moment(self, story: str, run: Run) -> None:
+        """One moment of a volume holds for the whole data set."""
+        if self.manifest.responses.slice_reference is None and run.sidecars:
+            theirs, first = self.clocks.slice_reference(story, run), self.clocks.first_slice_reference
+            if abs(theirs - first) > _SAME_MOMENT:
+                raise ManifestError(
+                    f"{self.where}: {run.sidecars[0]} says that values belong to {theirs:.2f} of the TR, but the first"
+                    f" run has {first:.2f}. Process all runs alike, or give responses.slice_reference."
+                )
 
     def _require_same_tr(self, story: str, run: Run, tr_s: float) -> None:
         theirs, _ = run.tr()

@@ -38,7 +38,6 @@ from brainlit.stories.manifest.schema import (
     placeholders,
 )
 from brainlit.stories.readers.audio import read_audio
-from brainlit.stories.readers.bids import slice_reference
 from brainlit.stories.readers.cleaning import cleaning_filter
 from brainlit.stories.readers.runs import Run, RunFinder, make_finder
 from brainlit.stories.readers.tables import Table
@@ -119,12 +118,7 @@ class ManifestSource(StorySource):
     def slice_reference(self) -> float:
         """What the manifest says, or else the JSON beside the first run, or else the middle."""
         said = self.manifest.responses.slice_reference
-        if said is not None:
-            return said
-        first = next(iter(self.manifest.stories))
-        sidecars = self._finder.first_run(first).sidecars
-        found = slice_reference(sidecars, self._reader.clocks.tr_s(first)) if sidecars else None
-        return super().slice_reference() if found is None else found
+        return self._reader.clocks.first_slice_reference if said is None else said
 
     def facts(self) -> dict[str, str]:
         """Clock and preprocessing in words; licence and citation where the manifest gives them."""

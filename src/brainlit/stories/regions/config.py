@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import BoolArray, SourceError
+from brainlit.stories.readers.images import VoxelMask, read_values
 from brainlit.stories.regions.files import Region, names_beside, read_region_files
 from brainlit.stories.regions.hcp_mmp1 import check_variant, grouped
 from brainlit.stories.regions.pycortex import overlay_files, read_overlays
@@ -115,6 +118,8 @@ def read_subject_regions(
         transform = _filled(config.transform, subject)
         filestore, mask = root / _filled(config.pycortex, subject), _optional(config.mask, subject, root)
         found = read_overlays(filestore, subject, transform, n_voxels, mask)
+        if places is not None:
+            found = _of_pycortex(found, overlay_files(filestore, subject, transform, mask)[-1], places)
     else:
         found = read_region_files(
             _files(config, subject, root),
@@ -135,6 +140,18 @@ def read_subject_regions(
     if whole:
         log.warning("%s: %d regions have no voxel and are left out: %s.", subject, len(whole), ", ".join(whole[:9]))
     return {name: mask for name, mask in regions.items() if name not in empty}
+
+
+def _of_pycortex(found: Iterable[Region], mask: Path, places: Any) -> list[Region]:
+    """Regions over the voxels of a NIfTI run, whose order (C) is not that of pycortex (F over the same array)."""
+    inside = read_values(mask) != 0
+    if not isinstance(places, VoxelMask) or not np.array_equal(inside, places.inside):
+        raise SourceError(f"{mask}: its voxels are not the columns of the responses. Read them within this mask.")
+    regions, volume = [], np.zeros(inside.shape, dtype=np.bool_)
+    for region in found:
+        volume.T[inside.T] = region.mask
+        regions.append(region._replace(mask=volume[inside]))
+    return regions
 
 
 def region_files(config: RegionConfig | None, subject: str, root: Path) -> list[Path]:
