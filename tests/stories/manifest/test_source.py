@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tracemalloc
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -360,6 +361,22 @@ def test_an_array_of_presentations_is_read_and_a_transposed_one_is_known(
     responses = source.responses("anna", "frog")
     assert responses is not None
     assert np.allclose(responses.values, clean_series(runs[0], TR_S), atol=1e-4)
+
+
+def test_rows_are_counted_before_an_array_is_unpacked(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    manifest["responses"] = {"file": "{subject}_{story}.npz"}
+    for story, n_rows in (("frog", N_TRS), ("bear", N_TRS + 1)):
+        np.savez_compressed(folder / f"anna_{story}.npz", np.zeros((n_rows, 20_000)))
+    manifest["subjects"] = ["anna", "ben"]
+    (folder / "anna_bear.npz").rename(folder / "ben_frog.npz")
+    source = ManifestSource(write(manifest))
+    source.story("frog")
+    tracemalloc.start()
+    with pytest.raises(ManifestError, match=r"ben_frog\.npz has 41 rows, but 'frog' has 40 TRs"):
+        source.responses("ben", "frog")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6, "the values take 3 MB"
 
 
 def test_named_columns_in_another_order_are_refused(folder: Path, manifest: dict[str, Any], write: Write) -> None:

@@ -139,19 +139,21 @@ class ResponseReader:
         self._first_of: dict[str, tuple[Table, Path]] = {}
 
     def first_usable(self, subject: str) -> tuple[Run, Table]:
-        """The first run of a subject and its values; SubjectLeftOut if no story has a usable column."""
+        """The first run of a subject and a row of it; SubjectLeftOut if no story has a usable column."""
         first: tuple[Run, Table] | None = None
         for story in self.finder.heard(subject):
             run = self.finder.runs(subject, story)[0]
-            table = self._read(subject, run)
-            first = first or (run, table)
+            table = self._read(subject, story, run)
+            first = first or (run, self._first_of[subject][0])
             if np.isfinite(self._clean(story, run, table)).any():
                 return first
         if first is None:
             raise SubjectLeftOut("no story was heard")
         raise SubjectLeftOut(f"every column is constant or holds NaN (see {first[0].files[0].name})")
 
-    def _read(self, subject: str, run: Run) -> Table:
+    def _read(self, subject: str, story: str, run: Run) -> Table:
+        if run.has_header:  # nothing is unpacked that will not fit
+            self._rows(story, run, run.shape())
         table = run.read(self.finder.mask(subject))
         n_columns = table.values.shape[1]
         one_row = Table(table.values[:1].copy(), table.columns, table.places)
@@ -170,13 +172,13 @@ class ResponseReader:
 
     def cleaned(self, subject: str, story: str, run: Run) -> Float32Array:
         """Responses of one presentation, (n_trs, n_columns), as the manifest wants them cleaned; z-scored."""
-        return self._clean(story, run, self._read(subject, run))
+        return self._clean(story, run, self._read(subject, story, run))
 
     def _clean(self, story: str, run: Run, table: Table) -> Float32Array:
         said, tr_s = self.manifest.responses, self.clocks.tr_s(story)
         self._require_same_tr(story, run, tr_s)
         self._require_same_moment(story, run)
-        rows = self._rows(story, run, table)
+        rows = self._rows(story, run, table.values.shape)
         try:
             confounds = None
             if said.confounds is not None and run.confounds is not None:
@@ -186,12 +188,12 @@ class ResponseReader:
         except CleaningError as error:
             raise ManifestError(f"{run.files[0]}: {error}") from error
 
-    def _rows(self, story: str, run: Run, table: Table) -> slice:
-        """The rows that are used."""
-        spec, n_trs, n_rows = self.manifest.stories[story], self.clocks.n_trs(story), len(table.values)
+    def _rows(self, story: str, run: Run, shape: tuple[int, ...]) -> slice:
+        """The rows that are used, of a run of this shape."""
+        spec, n_trs, n_rows = self.manifest.stories[story], self.clocks.n_trs(story), shape[0]
         first = spec.volumes_discarded
         if n_rows < first + n_trs or (spec.n_trs is None and n_rows != first + n_trs):
-            turned = " Its columns would fit: is it transposed?" if table.values.shape[1] == first + n_trs else ""
+            turned = " Its columns would fit: is it transposed?" if shape[1:] == (first + n_trs,) else ""
             discarded = f" after {first} that are discarded" if first else ""
             raise ManifestError(
                 f"{self.where}: {run.files[0]} has {n_rows} rows, but {story!r} has {n_trs} TRs{discarded}.{turned}"

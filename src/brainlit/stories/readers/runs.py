@@ -66,6 +66,11 @@ class Run:
         return self.files[0].name.lower().endswith(SERIES_SUFFIXES)
 
     @property
+    def has_header(self) -> bool:
+        """Whether `shape` reads headers alone."""
+        return self.files[0].name.lower().endswith((".nii", ".nii.gz", *ARRAYS))
+
+    @property
     def all_files(self) -> list[Path]:
         """Everything that decides the responses."""
         beside = [path for path in (self.mask, self.confounds) if path is not None]
