@@ -14,6 +14,7 @@ import soundfile
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.io import savemat
 
 from brainlit.stories import ManifestSource, SourceError
 from brainlit.stories.base import Intervals
@@ -130,10 +131,17 @@ def test_a_damaged_transcript_is_read_or_refused(
     assert words is None or len(words) > 0
 
 
+TABLES = ["a.npy", "a.npz", "a.mat", "a.h5", "a.hf5", "a.csv", "a.tsv", "a.txt"]
+
+
 def _write_table(path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(6, 3))
     if path.suffix == ".npy":
         np.save(path, values)
+    elif path.suffix == ".npz":
+        np.savez_compressed(path, values)
+    elif path.suffix == ".mat":
+        savemat(path, {"data": values}, do_compression=True)
     elif path.suffix in (".h5", ".hf5"):
         with h5py.File(path, "w") as file:
             file.create_dataset("run/data", data=values, compression="gzip" if path.suffix == ".hf5" else None)
@@ -143,7 +151,7 @@ def _write_table(path: Path) -> None:
 
 
 @settings(fuzz, max_examples=200)
-@given(name=st.sampled_from(["a.npy", "a.h5", "a.hf5", "a.csv", "a.tsv", "a.txt"]), damage=DAMAGE, cut=CUTS)
+@given(name=st.sampled_from(TABLES), damage=DAMAGE, cut=CUTS)
 def test_a_damaged_table_is_read_or_refused(tmp_path: Path, name: str, damage: Any, cut: float) -> None:
     path = tmp_path / name
     _write_table(path)
