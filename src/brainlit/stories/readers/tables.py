@@ -102,21 +102,23 @@ def _kind(suffix: str) -> str:
 
 
 def _read_text(path: Path, separator: str | None) -> tuple[FloatArray, tuple[str, ...] | None]:
-    cells = _split(path) if separator is None else read_cells(path, separator, TableError)
+    """Numbers row by row: the text of a whole table takes ten times their memory."""
+    cells = _split(path) if separator is None else _cells(path, separator, TableError)
     columns: tuple[str, ...] | None = None
-    if cells and not any(_is_number(cell) for cell in cells[0][1]):
-        columns = tuple(cells.pop(0)[1])
-    return np.array([_numbers(path, n, row) for n, row in cells], dtype=np.float64), columns
+    numbers: list[FloatArray] = []
+    for n, row in _alike(path, cells, TableError):
+        if not numbers and columns is None and not any(_is_number(cell) for cell in row):
+            columns = tuple(row)
+        else:
+            numbers.append(np.array(_numbers(path, n, row), dtype=np.float64))
+    return np.array(numbers, dtype=np.float64), columns
 
 
-def _split(path: Path) -> list[tuple[int, list[str]]]:
+def _split(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Rows of a table that is separated by spaces or tabs."""
-    lines = enumerate(read_lines(path, TableError), 1)
-    rows = [(n, [cell.strip('"') for cell in line.split()]) for n, line in lines if line.strip()]
-    for n, row in rows:
-        if len(row) != len(rows[0][1]):
-            raise TableError(f"{path}, line {n}: {len(row)} columns, but {len(rows[0][1])} in the lines before.")
-    return rows
+    for n, line in enumerate(read_lines(path, TableError), 1):
+        if line.strip():
+            yield n, [cell.strip('"') for cell in line.split()]
 
 
 def _is_number(cell: str) -> bool:
@@ -199,8 +201,11 @@ def read_cells(path: Path, separator: str, error: type[SourceError]) -> list[tup
     SourceError
         Of the given class, if a quotation mark is not closed, or a row has another number of cells than the first.
     """
+    return list(_alike(path, _cells(path, separator, error), error))
+
+
+def _cells(path: Path, separator: str, error: type[SourceError]) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(read_lines(path, error), delimiter=separator, strict=True)
-    rows: list[tuple[int, list[str]]] = []
     line = 0
     try:
         for row in reader:
@@ -208,10 +213,18 @@ def read_cells(path: Path, separator: str, error: type[SourceError]) -> list[tup
                 raise error(f"{path}, line {line + 1}: a cell goes on in the next line. Is a quotation mark missing?")
             line = reader.line_num
             if any(cell.strip() for cell in row):
-                rows.append((line, [cell.strip() for cell in row]))
+                yield line, [cell.strip() for cell in row]
     except csv.Error as problem:
         raise error(f"{path}, line {line + 1}: {problem}. Is a quotation mark missing?") from problem
+
+
+def _alike(
+    path: Path, rows: Iterator[tuple[int, list[str]]], error: type[SourceError]
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows that all have as many cells as the first."""
+    n_cells: int | None = None
     for line, row in rows:
-        if len(row) != len(rows[0][1]):
-            raise error(f"{path}, line {line}: {len(row)} columns, but {len(rows[0][1])} in the lines before.")
-    return rows
+        n_cells = len(row) if n_cells is None else n_cells
+        if len(row) != n_cells:
+            raise error(f"{path}, line {line}: {len(row)} columns, but {n_cells} in the lines before.")
+        yield line, row
