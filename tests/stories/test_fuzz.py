@@ -14,7 +14,6 @@ import soundfile
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.io import savemat
 
 from brainlit.stories import ManifestSource, SourceError
 from brainlit.stories.base import Intervals
@@ -131,7 +130,7 @@ def test_a_damaged_transcript_is_read_or_refused(
     assert words is None or len(words) > 0
 
 
-TABLES = ["a.npy", "a.npz", "a.mat", "a.h5", "a.hf5", "a.csv", "a.tsv", "a.txt"]
+TABLES = ["a.npy", "a.npz", "a.h5", "a.hf5", "a.csv", "a.tsv", "a.txt"]
 
 
 def _write_table(path: Path) -> None:
@@ -140,8 +139,6 @@ def _write_table(path: Path) -> None:
         np.save(path, values)
     elif path.suffix == ".npz":
         np.savez_compressed(path, values)
-    elif path.suffix == ".mat":
-        savemat(path, {"data": values}, do_compression=True)
     elif path.suffix in (".h5", ".hf5"):
         with h5py.File(path, "w") as file:
             file.create_dataset("run/data", data=values, compression="gzip" if path.suffix == ".hf5" else None)

@@ -180,6 +180,17 @@ def test_reading_takes_the_memory_of_the_result(
     assert peak < 1.3 * result.nbytes
 
 
+def test_a_matlab_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    """Flipped bits are not tried: on some of them scipy ends the process."""
+    path = tmp_path / "a.mat"
+    _mat(path, ONE)
+    whole = path.read_bytes()
+    for n in (0, 3, 100, 130, len(whole) - 9):
+        path.write_bytes(whole[:n])
+        with pytest.raises(TableError, match=f"{path} "):
+            read_table(path)
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_no_damaged_bit_goes_by(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"

@@ -216,15 +216,21 @@ def _from_header(stream: Any) -> StoredArray:
 @contextmanager
 def _matlab(path: Path, name: str | None) -> Iterator[StoredArray]:
     from scipy.io import loadmat, whosmat
+    from scipy.io.matlab import MatReadError
 
-    kinds = {key: (shape, kind) for key, shape, kind in whosmat(path)}
-    chosen = _chosen(path, name, list(kinds))
-    shape, kind = kinds[chosen]
-    if kind in ("cell", "struct", "char", "sparse", "object", "opaque", "function"):
-        raise TableError(f"{path}: {chosen!r} is a {kind} of MATLAB; need a full matrix of numbers. Save it as one.")
-    if math.prod(shape) > MOST_COMPRESSED * path.stat().st_size:
-        raise EOFError(f"its header says {shape} values, but it has {path.stat().st_size} bytes")
-    values = loadmat(path, variable_names=[chosen])[chosen]
+    try:
+        kinds = {key: (shape, kind) for key, shape, kind in whosmat(path)}
+        chosen = _chosen(path, name, list(kinds))
+        shape, kind = kinds[chosen]
+        if kind in ("cell", "struct", "char", "sparse", "object", "opaque", "function"):
+            raise TableError(
+                f"{path}: {chosen!r} is a {kind} of MATLAB; need a full matrix of numbers. Save it as one."
+            )
+        if math.prod(shape) > MOST_COMPRESSED * path.stat().st_size:
+            raise EOFError(f"its header says {shape} values, but it has {path.stat().st_size} bytes")
+        values = loadmat(path, variable_names=[chosen])[chosen]
+    except MatReadError as error:
+        raise ValueError(str(error)) from error
     yield StoredArray(values.shape, values.dtype, tuple(range(values.ndim)), values)
 
 
