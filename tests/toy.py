@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -123,3 +124,41 @@ def _z_score(values: np.ndarray) -> np.ndarray:
     """Over the time axis, (n_repeats, n_trs, n_voxels)."""
     centred = values - values.mean(axis=1, keepdims=True)
     return (centred / centred.std(axis=1, keepdims=True)).astype(np.float32)
+
+
+class TwoClocks(ToySource):
+    """The scanner of sub-B began 3 rows before that of sub-A: its stories, toy0.B and so on, have a clock of their own.
+
+    What both hear at one moment drives both.
+    """
+
+    name = "two_clocks"
+    ROWS_BEFORE = 3
+
+    def story_names(self) -> Sequence[str]:
+        return [name for story in super().story_names() for name in (story, f"{story}.B")]
+
+    def on_other_clocks(self) -> dict[str, str]:
+        return {f"{story}.B": story for story in super().story_names()}
+
+    def story(self, name: str) -> Story:
+        story = super().story(name.removesuffix(".B"))
+        onset_s = -self.ROWS_BEFORE * self.tr_s * name.endswith(".B")
+        return replace(story, name=name, timebase=TimeBase.regular(self.n_trs, self.tr_s, onset_s))
+
+    def feature_spaces(self, story: Story) -> list[FeatureSpace]:
+        spaces = super().feature_spaces(replace(story, name=story.name.removesuffix(".B")))
+        return [replace(space, values=self._rows(story.name, space.values)) for space in spaces]
+
+    def responses(self, subject: str, story: str) -> Responses | None:
+        found = super().responses(subject, story.removesuffix(".B"))
+        if found is None or (subject == "sub-B") != story.endswith(".B"):
+            return None
+        repeats = None if found.repeats is None else np.stack([self._rows(story, one) for one in found.repeats])
+        return Responses(self._rows(story, found.values), repeats)
+
+    def _rows(self, story: str, values: np.ndarray) -> np.ndarray:
+        if not story.endswith(".B"):
+            return values
+        before = 0.1 * self._rng(story, 8).standard_normal((self.ROWS_BEFORE, values.shape[1]))
+        return np.concatenate([before, values[: -self.ROWS_BEFORE]]).astype(np.float32)

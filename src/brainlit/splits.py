@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
+from typing import NamedTuple
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import ROLES
@@ -40,6 +41,27 @@ class Span:
 
     def __str__(self) -> str:
         return f"{self.story}[{self.start_tr}:{self.stop_tr}]"
+
+
+class Clock(NamedTuple):
+    """The story whose sound another one is, and the row of that story at which its own row 0 begins."""
+
+    story: str
+    first_row: float
+
+
+_SAME_CLOCK_TRS = 0.05  # clocks that were logged differ from their nominal TR
+
+
+def _gap_trs(a: Span, b: Span, clocks: Mapping[str, Clock]) -> float | None:
+    """Rows of sound between two spans, as `Span.gap_trs`; None where they are of two sounds."""
+    first, second = (clocks.get(span.story, Clock(span.story, 0.0)) for span in (a, b))
+    if first.story != second.story:
+        return None
+    if a.story == b.story:
+        return a.gap_trs(b)
+    start = max(a.start_tr + first.first_row, b.start_tr + second.first_row)
+    return start - min(a.stop_tr + first.first_row, b.stop_tr + second.first_row) + _SAME_CLOCK_TRS
 
 
 def parse_span(text: str, n_trs_of: Mapping[str, int]) -> Span:
@@ -84,11 +106,14 @@ class Roles:
         Rows that were kept free between spans of different roles in one story.
     allow : tuple of str
         The exceptions that the config asked for, in its words.
+    clocks : mapping of story to Clock
+        Of stories that are another one in the rows of other subjects.
     """
 
     by_role: Mapping[str, tuple[Span, ...]]
     purge_trs: int
     allow: tuple[str, ...] = ()
+    clocks: Mapping[str, Clock] = field(default_factory=dict)
 
     def spans(self, role: str) -> tuple[Span, ...]:
         """The spans of one role; empty if it has none.
@@ -125,6 +150,7 @@ def make_roles(
     purge_trs: int,
     allow: Sequence[str] = (),
     sounds: Mapping[str, str] | None = None,
+    clocks: Mapping[str, Clock] | None = None,
 ) -> Roles:
     """Read the spans of every role and refuse leaks between them.
 
@@ -139,6 +165,8 @@ def make_roles(
         Pairs of roles that may share rows all the same, in words: 'fit and choose'.
     sounds : mapping of story to hash of its sound, optional
         SHA-256 of the samples, say. Stories with the same sound under two names count as one.
+    clocks : mapping of story to Clock, optional
+        Of stories that are known to be the sound of another one: their rows are held against its rows.
 
     Raises
     ------
@@ -159,9 +187,9 @@ def make_roles(
         _refuse_repeats(role, spans)
     for first, second in combinations(by_role, 2):
         if frozenset((first, second)) not in allowed:
-            _refuse_leaks(first, by_role[first], second, by_role[second], purge_trs)
+            _refuse_leaks(first, by_role[first], second, by_role[second], purge_trs, clocks or {})
             _refuse_same_sound(first, by_role[first], second, by_role[second], sounds or {})
-    return Roles(by_role, purge_trs, tuple(allow))
+    return Roles(by_role, purge_trs, tuple(allow), dict(clocks or {}))
 
 
 def _refuse_repeats(role: str, spans: tuple[Span, ...]) -> None:
@@ -170,18 +198,25 @@ def _refuse_repeats(role: str, spans: tuple[Span, ...]) -> None:
             raise LeakError(f"{role}: {a} and {b} share {-a.gap_trs(b)} TRs, which would count twice; list them once.")
 
 
-def _refuse_leaks(first: str, ours: tuple[Span, ...], second: str, theirs: tuple[Span, ...], purge_trs: int) -> None:
+def _refuse_leaks(
+    first: str,
+    ours: tuple[Span, ...],
+    second: str,
+    theirs: tuple[Span, ...],
+    purge_trs: int,
+    clocks: Mapping[str, Clock],
+) -> None:
     for a in ours:
         for b in theirs:
-            if a.story != b.story:
+            gap_trs = _gap_trs(a, b, clocks)
+            if gap_trs is None:
                 continue
-            gap_trs = a.gap_trs(b)
             cure = f" Move one of them, or say so in words: allow: ['{first} and {second}']."
             if gap_trs < 0:
-                raise LeakError(f"{a} ({first}) and {b} ({second}) share {-gap_trs} TRs.{cure}")
+                raise LeakError(f"{a} ({first}) and {b} ({second}) share {-gap_trs:g} TRs.{cure}")
             if gap_trs < purge_trs:
                 raise LeakError(
-                    f"{a} ({first}) and {b} ({second}) are {gap_trs} TRs apart; window and delays reach over"
+                    f"{a} ({first}) and {b} ({second}) are {gap_trs:g} TRs apart; window and delays reach over"
                     f" {purge_trs} TRs (purge_trs).{cure}"
                 )
 
@@ -228,7 +263,8 @@ def refuse_scored(roles: Roles, spans: Iterable[Span], purpose: str) -> None:
     excused = {span for role in ROLES if roles.allows(role, "score") for span in roles.spans(role)}
     for span in spans:
         for scored in roles.spans("score"):
-            near = span.story == scored.story and span.gap_trs(scored) < max(roles.purge_trs, 0)
+            gap_trs = _gap_trs(span, scored, roles.clocks)
+            near = gap_trs is not None and gap_trs < max(roles.purge_trs, 0)
             if near and span not in excused:
                 raise LeakError(
                     f"{purpose} would look at {span}, and {scored} is scored. Use the stories of the role choose or"

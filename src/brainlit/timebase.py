@@ -18,6 +18,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 SAMPLE_RATE_HZ = 16_000
+_SHORTEST_TR_S, _LONGEST_TR_S = 0.03, 60.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +157,17 @@ class TimeBase:
         """How many of the times fall in each row, shape (n_trs,)."""
         rows = self.trs_at(times_s)
         return np.bincount(rows[rows >= 0], minlength=self.n_trs).astype(np.int64)
+
+
+def unlikely_tr(tr_s: float) -> str | None:
+    """A question about a repetition time that no scanner has: the unit is another; None for likely seconds.
+
+    >>> unlikely_tr(2000.0), unlikely_tr(2.0)
+    ('are these milliseconds? Then it is 2 s', None)
+    """
+    if tr_s > _LONGEST_TR_S:
+        return f"are these milliseconds? Then it is {tr_s / 1e3:g} s"
+    return f"were seconds taken for milliseconds? Then it is {tr_s * 1e3:g} s" if tr_s < _SHORTEST_TR_S else None
 
 
 def fill_missed_triggers(triggers_s: npt.ArrayLike, tr_s: float) -> tuple[FloatArray, IntArray]:

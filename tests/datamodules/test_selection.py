@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from brainlit.datamodules import StoryDataModule
+from brainlit.datamodules.dataset import WindowDataset
 from brainlit.datamodules.selection import (
     choose_repeats,
     common_columns,
@@ -20,12 +22,15 @@ from brainlit.datamodules.selection import (
     settle_roles,
     span_signal,
 )
+from brainlit.datamodules.targets.stored import VoxelTargets
+from brainlit.datamodules.windows import Window, WindowConfig
 from brainlit.encoding.ceiling import CEILING_METHODS, Ceiling, CeilingMethod, noise_ceiling, signal_rows
-from brainlit.splits import LeakError, Span
+from brainlit.splits import LeakError, Span, refuse_scored
 from brainlit.store import StoryStore, build_store
+from brainlit.store.checks.stories import StoryChecks
 from brainlit.stories import Responses, Story, Subject
 from brainlit.tuning.heads import HeadConfig, build_head
-from tests.toy import DRIVEN_BY, ToySource
+from tests.toy import DRIVEN_BY, ToySource, TwoClocks
 
 
 class Twins(ToySource):
@@ -48,6 +53,53 @@ def test_one_sound_under_two_names_serves_one_role(tmp_path: Path) -> None:
         settle_roles(store, {"tune": ["toy0"], "score": ["toy5"]}, 6)
     assert settle_roles(store, {"tune": ["toy0", "toy5"], "score": ["toy4"]}, 6).stories("score") == ("toy4",)
     assert settle_roles(store, {"tune": ["toy0"], "score": ["toy5"]}, 6, ["tune and score"]).n_trs("score") == 40
+
+
+@pytest.fixture(scope="module")
+def two_clocks(tmp_path_factory: pytest.TempPathFactory) -> StoryStore:
+    """A store in which each story stands on the clocks of two listeners."""
+    return build_store(TwoClocks(), tmp_path_factory.mktemp("clocks") / "store", progress=False)
+
+
+def test_a_span_is_one_of_its_sound_on_every_clock(two_clocks: StoryStore) -> None:
+    store = two_clocks
+    assert store.on_other_clocks == {f"toy{k}.B": f"toy{k}" for k in range(6)}
+    asked = {"tune": ["toy0[:20]", "toy1"], "fit": ["toy2"], "choose": ["toy0[30:36]"], "score": ["toy3[4:]"]}
+    assert settle_roles(store, asked, 6).as_text() == {
+        "tune": ["toy0[0:20]", "toy1[0:40]", "toy0.B[0:23]", "toy1.B[0:40]"],
+        "fit": ["toy2[0:40]", "toy2.B[0:40]"],
+        "choose": ["toy0[30:36]", "toy0.B[33:39]"],
+        "score": ["toy3[4:40]", "toy3.B[7:40]"],
+    }
+    named = {"tune": ["toy0[0:10]", "toy0.B[0:13]"], "score": ["toy0[20:30]", "toy0.B[19:30]"]}
+    assert settle_roles(store, named, 6).as_text() == named, "who names both rules"
+    named["score"] = ["toy0.B[18:30]"]
+    with pytest.raises(LeakError, match=r"toy0\[0:10\] \(tune\) and toy0\.B\[18:30\] \(score\) are 5\.05 TRs apart"):
+        settle_roles(store, named, 6)
+    roles = settle_roles(store, {"tune": ["toy1"], "score": ["toy0[20:30]"]}, 6)
+    with pytest.raises(LeakError, match=r"would look at toy0\.B"):
+        refuse_scored(roles, [Span("toy0.B", 10, 20)], "choosing")
+
+
+def test_stories_on_two_clocks_are_no_twins(two_clocks: StoryStore) -> None:
+    checks = StoryChecks()
+    for name in two_clocks.story_names:
+        checks.story(two_clocks, name)
+    assert list(checks.twins()) == []
+
+
+def test_windows_of_two_clocks_hear_the_same_at_the_same_moment(two_clocks: StoryStore) -> None:
+    everything = np.arange(len(DRIVEN_BY), dtype=np.int64)
+    targets = VoxelTargets(two_clocks, {"sub-A": everything, "sub-B": everything})
+    dataset = WindowDataset(two_clocks, WindowConfig(n_trs=4, context_s=4.0), [], targets)
+    batch = dataset.read([Window("toy0", 8, 8, 12), Window("toy0.B", 11, 11, 15)])
+    assert torch.equal(batch["audio"][0], batch["audio"][1])
+    assert torch.equal(batch["bin_edges_s"][0], batch["bin_edges_s"][1])
+    assert batch["text"][0] == batch["text"][1]
+    assert {name: mask.any(dim=1).tolist() for name, mask in batch["target_mask"].items()} == {
+        "sub-A": [True, False],
+        "sub-B": [False, True],
+    }
 
 
 # --- voxels

@@ -21,6 +21,7 @@ from brainlit.probing.engine import ProbeContext, ProbeEngine
 from brainlit.probing.hidden_states import layer_features
 from brainlit.results.record import ProbeRecord, find_records, load_record, record_path
 from tests.callbacks.toy_module import TOY_PROBE, ToyModule, toy_data, toy_probe, toy_trainer
+from tests.toy import TwoClocks
 
 
 @pytest.fixture
@@ -89,6 +90,19 @@ def test_planted_voxels_are_found_whatever_the_temporal_choice(
 
 
 R = ("low_level/r_backbone", "low_level/r_low_level", "semantic/r_semantic")
+
+
+def test_listeners_who_began_at_other_times_are_each_found(tmp_path: Path) -> None:
+    data = toy_data(tmp_path / "store", TwoClocks())
+    data.prepare_data()
+    data.setup()
+    records = engine(layers=[1]).measure(ToyModule(), data, ["sub-A", "sub-B"], tmp_path)
+    assert [record.subject for record in records] == ["sub-A", "sub-B"]
+    for record in records:
+        for metric in R:
+            row = record.table.get(metric.partition("/")[0], record.layer, metric.partition("/")[2])
+            assert row is not None
+            assert row.score.value > 0.45, (record.subject, metric)
 
 
 def test_ready_features_give_the_same(data: StoryDataModule, tmp_path: Path) -> None:

@@ -135,7 +135,8 @@ def _words_of_store(folder: Path, seed: int) -> StoryWords:
 
 def _spans(store: StoryStore, texts: Sequence[str]) -> list[Span]:
     n_trs_of = {story: store.n_trs(story) for story in store.story_names}
-    return [parse_span(text, n_trs_of) for text in texts]
+    spans = [parse_span(text, n_trs_of) for text in texts]
+    return [span for span in spans if span.story not in store.on_other_clocks]  # the same words once more
 
 
 # --- The evaluation ---

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from brainlit.demo.text import random_stream
 from brainlit.encoding.arrays import Float32Array, FloatArray, IntArray
 from brainlit.encoding.ceiling import Ceiling, CeilingMethod, noise_ceiling, signal_rows
-from brainlit.splits import Roles, Span, make_roles
+from brainlit.splits import Clock, Roles, Span, make_roles, parse_span
 from brainlit.store import StoryStore
 from brainlit.store.schema import unknown_name
 
@@ -247,7 +247,12 @@ def with_fraction(roles: Roles, heard: Sequence[Span], fraction: float, seed: in
     if fraction == 1.0:
         return roles
     wanted = max(1, round(fraction * sum(span.n_trs for span in heard)))
-    order = sorted({span.story for span in heard}, key=lambda story: random_stream(seed, "tune order", story).random())
+    told = {story: clock.story for story, clock in roles.clocks.items()}
+
+    def draw(story: str) -> float:
+        return random_stream(seed, "tune order", told.get(story, story)).random()
+
+    order = sorted({span.story for span in heard}, key=draw)
     kept: dict[Span, Span] = {}
     for span in sorted(heard, key=lambda span: (order.index(span.story), span.start_tr)):
         n_trs = min(span.n_trs, wanted)
@@ -266,10 +271,41 @@ def settle_roles(
 ) -> Roles:
     """The roles that are asked for, checked against the stories of the store.
 
-    Raises what `make_roles` raises.
+    A span of a story is one of its sound: subjects for whom the story began at another time take the rows that lie in
+    it on their own clock, unless their own story is named too. Raises what `make_roles` raises.
     """
     n_trs_of = {story: store.n_trs(story) for story in store.story_names}
-    return make_roles(asked, n_trs_of, purge_trs, allow, same_length_sounds(store))
+    others, named = (
+        store.on_other_clocks,
+        {text.partition("[")[0].strip() for spans in asked.values() for text in spans},
+    )
+    everyone = {role: [*spans] for role, spans in asked.items()}
+    for other, story in others.items():
+        if other not in named:
+            for role, spans in asked.items():
+                ours = [span for span in spans if span.partition("[")[0].strip() == story]
+                everyone[role] += [
+                    str(span) for text in ours for span in _on_clock(store, parse_span(text, n_trs_of), other)
+                ]
+    clocks = {other: Clock(story, _first_row(store, story, other)) for other, story in others.items()}
+    sounds = {story: sound for story, sound in same_length_sounds(store).items() if story not in others}
+    return make_roles(everyone, n_trs_of, purge_trs, allow, sounds, clocks)
+
+
+def _first_row(store: StoryStore, story: str, other: str) -> float:
+    starts_s = [store.timebase(name).tr_starts_s[0] for name in (story, other)]
+    return float(starts_s[1] - starts_s[0]) / store.tr_s
+
+
+def _on_clock(store: StoryStore, span: Span, other: str) -> list[Span]:
+    """The rows of another clock that lie within the sound of a span; nothing, where there are none."""
+    ours, theirs = store.timebase(span.story), store.timebase(other)
+    edges_s = ours.tr_edges_s(span.start_tr, span.n_trs)
+    start_s = edges_s[0] if span.start_tr else -np.inf
+    stop_s = edges_s[-1] if span.stop_tr < ours.n_trs else np.inf
+    near_s = 1e-3 * ours.tr_s
+    rows = np.flatnonzero((theirs.tr_starts_s >= start_s - near_s) & (theirs.tr_ends_s <= stop_s + near_s))
+    return [Span(other, int(rows[0]), int(rows[-1]) + 1)] if rows.size else []
 
 
 def same_length_sounds(store: StoryStore) -> dict[str, str]:

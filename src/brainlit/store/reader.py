@@ -123,6 +123,11 @@ class StoryStore:
         return {role: list(spans) for role, spans in self.index.default_roles.items()}
 
     @property
+    def on_other_clocks(self) -> dict[str, str]:
+        """Stories that are another one in the rows of subjects for whom it began at another time."""
+        return dict(self.index.on_other_clocks)
+
+    @property
     def left_out(self) -> dict[str, str]:
         """Subjects or parts that the source refused, with reasons."""
         return dict(self.index.left_out)

@@ -17,7 +17,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,8 @@ class StoreIndex:
         What responses count as having preceded the sound.
     slice_reference : float
         Part of the TR that the values of a volume belong to.
+    on_other_clocks : mapping of story to story
+        Stories that are another one (its sound, its words) in the rows of subjects for whom it began at another time.
     """
 
     schema_version: int
@@ -169,6 +171,7 @@ class StoreIndex:
     slice_reference: float
     before_sound: str
     software: dict[str, str]
+    on_other_clocks: dict[str, str] = field(default_factory=dict)
 
     @property
     def files(self) -> list[FileEntry]:

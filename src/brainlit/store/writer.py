@@ -190,6 +190,7 @@ class _Build:
             response_filter=None if passed is None else passed.to_json(),
             slice_reference=reference,
             before_sound=self.source.before_sound(),
+            on_other_clocks=self.source.on_other_clocks(),
             software={"brainlit": brainlit.__version__, "h5py": version("h5py"), "numpy": version("numpy")},
         )
         write_json(self.path / INDEX_FILE, asdict(index))

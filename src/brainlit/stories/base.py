@@ -320,6 +320,10 @@ class StorySource(ABC):
     def default_roles(self) -> dict[str, list[str]]:
         """Which stories (or spans, as 'story[start:stop]' in TRs) tune, fit, choose and score by default."""
 
+    def on_other_clocks(self) -> dict[str, str]:
+        """Stories that are another one, with the rows of subjects for whom it began at another time: name to name."""
+        return {}
+
     def phones(self, story: str) -> Intervals | None:
         """Phones of one story; override where that is cheaper than reading the whole story."""
         return self.story(story).phones

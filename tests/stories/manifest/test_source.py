@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import tracemalloc
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -332,3 +334,120 @@ def test_what_nobody_says_is_not_known(
 ) -> None:
     manifest["responses"] = {**manifest["responses"], **cleaning}
     assert ManifestSource(write(manifest)).response_filter() is None
+
+
+def test_an_array_of_presentations_is_read_and_a_transposed_one_is_known(
+    folder: Path, manifest: dict[str, Any], write: Write
+) -> None:
+    """The sound lasts 62 s, which 40 rows of 1.5 s fit."""
+    runs = np.stack([np.loadtxt(folder / "anna_frog.txt"), np.loadtxt(folder / "anna_bear.txt")])
+    manifest["subjects"] = {"anna": ["frog"]}
+    manifest["responses"] = {"file": "{subject}_{story}.npy", "columns": ["A1", "IFG", "V1"]}
+    np.save(folder / "anna_frog.npy", runs)
+    source = ManifestSource(write(manifest))
+    assert source.story("frog").timebase.n_trs == N_TRS
+    responses = source.responses("anna", "frog")
+    assert responses is not None
+    assert responses.repeats is not None
+    assert np.allclose(responses.repeats, [clean_series(run, TR_S) for run in runs], atol=1e-4)
+    assert source.subject_files("anna") == [folder / "anna_frog.npy"], "one file, once"
+    for turned in (runs.transpose(0, 2, 1), runs.transpose(1, 2, 0), runs[0].T):
+        np.save(folder / "anna_frog.npy", turned)
+        with pytest.raises(ManifestError, match=r"anna_frog\.npy has 3 rows, .* lasts 62 s, as 40 .*is it tra"):
+            ManifestSource(write(manifest)).story("frog")
+    manifest["responses"]["transposed"] = True
+    source = ManifestSource(write(manifest))
+    assert source.story("frog").timebase.n_trs == N_TRS
+    responses = source.responses("anna", "frog")
+    assert responses is not None
+    assert np.allclose(responses.values, clean_series(runs[0], TR_S), atol=1e-4)
+
+
+def test_rows_are_counted_before_an_array_is_unpacked(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    manifest["responses"] = {"file": "{subject}_{story}.npz"}
+    for story, n_rows in (("frog", N_TRS), ("bear", N_TRS + 1)):
+        np.savez_compressed(folder / f"anna_{story}.npz", np.zeros((n_rows, 20_000)))
+    manifest["subjects"] = ["anna", "ben"]
+    (folder / "anna_bear.npz").rename(folder / "ben_frog.npz")
+    source = ManifestSource(write(manifest))
+    source.story("frog")
+    tracemalloc.start()
+    with pytest.raises(ManifestError, match=r"ben_frog\.npz has 41 rows, but 'frog' has 40 TRs"):
+        source.responses("ben", "frog")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6, "the values take 3 MB"
+
+
+def test_named_columns_in_another_order_are_refused(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    manifest["responses"] = {"file": "{subject}_{story}.csv"}
+    for story, names in (("frog", "A1,IFG,V1"), ("bear", "IFG,A1,V1")):
+        rows = np.loadtxt(folder / f"anna_{story}.txt")
+        np.savetxt(folder / f"anna_{story}.csv", rows, header=names, delimiter=",", comments="")
+    source = ManifestSource(write(manifest))
+    source.responses("anna", "frog")
+    with pytest.raises(ManifestError, match=r"anna_bear\.csv has as many columns as .*anna_frog\.csv, but others"):
+        source.responses("anna", "bear")
+
+
+def test_subjects_who_began_at_other_times_have_stories_of_their_own(
+    folder: Path, manifest: dict[str, Any], write: Write
+) -> None:
+    manifest["subjects"] = {
+        "anna": "all",
+        "ben": {"stories": ["frog"], "onset_s": -4.0, "volumes_discarded": 2},
+        "carl": {"stories": {"frog": {"onset_s": ONSET_S}, "bear": {"onset_s": 1.0}}},
+    }
+    manifest["roles"] = {"tune": ["frog[0:20]"], "score": ["bear"]}
+    source = ManifestSource(write(manifest))
+    assert source.story_names() == ["frog", "frog.ben", "bear", "bear.carl"], "carl's frog is anna's"
+    assert source.on_other_clocks() == {"frog.ben": "frog", "bear.carl": "bear"}
+    starts_s = {name: source.story(name).timebase.tr_starts_s[0] for name in source.story_names()}
+    assert starts_s == {"frog": 2.0, "frog.ben": -1.0, "bear": 2.0, "bear.carl": 1.0}
+    assert source.story("frog.ben").timebase.n_trs == N_TRS - 2
+    assert np.array_equal(source.story("frog.ben").audio, source.story("frog").audio)
+    assert source.responses("ben", "frog") is None
+    responses = source.responses("ben", "frog.ben")
+    assert responses is not None
+    expected = clean_series(np.loadtxt(folder / "ben_frog.txt")[2:], TR_S)
+    assert np.allclose(responses.values, expected, equal_nan=True, atol=1e-4)
+    assert [path.name for path in source.subject_files("ben")] == ["ben_frog.txt"]
+    assert source.facts()["clock"].startswith("frog, bear: TR 1.5 s, row 0 of the file starts at 2 s")
+    assert "frog.ben: TR 1.5 s, row 0 of the file starts at -4 s" in source.facts()["clock"]
+
+
+def test_logs_and_events_of_each_subject_are_found_by_name(
+    folder: Path, manifest: dict[str, Any], write: Write
+) -> None:
+    manifest["subjects"] = ["anna", "ben"]
+    manifest["each_story"] |= {"onset_s": None, "tr_starts": "{subject}_{story}_log.txt",
+                               "words": "{subject}_{story}_events.tsv", "silence_after_s": 5}  # fmt: skip
+    first_s = {"anna": 0.5, "ben": 3.25}
+    for (name, start_s), story in product(first_s.items(), ("frog", "bear")):
+        np.savetxt(folder / f"{name}_{story}_log.txt", start_s + np.arange(N_TRS) * TR_S)
+        (folder / f"{name}_{story}_events.tsv").write_text(f"onset\tduration\ttext\n{10 - start_s}\t1\tword\n")
+    source = ManifestSource(write(manifest))
+    assert source.story_names() == ["frog", "frog.ben", "bear", "bear.ben"]
+    for name, start_s in (("frog", 0.5), ("frog.ben", 3.25)):
+        story = source.story(name)
+        assert story.timebase.tr_starts_s[:2].tolist() == [start_s, start_s + TR_S]
+        assert story.words.start_s.tolist() == [10.0], "one sound, two clocks"
+    assert [path.name for path in source.story_files("frog.ben")] == [
+        "frog.wav", "ben_frog_events.tsv", "ben_frog_log.txt",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("subjects", "message"),
+    [
+        ({"ben": {"onset": 1}}, r"subjects: ben: unknown key 'onset'\. Did you mean 'onset_s'"),
+        ({"ben": {"stories": {"frog": {"tr_s": 1}}}}, r"stories: frog: unknown key 'tr_s'"),
+        ({"ben": {"stories": ["wolf"]}}, "ben heard 'wolf': no such story"),
+        ({"ben": {"onset_s": "late"}}, r"stories\.frog, for ben: onset_s is 'late'; need a number"),
+    ],
+)
+def test_what_differs_for_a_subject_is_checked(
+    manifest: dict[str, Any], write: Write, subjects: Any, message: str
+) -> None:
+    with pytest.raises(ManifestError, match=message):
+        ManifestSource(write(manifest | {"subjects": subjects})).story_names()

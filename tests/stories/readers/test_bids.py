@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from brainlit.stories.readers.bids import (
     BidsError,
+    descriptions,
     entities_of,
     find_runs,
     repetition_time_s,
     require_runs,
+    sidecars_of,
     slice_reference,
     subject_folders,
 )
@@ -38,7 +41,7 @@ def test_a_run_comes_with_mask_confounds_and_sidecar(tmp_path: Path) -> None:
     _touch(tmp_path, *names, *other)
     (run,) = find_runs(tmp_path, "01", "frog", MNI)
     func = tmp_path / "sub-01" / "ses-2" / "func"
-    assert [*run.files, run.mask, run.confounds, run.sidecar] == [func / name for name in names]
+    assert [*run.files, run.mask, run.confounds, *run.sidecars] == [func / name for name in names]
     assert run.label == "ses-2_acq-mb_run-1"
     assert find_runs(tmp_path, "sub-01", "frog", MNI) == [run]
     assert find_runs(tmp_path, "sub-02", "frog", MNI) == []
@@ -58,7 +61,7 @@ def test_surfaces_grayordinates_and_native_runs(tmp_path: Path) -> None:
     (surface,) = find_runs(tmp_path, "01", "frog", "fsaverage5")
     assert [path.name[17:23] for path in surface.files] == ["hemi-L", "hemi-R"]
     assert surface.mask is None
-    assert surface.sidecar is not None
+    assert [path.name[17:23] for path in surface.sidecars] == ["hemi-L"]
     assert surface.confounds is not None
     assert surface.label == "the only run"
     assert len(find_runs(tmp_path, "01", "frog", "fsLR:den-91k")) == 1
@@ -101,18 +104,56 @@ def test_what_is_missing_is_said_with_what_is_there(tmp_path: Path) -> None:
         require_runs(tmp_path, "01", "frog", "MNI")
 
 
+def test_a_run_inherits_what_json_files_above_say_of_it(tmp_path: Path) -> None:
+    stem = f"sub-01_ses-2_task-frog_run-1_space-{MNI}_desc-preproc_bold"
+    _touch(tmp_path, f"{stem}.nii.gz")
+    func = tmp_path / "sub-01" / "ses-2" / "func"
+    said = {
+        tmp_path / "task-frog_bold.json": {"RepetitionTime": 3.0, "StartTime": 0.6},
+        tmp_path / "task-bear_bold.json": {"RepetitionTime": 9.0},
+        tmp_path / "task-frog_events.json": {"RepetitionTime": 9.0},
+        tmp_path.parent / "task-frog_bold.json": {"RepetitionTime": 9.0},
+        tmp_path / "sub-01" / "sub-01_task-frog_bold.json": {"RepetitionTime": 1.2},
+        func / "sub-01_ses-2_task-frog_run-2_bold.json": {"RepetitionTime": 9.0},
+    }
+    for path, content in said.items():
+        path.write_text(json.dumps(content))
+    (run,) = find_runs(tmp_path, "01", "frog", MNI)
+    assert run.sidecars == (tmp_path / "sub-01" / "sub-01_task-frog_bold.json", tmp_path / "task-frog_bold.json")
+    assert (repetition_time_s(run.sidecars), slice_reference(run.sidecars, 1.2)) == (1.2, 0.5)
+    (func / f"{stem}.json").write_text('{"TaskName": "frog"}')
+    assert repetition_time_s(sidecars_of(run.files[0], tmp_path)) == 1.2, "the nearest that has it"
+    (tmp_path / "x.v2.nii.gz").touch()
+    (tmp_path / "x.json").touch()
+    assert sidecars_of(tmp_path / "x.v2.nii.gz", tmp_path) == ()
+
+
+def test_runs_of_another_description_are_found_when_asked_for(tmp_path: Path) -> None:
+    stem = f"sub-01_task-frog_space-{MNI}"
+    _touch(tmp_path, f"{stem}_desc-denoised_bold.nii.gz", f"{stem}_desc-brain_mask.nii.gz",
+           f"{stem}_desc-denoisedSmoothed_bold.nii.gz")  # fmt: skip
+    assert find_runs(tmp_path, "01", "frog", MNI) == []
+    (run,) = find_runs(tmp_path, "01", "frog", MNI, "denoised")
+    assert run.files[0].name == f"{stem}_desc-denoised_bold.nii.gz"
+    assert run.mask is not None
+    assert descriptions(tmp_path) == ["denoised", "denoisedSmoothed"]
+    with pytest.raises(BidsError, match=r"no run of task 'frog' with desc 'preproc'\. .*denoised, denoisedSmoothed"):
+        require_runs(tmp_path, "01", "frog", MNI)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "no readable JSON"), ("[]", "RepetitionTime is None"), ('{"RepetitionTime": "2"}', "is '2'; need seconds"),
-     ('{"RepetitionTime": NaN}', "is nan"), ("\udcff", "no readable JSON")],
+    [("{", "no readable JSON"), ('{"RepetitionTime": "2"}', "is '2'; need seconds"),
+     ('{"RepetitionTime": NaN}', "is nan"), ('{"RepetitionTime": 2000}', r"are these milliseconds\? Then it is 2 s"),
+     ("\udcff", "no readable JSON")],
 )  # fmt: skip
-def test_a_sidecar_without_tr_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_sidecar_with_a_wrong_tr_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"RepetitionTime": 1.5}')
-    assert repetition_time_s(path) == 1.5
+    assert repetition_time_s([path]) == 1.5
     path.write_text(text, errors="surrogateescape")
     with pytest.raises(BidsError, match=message):
-        repetition_time_s(path)
+        repetition_time_s([path])
 
 
 @pytest.mark.parametrize(
@@ -132,7 +173,7 @@ def test_the_moment_of_a_volume_is_where_its_slices_were_taken(
 ) -> None:
     path = tmp_path / "a.json"
     path.write_text(f'{{"RepetitionTime": 1.5, {text}}}')
-    assert slice_reference(path) == (None if expected is None else pytest.approx(expected))
+    assert slice_reference([path], 1.5) == (None if expected is None else pytest.approx(expected))
 
 
 @pytest.mark.parametrize(
@@ -144,4 +185,4 @@ def test_moments_outside_the_volume_are_refused(tmp_path: Path, text: str) -> No
     path = tmp_path / "a.json"
     path.write_text(f'{{"RepetitionTime": 1.5, {text}}}')
     with pytest.raises(BidsError, match=r"is no time within a volume of 1\.5 s.*or give slice_reference"):
-        slice_reference(path)
+        slice_reference([path], 1.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brainlit.stories.base import SourceError
-from brainlit.stories.readers.images import ImageError, count_volumes, layout_of, read_mask, read_series
+from brainlit.stories.readers import images
+from brainlit.stories.readers.images import ImageError, count_volumes, header_tr, layout_of, read_mask, read_series
 
 AFFINE = np.array([[-3.0, 0, 0, 90], [0, 3.0, 0, -126], [0, 0, 4.0, -72], [0, 0, 0, 1]])
 SHAPE, N_TRS = (3, 4, 2), 5
@@ -33,17 +36,17 @@ def _mask(path: Path, shape: tuple[int, ...] = SHAPE, affine: Any = AFFINE) -> P
     return _volume(path, inside, affine, tr=None)
 
 
-def _surface(path: Path, values: np.ndarray[Any, Any]) -> Path:
+def _surface(path: Path, values: np.ndarray[Any, Any], meta: dict[str, str] | None = None) -> Path:
     arrays = [nib.gifti.GiftiDataArray(row.astype(np.float32), intent="NIFTI_INTENT_TIME_SERIES") for row in values]
-    nib.save(nib.gifti.GiftiImage(darrays=arrays), path)
+    nib.save(nib.gifti.GiftiImage(darrays=arrays, meta=nib.gifti.GiftiMetaData(meta or {})), path)
     return path
 
 
-def _cifti(path: Path, values: np.ndarray[Any, Any]) -> Path:
+def _cifti(path: Path, values: np.ndarray[Any, Any], step: float = 1.5, unit: str = "SECOND") -> Path:
     vertices = [nib.cifti2.BrainModelAxis.from_surface(np.arange(n), 10, f"Cortex{side}")
                 for side, n in (("Left", 3), ("Right", 2))]  # fmt: skip
     voxels = nib.cifti2.BrainModelAxis.from_mask(np.ones((1, 1, 2)), name="thalamus_left", affine=AFFINE)
-    axes = (nib.cifti2.SeriesAxis(0, 1.5, len(values)), vertices[0] + vertices[1] + voxels)
+    axes = (nib.cifti2.SeriesAxis(0, step, len(values), unit), vertices[0] + vertices[1] + voxels)
     nib.save(nib.Cifti2Image(values.astype(np.float32), axes), path)
     return path
 
@@ -60,7 +63,7 @@ def test_a_volume_gives_the_voxels_of_its_mask_in_c_order(tmp_path: Path, ending
     assert (series.layout, series.tr_s, series.sides) == ("volume", 2.0, None)
     assert count_volumes([bold]) == N_TRS
     assert read_mask(mask).coordinates_mm.tolist() == [[90, -123, -72], [90, -123, -68], [84, -126, -72]]
-    assert np.array_equal(series.coordinates_mm, read_mask(mask).coordinates_mm)
+    assert np.array_equal(series.places.inside, read_mask(mask).inside)
 
 
 def test_scale_and_offset_of_the_header_are_applied(tmp_path: Path) -> None:
@@ -71,11 +74,85 @@ def test_scale_and_offset_of_the_header_are_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tr", "tr_s"), [((1500.0, "msec"), 1.5), ((0.0, "sec"), None), ((2.0, "unknown"), None), ((0.5, "hz"), None)]
+    ("tr", "tr_s", "says"),
+    [
+        ((1500.0, "msec"), 1.5, "says 1.5 s"),
+        ((1000.0, "msec"), 1.0, "says 1 s"),
+        ((1.0, "sec"), None, "says 1 s, which is what a header says when nobody set it"),
+        ((0.0, "sec"), None, "says 0"),
+        ((2.0, "unknown"), None, "says 2 and no unit of time"),
+        ((0.5, "hz"), None, "says 0.5 and no unit of time"),
+        ((2000.0, "sec"), None, "says 2000 s: are these milliseconds? Then it is 2 s"),
+        ((2.0, "msec"), None, "says 0.002 s: were seconds taken for milliseconds? Then it is 2 s"),
+    ],
 )
-def test_the_tr_of_the_header_is_in_seconds_or_unknown(tmp_path: Path, tr: Any, tr_s: float | None) -> None:
+def test_the_tr_of_the_header_is_in_seconds_or_not_believed(
+    tmp_path: Path, tr: Any, tr_s: float | None, says: str
+) -> None:
     bold = _volume(tmp_path / "bold.nii", np.ones((*SHAPE, 2), dtype=np.float32), tr=tr)
     assert read_series([bold], _mask(tmp_path / "mask.nii")).tr_s == tr_s
+    assert header_tr([bold]) == (tr_s, says)
+
+
+def test_the_tr_of_cifti_and_gifti_is_believed_alike(tmp_path: Path) -> None:
+    for step, unit, tr_s in ((1.5, "SECOND", 1.5), (1.0, "SECOND", None), (2.0, "HERTZ", None), (2e3, "SECOND", None)):
+        path = _cifti(tmp_path / "a.dtseries.nii", np.zeros((N_TRS, 7)), step, unit)
+        assert header_tr([path]).tr_s == read_series([path]).tr_s == tr_s
+    for said, tr_s in (("1.5", 1.5), ("1.0", None), ("2000", None), ("", None)):
+        path = _surface(tmp_path / "L.func.gii", np.zeros((N_TRS, 4)), {"TimeStep": said} if said else {})
+        assert header_tr([path]).tr_s == read_series([path]).tr_s == tr_s
+    assert header_tr([path]).says == "has no TimeStep"
+
+
+def test_hemispheres_that_say_to_be_the_other_are_refused(tmp_path: Path) -> None:
+    meta = {"AnatomicalStructurePrimary": "CortexRight"}
+    files = [_surface(tmp_path / f"{side}.func.gii", np.zeros((2, 4)), meta) for side in "LR"]
+    with pytest.raises(ImageError, match=r"L\.func\.gii says that it is CortexRight, but stands for CortexLeft"):
+        read_series(files)
+    assert list(read_series(files[:1]).places.nvertices) == ["CIFTI_STRUCTURE_CORTEX_RIGHT"]
+
+
+@pytest.mark.parametrize("name", ["bold.nii", "bold.nii.gz", "a.dtseries.nii"])
+def test_reading_takes_the_memory_of_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(images, "BLOCK_BYTES", 2**16)
+    rng, mask = np.random.default_rng(0), None
+    if name.startswith("bold"):
+        path = _volume(tmp_path / name, rng.integers(0, 9, (20, 20, 20, 100)).astype(np.int16))
+        mask = tmp_path / "mask.nii.gz"
+        _volume(mask, rng.integers(0, 2, (20, 20, 20)).astype(np.uint8), tr=None)
+    else:
+        path = _cifti(tmp_path / name, np.ones((200_000, 7)))
+    read_series([path], mask)  # imports
+    tracemalloc.start()
+    values = read_series([path], mask).values
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert values.nbytes > 1e6
+    assert peak < 1.5 * values.nbytes, "result, a block, and which values are finite"
+
+
+@pytest.mark.parametrize("name", ["bold.nii.gz", "mask.nii.gz"])
+def test_no_damaged_bit_of_a_compressed_image_goes_by(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    bold = _volume(tmp_path / "bold.nii.gz", rng.normal(size=(*SHAPE, N_TRS)).astype(np.float32))
+    mask, path = _mask(tmp_path / "mask.nii.gz"), tmp_path / name
+    whole = path.read_bytes()
+    for place in range(60, len(whole), max(1, len(whole) // 25)):  # name and date of the archive come before
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(ImageError, match=f"{path} "):
+            read_series([bold], mask)
+
+
+def test_a_file_that_holds_less_or_more_than_its_header_says_is_refused(tmp_path: Path) -> None:
+    mask = _mask(tmp_path / "mask.nii")
+    for name in ("bold.nii", "bold.nii.gz"):
+        bold = _volume(tmp_path / name, np.ones((*SHAPE, N_TRS), dtype=np.float32))
+        raw = bytearray(gzip.decompress(bold.read_bytes()) if name.endswith("gz") else bold.read_bytes())
+        for n_trs, said in ((N_TRS - 1, "it goes on after"), (N_TRS + 1, "cannot be read")):
+            raw[48:50] = n_trs.to_bytes(2, "little")
+            bold.write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+            with pytest.raises(ImageError, match=f"{bold} .*{said}|{bold} {said}"):
+                read_series([bold], mask)
 
 
 def test_infinite_values_are_no_data(tmp_path: Path) -> None:
@@ -91,7 +168,8 @@ def test_hemispheres_stand_side_by_side(tmp_path: Path) -> None:
     files = [_surface(tmp_path / "L.func.gii", left), _surface(tmp_path / "R.func.gii", right)]
     series = read_series(files)
     assert np.array_equal(series.values, np.hstack([left, right]))
-    assert (series.layout, series.sides, series.tr_s, series.coordinates_mm) == ("surface", (4, 3), None, None)
+    assert (series.layout, series.sides, series.tr_s) == ("surface", (4, 3), None)
+    assert series.places.nvertices == {"CIFTI_STRUCTURE_CORTEX_LEFT": 4, "CIFTI_STRUCTURE_CORTEX_RIGHT": 3}
     assert read_series(files[:1]).sides == (4,)
     assert count_volumes(files) == N_TRS
     _surface(tmp_path / "R.func.gii", right[:-1])

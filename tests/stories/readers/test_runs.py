@@ -84,6 +84,17 @@ def test_the_moment_of_a_volume_comes_from_the_json_beside_a_run(derivatives: Pa
     assert _fmriprep(derivatives, responses={"slice_reference": 1.0}).slice_reference() == 1.0, "the manifest rules"
 
 
+def test_runs_whose_moments_differ_are_refused(derivatives: Path) -> None:
+    for story, start_s in (("frog", 0.0), ("bear", TR_S / 2)):
+        write_fmriprep_run(derivatives, "sub-01", story)
+        (sidecar,) = derivatives.glob(f"sub-01/func/*task-{story}*_bold.json")
+        sidecar.write_text(f'{{"RepetitionTime": {TR_S}, "StartTime": {start_s}}}')
+    with pytest.raises(ManifestError, match=r"bear.*json says that values belong to 0\.50 .*first run has 0\.00"):
+        _fmriprep(derivatives, ["frog", "bear"]).responses("sub-01", "bear")
+    said = {"slice_reference": 0.25}
+    assert _fmriprep(derivatives, ["frog", "bear"], said).responses("sub-01", "bear") is not None
+
+
 def test_cosines_among_the_confounds_are_a_filter(derivatives: Path) -> None:
     write_fmriprep_run(derivatives, "sub-01", "frog")
     passed = _fmriprep(derivatives, responses={"high_pass_s": None, "confounds": ["trans_*", "cosine*"]})
@@ -204,3 +215,157 @@ def test_pairs_of_surfaces_stand_side_by_side(derivatives: Path) -> None:
     (folder / "anna_frog_R.func.gii").unlink()
     with pytest.raises(FileNotFoundError, match="anna_frog_R"):
         source.responses("anna", "frog")
+
+
+def _volumes(folder: Path, tr: float, unit: str = "sec") -> Array:
+    """Two runs of anna, and a mask of all voxels; returns the values of frog, (n_trs, n_voxels)."""
+    nib.save(nib.Nifti1Image(np.ones(SHAPE, dtype=np.uint8), AFFINE), folder / "mask.nii.gz")
+    values = np.random.default_rng(0).normal(size=(*SHAPE, N_TRS)).astype(np.float32)
+    image = nib.Nifti1Image(values, AFFINE)
+    image.header.set_zooms((3.0, 3.0, 4.0, tr))
+    image.header.set_xyzt_units("mm", unit)
+    nib.save(image, folder / "anna_frog.nii.gz")
+    return values.reshape(-1, N_TRS).T
+
+
+def test_a_header_that_says_nothing_is_not_believed(derivatives: Path) -> None:
+    folder = derivatives.parents[1]
+    said = {"file": "{subject}_{story}.nii.gz", "mask": "mask.nii.gz"}
+    for tr, unit, words in ((1.0, "sec", "says 1 s, which"), (0.0, "sec", "says 0"), (1.5, "unknown", "no unit"),
+                            (1500.0, "sec", r"milliseconds\? Then it is 1\.5 s")):  # fmt: skip
+        values = _volumes(folder, tr, unit)
+        with pytest.raises(ManifestError, match=rf"stories\.frog: give tr_s.*anna_frog\.nii\.gz .*{words}"):
+            _source(folder, said, subjects=["anna"]).story("frog")
+    assert _source(folder, said, {"frog": {"tr_s": TR_S}}, subjects=["anna"]).story("frog").timebase.tr_s == TR_S
+    sidecar = folder / "anna_frog.json"
+    sidecar.write_text('{"RepetitionTime": 1.5, "StartTime": 0.3}')
+    source = _source(folder, said, subjects=["anna"])
+    assert (source.story("frog").timebase.tr_s, source.slice_reference()) == (1.5, pytest.approx(0.2))
+    responses = source.responses("anna", "frog")
+    assert responses is not None
+    assert np.allclose(responses.values, clean_series(values, 1.5), atol=1e-4)
+    with pytest.raises(ManifestError, match=r"anna_frog\.json says a repetition time of 1\.5 s, but 'frog' has 2\.0 s"):
+        _source(folder, said, {"frog": {"tr_s": 2.0}}, subjects=["anna"]).responses("anna", "frog")
+    with pytest.raises(ManifestError, match=r"tr_s is 1500; need seconds: are these milliseconds\? Then it is 1\.5 s"):
+        _source(folder, said, {"frog": {"tr_s": 1500}}, subjects=["anna"]).story_names()
+
+
+def test_headers_of_one_story_that_differ_are_no_evidence(derivatives: Path) -> None:
+    folder = derivatives.parents[1]
+    _volumes(folder, 1.5)
+    (folder / "anna_frog.nii.gz").rename(folder / "ben_frog.nii.gz")
+    _volumes(folder, 1.2)
+    said = {"file": "{subject}_{story}.nii.gz", "mask": "mask.nii.gz"}
+    with pytest.raises(ManifestError, match=r"ben_frog\.nii\.gz says a .* time of 1\.5 s, but 'frog' has 1\.2 s"):
+        _source(folder, said, subjects=["anna", "ben"]).responses("ben", "frog")
+
+
+def test_a_folder_of_other_descriptions_is_read_when_asked_for(derivatives: Path) -> None:
+    values = write_fmriprep_run(derivatives, "sub-01", "frog")
+    for path in (derivatives / "sub-01" / "func").glob("*desc-preproc*"):
+        path.rename(path.with_name(path.name.replace("desc-preproc", "desc-denoised")))
+    with pytest.raises(FileNotFoundError, match=r"with desc 'preproc'\. Say responses\.desc: denoised\..*there: den"):
+        _fmriprep(derivatives).story("frog")
+    source = _fmriprep(derivatives, responses={"desc": "denoised"})
+    responses = source.responses("sub-01", "frog")
+    assert responses is not None
+    assert np.allclose(responses.values, clean_series(values, TR_S), atol=1e-3)
+
+
+def test_a_pattern_of_confounds_may_be_empty_where_another_run_has_some(
+    derivatives: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = [(name, story) for name in ("sub-01", "sub-02") for story in ("frog", "bear")]
+    runs = {pair: write_fmriprep_run(derivatives, *pair, seed=k) for k, pair in enumerate(pairs)}
+    (table,) = derivatives.glob("sub-02/func/*task-bear*.tsv")
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join(f"{row}\t{'motion_outlier00' if k == 0 else int(k == 5)}" for k, row in enumerate(rows)))
+    source = _fmriprep(derivatives, ["frog", "bear"], {"confounds": ["csf", "motion_outlier*"]})
+    for (name, story), values in runs.items():
+        responses = source.responses(name, story)
+        assert responses is not None
+        (own,) = derivatives.glob(f"{name}/func/*task-{story}*.tsv")
+        names = ["csf", "motion_outlier00"] if own == table else ["csf"]
+        expected = clean_series(values, TR_S, confounds=read_confounds(own, names))
+        assert np.allclose(responses.values, expected, atol=1e-3)
+    assert caplog.text.count("motion_outlier*") == 1
+    for names, missing in ((["motion_outlier00"], "motion_outlier00"), (["csf", "non_steady*"], r"non_steady\*")):
+        with pytest.raises(ManifestError, match=f"has no column '{missing}'"):
+            _fmriprep(derivatives, ["frog", "bear"], {"confounds": names}).responses("sub-01", "frog")
+
+
+def _grayordinates(path: Path, axis: Any, values: Array) -> None:
+    series = nib.cifti2.SeriesAxis(0, 1.5, len(values))
+    nib.save(nib.Cifti2Image(values.astype(np.float32), (series, axis)), path)
+
+
+def test_labels_meet_grayordinates_where_they_are(derivatives: Path) -> None:
+    folder = derivatives.parents[1]
+    left = nib.cifti2.BrainModelAxis.from_surface([1, 2, 4, 5], 6, "CortexLeft")
+    right = nib.cifti2.BrainModelAxis.from_surface([0, 3], 6, "CortexRight")
+    voxels = nib.cifti2.BrainModelAxis.from_mask(np.ones((1, 1, 2)), "thalamus_left", AFFINE)
+    values = np.random.default_rng(0).normal(size=(N_TRS, 8))
+    for story in ("frog", "bear"):
+        _grayordinates(folder / f"anna_{story}.dtseries.nii", left + right + voxels, values)
+    names = {0: ("???", (0, 0, 0, 0)), 1: ("L_A1_ROI", (1, 0, 0, 1)), 2: ("R_A1_ROI", (1, 0, 0, 1)),
+             3: ("pulvinar", (1, 0, 0, 1))}  # fmt: skip
+    table = nib.cifti2.LabelAxis(["areas"], [names])
+    said = {"file": "{subject}_{story}.dtseries.nii", "region_files": {"file": "areas.dlabel.nii"}}
+
+    def regions(axis: Any, labels: list[int]) -> dict[str, list[int]]:
+        nib.save(nib.Cifti2Image(np.array([labels], np.float32), (table, axis)), folder / "areas.dlabel.nii")
+        masks = _source(folder, said, ["frog", "bear"], subjects=["anna"]).subject("anna").regions
+        return {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
+
+    expected = {"A1": [2, 5], "A1 left": [2], "A1 right": [5]}
+    assert regions(left + right, [0, 0, 1, 0, 0, 2]) == expected, "cortex alone"
+    assert regions(right + left, [0, 2, 0, 0, 1, 0]) == expected
+    whole = nib.cifti2.BrainModelAxis.from_surface(np.arange(6), 6, "CortexLeft")
+    assert regions(whole + right, [1, 0, 0, 0, 1, 0, 0, 2]) == expected, "as many as there are columns"
+    assert regions(voxels + right, [0, 3, 0, 2]) == {"A1": [5], "A1 right": [5], "pulvinar": [7]}
+    other = nib.cifti2.BrainModelAxis.from_surface(np.arange(6), 7, "CortexLeft")
+    with pytest.raises(SourceError, match=r"areas\.dlabel\.nii: its labels of .*LEFT are on a mesh of 7 .* mesh of 6"):
+        regions(other, [1] * 6)
+    elsewhere = nib.cifti2.BrainModelAxis.from_mask(np.ones((1, 1, 2)), "thalamus_left", np.eye(4))
+    with pytest.raises(SourceError, match="its voxels lie on another grid"):
+        regions(elsewhere, [1, 1])
+    _grayordinates(folder / "anna_bear.dtseries.nii", right + left + voxels, values)
+    source = _source(folder, said, ["frog", "bear"], subjects=["anna"])
+    source.responses("anna", "frog")
+    with pytest.raises(ManifestError, match=r"bear\.dtseries\.nii has as many columns as .*frog.*in another order"):
+        source.responses("anna", "bear")
+
+
+def test_labels_of_surfaces_meet_grayordinates_where_they_are(derivatives: Path) -> None:
+    folder = derivatives.parents[1]
+    left = nib.cifti2.BrainModelAxis.from_surface([1, 2, 4], 5, "CortexLeft")
+    right = nib.cifti2.BrainModelAxis.from_surface([0, 3], 5, "CortexRight")
+    _grayordinates(folder / "anna_frog.dtseries.nii", left + right, np.random.default_rng(0).normal(size=(N_TRS, 5)))
+    for hemi, labels in (("lh", [0, 1, 0, 1, 0]), ("rh", [0, 0, 0, 1, 1])):
+        colours = np.array([[1, 1, 1, 0, 0], [2, 2, 2, 0, 0]])
+        nib.freesurfer.write_annot(folder / f"{hemi}.x.annot", np.array(labels), colours, ["???", "A1"], True)
+    said = {"file": "{subject}_{story}.dtseries.nii", "region_files": {"file": "{hemi}.x.annot"}}
+    regions = _source(folder, said, subjects=["anna"]).subject("anna").regions
+    assert {name: np.flatnonzero(mask).tolist() for name, mask in regions.items()} == {
+        "A1": [0, 4], "A1 left": [0], "A1 right": [4],
+    }  # fmt: skip
+
+
+def test_labels_of_volumes_meet_the_voxels_of_the_responses(derivatives: Path) -> None:
+    write_fmriprep_run(derivatives, "sub-01", "frog", outside=(0, 5))
+    folder = derivatives.parents[1]
+    labels = np.zeros(SHAPE, dtype=np.int16)
+    labels.flat[[0, 6, 7]] = 4
+    nib.save(nib.Nifti1Image(labels, AFFINE), folder / "areas.nii.gz")
+    (folder / "areas.tsv").write_text("index\tname\n4\tSTG\n")
+    subject = _fmriprep(derivatives, responses={"region_files": {"file": "areas.nii.gz"}}).subject("sub-01")
+    assert np.flatnonzero(subject.regions["STG"]).tolist() == [4, 5], "voxels 6 and 7; 0 and 5 are no columns"
+    other = np.ones(SHAPE, dtype=np.uint8)
+    other.flat[[1, 2]] = 0
+    nib.save(nib.Nifti1Image(other, AFFINE), folder / "other.nii.gz")
+    regions = {"file": "areas.nii.gz", "mask": "other.nii.gz"}
+    with pytest.raises(SourceError, match=r"other\.nii\.gz holds other voxels than .*mask"):
+        _fmriprep(derivatives, responses={"region_files": regions}).subject("sub-01")
+    nib.save(nib.Nifti1Image(labels, AFFINE + np.eye(4)), folder / "areas.nii.gz")
+    with pytest.raises(SourceError, match=r"areas\.nii\.gz both have shape .*lie elsewhere in space"):
+        _fmriprep(derivatives, responses={"region_files": {"file": "areas.nii.gz"}}).subject("sub-01")

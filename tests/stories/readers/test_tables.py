@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from brainlit.stories.readers.tables import TableError, count_rows, read_table
+from brainlit.stories.readers.tables import TableError, read_table, table_shape
 
 VALUES = np.array([[1.5, -2.0, 3e2], [0.25, np.nan, 5.0]])
 
@@ -50,7 +50,7 @@ def test_one_column_is_a_table(tmp_path: Path) -> None:
     [
         ("a.txt", "1 2\n3\n", r"line 2: 1 columns, but 2"),
         ("a.csv", "1,2\n3,x\n", r"line 2: 'x' is no number"),
-        ("a.csv", "", r"has shape \(0, 1\)"),
+        ("a.csv", "", r"has shape \(0,\)"),
         ("a.xlsx", "", r"of type '\.xlsx' are not read; known: \.txt"),
         ("a.npy", "", r"not a readable \.npy"),
         ("a.h5", "broken", "not a readable HDF5 file: .* Was it cut off"),
@@ -74,7 +74,7 @@ def test_a_dataset_is_named_where_there_are_several(tmp_path: Path) -> None:
 
 def test_no_pickle_is_ever_opened(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(TableError, match="allow_pickle=False"):
+    with pytest.raises(TableError, match=r"holds Python objects \(pickled\), which are never read"):
         read_table(tmp_path / "a.npy")
 
 
@@ -87,12 +87,12 @@ def test_a_header_that_python_cannot_split_is_refused(tmp_path: Path) -> None:
 
 def test_rows_are_counted_from_headers(tmp_path: Path) -> None:
     for suffix in (".npy", ".hf5", ".csv"):
-        assert count_rows(_write(tmp_path / f"a{suffix}")) == 2
+        assert table_shape(_write(tmp_path / f"a{suffix}"))[0] == 2
     np.save(tmp_path / "a.npy", np.empty((0, 3)))
     with pytest.raises(TableError, match=r"has shape \(0, 3\)"):
-        count_rows(tmp_path / "a.npy")
+        table_shape(tmp_path / "a.npy")[0]
     with pytest.raises(FileNotFoundError):
-        count_rows(tmp_path / "none.npy")
+        table_shape(tmp_path / "none.npy")[0]
 
 
 def test_an_hdf5_header_that_promises_more_than_there_is_is_refused(tmp_path: Path) -> None:

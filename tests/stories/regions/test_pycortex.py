@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from nibabel.gifti import GiftiDataArray, GiftiImage
 
 from brainlit.stories.base import SourceError
+from brainlit.stories.readers.images import read_mask
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 from brainlit.stories.regions.pycortex import overlay_files, read_outline, read_overlays
 
@@ -98,6 +100,16 @@ def read(root: Path, shapes: str) -> dict[str, list[int]]:
     config = RegionConfig(pycortex="db", transform="{subject}_auto")
     found = read_subject_regions(config, "sub", len(ALL), root)
     return {name: np.flatnonzero(mask).tolist() for name, mask in found.items()}
+
+
+def test_voxels_of_a_nifti_run_are_in_another_order(tmp_path: Path) -> None:
+    db = write_filestore(tmp_path, region("AC", RECTANGLE))
+    config = RegionConfig(pycortex="db", transform="{subject}_auto")
+    mask = read_mask(db / "sub" / "transforms" / "sub_auto" / "mask_thick.nii.gz")
+    found = read_subject_regions(config, "sub", len(ALL), tmp_path, mask)["AC"]
+    assert {tuple(one) for one in np.argwhere(mask.inside)[found].tolist()} == {voxel(*v) for v in IN_RECTANGLE}
+    with pytest.raises(SourceError, match="its voxels are not the columns of the responses"):
+        read_subject_regions(config, "sub", len(ALL), tmp_path, replace(mask, inside=mask.inside[::-1]))
 
 
 def test_every_vertex_has_a_voxel_of_its_own() -> None:

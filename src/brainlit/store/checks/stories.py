@@ -41,6 +41,7 @@ class StoryChecks:
     def __init__(self) -> None:
         self._sounds: dict[str, list[str]] = defaultdict(list)
         self._words: dict[str, list[str]] = defaultdict(list)
+        self._told: dict[str, str] = {}
 
     def story(self, store: StoryStore, name: str) -> tuple[Story | None, list[Finding]]:
         """The story as it was read, None if its parts do not fit, and what was found."""
@@ -48,6 +49,7 @@ class StoryChecks:
         if problem is not None:
             cure = "Delete the story's file and build the store again."
             return None, [Finding("error", "length_mismatch", name, problem, cure)]
+        self._told = store.on_other_clocks
         audio = store.audio(name, 0, store.n_samples(name))
         story = Story(name, audio, store.words(name), None, store.timebase(name))
         self._sounds[hashlib.sha256(audio.tobytes()).hexdigest()].append(name)
@@ -58,7 +60,7 @@ class StoryChecks:
     def twins(self) -> Iterator[Finding]:
         """Stories that share sound or text."""
         for twins in self._sounds.values():
-            if len(twins) > 1:
+            if len({self._told.get(name, name) for name in twins}) > 1:
                 message = f"stories {', '.join(twins)} have the same sound: one may tune and the other score."
                 cure = "Keep one of them, or give the one that is mixed up its own file."
                 yield Finding("error", "twin_sounds", twins[0], message, cure)

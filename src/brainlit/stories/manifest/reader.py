@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,17 +25,21 @@ from brainlit.stories.manifest.schema import (
     part,
     pattern,
     placeholders,
+    repetition_time,
     seconds,
     text,
     texts,
     whole,
 )
+from brainlit.stories.readers.images import SERIES_SUFFIXES
 from brainlit.stories.readers.tables import require_file
 from brainlit.stories.regions.config import RegionConfig
 from brainlit.stories.response_filter import ResponseFilter
 
 _RUN = ("subject", "story", "repeat")
 _SPAN = re.compile(r"([^\[\]]+)(\[\d*:\d*\])?")
+_OF_A_SUBJECT = ("onset_s", "tr_starts", "volumes_discarded", "silence_after_s", "words", "phones")
+"""What may differ from subject to subject in one story."""
 _MOVED = "features are chosen in the experiment now: data.features.vectors: <file>"
 
 
@@ -52,21 +56,25 @@ def read_manifest(path: Path) -> Manifest:
     keys = Keys(load_yaml(path), f"{path}")
     if "word_vectors" in keys.values:
         raise ManifestError(f"{path}: word_vectors is no key of a manifest any more: {_MOVED}.")
-    keys.only({"each_story", *(one.name for one in fields(Manifest))})
+    keys.only({"each_story", *(one.name for one in fields(Manifest) if not one.metadata)})
     responses = _responses(keys)
-    stories = _stories(keys, responses)
+    said = _stories(keys)
+    listeners = _listeners(keys, list(said), optional=responses.fmriprep is not None)
+    stories, subjects, on_other_clocks = _by_clock(said, listeners, responses)
     return Manifest(
         name=keys.get("name", text),
         root=path.parent / keys.get("root", _folder, Path()),
         stories=stories,
-        subjects=_subjects(keys, list(stories), optional=responses.fmriprep is not None),
+        subjects=subjects,
         responses=responses,
         roles=_roles(keys, stories),
+        on_other_clocks=on_other_clocks,
         **_given(keys, not_words=lambda value: frozenset(map(str.lower, texts(value))), licence=text, citation=text),
     )
 
 
-def _stories(keys: Keys, responses: ResponseSpec) -> dict[str, StorySpec]:
+def _stories(keys: Keys) -> dict[str, Keys]:
+    """The keys of every story, those that all share among them."""
     shared = keys.sub("each_story")
     shared.only(_names(StorySpec))
     value = keys.get("stories", lambda value: value)
@@ -77,7 +85,7 @@ def _stories(keys: Keys, responses: ResponseSpec) -> dict[str, StorySpec]:
     for name, said in own.items():
         own_keys = Keys({} if said is None else said, f"{keys.where}: stories.{name}")
         own_keys.only(_names(StorySpec))
-        stories[name] = _story(Keys({**shared.values, **own_keys.values}, own_keys.where), responses)
+        stories[name] = Keys({**shared.values, **own_keys.values}, own_keys.where)
     return stories
 
 
@@ -87,8 +95,8 @@ def _story(keys: Keys, responses: ResponseSpec) -> StorySpec:
         words=_tier(keys, "words"),
         phones=_tier(keys, "phones") if keys.values.get("phones") is not None else None,
         repeats="all" if keys.values.get("repeats") == "all" else keys.get("repeats", texts, ()),
-        **_given(keys, tr_s=seconds, onset_s=number, tr_starts=pattern("story"), volumes_discarded=whole, n_trs=whole,
-                 silence_after_s=number),
+        **_given(keys, tr_s=repetition_time, onset_s=number, tr_starts=pattern("story", "subject"),
+                 volumes_discarded=whole, n_trs=whole, silence_after_s=number),
     )  # fmt: skip
     if (story.onset_s is None) == (story.tr_starts is None):
         raise ManifestError(
@@ -101,7 +109,7 @@ def _story(keys: Keys, responses: ResponseSpec) -> StorySpec:
 
 def _require_it_fits(keys: Keys, story: StorySpec, responses: ResponseSpec) -> None:
     """What a story may leave to the response files depends on what they are."""
-    if story.tr_s is None and responses.file is not None and not responses.file.lower().endswith((".nii", ".nii.gz")):
+    if story.tr_s is None and responses.file is not None and not responses.file.lower().endswith(SERIES_SUFFIXES):
         raise ManifestError(f"{keys.where}: 'tr_s' is missing; files such as {responses.file!r} do not say it.")
     if story.n_trs == 0:
         raise ManifestError(f"{keys.where}: n_trs is 0; need at least one row, or leave it out.")
@@ -118,35 +126,109 @@ def _require_it_fits(keys: Keys, story: StorySpec, responses: ResponseSpec) -> N
 def _tier(keys: Keys, key: str) -> TierSpec:
     value = keys.get(key, lambda value: value)
     if not isinstance(value, Mapping):
-        return TierSpec(keys.get(key, pattern("story")))
+        return TierSpec(keys.get(key, pattern("story", "subject")))
     tier = keys.sub(key)
     tier.only(_names(TierSpec))
     where = tier.sub("where")
     return TierSpec(
-        file=tier.get("file", pattern("story")),
+        file=tier.get("file", pattern("story", "subject")),
         where={name: _one_or_more(where, name) for name in where.values},
         **_given(tier, tier=pattern("story"), column=text, clock=_clock),
     )
 
 
-def _subjects(keys: Keys, stories: list[str], optional: bool) -> dict[str, tuple[str, ...]] | None:
+Listeners = dict[str, dict[str, dict[str, Any]]]
+"""Of each subject the stories heard, and what differs for the subject in each."""
+
+
+def _listeners(keys: Keys, stories: list[str], optional: bool) -> Listeners | None:
     value = keys.get("subjects", lambda value: value, None if optional else ...)
     if value is None:
         return None
     if isinstance(value, list):
-        return {name: tuple(stories) for name in keys.get("subjects", texts)}
+        return {name: {story: {} for story in stories} for name in keys.get("subjects", texts)}
     heard = keys.sub("subjects")
-    subjects = {}
+    listeners = {}
     for name, said in heard.values.items():
-        subjects[name] = tuple(stories) if said == "all" else heard.get(name, texts)
-        for story in subjects[name]:
+        own = heard.sub(name) if isinstance(said, Mapping) else Keys({"stories": said}, heard.where)
+        own.only({"stories", *_OF_A_SUBJECT})
+        shared = {key: item for key, item in own.values.items() if key != "stories"}
+        listeners[name] = {story: shared | more for story, more in _heard(heard, own, name, stories).items()}
+        for story in listeners[name]:
             if story not in stories:
                 raise ManifestError(
                     f"{heard.where}: {name} heard {story!r}: no such story. {did_you_mean(story, stories)}"
                 )
-    if not subjects:
+    if not listeners:
         raise ManifestError(f"{keys.where}: subjects is {value!r}; need at least one.")
-    return subjects
+    return listeners
+
+
+def _heard(heard: Keys, own: Keys, name: str, stories: list[str]) -> dict[str, dict[str, Any]]:
+    """The stories of one subject: 'all', a list, or a mapping to what differs in each."""
+    value = own.values.get("stories", "all")
+    if value == "all":
+        return {story: {} for story in stories}
+    if not isinstance(value, Mapping):
+        return {story: {} for story in Keys({name: value}, heard.where).get(name, texts)}
+    differs = own.sub("stories")
+    for story in differs.values:
+        differs.sub(story).only(_OF_A_SUBJECT)
+    return {story: differs.sub(story).values for story in differs.values}
+
+
+def _by_clock(
+    said: Mapping[str, Keys], listeners: Listeners | None, responses: ResponseSpec
+) -> tuple[dict[str, StorySpec], dict[str, tuple[str, ...]] | None, dict[str, str]]:
+    """Stories, with one more for each subject whose clock (or transcript) of a story is another one than before.
+
+    The first subject who heard a story gives it its name; who has the same clock hears the same story.
+    """
+    stories: dict[str, StorySpec] = {}
+    others: dict[str, str] = {}
+    names: dict[str, dict[str, str]] = {}
+    for story, keys in said.items():
+        found: dict[str, StorySpec] = {}
+        for subject, heard in (listeners or {}).items():
+            if story in heard:
+                spec = _of_subject(_story(_differing(keys, heard[story], subject), responses), subject)
+                name = next((name for name, known in found.items() if known == spec), None)
+                name = name or (f"{story}.{subject}" if found else story)
+                if name != story and name in said:
+                    raise ManifestError(f"{keys.where}: {name!r} is a story already. Give one of them another name.")
+                found[name] = spec
+                names.setdefault(subject, {})[story] = name
+        stories |= found or {story: _story(keys, responses)}
+        others |= {name: story for name in found if name != story}
+    for name, spec in stories.items():
+        if "subject" in placeholders(f"{spec.tr_starts}{spec.words.file}{spec.phones and spec.phones.file}"):
+            raise ManifestError(f"{said[name].where}: {{subject}} in a name needs the list of subjects: name them.")
+    heard_by = None if listeners is None else {
+        subject: tuple(names[subject][story] for story in heard) for subject, heard in listeners.items()
+    }  # fmt: skip
+    return stories, heard_by, others
+
+
+def _differing(keys: Keys, differs: dict[str, Any], subject: str) -> Keys:
+    if not differs:
+        return keys
+    clock = {"onset_s", "tr_starts"}
+    replaced = {key: None for key in clock if clock & differs.keys()}
+    return Keys({**keys.values, **replaced, **differs}, f"{keys.where}, for {subject}")
+
+
+def _of_subject(spec: StorySpec, subject: str) -> StorySpec:
+    """The names of the files of one subject."""
+
+    def own(template: str) -> str:
+        return template.replace("{subject}", subject)
+
+    return replace(
+        spec,
+        tr_starts=None if spec.tr_starts is None else own(spec.tr_starts),
+        words=replace(spec.words, file=own(spec.words.file)),
+        phones=None if spec.phones is None else replace(spec.phones, file=own(spec.phones.file)),
+    )
 
 
 def _responses(keys: Keys) -> ResponseSpec:
@@ -161,8 +243,8 @@ def _responses(keys: Keys) -> ResponseSpec:
         high_pass_s=None if preprocessed or keys.values.get("high_pass_s", 0) is None
         else keys.get("high_pass_s", seconds, 128.0),
         confounds=_confounds(keys),
-        **_given(keys, file=pattern(*_RUN, "hemi"), fmriprep=text, task=pattern("story"), space=text,
-                 dataset=pattern(*_RUN), mask=pattern(*_RUN), columns=texts, low_pass_s=seconds,
+        **_given(keys, file=pattern(*_RUN, "hemi"), fmriprep=text, task=pattern("story"), space=text, desc=text,
+                 transposed=flag, dataset=pattern(*_RUN), mask=pattern(*_RUN), columns=texts, low_pass_s=seconds,
                  response_filter=_response_filter, slice_reference=part),
     )  # fmt: skip
     _require_one_kind(keys, spec)
@@ -175,7 +257,7 @@ def _require_one_kind(keys: Keys, spec: ResponseSpec) -> None:
         raise ManifestError(f"{keys.where}: give file (a path with {{subject}}) or fmriprep (a folder), and not both.")
     if spec.fmriprep is not None and spec.space is None:
         raise ManifestError(f"{keys.where}: 'space' is missing; name one of fMRIPrep's output spaces.")
-    only_for = {"dataset": "file", "task": "fmriprep"}
+    only_for = {"dataset": "file", "transposed": "file", "task": "fmriprep", "desc": "fmriprep"}
     misplaced = [key for key, other in only_for.items() if key in keys.values and getattr(spec, other) is None]
     if misplaced:
         raise ManifestError(f"{keys.where}: {misplaced[0]} goes with {only_for[misplaced[0]]}, which is not given.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy.typing as npt
 
 from brainlit.stories.base import Float32Array, SubjectLeftOut
 from brainlit.stories.manifest.schema import ManifestError, filled
-from brainlit.stories.readers.cleaning import CleaningError, clean_series, read_run_confounds
+from brainlit.stories.readers.bids import repetition_time_s, slice_reference
+from brainlit.stories.readers.cleaning import CleaningError, ConfoundPatterns, clean_series, read_run_confounds
+from brainlit.stories.readers.images import VoxelMask
 from brainlit.stories.readers.runs import Run, RunFinder
 from brainlit.stories.readers.tables import Table, read_table
 from brainlit.timebase import TimeBase
@@ -19,6 +22,10 @@ from brainlit.timebase import TimeBase
 log = logging.getLogger(__name__)
 
 _SAME_TR = 0.01
+_SAME_MOMENT = 0.1
+MIDDLE = 0.5
+_FITS, _FAR_OFF = 0.1, 0.5
+"""Another axis fits the sound if it ends within this part of it; rows are far off below this part of it."""
 
 
 class Clocks:
@@ -69,18 +76,57 @@ class Clocks:
             self._n_trs_of[story] = spec.n_trs or left
         return self._n_trs_of[story]
 
+    def require_rows_are_volumes(self, story: str, sound_s: float) -> None:
+        """Refuse a table whose rows fall far short of the sound, or go far beyond it, while another axis fits it."""
+        spec, run = self.manifest.stories[story], self.finder.first_run(story)
+        if spec.n_trs is not None or spec.tr_starts is not None or run.is_image:
+            return
+        shape, tr_s = run.whole_shape(), self.tr_s(story)
+        ends_s = [float(spec.onset_s or 0.0) + n * tr_s for n in shape]
+        rows_s = ends_s[-2]
+        fits = [abs(end_s - sound_s) <= _FITS * sound_s for end_s in ends_s]
+        if not _FAR_OFF * sound_s <= rows_s <= sound_s / _FAR_OFF and any(fits):
+            n = shape[fits.index(True)]
+            raise ManifestError(
+                f"{self.where}: {run.files[0]} has {shape[-2]} rows, which end at {rows_s:g} s, but the sound of"
+                f" {story!r} lasts {sound_s:g} s, as {n} volumes would: is it transposed? Its shape is {shape}; need"
+                " (rows, columns) or (repeats, rows, columns), a row per volume. If columns stand before rows, say"
+                f" responses.transposed: {str(not run.transposed).lower()}; if the rows are right, say n_trs."
+            )
+
     def tr_s(self, story: str) -> float:
         """Repetition time as the manifest says it, or else the first run."""
         tr_s = self.manifest.stories[story].tr_s
         if tr_s is None:
             run = self.finder.first_run(story)
-            tr_s = run.tr_s()
+            tr_s, says = run.tr()
             if tr_s is None:
-                raise ManifestError(f"{self.where}: stories.{story}: 'tr_s' is missing, and {run.files[0]} says none.")
+                raise ManifestError(
+                    f"{self.where}: stories.{story}: give tr_s, the seconds from volume to volume: {run.files[0]}"
+                    f" {says}, and no JSON beside it has a RepetitionTime."
+                )
         return tr_s
 
+    def slice_reference(self, story: str, run: Run) -> float:
+        """Part of the TR that the values of a run's volumes belong to: as its JSON says it, or else the middle."""
+        found = slice_reference(run.sidecars, self.tr_s(story)) if run.sidecars else None
+        return MIDDLE if found is None else found
+
+    @cached_property
+    def first_slice_reference(self) -> float:
+        """That of the first run of the first story, which stands for all."""
+        story = next(iter(self.manifest.stories))
+        return self.slice_reference(story, self.finder.first_run(story))
+
     def _path(self, pattern: str, story: str) -> Path:
-        return self.manifest.root / filled(pattern, story=story)
+        return self.manifest.root / filled(pattern, story=self.manifest.told(story))
+
+
+def _other_columns(left: Table, right: Table) -> bool:
+    """Whether two files of one subject say that their columns differ; one mask is that of all volumes."""
+    named = None not in (left.columns, right.columns) and left.columns != right.columns
+    placed = not isinstance(left.places, (VoxelMask, type(None))) and left.places != right.places
+    return named or bool(placed)
 
 
 class ResponseReader:
@@ -89,54 +135,65 @@ class ResponseReader:
     def __init__(self, finder: RunFinder) -> None:
         self.finder, self.manifest, self.where = finder, finder.manifest, finder.where
         self.clocks = Clocks(finder)
-        self._n_columns_of: dict[str, tuple[int, Path]] = {}
+        self._patterns = ConfoundPatterns(finder.confound_tables)
+        self._first_of: dict[str, tuple[Table, Path]] = {}
 
     def first_usable(self, subject: str) -> tuple[Run, Table]:
-        """The first run of a subject and its values; SubjectLeftOut if no story has a usable column."""
+        """The first run of a subject and a row of it; SubjectLeftOut if no story has a usable column."""
         first: tuple[Run, Table] | None = None
         for story in self.finder.heard(subject):
             run = self.finder.runs(subject, story)[0]
-            table = self._read(subject, run)
-            first = first or (run, table)
+            table = self._read(subject, story, run)
+            first = first or (run, self._first_of[subject][0])
             if np.isfinite(self._clean(story, run, table)).any():
                 return first
         if first is None:
             raise SubjectLeftOut("no story was heard")
         raise SubjectLeftOut(f"every column is constant or holds NaN (see {first[0].files[0].name})")
 
-    def _read(self, subject: str, run: Run) -> Table:
+    def _read(self, subject: str, story: str, run: Run) -> Table:
+        if run.has_header:  # nothing is unpacked that will not fit
+            self._rows(story, run, run.shape())
         table = run.read(self.finder.mask(subject))
-        n_columns, file = self._n_columns_of.setdefault(subject, (table.values.shape[1], run.files[0]))
-        if table.values.shape[1] != n_columns:
+        n_columns = table.values.shape[1]
+        one_row = Table(table.values[:1].copy(), table.columns, table.places)
+        first, file = self._first_of.setdefault(subject, (one_row, run.files[0]))
+        if n_columns != first.values.shape[1]:
             raise ManifestError(
-                f"{self.where}: {run.files[0]} has {table.values.shape[1]} columns, but {file} has {n_columns}. All"
+                f"{self.where}: {run.files[0]} has {n_columns} columns, but {file} has {first.values.shape[1]}. All"
                 f" runs of {subject} need the same columns."
+            )
+        if _other_columns(table, first):
+            raise ManifestError(
+                f"{self.where}: {run.files[0]} has as many columns as {file}, but others, or in another order. All runs"
+                f" of {subject} need the same columns."
             )
         return table
 
     def cleaned(self, subject: str, story: str, run: Run) -> Float32Array:
         """Responses of one presentation, (n_trs, n_columns), as the manifest wants them cleaned; z-scored."""
-        return self._clean(story, run, self._read(subject, run))
+        return self._clean(story, run, self._read(subject, story, run))
 
     def _clean(self, story: str, run: Run, table: Table) -> Float32Array:
         said, tr_s = self.manifest.responses, self.clocks.tr_s(story)
         self._require_same_tr(story, run, tr_s)
-        rows = self._rows(story, run, table)
+        self._require_same_moment(story, run)
+        rows = self._rows(story, run, table.values.shape)
         try:
             confounds = None
             if said.confounds is not None and run.confounds is not None:
                 names, n_volumes = said.confounds.columns, len(table.values)
-                confounds = read_run_confounds(run.confounds, names, run.files[0], n_volumes)[rows]
+                confounds = read_run_confounds(run.confounds, names, run.files[0], n_volumes, self._patterns)[rows]
             return clean_series(table.values[rows], tr_s, said.high_pass_s, said.low_pass_s, confounds)
         except CleaningError as error:
             raise ManifestError(f"{run.files[0]}: {error}") from error
 
-    def _rows(self, story: str, run: Run, table: Table) -> slice:
-        """The rows that are used."""
-        spec, n_trs, n_rows = self.manifest.stories[story], self.clocks.n_trs(story), len(table.values)
+    def _rows(self, story: str, run: Run, shape: tuple[int, ...]) -> slice:
+        """The rows that are used, of a run of this shape."""
+        spec, n_trs, n_rows = self.manifest.stories[story], self.clocks.n_trs(story), shape[0]
         first = spec.volumes_discarded
         if n_rows < first + n_trs or (spec.n_trs is None and n_rows != first + n_trs):
-            turned = " Its columns would fit: is it transposed?" if table.values.shape[1] == first + n_trs else ""
+            turned = " Its columns would fit: is it transposed?" if shape[1:] == (first + n_trs,) else ""
             discarded = f" after {first} that are discarded" if first else ""
             raise ManifestError(
                 f"{self.where}: {run.files[0]} has {n_rows} rows, but {story!r} has {n_trs} TRs{discarded}.{turned}"
@@ -144,14 +201,26 @@ class ResponseReader:
             )
         return slice(first, first + n_trs)
 
+    def _require_same_moment(self, story: str, run: Run) -> None:
+        """One moment of a volume holds for the whole data set."""
+        if self.manifest.responses.slice_reference is None and run.sidecars:
+            theirs, first = self.clocks.slice_reference(story, run), self.clocks.first_slice_reference
+            if abs(theirs - first) > _SAME_MOMENT:
+                raise ManifestError(
+                    f"{self.where}: {run.sidecars[0]} says that values belong to {theirs:.2f} of the TR, but the first"
+                    f" run has {first:.2f}. Process all runs alike, or give responses.slice_reference."
+                )
+
     def _require_same_tr(self, story: str, run: Run, tr_s: float) -> None:
-        theirs = run.tr_s()
+        theirs, _ = run.tr()
         if theirs is None or abs(theirs - tr_s) <= _SAME_TR * tr_s:
             return
-        if run.sidecar is None:  # headers are often wrong
+        in_json = repetition_time_s(run.sidecars) is not None
+        if not in_json and self.manifest.stories[story].tr_s is not None:  # headers are often wrong
             log.warning("%s: its header says a TR of %g s; %s uses %g s.", run.files[0], theirs, story, tr_s)
             return
+        where = run.sidecars[0] if in_json else run.files[0]
         raise ManifestError(
-            f"{self.where}: {run.sidecar} says a repetition time of {theirs} s, but {story!r} has {tr_s} s. Correct"
-            " tr_s, or leave it out."
+            f"{self.where}: {where} says a repetition time of {theirs} s, but {story!r} has {tr_s} s. Correct tr_s, or"
+            " the file; a story has one TR."
         )

@@ -16,6 +16,7 @@ from brainlit.stories.readers.tables import float_or_nan
 from brainlit.stories.readers.transcripts import NOT_WORDS
 from brainlit.stories.regions.config import RegionConfig
 from brainlit.stories.response_filter import ResponseFilter
+from brainlit.timebase import unlikely_tr
 
 Clock = Literal["audio", "scanner"]
 
@@ -70,11 +71,12 @@ class StorySpec:
     words, phones : TierSpec
         Phones may be missing; then so are the features that need them.
     tr_s : float or None
-        Repetition time in seconds; None takes what NIfTI, CIFTI or the JSON beside an fMRIPrep run says.
+        Repetition time in seconds; None takes what the JSON beside an image says, or else its header.
     onset_s : float or None
         Where row 0 of the response file starts, in seconds of the audio file (negative if before the sound).
     tr_starts : str or None
-        Instead of onset_s, a table with the start of each row of the response file, for an irregular clock.
+        Instead of onset_s, a table with the start of each row of the response file, for an irregular clock. Its name,
+        and those of words and phones, may hold {subject}.
     volumes_discarded : int
         Rows at the start of the response file that are not used; the clock moves with them.
     n_trs : int or None
@@ -116,11 +118,14 @@ class ResponseSpec:
         Path with {subject}, {story}, {repeat} and, for pairs of GIFTI files, {hemi} (L, R).
     fmriprep : str or None
         Instead of `file`, the folder of fMRIPrep's derivatives.
-    task, space : str
-        fMRIPrep: name of the task, and the output space as fMRIPrep takes it ('fsaverage5', 'fsLR:den-91k'). `space`
-        may also be given for files: 'fsaverage5' places their columns on the surface.
+    task, space, desc : str
+        fMRIPrep: name of the task, the output space as fMRIPrep takes it ('fsaverage5', 'fsLR:den-91k'), and what was
+        done to the runs as their names have it ('denoised' of XCP-D). `space` may also be given for files:
+        'fsaverage5' places their columns on the surface.
     dataset : str or None
-        Name inside an HDF5 file, with the same placeholders as `file`.
+        Name inside an HDF5, .npz or .mat file, with the same placeholders as `file`.
+    transposed : bool
+        The tables have a column per volume, and a row per voxel.
     mask : str or None
         NIfTI mask whose voxels are the columns. None with fMRIPrep: the voxels in all brain masks of a subject.
     columns : tuple of str or None
@@ -146,7 +151,9 @@ class ResponseSpec:
     fmriprep: str | None = None
     task: str = "{story}"
     space: str | None = None
+    desc: str = "preproc"
     dataset: str | None = None
+    transposed: bool = False
     mask: str | None = None
     columns: tuple[str, ...] | None = None
     regions: Mapping[str, tuple[str, ...]] | None = None
@@ -163,7 +170,12 @@ class ResponseSpec:
 class Manifest:
     """A data set: its stories, its subjects with the stories that each heard, its responses and roles.
 
-    Subjects are None where those that fMRIPrep has are taken.
+    Parameters
+    ----------
+    subjects : mapping of name to names of stories, or None
+        None where those that fMRIPrep has are taken.
+    on_other_clocks : mapping of story to story
+        Stories that are another one for subjects whose rows began at other times: 'frog.ben' is 'frog' of ben.
     """
 
     name: str
@@ -175,6 +187,11 @@ class Manifest:
     not_words: frozenset[str] = field(default=NOT_WORDS)
     licence: str | None = None
     citation: str | None = None
+    on_other_clocks: Mapping[str, str] = field(default_factory=dict, metadata={"is_no_key": True})
+
+    def told(self, story: str) -> str:
+        """What {story} stands for: the name that a story has for all subjects."""
+        return self.on_other_clocks.get(story, story)
 
     def settings(self) -> dict[str, Any]:
         """What decides how stories and responses look, as plain JSON: no folders, and not who is asked for."""
@@ -313,6 +330,14 @@ def seconds(value: Any) -> float:
     if number(value) <= 0:
         raise ValueError("need a positive number of seconds")
     return number(value)
+
+
+def repetition_time(value: Any) -> float:
+    """Seconds from volume to volume, as scanners have them."""
+    question = unlikely_tr(seconds(value))
+    if question is not None:
+        raise ValueError(f"need seconds: {question}")
+    return seconds(value)
 
 
 def part(value: Any) -> float:

@@ -38,7 +38,6 @@ from brainlit.stories.manifest.schema import (
     placeholders,
 )
 from brainlit.stories.readers.audio import read_audio
-from brainlit.stories.readers.bids import slice_reference
 from brainlit.stories.readers.cleaning import cleaning_filter
 from brainlit.stories.readers.runs import Run, RunFinder, make_finder
 from brainlit.stories.readers.tables import Table
@@ -105,6 +104,10 @@ class ManifestSource(StorySource):
         """The roles of the manifest."""
         return {role: list(spans) for role, spans in self.manifest.roles.items()}
 
+    def on_other_clocks(self) -> dict[str, str]:
+        """The stories of subjects with a clock of their own."""
+        return dict(self.manifest.on_other_clocks)
+
     def response_filter(self) -> ResponseFilter | None:
         """What the manifest says, or else the drift that is removed here."""
         said = self.manifest.responses
@@ -113,13 +116,9 @@ class ManifestSource(StorySource):
         return cleaning_filter(said.high_pass_s, () if said.confounds is None else said.confounds.columns)
 
     def slice_reference(self) -> float:
-        """What the manifest says, or else the JSON beside fMRIPrep's first run, or else the middle."""
+        """What the manifest says, or else the JSON beside the first run, or else the middle."""
         said = self.manifest.responses.slice_reference
-        if said is not None:
-            return said
-        run = self._finder.first_run(next(iter(self.manifest.stories)))
-        found = None if run.sidecar is None else slice_reference(run.sidecar)
-        return super().slice_reference() if found is None else found
+        return self._reader.clocks.first_slice_reference if said is None else said
 
     def facts(self) -> dict[str, str]:
         """Clock and preprocessing in words; licence and citation where the manifest gives them."""
@@ -154,6 +153,7 @@ class ManifestSource(StorySource):
         """
         spec = self._spec(name)
         timebase, audio = self._reader.clocks.timebase(name), read_audio(self._path(spec.audio, name))
+        self._reader.clocks.require_rows_are_volumes(name, len(audio) / timebase.sample_rate_hz)
         self._require_sound(name, timebase, len(audio) / timebase.sample_rate_hz)
         words, phones = self._intervals(spec.words, name, WORD_TIERS), self.phones(name)
         refuse_swapped(words, phones, f"{self._path(spec.words.file, name)}")
@@ -183,7 +183,7 @@ class ManifestSource(StorySource):
                 " voxels. Name the mask that the columns were taken from."
             )
         regions = self._named_columns(table)
-        regions |= read_subject_regions(self._region_config(), name, n_columns, self.manifest.root)
+        regions |= read_subject_regions(self._region_config(), name, n_columns, self.manifest.root, table.places)
         coordinates_mm = None if mask is None else mask.coordinates_mm
         return Subject(name, n_columns, regions, self._vertices(first, n_columns), coordinates_mm)
 
@@ -218,11 +218,11 @@ class ManifestSource(StorySource):
         return self.manifest.stories[story]
 
     def _path(self, pattern: str, story: str) -> Path:
-        return self.manifest.root / filled(pattern, story=story)
+        return self.manifest.root / filled(pattern, story=self.manifest.told(story))
 
     def _intervals(self, tier: TierSpec, story: str, usual_tiers: Sequence[str]) -> Intervals:
         path = self._path(tier.file, story)
-        name = None if tier.tier is None else filled(tier.tier, story=story)
+        name = None if tier.tier is None else filled(tier.tier, story=self.manifest.told(story))
         found = read_intervals(path, name, usual_tiers, self.manifest.not_words, tier.column, tier.where)
         if not tier.on_scanner_clock:
             return found

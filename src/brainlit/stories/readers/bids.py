@@ -8,7 +8,7 @@ _desc-brain_mask.nii.gz in the same space, _desc-confounds_timeseries.tsv withou
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import SourceError
+from brainlit.timebase import unlikely_tr
 
 _SIDES = {"L": 0, "R": 1}
 _ENDINGS = ("_bold.nii.gz", "_bold.nii", "_bold.func.gii", "_bold.dtseries.nii")
+_PREPROCESSED = "preproc"
 # What tells files of one run from each other; all other entities tell runs.
 _OF_THE_FILE = ("space", "res", "den", "hemi", "desc")
 _OF_THE_TASK = ("sub", "task")
@@ -40,15 +42,17 @@ class BoldRun:
         The image; left and right hemisphere for surfaces.
     entities : mapping of str to str
         What tells the run from others of the task: ses, run, acq, ...
-    mask, confounds, sidecar : Path or None
-        Brain mask of a volume, table of confounds, JSON with the repetition time; None where there is no such file.
+    mask, confounds : Path or None
+        Brain mask of a volume, table of confounds; None where there is no such file.
+    sidecars : tuple of Path
+        What `sidecars_of` finds.
     """
 
     files: tuple[Path, ...]
     entities: Mapping[str, str]
     mask: Path | None
     confounds: Path | None
-    sidecar: Path | None
+    sidecars: tuple[Path, ...] = ()
 
     @property
     def label(self) -> str:
@@ -66,7 +70,7 @@ def subject_folders(root: Path) -> list[str]:
     return sorted(path.name for path in root.glob("sub-*") if path.is_dir()) if root.is_dir() else []
 
 
-def find_runs(root: Path, subject: str, task: str, space: str) -> list[BoldRun]:
+def find_runs(root: Path, subject: str, task: str, space: str, desc: str = _PREPROCESSED) -> list[BoldRun]:
     """Runs of one task, in the order of their names; empty where the subject has none.
 
     Parameters
@@ -76,6 +80,8 @@ def find_runs(root: Path, subject: str, task: str, space: str) -> list[BoldRun]:
     space : str
         As in fMRIPrep's --output-spaces: 'MNI152NLin2009cAsym', 'MNI152NLin6Asym:res-2', 'fsaverage5',
         'fsLR:den-91k'; 'func' for runs in their own space.
+    desc : str
+        What was done to the runs, as their names have it: 'preproc', or 'denoised' of XCP-D.
 
     Raises
     ------
@@ -87,14 +93,15 @@ def find_runs(root: Path, subject: str, task: str, space: str) -> list[BoldRun]:
     by_run: dict[str, list[Path]] = {}
     for path in _images(root, subject):
         entities = entities_of(path.name)
-        if entities.get("space", "func") == name and all(entities.get(k) == v for k, v in wanted.items()):
+        here = _desc(entities) == desc and entities.get("space", "func") == name
+        if here and all(entities.get(k) == v for k, v in wanted.items()):
             by_run.setdefault(_stem(path.name), []).append(path)
-    return [_run(files, space) for _, files in sorted(by_run.items())]
+    return [_run(root, files, space) for _, files in sorted(by_run.items())]
 
 
-def require_runs(root: Path, subject: str, task: str, space: str) -> list[BoldRun]:
+def require_runs(root: Path, subject: str, task: str, space: str, desc: str = _PREPROCESSED) -> list[BoldRun]:
     """As `find_runs`, but no folder, subject or run is an error that says what there is."""
-    runs = find_runs(root, subject, task, space)
+    runs = find_runs(root, subject, task, space, desc)
     if runs:
         return runs
     known = subject_folders(root)
@@ -107,21 +114,61 @@ def require_runs(root: Path, subject: str, task: str, space: str) -> list[BoldRu
     if task in tasks:
         spaces = {one.get("space", "func") for one in found if one.get("task") == task}
         problem = f"no run of task {task!r} in space {space!r}. {did_you_mean(space, spaces)}"
+        in_space = [one for one in found if one.get("task") == task and one.get("space", "func") == space.split(":")[0]]
+        if in_space and desc not in map(_desc, in_space):
+            problem = f"no run of task {task!r} with desc {desc!r}. {did_you_mean(desc, set(map(_desc, in_space)))}"
     else:
         problem = f"no run of task {task!r}. {did_you_mean(task, tasks)}"
     raise BidsError(f"{root}: {_folder(subject)} has {problem}")
 
 
-def repetition_time_s(sidecar: Path) -> float:
-    """RepetitionTime of the JSON beside a run, in seconds."""
-    value = _sidecar(sidecar).get("RepetitionTime")
+def descriptions(root: Path) -> list[str]:
+    """What was done to the runs of a folder, as their names say it (desc), in alphabetical order."""
+    return sorted({_desc(entities_of(path.name)) for name in subject_folders(root) for path in _images(root, name)})
+
+
+def sidecars_of(file: Path, root: Path) -> tuple[Path, ...]:
+    """The JSON files that describe an image, the nearest first: of its own name, then those that it inherits.
+
+    A BIDS file inherits from those of the same suffix in its folder and above, up to the root, that name nothing which
+    its own name does not (https://bids-specification.readthedocs.io/en/stable/common-principles.html).
+    """
+    name = file.name.removesuffix(".gz").rpartition(".")[0]
+    stem = name.removesuffix(".dtseries").removesuffix(".func")
+    found = [path for path in (file.with_name(f"{own}.json") for own in (name, stem)) if path.is_file()]
+    suffix, own = stem.rpartition("_")[2], entities_of(stem)
+    if "sub" in own and root in file.parents:
+        for folder in file.parents[: file.parents.index(root) + 1]:
+            near = {path: entities_of(path.stem) for path in folder.glob(f"*{suffix}.json")}
+            known = [
+                path
+                for path, said in near.items()
+                if path.stem.rpartition("_")[2] == suffix and said.items() <= own.items()
+            ]
+            found += sorted(known, key=lambda path: (-len(near[path]), path.name))
+    return tuple(dict.fromkeys(found))
+
+
+def repetition_time_s(sidecars: Sequence[Path]) -> float | None:
+    """RepetitionTime of the nearest JSON that has one, in seconds; None where none has."""
+    for path in sidecars:
+        value = _sidecar(path).get("RepetitionTime")
+        if value is not None:
+            return _checked_tr_s(path, value)
+    return None
+
+
+def _checked_tr_s(path: Path, value: Any) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < np.inf:
-        raise BidsError(f"{sidecar}: RepetitionTime is {value!r}; need seconds. Add it, or give tr_s in the manifest.")
+        raise BidsError(f"{path}: RepetitionTime is {value!r}; need seconds. Correct it.")
+    question = unlikely_tr(value)
+    if question is not None:
+        raise BidsError(f"{path}: RepetitionTime is {value:g}; need seconds: {question}. Correct it.")
     return float(value)
 
 
-def slice_reference(sidecar: Path) -> float | None:
-    """Part of the TR that the values of a volume belong to; None where the JSON beside a run does not say it.
+def slice_reference(sidecars: Sequence[Path], tr_s: float) -> float | None:
+    """Part of the TR that the values of a volume belong to; None where no JSON says it.
 
     StartTime is the moment to which slice timing correction took all slices (fMRIPrep's --slice-time-ref). Slices that
     were not corrected were acquired at the times in SliceTiming: then it is their mean.
@@ -131,7 +178,9 @@ def slice_reference(sidecar: Path) -> float | None:
     BidsError
         If these are no seconds within a volume.
     """
-    said, tr_s = _sidecar(sidecar), repetition_time_s(sidecar)
+    said: dict[str, Any] = {}
+    for path in reversed(sidecars):
+        said |= _sidecar(path)
     corrected = said.get("SliceTimingCorrected", "StartTime" in said)
     key = "StartTime" if corrected else "SliceTiming"
     if said.get(key) is None:
@@ -143,7 +192,7 @@ def slice_reference(sidecar: Path) -> float | None:
         fits = False
     if not fits:
         raise BidsError(
-            f"{sidecar}: {key} is no time within a volume of {tr_s:g} s, in seconds. Correct it, or give"
+            f"{sidecars[0]}: {key} is no time within a volume of {tr_s:g} s, in seconds. Correct it, or give"
             " slice_reference in the manifest."
         )
     return float(times_s.mean()) / tr_s
@@ -167,16 +216,21 @@ def entities_of(name: str) -> dict[str, str]:
 
 
 def _images(root: Path, subject: str) -> Iterator[Path]:
-    """Preprocessed images of all runs; single echoes and other parts are no runs."""
+    """Processed images of all runs; single echoes and other parts are no runs."""
     for pattern in ("func", "ses-*/func"):
         for path in sorted((root / _folder(subject)).glob(f"{pattern}/*_bold.*")):
             entities = entities_of(path.name)
-            preprocessed = entities.get("desc", "preproc") == "preproc" and ("space" in entities or "desc" in entities)
-            if path.name.endswith(_ENDINGS) and preprocessed and not {"echo", "part"} & entities.keys():
+            processed = "space" in entities or "desc" in entities
+            if path.name.endswith(_ENDINGS) and processed and not {"echo", "part"} & entities.keys():
                 yield path
 
 
-def _run(files: list[Path], space: str) -> BoldRun:
+def _desc(entities: Mapping[str, str]) -> str:
+    """What was done to a run; surfaces of fMRIPrep do not say it."""
+    return entities.get("desc", _PREPROCESSED)
+
+
+def _run(root: Path, files: list[Path], space: str) -> BoldRun:
     is_surface = files[0].name.endswith(".gii")
     ordered = sorted(files, key=lambda path: _SIDES.get(entities_of(path.name).get("hemi", ""), 2))
     if is_surface and [entities_of(path.name).get("hemi") for path in ordered] != list(_SIDES):
@@ -189,13 +243,13 @@ def _run(files: list[Path], space: str) -> BoldRun:
     first = ordered[0]
     entities = entities_of(first.name)
     own = {key: value for key, value in entities.items() if key not in (*_OF_THE_FILE, *_OF_THE_TASK)}
-    mask = first.with_name(first.name.replace("_desc-preproc_bold.", "_desc-brain_mask."))
+    mask = first.with_name(first.name.replace(f"_desc-{_desc(entities)}_bold.", "_desc-brain_mask."))
     return BoldRun(
         files=tuple(ordered),
         entities=own,
         mask=mask if mask.is_file() and mask != first else None,
         confounds=_first([first.with_name(f"{_stem(first.name)}_{ending}") for ending in _CONFOUNDS]),
-        sidecar=_first([path.with_name(path.name.partition(".")[0] + ".json") for path in ordered]),
+        sidecars=tuple(dict.fromkeys(path for file in ordered for path in sidecars_of(file, root))),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from brainlit.stories.base import Float32Array, FloatArray, SourceError
 from brainlit.stories.readers.tables import float_or_nan, read_cells
 from brainlit.stories.response_filter import ResponseFilter, slow_cosines
 
+log = logging.getLogger(__name__)
+
 _COLUMNS_AT_ONCE = 16_384  # float64 copies of a whole brain would take several times its size
 _ROUNDING = 1e-7  # the files hold float32
 _MISSING = ("", "n/a", "nan")
 _FMRIPREP_CUTOFF_S = 128.0
+_WILD = set("*?[")
 
 
 class CleaningError(SourceError):
@@ -69,7 +73,36 @@ def clean_series(
     return cleaned
 
 
-def read_confounds(path: Path, names: Sequence[str]) -> FloatArray:
+class ConfoundPatterns:
+    """Names with '*' that a data set has in some of its runs only, such as motion_outlier* where nobody moved.
+
+    Parameters
+    ----------
+    tables : callable
+        Gives all tables of confounds of the data set; asked for when a pattern matches nothing in one of them.
+    """
+
+    def __init__(self, tables: Callable[[], Iterable[Path]]) -> None:
+        self._tables, self._known = tables, dict[str, bool]()
+
+    def may_be_empty(self, name: str, path: Path) -> bool:
+        """Whether a name that matches no column of a table is a pattern that matches one of another; says so once."""
+        if name not in self._known:
+            others = (other for other in self._tables() if other != path and other.is_file())
+            self._known[name] = bool(_WILD & set(name)) and any(
+                fnmatchcase(column, name) for other in others for column in _header(other)
+            )
+            if self._known[name]:
+                log.warning("confounds: runs without a column %s (%s is the first) have none of them.", name, path)
+        return self._known[name]
+
+
+def _header(path: Path) -> list[str]:
+    rows = read_cells(path, "\t", CleaningError)
+    return rows[0][1] if rows else []
+
+
+def read_confounds(path: Path, names: Sequence[str], patterns: ConfoundPatterns | None = None) -> FloatArray:
     """Columns of an fMRIPrep confounds table, shape (n_trs, n_confounds), in the order of the names.
 
     Parameters
@@ -79,6 +112,8 @@ def read_confounds(path: Path, names: Sequence[str]) -> FloatArray:
         row per volume, separated by tabs.
     names : sequence of str
         Names of columns; '*', '?' and '[..]' match as in file names ('trans_*' also takes derivatives and squares).
+    patterns : ConfoundPatterns, optional
+        Those that may match nothing here.
 
     Raises
     ------
@@ -93,12 +128,12 @@ def read_confounds(path: Path, names: Sequence[str]) -> FloatArray:
     columns: dict[str, int] = {}
     for name in names:
         found = [k for k, column in enumerate(header) if fnmatchcase(column, name)]
-        if not found:
+        if not found and not (patterns and patterns.may_be_empty(name, path)):
             raise CleaningError(f"{path} has no column {name!r}. {did_you_mean(name, header)}")
         columns |= {header[k]: k for k in found}
     first = rows[0][0]
     cells = [[_number(path, line, line == first, row[k], name) for name, k in columns.items()] for line, row in rows]
-    return np.array(cells, dtype=np.float64)
+    return np.array(cells, dtype=np.float64).reshape(len(rows), len(columns))
 
 
 def cleaning_filter(high_pass_s: float | None, confounds: Sequence[str] = ()) -> ResponseFilter | None:
@@ -122,9 +157,11 @@ def cleaning_filter(high_pass_s: float | None, confounds: Sequence[str] = ()) ->
     return ResponseFilter(0 if high_pass_s is None else 1, min(periods_s), source=f"cleaned by brainlit{own}")
 
 
-def read_run_confounds(path: Path, names: Sequence[str], run: Path, n_volumes: int) -> FloatArray:
+def read_run_confounds(
+    path: Path, names: Sequence[str], run: Path, n_volumes: int, patterns: ConfoundPatterns | None = None
+) -> FloatArray:
     """As `read_confounds`, and the table must have as many rows as the run has volumes."""
-    confounds = read_confounds(path, names)
+    confounds = read_confounds(path, names, patterns)
     if len(confounds) != n_volumes:
         raise CleaningError(
             f"{path} has {len(confounds)} rows, but {run} has {n_volumes} volumes. Take the run's own table."

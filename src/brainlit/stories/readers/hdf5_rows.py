@@ -16,6 +16,7 @@ import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Float32Array, FloatArray, LazyRepeats, SourceError
+from brainlit.stories.readers.arrays import require_stored
 from brainlit.stories.readers.tables import damage_as
 
 log = logging.getLogger(__name__)
@@ -145,4 +146,5 @@ def _opened(path: Path, dataset: str) -> Iterator[Any]:
                 f"{path}: {dataset!r} has shape {values.shape}, but only {values.id.get_storage_size()} of its"
                 f" {values.nbytes} bytes are in the file. Fetch it again."
             )
+        require_stored(path, values)
         yield values

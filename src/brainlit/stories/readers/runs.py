@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from brainlit.hints import did_you_mean
+import numpy as np
+
+from brainlit.hints import did_you_mean, few
 from brainlit.stories.manifest.schema import Manifest, ManifestError, filled, placeholders
-from brainlit.stories.readers.bids import BoldRun, find_runs, repetition_time_s, require_runs, subject_folders
+from brainlit.stories.readers.arrays import ARRAYS, virtual_parts
+from brainlit.stories.readers.bids import (
+    BoldRun,
+    descriptions,
+    find_runs,
+    repetition_time_s,
+    require_runs,
+    sidecars_of,
+    subject_folders,
+)
 from brainlit.stories.readers.images import (
     SERIES_SUFFIXES,
+    HeaderTr,
     VoxelMask,
     count_volumes,
-    header_tr_s,
+    header_tr,
     read_series,
     shared_mask,
 )
-from brainlit.stories.readers.tables import Table, count_rows, read_table, require_file
+from brainlit.stories.readers.tables import Table, read_table, require_file, table_shape
 
 
 @dataclass(frozen=True)
@@ -28,16 +41,24 @@ class Run:
     ----------
     files : tuple of Path
         One file, or left and right hemisphere.
-    mask, confounds, sidecar : Path or None
+    mask, confounds : Path or None
+    sidecars : tuple of Path
+        JSON files that describe an image, the nearest first.
     dataset : str or None
-        Name inside an HDF5 file.
+        Name inside a file that may hold several arrays.
+    transposed : bool
+        Whether a table has columns before rows.
+    repeat : int or None
+        Which presentation of an array (n_repeats, n_rows, n_columns).
     """
 
     files: tuple[Path, ...]
     mask: Path | None = None
     confounds: Path | None = None
-    sidecar: Path | None = None
+    sidecars: tuple[Path, ...] = ()
     dataset: str | None = None
+    transposed: bool = False
+    repeat: int | None = None
 
     @property
     def is_image(self) -> bool:
@@ -45,29 +66,57 @@ class Run:
         return self.files[0].name.lower().endswith(SERIES_SUFFIXES)
 
     @property
+    def has_header(self) -> bool:
+        """Whether `shape` reads headers alone."""
+        return self.files[0].name.lower().endswith((".nii", ".nii.gz", *ARRAYS))
+
+    @property
     def all_files(self) -> list[Path]:
         """Everything that decides the responses."""
         beside = [path for path in (self.mask, self.confounds) if path is not None]
-        return [*self.files, *beside]
+        parts = [] if self.is_image else virtual_parts(self.files[0], self.dataset)
+        return [*self.files, *parts, *beside]
+
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns of a table, (n_rows, n_columns); rows alone of an image. Mostly from headers.
+
+        An array of several presentations, of which `repeat` says none, has (n_repeats, n_rows, n_columns).
+        """
+        self._require_files()
+        if self.is_image:
+            return (count_volumes(self.files),)
+        return self.whole_shape()[-2:] if self.repeat is not None else self.whole_shape()
+
+    def whole_shape(self) -> tuple[int, ...]:
+        """Shape of a table with all presentations that its array holds."""
+        return table_shape(self.files[0], self.dataset, self.transposed)
 
     def n_rows(self) -> int:
         """Number of volumes; of most formats only the header is read."""
-        self._require_files()
-        return count_volumes(self.files) if self.is_image else count_rows(self.files[0], self.dataset)
+        return self.shape()[0]
 
-    def tr_s(self) -> float | None:
-        """Repetition time as JSON or header say it; None where neither does."""
-        if self.sidecar is not None:
-            return repetition_time_s(self.sidecar)
+    def tr(self) -> HeaderTr:
+        """Repetition time as JSON or header say it."""
+        tr_s = repetition_time_s(self.sidecars)
+        if tr_s is not None:
+            return HeaderTr(tr_s, f"says {tr_s:g} s")
         self._require_files()
-        return header_tr_s(self.files) if self.is_image else None
+        return header_tr(self.files) if self.is_image else HeaderTr(None, "does not say it")
 
     def read(self, mask: VoxelMask | None) -> Table:
         """Values (n_rows, n_columns) in the units of the file, and the names of the columns where it has them."""
         self._require_files()
         if not self.is_image:
-            return read_table(self.files[0], self.dataset)
-        return Table(read_series(self.files, mask).values, None)
+            return read_table(self.files[0], self.dataset, self.transposed, self.repeat, np.float32)
+        series = read_series(self.files, mask)
+        return Table(series.values, None, series.places)
+
+    def presentations(self) -> list[Run]:
+        """The run itself, or one for each presentation that its array holds."""
+        if self.is_image or self.files[0].suffix.lower() not in ARRAYS or not self.files[0].is_file():
+            return [self]
+        shape = self.shape()
+        return [self] if len(shape) < 3 else [replace(self, repeat=k) for k in range(shape[0])]
 
     def _require_files(self) -> None:
         for path in self.files:
@@ -94,8 +143,17 @@ class RunFinder(ABC):
         """The presentations of a story that a subject heard; at least one."""
 
     @abstractmethod
+    def named(self, subject: str) -> list[Run]:
+        """The runs of a subject by their names alone; those that are not there any more may be left out."""
+
     def files(self, subject: str) -> list[Path]:
-        """All files that a subject's responses are made from; those that are not there any more may be left out."""
+        """All files that a subject's responses are made from."""
+        return [path for run in self.named(subject) for path in run.all_files]
+
+    def confound_tables(self) -> Iterator[Path]:
+        """The tables of confounds of all runs of all subjects."""
+        for subject in self.subjects():
+            yield from (run.confounds for run in self.named(subject) if run.confounds is not None)
 
     def mask(self, subject: str) -> VoxelMask | None:
         """The voxels of a subject: those in the masks of all runs; None where columns come from no mask."""
@@ -132,25 +190,31 @@ class NamedRuns(RunFinder):
         return (self.manifest.subjects or {})[subject]
 
     def runs(self, subject: str, story: str) -> list[Run]:
-        """One run per repeat."""
-        repeats = self.manifest.stories[story].repeats or ("",)
-        return [self._run({"subject": subject, "story": story, "repeat": repeat}) for repeat in repeats]
+        """One run per repeat; an array may hold several."""
+        return [one for run in self._named(subject, story) for one in run.presentations()]
 
-    def files(self, subject: str) -> list[Path]:
+    def named(self, subject: str) -> list[Run]:
         """What the patterns name."""
-        return [path for story in self.heard(subject) for run in self.runs(subject, story) for path in run.all_files]
+        return [run for story in self.heard(subject) for run in self._named(subject, story)]
+
+    def _named(self, subject: str, story: str) -> list[Run]:
+        repeats, told = self.manifest.stories[story].repeats or ("",), self.manifest.told(story)
+        return [self._run({"subject": subject, "story": told, "repeat": repeat}) for repeat in repeats]
 
     def _run(self, names: dict[str, str]) -> Run:
         said, root = self.manifest.responses, self.manifest.root
         file = str(said.file)
         sides = ("L", "R") if "hemi" in placeholders(file) else ("",)
         confounds = said.confounds.file if said.confounds is not None else None
-        return Run(
-            files=tuple(root / filled(file, **names, hemi=side) for side in sides),
+        files = tuple(root / filled(file, **names, hemi=side) for side in sides)
+        run = Run(
+            files=files,
             mask=root / filled(said.mask, **names) if said.mask is not None else None,
             confounds=root / filled(confounds, **names) if confounds is not None else None,
             dataset=filled(said.dataset, **names) if said.dataset is not None else None,
+            transposed=said.transposed,
         )
+        return replace(run, sidecars=sidecars_of(files[0], root)) if run.is_image else run
 
 
 class FmriprepRuns(RunFinder):
@@ -159,7 +223,7 @@ class FmriprepRuns(RunFinder):
     def __init__(self, manifest: Manifest, where: Path) -> None:
         super().__init__(manifest, where)
         self.root = manifest.root / str(manifest.responses.fmriprep)
-        self.space = str(manifest.responses.space)
+        self.space, self.desc = str(manifest.responses.space), manifest.responses.desc
         self._found: dict[tuple[str, str], list[BoldRun]] = {}
 
     def subjects(self) -> list[str]:
@@ -185,11 +249,14 @@ class FmriprepRuns(RunFinder):
         ManifestError
             If there are several and the manifest does not say that they are repeats.
         """
-        found = self._find(subject, story) or require_runs(self.root, subject, self._task(story), self.space)
+        found = self._find(subject, story) or self._required(subject, story)
         runs = [self._run(one, subject, story) for one in self._chosen(found, subject, story)]
         for run in runs:
             self._require_whole(run)
         return runs
+
+    def _required(self, subject: str, story: str) -> list[BoldRun]:
+        return require_runs(self.root, subject, self._task(story), self.space, self.desc)
 
     def _chosen(self, found: list[BoldRun], subject: str, story: str) -> list[BoldRun]:
         repeats = self.manifest.stories[story].repeats
@@ -212,19 +279,22 @@ class FmriprepRuns(RunFinder):
             chosen += meant
         return chosen
 
-    def files(self, subject: str) -> list[Path]:
+    def named(self, subject: str) -> list[Run]:
         """All runs that are there of the stories that the subject heard."""
         if not self.root.is_dir():
             return []
         found = [(story, one) for story in self.heard(subject) for one in self._find(subject, story)]
-        return [path for story, one in found for path in self._run(one, subject, story).all_files]
+        return [self._run(one, subject, story) for story, one in found]
 
     def first_run(self, story: str) -> Run:
         """As for named files; says so where the folder holds nothing."""
         if not self.subjects():
+            there = descriptions(self.root)
+            say = f"Say responses.desc: {there[0]}. " if there and self.desc not in there else ""
             raise FileNotFoundError(
-                f"{self.root} holds no run of any story in space {self.space!r}. Check fmriprep, task and space in"
-                f" {self.where}, and its root. Subjects there: {', '.join(subject_folders(self.root)[:9]) or 'none'}."
+                f"{self.root} holds no run of any story in space {self.space!r} with desc {self.desc!r}. {say}Check"
+                f" fmriprep, task, space and desc in {self.where}, and its root. Subjects there:"
+                f" {few(subject_folders(self.root), 9) or 'none'}; desc there: {few(there, 9) or 'none'}."
             )
         return super().first_run(story)
 
@@ -233,17 +303,19 @@ class FmriprepRuns(RunFinder):
         said = self.manifest.responses
 
         def named(template: str | None) -> Path | None:
-            names = {"subject": subject, "story": story, "repeat": found.label}
+            names = {"subject": subject, "story": self.manifest.told(story), "repeat": found.label}
             return None if template is None else self.manifest.root / filled(template, **names)
 
         confounds = None if said.confounds is None else named(said.confounds.file) or found.confounds
-        return Run(found.files, named(said.mask) or found.mask, confounds, found.sidecar)
+        return Run(found.files, named(said.mask) or found.mask, confounds, found.sidecars)
 
     def _require_whole(self, run: Run) -> None:
         if self.manifest.responses.confounds is not None and run.confounds is None:
             raise FileNotFoundError(f"{run.files[0]} has no *_desc-confounds_timeseries.tsv beside it. Fetch it too.")
         if run.mask is None and run.files[0].name.endswith(("_bold.nii", "_bold.nii.gz")):
-            raise FileNotFoundError(f"{run.files[0]} has no *_desc-brain_mask.nii.gz beside it. Fetch it too.")
+            raise FileNotFoundError(
+                f"{run.files[0]} has no *_desc-brain_mask.nii.gz beside it. Fetch it too, or name one: 'mask'."
+            )
 
     def _heard_by_files(self, subject: str) -> tuple[str, ...]:
         return tuple(story for story in self.manifest.stories if self._find(subject, story))
@@ -251,11 +323,11 @@ class FmriprepRuns(RunFinder):
     def _find(self, subject: str, story: str) -> list[BoldRun]:
         key = subject, story
         if key not in self._found:
-            self._found[key] = find_runs(self.root, subject, self._task(story), self.space)
+            self._found[key] = find_runs(self.root, subject, self._task(story), self.space, self.desc)
         return self._found[key]
 
     def _task(self, story: str) -> str:
-        return filled(self.manifest.responses.task, story=story)
+        return filled(self.manifest.responses.task, story=self.manifest.told(story))
 
 
 def make_finder(manifest: Manifest, where: Path) -> RunFinder:

@@ -16,12 +16,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from brainlit.hints import did_you_mean
 from brainlit.stories.base import Float32Array, FloatArray, SourceError
+from brainlit.stories.readers.arrays import ARRAYS, HDF5, TableError, array_shape, read_array
 
 _SEPARATORS = {".txt": None, ".dat": None, ".1d": None, ".csv": ",", ".tsv": "\t"}
-_HDF5 = (".h5", ".hdf5", ".hf5", ".hdf")
-_MOST_COMPRESSED = 1032  # deflate reaches no more, so a header that says more is damaged
+
+__all__ = ["Table", "TableError", "damage_as", "float_or_nan", "read_cells", "read_lines", "read_table", "require_file",
+           "table_shape"]  # fmt: skip
+
 # What numpy, h5py, nibabel and their parsers raise on damaged bytes, besides errors of their own.
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, SyntaxError,
            ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError, ExpatError, zlib.error,
@@ -29,25 +31,42 @@ _DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, Attri
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
-class TableError(SourceError):
-    """A table that cannot be read; the message names file, place, cause and cure."""
-
-
 @dataclass(frozen=True)
 class Table:
-    """Values (n_rows, n_columns), NaN where a cell is empty, and the names of the columns if the file has them."""
+    """Values (n_rows, n_columns), NaN where a cell is empty, and what the file says of the columns.
+
+    Parameters
+    ----------
+    columns : tuple of str or None
+        Their names.
+    places : VoxelMask, BrainModelAxis or None
+        What they are, where they come from an image (`brainlit.stories.readers.images.Series`).
+    """
 
     values: FloatArray | Float32Array
     columns: tuple[str, ...] | None
+    places: Any = None
 
 
-def read_table(path: Path, dataset: str | None = None) -> Table:
-    """Read .txt (spaces), .csv, .tsv, .npy or HDF5; text files may have one header line.
+def read_table(
+    path: Path,
+    dataset: str | None = None,
+    transposed: bool = False,
+    repeat: int | None = None,
+    dtype: type[np.float64] | type[np.float32] = np.float64,
+) -> Table:
+    """Read .txt (spaces), .csv, .tsv, .npy, .npz, .mat or HDF5; text files may have one header line.
 
     Parameters
     ----------
     dataset : str, optional
-        Name inside an HDF5 file; may be left out where the file holds only one.
+        Name inside an HDF5, .npz or .mat file; may be left out where the file holds only one.
+    transposed : bool
+        Whether the file has columns before rows.
+    repeat : int, optional
+        Which of an array of several presentations, (n_repeats, n_rows, n_columns).
+    dtype : float32 or float64
+        Of the values of an array; those of text files are float64.
 
     Raises
     ------
@@ -56,58 +75,50 @@ def read_table(path: Path, dataset: str | None = None) -> Table:
     """
     require_file(path)
     suffix = path.suffix.lower()
-    columns: tuple[str, ...] | None = None
-    if suffix in _SEPARATORS:
-        values, columns = _read_text(path, _SEPARATORS[suffix])
-    elif suffix == ".npy":
-        with _readable(path, "a readable .npy array of numbers"):
-            values = _as_float(path, np.load(path, allow_pickle=False))
-    elif suffix in _HDF5:
-        with _readable(path, "a readable HDF5 file"), _opened(path, dataset) as found:
-            values = _as_float(path, found[()])
-    else:
-        known = ", ".join([*_SEPARATORS, ".npy", *_HDF5])
+    if suffix in ARRAYS:
+        with _readable(path, _kind(suffix)):
+            return Table(read_array(path, dataset, transposed, repeat, dtype), None)
+    if suffix not in _SEPARATORS:
+        known = ", ".join([*_SEPARATORS, *ARRAYS])
         raise TableError(f"{path}: tables of type {suffix!r} are not read; known: {known}.")
-    if values.ndim == 1:
-        values = values[:, None]
+    values, columns = _read_text(path, _SEPARATORS[suffix])
     if values.ndim != 2 or 0 in values.shape:
         raise TableError(f"{path} has shape {values.shape}; need (n_rows, n_columns), one row per volume.")
-    return Table(values, columns)
+    return Table(values.T, None) if transposed else Table(values, columns)
 
 
-def count_rows(path: Path, dataset: str | None = None) -> int:
-    """Number of rows of a table; of binary files only the header is read."""
+def table_shape(path: Path, dataset: str | None = None, transposed: bool = False) -> tuple[int, ...]:
+    """Shape (n_rows, n_columns) or (n_repeats, n_rows, n_columns); of binary files only the header is read."""
     suffix = path.suffix.lower()
-    if suffix not in (".npy", *_HDF5):
-        return len(read_table(path).values)
+    if suffix not in ARRAYS:
+        return read_table(path, transposed=transposed).values.shape
     require_file(path)
-    if suffix == ".npy":
-        with _readable(path, "a readable .npy array of numbers"):
-            shape = np.load(path, allow_pickle=False, mmap_mode="r").shape
-    else:
-        with _readable(path, "a readable HDF5 file"), _opened(path, dataset) as found:
-            shape = found.shape
-    if not shape or 0 in shape:
-        raise TableError(f"{path} has shape {shape}; need (n_rows, n_columns), one row per volume.")
-    return int(shape[0])
+    with _readable(path, _kind(suffix)):
+        return array_shape(path, dataset, transposed)
+
+
+def _kind(suffix: str) -> str:
+    return "a readable HDF5 file" if suffix in HDF5 else f"a readable {suffix} array of numbers"
 
 
 def _read_text(path: Path, separator: str | None) -> tuple[FloatArray, tuple[str, ...] | None]:
-    cells = _split(path) if separator is None else read_cells(path, separator, TableError)
+    """Numbers row by row: the text of a whole table takes ten times their memory."""
+    cells = _split(path) if separator is None else _cells(path, separator, TableError)
     columns: tuple[str, ...] | None = None
-    if cells and not any(_is_number(cell) for cell in cells[0][1]):
-        columns = tuple(cells.pop(0)[1])
-    return np.array([_numbers(path, n, row) for n, row in cells], dtype=np.float64), columns
+    numbers: list[FloatArray] = []
+    for n, row in _alike(path, cells, TableError):
+        if not numbers and columns is None and not any(_is_number(cell) for cell in row):
+            columns = tuple(row)
+        else:
+            numbers.append(np.array(_numbers(path, n, row), dtype=np.float64))
+    return np.array(numbers, dtype=np.float64), columns
 
 
-def _split(path: Path) -> list[tuple[int, list[str]]]:
+def _split(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Rows of a table that is separated by spaces or tabs."""
-    lines = enumerate(read_lines(path, TableError), 1)
-    rows = [(n, [cell.strip('"') for cell in line.split()]) for n, line in lines if line.strip()]
-    for n, row in rows:
-        if len(row) != len(rows[0][1]):
-            raise TableError(f"{path}, line {n}: {len(row)} columns, but {len(rows[0][1])} in the lines before.")
-    return rows
+    for n, line in enumerate(read_lines(path, TableError), 1):
+        if line.strip():
+            yield n, [cell.strip('"') for cell in line.split()]
 
 
 def _is_number(cell: str) -> bool:
@@ -136,25 +147,6 @@ def _numbers(path: Path, line: int, row: list[str]) -> list[float]:
 
 
 @contextmanager
-def _opened(path: Path, dataset: str | None) -> Iterator[Any]:
-    """One dataset of an HDF5 file: the named one, or the only one."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        names: list[str] = []
-        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        if dataset is None and len(names) != 1:
-            raise TableError(f"{path} holds {len(names)} datasets ({', '.join(names[:9])}); name one: 'dataset'.")
-        chosen = names[0] if dataset is None else dataset.strip("/")
-        if chosen not in names:
-            raise TableError(f"{path} holds no dataset {chosen!r}. {did_you_mean(chosen, names)}")
-        found = file[chosen]
-        if found.size is None or found.nbytes > _MOST_COMPRESSED * found.id.get_storage_size():
-            raise TableError(f"{path}: dataset {chosen!r} of shape {found.shape} holds less data than that.")
-        yield found
-
-
-@contextmanager
 def damage_as(error: type[SourceError], problem: str, cure: str, *also: type[Exception]) -> Iterator[None]:
     """Whatever a library stumbles over in a damaged file becomes one error: the problem, its cause and the cure."""
     damage: tuple[type[Exception], ...] = (*_DAMAGE, *also)
@@ -168,12 +160,6 @@ def damage_as(error: type[SourceError], problem: str, cure: str, *also: type[Exc
 
 def _readable(path: Path, what: str) -> AbstractContextManager[None]:
     return damage_as(TableError, f"{path} is not {what}", "Was it cut off while copying?")
-
-
-def _as_float(path: Path, values: Any) -> FloatArray:
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
-        raise TableError(f"{path} holds {getattr(values, 'dtype', type(values).__name__)}; need an array of numbers.")
-    return np.asarray(values, dtype=np.float64)
 
 
 # --- Text files in one of the usual encodings, with any line ends ---
@@ -215,8 +201,11 @@ def read_cells(path: Path, separator: str, error: type[SourceError]) -> list[tup
     SourceError
         Of the given class, if a quotation mark is not closed, or a row has another number of cells than the first.
     """
+    return list(_alike(path, _cells(path, separator, error), error))
+
+
+def _cells(path: Path, separator: str, error: type[SourceError]) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(read_lines(path, error), delimiter=separator, strict=True)
-    rows: list[tuple[int, list[str]]] = []
     line = 0
     try:
         for row in reader:
@@ -224,10 +213,18 @@ def read_cells(path: Path, separator: str, error: type[SourceError]) -> list[tup
                 raise error(f"{path}, line {line + 1}: a cell goes on in the next line. Is a quotation mark missing?")
             line = reader.line_num
             if any(cell.strip() for cell in row):
-                rows.append((line, [cell.strip() for cell in row]))
+                yield line, [cell.strip() for cell in row]
     except csv.Error as problem:
         raise error(f"{path}, line {line + 1}: {problem}. Is a quotation mark missing?") from problem
+
+
+def _alike(
+    path: Path, rows: Iterator[tuple[int, list[str]]], error: type[SourceError]
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows that all have as many cells as the first."""
+    n_cells: int | None = None
     for line, row in rows:
-        if len(row) != len(rows[0][1]):
-            raise error(f"{path}, line {line}: {len(row)} columns, but {len(rows[0][1])} in the lines before.")
-    return rows
+        n_cells = len(row) if n_cells is None else n_cells
+        if len(row) != n_cells:
+            raise error(f"{path}, line {line}: {len(row)} columns, but {n_cells} in the lines before.")
+        yield line, row

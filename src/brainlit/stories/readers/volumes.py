@@ -6,7 +6,7 @@ import logging
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from brainlit.stories.base import BoolArray, FloatArray, Responses, SourceError, Subject, SubjectLeftOut
-from brainlit.stories.readers.cleaning import clean_series, cleaning_filter, read_run_confounds
-from brainlit.stories.readers.images import ImageError, count_volumes, read_mask, read_series
+from brainlit.stories.readers.cleaning import ConfoundPatterns, clean_series, cleaning_filter, read_run_confounds
+from brainlit.stories.readers.images import ImageError, count_volumes, forward, read_image, read_mask, read_series
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
 from brainlit.stories.response_filter import ResponseFilter
 
@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 
 _EPI_MASK_RULE = "voxels that nilearn's compute_epi_mask keeps in the mean volume of every run"
 _TR_TOLERANCE_S = 0.01
-# A header that says 0 or 1 s mostly says nothing: SPM and others write 1 where they do not know.
-_NO_TR_S = (0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +105,9 @@ class VolumeReader:
             If a run holds nothing, or no voxel is in the brain in all runs.
         """
         mask = self._mask(name, runs)
-        coordinates_mm = read_mask(mask).coordinates_mm
-        regions = self.regions
-        if regions and regions.mask is None and regions.file is not None and regions.file.endswith((".nii", ".nii.gz")):
-            regions = replace(regions, mask=str(mask.absolute()))
-        named = read_subject_regions(regions, name, len(coordinates_mm), self.root)
+        voxels = read_mask(mask)
+        coordinates_mm = voxels.coordinates_mm
+        named = read_subject_regions(self.regions, name, len(coordinates_mm), self.root, voxels)
         return Subject(name, len(coordinates_mm), named, coordinates_mm=coordinates_mm)
 
     def responses(self, subject: str, run: Path, runs: Sequence[Path], n_trs: int, tr_s: float) -> Responses:
@@ -126,17 +122,21 @@ class VolumeReader:
         n_volumes = len(series.values)
         if n_volumes < n_trs:
             raise SourceError(f"{run} has {n_volumes} volumes; need {n_trs}. Was it cut off while copying?")
-        if series.tr_s is not None and series.tr_s not in _NO_TR_S and abs(series.tr_s - tr_s) > _TR_TOLERANCE_S:
+        if series.tr_s is not None and abs(series.tr_s - tr_s) > _TR_TOLERANCE_S:
             raise SourceError(f"{run}: its header says {series.tr_s:g} s per volume, but it is {tr_s:g} s. Wrong run?")
         confounds = None
         if self.confounds is not None:
-            table = self._confounds_of(subject, run)
-            confounds = read_run_confounds(table, self.confound_names or (), run, n_volumes)[:n_trs]
+            table, names = self._confounds_of(subject, run), self.confound_names or ()
+            confounds = read_run_confounds(table, names, run, n_volumes, self._patterns)[:n_trs]
         return Responses(clean_series(series.values[:n_trs], tr_s, self.high_pass_s, confounds=confounds))
 
     def _confounds_of(self, subject: str, run: Path) -> Path:
         number = re.search(r"_run-([^_]+)_", run.name)
         return self.root / str(self.confounds).format(subject=subject, run=number[1] if number else "")
+
+    @cached_property
+    def _patterns(self) -> ConfoundPatterns:
+        return ConfoundPatterns(lambda: sorted(self.root.glob(str(self.confounds).format(subject="*", run="*"))))
 
     @cached_property
     def _folder(self) -> TemporaryDirectory[str]:
@@ -197,11 +197,14 @@ def _epi_mask(run: Path) -> tuple[BoolArray, FloatArray]:
     import nibabel as nib
     from nilearn.masking import compute_epi_mask
 
-    count_volumes([run])  # names a missing or damaged file
-    image: Any = nib.load(run)
+    image = read_image(run)
+    n_volumes = count_volumes([run])
     new_image: Any = nib.Nifti1Image
     try:
-        mean = np.nan_to_num(image.dataobj.get_unscaled().mean(axis=3, dtype=np.float64))
+        mean = np.zeros(image.shape[:3])
+        for _, volumes in forward(run, image):
+            mean += volumes.sum(axis=3, dtype=np.float64) / n_volumes
+        mean = np.nan_to_num(mean)
         if mean.min() == mean.max():
             raise SubjectLeftOut(f"{run} holds the same value everywhere; it was damaged. Fetch it again.")
         mask = compute_epi_mask(new_image(mean, image.affine))

@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import BoolArray, SourceError
+from brainlit.stories.readers.images import VoxelMask, read_values
 from brainlit.stories.regions.files import Region, names_beside, read_region_files
 from brainlit.stories.regions.hcp_mmp1 import check_variant, grouped
 from brainlit.stories.regions.pycortex import overlay_files, read_overlays
@@ -82,7 +85,9 @@ class RegionConfig:
             raise SourceError(f"regions: mask_order is {self.mask_order!r}; known: auto, C, F.")
 
 
-def read_subject_regions(config: RegionConfig | None, subject: str, n_voxels: int, root: Path) -> dict[str, BoolArray]:
+def read_subject_regions(
+    config: RegionConfig | None, subject: str, n_voxels: int, root: Path, places: Any = None
+) -> dict[str, BoolArray]:
     """Masks of all named regions of a subject, by name; regions without a voxel are left out.
 
     Parameters
@@ -93,6 +98,9 @@ def read_subject_regions(config: RegionConfig | None, subject: str, n_voxels: in
         Columns of the subject's responses; the regions must fit them.
     root : Path
         Folder to which the paths of the config are relative.
+    places : VoxelMask, BrainModelAxis or None
+        What the columns are, as in `brainlit.stories.readers.images.Series`: labels of vertices and voxels then meet
+        them there, and not by their count.
 
     Returns
     -------
@@ -110,6 +118,8 @@ def read_subject_regions(config: RegionConfig | None, subject: str, n_voxels: in
         transform = _filled(config.transform, subject)
         filestore, mask = root / _filled(config.pycortex, subject), _optional(config.mask, subject, root)
         found = read_overlays(filestore, subject, transform, n_voxels, mask)
+        if places is not None:
+            found = _of_pycortex(found, overlay_files(filestore, subject, transform, mask)[-1], places)
     else:
         found = read_region_files(
             _files(config, subject, root),
@@ -118,6 +128,7 @@ def read_subject_regions(config: RegionConfig | None, subject: str, n_voxels: in
             mask_order=config.mask_order,
             names=_optional(config.names, subject, root),
             downsample=config.downsample,
+            places=places,
         )
     regions = _merged(found, config.sides)
     if config.groups is not None:
@@ -129,6 +140,18 @@ def read_subject_regions(config: RegionConfig | None, subject: str, n_voxels: in
     if whole:
         log.warning("%s: %d regions have no voxel and are left out: %s.", subject, len(whole), ", ".join(whole[:9]))
     return {name: mask for name, mask in regions.items() if name not in empty}
+
+
+def _of_pycortex(found: Iterable[Region], mask: Path, places: Any) -> list[Region]:
+    """Regions over the voxels of a NIfTI run, whose order (C) is not that of pycortex (F over the same array)."""
+    inside = read_values(mask) != 0
+    if not isinstance(places, VoxelMask) or not np.array_equal(inside, places.inside):
+        raise SourceError(f"{mask}: its voxels are not the columns of the responses. Read them within this mask.")
+    regions, volume = [], np.zeros(inside.shape, dtype=np.bool_)
+    for region in found:
+        volume.T[inside.T] = region.mask
+        regions.append(region._replace(mask=volume[inside]))
+    return regions
 
 
 def region_files(config: RegionConfig | None, subject: str, root: Path) -> list[Path]:

@@ -12,7 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories.base import BoolArray, IntArray, SourceError
-from brainlit.stories.readers.images import read_image, read_values, readable
+from brainlit.stories.readers.images import (
+    VoxelMask,
+    read_image,
+    read_values,
+    readable,
+    require_one_grid,
+    surface_structures,
+)
 from brainlit.stories.readers.tables import read_cells, require_file
 
 Side = Literal["left", "right"]
@@ -38,6 +45,7 @@ def read_region_files(
     mask_order: str = "auto",
     names: Path | None = None,
     downsample: bool = False,
+    places: Any = None,
 ) -> list[Region]:
     """All regions of one file, or of one file per hemisphere (left, right).
 
@@ -45,6 +53,8 @@ def read_region_files(
     ----------
     mask, mask_order, names, downsample
         As in `brainlit.stories.regions.config.RegionConfig`.
+    places : VoxelMask, BrainModelAxis or None
+        What the columns are; None where only their number is known.
 
     Raises
     ------
@@ -53,16 +63,22 @@ def read_region_files(
     """
     for path in (*files, *(extra for extra in (mask, names) if extra is not None)):
         require_file(path, "Regions ask for it.")
+    if isinstance(places, VoxelMask):
+        if mask_order == "F":
+            raise SourceError(
+                "regions: mask_order is F, but the columns of NIfTI volumes are in C order. Leave it out."
+            )
+        mask_order = "C"
     kind = "".join(files[0].suffixes[-2:]).lower()
     if kind.endswith((".annot", ".gii")):
-        return _surface(files, n_voxels, downsample)
+        return _surface(files, n_voxels, downsample, places)
     if len(files) > 1:
         raise SourceError(f"{files[0]}: '{{hemi}}' is for .annot and .label.gii; this is one file for all columns.")
     path = files[0]
     if kind == ".dlabel.nii":
-        return _cifti(path, n_voxels)
+        return _cifti(path, n_voxels, places)
     if kind.endswith((".nii", ".nii.gz")):
-        return _volume(path, n_voxels, mask, mask_order, names)
+        return _volume(path, n_voxels, mask, mask_order, names, places)
     if kind.endswith(".npy"):
         return _array(path, n_voxels, mask, mask_order, names)
     if kind.endswith(".npz"):
@@ -76,9 +92,21 @@ def read_region_files(
 # --- Surfaces ---
 
 
-def _surface(files: Sequence[Path], n_voxels: int, downsample: bool) -> list[Region]:
+def _surface(files: Sequence[Path], n_voxels: int, downsample: bool, places: Any) -> list[Region]:
     """Labels of the hemispheres, side by side; a region of one hemisphere is False in the other."""
-    parts = [_read_annot(path) if path.suffix.lower() == ".annot" else _read_gifti(path) for path in files]
+    images = [None if path.suffix.lower() == ".annot" else read_image(path) for path in files]
+    parts = [
+        _read_annot(path) if image is None else _labels_of_gifti(path, image)
+        for path, image in zip(files, images, strict=True)
+    ]
+    structures = surface_structures(files, images)
+    if isinstance(places, VoxelMask):
+        raise SourceError(
+            f"{files[0]}: labels of vertices, but the columns are the voxels of {places.file}. Give a label .nii.gz on"
+            " its grid."
+        )
+    if places is not None and not _stand_alike(places, [len(labels) for labels, _ in parts], structures):
+        return _at_vertices(files, parts, structures, places)
     n_vertices = [len(labels) for labels, _ in parts]
     n_kept = _fit(files[0], n_vertices, n_voxels, downsample)
     sides: tuple[Side | None, ...] = ("left", "right") if len(files) == 2 else (None,)
@@ -151,8 +179,7 @@ def _require_whole_annot(path: Path) -> None:
             skip(16)  # the colour
 
 
-def _read_gifti(path: Path) -> tuple[IntArray, dict[int, str]]:
-    image = read_image(path)
+def _labels_of_gifti(path: Path, image: Any) -> tuple[IntArray, dict[int, str]]:
     names = image.labeltable.get_labels_as_dict()
     if len(image.darrays) != 1 or not names:
         raise SourceError(
@@ -162,8 +189,15 @@ def _read_gifti(path: Path) -> tuple[IntArray, dict[int, str]]:
     return np.asarray(image.darrays[0].data, dtype=np.int64), dict(names)
 
 
-def _cifti(path: Path, n_voxels: int) -> list[Region]:
+def _cifti(path: Path, n_voxels: int, places: Any) -> list[Region]:
     image, values = read_image(path), read_values(path)
+    if isinstance(places, VoxelMask):
+        raise SourceError(f"{path}: labels of grayordinates, but the columns are the voxels of {places.file}.")
+    if places is not None:
+        with readable(path):
+            labels, axis = image.header.get_axis(0).label[0], image.header.get_axis(1)
+        columns = _at_places(path, np.asarray(values[0]), axis, places)
+        return _labelled(columns, {number: name for number, (name, _) in labels.items()})
     if values.ndim != 2 or values.shape[1] != n_voxels:
         raise SourceError(
             f"{path} has shape {values.shape}, but the responses have {n_voxels} columns; need (1, n_columns) with the"
@@ -172,11 +206,86 @@ def _cifti(path: Path, n_voxels: int) -> list[Region]:
     return _labelled(values[0], {number: name for number, (name, _) in image.header.get_axis(0).label[0].items()})
 
 
+def _stand_alike(places: Any, n_vertices: list[int], structures: list[str | None]) -> bool:
+    """Whether the columns are all vertices of the hemispheres, in the order of the labels.
+
+    Also where the meshes have other sizes in all, which `_fit` tells or cures.
+    """
+    there = list(places.nvertices.values())
+    order = np.concatenate([np.zeros(0, dtype=np.int64), *(np.arange(n) for n in there)])
+    one_mesh = n_vertices == there or sum(n_vertices) != sum(there)
+    return list(places.nvertices) == structures and one_mesh and np.array_equal(order, places.vertex)
+
+
+def _at_vertices(
+    files: Sequence[Path], parts: list[tuple[IntArray, dict[int, str]]], structures: list[str | None], places: Any
+) -> list[Region]:
+    """Labels of whole hemispheres at the vertices that the columns are."""
+    regions = []
+    for path, (labels, names), said in zip(files, parts, structures, strict=True):
+        structure = next(iter(places.nvertices)) if said is None and len(places.nvertices) == 1 else said
+        if structure is None:
+            raise SourceError(
+                f"{path} does not say of which hemisphere it is. Give both: write '{{hemi}}' in its name."
+            )
+        _require_one_mesh(path, structure, len(labels), places)
+        here = np.flatnonzero(places.name == structure)
+        columns = np.full(len(places), -1, dtype=np.int64)
+        columns[here] = labels[places.vertex[here]]
+        side: Side = "left" if structure.endswith("LEFT") else "right"
+        regions += [Region(name, side, columns == number) for number, name in names.items() if number >= 0]
+    return regions
+
+
+def _at_places(path: Path, labels: npt.NDArray[Any], axis: Any, places: Any) -> npt.NDArray[Any]:
+    """Labels of CIFTI at the vertices and voxels that the columns are; 0, no label, where the labels have none."""
+    shared = set(axis.name) & set(places.name)
+    for structure in shared & axis.nvertices.keys():
+        _require_one_mesh(path, str(structure), axis.nvertices[structure], places)
+    in_voxels = axis.volume_mask.any() and places.volume_mask.any()
+    if in_voxels and (
+        axis.volume_shape != places.volume_shape or not np.allclose(axis.affine, places.affine, atol=1e-3)
+    ):
+        raise SourceError(f"{path}: its voxels lie on another grid than those of the responses. Resample the labels.")
+    of_place = dict(zip(_keys(axis), labels, strict=True))
+    columns = np.array([of_place.get(key, 0) for key in _keys(places)])
+    if not any(key in of_place for key in _keys(places)):
+        mine, theirs = sorted(set(axis.name)), sorted(set(places.name))
+        raise SourceError(f"{path} labels {', '.join(mine)}, but the responses are of {', '.join(theirs)}.")
+    return columns
+
+
+def _keys(axis: Any) -> list[tuple[Any, ...]]:
+    """What each grayordinate is: structure and vertex, or voxel."""
+    places = zip(axis.name, axis.vertex.tolist(), axis.voxel.tolist(), strict=True)
+    return [(name, vertex) if vertex >= 0 else tuple(voxel) for name, vertex, voxel in places]
+
+
+def _require_one_mesh(path: Path, structure: str, n_vertices: int, places: Any) -> None:
+    theirs = places.nvertices.get(structure)
+    if theirs != n_vertices:
+        here = "none" if theirs is None else f"a mesh of {theirs} vertices"
+        raise SourceError(
+            f"{path}: its labels of {structure} are on a mesh of {n_vertices} vertices, the responses on {here}. Give"
+            " labels of that mesh."
+        )
+
+
 # --- Volumes and arrays ---
 
 
-def _volume(path: Path, n_voxels: int, mask: Path | None, mask_order: str, names: Path | None) -> list[Region]:
+def _volume(
+    path: Path, n_voxels: int, mask: Path | None, mask_order: str, names: Path | None, places: Any
+) -> list[Region]:
     image, values = read_image(path), read_values(path)
+    if isinstance(places, VoxelMask):
+        labels = _only_volume(values)
+        require_one_grid(path, labels.shape, np.asarray(image.affine, dtype=np.float64), places)
+        if mask is not None and not np.array_equal(_only_volume(read_values(mask)) != 0, places.inside):
+            raise SourceError(
+                f"{mask} holds other voxels than {places.file}, whose voxels the columns are. Leave regions.mask out."
+            )
+        return _labelled(labels[places.inside], _names_of(path, names))
     if mask is not None:
         grid = read_image(mask)
         if grid.shape[:3] == image.shape[:3] and not np.allclose(grid.affine, image.affine, atol=1e-3):
@@ -235,8 +344,7 @@ def _in_columns(
     """One value per column of the responses, from an array that has that shape or that of the mask's volume."""
     if values.ndim == 1 and len(values) == n_voxels:
         return values
-    if values.ndim == 4 and values.shape[3] == 1:
-        values = values[..., 0]
+    values = _only_volume(values)
     if values.ndim != 3:
         raise SourceError(
             f"{path} has shape {values.shape}, but the responses have {n_voxels} columns; need ({n_voxels},), or a"
@@ -250,6 +358,10 @@ def _in_columns(
     return _in_mask(path, values, mask, mask_order, n_voxels)
 
 
+def _only_volume(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return values[..., 0] if values.ndim == 4 and values.shape[3] == 1 else values
+
+
 def _in_mask(path: Path, values: npt.NDArray[Any], mask: Path, mask_order: str, n_voxels: int) -> npt.NDArray[Any]:
     """Values of a volume at the True voxels of a mask, in the order of the response columns, shape (n_voxels,).
 
@@ -260,10 +372,11 @@ def _in_mask(path: Path, values: npt.NDArray[Any], mask: Path, mask_order: str, 
     if mask_order == "auto":
         mask_order = "F" if mask.parent.parent.name == "transforms" else "C"
     saved_turned = mask_order == "F" and ".nii" not in path.name
-    if (saved_turned and values.shape == inside.shape[::-1]) or values.shape != inside.shape:
+    is_image = ".nii" in path.name  # the grid of an image is what its file says; an array may have been turned
+    if (saved_turned and values.shape == inside.shape[::-1]) or (not is_image and values.shape != inside.shape):
         values = values.T
     if values.shape != inside.shape:
-        raise SourceError(f"{path} has shape {values.T.shape}, but {mask} has {inside.shape}; need the same grid.")
+        raise SourceError(f"{path} has shape {values.shape}, but {mask} has {inside.shape}; need the same grid.")
     if inside.sum() != n_voxels:
         raise SourceError(
             f"{mask} has {inside.sum()} voxels, but the responses have {n_voxels} columns; it is not their mask."
