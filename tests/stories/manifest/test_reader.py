@@ -56,7 +56,7 @@ def _changed(manifest: dict[str, Any], place: str, value: Any) -> dict[str, Any]
         ("stories.frog", {"repeats": ["1", "2"]}, r"repeats has no place in responses\.file .*put in \{repeat\}"),
         ("each_story.n_trs", 0, "n_trs is 0"),
         ("each_story.volumes_discarded", -1, "volumes_discarded is -1; need a whole number"),
-        ("each_story.tr_s", float("inf"), "tr_s is inf; need a number"),
+        ("each_story.tr_s", float("inf"), r"tr_s is '\.inf'; need a number"),
         ("each_story.words", {"file": "a.tsv", "clock": "mri"}, "clock is 'mri'; need audio or scanner"),
         ("responses.file", "{sub}.npy", r"\{sub\} is no placeholder; known: \{subject\}, \{story\}"),
         ("responses.file", None, r"give file .* or fmriprep"),
@@ -138,3 +138,11 @@ def test_the_documentation_names_every_key() -> None:
         if not key.metadata and not re.search(rf"\b{key.name}\b", text)
     ]
     assert missing == []
+
+
+def test_names_keep_what_is_written(tmp_path: Path) -> None:
+    from brainlit.stories.manifest.schema import load_yaml
+
+    (tmp_path / "m.yaml").write_text("{s: [010, 1e3, 1:20, no, 2024-01-02, 0x1f, 1_0, 1.50, 7], no: 2.0, flag: true}\n")
+    names = ["010", "1e3", "1:20", "no", "2024-01-02", "0x1f", "1_0", "1.50", 7]
+    assert load_yaml(tmp_path / "m.yaml") == {"s": names, "no": 2.0, "flag": True}

@@ -8,6 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import ROLES
 from brainlit.stories.manifest.schema import (
@@ -32,7 +34,7 @@ from brainlit.stories.manifest.schema import (
     whole,
 )
 from brainlit.stories.readers.images import SERIES_SUFFIXES
-from brainlit.stories.readers.tables import require_file
+from brainlit.stories.readers.tables import float_or_nan, require_file
 from brainlit.stories.regions.config import RegionConfig
 from brainlit.stories.response_filter import ResponseFilter
 
@@ -290,9 +292,15 @@ def _response_filter(value: Any) -> ResponseFilter:
     if not isinstance(value, Mapping):
         raise TypeError("need a mapping such as {polynomial: 2, high_pass_s: 128}")
     try:
-        return ResponseFilter.from_json({"source": "the manifest", **{str(key): item for key, item in value.items()}})
+        return ResponseFilter.from_json(
+            {"source": "the manifest", **{str(key): _as_number(item) for key, item in value.items()}}
+        )
     except ValueError as error:
         raise ValueError(str(error).rstrip(".")) from error
+
+
+def _as_number(value: Any) -> Any:
+    return value if not isinstance(value, str) or np.isnan(float_or_nan(value)) else float_or_nan(value)
 
 
 def _region_config(keys: Keys) -> RegionConfig | None:

@@ -214,13 +214,27 @@ def _plain(value: Any) -> Any:
 
 
 def load_yaml(path: Path) -> Any:
-    """Content of a YAML file with ${oc.env:NAME} and other interpolations resolved."""
+    """Content of a YAML file with ${oc.env:NAME} and other interpolations resolved.
+
+    What YAML would write otherwise (010, 1e3, 1:20, no) stays the text of the file: it may be a name.
+    """
     import yaml
     from omegaconf import OmegaConf
+    from omegaconf._yaml import get_yaml_loader
     from omegaconf.errors import OmegaConfBaseException
 
+    class AsWritten(get_yaml_loader()):  # type: ignore[misc]
+        pass
+
+    def as_written(loader: Any, node: Any) -> Any:
+        value, written = yaml.SafeLoader.yaml_constructors[node.tag](loader, node), node.value
+        return value if written in (str(value), str(value).lower()) else written
+
+    for kind in ("int", "float", "bool"):
+        AsWritten.add_constructor(f"tag:yaml.org,2002:{kind}", as_written)
     try:
-        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        content = yaml.load(path.read_text(encoding="utf-8"), AsWritten)
+        return OmegaConf.to_container(OmegaConf.create({} if content is None else content), resolve=True)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         cure = "Set the variable, or give a default: ${oc.env:NAME,default}."
@@ -243,6 +257,9 @@ class Keys:
     def __init__(self, values: Any, where: str) -> None:
         if not isinstance(values, Mapping):
             raise ManifestError(f"{where} is {values!r}; need a mapping of keys to values.")
+        for key in values:
+            if key is None or isinstance(key, bool):
+                raise ManifestError(f"{where}: the key {key!r} is no text in YAML; put it in quotes.")
         self.values: dict[str, Any] = {str(key): value for key, value in values.items()}
         self.where = where
 
@@ -274,7 +291,9 @@ class Keys:
 
 def text(value: Any) -> str:
     """One text that is not empty; numbers count as their digits."""
-    if isinstance(value, (bool, Mapping, list)) or not str(value).strip():
+    if value is None or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no text in YAML; put it in quotes if it is a name")
+    if isinstance(value, (Mapping, list)) or not str(value).strip():
         raise TypeError("need one text")
     return str(value)
 
