@@ -36,6 +36,7 @@ examples:
   brainlit probe --compare runs/brain_tune/ID/probe-best runs/probe/wav2vec-base
 
   --shares true         also each region's parts as endless data would give them, with calibrated intervals
+  --trust               of a run: take its configuration as it is, which may name code of your own (docs/security.md)
   --model FAMILY        wav2vec, whisper, ...: a model that was not tuned (any --model.backbone.* of brainlit fit)
   --weights WEIGHTS     tiny, a size such as base, a hub id, or a folder (--model.backbone.weights)
 """
@@ -86,17 +87,21 @@ def _compare(arguments: Sequence[str]) -> int:
 
 
 def _probe(arguments: Sequence[str]) -> int:
-    from brainlit.cli.probe_options import ProbeCLI, config_of, settings_of_run
+    from brainlit.cli.probe_options import ProbeCLI, settings_of_run
     from brainlit.cli.reports import chosen_checkpoint
+    from brainlit.cli.trust import config_argument, require_store, without_trust
 
+    arguments, trust = without_trust(arguments)
     kind, named, options = _understood(arguments)
     run = _run_of(named) if named is not None else None
     names_config = any(option.partition("=")[0] in ("-c", "--config") for option in options)
     own_data = kind == "checkpoint" and not names_config
     if own_data and run is None:
         raise UsageError(f"{named} lies in no run's folder, so its data are not known. Say which: -c CONFIG.")
-    before = ["-c", str(config_of(run))] if own_data and run is not None else []
+    before = config_argument(run.path, trust) if own_data and run is not None else []
     cli = ProbeCLI([*before, *options], settings_of_run(run) if run is not None else {})
+    if before and run is not None and not trust:
+        require_store(cli.resolved, run.path)
     if cli.config.checkpoint is not None and (named is None or named.is_file()):
         raise UsageError("--checkpoint chooses one of a run's checkpoints: name the run's folder before it.")
     if named is not None and run is not None and not named.is_file():

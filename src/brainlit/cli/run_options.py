@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from brainlit.guard import read_yaml
 from brainlit.results.run_directory import (
     JOB,
     STATUS_FILE,
@@ -118,7 +119,8 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str =
 def read_config(run: Path) -> dict[str, Any]:
     """The configuration that a run was started with; empty where it was killed before that was written."""
     file = run / CONFIG_FILE
-    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    cure = "Remove the folder, if it is not needed."
+    return read_yaml(file, "the configuration of a run", cure) if file.is_file() else {}
 
 
 def _named(options: RunOptions, config: Mapping[str, Any]) -> RunDirectory:
