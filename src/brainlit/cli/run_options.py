@@ -13,6 +13,7 @@ import yaml
 
 from brainlit.guard import read_yaml
 from brainlit.results.run_directory import (
+    CONFIG_FILE,
     JOB,
     STATUS_FILE,
     RunBusyError,
@@ -24,7 +25,6 @@ from brainlit.results.run_directory import (
 
 log = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.yaml"
 RUN_VARIABLE = "BRAINLIT_RUN"
 """Tells the processes that Lightning starts beside the first one where the run is recorded."""
 

@@ -128,6 +128,15 @@ class BrainlitCLI(LightningCLI):
             auto_configure_optimizers=False,
         )
 
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; a new run that fails before that leaves no folder."""
+        try:
+            super().instantiate_classes()
+        except Exception:
+            if self.run is not None and _is_first_process():
+                self.run.discard_unused()
+            raise
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the group `run`, and the checkpoint for the verbs that need one."""
         parser.add_class_arguments(RunOptions, "run")
@@ -214,6 +223,10 @@ def _fit(cli: BrainlitCLI, run: RunDirectory) -> int:
     except SystemExit as exit_:  # Lightning's way of ending after Ctrl-C
         if cli.trainer.interrupted:
             raise KeyboardInterrupt from exit_
+        raise
+    except Exception:
+        if _is_first_process():
+            run.discard_unused()
         raise
     finally:
         run.release()
