@@ -13,13 +13,18 @@ from pathlib import Path
 import pytest
 
 from brainlit.files import (
+    BusyError,
     FullDiskError,
     atomic_path,
+    folder_to_fill,
     full_disk_explained,
     is_temporary,
+    only_writer,
     require_space,
     reserve,
     sha256_of,
+    sweep,
+    temporary_beside,
     waiting_lock,
     write_json,
 )
@@ -54,6 +59,78 @@ def test_an_error_keeps_the_old_content_and_leaves_nothing_else(tmp_path: Path) 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
         pass
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from brainlit.files import folder_to_fill, only_writer
+with {{"only": only_writer, "fill": folder_to_fill}}[sys.argv[1]](Path(sys.argv[2])):
+    print("held", flush=True)
+    (Path(sys.argv[2]) / "half").write_text("x") if sys.argv[1] == "fill" else None
+    print("written", flush=True)
+    time.sleep(60)
+"""
+
+
+def _holder(kind: str, path: Path) -> subprocess.Popen[str]:
+    """A process that is in the middle of writing."""
+    command = [sys.executable, "-c", HOLDING.replace("{{", "{").replace("}}", "}"), kind, str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert [process.stdout.readline().strip() for _ in range(2)] == ["held", "written"]
+    return process
+
+
+def test_one_process_writes_and_a_killed_one_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "export"
+    for guard, kind in ((only_writer, "only"), (folder_to_fill, "fill")):
+        process = _holder(kind, target)
+        try:
+            with pytest.raises(BusyError, match=r"another process is writing .*export"), guard(target):
+                pass
+        finally:
+            process.kill()
+            process.wait()
+        temporary_beside(target).mkdir()
+        with guard(target):
+            assert not list(target.glob("half"))
+            if kind == "fill":
+                (target / "whole").write_text("x")
+    assert sorted(path.name for path in target.iterdir()) == ["whole"]
+    assert {path.name for path in target.parent.iterdir() if not is_temporary(path)} == {"export"}
+
+
+def test_a_folder_that_holds_something_is_not_filled(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(FileExistsError, match="holds something"), folder_to_fill(tmp_path):
+        pass
+    assert (tmp_path / "mine.txt").read_text() == "x"
+
+    def failing() -> None:
+        with folder_to_fill(tmp_path / "new"):
+            (tmp_path / "new" / "half").mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        failing()
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in (".lock", ".hidden.tmp", "a.0123456789ab.tmp")]
+    left = [
+        tmp_path / ".a.0123456789ab.tmp.json",
+        tmp_path / "deep" / ".b.0123456789ab.tmp",
+        temporary_beside(kept[0], "old"),
+    ]
+    for path in (*kept, *left):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    temporary_beside(tmp_path / "deep" / "c").mkdir()
+    sweep(tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
+    assert not list((tmp_path / "deep").iterdir())
 
 
 def test_names_of_the_user_are_not_temporary(tmp_path: Path) -> None:

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import csv
 import errno
+import glob
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
 logger = logging.getLogger(__name__)
 
+UNFINISHED = ".unfinished"
 _SPARE_BYTES = 1 << 20
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.(tmp|old)(\..+)?")
+
+
+class BusyError(OSError):
+    """Another process is writing there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"another process is writing {path}. Wait for it, or write elsewhere.")
 
 
 class FullDiskError(OSError):
@@ -63,9 +74,100 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def temporary_beside(path: Path, kind: Literal["tmp", "old"] = "tmp") -> Path:
+    """A hidden name beside a folder or file, for what takes its place or what it replaces."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{kind}")
+
+
 def is_temporary(path: Path) -> bool:
-    """Whether a name is one that `atomic_path` gives out (a leftover, if nobody is writing)."""
-    return path.name.startswith(".") and ".tmp" in path.name
+    """Whether a name is one that `atomic_path` or `temporary_beside` gives out (a leftover, if nobody is writing)."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder and below; only for who holds it alone."""
+    for path in sorted(folder.rglob(".*")):
+        if is_temporary(path):
+            logger.warning("removing %s, left by a process that was killed", path)
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Write a file or folder alone, by a lock beside it that is gone afterwards; what killed writers left is removed.
+
+    Raises
+    ------
+    BusyError
+        If another process is writing it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _held(path.with_name(f".{path.name}.writing"), path) as lock_file:
+        for left in path.parent.glob(f".{glob.escape(path.stem)}.*"):
+            if is_temporary(left):
+                remove(left)
+        try:
+            yield
+        finally:
+            lock_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_to_fill(folder: Path) -> Iterator[None]:
+    """Fill a folder that is new, empty, or was left by a process that was killed; after an error it is gone.
+
+    While it is being filled it holds a locked file `.unfinished`; a free one tells that its writer was killed, so what
+    lies beside it is removed.
+
+    Raises
+    ------
+    FileExistsError
+        If it holds something else.
+    BusyError
+        If another process is filling it.
+    """
+    marker = folder / UNFINISHED
+    if folder.exists() and not marker.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} holds something, and nothing is overwritten. Give another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(marker, folder):
+        _empty(folder, marker)
+        try:
+            yield
+        except BaseException:
+            _empty(folder, marker)
+            marker.unlink(missing_ok=True)
+            with suppress(OSError):  # somebody has put something there
+                folder.rmdir()
+            raise
+        marker.unlink(missing_ok=True)
+
+
+def _empty(folder: Path, but: Path) -> None:
+    for path in folder.iterdir():
+        if path != but:
+            remove(path)
+
+
+@contextmanager
+def _held(lock_file: Path, path: Path) -> Iterator[Path]:
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BusyError(path) from error
+    try:
+        yield lock_file
+    finally:
+        lock.release()
 
 
 def write_json(path: Path, content: Any) -> None:

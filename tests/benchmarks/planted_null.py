@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.cli.probe import _datamodule
-from brainlit.cli.probe_options import ProbeCLI, config_of, settings_of_run
+from brainlit.cli.probe_options import ProbeCLI, settings_of_run
 from brainlit.cli.probe_sources import from_model
+from brainlit.cli.trust import config_file
 from brainlit.encoding import ProbeResult, region_shares, run_probe
 from brainlit.encoding.statistics import Score, student_quantile
 from brainlit.probing.engine import ProbeEngine
@@ -44,7 +45,7 @@ class Moment:
 def measure(run_path: Path) -> dict[tuple[str, str], Moment]:
     """By moment ('before', 'after') and region."""
     run = RunDirectory.open(run_path)
-    cli = ProbeCLI(["-c", str(config_of(run))], settings_of_run(run))
+    cli = ProbeCLI(["-c", str(config_file(run.path))], settings_of_run(run))
     datamodule = _datamodule(cli.resolved["data"])
     last = sorted((run.path / "checkpoints").glob("last*.ckpt"))[0]
     models = {"before": from_model(cli, datamodule, None, None), "after": from_model(cli, datamodule, last, run)}

@@ -28,6 +28,10 @@ def _caught(action: object) -> BaseException:
         (lambda: json.loads("{"), False),
         (lambda: [][1], False),
         (lambda: int("x"), False),
+        (lambda: bytearray(1 << 62), True),
+        (lambda: (_ for _ in ()).throw(RuntimeError("could not create a primitive")), True),
+        (lambda: (_ for _ in ()).throw(RuntimeError("can't start new thread")), True),
+        (lambda: (_ for _ in ()).throw(RuntimeError("shapes differ")), False),
     ],
 )
 def test_errors_of_brainlit_and_of_files_are_for_the_user(action: object, expected: bool) -> None:
@@ -43,6 +47,20 @@ def test_one_message_no_traceback(capsys: pytest.CaptureFixture[str], monkeypatc
 def test_our_own_bugs_keep_their_traceback() -> None:
     with pytest.raises(IndexError):
         explained(lambda: [][1])
+
+
+def test_a_machine_without_memory_is_said_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BRAINLIT_DEBUG", raising=False)
+
+    def greedy() -> int:
+        return len(bytearray(1 << 62))
+
+    assert explained(greedy) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: this machine had no memory, or no thread, left (MemoryError)")
+    assert "--data.batch_size" in said
 
 
 def test_ctrl_c_ends_clean(capsys: pytest.CaptureFixture[str]) -> None:

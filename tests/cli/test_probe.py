@@ -20,6 +20,7 @@ from brainlit.cli.probe_options import ProbeCLI, settings_of_run
 from brainlit.cli.probe_sources import FeatureFileError, asked_layers, read_features, tuned_spans
 from brainlit.encoding.config import ProbeConfig, SolverConfig
 from brainlit.encoding.temporal import HaemodynamicResponse
+from brainlit.files import UNFINISHED, BusyError
 from brainlit.results import report
 from brainlit.results.record import ProbeRecord, find_records
 from brainlit.results.run_directory import RunDirectory
@@ -74,7 +75,7 @@ def page_folder(
                 command = command.replace(old, new)
             patch.setattr(report, "draw_figures", draw if "--model" in command else lambda *_: ({}, {}))
             arguments = re.sub(r"experiments/data/\S+", str(toy_config), command).split()
-            assert main([*arguments, *(SHORT if "--compare" in arguments else FAST)]) == 0, command
+            assert main([*arguments, *(SHORT if "--compare" in arguments else [*FAST, "--trust"])]) == 0, command
     return folder
 
 
@@ -212,9 +213,26 @@ def test_what_cannot_be_probed_is_said(
 
 
 def test_a_taken_folder_gets_a_number(tmp_path: Path) -> None:
-    folders = [new_folder(None, tmp_path / "probe-best").name for _ in range(3)]
-    assert folders == ["probe-best", "probe-best-2", "probe-best-3"]
-    assert new_folder(str(tmp_path / "probe-best"), tmp_path).name == "probe-best", "it is empty"
+    for expected in ("probe-best", "probe-best-2", "probe-best-3"):
+        with new_folder(None, tmp_path / "probe-best") as folder:
+            assert folder.name == expected
+            with pytest.raises(BusyError), new_folder(str(folder), tmp_path):
+                pass
+            with new_folder(None, tmp_path / "probe-best") as other:
+                assert other.name > expected, "the second of two at once takes the next"
+            other.rmdir()
+            (folder / "report.html").touch()
+    with pytest.raises(FileExistsError), new_folder(str(tmp_path / "probe-best"), tmp_path):
+        pass
+
+
+def test_a_killed_probe_is_repeated_by_the_same_command(tmp_path: Path) -> None:
+    for asked in (None, str(tmp_path / "probe-best")):
+        (tmp_path / "probe-best" / "probes" / "sub-A").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "probe-best" / UNFINISHED).touch()  # its lock is free: the process is gone
+        with new_folder(asked, tmp_path / "probe-best") as folder:
+            assert [path.name for path in folder.iterdir()] == [UNFINISHED]
+        assert [path.name for path in tmp_path.iterdir()] == ["probe-best"]
 
 
 def test_layers_of_a_file_are_chosen_by_number_or_from_the_end() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from brainlit.cli import run_many
-from brainlit.cli.run_many import Job, JobError, run_jobs, seconds_left, thread_variables
+from brainlit.cli.run_many import Job, JobError, Run, run_jobs, seconds_left, thread_variables
+from brainlit.results.run_directory import RunDirectory
 
 
 def python(name: str, code: str, *after: str) -> Job:
@@ -148,6 +150,59 @@ def test_an_interruption_ends_the_jobs(tmp_path: Path, usual_signals: None, numb
         os.kill(int((tmp_path / "logs" / "stubborn.txt").read_text()), 0)
     assert notes(tmp_path) == []
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+def test_jobs_end_when_their_parent_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parent is a process of its own, which is killed without a chance to end its jobs."""
+    path = str(tmp_path / "polite")
+    ending = "import brainlit.cli as cli, os, time; cli.WATCH_S, cli.PATIENCE_S = 0.05, 0.5\n"
+    ending += "cli.end_with_parent(int(os.environ[cli.PARENT_VARIABLE]))\n"
+    polite = f"note = open({path!r}, 'a', buffering=1)\ntry: print(os.getpid(), file=note) or time.sleep(60)\n"
+    polite = f"{ending}{polite}except KeyboardInterrupt: note.write('asked')"
+    stubborn = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{ending}print(os.getpid(), flush=True)"
+    stubborn += "\ntime.sleep(60)"
+    code = (
+        "import sys; from pathlib import Path; from brainlit.cli.run_many import Job, run_jobs\n"
+        f"jobs = [Job(str(k), (sys.executable, '-c', code)) for k, code in enumerate({[polite, stubborn]!r})]\n"
+        f"run_jobs(jobs, Path({str(tmp_path)!r}), 2)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    files = (tmp_path / "polite", tmp_path / "1.txt")
+    while not all(file.exists() and file.read_text() for file in files) and time.monotonic() < until:
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    numbers = [int(file.read_text().split()[0]) for file in files]
+    while any(map(_alive, numbers)) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(map(_alive, numbers))
+    assert (tmp_path / "polite").read_text().endswith("asked")
+
+
+def _alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{number}/stat").read_text().split()[2] != "Z" if Path("/proc").is_dir() else True
+
+
+def test_a_plan_waits_for_runs_that_others_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = RunDirectory.claim(tmp_path, "reproduce", "busy")
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            busy.release()
+
+    monkeypatch.setattr(run_many.time, "sleep", wait)
+    run_many.wait_for_others([Run(tmp_path / "reproduce" / name, "brain", 1, ()) for name in ("busy", "new")])
+    assert len(waited) == 3
+    assert capsys.readouterr().err == f"waiting: another process is writing {busy.path}\n"
 
 
 def test_plans_that_cannot_be_are_refused(tmp_path: Path) -> None:

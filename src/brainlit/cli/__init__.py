@@ -48,6 +48,9 @@ brainlit VERB --help says more; --print_config shows what the merged config file
 arose; --version.
 """
 
+PARENT_VARIABLE = "BRAINLIT_PARENT"
+"""Process number of the command that started this one as one of its jobs; without it there is no use going on."""
+WATCH_S, PATIENCE_S = 0.5, 10.0
 TRAINING = ("fit", "validate", "test", "predict")
 VERBS = {
     "data": "brainlit.cli.data:main",
@@ -83,7 +86,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"brainlit {__version__}")
         return 0
+    if parent := os.environ.pop(PARENT_VARIABLE, None):
+        end_with_parent(int(parent))
     return explained(lambda: _verb(arguments[0])(arguments[1:]))
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process and those that it started soon after its parent has ended, killed or not.
+
+    A thread asks whose child this process is; systems tell only children of living parents. It interrupts as Ctrl-C
+    does, after ten seconds more it kills.
+    """
+    import signal
+    import threading
+    import time
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_S)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(PATIENCE_S)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
 
 
 def _verb(name: str) -> Callable[[Sequence[str]], int]:

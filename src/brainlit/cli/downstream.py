@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from brainlit.cli.errors import UsageError, quieten
@@ -73,17 +74,21 @@ def main(arguments: Sequence[str]) -> int:
     entries = checked_tasks(given)
     quieten()
     from brainlit.cli.downstream_models import evaluate_missing, make_evaluator, model_without_run, models_of_run
-    from brainlit.downstream.result import model_folders
+    from brainlit.downstream.result import FOLDER, model_folders
     from brainlit.downstream.run_models import add_model_controls
     from brainlit.downstream.tables import report, write_scores
+    from brainlit.files import only_writer
 
     evaluator = make_evaluator(given)
     groups = [models_of_run(path, given) for path in given.runs] or [model_without_run(given)]
-    evaluate_missing(groups, entries, given, evaluator)
     names = [entry.name for entry in entries]
-    for group in groups:
-        add_model_controls(model_folders(group.root))
-        print(f"\n{report(group.root, names)}\n\nScores: {write_scores(group.root)}")
+    with ExitStack() as alone:
+        for group in groups:
+            alone.enter_context(only_writer(group.root / FOLDER))
+        evaluate_missing(groups, entries, given, evaluator)
+        for group in groups:
+            add_model_controls(model_folders(group.root))
+            print(f"\n{report(group.root, names)}\n\nScores: {write_scores(group.root)}")
     return 0
 
 

@@ -9,13 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import yaml
 
 from brainlit.backbones import BACKBONES, BackboneConfig
 from brainlit.cli.errors import UsageError
 from brainlit.cli.probe_sources import folder_name
 from brainlit.cli.reports import chosen_checkpoint
-from brainlit.cli.run_options import CONFIG_FILE
+from brainlit.cli.trust import run_config
 from brainlit.downstream.probes import LayerProbeConfig
 from brainlit.downstream.recognise import CtcConfig
 from brainlit.downstream.result import TUNED, UNTRAINED, UNTUNED, model_folder, task_path
@@ -88,9 +87,7 @@ def models_of_run(path: Path, given: argparse.Namespace) -> ModelGroup:
         If no model is left, or two would have one name.
     """
     run = RunDirectory.open(path)
-    if not (run.path / CONFIG_FILE).is_file():
-        raise FileNotFoundError(f"{run.path} has no {CONFIG_FILE}: its model is not known. Ask for it with --model.")
-    said = yaml.safe_load((run.path / CONFIG_FILE).read_text(encoding="utf-8"))
+    said = run_config(run.path)
     config = rebuilt(BackboneConfig, said["model"]["backbone"])
     wanted = given.models or [UNTUNED, TUNED]
     if said["data"].get("regime") == "pretrained" and TUNED in wanted:

@@ -9,6 +9,14 @@ from collections.abc import Callable
 from types import TracebackType
 
 INTERRUPTED = 130
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "can't start new thread",
+    "could not create a primitive",
+    "bad_alloc",
+)
 
 
 class UsageError(ValueError):
@@ -46,16 +54,29 @@ def is_for_the_user(error: BaseException) -> bool:
     A ValueError counts only where brainlit's own code raised it: one from inside a library is a bug of ours.
     """
     module = type(error).__module__
-    if isinstance(error, OSError) or module.partition(".")[0] in ("brainlit", "omegaconf"):
+    if isinstance(error, OSError) or is_out_of_memory(error) or module.partition(".")[0] in ("brainlit", "omegaconf"):
         return True
     if type(error).__name__ == "MisconfigurationException":
         return True
     return isinstance(error, ValueError) and _raised_in(error.__traceback__).partition(".")[0] == "brainlit"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine could not give memory or a thread, in the words of python, torch, oneDNN or CUDA."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
+    )
+
+
 def message_of(error: BaseException) -> str:
-    """The error's own words; for config interpolations with the cure."""
+    """The error's own words; for config interpolations and a machine without memory with the cure."""
     text = str(error) or type(error).__name__
+    if is_out_of_memory(error):
+        return (
+            f"this machine had no memory, or no thread, left ({text.splitlines()[0]}). Take less at once:"
+            " --data.batch_size, --data.window.n_trs, fewer --jobs; or ask for more where memory is limited (ulimit, a"
+            " container, SLURM's --mem)."
+        )
     if type(error).__module__.startswith("omegaconf"):
         key = getattr(error, "full_key", None)
         where = f" (in {key})" if key else ""

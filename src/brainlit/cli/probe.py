@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainlit.cli.errors import UsageError, quieten
+from brainlit.files import BusyError, folder_to_fill
 
 if TYPE_CHECKING:
     from brainlit.cli.probe_options import ProbeCLI
@@ -36,6 +39,7 @@ examples:
   brainlit probe --compare runs/brain_tune/ID/probe-best runs/probe/wav2vec-base
 
   --shares true         also each region's parts as endless data would give them, with calibrated intervals
+  --trust               of a run: take its configuration as it is, which may name code of your own (docs/security.md)
   --model FAMILY        wav2vec, whisper, ...: a model that was not tuned (any --model.backbone.* of brainlit fit)
   --weights WEIGHTS     tiny, a size such as base, a hub id, or a folder (--model.backbone.weights)
 """
@@ -86,17 +90,21 @@ def _compare(arguments: Sequence[str]) -> int:
 
 
 def _probe(arguments: Sequence[str]) -> int:
-    from brainlit.cli.probe_options import ProbeCLI, config_of, settings_of_run
+    from brainlit.cli.probe_options import ProbeCLI, settings_of_run
     from brainlit.cli.reports import chosen_checkpoint
+    from brainlit.cli.trust import config_argument, require_store, without_trust
 
+    arguments, trust = without_trust(arguments)
     kind, named, options = _understood(arguments)
     run = _run_of(named) if named is not None else None
     names_config = any(option.partition("=")[0] in ("-c", "--config") for option in options)
     own_data = kind == "checkpoint" and not names_config
     if own_data and run is None:
         raise UsageError(f"{named} lies in no run's folder, so its data are not known. Say which: -c CONFIG.")
-    before = ["-c", str(config_of(run))] if own_data and run is not None else []
+    before = config_argument(run.path, trust) if own_data and run is not None else []
     cli = ProbeCLI([*before, *options], settings_of_run(run) if run is not None else {})
+    if before and run is not None and not trust:
+        require_store(cli.resolved, run.path)
     if cli.config.checkpoint is not None and (named is None or named.is_file()):
         raise UsageError("--checkpoint chooses one of a run's checkpoints: name the run's folder before it.")
     if named is not None and run is not None and not named.is_file():
@@ -120,20 +128,20 @@ def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirector
     subjects = list(datamodule.probed_subjects)
     for subject in subjects:
         engine.subject_data(datamodule, subject)
-    folder = new_folder(cli.config.output, probed.folder)
     facts = {**probed.facts, "headline_region": settings.headline_region}
     stage = "after" if probed.step else "before"
     context = ProbeContext(stage, probed.epoch, probed.step, facts, heard=probed.heard)
-    features, features_s, compared = _features(probed, engine, datamodule)
-    records = engine.measure_features(
-        features, datamodule, subjects, folder / "probes", context, partition_layer=compared, features_s=features_s
-    )
-    _write(folder, records, probed, datamodule, settings.seed)
-    if cli.config.shares:
-        from brainlit.probing.shares import measure_shares, shares_table, write_shares
+    with new_folder(cli.config.output, probed.folder) as folder:
+        features, features_s, compared = _features(probed, engine, datamodule)
+        records = engine.measure_features(
+            features, datamodule, subjects, folder / "probes", context, partition_layer=compared, features_s=features_s
+        )
+        _write(folder, records, probed, datamodule, settings.seed)
+        if cli.config.shares:
+            from brainlit.probing.shares import measure_shares, shares_table, write_shares
 
-        shares = measure_shares(engine, engine.as_bands(features, datamodule)[compared], datamodule, subjects)
-        print(f"\n{shares_table(shares)}\nShares: {write_shares(shares, folder)}")
+            shares = measure_shares(engine, engine.as_bands(features, datamodule)[compared], datamodule, subjects)
+            print(f"\n{shares_table(shares)}\nShares: {write_shares(shares, folder)}")
     return 0
 
 
@@ -175,29 +183,30 @@ def _write(
     print(f"\nRecords: {folder / 'probes'}\nTable: {table}\nFigures: {folder / 'figures'}\nPage: {page}")
 
 
-def new_folder(asked: str | None, default: Path) -> Path:
-    """Make the folder to write into: the one that was asked for, or the default with a number that is free.
+@contextmanager
+def new_folder(asked: str | None, default: Path) -> Iterator[Path]:
+    """The folder to write into: the one that was asked for, or the default with a number that is free.
+
+    One that a killed probe has left is filled anew; after an error it is gone.
 
     Raises
     ------
     FileExistsError
         If the folder that was asked for holds something.
+    BusyError
+        If another process is writing the folder that was asked for.
     """
-    if asked is not None:
-        folder = Path(asked)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise FileExistsError(f"{folder} holds something, and nothing is overwritten. Give another --output.")
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-    number = 1
-    while True:
-        folder = default if number == 1 else default.with_name(f"{default.name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+    names = chain([default.name], (f"{default.name}-{number}" for number in count(2)))
+    for folder in [Path(asked)] if asked is not None else map(default.with_name, names):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(folder_to_fill(folder))
+            except (FileExistsError, BusyError):
+                if asked is not None:
+                    raise
+                continue
+            yield folder
+            return
 
 
 # --- What is probed ---

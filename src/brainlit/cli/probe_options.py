@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
-from brainlit.cli.run_options import CONFIG_FILE
 from brainlit.cli.training import ParsingCLI, built
+from brainlit.cli.trust import run_config
 from brainlit.encoding.bootstrap import BLOCK_TRS
 from brainlit.encoding.config import ProbeConfig
 from brainlit.probing.engine import ProbeEngine
@@ -96,11 +94,13 @@ def options_help() -> str:
 
 def settings_of_run(run: RunDirectory) -> dict[str, Any]:
     """The settings of a run's own probe, as far as `ProbeSettings` has them; empty where the run had no probe."""
-    config = yaml.safe_load((run.path / CONFIG_FILE).read_text(encoding="utf-8"))
+    config = run_config(run.path)
     own = {field.name for field in fields(ProbeSettings)} - {field.name for field in fields(ProbeConfig)}
-    for callback in config.get("trainer", {}).get("callbacks") or []:
-        given = callback.get("init_args") or {}
-        if callback.get("class_path", "").endswith(f".{CALLBACK}") and not given.get("name"):
+    callbacks = (config.get("trainer") or {}).get("callbacks")
+    for callback in callbacks if isinstance(callbacks, list) else []:
+        said = callback if isinstance(callback, Mapping) else {}
+        given = said.get("init_args") or {}
+        if str(said.get("class_path", "")).endswith(f".{CALLBACK}") and not given.get("name"):
             beside = {key: value for key, value in given.items() if key in own and value is not None}
             return {**flat(given.get("probe") or {}), **beside}
     return {}
@@ -111,17 +111,3 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     inside = {f"{group}.{name}": value for group in NESTED for name, value in (settings.get(group) or {}).items()}
     plain = {name: value for name, value in settings.items() if name not in NESTED}
     return {name: value for name, value in {**plain, **inside}.items() if value is not None}
-
-
-def config_of(run: RunDirectory) -> Path:
-    """The configuration that a run was started with.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there.
-    """
-    path = run.path / CONFIG_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{run.path} has no {CONFIG_FILE}: its data are not known. Say which: -c CONFIG.")
-    return path

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brainlit.cli.errors import UsageError
+from brainlit.files import only_writer
 
 if TYPE_CHECKING:
     from brainlit.results.run_directory import RunDirectory
@@ -43,17 +44,25 @@ def run_report(arguments: Sequence[str]) -> int:
 
 
 def latest_run(root: Path) -> Path:
-    """Folder of the run that was started or finished last.
+    """Folder of the run that was started or finished last, of those that have been probed.
 
     Raises
     ------
     FileNotFoundError
         If there is none.
     """
+    from brainlit.results.record import record_files
+
     found = sorted(root.glob("*/*/status.json"), key=lambda path: path.stat().st_mtime_ns)
-    if not found:
-        raise FileNotFoundError(f"there is no run under {root}/. Train first (make train), or name the run's folder.")
-    return found[-1].parent
+    probed = [path.parent for path in found if record_files(path.parent / "probes")]
+    if not probed:
+        what = (
+            f"none of the {len(found)} runs under {root}/ has been probed"
+            if found
+            else f"there is no run under {root}/"
+        )
+        raise FileNotFoundError(f"{what}. Train first (make train), or name the run's folder.")
+    return probed[-1]
 
 
 def run_export(arguments: Sequence[str]) -> int:
@@ -121,7 +130,7 @@ def run_compare(arguments: Sequence[str]) -> int:
     given = parser.parse_args(list(arguments))
     from brainlit.comparison.evidence import read_evidence
     from brainlit.comparison.judged_claims import around_markers, claims_markdown, judge_claims, replace_between
-    from brainlit.comparison.report import write_comparison
+    from brainlit.comparison.report import JSON_FILE, write_comparison
     from brainlit.comparison.runs import has_pairs, pair_by_seed, pairs_table, read_finished
 
     if given.into is not None:
@@ -136,7 +145,8 @@ def run_compare(arguments: Sequence[str]) -> int:
     if given.into is not None:
         print(f"\nTable: {replace_between(given.into, 'claims', table)}")
     if given.output is not None:
-        print(f"\nReport: {write_comparison(evidence, found, given.output)}")
+        with only_writer(given.output / JSON_FILE):
+            print(f"\nReport: {write_comparison(evidence, found, given.output)}")
     return 0
 
 
@@ -169,8 +179,9 @@ def run_curve(arguments: Sequence[str]) -> int:
     figure = fractions.curve_figure(points)
     print(fractions.curve_table(points))
     print(f"\n{figure.caption}")
-    print(f"Table: {fractions.write_curve_table(points, folder)}")
-    figure.save(folder)
+    with only_writer(folder / fractions.TABLE_FILE):
+        print(f"Table: {fractions.write_curve_table(points, folder)}")
+        figure.save(folder)
     print(f"Figure: {folder / fractions.FIGURE_FILE}")
     return 0
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from brainlit.cli import PARENT_VARIABLE
 from brainlit.cli.errors import UsageError
 from brainlit.doctor import available_cores
 
@@ -200,7 +201,7 @@ class _Pool:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=dict(self.environment),
+                env={**self.environment, PARENT_VARIABLE: str(os.getpid())},
                 process_group=0,
             )
 
@@ -416,6 +417,7 @@ def run_missing(runs: Sequence[Run], folder: Path, n_at_once: int | None) -> boo
     bool
         Whether everything is there now; a job that failed is told on standard error.
     """
+    wait_for_others(runs)
     n_cores = available_cores()
     n_at_once = n_at_once or min(n_cores, len(runs))
     print(f"{_count(runs)} {n_at_once} jobs at a time; their logs: {folder / LOGS}")
@@ -425,6 +427,19 @@ def run_missing(runs: Sequence[Run], folder: Path, n_at_once: int | None) -> boo
         print(f"error: {error}\nThe same command goes on where it stopped.", file=sys.stderr)
         return False
     return True
+
+
+def wait_for_others(runs: Sequence[Run]) -> None:
+    """Wait until no other process writes any of the runs, as the jobs of a plan that was killed a moment ago may."""
+    from brainlit.results.run_directory import RunDirectory
+
+    for run in runs:
+        said = False
+        while run.is_started and RunDirectory.open(run.path).state == "running":
+            if not said:
+                print(f"waiting: another process is writing {run.path}", file=sys.stderr)
+            said = True
+            time.sleep(POLL_S)
 
 
 def _count(runs: Sequence[Run]) -> str:

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import yaml
 
+from brainlit.guard import read_yaml
 from brainlit.results.run_directory import (
+    CONFIG_FILE,
     JOB,
     STATUS_FILE,
     RunBusyError,
@@ -23,7 +25,6 @@ from brainlit.results.run_directory import (
 
 log = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.yaml"
 RUN_VARIABLE = "BRAINLIT_RUN"
 """Tells the processes that Lightning starts beside the first one where the run is recorded."""
 
@@ -118,7 +119,8 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str =
 def read_config(run: Path) -> dict[str, Any]:
     """The configuration that a run was started with; empty where it was killed before that was written."""
     file = run / CONFIG_FILE
-    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    cure = "Remove the folder, if it is not needed."
+    return read_yaml(file, "the configuration of a run", cure) if file.is_file() else {}
 
 
 def _named(options: RunOptions, config: Mapping[str, Any]) -> RunDirectory:

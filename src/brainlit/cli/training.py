@@ -32,7 +32,8 @@ from brainlit.callbacks.divergence import DivergenceGuard
 from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
 from brainlit.cli.errors import UsageError, quieten
 from brainlit.cli.reports import chosen_checkpoint
-from brainlit.cli.run_options import CONFIG_FILE, RunOptions, follow_run, open_run
+from brainlit.cli.run_options import RunOptions, follow_run, open_run
+from brainlit.cli.trust import check_config_files, config_argument, require_store, without_trust
 from brainlit.datamodules import StoryDataModule
 from brainlit.files import atomic_path
 from brainlit.hints import nearest
@@ -79,7 +80,7 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
     for message in _IRRELEVANT_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     keep_freed_memory()
-    cli = BrainlitCLI(verb, _expanded(verb, list(arguments)))
+    cli = BrainlitCLI(verb, *_expanded(verb, list(arguments)))
     if cli.run is not None:
         return _fit(cli, cli.run)
     checkpoint = cli.config.ckpt_path  # it is there: the command was refused before anything was built, if not
@@ -98,6 +99,8 @@ class BrainlitCLI(LightningCLI):
         fit, validate, test or predict. Only fit makes a run directory.
     arguments : sequence of str
         What follows the verb.
+    sent : Path, optional
+        The run whose own configuration is among them and is not trusted: its story store must be there.
 
     Attributes
     ----------
@@ -105,8 +108,8 @@ class BrainlitCLI(LightningCLI):
         The run that fit records.
     """
 
-    def __init__(self, verb: str, arguments: Sequence[str]) -> None:
-        self.verb = verb
+    def __init__(self, verb: str, arguments: Sequence[str], sent: Path | None = None) -> None:
+        self.verb, self.sent = verb, sent
         self.run: RunDirectory | None = None
         super().__init__(
             BrainTuning,
@@ -125,6 +128,15 @@ class BrainlitCLI(LightningCLI):
             auto_configure_optimizers=False,
         )
 
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; a new run that fails before that leaves no folder."""
+        try:
+            super().instantiate_classes()
+        except Exception:
+            if self.run is not None and _is_first_process():
+                self.run.discard_unused()
+            raise
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the group `run`, and the checkpoint for the verbs that need one."""
         parser.add_class_arguments(RunOptions, "run")
@@ -132,7 +144,8 @@ class BrainlitCLI(LightningCLI):
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to load.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments given to the verb."""
+        """Parse the arguments given to the verb, after a look at the files that they name."""
+        check_config_files(args)
         self.config = parser.parse_args(args)
 
     @property
@@ -144,6 +157,8 @@ class BrainlitCLI(LightningCLI):
         """Open the run, or see that the checkpoint is there, before anything is built."""
         if self.verb != "fit":
             _require_checkpoint(self.verb, self.config.ckpt_path)
+            if self.sent is not None:
+                require_store(self.resolved, self.sent)
         else:
             options = RunOptions(**self.config.run.as_dict())
             self.run = open_run(options, self.resolved) if _is_first_process() else follow_run(options)
@@ -209,6 +224,10 @@ def _fit(cli: BrainlitCLI, run: RunDirectory) -> int:
         if cli.trainer.interrupted:
             raise KeyboardInterrupt from exit_
         raise
+    except Exception:
+        if _is_first_process():
+            run.discard_unused()
+        raise
     finally:
         run.release()
     return 0
@@ -228,13 +247,18 @@ def _require_checkpoint(verb: str, path: str | None) -> None:
         raise FileNotFoundError(f"there is no checkpoint {path}. Look into the run's folder checkpoints/.")
 
 
-def _expanded(verb: str, arguments: list[str]) -> list[str]:
-    """`brainlit test RUN` stands for the configuration and the best (else last) checkpoint of that run."""
+def _expanded(verb: str, arguments: list[str]) -> tuple[list[str], Path | None]:
+    """`brainlit test RUN` stands for the configuration and the best (else last) checkpoint of that run.
+
+    Also the run, where its configuration is not trusted.
+    """
+    arguments, trust = without_trust(arguments)
     if verb == "fit" or not arguments or arguments[0].startswith("-"):
-        return arguments
+        return arguments, None
     path = Path(arguments[0])
     checkpoint = chosen_checkpoint(RunDirectory.open(path), "best")
-    return ["-c", str(path / CONFIG_FILE), "--ckpt_path", str(checkpoint), *arguments[1:]]
+    options = [*config_argument(path, trust), "--ckpt_path", str(checkpoint), *arguments[1:]]
+    return options, None if trust else path
 
 
 def _as_list(value: Any) -> list[Any]:

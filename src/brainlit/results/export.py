@@ -6,14 +6,13 @@ import json
 import logging
 import shutil
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainlit import __version__
-from brainlit.files import sha256_of, to_disk
+from brainlit.files import only_writer, sha256_of, temporary_beside, to_disk
 from brainlit.results.model_card import CardFacts, base_model, model_card
 from brainlit.results.run_directory import PROVENANCE_FILE, STATUS_FILE, RunDirectory, read_json_if_there
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE, build_summary
@@ -72,7 +71,7 @@ def export_model(
     about = _what_it_says(checkpoint)
     module = load_tuned(checkpoint)
     facts = _card_facts(module, _run_of(checkpoint, run), {**about, "sha256": digest})
-    with _whole_folder(output) as folder:
+    with only_writer(output), _whole_folder(output) as folder:
         _merge_lora(module.backbone)
         module.backbone.model.config.update({CONFIG_KEY: _provenance(facts)})
         module.backbone.model.save_pretrained(folder)
@@ -204,7 +203,7 @@ def _check_output(output: Path, digest: str, overwrite: bool) -> None:
 @contextmanager
 def _whole_folder(output: Path) -> Iterator[Path]:
     """A temporary folder beside `output` that takes its place when the block ends well, and vanishes otherwise."""
-    temporary, old = (output.with_name(f".{output.name}.{uuid.uuid4().hex[:12]}.{kind}") for kind in ("tmp", "old"))
+    temporary, old = temporary_beside(output), temporary_beside(output, "old")
     try:
         temporary.mkdir(parents=True)
     except OSError as error:

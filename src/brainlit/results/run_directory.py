@@ -18,6 +18,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -28,13 +29,15 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from brainlit.files import atomic_path
+from brainlit.files import atomic_path, remove, sweep
+from brainlit.guard import read_json as read_guarded
 
 log = logging.getLogger(__name__)
 
 STATUS_FILE = "status.json"
 JOB = "slurm_job"
 """Entry of status.json: the SLURM job that started the run, which keeps its number when it is requeued."""
+CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"
 SUBFOLDERS = ("checkpoints", "probes", "figures")
 PACKAGES = ("brainlit", "torch", "lightning", "transformers", "himalaya", "numpy", "scipy", "h5py", "nilearn", "wandb")
@@ -66,11 +69,16 @@ def write_json_atomic(path: Path, value: Mapping[str, Any]) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises FileNotFoundError where there is none."""
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}; need a JSON object. Delete it to have it rewritten.")
-    return value
+    """Read a JSON object of a run.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    UnreadableFileError
+        If it is none.
+    """
+    return read_guarded(path, "a JSON object, as brainlit writes it", "Fetch the run again, or delete the file.")
 
 
 def read_json_if_there(path: Path) -> dict[str, Any]:
@@ -204,6 +212,7 @@ class RunDirectory:
         except RunFinishedError:
             lock.release()
             raise
+        sweep(path)
         run._write_status(state="running", starts=[*run.status.get("starts", []), _now()], **{JOB: slurm_job()})
         return run
 
@@ -266,6 +275,24 @@ class RunDirectory:
         """Let go of the lock without finishing (the run can be resumed)."""
         if self._lock is not None:
             self._lock.release()
+
+    def discard_unused(self) -> bool:
+        """Remove the folder of a start that failed before anything was recorded; returns whether it is gone.
+
+        A run that was resumed, or has a checkpoint, a probe or a logged number, stays, and so does one that holds files
+        of others.
+        """
+        ours = {STATUS_FILE, CONFIG_FILE, ".lock", *SUBFOLDERS}
+        parts = (self.checkpoints, self.probes, self.figures)
+        if self.resumed or self.state == "finished" or any(any(part.iterdir()) for part in parts if part.is_dir()):
+            return False
+        if {path.name for path in self.path.iterdir()} - ours:
+            return False
+        remove(self.path)
+        self.release()
+        with suppress(OSError):  # other runs of the experiment
+            self.path.parent.rmdir()
+        return True
 
     def _write_status(self, **changes: Any) -> None:
         status = {**self.status, "experiment": self.experiment, "id": self.run_id, **changes}

@@ -1,0 +1,277 @@
+"""Files that somebody else made: JSON and YAML within stated limits, and one error for a file that cannot be read.
+
+What a library raises on damaged bytes says neither which file it was nor what to do. `file_guard` turns it into one
+error with file, cause and cure. `read_json` and `read_yaml` read text that may have been sent by a stranger: of a few
+hundred bytes a parser can make gigabytes, or crash, so size, depth, aliases and interpolations are counted first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+from xml.parsers.expat import ExpatError
+from zipfile import BadZipFile
+
+MAX_YAML_BYTES = 1_000_000
+MAX_JSON_BYTES = 200_000_000
+"""Records of runs hold a number for each region, layer and subject."""
+MAX_DEPTH = 100
+MAX_NODES = 200_000
+"""Of a YAML document, counted as if every alias were written out."""
+MAX_RESOLVED_CHARS = 1_000_000
+"""Of a configuration with every interpolation written out."""
+DAMAGE: tuple[type[Exception], ...] = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, SyntaxError),
+    *(ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError, ExpatError, zlib.error, struct.error),
+)
+"""What parsers raise on damaged bytes, besides errors of their own."""
+_INTERPOLATION = re.compile(r"(?<!\\)\$\{")
+_RESOLVER = re.compile(r"(?<!\\)\$\{\s*([\w.]+)\s*:")
+_PLACE = re.compile(
+    r"(.*_)?(root|dir|dirpath|folder|files?|path|id|experiment|weights|vectors|audio|words|phones|tr_starts|mask)"
+)
+"""Last parts of keys whose values are paths or names."""
+_REFERENCE = re.compile(r"\$\{([\w.\[\]-]*)\}")
+
+
+class UnreadableFileError(ValueError):
+    """A file that is not what it should be; the message names the file, what is wrong and what to do."""
+
+
+@contextmanager
+def file_guard(path: Path, what: str, cure: str, *further: type[Exception]) -> Iterator[None]:
+    """Whatever a library stumbles over in a file becomes one UnreadableFileError.
+
+    A file that is missing, may not be read, or lies on a full disk says so itself; these errors pass.
+
+    Parameters
+    ----------
+    what : str
+        What the file should be: "a record of a probe".
+    cure : str
+        A sentence.
+    further : exception types
+        Of a library's own, that are none of Python's.
+    """
+    try:
+        yield
+    except UnreadableFileError:
+        raise
+    except (*DAMAGE, *further) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise UnreadableFileError(f"{path} is not {what}: {reason or type(error).__name__}. {cure}") from error
+
+
+def read_text(path: Path, what: str, cure: str, max_bytes: int = MAX_YAML_BYTES) -> str:
+    """Text in UTF-8, with or without a byte order mark.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is larger than the limit, or is no UTF-8.
+    OSError
+        If it is missing or may not be read.
+    """
+    n_bytes = path.stat().st_size
+    if n_bytes > max_bytes:
+        raise UnreadableFileError(f"{path} has {n_bytes:,} bytes; {what} has at most {max_bytes:,}. {cure}")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnreadableFileError(f"{path} is not {what}: byte {error.start} is no UTF-8. {cure}") from error
+
+
+def read_json(path: Path, what: str, cure: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is none.
+    FileNotFoundError
+        If there is no such file.
+    """
+    text = read_text(path, what, cure, MAX_JSON_BYTES)
+    with file_guard(path, what, cure):
+        value = json.loads(text)
+    if not isinstance(value, dict):
+        raise UnreadableFileError(f"{path} is not {what}: it holds a {type(value).__name__}, not an object. {cure}")
+    return value
+
+
+def read_yaml(path: Path, what: str, cure: str) -> dict[str, Any]:
+    """A YAML mapping of plain values; interpolations stay as they are written.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is none, or is beyond a limit.
+    FileNotFoundError
+        If there is no such file.
+    """
+    import yaml
+
+    text = read_text(path, what, cure)
+    check_yaml(text, path, what, cure)
+    with file_guard(path, what, cure, yaml.YAMLError):
+        value = yaml.load(text, Loader=_yaml_loader())
+    if not isinstance(value, dict):
+        raise UnreadableFileError(f"{path} is not {what}: it holds a {type(value).__name__}, not a mapping. {cure}")
+    return value
+
+
+def check_yaml(text: str, path: Path, what: str, cure: str) -> None:
+    """Refuse what a parser would crash on or never finish, by one pass that builds nothing.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is no YAML, is nested deeper than MAX_DEPTH, or has more than MAX_NODES nodes with aliases written out.
+    """
+    import yaml
+
+    size_of: dict[str, int] = {}
+    open_nodes: list[list[Any]] = []  # anchor and size of each mapping and list that has begun
+    with file_guard(path, what, cure, yaml.YAMLError):
+        for event in yaml.parse(text, Loader=_yaml_loader()):
+            if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+                open_nodes.append([event.anchor, 1])
+                n_nodes = 0
+            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+                anchor, n_nodes = open_nodes.pop()
+                size_of |= {anchor: n_nodes} if anchor else {}
+            elif isinstance(event, yaml.AliasEvent):
+                if event.anchor in [anchor for anchor, _ in open_nodes]:
+                    raise UnreadableFileError(f"{path}: *{event.anchor} refers to what it lies in. {cure}")
+                n_nodes = size_of.get(event.anchor, 1)
+            elif isinstance(event, yaml.ScalarEvent):
+                n_nodes = 1
+                size_of |= {event.anchor: 1} if event.anchor else {}
+            else:
+                continue
+            if open_nodes:
+                open_nodes[-1][1] += n_nodes
+            line = event.start_mark.line + 1
+            if len(open_nodes) > MAX_DEPTH:
+                raise UnreadableFileError(f"{path}, line {line}: nested deeper than {MAX_DEPTH} levels. {cure}")
+            if max(n_nodes, open_nodes[-1][1] if open_nodes else 0) > MAX_NODES:
+                raise UnreadableFileError(f"{path}, line {line}: more than {MAX_NODES:,} values. {cure}")
+
+
+def _yaml_loader() -> Any:
+    """The safe loader; the fast one where libyaml is there."""
+    import yaml
+
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def has_interpolation(value: Any) -> bool:
+    """Whether a plain value holds `${...}` anywhere."""
+    if isinstance(value, Mapping):
+        return any(has_interpolation(part) for pair in value.items() for part in pair)
+    if isinstance(value, list):
+        return any(map(has_interpolation, value))
+    return isinstance(value, str) and _INTERPOLATION.search(value) is not None
+
+
+def check_environment(content: Mapping[str, Any], where: str) -> None:
+    """Let variables of the environment stand only where paths and names belong, and allow no other resolver.
+
+    Settings are kept in records, reports and dashboards, which other people read; a file that somebody sent could put
+    the value of any variable there.
+
+    Raises
+    ------
+    UnreadableFileError
+    """
+
+    def walk(value: Any, key: str, name: str) -> None:
+        if isinstance(value, Mapping):
+            for own, part in value.items():
+                walk(part, f"{key}.{own}" if key else str(own), str(own))
+        elif isinstance(value, list):
+            for part in value:
+                walk(part, key, name)
+        elif isinstance(value, str):
+            for resolver in _RESOLVER.findall(value):
+                if resolver != "oc.env":
+                    raise UnreadableFileError(
+                        f"{where}: {key} uses ${{{resolver}:...}}; only ${{oc.env:NAME}} is known."
+                    )
+                if not _PLACE.fullmatch(name):
+                    raise UnreadableFileError(
+                        f"{where}: {key} reads a variable of the environment, which only paths and names may: settings"
+                        " are kept in records that others read. Write the value, or give it on the command line."
+                    )
+
+    walk(content, "", "")
+
+
+def check_interpolations(content: Mapping[str, Any], where: str) -> None:
+    """Refuse interpolations that go round in a circle, or would become very long when they are written out.
+
+    Parameters
+    ----------
+    content : mapping
+        Plain values, as they are written.
+    where : str
+        File or files, for the message.
+
+    Raises
+    ------
+    UnreadableFileError
+    """
+    sizes: dict[str, int | None] = {}  # by dotted key; None while it is being counted
+
+    def size(value: Any, key: str) -> int:
+        if isinstance(value, (Mapping, list)):
+            below = value.items() if isinstance(value, Mapping) else enumerate(value)
+            total = sum(1 + sized(f"{key}.{name}" if key else str(name), part) for name, part in below)
+        else:
+            text = str(value)
+            total = len(text) + sum(referred(match[1], key) for match in _REFERENCE.finditer(text))
+        if total > MAX_RESOLVED_CHARS:
+            raise UnreadableFileError(
+                f"{where}: {key or 'the whole'} would have more than {MAX_RESOLVED_CHARS:,} characters when its"
+                " ${...} are filled in. Write out what is meant."
+            )
+        return total
+
+    def sized(key: str, value: Any) -> int:
+        if key not in sizes:
+            sizes[key] = None
+            sizes[key] = size(value, key)
+        found = sizes[key]
+        if found is None:
+            raise UnreadableFileError(f"{where}: ${{{key}}} refers to itself. Write out what is meant.")
+        return found
+
+    def referred(reference: str, key: str) -> int:
+        n_dots = len(reference) - len(reference.lstrip("."))
+        base = key.split(".")[: -n_dots or None] if n_dots else []
+        names = [*base, *re.findall(r"[\w-]+", reference)]
+        value: Any = content
+        for name in names:
+            if isinstance(value, Mapping):
+                value = value.get(name)
+            elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
+                value = value[int(name)]
+            else:
+                return 0  # not there: whoever resolves it says so
+        return sized(".".join(names), value) if names and value is not None else 0
+
+    try:
+        size(content, "")
+    except RecursionError:
+        raise UnreadableFileError(
+            f"{where}: its ${{...}} refer to each other too deeply. Write out what is meant."
+        ) from None
