@@ -135,7 +135,9 @@ def test_the_settings_of_a_runs_probe_hold_unless_options_say_otherwise(toy_conf
     other = {"class_path": "brainlit.callbacks.BandedRidgeProbe", "init_args": {"name": "other", "layers": [5]}}
     own = {"layers": [0, 1], "headline_region": "semantic", "figures": False, "n_bootstraps": 30, "probe": probe}
     callbacks = [other, {"class_path": "brainlit.callbacks.BandedRidgeProbe", "init_args": own}]
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+    (tmp_path / "config.yaml").write_text(
+        yaml.safe_dump({"data": {}, "model": {}, "trainer": {"callbacks": callbacks}})
+    )
     defaults = settings_of_run(RunDirectory(tmp_path))
     options = ["--probe.n_folds", "3", "--probe.solver.memory_gb", "2", "--probe.alphas", "[1, 10]"]
     settings = ProbeCLI(["-c", str(toy_config), *options], defaults).settings
@@ -184,7 +186,7 @@ def test_what_cannot_be_probed_is_said(
     run_copy: Path, toy_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(*arguments: str) -> str:
-        assert main(["probe", *arguments]) == 2
+        assert main(["probe", *arguments, "--trust"]) == 2
         return capsys.readouterr().err
 
     data, roles = ("-c", str(toy_config)), "{fit: [toy1], score: [toy5]}"

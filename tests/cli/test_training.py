@@ -46,14 +46,14 @@ def test_a_finished_run_is_never_overwritten(
 
 
 def test_test_and_validate_give_their_numbers(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["test", str(finished_run)]) == 0
+    assert main(["test", str(finished_run), "--trust"]) == 0
     assert "test/r/sub-A" in capsys.readouterr().out
-    assert main(["validate", str(finished_run)]) == 0
+    assert main(["validate", str(finished_run), "--trust"]) == 0
     assert "val/loss" in capsys.readouterr().out
 
 
 def test_predictions_are_in_their_places(finished_run: Path) -> None:
-    assert main(["predict", str(finished_run)]) == 0
+    assert main(["predict", str(finished_run), "--trust"]) == 0
     with h5py.File(finished_run / "predictions.h5") as file:
         assert file["sub-A/toy5"].shape == (40, 12)
         assert np.isfinite(file["sub-A/toy5"][()]).all()
@@ -84,7 +84,7 @@ def test_a_verb_without_a_model_says_what_it_needs(small: Command, capsys: pytes
 
 
 def test_a_checkpoint_of_another_model_is_refused(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["test", str(finished_run), "--model.head.delays_trs", "[1,2]"]) == 2
+    assert main(["test", str(finished_run), "--trust", "--model.head.delays_trs", "[1,2]"]) == 2
     assert "delays_trs" in capsys.readouterr().err
 
 
