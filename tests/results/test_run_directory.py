@@ -210,3 +210,32 @@ def test_all_of_it_is_written_as_json(tmp_path: Path) -> None:
     assert (found["seed"], found["note"]) == (7, "x")
     assert {"command", "git", "versions", "machine", "store", "written"} <= set(found)
     assert found["machine"]["torch_threads"] == torch.get_num_threads()
+
+
+def test_a_run_whose_parts_lead_elsewhere_is_refused(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "runs", "sent", "run")
+    run.finish()
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("downstream", "export"):
+        (run.path / name).symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(RunError, match=f"{name} is a link that leads out of the run"):
+            RunDirectory.open(run.path)
+        (run.path / name).unlink()
+    (run.path / "downstream").symlink_to(run.path / "figures")
+    assert RunDirectory.open(run.path).state == "finished"
+
+
+def test_a_start_that_failed_before_anything_ran_leaves_no_folder(tmp_path: Path) -> None:
+    run = RunDirectory.claim(tmp_path / "runs", "demo", "new")
+    (run.path / "config.yaml").write_text("{}")
+    assert run.discard_unused()
+    assert not (tmp_path / "runs" / "demo").exists()
+    run = RunDirectory.claim(tmp_path / "runs", "demo", "new")
+    (run.path / ".x.0123456789ab.tmp.json").touch()
+    (run.probes / "sub-A").mkdir()
+    assert not run.discard_unused(), "it holds a probe"
+    run.release()
+    resumed = RunDirectory.claim(tmp_path / "runs", "demo", "new")
+    assert not list(resumed.path.glob(".x.*")), "what the killed process left is swept"
+    assert not resumed.discard_unused()
+    resumed.release()

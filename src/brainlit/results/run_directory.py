@@ -40,6 +40,8 @@ JOB = "slurm_job"
 CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"
 SUBFOLDERS = ("checkpoints", "probes", "figures")
+WRITTEN_LATER = ("figures", "downstream", "export")
+"""What commands write into a run that has finished."""
 PACKAGES = ("brainlit", "torch", "lightning", "transformers", "himalaya", "numpy", "scipy", "h5py", "nilearn", "wandb")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -175,7 +177,12 @@ class RunDirectory:
         ------
         FileNotFoundError
             If the folder is not a run directory.
+        RunError
+            If what commands write into it would land elsewhere, through a link.
         """
+        for part in (Path(path) / name for name in WRITTEN_LATER):
+            if part.is_symlink() and not part.resolve().is_relative_to(Path(path).resolve()):
+                raise RunError(f"{part} is a link that leads out of the run, and is written to. Put a folder there.")
         if not (Path(path) / STATUS_FILE).exists():
             raise FileNotFoundError(
                 f"{path} holds no {STATUS_FILE}: not a run directory. Look under runs/<experiment>/."
