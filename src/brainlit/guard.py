@@ -152,7 +152,7 @@ def check_yaml(text: str, path: Path, what: str, cure: str) -> None:
             elif isinstance(event, yaml.AliasEvent):
                 if event.anchor in [anchor for anchor, _ in open_nodes]:
                     raise UnreadableFileError(f"{path}: *{event.anchor} refers to what it lies in. {cure}")
-                n_nodes = size_of.get(event.anchor, 1)
+                n_nodes = size_of.get(str(event.anchor), 1)
             elif isinstance(event, yaml.ScalarEvent):
                 n_nodes = 1
                 size_of |= {event.anchor: 1} if event.anchor else {}
@@ -160,7 +160,7 @@ def check_yaml(text: str, path: Path, what: str, cure: str) -> None:
                 continue
             if open_nodes:
                 open_nodes[-1][1] += n_nodes
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 1
             if len(open_nodes) > MAX_DEPTH:
                 raise UnreadableFileError(f"{path}, line {line}: nested deeper than {MAX_DEPTH} levels. {cure}")
             if max(n_nodes, open_nodes[-1][1] if open_nodes else 0) > MAX_NODES:
