@@ -29,7 +29,7 @@ from brainlit.guard import (
 TRUST = "--trust"
 PACKAGE = "brainlit"
 GROUPS = ("data", "model")
-MACHINE = {"accelerator": str, "devices": (str, int, list), "precision": (str, int)}
+MACHINE: Mapping[str, type | tuple[type, ...]] = {"accelerator": str, "devices": (str, int, list), "precision": (str, int)}
 """Settings of a trainer that the verbs which only compute take from the run."""
 WRITES = {"model": ("front_end_cache",)}
 """Settings that say where something is written besides the run; such verbs need none of them."""
