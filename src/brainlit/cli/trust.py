@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from brainlit.cli.errors import UsageError
-from brainlit.cli.run_options import CONFIG_FILE
 from brainlit.guard import (
     UnreadableFileError,
     check_environment,
@@ -25,11 +24,16 @@ from brainlit.guard import (
     has_interpolation,
     read_yaml,
 )
+from brainlit.results.run_directory import CONFIG_FILE
 
 TRUST = "--trust"
 PACKAGE = "brainlit"
 GROUPS = ("data", "model")
-MACHINE: Mapping[str, type | tuple[type, ...]] = {"accelerator": str, "devices": (str, int, list), "precision": (str, int)}
+MACHINE: Mapping[str, type | tuple[type, ...]] = {
+    "accelerator": str,
+    "devices": (str, int, list),
+    "precision": (str, int),
+}
 """Settings of a trainer that the verbs which only compute take from the run."""
 WRITES = {"model": ("front_end_cache",)}
 """Settings that say where something is written besides the run; such verbs need none of them."""
