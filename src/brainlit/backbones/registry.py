@@ -10,6 +10,7 @@ from typing import Any
 from brainlit.backbones.base import SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.families import FAMILIES
+from brainlit.backbones.preparation import extractor_settings, prepare_as_said
 from brainlit.backbones.tiny import TINY_SIZES, tiny_architecture, tiny_folder, tiny_record
 from brainlit.backbones.weights import (
     RANDOM_PREFIX,
@@ -71,15 +72,21 @@ def load_backbone(config: BackboneConfig) -> SpeechBackbone:
     config_class, model_class = family.transformers_classes()
     switches = family.switches(config)
     if config.weights.startswith(RANDOM_PREFIX):
-        settings = named_architecture(family, config.weights.removeprefix(RANDOM_PREFIX))
-        model = random_model(model_class, config_class(**{**settings, **switches}), config.seed)
+        name = config.weights.removeprefix(RANDOM_PREFIX)
+        model_config = config_class(**{**named_architecture(family, name), **switches})
+        if name not in TINY_SIZES and extractor_settings(name := str(Path(name).expanduser())) is not None:
+            prepare_as_said(family, name, model_config)
+        model = random_model(model_class, model_config, config.seed)
         return family(model, config, {"kind": "random", "seed": config.seed})
     location, origin = resolve_weights(family, config)
     location, settings = find_checkpoint(location, family.model_type)
     refusal = family.refusal(settings)
     if refusal is not None:
         raise WeightsError(f"weights {config.weights!r} {refusal}")
-    model = load_checkpoint(model_class, location, config_class(**{**settings, **switches}))
+    model_config = config_class(**{**settings, **switches})
+    if origin["kind"] == "pretrained":  # tiny models were taught what their families usually hear
+        prepare_as_said(family, location, model_config)
+    model = load_checkpoint(model_class, location, model_config)
     commit = commit_of(location)
     return family(model, config, origin if commit is None else {**origin, "commit": commit})
 

@@ -83,8 +83,8 @@ def export_model(
 def feature_extractor(backbone: SpeechBackbone) -> Any:
     """The feature extractor of transformers that prepares sound as the backbone was given it.
 
-    Families that hear the waveform get it normalised clip by clip, as here, whatever their published extractor does.
-    The others keep the extractor that came with their weights, where that is at hand.
+    Families that hear the waveform get an extractor that does what was done here. The others keep the one that came
+    with their weights, where that is at hand, and otherwise get one of the same settings.
     """
     import transformers as library
 
@@ -95,18 +95,22 @@ def feature_extractor(backbone: SpeechBackbone) -> Any:
     if settings.model_type not in ("whisper", "speecht5", "seamless_m4t", "seamless_m4t_v2", "wav2vec2-bert"):
         return transformers.Wav2Vec2FeatureExtractor(
             sampling_rate=backbone.sample_rate_hz,
-            do_normalize=True,
+            do_normalize=bool(getattr(backbone, "normalises", True)),
             return_attention_mask=bool(getattr(backbone, "uses_attention_mask", True)),
         )
     published = checkpoint_file(backbone, "preprocessor_config.json")
     if published is not None:
         return transformers.AutoFeatureExtractor.from_pretrained(str(published.parent), local_files_only=True)
     if settings.model_type == "whisper":
-        seconds = 2 * settings.max_source_positions // 100
-        return transformers.WhisperFeatureExtractor(feature_size=settings.num_mel_bins, chunk_length=seconds)
+        hop = backbone.sound.get("hop_length", 160)
+        seconds = 2 * settings.max_source_positions * hop // backbone.sample_rate_hz
+        options = {"feature_size": settings.num_mel_bins, "chunk_length": seconds, **backbone.sound}
+        return transformers.WhisperFeatureExtractor(**options)
     if settings.model_type == "speecht5":
-        return transformers.SpeechT5FeatureExtractor(sampling_rate=backbone.sample_rate_hz)
-    return transformers.SeamlessM4TFeatureExtractor(sampling_rate=backbone.sample_rate_hz)
+        return transformers.SpeechT5FeatureExtractor(sampling_rate=backbone.sample_rate_hz, **backbone.sound)
+    n_mels = getattr(settings, "feature_projection_input_dim", 160) // backbone.sound.get("stride", 2)
+    options = {"num_mel_bins": n_mels, "feature_size": n_mels, **backbone.sound}
+    return transformers.SeamlessM4TFeatureExtractor(sampling_rate=backbone.sample_rate_hz, **options)
 
 
 def _merge_lora(backbone: SpeechBackbone) -> None:
