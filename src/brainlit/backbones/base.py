@@ -91,6 +91,8 @@ class SpeechBackbone(nn.Module, ABC):
         What all dropouts of the model are called in its config.json.
     layerdrop : str
         What layer drop is called there.
+    never_run : tuple of str
+        Parts of the published model that no forward pass here uses; a checkpoint may lack them.
     extractor : str
         The class in transformers that prepares sound for its published models.
     lora_targets : tuple of str
@@ -122,6 +124,7 @@ class SpeechBackbone(nn.Module, ABC):
     class_names: ClassVar[tuple[str, str]]
     dropouts: ClassVar[tuple[str, ...]]
     layerdrop: ClassVar[str] = "layerdrop"
+    never_run: ClassVar[tuple[str, ...]] = ()
     extractor: ClassVar[str] = "Wav2Vec2FeatureExtractor"
     lora_targets: ClassVar[tuple[str, ...]]
     tiny_recipe: ClassVar[Mapping[str, Any]] = MappingProxyType({})

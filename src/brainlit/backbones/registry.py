@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +23,8 @@ from brainlit.backbones.weights import (
     random_model,
 )
 from brainlit.hints import did_you_mean
+
+log = logging.getLogger(__name__)
 
 
 class BackboneClasses(Mapping[str, type[SpeechBackbone]]):
@@ -86,7 +89,14 @@ def load_backbone(config: BackboneConfig) -> SpeechBackbone:
     model_config = config_class(**{**settings, **switches})
     if origin["kind"] == "pretrained":  # tiny models were taught what their families usually hear
         prepare_as_said(family, location, model_config)
-    model = load_checkpoint(model_class, location, model_config)
+    model, lacks = load_checkpoint(model_class, location, model_config, family.never_run)
+    if lacks:
+        log.warning(
+            "weights %r have no %s: enough to tune and probe; what an export of it needs for recognition is missing",
+            config.weights,
+            " and ".join(lacks),
+        )
+        origin = {**origin, "lacks": list(lacks)}
     commit = commit_of(location)
     return family(model, config, origin if commit is None else {**origin, "commit": commit})
 

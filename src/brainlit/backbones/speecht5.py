@@ -29,6 +29,7 @@ class SpeechT5Backbone(ConvolutionalBackbone):
 
     family: ClassVar[str] = "speecht5"
     model_type: ClassVar[str] = "speecht5"
+    never_run: ClassVar[tuple[str, ...]] = ("speecht5.decoder", "text_decoder_postnet")
     extractor: ClassVar[str] = "SpeechT5FeatureExtractor"
     normalises_unsaid: ClassVar[bool] = False
     class_names: ClassVar[tuple[str, str]] = ("SpeechT5Config", "SpeechT5ForSpeechToText")

@@ -34,6 +34,7 @@ class WhisperBackbone(SpeechBackbone):
 
     family: ClassVar[str] = "whisper"
     model_type: ClassVar[str] = "whisper"
+    never_run: ClassVar[tuple[str, ...]] = ("decoder",)
     extractor: ClassVar[str] = "WhisperFeatureExtractor"
     max_samples: int
     class_names: ClassVar[tuple[str, str]] = ("WhisperConfig", "WhisperModel")

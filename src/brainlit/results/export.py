@@ -70,6 +70,12 @@ def export_model(
     _check_output(output, digest, overwrite)
     about = _what_it_says(checkpoint)
     module = load_tuned(checkpoint)
+    if lacks := module.backbone.origin.get("lacks"):
+        log.warning(
+            "the weights that tuning started from had no %s; in the export it is random, and for recognition it has to"
+            " be taken from the published model",
+            " and ".join(lacks),
+        )
     facts = _card_facts(module, _run_of(checkpoint, run), {**about, "sha256": digest})
     with only_writer(output), _whole_folder(output) as folder:
         _merge_lora(module.backbone)
