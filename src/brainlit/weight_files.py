@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 _HEADER_BYTES = 8
+_BLOCK_BYTES = 1 << 22
 _MAX_HEADER_BYTES = 100_000_000
 _LEGACY_PICKLE = b"\x80"
 _AGAIN = "download it again (`hf download ORG/NAME --local-dir FOLDER`), or save it again with save_pretrained."
@@ -60,6 +61,29 @@ def weights_damage(path: Path) -> str | None:
     if found is not None:
         return found
     return _safetensors_damage(path) if path.suffix == ".safetensors" else _torch_damage(path)
+
+
+def zip_damage(path: Path, ending: str = "") -> str | None:
+    """What is wrong with a file of torch.save by the checksums inside it, in words; None if it is what was written.
+
+    Parameters
+    ----------
+    ending : str
+        Of the entries to check; all by default. 'data.pkl' leaves out the tensors, and takes no time.
+    """
+    damage = something_else(path, "take another copy of it.") or _torch_damage(path)
+    if damage is not None or not zipfile.is_zipfile(path):  # files of old have no checksums
+        return damage
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.filename.endswith(ending):
+                    with archive.open(entry) as content:
+                        while content.read(_BLOCK_BYTES):  # the checksum is compared at the end
+                            pass
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        return f"{path} is damaged: its content is not what its checksum says ({error}); take another copy of it."
+    return None
 
 
 def numbers_damage(model: nn.Module) -> str | None:

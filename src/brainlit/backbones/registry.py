@@ -77,8 +77,10 @@ def load_backbone(config: BackboneConfig) -> SpeechBackbone:
     if config.weights.startswith(RANDOM_PREFIX):
         name = config.weights.removeprefix(RANDOM_PREFIX)
         model_config = config_class(**{**named_architecture(family, name), **switches})
-        if name not in TINY_SIZES and extractor_settings(name := str(Path(name).expanduser())) is not None:
-            prepare_as_said(family, name, model_config)
+        if name not in TINY_SIZES and name not in FAMILIES[config.family].architectures:
+            location = str(Path(_locate(family, name)[0]).expanduser())
+            if extractor_settings(location) is not None:
+                prepare_as_said(family, location, model_config)
         model = random_model(model_class, model_config, config.seed)
         return family(model, config, {"kind": "random", "seed": config.seed})
     location, origin = resolve_weights(family, config)

@@ -133,12 +133,9 @@ def _merge_lora(backbone: SpeechBackbone) -> None:
 
 def _what_it_says(checkpoint: Path) -> dict[str, Any]:
     """Name, steps, settings of training and of the data of a checkpoint; the weights stay on disk."""
-    import torch
+    from brainlit.tuning.checkpoint import read_content
 
-    from brainlit.tuning.checkpoint import read_record
-
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    read_record(content)
+    content = read_content(checkpoint)
     return {
         "name": checkpoint.name,
         "step": int(content["global_step"]),
