@@ -16,6 +16,7 @@ ROOMS = {
     "files": ("whole or absent", GROUND),
     "paths": ("where caches go", GROUND),
     "hints": ("nearest known name", GROUND),
+    "weight_files": ("what a download broke", GROUND),
     "doctor": ("what is missing", GROUND),
     "stories": ("what was heard and what the brain did, as each data set ships it", DATA),
     "splits": ("which spans of which stories tune, fit, choose and score", STATISTICS),

@@ -1,12 +1,15 @@
 """Checkpoints say what they are, resume where they stopped, and load without what they started from."""
 
 import shutil
+import zipfile
 
 import pytest
 import torch
 
 from brainlit.backbones import BackboneConfig
+from brainlit.results.run_directory import AtomicCheckpointIO, checkpoint_step
 from brainlit.tuning import BrainTuning, CheckpointError, HeadConfig, PoolingConfig, load_tuned
+from brainlit.tuning.checkpoint import read_content
 from tests.backbones.conftest import MINI
 from tests.tuning.conftest import FakeData
 
@@ -98,3 +101,27 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, trained):
     torch.save({"state_dict": {}, "hyper_parameters": {}}, tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match="not written by BrainTuning"):
         load_tuned(tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize("place", [0.02, 0.3, 0.5, 0.7, 0.9])
+def test_a_checkpoint_with_a_flipped_bit_is_refused(trained, tmp_path, place):
+    path = tmp_path / "damaged.ckpt"
+    raw = bytearray(trained[1].read_bytes())
+    with zipfile.ZipFile(trained[1]) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    # the numbers end where the directory of the zip says that the next entry begins, and are longer than its header
+    raw[largest.header_offset + 200 + int(place * (largest.file_size - 200))] ^= 16
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointError, match=r"damaged\.ckpt is damaged: .*checksum"):
+        load_tuned(path)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        AtomicCheckpointIO().load_checkpoint(path)
+    assert checkpoint_step(path) is None
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"", "empty"), (b"PK\x03\x04", "cut off"), (b"<html>", "web page")])
+def test_what_is_no_checkpoint_is_said(tmp_path, content, words):
+    (tmp_path / "a.ckpt").write_bytes(content)
+    for read in (load_tuned, read_content):
+        with pytest.raises(CheckpointError, match=words):
+            read(tmp_path / "a.ckpt")

@@ -109,3 +109,41 @@ def test_a_trained_front_end_is_refused(tmp_path: Path, mini_folder: Path) -> No
 def test_bad_settings(settings: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         FrontEndCacheConfig(**settings)
+
+
+@pytest.mark.parametrize("harm", ["bit", "cut", "empty", "folder"])
+def test_a_damaged_entry_is_computed_again_and_said_once(
+    tmp_path: Path, backbone: SpeechBackbone, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    audio, mask = sound()
+    direct = backbone.front_end(audio, mask)
+    make(tmp_path, backbone).front_end(audio, mask)
+    for path in list(tmp_path.rglob("*.npy")):
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 4
+        path.write_bytes({"bit": bytes(raw), "cut": bytes(raw[:-9])}.get(harm, b""))
+        if harm == "folder":
+            path.unlink()
+            path.mkdir()
+    cache = make(tmp_path, backbone)
+    torch.testing.assert_close(cache.front_end(audio, mask).features, direct.features, rtol=0, atol=0)
+    assert (cache.n_hits, cache.n_misses) == (0, 3)
+    assert caplog.text.count("cannot be used") == 1
+    if harm != "folder":
+        again = make(tmp_path, backbone)
+        torch.testing.assert_close(again.front_end(audio, mask).features, direct.features, rtol=0, atol=0)
+        assert again.n_hits == 3, "it was written again"
+
+
+def test_a_full_disk_stops_nothing(
+    tmp_path: Path, backbone: SpeechBackbone, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    audio, mask = sound()
+    direct, cache = backbone.front_end(audio, mask), make(tmp_path, backbone)
+    torch.testing.assert_close(cache.front_end(audio, mask).features, direct.features, rtol=0, atol=0)
+    assert caplog.text.count("No space left") == 1
+    assert list(tmp_path.rglob("*.npy")) == []

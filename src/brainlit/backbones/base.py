@@ -17,7 +17,16 @@ from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import FrameGrid
 from brainlit.timebase import SAMPLE_RATE_HZ
 
+SOUND_KEY = "brainlit_sound"
+"""Entry of the model's configuration that keeps what its feature extractor does otherwise than published ones."""
 _NOT_ARCHITECTURE = ("transformers_version", "dtype", "torch_dtype", "architectures")
+
+
+def require(extractor: Any, name: str, value: Any, why: str) -> None:
+    """Refuse a setting of a feature extractor that is not the value needed here; why: what the value is needed for."""
+    found = getattr(extractor, name)
+    if found != value:
+        raise ValueError(f"its {name} is {found!r} and must be {value!r}, for {why}")
 
 
 class FrontEnd(NamedTuple):
@@ -82,6 +91,10 @@ class SpeechBackbone(nn.Module, ABC):
         What all dropouts of the model are called in its config.json.
     layerdrop : str
         What layer drop is called there.
+    never_run : tuple of str
+        Parts of the published model that no forward pass here uses; a checkpoint may lack them.
+    extractor : str
+        The class in transformers that prepares sound for its published models.
     lora_targets : tuple of str
         Names (last parts) of the linear maps of attention, which LoRA adapts by default.
     tiny_recipe : mapping
@@ -111,6 +124,8 @@ class SpeechBackbone(nn.Module, ABC):
     class_names: ClassVar[tuple[str, str]]
     dropouts: ClassVar[tuple[str, ...]]
     layerdrop: ClassVar[str] = "layerdrop"
+    never_run: ClassVar[tuple[str, ...]] = ()
+    extractor: ClassVar[str] = "Wav2Vec2FeatureExtractor"
     lora_targets: ClassVar[tuple[str, ...]]
     tiny_recipe: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     hidden_size: int
@@ -158,6 +173,25 @@ class SpeechBackbone(nn.Module, ABC):
         return None
 
     @classmethod
+    @abstractmethod
+    def sound_settings(cls, extractor: Any, said: Mapping[str, Any], config: Any) -> dict[str, Any]:
+        """What a checkpoint's own feature extractor does otherwise than this class where nothing is said.
+
+        Parameters
+        ----------
+        extractor : feature extractor of transformers
+            Of the class that `extractor` names; its sampling rate is checked already.
+        said : mapping
+            What its file says.
+        config : configuration of the model
+
+        Raises
+        ------
+        ValueError
+            For what cannot be done here, as the end of "the extractor of weights ... does not fit: ".
+        """
+
+    @classmethod
     def switches(cls, config: BackboneConfig) -> dict[str, Any]:
         """Settings of the model that the backbone's config decides."""
         dropouts = dict.fromkeys(cls.dropouts, config.dropout)
@@ -175,7 +209,7 @@ class SpeechBackbone(nn.Module, ABC):
         Parameters
         ----------
         audio : int16 or floating Tensor of shape (batch, n_samples)
-            On the backbone's device; normalised here, clip by clip.
+            On the backbone's device; prepared here as the checkpoint's feature extractor prepares it, clip by clip.
         audio_mask : bool Tensor of shape (batch, n_samples)
             True where there is sound.
 
@@ -207,6 +241,12 @@ class SpeechBackbone(nn.Module, ABC):
     def frame_mask(self, audio_mask: Tensor) -> Tensor:
         """Frames that hear nothing but real sound: bool (batch, n_samples) -> bool (batch, n_frames)."""
         return self.frames.mask(audio_mask)
+
+    @property
+    def sound(self) -> Mapping[str, Any]:
+        """What the checkpoint's feature extractor does otherwise than the family's published ones."""
+        found: Mapping[str, Any] = getattr(self.model.config, SOUND_KEY, None) or {}
+        return found
 
     @property
     def encoder(self) -> Any:

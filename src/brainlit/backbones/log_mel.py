@@ -35,21 +35,23 @@ class WhisperLogMel(_LogMel):
 
     Hann windows of 25 ms around every 160th sample, the sound mirrored at both ends, slaney mel filters up to 8 kHz,
     log10, clamped to eight factors of ten below the clip's maximum, then (x + 4) / 4. The maximum is each clip's own,
-    so a clip's spectrogram does not depend on its batch. There are n_mels bands: 80, or 128 in large-v3.
+    so a clip's spectrogram does not depend on its batch. There are n_mels bands: 80, or 128 in large-v3. Another
+    extractor's n_fft and hop_length are window_samples and hop_samples.
     """
 
-    def __init__(self, n_mels: int) -> None:
+    def __init__(self, n_mels: int, window_samples: int = WINDOW_SAMPLES, hop_samples: int = MEL_HOP_SAMPLES) -> None:
         from transformers.audio_utils import mel_filter_bank
 
-        n_bins = WINDOW_SAMPLES // 2 + 1
+        n_bins = window_samples // 2 + 1
         filters = mel_filter_bank(n_bins, n_mels, 0.0, MAX_MEL_HZ, SAMPLE_RATE_HZ, norm="slaney", mel_scale="slaney")
-        super().__init__(torch.hann_window(WINDOW_SAMPLES), torch.from_numpy(filters.T))
+        super().__init__(torch.hann_window(window_samples), torch.from_numpy(filters.T))
+        self.hop_samples = hop_samples
 
     def forward(self, sound: Tensor) -> Tensor:
-        """Sound (batch, n_samples) in float32 -> float32 (batch, n_mels, n_samples // 160), whatever the autocast."""
+        """Sound (batch, n_samples) in float32 -> float32 (batch, n_mels, n_samples // hop_samples) in any autocast."""
         with torch.autocast(sound.device.type, enabled=False):
             spectrum = torch.stft(
-                sound, WINDOW_SAMPLES, MEL_HOP_SAMPLES, window=self.window, pad_mode="reflect", return_complex=True
+                sound, len(self.window), self.hop_samples, window=self.window, pad_mode="reflect", return_complex=True
             )
             power = spectrum[..., :-1].abs().square()
             log_mel = (self.filters @ power).clamp(min=POWER_FLOOR).log10()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from brainlit.backbones.base import SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.families import FAMILIES
+from brainlit.backbones.preparation import extractor_settings, prepare_as_said
 from brainlit.backbones.tiny import TINY_SIZES, tiny_architecture, tiny_folder, tiny_record
 from brainlit.backbones.weights import (
     RANDOM_PREFIX,
@@ -21,6 +23,8 @@ from brainlit.backbones.weights import (
     random_model,
 )
 from brainlit.hints import did_you_mean
+
+log = logging.getLogger(__name__)
 
 
 class BackboneClasses(Mapping[str, type[SpeechBackbone]]):
@@ -71,15 +75,30 @@ def load_backbone(config: BackboneConfig) -> SpeechBackbone:
     config_class, model_class = family.transformers_classes()
     switches = family.switches(config)
     if config.weights.startswith(RANDOM_PREFIX):
-        settings = named_architecture(family, config.weights.removeprefix(RANDOM_PREFIX))
-        model = random_model(model_class, config_class(**{**settings, **switches}), config.seed)
+        name = config.weights.removeprefix(RANDOM_PREFIX)
+        model_config = config_class(**{**named_architecture(family, name), **switches})
+        if name not in TINY_SIZES and name not in FAMILIES[config.family].architectures:
+            location = str(Path(_locate(family, name)[0]).expanduser())
+            if extractor_settings(location) is not None:
+                prepare_as_said(family, location, model_config)
+        model = random_model(model_class, model_config, config.seed)
         return family(model, config, {"kind": "random", "seed": config.seed})
     location, origin = resolve_weights(family, config)
     location, settings = find_checkpoint(location, family.model_type)
     refusal = family.refusal(settings)
     if refusal is not None:
         raise WeightsError(f"weights {config.weights!r} {refusal}")
-    model = load_checkpoint(model_class, location, config_class(**{**settings, **switches}))
+    model_config = config_class(**{**settings, **switches})
+    if origin["kind"] == "pretrained":  # tiny models were taught what their families usually hear
+        prepare_as_said(family, location, model_config)
+    model, lacks = load_checkpoint(model_class, location, model_config, family.never_run)
+    if lacks:
+        log.warning(
+            "weights %r have no %s: enough to tune and probe; what an export of it needs for recognition is missing",
+            config.weights,
+            " and ".join(lacks),
+        )
+        origin = {**origin, "lacks": list(lacks)}
     commit = commit_of(location)
     return family(model, config, origin if commit is None else {**origin, "commit": commit})
 

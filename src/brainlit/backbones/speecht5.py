@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from brainlit.backbones.base import FrontEnd
 from brainlit.backbones.config import BackboneConfig
-from brainlit.backbones.frames import real_sound
 from brainlit.backbones.wav2vec_like import TINY_SETTINGS, ConvolutionalBackbone
 
 
@@ -21,13 +21,17 @@ class SpeechT5Backbone(ConvolutionalBackbone):
     (speecht5_tts: its encoder reads text) and for voice conversion (speecht5_vc: no text decoder) are refused.
 
     Its published feature extractor does not normalise the sound, and gives the transformer an attention mask although
-    the convolutions normalise over the group; so it is here. Positions count real frames only.
+    the convolutions normalise over the group; so it is here, unless a folder's own extractor says otherwise. Positions
+    count real frames only.
 
     Parameters are those of SpeechBackbone; the model is a SpeechT5ForSpeechToText.
     """
 
     family: ClassVar[str] = "speecht5"
     model_type: ClassVar[str] = "speecht5"
+    never_run: ClassVar[tuple[str, ...]] = ("speecht5.decoder", "text_decoder_postnet")
+    extractor: ClassVar[str] = "SpeechT5FeatureExtractor"
+    normalises_unsaid: ClassVar[bool] = False
     class_names: ClassVar[tuple[str, str]] = ("SpeechT5Config", "SpeechT5ForSpeechToText")
     dropouts = ("positional_dropout", "hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
     layerdrop: ClassVar[str] = "encoder_layerdrop"
@@ -37,11 +41,15 @@ class SpeechT5Backbone(ConvolutionalBackbone):
 
     def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
         super().__init__(model, config, origin)
-        self.uses_attention_mask = True
         max_frames = int(model.config.max_speech_positions)
         self.max_samples = max_frames * self.frames.hop_samples + self.frames.field_samples - 1
         for part in self.idle_parts:
             part.requires_grad_(False)
+
+    @classmethod
+    def masks_unsaid(cls, config: Any) -> bool:
+        """Always, as published."""
+        return True
 
     @classmethod
     def refusal(cls, settings: Mapping[str, Any]) -> str | None:
@@ -110,7 +118,7 @@ class SpeechT5Backbone(ConvolutionalBackbone):
     # --- forward ---
 
     def front_end(self, audio: Tensor, audio_mask: Tensor) -> FrontEnd:
-        """Frames of the convolutions over sound that is not normalised; see SpeechBackbone.front_end."""
+        """Frames of the convolutions; see SpeechBackbone.front_end."""
         n_samples = audio.shape[1]
         if n_samples > self.max_samples:
             raise ValueError(
@@ -118,13 +126,13 @@ class SpeechT5Backbone(ConvolutionalBackbone):
                 f" {self.config.weights!r} hears at most {self.max_samples / self.sample_rate_hz:.1f} s; shorten them"
                 " with --data.window.n_trs or --data.window.context_s."
             )
-        features = self.conv_features(real_sound(audio, audio_mask))
+        features = self.conv_features(self.prepared(audio, audio_mask))
         return FrontEnd(features, self.frame_mask(audio_mask), self.frame_times_s(n_samples).to(audio.device))
 
     def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:
         """Projection, positions and transformer; see SpeechBackbone.trunk."""
         encoder, attended = self.encoder, self.attended(frame_mask)
-        assert attended is not None
+        attended = torch.ones_like(frame_mask) if attended is None else attended
         hidden = self.masked(self.project(features), attended, hidden_from)
         hidden = hidden + self.prenet.pos_conv_embed(hidden)
         hidden = hidden + self.prenet.pos_sinusoidal_embed((~attended).long())

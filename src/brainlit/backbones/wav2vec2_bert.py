@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from brainlit.backbones.base import FrontEnd, SpeechBackbone
+from brainlit.backbones.base import FrontEnd, SpeechBackbone, require
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import VARIANCE_FLOOR, FrameGrid, real_sound
 from brainlit.backbones.log_mel import MEL_HOP_SAMPLES, WINDOW_SAMPLES, KaldiLogMel
 
 STACKED = 2
-"""Spectrogram frames that make one frame of the model."""
+"""Spectrogram frames that make one frame of the published model."""
 
 
 class Wav2Vec2BertBackbone(SpeechBackbone):
@@ -30,6 +30,7 @@ class Wav2Vec2BertBackbone(SpeechBackbone):
 
     family: ClassVar[str] = "w2v-bert"
     model_type: ClassVar[str] = "wav2vec2-bert"
+    extractor: ClassVar[str] = "SeamlessM4TFeatureExtractor"
     class_names: ClassVar[tuple[str, str]] = ("Wav2Vec2BertConfig", "Wav2Vec2BertModel")
     dropouts: ClassVar[tuple[str, ...]] = (
         "hidden_dropout",
@@ -46,12 +47,29 @@ class Wav2Vec2BertBackbone(SpeechBackbone):
     def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
         super().__init__(model, config, origin)
         settings = model.config
-        self.frames = FrameGrid((WINDOW_SAMPLES, STACKED), (MEL_HOP_SAMPLES, STACKED), self.sample_rate_hz)
+        self.stacked = int(self.sound.get("stride", STACKED))
+        self.uses_attention_mask = bool(self.sound.get("return_attention_mask", True))
+        self.frames = FrameGrid((WINDOW_SAMPLES, self.stacked), (MEL_HOP_SAMPLES, self.stacked), self.sample_rate_hz)
         self.frame_rate_hz = self.frames.frame_rate_hz
         self.hidden_size = int(settings.hidden_size)
         self.n_features = int(settings.feature_projection_input_dim)
-        self.log_mel = KaldiLogMel(self.n_features // STACKED)
+        self.log_mel = KaldiLogMel(self.n_features // self.stacked)
         self.train(model.training)
+
+    @classmethod
+    def sound_settings(cls, extractor: Any, said: Mapping[str, Any], config: Any) -> dict[str, Any]:
+        """Spectrogram frames per frame of the model, and the mask; see SpeechBackbone.sound_settings."""
+        stacked, n_features = extractor.stride, config.feature_projection_input_dim
+        if stacked * extractor.num_mel_bins != n_features:
+            raise ValueError(
+                f"stride {stacked} x num_mel_bins {extractor.num_mel_bins} are not the {n_features} features that"
+                " config.json's feature_projection_input_dim says"
+            )
+        if not extractor.return_attention_mask:
+            require(extractor, "padding_value", 0, "windows are padded with silence")
+        found = {"stride": stacked, "return_attention_mask": bool(extractor.return_attention_mask)}
+        usual = {"stride": STACKED, "return_attention_mask": True}
+        return {name: value for name, value in found.items() if value != usual[name]}
 
     @classmethod
     def tiny_architecture(cls) -> dict[str, Any]:
@@ -76,7 +94,7 @@ class Wav2Vec2BertBackbone(SpeechBackbone):
         real = FrameGrid((WINDOW_SAMPLES,), (MEL_HOP_SAMPLES,), self.sample_rate_hz).mask(audio_mask)
         log_mel = standardise_bands(self.log_mel(real_sound(audio, audio_mask)), real)
         n_frames = frame_mask.shape[1]
-        features = log_mel[:, : STACKED * n_frames].reshape(len(audio), n_frames, self.n_features)
+        features = log_mel[:, : self.stacked * n_frames].reshape(len(audio), n_frames, self.n_features)
         return FrontEnd(features, frame_mask, self.frame_times_s(audio.shape[1]).to(audio.device))
 
     def trunk(self, features: Tensor, frame_mask: Tensor, hidden_from: Tensor | None = None) -> tuple[Tensor, ...]:

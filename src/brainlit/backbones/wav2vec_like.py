@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from brainlit.backbones.base import FrontEnd, SpeechBackbone
+from brainlit.backbones.base import FrontEnd, SpeechBackbone, require
 from brainlit.backbones.config import BackboneConfig
-from brainlit.backbones.frames import FrameGrid, normalise_clips
+from brainlit.backbones.frames import FrameGrid, normalise_clips, real_sound
 
 # --- Strided convolutions as matrix products: the same numbers, several times faster on a CPU ---
 #
@@ -88,14 +88,16 @@ class ConvolutionalBackbone(SpeechBackbone):
     an attention mask and are run so; those that normalise over the layer (the large ones, the tiny ones) get a mask.
     Frames of padding are never pooled in either.
 
-    Every clip is normalised, as the published feature extractors do but for a few base models (WavLM's) that were
-    trained on plain waveforms: there the first convolution's normalisation over time takes gain and offset out again.
+    Each clip is normalised where the folder's own feature extractor does so, and in models without one; whether there
+    is a mask, a folder can also say itself.
 
     Parameters are those of SpeechBackbone.
     """
 
     dropouts = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
     lora_targets: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "out_proj")
+    normalises_unsaid: ClassVar[bool] = True
+    """Whether clips are normalised where no extractor says so."""
 
     def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
         super().__init__(model, config, origin)
@@ -104,9 +106,27 @@ class ConvolutionalBackbone(SpeechBackbone):
         self.frame_rate_hz = self.frames.frame_rate_hz
         self.hidden_size = int(settings.hidden_size)
         self.n_features = int(settings.conv_dim[-1])
-        self.uses_attention_mask = self.convolution_norm == "layer"
+        self.normalises = bool(self.sound.get("do_normalize", self.normalises_unsaid))
+        by_norm = self.masks_unsaid(settings)
+        self.uses_attention_mask = bool(self.sound.get("return_attention_mask", by_norm))
         self.strided = can_run(settings)
         self.train(model.training)
+
+    @classmethod
+    def sound_settings(cls, extractor: Any, said: Mapping[str, Any], config: Any) -> dict[str, Any]:
+        """Whether clips are normalised, and whether there is a mask; see SpeechBackbone.sound_settings."""
+        require(extractor, "feature_size", 1, "one channel of sound is given")
+        require(extractor, "padding_value", 0, "windows are padded with silence")
+        usual = {"do_normalize": cls.normalises_unsaid, "return_attention_mask": cls.masks_unsaid(config)}
+        found = {"do_normalize": bool(extractor.do_normalize)}
+        if "return_attention_mask" in said:
+            found["return_attention_mask"] = bool(said["return_attention_mask"])
+        return {name: value for name, value in found.items() if value != usual[name]}
+
+    @classmethod
+    def masks_unsaid(cls, config: Any) -> bool:
+        """Whether there is an attention mask where no extractor says so: by how the convolutions normalise."""
+        return getattr(config, "feat_extract_norm", "layer") == "layer"
 
     @classmethod
     def tiny_architecture(cls) -> dict[str, Any]:
@@ -136,11 +156,15 @@ class ConvolutionalBackbone(SpeechBackbone):
     def front_end(self, audio: Tensor, audio_mask: Tensor) -> FrontEnd:
         """Frames of the convolutions; see SpeechBackbone.front_end."""
         frame_mask = self.frame_mask(audio_mask)
-        features = self.conv_features(normalise_clips(audio, audio_mask))
+        features = self.conv_features(self.prepared(audio, audio_mask))
         return FrontEnd(features, frame_mask, self.frame_times_s(audio.shape[1]).to(audio.device))
 
+    def prepared(self, audio: Tensor, audio_mask: Tensor) -> Tensor:
+        """Sound as the convolutions get it, (batch, n_samples): normalised clip by clip, or as it is."""
+        return normalise_clips(audio, audio_mask) if self.normalises else real_sound(audio, audio_mask)
+
     def conv_features(self, sound: Tensor) -> Tensor:
-        """Frames of the convolutions: normalised sound (batch, n_samples) -> (batch, n_frames, n_features).
+        """Frames of the convolutions: prepared sound (batch, n_samples) -> (batch, n_frames, n_features).
 
         Without gradients once frozen, so that nothing of the waveform's length is kept for the backward pass.
         """
@@ -183,6 +207,7 @@ class ConvolutionalBackbone(SpeechBackbone):
         return {
             **super().describe(),
             "receptive_field_samples": self.frames.field_samples,
+            "normalises": self.normalises,
             "attention_mask": self.uses_attention_mask,
         }
 
@@ -210,6 +235,11 @@ class Data2VecBackbone(ConvolutionalBackbone):
     def tiny_architecture(cls) -> dict[str, Any]:
         """Settings of the tiny model; its positional convolutions are two of 9 frames."""
         return {**super().tiny_architecture(), "num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 9}
+
+    @classmethod
+    def masks_unsaid(cls, config: Any) -> bool:
+        """Always: its convolutions normalise over the layer, whatever config.json says."""
+        return True
 
     @property
     def convolution_norm(self) -> str:

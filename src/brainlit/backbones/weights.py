@@ -22,6 +22,7 @@ import torch
 
 from brainlit.files import sha256_of, to_disk
 from brainlit.paths import cache_dir
+from brainlit.weight_files import folder_damage, is_from_readers_of_weights, numbers_damage, what_readers_say
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -158,8 +159,10 @@ def fetch(location: str, get: Callable[[bool], T]) -> T:
         If it is not there; says what to run where there is a network, and where to put the files.
     """
     try:
-        return get(True)
+        return _readable(location, lambda: get(True))
     except (OSError, ValueError) as error:
+        if isinstance(error, WeightsError):
+            raise
         if Path(location).is_dir():
             raise WeightsError(
                 f"could not read the weights in {location}: {_first_line(error)} It needs {NEEDED_FILES}; save them"
@@ -169,9 +172,33 @@ def fetch(location: str, get: Callable[[bool], T]) -> T:
         if obstacle is not None:
             raise _not_here(location, obstacle) from error
     try:
-        return get(False)
+        return _readable(location, lambda: get(False))
     except (OSError, ValueError) as error:
+        if isinstance(error, WeightsError):
+            raise
         raise _not_here(location, _first_line(error)) from error
+
+
+def _readable(location: str, get: Callable[[], T]) -> T:
+    """What get() returns; files that are there and cannot be read become a WeightsError."""
+    try:
+        return get()
+    except Exception as error:
+        if isinstance(error, (OSError, ValueError)) or not is_from_readers_of_weights(error):
+            raise
+        folder = _folder_of(location)
+        damage = (folder_damage(folder) if folder else None) or what_readers_say(error)
+        raise WeightsError(f"could not read the weights in {folder or location}: {damage}") from error
+
+
+def _folder_of(location: str) -> Path | None:
+    """The folder itself, or that of a hub id in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(location).is_dir():
+        return Path(location)
+    cached = try_to_load_from_cache(location, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def why_unreachable(timeout_s: float = PROBE_TIMEOUT_S) -> str | None:
@@ -234,6 +261,8 @@ def find_checkpoint(location: str, model_type: str) -> tuple[str, dict[str, Any]
             raise WeightsError(
                 f"{folder} has no config.json, so it is no save_pretrained folder; name the folder in it."
             )
+        if damage := folder_damage(folder):
+            raise WeightsError(f"could not read the weights in {folder}: {damage}")
     elif folder.exists() or location.startswith(("/", ".", "~")) or location.count("/") > 1:
         raise WeightsError(f"weights {location!r}: there is no such folder. Give a folder written by save_pretrained.")
     settings, _ = fetch(location, lambda local: PretrainedConfig.get_config_dict(location, local_files_only=local))
@@ -246,8 +275,10 @@ def find_checkpoint(location: str, model_type: str) -> tuple[str, dict[str, Any]
     return location, settings
 
 
-def load_checkpoint(model_class: Any, location: str, config: Any) -> Any:
-    """The model in fp32 and eval mode; nothing in it is left at random values.
+def load_checkpoint(
+    model_class: Any, location: str, config: Any, may_lack: tuple[str, ...] = ()
+) -> tuple[Any, tuple[str, ...]]:
+    """The model in fp32 and eval mode, and which parts of may_lack its files have not; all else comes from the files.
 
     Parameters
     ----------
@@ -257,26 +288,47 @@ def load_checkpoint(model_class: Any, location: str, config: Any) -> Any:
         As find_checkpoint gives it.
     config : its configuration
         With the switches as they are wanted.
+    may_lack : tuple of str
+        Parts of the model that never run ('decoder'); one that is not in the files at all starts at random.
 
     Raises
     ------
     WeightsError
-        If the files are missing or cannot be fetched, or lack parameters of the model.
+        If the files are missing, damaged or cannot be fetched, lack parameters of the model, have them in other shapes
+        than config.json says, or hold numbers that are none.
     """
-    options = {"config": config, "dtype": torch.float32, "output_loading_info": True}
+    options = {"config": config, "dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         model, report = fetch(
             location,
             lambda local: model_class.from_pretrained(location, local_files_only=local, **options),
         )
-    missing = sorted(key for key in report["missing_keys"] if not key.endswith(MAY_BE_MISSING))
+    if report["mismatched_keys"]:
+        name, found, wanted = sorted(report["mismatched_keys"])[0]
+        raise WeightsError(
+            f"weights {location!r} have other shapes than config.json says: {name!r} is {tuple(found)} in the file and"
+            f" {tuple(wanted)} by the config ({len(report['mismatched_keys'])} such parameters). Take both files from"
+            " the same model."
+        )
+    lacks = tuple(part for part in may_lack if _lacks_all_of(model, part, set(report["missing_keys"])))
+    absent = tuple(f"{part}." for part in lacks)
+    missing = sorted(
+        key for key in report["missing_keys"] if not key.endswith(MAY_BE_MISSING) and not key.startswith(absent)
+    )
     if missing:
         raise WeightsError(
             f"weights {location!r} lack {len(missing)} parameters of {model_class.__name__}, for instance"
             f" {missing[0]!r}; they would start at random. Use a complete checkpoint, or say"
             f" {RANDOM_PREFIX}{location} if random weights are wanted."
         )
-    return model.eval()
+    if damage := numbers_damage(model):
+        raise WeightsError(f"weights {location!r} are damaged: {damage}. Download them again, or use other weights.")
+    return model.eval(), lacks
+
+
+def _lacks_all_of(model: Any, part: str, missing: set[str]) -> bool:
+    return all(name in missing for name, _ in model.named_parameters() if name.startswith(f"{part}."))
 
 
 def random_model(model_class: Any, config: Any, seed: int) -> Any:

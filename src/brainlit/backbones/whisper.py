@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from brainlit.backbones.base import FrontEnd, SpeechBackbone
+from brainlit.backbones.base import FrontEnd, SpeechBackbone, require
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.frames import real_sound
 from brainlit.backbones.log_mel import MEL_HOP_SAMPLES, WINDOW_SAMPLES, WhisperLogMel
-
-HOP_SAMPLES = 2 * MEL_HOP_SAMPLES
-"""The second convolution has stride 2."""
-HALF_FIELD_SAMPLES = WINDOW_SAMPLES // 2 + 2 * MEL_HOP_SAMPLES
-"""Half a spectrogram's window, and one spectrogram frame to either side in each of two convolutions of three taps."""
 
 
 class WhisperBackbone(SpeechBackbone):
@@ -39,6 +34,9 @@ class WhisperBackbone(SpeechBackbone):
 
     family: ClassVar[str] = "whisper"
     model_type: ClassVar[str] = "whisper"
+    never_run: ClassVar[tuple[str, ...]] = ("decoder",)
+    extractor: ClassVar[str] = "WhisperFeatureExtractor"
+    max_samples: int
     class_names: ClassVar[tuple[str, str]] = ("WhisperConfig", "WhisperModel")
     dropouts: ClassVar[tuple[str, ...]] = ("dropout", "attention_dropout", "activation_dropout")
     layerdrop: ClassVar[str] = "encoder_layerdrop"
@@ -48,14 +46,34 @@ class WhisperBackbone(SpeechBackbone):
         super().__init__(model, config, origin)
         settings = model.config
         self.uses_attention_mask = config.positions != "padded"  # as published, all 30 s are attended to
-        self.frame_rate_hz = self.sample_rate_hz / HOP_SAMPLES
+        self.window_samples = int(self.sound.get("n_fft", WINDOW_SAMPLES))
+        mel_hop_samples = int(self.sound.get("hop_length", MEL_HOP_SAMPLES))
+        self.hop_samples = 2 * mel_hop_samples  # the second convolution has stride 2
+        # Half a spectrogram's window, and a spectrogram frame to either side in each of two convolutions of three taps.
+        self.half_field_samples = self.window_samples // 2 + 2 * mel_hop_samples
+        self.frame_rate_hz = self.sample_rate_hz / self.hop_samples
         self.hidden_size = self.n_features = int(settings.d_model)
         self.max_frames = int(settings.max_source_positions)
-        self.max_samples = self.max_frames * HOP_SAMPLES
-        self.log_mel = WhisperLogMel(int(settings.num_mel_bins))
+        self.max_samples = self.max_frames * self.hop_samples
+        self.log_mel = WhisperLogMel(int(settings.num_mel_bins), self.window_samples, mel_hop_samples)
         model.decoder.requires_grad_(False)
         self.encoder.embed_positions.requires_grad_(False)
         self.train(model.training)
+
+    @classmethod
+    def sound_settings(cls, extractor: Any, said: Mapping[str, Any], config: Any) -> dict[str, Any]:
+        """Window and hop of the spectrogram; see SpeechBackbone.sound_settings."""
+        require(extractor, "feature_size", config.num_mel_bins, "config.json has so many num_mel_bins")
+        require(extractor, "padding_value", 0, "windows are padded with silence")
+        require(extractor, "dither", 0, "no noise is added to sound here")
+        n_frames, needed = extractor.nb_max_frames, 2 * config.max_source_positions
+        if n_frames != needed:
+            raise ValueError(
+                f"chunk_length {extractor.chunk_length} s at hop_length {extractor.hop_length} makes {n_frames} frames,"
+                f" and config.json's max_source_positions {config.max_source_positions} needs {needed}"
+            )
+        usual = {"n_fft": WINDOW_SAMPLES, "hop_length": MEL_HOP_SAMPLES}
+        return {name: getattr(extractor, name) for name, value in usual.items() if getattr(extractor, name) != value}
 
     @classmethod
     def tiny_architecture(cls) -> dict[str, Any]:
@@ -97,7 +115,7 @@ class WhisperBackbone(SpeechBackbone):
         n_samples = sound.shape[1]
         times_s = self.frame_times_s(n_samples).to(sound.device)
         if self.config.positions == "padded":
-            sound = functional.pad(sound, (0, self.max_frames * HOP_SAMPLES - n_samples))
+            sound = functional.pad(sound, (0, self.max_samples - n_samples))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.feature_encoder_frozen):
             hidden = functional.gelu(self.encoder.conv1(self.log_mel(sound)))
             features = functional.gelu(self.encoder.conv2(hidden)).transpose(1, 2)
@@ -129,16 +147,16 @@ class WhisperBackbone(SpeechBackbone):
         """
         own = self._n_frames(n_samples)
         n_frames = self.max_frames if self.config.positions == "padded" else own
-        return (torch.arange(n_frames, dtype=torch.float64) * HOP_SAMPLES / self.sample_rate_hz).float()
+        return (torch.arange(n_frames, dtype=torch.float64) * self.hop_samples / self.sample_rate_hz).float()
 
     def frame_mask(self, audio_mask: Tensor) -> Tensor:
         """Which frames are real, as the class says: bool (batch, n_samples) -> bool (batch, n_frames)."""
         n_samples = audio_mask.shape[1]
         n_own = self._n_frames(n_samples)
         heard = functional.pad(audio_mask.cumsum(1, dtype=torch.int32), (1, 0))
-        middles = torch.arange(n_own, device=audio_mask.device) * HOP_SAMPLES
-        first = (middles - HALF_FIELD_SAMPLES).clamp(min=0)
-        end = (middles + HALF_FIELD_SAMPLES).clamp(max=n_samples)
+        middles = torch.arange(n_own, device=audio_mask.device) * self.hop_samples
+        first = (middles - self.half_field_samples).clamp(min=0)
+        end = (middles + self.half_field_samples).clamp(max=n_samples)
         own = heard[:, end] - heard[:, first] == end - first
         return functional.pad(own, (0, self.max_frames - n_own)) if self.config.positions == "padded" else own
 
@@ -152,23 +170,24 @@ class WhisperBackbone(SpeechBackbone):
             **super().describe(),
             "n_parameters_encoder": sum(parameter.numel() for parameter in self.encoder.parameters()),
             "positions": self.config.positions,
-            "receptive_field_samples": 2 * HALF_FIELD_SAMPLES,
+            "receptive_field_samples": 2 * self.half_field_samples,
         }
 
     def _n_frames(self, n_samples: int) -> int:
         """Frames that begin inside n_samples of audio."""
-        if n_samples < WINDOW_SAMPLES:
+        if n_samples < self.window_samples:
             raise ValueError(
-                f"{n_samples} samples of audio are shorter than one frame of whisper's spectrogram ({WINDOW_SAMPLES}"
-                f" samples, {1000 * WINDOW_SAMPLES / self.sample_rate_hz:.0f} ms); use longer windows."
+                f"{n_samples} samples of audio are shorter than one frame of whisper's spectrogram"
+                f" ({self.window_samples} samples, {1000 * self.window_samples / self.sample_rate_hz:.0f} ms);"
+                " use longer windows."
             )
-        if n_samples > self.max_frames * HOP_SAMPLES:
+        if n_samples > self.max_samples:
             raise ValueError(
                 f"windows are {n_samples / self.sample_rate_hz:g} s long, context included, and whisper"
                 f" {self.config.weights!r} hears at most {self.max_frames / self.frame_rate_hz:g} s; shorten them with"
                 " --data.window.n_trs or --data.window.context_s."
             )
-        return (n_samples // MEL_HOP_SAMPLES + 1) // 2
+        return (2 * n_samples // self.hop_samples + 1) // 2
 
     def _spec_augment(self, features: Tensor, frame_mask: Tensor) -> Tensor:
         """SpecAugment, where it is switched on and the backbone is in train mode.

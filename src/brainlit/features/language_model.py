@@ -14,6 +14,7 @@ from brainlit.features.config import LanguageModelConfig
 from brainlit.features.per_tr import PerTr, space_per_tr
 from brainlit.stories import FeatureSpace, Story
 from brainlit.stories.base import BoolArray, Float32Array, SourceError
+from brainlit.weight_files import folder_damage, is_from_readers_of_weights, numbers_damage, what_readers_say
 
 NAME = "language_model"
 MAY_BE_MISSING = ("pooler.dense.weight", "pooler.dense.bias")
@@ -161,6 +162,12 @@ def load_language_model(weights: str) -> tuple[Any, Any]:
         raise
     except (OSError, ValueError) as error:
         raise _unreachable(weights, error) from error
+    except Exception as error:
+        if is_from_readers_of_weights(error):
+            raise LanguageModelError(f"language model {weights!r}: {what_readers_say(error)}") from error
+        raise
+    if damage := numbers_damage(model):
+        raise LanguageModelError(f"language model {weights!r} is damaged: {damage}. Download it again.")
     _require_kind(weights, model.main_input_name == "input_ids")
     if not tokenizer.is_fast:
         raise LanguageModelError(f"language model {weights!r} has no fast tokenizer, which says where tokens stand.")
@@ -201,6 +208,8 @@ def _checked_location(weights: str) -> str:
             raise LanguageModelError(
                 f"language model {weights!r}: the folder has no config.json; name the folder in it."
             )
+        if damage := folder_damage(folder):
+            raise LanguageModelError(f"language model {weights!r} cannot be read: {damage}")
         return str(folder)
     if folder.exists() or _looks_like_a_path(weights):
         raise LanguageModelError(f"language model {weights!r}: there is no such folder. {_how_to_fetch(weights)}")

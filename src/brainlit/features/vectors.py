@@ -16,6 +16,7 @@ from brainlit.features.per_tr import PerTr, space_per_tr
 from brainlit.hints import did_you_mean
 from brainlit.stories import FeatureSpace, Story
 from brainlit.stories.base import Float32Array, SourceError
+from brainlit.weight_files import something_else
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,8 @@ def read_word_vectors(path: Path | str) -> dict[str, Float32Array]:
         raise FileNotFoundError(f"{path}: there is no such file of word vectors; check features.vectors.")
     if path.suffix.lower() in _PACKED_SUFFIXES:
         raise VectorFileError(f"{path} is packed ({path.suffix}); unpack it and name the file inside.")
+    if path.stat().st_size and (damage := something_else(path, "download it again.")):
+        raise VectorFileError(f"word vectors: {damage}")
     readers = {**dict.fromkeys(_HDF5_SUFFIXES, _read_hdf5), ".bin": _read_binary}
     vectors: dict[str, Float32Array] = {}
     for word, vector in readers.get(path.suffix.lower(), _read_text)(path):

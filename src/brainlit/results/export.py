@@ -70,6 +70,12 @@ def export_model(
     _check_output(output, digest, overwrite)
     about = _what_it_says(checkpoint)
     module = load_tuned(checkpoint)
+    if lacks := module.backbone.origin.get("lacks"):
+        log.warning(
+            "the weights that tuning started from had no %s; in the export it is random, and for recognition it has to"
+            " be taken from the published model",
+            " and ".join(lacks),
+        )
     facts = _card_facts(module, _run_of(checkpoint, run), {**about, "sha256": digest})
     with only_writer(output), _whole_folder(output) as folder:
         _merge_lora(module.backbone)
@@ -83,8 +89,8 @@ def export_model(
 def feature_extractor(backbone: SpeechBackbone) -> Any:
     """The feature extractor of transformers that prepares sound as the backbone was given it.
 
-    Families that hear the waveform get it normalised clip by clip, as here, whatever their published extractor does.
-    The others keep the extractor that came with their weights, where that is at hand.
+    Families that hear the waveform get an extractor that does what was done here. The others keep the one that came
+    with their weights, where that is at hand, and otherwise get one of the same settings.
     """
     import transformers as library
 
@@ -95,18 +101,22 @@ def feature_extractor(backbone: SpeechBackbone) -> Any:
     if settings.model_type not in ("whisper", "speecht5", "seamless_m4t", "seamless_m4t_v2", "wav2vec2-bert"):
         return transformers.Wav2Vec2FeatureExtractor(
             sampling_rate=backbone.sample_rate_hz,
-            do_normalize=True,
+            do_normalize=bool(getattr(backbone, "normalises", True)),
             return_attention_mask=bool(getattr(backbone, "uses_attention_mask", True)),
         )
     published = checkpoint_file(backbone, "preprocessor_config.json")
     if published is not None:
         return transformers.AutoFeatureExtractor.from_pretrained(str(published.parent), local_files_only=True)
     if settings.model_type == "whisper":
-        seconds = 2 * settings.max_source_positions // 100
-        return transformers.WhisperFeatureExtractor(feature_size=settings.num_mel_bins, chunk_length=seconds)
+        hop = backbone.sound.get("hop_length", 160)
+        seconds = 2 * settings.max_source_positions * hop // backbone.sample_rate_hz
+        options = {"feature_size": settings.num_mel_bins, "chunk_length": seconds, **backbone.sound}
+        return transformers.WhisperFeatureExtractor(**options)
     if settings.model_type == "speecht5":
-        return transformers.SpeechT5FeatureExtractor(sampling_rate=backbone.sample_rate_hz)
-    return transformers.SeamlessM4TFeatureExtractor(sampling_rate=backbone.sample_rate_hz)
+        return transformers.SpeechT5FeatureExtractor(sampling_rate=backbone.sample_rate_hz, **backbone.sound)
+    n_mels = getattr(settings, "feature_projection_input_dim", 160) // backbone.sound.get("stride", 2)
+    options = {"num_mel_bins": n_mels, "feature_size": n_mels, **backbone.sound}
+    return transformers.SeamlessM4TFeatureExtractor(sampling_rate=backbone.sample_rate_hz, **options)
 
 
 def _merge_lora(backbone: SpeechBackbone) -> None:
@@ -123,12 +133,9 @@ def _merge_lora(backbone: SpeechBackbone) -> None:
 
 def _what_it_says(checkpoint: Path) -> dict[str, Any]:
     """Name, steps, settings of training and of the data of a checkpoint; the weights stay on disk."""
-    import torch
+    from brainlit.tuning.checkpoint import read_content
 
-    from brainlit.tuning.checkpoint import read_record
-
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    read_record(content)
+    content = read_content(checkpoint)
     return {
         "name": checkpoint.name,
         "step": int(content["global_step"]),

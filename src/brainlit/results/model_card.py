@@ -280,6 +280,11 @@ def _score_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> s
 
 def _limits(facts: CardFacts) -> str:
     sentences = [f"- {sentence}" for sentence in facts.summary.get("limits", [])]
+    if lacks := facts.backbone["origin"].get("lacks"):
+        sentences.append(
+            f"- Not for recognition: the weights that tuning started from had no {' and '.join(lacks)}, so in this"
+            " folder it is random. Take that part from the published model."
+        )
     return "\n\n".join([USE, *(["\n".join(sentences)] if sentences else [])])
 
 

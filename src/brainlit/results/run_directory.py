@@ -31,6 +31,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from brainlit.files import atomic_path, remove, sweep
 from brainlit.guard import read_json as read_guarded
+from brainlit.weight_files import zip_damage
 
 log = logging.getLogger(__name__)
 
@@ -340,6 +341,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         with atomic_path(target) as temporary:
             torch.save(checkpoint, temporary)
 
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint whose content is what its checksums say; CheckpointError for others."""
+        from brainlit.tuning.checkpoint import check_whole
+
+        if "://" not in str(path):
+            check_whole(path)
+        content: dict[str, Any] = super().load_checkpoint(path, *arguments, **options)
+        return content
+
 
 def checkpoint_step(path: Path) -> int | None:
     """Optimiser steps behind a checkpoint that training can go on from; None where there are none.
@@ -349,6 +359,8 @@ def checkpoint_step(path: Path) -> int | None:
     itself is read; the weights stay on disk.
     """
     try:
+        if damage := zip_damage(path):
+            raise EOFError(damage)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         log.warning("cannot read the checkpoint %s (%s); it is left alone", path, error)

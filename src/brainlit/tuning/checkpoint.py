@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from brainlit.tuning.heads import HeadConfig
+from brainlit.weight_files import zip_damage
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,18 @@ def read_record(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "head": {**asdict(HeadConfig()), **record["head"]}}  # earlier ones lack what came later
 
 
+def check_whole(path: Path | str, ending: str = "") -> None:
+    """Refuse a file of a checkpoint whose content is not what its own checksums say; see zip_damage.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, cut off, empty or nothing that torch.save wrote.
+    """
+    if damage := zip_damage(Path(path), ending):
+        raise CheckpointError(f"the checkpoint cannot be read: {damage}")
+
+
 def read_content(path: Path) -> dict[str, Any]:
     """Epoch, step, record and the rest of a checkpoint of BrainTuning; the weights stay on disk.
 
@@ -52,6 +65,7 @@ def read_content(path: Path) -> dict[str, Any]:
     CheckpointError
         If it cannot be read, or was not written by BrainTuning.
     """
+    check_whole(path, "data.pkl")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, UnpicklingError) as error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 
 BYTES_PER_GB = 10**9
 KEY_BYTES = 16
+CHECKSUM_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class FrontEndCache:
     """Features of windows by the content of their sound: the same sound and front end, the same file.
 
     One file per window, written under a temporary name and renamed, so several processes may share a folder. Once the
-    budget is spent nothing more is stored, and what is there is still read.
+    budget is spent, or the disk full, nothing more is stored, and what is there is still read. Each file ends in a
+    checksum of the rest: one that is damaged or cannot be read is computed and written again, and that is said once.
 
     Parameters
     ----------
@@ -82,14 +86,14 @@ class FrontEndCache:
         self.backbone, self.config = backbone, config
         self.n_hits = self.n_misses = 0
         self._bytes = sum(path.stat().st_size for path in parent.rglob("*.npy"))
-        self._full = False
+        self._said: set[str] = set()
 
     def front_end(self, audio: Tensor, audio_mask: Tensor) -> FrontEnd:
         """As `backbone.front_end`, which is asked only for windows that are not there yet, and always in float32."""
         paths = [self.folder / f"{key}.npy" for key in window_keys(audio, audio_mask, self.config.dtype)]
-        missing = [k for k, path in enumerate(paths) if not path.is_file()]
-        self.n_hits, self.n_misses = self.n_hits + len(paths) - len(missing), self.n_misses + len(missing)
-        known = {k: self._read(path) for k, path in enumerate(paths) if k not in missing}
+        known = {k: found for k, path in enumerate(paths) if (found := self._read(path)) is not None}
+        missing = [k for k in range(len(paths)) if k not in known]
+        self.n_hits, self.n_misses = self.n_hits + len(known), self.n_misses + len(missing)
         if missing:
             with torch.autocast(audio.device.type, enabled=False):
                 computed = self.backbone.front_end(audio[missing], audio_mask[missing]).features
@@ -100,8 +104,19 @@ class FrontEndCache:
         times_s = self.backbone.frame_times_s(audio.shape[1]).to(audio.device)
         return FrontEnd(features, self.backbone.frame_mask(audio_mask), times_s)
 
-    def _read(self, path: Path) -> Tensor:
-        values = np.load(path, allow_pickle=False)
+    def _read(self, path: Path) -> Tensor | None:
+        """What was kept; None where nothing was, or what is there is not what was written."""
+        try:
+            raw = path.read_bytes()
+            content, checksum = raw[:-CHECKSUM_BYTES], raw[-CHECKSUM_BYTES:]
+            if _checksum(content) != checksum:
+                raise ValueError("its checksum is another")
+            values = np.load(BytesIO(content), allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError) as error:
+            self._say_once("%s cannot be used (%s): what it kept is computed again, as for others like it", path, error)
+            return None
         if self.config.dtype == "bfloat16":
             return torch.from_numpy(values).view(torch.bfloat16).float()
         return torch.from_numpy(values)
@@ -110,19 +125,32 @@ class FrontEndCache:
         kept = features.detach().to("cpu", getattr(torch, self.config.dtype))
         size = kept.numel() * kept.element_size()
         if self._bytes + size > self.config.max_gb * BYTES_PER_GB:
-            if not self._full:
-                log.warning(
-                    "the cache of the front end in %s is full (%g GB); further windows are computed each time. Give a"
-                    " larger --model.front_end_cache.max_gb, or delete the folder.",
-                    self.folder,
-                    self.config.max_gb,
-                )
-            self._full = True
+            self._say_once(
+                "the cache of the front end in %s is full (%g GB); further windows are computed each time. Give a"
+                " larger --model.front_end_cache.max_gb, or delete the folder.",
+                self.folder,
+                self.config.max_gb,
+            )
             return
         values = kept.view(torch.int16).numpy() if self.config.dtype == "bfloat16" else kept.numpy()
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.save(file, values, allow_pickle=False)
+        content = BytesIO()
+        np.save(content, values, allow_pickle=False)
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content.getvalue() + _checksum(content.getvalue()))
+        except OSError as error:  # a cache is no reason to stop
+            self._say_once("cannot keep what the front end makes in %s (%s); it is computed each time", path, error)
+            return
         self._bytes += size
+
+    def _say_once(self, message: str, *values: object) -> None:
+        if message not in self._said:
+            log.warning(message, *values)
+        self._said.add(message)
+
+
+def _checksum(content: bytes) -> bytes:
+    return crc32(content).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def front_end_key(backbone: SpeechBackbone) -> str:
