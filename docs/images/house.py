@@ -15,6 +15,7 @@ ROOMS = {
     "timebase": ("one clock", GROUND),
     "files": ("whole or absent", GROUND),
     "paths": ("where caches go", GROUND),
+    "guard": ("what text may do", GROUND),
     "hints": ("nearest known name", GROUND),
     "weight_files": ("what a download broke", GROUND),
     "doctor": ("what is missing", GROUND),

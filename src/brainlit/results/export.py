@@ -77,6 +77,7 @@ def export_model(
             " and ".join(lacks),
         )
     facts = _card_facts(module, _run_of(checkpoint, run), {**about, "sha256": digest})
+    _make_parent(output)
     with only_writer(output), _whole_folder(output) as folder:
         _merge_lora(module.backbone)
         module.backbone.model.config.update({CONFIG_KEY: _provenance(facts)})
@@ -207,14 +208,19 @@ def _check_output(output: Path, digest: str, overwrite: bool) -> None:
         )
 
 
+def _make_parent(output: Path) -> None:
+    """The folder above `output`, before anything is held or made in it."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"cannot write to {output.parent}: {error.strerror}. Give another --output.") from error
+
+
 @contextmanager
 def _whole_folder(output: Path) -> Iterator[Path]:
     """A temporary folder beside `output` that takes its place when the block ends well, and vanishes otherwise."""
     temporary, old = temporary_beside(output), temporary_beside(output, "old")
-    try:
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise ExportError(f"cannot write to {output.parent}: {error.strerror}. Give another --output.") from error
+    temporary.mkdir(parents=True)
     try:
         yield temporary
         for file in temporary.iterdir():
