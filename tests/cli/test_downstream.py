@@ -268,7 +268,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_loaded(
     assert "Did you mean 'wav2vec'?" in refused("--model", "wavvec")
     damaged = tmp_path / "damaged.ckpt"
     damaged.write_text("weights")
-    assert "is no checkpoint that can be read" in refused(run, "--checkpoint", str(damaged))
+    assert "the checkpoint cannot be read" in refused(run, "--checkpoint", str(damaged))
     taken = shutil.copy(finished_run / "checkpoints" / "best.ckpt", tmp_path / "tuned.ckpt")
     assert "would be called 'tuned'" in refused(run, "--checkpoint", str(taken))
 

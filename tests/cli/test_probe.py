@@ -200,7 +200,7 @@ def test_what_cannot_be_probed_is_said(
     shutil.copy(run_copy / "checkpoints" / "last.ckpt", lonely)
     assert "its data are not known. Say which: -c CONFIG" in refused(str(lonely))
     lonely.write_text("weights")
-    assert "is no checkpoint that can be read" in refused(str(lonely), *data)
+    assert "the checkpoint cannot be read" in refused(str(lonely), *data)
     empty = shutil.copytree(run_copy, tmp_path / "empty", ignore=shutil.ignore_patterns("*.ckpt"))
     assert "has no checkpoint" in refused(str(empty))
     short = written(tmp_path, {f"toy{k}": np.ones((39, 2)) for k in range(6)}, ".npz")
