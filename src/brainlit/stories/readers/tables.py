@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import csv
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
-from xml.parsers.expat import ExpatError
-from zipfile import BadZipFile
 
 import numpy as np
 
+from brainlit.guard import DAMAGE
 from brainlit.stories.base import Float32Array, FloatArray, SourceError
 from brainlit.stories.readers.arrays import ARRAYS, HDF5, TableError, array_shape, read_array
 
@@ -24,10 +20,6 @@ _SEPARATORS = {".txt": None, ".dat": None, ".1d": None, ".csv": ",", ".tsv": "\t
 __all__ = ["Table", "TableError", "damage_as", "float_or_nan", "read_cells", "read_lines", "read_table", "require_file",
            "table_shape"]  # fmt: skip
 
-# What numpy, h5py, nibabel and their parsers raise on damaged bytes, besides errors of their own.
-_DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, SyntaxError,
-           ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError, ExpatError, zlib.error,
-           struct.error)  # fmt: skip
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
@@ -149,7 +141,7 @@ def _numbers(path: Path, line: int, row: list[str]) -> list[float]:
 @contextmanager
 def damage_as(error: type[SourceError], problem: str, cure: str, *also: type[Exception]) -> Iterator[None]:
     """Whatever a library stumbles over in a damaged file becomes one error: the problem, its cause and the cure."""
-    damage: tuple[type[Exception], ...] = (*_DAMAGE, *also)
+    damage: tuple[type[Exception], ...] = (*DAMAGE, *also)
     try:
         yield
     except SourceError:
