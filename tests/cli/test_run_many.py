@@ -155,12 +155,12 @@ def test_an_interruption_ends_the_jobs(tmp_path: Path, usual_signals: None, numb
 def test_jobs_end_when_their_parent_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parent is a process of its own, which is killed without a chance to end its jobs."""
     path = str(tmp_path / "polite")
-    ending = "import brainlit.cli as cli, os, time; cli.WATCH_S, cli.PATIENCE_S = 0.05, 0.5\n"
+    ending = "import brainlit.cli as cli, os, time; cli.WATCH_S, cli.PATIENCE_S = 0.05, {patience_s}\n"
     ending += "cli.end_with_parent(int(os.environ[cli.PARENT_VARIABLE]))\n"
     polite = f"note = open({path!r}, 'a', buffering=1)\ntry: print(os.getpid(), file=note) or time.sleep(60)\n"
-    polite = f"{ending}{polite}except KeyboardInterrupt: note.write('asked')"
-    stubborn = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{ending}print(os.getpid(), flush=True)"
-    stubborn += "\ntime.sleep(60)"
+    polite = f"{ending.format(patience_s=30)}{polite}except KeyboardInterrupt: note.write('asked')"
+    stubborn = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{ending.format(patience_s=0.5)}"
+    stubborn += "print(os.getpid(), flush=True)\ntime.sleep(60)"
     code = (
         "import sys; from pathlib import Path; from brainlit.cli.run_many import Job, run_jobs\n"
         f"jobs = [Job(str(k), (sys.executable, '-c', code)) for k, code in enumerate({[polite, stubborn]!r})]\n"
