@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -233,3 +234,13 @@ def test_every_kind_of_model_gets_its_extractor(tmp_path: Path) -> None:
     whisper.hop_length = 100
     whisper.save_pretrained(tmp_path)
     assert feature_extractor(Listening(str(tmp_path), model_type="whisper")).hop_length == 100, "the original's own"
+
+
+def test_an_export_may_be_read_as_the_umask_says(checkpoint: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = export_model(checkpoint, tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
+    assert folder.stat().st_mode & 0o777 == 0o750

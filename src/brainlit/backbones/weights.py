@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import torch
 
-from brainlit.files import sha256_of, to_disk
+from brainlit.files import sha256_of, share, temporary_beside, to_disk
 from brainlit.paths import cache_dir
 from brainlit.weight_files import folder_damage, is_from_readers_of_weights, numbers_damage, what_readers_say
 
@@ -62,7 +61,14 @@ def cached_folder(kind: str, settings: Mapping[str, Any], build: Callable[[Path]
     parent = cache_dir()
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / f"{kind}-{settings_key(settings)}"
-    with FileLock(parent / f"{folder.name}.lock"):
+    lock = FileLock(parent / f"{folder.name}.lock")
+    try:
+        lock.acquire()
+    except OSError:
+        if folder.is_dir() and find_damage(folder) is None:  # a cache that may only be read
+            return folder
+        raise
+    try:
         if folder.exists():
             damage = find_damage(folder)
             if damage is None:
@@ -70,6 +76,8 @@ def cached_folder(kind: str, settings: Mapping[str, Any], build: Callable[[Path]
             log.warning("%s is damaged (%s); making it again", folder, damage)
             shutil.rmtree(folder)
         _build_aside(folder, settings, build)
+    finally:
+        lock.release()
     return folder
 
 
@@ -96,15 +104,17 @@ def find_damage(folder: Path) -> str | None:
 
 def _build_aside(folder: Path, settings: Mapping[str, Any], build: Callable[[Path], None]) -> None:
     """Build under a temporary name, list the contents, put everything on disk, rename."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    aside = temporary_beside(folder)
+    aside.mkdir()
     try:
         build(aside)
         files = {str(path.relative_to(aside)): sha256_of(path) for path in sorted(aside.rglob("*")) if path.is_file()}
         contents = {"settings": dict(settings), "files": files}
         (aside / CONTENTS).write_text(json.dumps(contents, indent=2) + "\n")
         for path in aside.rglob("*"):
+            if path.is_file():
+                share(path)
             to_disk(path)
-        aside.chmod(0o755)
         aside.replace(folder)
         to_disk(folder.parent)
     finally:

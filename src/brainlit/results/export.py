@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainlit import __version__
-from brainlit.files import only_writer, sha256_of, temporary_beside, to_disk
+from brainlit.files import only_writer, sha256_of, share, temporary_beside, to_disk
 from brainlit.results.model_card import CardFacts, base_model, model_card
 from brainlit.results.run_directory import PROVENANCE_FILE, STATUS_FILE, RunDirectory, read_json_if_there
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE, build_summary
@@ -224,7 +224,7 @@ def _whole_folder(output: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.iterdir():
-            file.chmod(0o644)
+            share(file)
             to_disk(file)
         if output.exists():
             output.rename(old)
