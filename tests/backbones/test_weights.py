@@ -14,6 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
+from brainlit.backbones.addresses import Address
 from brainlit.backbones.weights import CONTENTS, cached_folder, fetch, find_damage, settings_key
 from brainlit.paths import cache_dir
 from tests.backbones.conftest import save_mini
@@ -112,7 +113,7 @@ def test_a_hub_that_answers_is_asked(monkeypatch):
 
     monkeypatch.setattr("brainlit.backbones.weights.why_unreachable", lambda: None)
     with pytest.raises(WeightsError, match="a/b' from the model hub: no such model They"):
-        fetch("a/b", get)
+        fetch(Address("a/b"), get)
     assert asked == [True, False]
 
 
