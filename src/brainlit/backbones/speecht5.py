@@ -123,7 +123,7 @@ class SpeechT5Backbone(ConvolutionalBackbone):
         if n_samples > self.max_samples:
             raise ValueError(
                 f"windows are {n_samples / self.sample_rate_hz:g} s long, context included, and speecht5"
-                f" {self.config.weights!r} hears at most {self.max_samples / self.sample_rate_hz:.1f} s; shorten them"
+                f" {self.config.named!r} hears at most {self.max_samples / self.sample_rate_hz:.1f} s; shorten them"
                 " with --data.window.n_trs or --data.window.context_s."
             )
         features = self.conv_features(self.prepared(audio, audio_mask))

@@ -99,17 +99,17 @@ def find_renaming(names: Collection[str], needed: Collection[str], weights: str)
     return Renaming(added=f"{parts[0]}.", wrapped=wrapped) if len(parts) == 1 else None
 
 
-def missing_words(names: Collection[str], needed: Collection[str]) -> str:
-    """How many of the needed parameters a file has, which it lacks, and what it has instead."""
+def lacking(names: Collection[str], needed: Collection[str]) -> tuple[list[str], str]:
+    """Which of the needed parameters a file lacks; and in words how many it has, and what it has instead."""
     there = {_as_now(unwrapped(name)) for name in names}
     wanted = {_as_now(name): name for name in needed}
     begin = max(("", *(f"{one}." for one in _beginnings(there, wanted))), key=lambda one: _n_found(one, there, wanted))
-    lacking = sorted(name for now, name in wanted.items() if f"{begin}{now}" not in there)
+    missing = sorted(name for now, name in wanted.items() if f"{begin}{now}" not in there)
     others = sorted(name for name in names if _as_now(unwrapped(name)).removeprefix(begin) not in wanted)
-    n_there = len(wanted) - len(lacking)
+    n_there = len(wanted) - len(missing)
     under = f" (under {begin!r})" if begin and n_there else ""
-    return (
-        f"{n_there} of the {len(wanted)} parameters are in the file{under}; missing: {few(lacking)}; what it has"
+    return missing, (
+        f"{n_there} of the {len(wanted)} parameters are in the file{under}; missing: {few(missing)}; what it has"
         f" instead: {few(others) or 'nothing'}"
     )
 

@@ -10,7 +10,8 @@ import json
 import logging
 import shutil
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -32,7 +33,7 @@ from brainlit.backbones.state_dicts import (
     Renaming,
     find_renaming,
     is_nested,
-    missing_words,
+    lacking,
     read_names,
     read_state,
     refuse_adapters,
@@ -308,7 +309,7 @@ def load_checkpoint(
     absent = tuple(f"{part}." for part in lacks)
     missing = [key for key in report["missing_keys"] if not key.endswith(MAY_BE_MISSING) and not key.startswith(absent)]
     if missing:
-        raise _lacking(address, model, missing, may_lack)
+        raise _lacking_error(address, model, _needed(model, may_lack) | set(missing))
     if damage := numbers_damage(model):
         raise WeightsError(
             f"weights {str(address)!r} are damaged: {damage}. Download them again, or use other weights."
@@ -329,7 +330,8 @@ def _from_files(
         return found
 
     try:
-        model, report = fetch(address, get)
+        with _without_report():
+            model, report = fetch(address, get)
     except WeightsError:
         if address.folder is None or not is_nested(address.folder):
             raise
@@ -344,11 +346,23 @@ def _from_files(
     refuse_adapters(names, str(address))
     renaming = find_renaming(names, _needed(model, may_lack), str(address))
     if renaming is None:
-        raise _lacking(address, model, missing, may_lack)
+        raise _lacking_error(address, model, _needed(model, may_lack))
     log.info("%s: names of parameters were read %s", address, renaming)
     state = {new: value for name, value in read_state(folder).items() if (new := renaming(name)) is not None}
     model, report = model_class.from_pretrained(None, state_dict=state, **options)
     return model, report, renaming
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """transformers' table of missing parameters is not shown: what it would make up is refused here, or found."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _needed(model: Any, may_lack: tuple[str, ...]) -> set[str]:
@@ -358,12 +372,12 @@ def _needed(model: Any, may_lack: tuple[str, ...]) -> set[str]:
     return {name for name in names if not name.endswith(MAY_BE_MISSING) and not name.startswith(idle)}
 
 
-def _lacking(address: Address, model: Any, missing: Collection[str], may_lack: tuple[str, ...]) -> WeightsError:
+def _lacking_error(address: Address, model: Any, needed: set[str]) -> WeightsError:
     assert address.folder is not None, "what was read is here"
-    words = missing_words(read_names(address.folder), _needed(model, may_lack) | set(missing))
+    missing, words = lacking(read_names(address.folder), needed)
     return WeightsError(
         f"weights {str(address)!r} lack {len(missing)} parameters of {type(model).__name__}, for instance"
-        f" {min(missing)!r}; they would start at random. {words}. Use a complete checkpoint, or say"
+        f" {missing[0]!r}; they would start at random. {words}. Use a complete checkpoint, or say"
         f" {RANDOM_PREFIX}{address} if random weights are wanted."
     )
 

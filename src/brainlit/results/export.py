@@ -189,6 +189,12 @@ def _provenance(facts: CardFacts) -> dict[str, Any]:
         "layer": facts.layer,
         "step": facts.checkpoint["step"],
         "base_model": base_model(facts.backbone),
+        **{
+            f"base_{key}": origin[key]
+            for origin in [facts.backbone["origin"]]
+            for key in ("revision", "commit", "subfolder", "adapter")
+            if key in origin
+        },
         "checkpoint_sha256": facts.checkpoint["sha256"],
     }
 
