@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from brainlit.backbones.adapters import Adapter, adapter_here, adapter_on_hub, merge_adapter
 from brainlit.backbones.addresses import (
     RANDOM_PREFIX,
     Address,
@@ -21,9 +22,10 @@ from brainlit.backbones.addresses import (
 from brainlit.backbones.base import SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.families import FAMILIES
-from brainlit.backbones.preparation import extractor_settings, prepare_as_said
+from brainlit.backbones.preparation import extractor_settings, has_extractor, prepare_as_said
+from brainlit.backbones.state_dicts import weight_paths
 from brainlit.backbones.tiny import TINY_SIZES, tiny_architecture, tiny_folder, tiny_record
-from brainlit.backbones.weights import find_checkpoint, load_checkpoint, random_model
+from brainlit.backbones.weights import UnreachableHubError, find_checkpoint, load_checkpoint, random_model
 from brainlit.hints import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -79,13 +81,21 @@ def load_backbone(config: BackboneConfig) -> SpeechBackbone:
     if config.weights.startswith(RANDOM_PREFIX):
         return _with_random_weights(family, config)
     address, origin = resolve_weights(family, config)
+    adapter = _adapter_at(address, family)
+    if adapter is not None:
+        address, origin = _base_of(adapter, family, config)
+    elif config.adapter_base is not None:
+        raise WeightsError(
+            f"adapter_base is {config.adapter_base!r}, and weights {config.weights!r} are no adapter; leave it out."
+        )
+    sound_address = address if adapter is None or not has_extractor(adapter.address) else adapter.address
     address, settings = find_checkpoint(address, family.model_type)
     refusal = family.refusal(settings)
     if refusal is not None:
         raise WeightsError(f"weights {config.named!r} {refusal}")
     model_config = config_class(**{**settings, **switches})
     if origin["kind"] == "pretrained":  # tiny models were taught what their families usually hear
-        prepare_as_said(family, address, model_config)
+        prepare_as_said(family, sound_address, model_config)
     model, notes = load_checkpoint(model_class, address, model_config, family.never_run)
     if "lacks" in notes:
         log.warning(
@@ -93,8 +103,46 @@ def load_backbone(config: BackboneConfig) -> SpeechBackbone:
             config.named,
             " and ".join(notes["lacks"]),
         )
+    if adapter is not None:
+        notes["adapter"] = merge_adapter(model, adapter)
     commit = address.commit
     return family(model, config, {**origin, **notes, **({} if commit is None else {"commit": commit})})
+
+
+def _adapter_at(address: Address, family: type[SpeechBackbone]) -> Adapter | None:
+    """The adapter that weights are, in place of a whole model; the hub is asked where no weights of either are here."""
+    found, folder = adapter_here(address), address.folder
+    if found is not None or address.is_folder or (folder is not None and weight_paths(folder)):
+        return found
+    try:
+        find_checkpoint(address, family.model_type)
+    except UnreachableHubError:
+        raise
+    except WeightsError:  # no config.json there
+        found = adapter_on_hub(address)
+        if found is None:
+            raise
+        return found
+    return adapter_on_hub(address)
+
+
+def _base_of(adapter: Adapter, family: type[SpeechBackbone], config: BackboneConfig) -> tuple[Address, dict[str, Any]]:
+    """Where the model is that an adapter changes, and where it came from."""
+    weights, revision = adapter.base if config.adapter_base is None else (config.adapter_base, None)
+    base = replace(config, weights=weights, revision=revision, subfolder=None, adapter_base=None)
+    try:
+        address, origin = resolve_weights(family, base)
+    except WeightsError as error:
+        raise WeightsError(
+            f"the adapter {adapter.address} changes {weights!r}, and that is not here: {error} Give the model that it"
+            " changes with --model.backbone.adapter_base."
+        ) from error
+    if adapter_here(address) is not None:
+        raise WeightsError(
+            f"the adapter {adapter.address} changes {weights!r}, which is an adapter itself; merge that one with peft"
+            " first, and name the merged model with --model.backbone.adapter_base."
+        )
+    return address, origin
 
 
 def _with_random_weights(family: type[SpeechBackbone], config: BackboneConfig) -> SpeechBackbone:
@@ -165,11 +213,15 @@ def checkpoint_file(backbone: SpeechBackbone, *names: str) -> Path | None:
         return None
     try:
         address, _ = _locate(type(backbone), config.weights, config.revision, config.subfolder)
-    except WeightsError:  # a folder that is no longer there
+        adapter = adapter_here(address)
+        if adapter is not None:
+            address, _ = _base_of(adapter, type(backbone), config)
+    except WeightsError:  # a folder that is no longer there, or not as it was
         return None
     if not address.is_folder and "commit" in origin:  # the branch may have moved on since
         address = replace(address, revision=origin["commit"])
-    return next((found for name in names if (found := address.file(name))), None)
+    places = [address] if adapter is None else [adapter.address, address]
+    return next((found for name in names for place in places if (found := place.file(name))), None)
 
 
 def _refuse_at_tiny(name: str, revision: str | None, subfolder: str | None) -> None:

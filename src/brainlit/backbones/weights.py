@@ -51,6 +51,10 @@ PROBE_TIMEOUT_S = 4.0
 MAY_BE_MISSING = ("masked_spec_embed",)
 
 
+class UnreachableHubError(WeightsError):
+    """Weights that are not here, and a hub that cannot be asked."""
+
+
 # --- Folders that are expensive to make and cheap to keep, one per set of settings ---
 
 
@@ -165,13 +169,13 @@ def fetch(address: Address, get: Callable[[bool], T]) -> T:
             ) from error
         obstacle = why_unreachable()
         if obstacle is not None:
-            raise _not_here(address, obstacle) from error
+            raise UnreachableHubError(_not_here(address, obstacle)) from error
     try:
         return _readable(address, lambda: get(False))
     except (OSError, ValueError) as error:
         if isinstance(error, WeightsError):
             raise
-        raise _not_here(address, _first_line(error)) from error
+        raise WeightsError(_not_here(address, _first_line(error))) from error
 
 
 def _readable(address: Address, get: Callable[[], T]) -> T:
@@ -204,7 +208,7 @@ def why_unreachable(timeout_s: float = PROBE_TIMEOUT_S) -> str | None:
     return None
 
 
-def _not_here(address: Address, reason: str) -> WeightsError:
+def _not_here(address: Address, reason: str) -> str:
     hub_id, folder = address.location, local_folder(address.location, address.revision)
     other = local_folder(hub_id)
     beside = (
@@ -212,7 +216,7 @@ def _not_here(address: Address, reason: str) -> WeightsError:
         if address.revision is not None and other.is_dir()
         else ""
     )
-    return WeightsError(
+    return (
         f"could not get weights {str(address)!r} from the model hub: {reason} They are not in {folder} either.{beside}"
         f" On a machine that reaches the hub, run {download_command(address)}, and copy that folder to the same"
         f" place here; what is needed of it is {NEEDED_FILES}. ${WEIGHTS_VARIABLE} chooses another place than"
