@@ -92,7 +92,7 @@ class SpeechBackbone(nn.Module, ABC):
     layerdrop : str
         What layer drop is called there.
     never_run : tuple of str
-        Parts of the published model that no forward pass here uses; a checkpoint may lack them.
+        Parts of the published model that no forward pass here uses; a checkpoint may lack them, each as a whole.
     extractor : str
         The class in transformers that prepares sound for its published models.
     lora_targets : tuple of str

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,8 @@ def lacking(names: Collection[str], needed: Collection[str]) -> tuple[list[str],
     begin = max(("", *(f"{one}." for one in _beginnings(there, wanted))), key=lambda one: _n_found(one, there, wanted))
     missing = sorted(name for now, name in wanted.items() if f"{begin}{now}" not in there)
     others = sorted(name for name in names if _as_now(unwrapped(name)).removeprefix(begin) not in wanted)
+    if missing:  # those from the same place first
+        others.sort(key=lambda name: -len(commonprefix([f"{begin}{missing[0]}", name])))
     n_there = len(wanted) - len(missing)
     under = f" (under {begin!r})" if begin and n_there else ""
     return missing, (

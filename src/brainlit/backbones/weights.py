@@ -311,6 +311,7 @@ def load_checkpoint(
         )
     lacks = [part for part in may_lack if _lacks_all_of(model, part, set(report["missing_keys"]))]
     absent = tuple(f"{part}." for part in lacks)
+    lacks = [part for part in lacks if not part.startswith(absent)]  # what is inside another goes without saying
     missing = [key for key in report["missing_keys"] if not key.endswith(MAY_BE_MISSING) and not key.startswith(absent)]
     if missing:
         raise _lacking_error(address, model, _needed(model, may_lack) | set(missing))
