@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def lacking(names: Collection[str], needed: Collection[str]) -> tuple[list[str],
     missing = sorted(name for now, name in wanted.items() if f"{begin}{now}" not in there)
     others = sorted(name for name in names if _as_now(unwrapped(name)).removeprefix(begin) not in wanted)
     if missing:  # those from the same place first
-        others.sort(key=lambda name: -len(commonprefix([f"{begin}{missing[0]}", name])))
+        others.sort(key=lambda name: -_n_shared(f"{begin}{missing[0]}", name))
     n_there = len(wanted) - len(missing)
     under = f" (under {begin!r})" if begin and n_there else ""
     return missing, (
@@ -211,6 +211,12 @@ def _beginnings(longer: Iterable[str], shorter: Collection[str]) -> Counter[str]
             if ".".join(parts[k:]) in shorter:
                 found[".".join(parts[:k])] += 1
     return found
+
+
+def _n_shared(one: str, other: str) -> int:
+    """How many parts two names share from their beginning."""
+    pairs = zip(one.split("."), other.split("."), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _n_found(beginning: str, there: Collection[str], wanted: Iterable[str]) -> int:
