@@ -143,6 +143,15 @@ def test_the_encoder_of_voice_conversion_hears_as_its_own_model_does(tmp_path, c
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+def test_what_is_tied_to_the_words_of_the_decoder_is_not_missing(folder, caplog):
+    assert not any(name.startswith("text_decoder_postnet") for name in load_file(folder / "model.safetensors"))
+    backbone = load(folder)
+    words = backbone.model.speecht5.decoder.prenet.embed_tokens.weight
+    assert backbone.model.text_decoder_postnet.lm_head.weight is words
+    assert "lacks" not in backbone.origin
+    assert "is missing" not in caplog.text
+
+
 def test_an_asr_checkpoint_that_lacks_a_layer_of_its_decoder_is_refused(folder):
     state = load_file(folder / "model.safetensors")
     del state["speecht5.decoder.wrapped_decoder.layers.0.feed_forward.output_dense.weight"]

@@ -388,7 +388,9 @@ def _lacking_error(address: Address, model: Any, needed: set[str]) -> WeightsErr
 
 
 def _lacks_all_of(model: Any, part: str, missing: set[str]) -> bool:
-    return all(name in missing for name, _ in model.named_parameters() if name.startswith(f"{part}."))
+    """Whether a part has parameters, and all are missing; one that is tied to another part's is not."""
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False) if name.startswith(f"{part}.")]
+    return bool(names) and all(name in missing for name in names)
 
 
 def random_model(model_class: Any, config: Any, seed: int) -> Any:
