@@ -230,3 +230,19 @@ def test_a_full_disk_behind_another_error_is_recognised(tmp_path: Path) -> None:
 def test_other_errors_pass(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), full_disk_explained(tmp_path / "a", 1):
         raise PermissionError(errno.EACCES, "no")
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o027, 0o077])
+def test_a_file_may_be_read_as_the_umask_says_whatever_its_writer_does(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with atomic_path(tmp_path / "private.bin") as temporary:
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+        write_json(tmp_path / "usual.json", {})
+        with atomic_path(tmp_path / "chosen.bin") as temporary:
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+            temporary.chmod(0o640)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"private.bin": 0o666 & ~umask, "usual.json": 0o666 & ~umask, "chosen.bin": 0o640}

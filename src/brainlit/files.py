@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -50,7 +51,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` when the block ends well, remove it otherwise.
 
     The temporary name starts with a dot and keeps the suffix (some writers choose the format by it). The bytes are on
-    disk before the rename, so a reader sees the old file, the new file, or none, whatever happens to the machine.
+    disk before the rename, so a reader sees the old file, the new file, or none, whatever happens to the machine. Who
+    may read it is what the umask says, whatever the writer does; see share.
 
     Parameters
     ----------
@@ -67,6 +69,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
     try:
         yield temporary
+        share(temporary)
         to_disk(temporary)
         temporary.replace(path)
         to_disk(path.parent)
@@ -77,6 +80,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def temporary_beside(path: Path, kind: Literal["tmp", "old"] = "tmp") -> Path:
     """A hidden name beside a folder or file, for what takes its place or what it replaces."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{kind}")
+
+
+def share(path: Path) -> None:
+    """Give a file that only its owner may read the mode of other new files there, as the umask or the folder says.
+
+    Some writers make all files private (safetensors, tempfile), and in a cache that several people share they would
+    be of use to one of them alone.
+    """
+    if path.stat().st_mode & 0o077:
+        return
+    usual = temporary_beside(path)
+    descriptor = os.open(usual, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # asking for the umask would change it
+    try:
+        path.chmod(stat.S_IMODE(os.fstat(descriptor).st_mode))
+    finally:
+        os.close(descriptor)
+        usual.unlink()
 
 
 def is_temporary(path: Path) -> bool:

@@ -35,7 +35,8 @@ DAMAGE: tuple[type[Exception], ...] = (
 _INTERPOLATION = re.compile(r"(?<!\\)\$\{")
 _RESOLVER = re.compile(r"(?<!\\)\$\{\s*([\w.]+)\s*:")
 _PLACE = re.compile(
-    r"(.*_)?(root|dir|dirpath|folder|files?|path|id|experiment|weights|vectors|audio|words|phones|tr_starts|mask)"
+    r"(.*_)?(root|dir|dirpath|folder|files?|path|id|experiment|weights|adapter_base|vectors|audio|words|phones"
+    r"|tr_starts|mask)"
 )
 """Last parts of keys whose values are paths or names."""
 _REFERENCE = re.compile(r"\$\{([\w.\[\]-]*)\}")

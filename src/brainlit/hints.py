@@ -9,14 +9,16 @@ MOST_LISTED = 20
 
 
 def nearest(value: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like the value, or None if none is like it.
+    """The known name that is most like the value, never the value itself; None if none is like it.
 
     >>> nearest("wavvec", ["hubert", "wav2vec", "whisper"])
     'wav2vec'
     >>> nearest("qqq", ["hubert", "wav2vec"]) is None
     True
+    >>> nearest("wav2vec", ["wav2vec"]) is None
+    True
     """
-    by_lower_case = {name.lower(): name for name in known}
+    by_lower_case = {name.lower(): name for name in known if name != value}
     matches = get_close_matches(value.lower(), by_lower_case, n=1, cutoff=0.6)
     return by_lower_case[matches[0]] if matches else None
 

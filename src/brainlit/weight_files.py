@@ -18,6 +18,27 @@ _LEGACY_PICKLE = b"\x80"
 _AGAIN = "download it again (`hf download ORG/NAME --local-dir FOLDER`), or save it again with save_pretrained."
 
 
+def split_revision(weights: str) -> tuple[str, str | None]:
+    """A hub id, or the name of a size, and the revision behind its @; None where there is none, or it is a folder.
+
+    >>> split_revision("openai/whisper-base@refs/pr/3"), split_revision("./models/mine@home")
+    (('openai/whisper-base', 'refs/pr/3'), ('./models/mine@home', None))
+    """
+    name, at, revision = weights.partition("@")
+    if not at or weights.startswith(("/", ".", "~")) or Path(weights).exists():
+        return weights, None
+    return name, revision
+
+
+def is_path(weights: str) -> bool:
+    """Whether weights are written as a path of a folder is, and not as a hub id or a name.
+
+    >>> is_path("openai/whisper-base@refs/pr/3"), is_path("a/b/c"), is_path("~/models")
+    (False, True, True)
+    """
+    return weights.startswith(("/", ".", "~")) or weights.partition("@")[0].count("/") > 1
+
+
 def folder_damage(folder: Path) -> str | None:
     """The first file of a save_pretrained folder that cannot be used, what it is and what to do; None if all can be.
 

@@ -5,6 +5,7 @@ import torch
 import transformers
 
 from brainlit.backbones import BACKBONES, BackboneConfig, WeightsError, load_backbone
+from brainlit.backbones.addresses import Address
 from brainlit.backbones.families import FAMILIES
 from brainlit.backbones.registry import BackboneClasses, named_architecture, resolve_weights
 from brainlit.backbones.wav2vec_like import HubertBackbone
@@ -79,7 +80,7 @@ def test_large_models_normalise_as_published():
     ],
 )
 def test_a_size_stands_for_a_hub_id(family, size, hub_id):
-    assert resolved(family, size) == (hub_id, {"kind": "pretrained", "hub_id": hub_id})
+    assert resolved(family, size) == (Address(hub_id), {"kind": "pretrained", "hub_id": hub_id})
     assert resolved(family, hub_id) == resolved(family, size)
 
 

@@ -1,7 +1,10 @@
 """SpeechT5's encoder behind the interface: transformers' numbers, the prenet included, and nothing from padding."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     SpeechT5Config,
@@ -110,11 +113,51 @@ def test_the_decoder_is_frozen_and_rests_while_the_encoder_learns(folder, frozen
     assert described["attention_mask"]
 
 
-@pytest.mark.parametrize("other", [SpeechT5ForTextToSpeech, SpeechT5ForSpeechToSpeech])
-def test_checkpoints_for_other_tasks_are_refused(tmp_path, other):
-    save(tmp_path / "other", other)
-    with pytest.raises(WeightsError, match=rf"{other.__name__}.*SpeechT5ForSpeechToText.*microsoft/speecht5_asr"):
-        load(tmp_path / "other")
+def test_a_checkpoint_for_synthesis_is_refused_for_its_encoder_reads_text(tmp_path):
+    save(tmp_path / "tts", SpeechT5ForTextToSpeech)
+    words = r"SpeechT5ForTextToSpeech, whose encoder reads text: no part of it hears speech.*microsoft/speecht5_asr"
+    with pytest.raises(WeightsError, match=words):
+        load(tmp_path / "tts")
+    settings = json.loads((tmp_path / "tts" / "config.json").read_text())
+    del settings["architectures"]
+    (tmp_path / "tts" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(WeightsError, match=r"has instead: .*speecht5\.encoder\.prenet\.embed_tokens\.weight"):
+        load(tmp_path / "tts")
+    settings["architectures"] = ["SpeechT5Model"]
+    (tmp_path / "tts" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(WeightsError, match=r"are a SpeechT5Model.*SpeechT5ForSpeechToText.*microsoft/speecht5_asr"):
+        load(tmp_path / "tts")
+
+
+def test_the_encoder_of_voice_conversion_hears_as_its_own_model_does(tmp_path, caplog):
+    whole = save(tmp_path / "vc", SpeechT5ForSpeechToSpeech)
+    backbone, audio = load(tmp_path / "vc"), sound()
+    assert backbone.origin["lacks"] == ["speecht5.decoder.prenet", "text_decoder_postnet"]
+    assert "have no speecht5.decoder.prenet and text_decoder_postnet" in caplog.text
+    for name, parameter in whole.speecht5.encoder.named_parameters():
+        assert torch.equal(parameter, backbone.model.speecht5.encoder.get_parameter(name)), name
+    with torch.no_grad():
+        inputs = {"input_values": audio / 32768, "attention_mask": torch.ones_like(audio, dtype=torch.long)}
+        expected = whole.speecht5.encoder(**inputs).last_hidden_state
+        found = backbone.encode(audio, everything(audio)).hidden_states[-1]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_what_is_tied_to_the_words_of_the_decoder_is_not_missing(folder, caplog):
+    assert not any(name.startswith("text_decoder_postnet") for name in load_file(folder / "model.safetensors"))
+    backbone = load(folder)
+    words = backbone.model.speecht5.decoder.prenet.embed_tokens.weight
+    assert backbone.model.text_decoder_postnet.lm_head.weight is words
+    assert "lacks" not in backbone.origin
+    assert "is missing" not in caplog.text
+
+
+def test_an_asr_checkpoint_that_lacks_a_layer_of_its_decoder_is_refused(folder):
+    state = load_file(folder / "model.safetensors")
+    del state["speecht5.decoder.wrapped_decoder.layers.0.feed_forward.output_dense.weight"]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"lack 1 parameters.*wrapped_decoder\.layers\.0"):
+        load(folder)
 
 
 def test_an_export_opens_without_prenet_by_automodel(folder, tmp_path):

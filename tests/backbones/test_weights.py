@@ -1,7 +1,9 @@
 """Where weights come from, and what is said when they cannot be had."""
 
 import json
+import os
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -9,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
+from brainlit.backbones.addresses import Address
 from brainlit.backbones.weights import CONTENTS, cached_folder, fetch, find_damage, settings_key
 from brainlit.paths import cache_dir
 from tests.backbones.conftest import save_mini
@@ -36,8 +40,6 @@ def numbers(backbone):
 
 def rewrite_weights(folder, change, old_format=True):
     """Save the state dict again after a change to its keys, by default in the older format."""
-    from safetensors.torch import load_file, save_file
-
     state = change(load_file(folder / "model.safetensors"))
     (folder / "model.safetensors").unlink()
     if old_format:
@@ -111,7 +113,7 @@ def test_a_hub_that_answers_is_asked(monkeypatch):
 
     monkeypatch.setattr("brainlit.backbones.weights.why_unreachable", lambda: None)
     with pytest.raises(WeightsError, match="a/b' from the model hub: no such model They"):
-        fetch("a/b", get)
+        fetch(Address("a/b"), get)
     assert asked == [True, False]
 
 
@@ -320,6 +322,42 @@ def test_a_failing_build_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         cached_folder("thing", {}, fail)
     assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o027, 0o077])
+def test_who_may_read_the_folder_may_read_its_files(umask):
+    """safetensors makes its files private, as tempfile does."""
+
+    def build(folder):
+        (folder / "deep").mkdir()
+        save_file({"a": torch.zeros(2)}, folder / "deep" / "model.safetensors")
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as private:
+            assert Path(private.name).stat().st_mode & 0o777 == 0o600
+
+    before = os.umask(umask)
+    try:
+        folder = cached_folder("thing", {"umask": umask}, build)
+    finally:
+        os.umask(before)
+    paths = [folder, *folder.rglob("*")]
+    assert len(paths) == 5
+    for path in paths:
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
+
+
+def test_a_cache_that_may_only_be_read_is_read(monkeypatch):
+    build = Builder()
+    folder = cached_folder("thing", {}, build)
+
+    def refuse(lock, *args, **options):
+        raise PermissionError(13, "Permission denied", lock.lock_file)
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    assert cached_folder("thing", {}, build) == folder
+    (folder / "a.txt").write_text("other")
+    with pytest.raises(PermissionError):
+        cached_folder("thing", {}, build)
+    assert build.n_calls == 1
 
 
 def test_others_wait_for_the_first():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import h5py
 import lightning.pytorch as pl
@@ -18,7 +19,7 @@ import yaml
 from brainlit.cli import main
 from brainlit.cli.errors import INTERRUPTED, UsageError
 from brainlit.cli.run_options import RunOptions
-from brainlit.cli.training import hints_for, loggers, parsed
+from brainlit.cli.training import HintingParser, hints_for, loggers, parsed
 from brainlit.results.run_directory import RunDirectory
 
 Command = Callable[..., list[str]]
@@ -182,6 +183,44 @@ def test_nothing_near_means_no_hint() -> None:
     assert list(hints_for("unrecognized arguments: --qqqq 1", KEYS)) == []
 
 
+def _hinted(message: str, known: list[str]) -> list[str]:
+    """The names of all hints: those that are asked back, and those that a group takes."""
+    found: list[str] = []
+    for hint in hints_for(message, known):
+        if asked := re.fullmatch(r"Did you mean (.*)\?", hint):
+            found += asked[1].split(" or ")
+        else:
+            taken = re.fullmatch(r"(\S+) takes (.*)\.", hint)
+            assert taken, hint
+            found += [f"{taken[1]}.{name}" for name in re.sub(r" and \d+ more$", "", taken[2]).split(", ")]
+    return found
+
+
+def test_a_hint_exists_and_is_never_what_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every setting of training, spoilt in each of its parts, lengthened and left as it is."""
+    asked: list[list[str]] = []
+
+    def refused(parser: HintingParser, message: str, ex: Exception | None = None) -> NoReturn:
+        asked.append(parser.known_keys())
+        raise UsageError(message)
+
+    monkeypatch.setattr(HintingParser, "error", refused)
+    with pytest.raises(UsageError, match="unrecognized arguments: --qqqq"):
+        _parsed("--qqqq", "1")
+    known = asked[0]
+    groups = {key[:dot] for key in known for dot in range(len(key)) if key[dot] == "."}
+    assert len(known) > 150
+    for key in known:
+        parts = key.split(".")
+        spoilt = [".".join([*parts[:k], f"{parts[k]}x", *parts[k + 1 :]]) for k in range(len(parts))]
+        unlike = [".".join([*parts[:k], "qqqq", *parts[k + 1 :]]) for k in range(1, len(parts))]
+        for given in [*spoilt, *unlike, f"{key}.qqqq", key]:
+            names = _hinted(f"unrecognized arguments: --{given} 1", known)
+            assert f"--{given}" not in names
+            assert {name.removeprefix("--") for name in names} <= {*known, *groups}, given
+            assert names or given.count(".") == 0 or given == key, given
+
+
 def _parsed(*arguments: str) -> dict[str, Any]:
     experiments = Path(__file__).parents[2] / "experiments"
     files = ("brain_tune.yaml", "model/wav2vec.yaml", "data/demo.yaml")
@@ -220,7 +259,9 @@ def test_one_seed_reaches_everything_that_is_random(monkeypatch: pytest.MonkeyPa
     ("arguments", "message"),
     [
         (("--model.head_l", "1"), r"Did you mean --model\.head_lr\?"),
+        (("--model.backbone.qqqq", "main"), r"--model\.backbone takes dropout, family,"),
         (("--data.source.n_tunes", "3"), r"Did you mean n_tune\?"),
+        (("--data.source.qqqq", "3"), r"brainlit\.demo\.DemoSource takes "),
         (("-c", "experiments/model/wavvec.yaml"), r"Did you mean wav2vec\.yaml\?"),
         (("--data.regime", "perm"), "brain.*permuted"),
         (("--trainer.max_epochs", "many"), "trainer.max_epochs"),

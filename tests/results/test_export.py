@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,22 +26,22 @@ from brainlit.tuning import BrainTuning, CheckpointError, load_tuned
 from tests.backbones.conftest import save_mini
 from tests.tuning.conftest import FakeData
 
+QUIET: dict[str, Any] = {
+    "max_steps": 1,
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "limit_val_batches": 0,
+}
 GROUP_NORM = {"feat_extract_norm": "group", "conv_bias": False}
 
 
 def tuned(folder: Path, lora: LoraConfig | None = None, **architecture: Any) -> Path:
     """The checkpoint of a mini model after a step; what it started from is gone."""
     save_mini(folder / "start", **architecture)
-    trainer = pl.Trainer(
-        max_steps=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        default_root_dir=folder,
-    )
+    trainer = pl.Trainer(**QUIET, default_root_dir=folder)
     module = BrainTuning(
         backbone=BackboneConfig(weights=str(folder / "start")),
         lora=lora or LoraConfig(),
@@ -94,6 +95,51 @@ def test_the_exported_model_hears_as_the_tuned_one(checkpoint: Path, exported: P
     inputs = extractor(clips, sampling_rate=16_000, padding=True, return_tensors="pt")
     assert "attention_mask" in inputs
     assert_hears_the_same(exported, load_tuned(checkpoint).backbone, inputs)
+
+
+def test_a_revision_and_an_adapter_are_said_in_card_and_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import peft
+    import transformers
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("BRAINLIT_WEIGHTS", str(tmp_path / "weights"))
+    repository = tmp_path / "hub" / "models--org--name"
+    save_mini(repository / "snapshots" / ("a" * 40) / "deep")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "v1.0").write_text("a" * 40)
+    model = transformers.Wav2Vec2Model.from_pretrained(repository / "snapshots" / ("a" * 40) / "deep")
+    adapter = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    adapter.save_pretrained(tmp_path / "mine")
+    known = {"revision": "v1.0", "commit": "a" * 40}
+    cases = {
+        "plain": (BackboneConfig(weights="org/name@v1.0", subfolder="deep"), {**known, "subfolder": "deep"}),
+        "adapted": (
+            BackboneConfig(weights=str(tmp_path / "mine"), adapter_base="org/top@v1.0"),
+            known,
+        ),
+    }
+    top = tmp_path / "hub" / "models--org--top"
+    save_mini(top / "snapshots" / ("a" * 40))
+    (top / "refs").mkdir()
+    (top / "refs" / "v1.0").write_text("a" * 40)
+    for name, (config, expected) in cases.items():
+        module = BrainTuning(backbone=config)
+        trainer = pl.Trainer(**QUIET, default_root_dir=tmp_path)
+        trainer.fit(module, datamodule=FakeData())
+        trainer.save_checkpoint(tmp_path / f"{name}.ckpt")
+        assert load_tuned(tmp_path / f"{name}.ckpt").backbone.origin == module.backbone.origin
+        folder = export_model(tmp_path / f"{name}.ckpt", tmp_path / f"model-{name}")
+        said = json.loads((folder / "config.json").read_text())["brainlit"]
+        assert {key: said[f"base_{key}"] for key in expected} == expected
+        card = (folder / "README.md").read_text()
+        hub_id = "org/name" if name == "plain" else "org/top"
+        assert f"base_model: {hub_id}" in card
+        assert f"{hub_id}, revision {'a' * 40} (v1.0)" in card
+        assert ("subfolder deep" in card) == (name == "plain")
+        assert ("with the LoRA adapter mine" in card) == (name == "adapted")
+        assert said.get("base_adapter", {}).get("name") == (None if name == "plain" else "mine")
+        assert str(tmp_path) not in card + json.dumps(said)
 
 
 def test_so_does_one_with_lora_which_is_merged(tmp_path: Path) -> None:
@@ -233,3 +279,13 @@ def test_every_kind_of_model_gets_its_extractor(tmp_path: Path) -> None:
     whisper.hop_length = 100
     whisper.save_pretrained(tmp_path)
     assert feature_extractor(Listening(str(tmp_path), model_type="whisper")).hop_length == 100, "the original's own"
+
+
+def test_an_export_may_be_read_as_the_umask_says(checkpoint: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = export_model(checkpoint, tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
+    assert folder.stat().st_mode & 0o777 == 0o750

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -56,6 +57,8 @@ class LocalServer:
         Whether answers look like those of S3; otherwise those of a plain web server with Last-Modified.
     headers : dict
         Further header fields of every answer about an object.
+    beyond : dict of key to bytes
+        What a GET of the object sends after the size that it announces.
     pause_s : float
         Between chunks of a body.
     """
@@ -71,6 +74,7 @@ class LocalServer:
     knows_range: bool = True
     is_s3: bool = True
     headers: dict[str, str] = field(default_factory=dict)
+    beyond: dict[str, bytes] = field(default_factory=dict)
     pause_s: float = 0.0
     log: list[Request] = field(default_factory=list)
     bucket: str = BUCKET
@@ -157,6 +161,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, fields: dict[str, str], body: bytes, key: str = "") -> None:
         self.send_response(status)
+        beyond = self.server_data.beyond.get(key) if self.command == "GET" else None
+        if beyond:
+            fields = {"Content-Length": str(len(body)), "Transfer-Encoding": "chunked"} | fields
+            body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body, beyond, b""))
         for name, value in ({"Content-Length": str(len(body))} | fields).items():
             self.send_header(name, value)
         self.end_headers()
@@ -172,7 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the other side has gone
             return
         if end < len(body):
-            self.connection.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the other side has gone
+                self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
+import io
 import json
 import logging
 import os
@@ -16,12 +18,15 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from requests.structures import CaseInsensitiveDict
 
 from brainlit.stories.base import Remote
 from brainlit.stories.download import (
@@ -34,7 +39,7 @@ from brainlit.stories.download import (
     pointer_problem,
     transfer,
 )
-from brainlit.stories.download.hosts import ATTEMPTS
+from brainlit.stories.download.hosts import ATTEMPTS, open_host
 from brainlit.stories.download.verify import LEDGER_FILE, parts_etags, usual_part_bytes
 from tests.stories.local_server import BUCKET, LocalServer
 
@@ -502,7 +507,7 @@ def test_a_web_server_gives_named_files_and_continues(
     server.cut_after[f"ds/{BIG}"] = [3_000_000]
     report = fetch(BIG, WAVS[1], url=web)
     assert report.checked == {"size only": 2}
-    assert server.gets(f"ds/{BIG}")[-1].range.startswith("bytes=2")
+    assert server.gets(f"ds/{BIG}")[-1].range == "bytes=3000000-"
     assert_all_there(server, root, BIG, WAVS[1])
     n_asked = len(server.log)
     assert not fetch(BIG, WAVS[1], url=web).fetched
@@ -536,6 +541,101 @@ def test_what_a_web_server_may_answer_instead(server: LocalServer, root: Path, f
     with pytest.raises(DownloadError, match=r"has no content for it either: .* pointer of git-annex"):
         fetch(WAVS[1], url=web)
     assert not files_in(root)
+
+
+@pytest.mark.parametrize("kind", ["gzip", "deflate", "br", "x-gzip"])
+def test_what_was_packed_on_the_way_is_refused_and_not_unpacked(
+    server: LocalServer, root: Path, fetch: Download, web: str, kind: str
+) -> None:
+    """A thousand bytes that would become a million."""
+    server.objects["ds/words.txt"] = gzip.compress(bytes(10**6))
+    server.headers["Content-Encoding"] = kind
+    with pytest.raises(DownloadError, match=rf"words\.txt is sent packed \(Content-Encoding: {kind}\)"):
+        fetch("words.txt", url=web)
+    assert not files_in(root)
+
+
+def test_a_file_that_was_published_packed_comes_as_it_is(
+    server: LocalServer, root: Path, fetch: Download, web: str
+) -> None:
+    """Some servers name gzip as the encoding of every .gz."""
+    server.objects["ds/bold.nii.gz"] = gzip.compress(bytes(10**6))
+    server.headers["Content-Encoding"] = "x-gzip"
+    fetch("bold.nii.gz", url=web)
+    assert_all_there(server, root, "bold.nii.gz")
+
+
+@pytest.mark.parametrize("n_more", [1, 3_000_000])
+def test_more_than_was_announced_is_not_kept(
+    server: LocalServer, root: Path, fetch: Download, web: str, n_more: int
+) -> None:
+    server.beyond[f"ds/{WAVS[2]}"] = bytes(n_more)
+    for _ in range(2):  # again, as a user would
+        with pytest.raises(DownloadError, match=r"the server said 2000 bytes \(2\.00 kB\) and sends more"):
+            fetch(WAVS[2], url=web)
+        assert not files_in(root)
+        assert not [path for path in root.rglob("*") if path.is_file() and path.stat().st_size >= 2000]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"Content-Length": "many"}, "which is no number of bytes"),
+        ({"Content-Length": "-5"}, "which is no number of bytes"),
+        ({"Content-Range": "bytes 0-9/2000"}, r"contradicts itself: it sends bytes 0 to 9 .* 2000"),
+        ({"Content-Range": "bytes 7-2006/3000"}, "from another byte than the one asked for, 0"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_found(
+    server: LocalServer, root: Path, fetch: Download, web: str, fields: dict[str, str], message: str
+) -> None:
+    server.headers |= fields
+    with pytest.raises(DownloadError, match=message):
+        fetch(WAVS[2], url=web)
+    assert not files_in(root)
+
+
+def test_less_than_was_announced_is_not_whole(server: LocalServer, root: Path, fetch: Download, web: str) -> None:
+    server.headers["Content-Length"] = "2100"
+    server.cut_after[f"ds/{WAVS[2]}"] = [1999] * 50
+    server.knows_range = False
+    with pytest.raises(DownloadError, match=r"the connection broke|only from its beginning"):
+        fetch(WAVS[2], url=web)
+    assert files_in(root) == {f"{WAVS[2]}.part"}
+
+
+@pytest.mark.parametrize(
+    ("onward", "followed"),
+    [("http://{host}/{path}", False), ("HTTP://x.org/a", False), ("//x.org/moved", True), ("/moved", True)],
+)
+def test_https_goes_on_as_https_or_not_at_all(
+    server: LocalServer, fetch: Download, web: str, onward: str, followed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    plainly = requests.adapters.HTTPAdapter.send
+
+    def send(adapter: Any, request: Any, **options: Any) -> Any:
+        """What a server behind https would answer; http is asked in earnest."""
+        asked.append(request.url)
+        if request.url.startswith("http:"):
+            return plainly(adapter, request, **options)
+        answer = requests.Response()
+        answer.url, answer.request, answer.raw = request.url, request, io.BytesIO()
+        to = onward.format(host=server.url.removeprefix("http://"), path=f"{BUCKET}/ds/notes.txt")
+        moved = request.url.endswith("/moved")
+        answer.status_code = 200 if moved else 302
+        answer.headers = CaseInsensitiveDict({"Content-Length": "7"} if moved else {"Location": to})
+        return answer
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
+    if followed:
+        found = open_host("https://example.org/ds").stat("notes.txt")
+        assert found is not None
+        assert found.n_bytes == 7
+    else:
+        with pytest.raises(DownloadError, match=r"leads to (http|HTTP)://.*anyone on the way could change"):
+            fetch("notes.txt", url="https://example.org/ds")
+    assert all(url.startswith("https:") for url in asked)
 
 
 # What is here

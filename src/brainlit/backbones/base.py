@@ -92,7 +92,7 @@ class SpeechBackbone(nn.Module, ABC):
     layerdrop : str
         What layer drop is called there.
     never_run : tuple of str
-        Parts of the published model that no forward pass here uses; a checkpoint may lack them.
+        Parts of the published model that no forward pass here uses; a checkpoint may lack them, each as a whole.
     extractor : str
         The class in transformers that prepares sound for its published models.
     lora_targets : tuple of str
@@ -141,7 +141,7 @@ class SpeechBackbone(nn.Module, ABC):
         super().__init__()
         if getattr(model.config, "add_adapter", False):
             raise ValueError(
-                f"weights {config.weights!r} have an adapter that changes the frame rate after the transformer; it is"
+                f"weights {config.named!r} have an adapter that changes the frame rate after the transformer; it is"
                 " not supported. Use a checkpoint without one (add_adapter: false)."
             )
         self.model = model
@@ -297,7 +297,7 @@ class SpeechBackbone(nn.Module, ABC):
         """Where the weights came from, the architecture and every switch, as plain JSON values."""
         return {
             "family": self.family,
-            "weights": self.config.weights,
+            "weights": self.config.named,
             "origin": self.origin,
             "hidden_size": self.hidden_size,
             "n_layers": self.n_layers,
@@ -330,7 +330,7 @@ class SpeechBackbone(nn.Module, ABC):
             hidden = self.masked_part._mask_hidden_states(hidden, attention_mask=attended)
         elif self.mask_embedding is None:
             raise ValueError(
-                f"weights {self.config.weights!r} have no mask embedding (mask_time_prob is 0 in their config), so"
+                f"weights {self.config.named!r} have no mask embedding (mask_time_prob is 0 in their config), so"
                 " nothing can be hidden from them; masked prediction needs another checkpoint."
             )
         else:

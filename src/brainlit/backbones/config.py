@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
+
+from brainlit.backbones.addresses import RANDOM_PREFIX, asked_revision, check_subfolder, named
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,10 @@ class BackboneConfig:
         minute or two, then is kept in the cache. tiny-large: one of 4 times that size, for offline experiments.
         A size: base, large and others (`backbones.families.FAMILIES`), which stands for a hub id. A hub id, such as
         facebook/wav2vec2-base: looked for in $BRAINLIT_WEIGHTS/ORG/NAME (or weights/ORG/NAME in brainlit's cache), then
-        in the hub's own cache, then on the hub. A local save_pretrained folder. Or random:NAME for random weights,
-        where NAME is any of these and only the architecture is taken; no download for tiny and the common sizes.
+        in the hub's own cache, then on the hub; with @REVISION behind it, that branch, tag or commit. A local
+        save_pretrained folder. A hub id or folder of a LoRA adapter that peft saved: its base model, with the adapter
+        merged. Or random:NAME for random weights, where NAME is any of these and only the architecture is taken; no
+        download for tiny and the common sizes.
     seed : int
         Seed of random weights and of the tiny model's training.
     dropout : float
@@ -36,6 +41,12 @@ class BackboneConfig:
     positions : {truncated, padded}
         Whisper's alone. padded: silence is added up to 30 s and all of it encoded, as published. truncated: only the
         window's own frames are encoded, several times cheaper for short windows. Silence is pooled in neither.
+    revision : str or None
+        Branch, tag or commit of the hub, in place of @REVISION behind the hub id. A folder has none.
+    subfolder : str or None
+        Folder inside that of the weights, or inside their repository on the hub, that holds the model.
+    adapter_base : str or None
+        Of an adapter alone: the weights that it changes, where they are elsewhere than its adapter_config.json says.
     """
 
     family: str = "wav2vec"
@@ -45,6 +56,9 @@ class BackboneConfig:
     layerdrop: float = 0.0
     spec_augment: bool = False
     positions: Literal["truncated", "padded"] = "truncated"
+    revision: str | None = None
+    subfolder: str | None = None
+    adapter_base: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("dropout", "layerdrop"):
@@ -61,3 +75,15 @@ class BackboneConfig:
             raise ValueError(
                 "backbone weights are empty; give tiny, a size such as base, a hub id, a folder or random:NAME."
             )
+        asked_revision(self.weights.removeprefix(RANDOM_PREFIX), self.revision)
+        check_subfolder(self.subfolder)
+
+    @property
+    def named(self) -> str:
+        """The weights with revision, subfolder and an adapter's base, where they are given: what tells models apart."""
+        name = named(self.weights, self.revision, self.subfolder)
+        return f"{name}, adapter of {self.adapter_base}" if self.adapter_base else name
+
+    def random_like(self, folder: str | Path) -> BackboneConfig:
+        """The same with random weights of the architecture that a folder's config.json says."""
+        return replace(self, weights=f"{RANDOM_PREFIX}{folder}", revision=None, subfolder=None, adapter_base=None)

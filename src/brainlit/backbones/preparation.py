@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from brainlit.backbones.addresses import Address, WeightsError
 from brainlit.backbones.base import SOUND_KEY, SpeechBackbone
-from brainlit.backbones.weights import WeightsError, why_unreachable
+from brainlit.backbones.weights import why_unreachable
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 log = logging.getLogger(__name__)
@@ -15,7 +16,7 @@ log = logging.getLogger(__name__)
 FILES = ("preprocessor_config.json", "processor_config.json")
 
 
-def prepare_as_said(family: type[SpeechBackbone], location: str, config: Any) -> None:
+def prepare_as_said(family: type[SpeechBackbone], address: Address, config: Any) -> None:
     """Write into a model's configuration how the feature extractor of its checkpoint prepares sound.
 
     Only what differs from the family's usual way is kept, under SOUND_KEY; from there it goes wherever the
@@ -25,8 +26,7 @@ def prepare_as_said(family: type[SpeechBackbone], location: str, config: Any) ->
     Parameters
     ----------
     family : class of a backbone
-    location : str
-        A folder, or the id of a model on the hub.
+    address : Address
     config : configuration of transformers
         Changed in place.
 
@@ -35,23 +35,28 @@ def prepare_as_said(family: type[SpeechBackbone], location: str, config: Any) ->
     WeightsError
         If the extractor cannot be read, expects another sampling rate, or does what cannot be done here.
     """
-    said = extractor_settings(location)
+    said = extractor_settings(address)
     if said is None:
         how = getattr(config, SOUND_KEY, None) or usual_way(family)
-        log.warning("%s has no preprocessor_config.json; its sound is prepared as usual: %s", location, how)
+        log.warning("%s has no preprocessor_config.json; its sound is prepared as usual: %s", address, how)
         return
     try:
         found = _fitting_settings(family, said, config)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise WeightsError(
-            f"the feature extractor of weights {location!r} (preprocessor_config.json) does not fit the"
+            f"the feature extractor of weights {str(address)!r} (preprocessor_config.json) does not fit the"
             f" {family.family} family here: {error}. Use weights whose extractor fits, or correct the file if it is not"
             " what the weights were trained with."
         ) from error
     if found or getattr(config, SOUND_KEY, None):
         setattr(config, SOUND_KEY, found)
     if found:
-        log.info("%s: sound is prepared as its preprocessor_config.json says: %s", location, found)
+        log.info("%s: sound is prepared as its preprocessor_config.json says: %s", address, found)
+
+
+def has_extractor(address: Address) -> bool:
+    """Whether a feature extractor's file is here, beside weights or an adapter."""
+    return any(address.file(name) is not None for name in FILES)
 
 
 def usual_way(family: type[SpeechBackbone]) -> str:
@@ -61,7 +66,7 @@ def usual_way(family: type[SpeechBackbone]) -> str:
     return "each clip normalised" if getattr(family, "normalises_unsaid", True) else "not normalised"
 
 
-def extractor_settings(location: str) -> dict[str, Any] | None:
+def extractor_settings(address: Address) -> dict[str, Any] | None:
     """What the feature extractor's file of a checkpoint says; None where there is none.
 
     Raises
@@ -72,13 +77,15 @@ def extractor_settings(location: str) -> dict[str, Any] | None:
     from transformers.feature_extraction_utils import FeatureExtractionMixin
 
     def get(local: bool) -> dict[str, Any]:
-        found: dict[str, Any] = FeatureExtractionMixin.get_feature_extractor_dict(location, local_files_only=local)[0]
+        found: dict[str, Any] = FeatureExtractionMixin.get_feature_extractor_dict(
+            address.place, local_files_only=local, **address.options
+        )[0]
         return found
 
-    folder = Path(location)
     try:
         settings = get(True)
     except (OSError, ValueError) as error:
+        folder = Path(address.place)
         there = [name for name in FILES if (folder / name).is_file()]
         if there:
             if there == [FILES[1]] and "Can't load feature extractor" in str(error):
@@ -94,7 +101,7 @@ def extractor_settings(location: str) -> dict[str, Any] | None:
         except (OSError, ValueError):
             return None
     if not isinstance(settings, dict):
-        raise WeightsError(f"the preprocessor_config.json of {location} holds no settings, but {settings!r}.")
+        raise WeightsError(f"the preprocessor_config.json of {address} holds no settings, but {settings!r}.")
     return settings
 
 

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from brainlit.backbones.adapters import Adapter, adapter_here, adapter_on_hub, merge_adapter
+from brainlit.backbones.addresses import (
+    RANDOM_PREFIX,
+    Address,
+    WeightsError,
+    asked_revision,
+    folder_address,
+    hub_address,
+    is_named_folder,
+)
 from brainlit.backbones.base import SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.families import FAMILIES
-from brainlit.backbones.preparation import extractor_settings, prepare_as_said
+from brainlit.backbones.preparation import extractor_settings, has_extractor, prepare_as_said
+from brainlit.backbones.state_dicts import weight_paths
 from brainlit.backbones.tiny import TINY_SIZES, tiny_architecture, tiny_folder, tiny_record
-from brainlit.backbones.weights import (
-    RANDOM_PREFIX,
-    WeightsError,
-    commit_of,
-    find_checkpoint,
-    load_checkpoint,
-    local_folder,
-    random_model,
-)
+from brainlit.backbones.weights import UnreachableHubError, find_checkpoint, load_checkpoint, random_model
 from brainlit.hints import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -75,51 +79,106 @@ def load_backbone(config: BackboneConfig) -> SpeechBackbone:
     config_class, model_class = family.transformers_classes()
     switches = family.switches(config)
     if config.weights.startswith(RANDOM_PREFIX):
-        name = config.weights.removeprefix(RANDOM_PREFIX)
-        model_config = config_class(**{**named_architecture(family, name), **switches})
-        if name not in TINY_SIZES and name not in FAMILIES[config.family].architectures:
-            location = str(Path(_locate(family, name)[0]).expanduser())
-            if extractor_settings(location) is not None:
-                prepare_as_said(family, location, model_config)
-        model = random_model(model_class, model_config, config.seed)
-        return family(model, config, {"kind": "random", "seed": config.seed})
-    location, origin = resolve_weights(family, config)
-    location, settings = find_checkpoint(location, family.model_type)
+        return _with_random_weights(family, config)
+    address, origin = resolve_weights(family, config)
+    adapter = _adapter_at(address, family)
+    if adapter is not None:
+        address, origin = _base_of(adapter, family, config)
+    elif config.adapter_base is not None:
+        raise WeightsError(
+            f"adapter_base is {config.adapter_base!r}, and weights {config.weights!r} are no adapter; leave it out."
+        )
+    sound_address = address if adapter is None or not has_extractor(adapter.address) else adapter.address
+    address, settings = find_checkpoint(address, family.model_type)
     refusal = family.refusal(settings)
     if refusal is not None:
-        raise WeightsError(f"weights {config.weights!r} {refusal}")
+        raise WeightsError(f"weights {config.named!r} {refusal}")
     model_config = config_class(**{**settings, **switches})
     if origin["kind"] == "pretrained":  # tiny models were taught what their families usually hear
-        prepare_as_said(family, location, model_config)
-    model, lacks = load_checkpoint(model_class, location, model_config, family.never_run)
-    if lacks:
+        prepare_as_said(family, sound_address, model_config)
+    model, notes = load_checkpoint(model_class, address, model_config, family.never_run)
+    if "lacks" in notes:
         log.warning(
             "weights %r have no %s: enough to tune and probe; what an export of it needs for recognition is missing",
-            config.weights,
-            " and ".join(lacks),
+            config.named,
+            " and ".join(notes["lacks"]),
         )
-        origin = {**origin, "lacks": list(lacks)}
-    commit = commit_of(location)
-    return family(model, config, origin if commit is None else {**origin, "commit": commit})
+    if adapter is not None:
+        notes["adapter"] = merge_adapter(model, adapter)
+    commit = address.commit
+    return family(model, config, {**origin, **notes, **({} if commit is None else {"commit": commit})})
 
 
-def resolve_weights(family: type[SpeechBackbone], config: BackboneConfig) -> tuple[str, dict[str, Any]]:
-    """Where the weights are that a config asks for by name: a folder or a hub id; and their origin, for the record.
+def _adapter_at(address: Address, family: type[SpeechBackbone]) -> Adapter | None:
+    """The adapter that weights are, in place of a whole model; the hub is asked where no weights of either are here."""
+    found, folder = adapter_here(address), address.folder
+    if found is not None or address.is_folder or (folder is not None and weight_paths(folder)):
+        return found
+    try:
+        find_checkpoint(address, family.model_type)
+    except UnreachableHubError:
+        raise
+    except WeightsError:  # no config.json there
+        found = adapter_on_hub(address)
+        if found is None:
+            raise
+        return found
+    return adapter_on_hub(address)
+
+
+def _base_of(adapter: Adapter, family: type[SpeechBackbone], config: BackboneConfig) -> tuple[Address, dict[str, Any]]:
+    """Where the model is that an adapter changes, and where it came from."""
+    weights, revision = adapter.base if config.adapter_base is None else (config.adapter_base, None)
+    base = replace(config, weights=weights, revision=revision, subfolder=None, adapter_base=None)
+    try:
+        address, origin = resolve_weights(family, base)
+    except WeightsError as error:
+        raise WeightsError(
+            f"the adapter {adapter.address} changes {weights!r}, and that is not here: {error} Give the model that it"
+            " changes with --model.backbone.adapter_base."
+        ) from error
+    if adapter_here(address) is not None:
+        raise WeightsError(
+            f"the adapter {adapter.address} changes {weights!r}, which is an adapter itself; merge that one with peft"
+            " first, and name the merged model with --model.backbone.adapter_base."
+        )
+    return address, origin
+
+
+def _with_random_weights(family: type[SpeechBackbone], config: BackboneConfig) -> SpeechBackbone:
+    """The architecture of what follows `random:`, which hears sound as that does."""
+    config_class, model_class = family.transformers_classes()
+    name = config.weights.removeprefix(RANDOM_PREFIX)
+    settings = named_architecture(family, name, config.revision, config.subfolder)
+    model_config = config_class(**{**settings, **family.switches(config)})
+    if name not in TINY_SIZES and name not in FAMILIES[config.family].architectures:
+        address, _ = _locate(family, name, config.revision, config.subfolder)
+        if extractor_settings(address) is not None:
+            prepare_as_said(family, address, model_config)
+    model = random_model(model_class, model_config, config.seed)
+    return family(model, config, {"kind": "random", "seed": config.seed})
+
+
+def resolve_weights(family: type[SpeechBackbone], config: BackboneConfig) -> tuple[Address, dict[str, Any]]:
+    """Where the weights are that a config asks for by name, and their origin, for the record.
 
     A tiny model that is not there yet is made now.
 
     Raises
     ------
     WeightsError
-        If the name is no size of the family, nor a folder, nor a hub id.
+        If the name is no size of the family, nor a folder, nor a hub id, or it has no such revision or subfolder.
     """
     if config.weights in TINY_SIZES:
+        _refuse_at_tiny(config.weights, config.revision, config.subfolder)
         folder = str(tiny_folder(family, config.seed, config.weights))
-        return folder, {"kind": config.weights, "seed": config.seed, **tiny_record(folder)}
-    return _locate(family, config.weights)
+        return Address(folder), {"kind": config.weights, "seed": config.seed, **tiny_record(folder)}
+    return _locate(family, config.weights, config.revision, config.subfolder)
 
 
-def named_architecture(family: type[SpeechBackbone], name: str) -> dict[str, Any]:
+def named_architecture(
+    family: type[SpeechBackbone], name: str, revision: str | None = None, subfolder: str | None = None
+) -> dict[str, Any]:
     """Settings of a published size or a tiny one by name, or those of a folder or hub id.
 
     Raises
@@ -128,12 +187,13 @@ def named_architecture(family: type[SpeechBackbone], name: str) -> dict[str, Any
         If the name is none of these.
     """
     if name in TINY_SIZES:
+        _refuse_at_tiny(name, revision, subfolder)
         return tiny_architecture(family, name)
     known = FAMILIES[family.family].architectures
-    if name in known:
+    if name in known and revision is None and subfolder is None:
         return dict(known[name])
-    location, _ = _locate(family, name)
-    return find_checkpoint(location, family.model_type)[1]
+    address, _ = _locate(family, name, revision, subfolder)
+    return find_checkpoint(address, family.model_type)[1]
 
 
 def checkpoint_file(backbone: SpeechBackbone, *names: str) -> Path | None:
@@ -148,33 +208,58 @@ def checkpoint_file(backbone: SpeechBackbone, *names: str) -> Path | None:
     -------
     Path, or None where there is no such file, or the weights were not published
     """
-    from huggingface_hub import try_to_load_from_cache
-
-    if backbone.origin.get("kind") != "pretrained":
+    config, origin = backbone.config, backbone.origin
+    if origin.get("kind") != "pretrained":
         return None
     try:
-        location, _ = _locate(type(backbone), backbone.config.weights)
-    except WeightsError:  # a folder that is no longer there
+        address, _ = _locate(type(backbone), config.weights, config.revision, config.subfolder)
+        adapter = adapter_here(address)
+        if adapter is not None:
+            address, _ = _base_of(adapter, type(backbone), config)
+    except WeightsError:  # a folder that is no longer there, or not as it was
         return None
-    folder = Path(location).expanduser()
-    for name in names:
-        found = folder / name if folder.is_absolute() or folder.is_dir() else try_to_load_from_cache(location, name)
-        if isinstance(found, (str, Path)) and Path(found).is_file():
-            return Path(found)
-    return None
+    if not address.is_folder and "commit" in origin:  # the branch may have moved on since
+        address = replace(address, revision=origin["commit"])
+    places = [address] if adapter is None else [adapter.address, address]
+    return next((found for name in names for place in places if (found := place.file(name))), None)
 
 
-def _locate(family: type[SpeechBackbone], name: str) -> tuple[str, dict[str, Any]]:
-    """The folder or hub id that a size, a hub id or a folder stands for, and where it came from."""
+def _refuse_at_tiny(name: str, revision: str | None, subfolder: str | None) -> None:
+    if revision is not None or subfolder is not None:
+        what, value = ("revision", revision) if revision is not None else ("subfolder", subfolder)
+        raise WeightsError(f"weights {name!r} are made on this machine and have no {what} {value!r}; leave it out.")
+
+
+def _locate(
+    family: type[SpeechBackbone], weights: str, revision: str | None, subfolder: str | None
+) -> tuple[Address, dict[str, Any]]:
+    """The address that a size, a hub id or a folder stands for, and where it came from."""
     sizes = FAMILIES[family.family].sizes
+    name, asked = asked_revision(weights, revision)
+    if name in TINY_SIZES:
+        _refuse_at_tiny(name, asked, subfolder)
+    if name not in sizes and is_named_folder(name):
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise WeightsError(_no_folder_words(weights))
+        origin = {"kind": "pretrained", **({"subfolder": subfolder} if subfolder else {})}
+        return folder_address(folder, weights, asked, subfolder), origin
     location = sizes.get(name, name)
-    if name not in sizes and (Path(name).expanduser().exists() or name.startswith(("~", ".", "/"))):
-        return name, {"kind": "pretrained"}
     if "/" not in location:
         raise WeightsError(
-            f"weights {name!r} are no size of {family.family}, no folder here, and no hub id, which has a slash."
+            f"weights {weights!r} are no size of {family.family}, no folder here, and no hub id, which has a slash."
             f" {did_you_mean(name, [*TINY_SIZES, *sizes])}"
         )
-    origin: dict[str, Any] = {"kind": "pretrained", "hub_id": location}
-    folder = local_folder(location)
-    return str(folder) if folder.is_dir() else location, origin
+    given = {"hub_id": location, "revision": asked, "subfolder": subfolder}
+    origin = {"kind": "pretrained", **{key: value for key, value in given.items() if value}}
+    return hub_address(location, weights, asked, subfolder), origin
+
+
+def _no_folder_words(weights: str) -> str:
+    before, at, revision = weights.rpartition("@")
+    if at and Path(before).expanduser().is_dir():
+        return (
+            f"weights {weights!r} are the folder {before}, and revision {revision!r} is asked for: a folder has no"
+            " revision. Leave it out, or give the hub id ORG/NAME."
+        )
+    return f"weights {weights!r}: there is no such folder. Give a folder written by save_pretrained."

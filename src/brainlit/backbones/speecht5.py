@@ -17,8 +17,9 @@ class SpeechT5Backbone(ConvolutionalBackbone):
     """SpeechT5's encoder behind its speech prenet; the text decoder is kept for exports, frozen, and never run.
 
     The model is SpeechT5ForSpeechToText, the class of microsoft/speecht5_asr. AutoModel would open an export as
-    SpeechT5Model, which has no prenet; AutoModelForSpeechSeq2Seq opens it whole. Checkpoints for speech synthesis
-    (speecht5_tts: its encoder reads text) and for voice conversion (speecht5_vc: no text decoder) are refused.
+    SpeechT5Model, which has no prenet; AutoModelForSpeechSeq2Seq opens it whole. Checkpoints for voice conversion
+    (speecht5_vc) have the encoder, and not what writes text; those for speech synthesis (speecht5_tts) are refused, for
+    their encoder reads text.
 
     Its published feature extractor does not normalise the sound, and gives the transformer an attention mask although
     the convolutions normalise over the group; so it is here, unless a folder's own extractor says otherwise. Positions
@@ -29,7 +30,7 @@ class SpeechT5Backbone(ConvolutionalBackbone):
 
     family: ClassVar[str] = "speecht5"
     model_type: ClassVar[str] = "speecht5"
-    never_run: ClassVar[tuple[str, ...]] = ("speecht5.decoder", "text_decoder_postnet")
+    never_run: ClassVar[tuple[str, ...]] = ("speecht5.decoder", "speecht5.decoder.prenet", "text_decoder_postnet")
     extractor: ClassVar[str] = "SpeechT5FeatureExtractor"
     normalises_unsaid: ClassVar[bool] = False
     class_names: ClassVar[tuple[str, str]] = ("SpeechT5Config", "SpeechT5ForSpeechToText")
@@ -55,8 +56,13 @@ class SpeechT5Backbone(ConvolutionalBackbone):
     def refusal(cls, settings: Mapping[str, Any]) -> str | None:
         """Refuse checkpoints for other tasks; see SpeechBackbone.refusal."""
         found = settings.get("architectures")
-        if not found or cls.class_names[1] in found:
+        if not found or {cls.class_names[1], "SpeechT5ForSpeechToSpeech"} & set(found):
             return None
+        if "SpeechT5ForTextToSpeech" in found:
+            return (
+                "are a SpeechT5ForTextToSpeech, whose encoder reads text: no part of it hears speech. This family needs"
+                f" a {cls.class_names[1]} or a SpeechT5ForSpeechToSpeech; use microsoft/speecht5_asr."
+            )
         return (
             f"are a {found[0]}, and this family needs a {cls.class_names[1]}, whose encoder hears speech and whose"
             " decoder writes text; use microsoft/speecht5_asr."
@@ -123,7 +129,7 @@ class SpeechT5Backbone(ConvolutionalBackbone):
         if n_samples > self.max_samples:
             raise ValueError(
                 f"windows are {n_samples / self.sample_rate_hz:g} s long, context included, and speecht5"
-                f" {self.config.weights!r} hears at most {self.max_samples / self.sample_rate_hz:.1f} s; shorten them"
+                f" {self.config.named!r} hears at most {self.max_samples / self.sample_rate_hz:.1f} s; shorten them"
                 " with --data.window.n_trs or --data.window.context_s."
             )
         features = self.conv_features(self.prepared(audio, audio_mask))

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
+from brainlit.backbones.addresses import RANDOM_PREFIX
 from brainlit.backbones.base import SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
-from brainlit.backbones.weights import RANDOM_PREFIX, cached_folder, random_model
+from brainlit.backbones.weights import cached_folder, random_model
 from brainlit.stories import Intervals, Story
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import socket
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,7 +19,26 @@ from urllib.request import getproxies, proxy_bypass
 
 import torch
 
-from brainlit.files import sha256_of, to_disk
+from brainlit.backbones.addresses import (
+    RANDOM_PREFIX,
+    WEIGHTS_VARIABLE,
+    Address,
+    WeightsError,
+    at_commit,
+    download_command,
+    local_folder,
+    weights_dir,
+)
+from brainlit.backbones.state_dicts import (
+    Renaming,
+    find_renaming,
+    is_nested,
+    lacking,
+    read_names,
+    read_state,
+    refuse_adapters,
+)
+from brainlit.files import sha256_of, share, temporary_beside, to_disk
 from brainlit.paths import cache_dir
 from brainlit.weight_files import folder_damage, is_from_readers_of_weights, numbers_damage, what_readers_say
 
@@ -28,15 +46,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CONTENTS = "contents.json"
-WEIGHTS_VARIABLE = "BRAINLIT_WEIGHTS"
 NEEDED_FILES = "config.json, model.safetensors (or pytorch_model.bin) and preprocessor_config.json"
 PROBE_TIMEOUT_S = 4.0
-RANDOM_PREFIX = "random:"
 MAY_BE_MISSING = ("masked_spec_embed",)
 
 
-class WeightsError(ValueError):
-    """Weights that are not there, or are another model's."""
+class UnreachableHubError(WeightsError):
+    """Weights that are not here, and a hub that cannot be asked."""
 
 
 # --- Folders that are expensive to make and cheap to keep, one per set of settings ---
@@ -62,7 +78,14 @@ def cached_folder(kind: str, settings: Mapping[str, Any], build: Callable[[Path]
     parent = cache_dir()
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / f"{kind}-{settings_key(settings)}"
-    with FileLock(parent / f"{folder.name}.lock"):
+    lock = FileLock(parent / f"{folder.name}.lock")
+    try:
+        lock.acquire()
+    except OSError:
+        if folder.is_dir() and find_damage(folder) is None:  # a cache that may only be read
+            return folder
+        raise
+    try:
         if folder.exists():
             damage = find_damage(folder)
             if damage is None:
@@ -70,6 +93,8 @@ def cached_folder(kind: str, settings: Mapping[str, Any], build: Callable[[Path]
             log.warning("%s is damaged (%s); making it again", folder, damage)
             shutil.rmtree(folder)
         _build_aside(folder, settings, build)
+    finally:
+        lock.release()
     return folder
 
 
@@ -96,15 +121,17 @@ def find_damage(folder: Path) -> str | None:
 
 def _build_aside(folder: Path, settings: Mapping[str, Any], build: Callable[[Path], None]) -> None:
     """Build under a temporary name, list the contents, put everything on disk, rename."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    aside = temporary_beside(folder)
+    aside.mkdir()
     try:
         build(aside)
         files = {str(path.relative_to(aside)): sha256_of(path) for path in sorted(aside.rglob("*")) if path.is_file()}
         contents = {"settings": dict(settings), "files": files}
         (aside / CONTENTS).write_text(json.dumps(contents, indent=2) + "\n")
         for path in aside.rglob("*"):
+            if path.is_file():
+                share(path)
             to_disk(path)
-        aside.chmod(0o755)
         aside.replace(folder)
         to_disk(folder.parent)
     finally:
@@ -114,42 +141,14 @@ def _build_aside(folder: Path, settings: Mapping[str, Any], build: Callable[[Pat
 # --- Published weights, with or without a network ---
 
 
-def weights_dir() -> Path:
-    """Where weights that were copied here by hand are looked for: $BRAINLIT_WEIGHTS, else the cache's `weights`."""
-    return Path(os.environ.get(WEIGHTS_VARIABLE) or cache_dir() / "weights").expanduser()
-
-
-def local_folder(hub_id: str) -> Path:
-    """The folder for a hub id, `<weights_dir>/<org>/<name>`; whether it is there or not."""
-    return weights_dir() / hub_id
-
-
-def commit_of(location: str) -> str | None:
-    """The hub's commit of files that are here; None for folders that did not come from the hub.
-
-    Parameters
-    ----------
-    location : str
-        A folder, where `hf download --local-dir` leaves a note of it, or the id of a model in the hub's cache.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    if Path(location).is_dir():
-        note = Path(location) / ".cache" / "huggingface" / "download" / "config.json.metadata"
-        return note.read_text().split("\n", 1)[0].strip() or None if note.is_file() else None
-    cached = try_to_load_from_cache(location, "config.json")
-    return Path(cached).parent.name if isinstance(cached, str) else None
-
-
-def fetch(location: str, get: Callable[[bool], T]) -> T:
+def fetch(address: Address, get: Callable[[bool], T]) -> T:
     """What `get(local_files_only)` finds in a folder or in the hub's cache; for a hub id, otherwise on the hub.
 
     A hub that cannot be reached is found out in seconds, where the hub's client would try again for half a minute.
 
     Parameters
     ----------
-    location : str
-        Folder or hub id.
+    address : Address
     get : callable
         Raises OSError if something is missing.
 
@@ -159,46 +158,36 @@ def fetch(location: str, get: Callable[[bool], T]) -> T:
         If it is not there; says what to run where there is a network, and where to put the files.
     """
     try:
-        return _readable(location, lambda: get(True))
+        return _readable(address, lambda: get(True))
     except (OSError, ValueError) as error:
         if isinstance(error, WeightsError):
             raise
-        if Path(location).is_dir():
+        if address.is_folder:
             raise WeightsError(
-                f"could not read the weights in {location}: {_first_line(error)} It needs {NEEDED_FILES}; save them"
-                " again with save_pretrained, or download them again."
+                f"could not read the weights in {address.place}: {_first_line(error)} It needs {NEEDED_FILES}; save"
+                " them again with save_pretrained, or download them again."
             ) from error
         obstacle = why_unreachable()
         if obstacle is not None:
-            raise _not_here(location, obstacle) from error
+            raise UnreachableHubError(_not_here(address, obstacle)) from error
     try:
-        return _readable(location, lambda: get(False))
+        return _readable(address, lambda: get(False))
     except (OSError, ValueError) as error:
         if isinstance(error, WeightsError):
             raise
-        raise _not_here(location, _first_line(error)) from error
+        raise WeightsError(_not_here(address, _first_line(error))) from error
 
 
-def _readable(location: str, get: Callable[[], T]) -> T:
+def _readable(address: Address, get: Callable[[], T]) -> T:
     """What get() returns; files that are there and cannot be read become a WeightsError."""
     try:
         return get()
     except Exception as error:
         if isinstance(error, (OSError, ValueError)) or not is_from_readers_of_weights(error):
             raise
-        folder = _folder_of(location)
+        folder = address.folder
         damage = (folder_damage(folder) if folder else None) or what_readers_say(error)
-        raise WeightsError(f"could not read the weights in {folder or location}: {damage}") from error
-
-
-def _folder_of(location: str) -> Path | None:
-    """The folder itself, or that of a hub id in the hub's cache."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if Path(location).is_dir():
-        return Path(location)
-    cached = try_to_load_from_cache(location, "config.json")
-    return Path(cached).parent if isinstance(cached, str) else None
+        raise WeightsError(f"could not read the weights in {folder or address}: {damage}") from error
 
 
 def why_unreachable(timeout_s: float = PROBE_TIMEOUT_S) -> str | None:
@@ -219,11 +208,17 @@ def why_unreachable(timeout_s: float = PROBE_TIMEOUT_S) -> str | None:
     return None
 
 
-def _not_here(hub_id: str, reason: str) -> WeightsError:
-    folder = local_folder(hub_id)
-    return WeightsError(
-        f"could not get weights {hub_id!r} from the model hub: {reason} They are not in {folder} either. On a machine"
-        f" that reaches the hub, run `hf download {hub_id} --local-dir {folder}`, and copy that folder to the same"
+def _not_here(address: Address, reason: str) -> str:
+    hub_id, folder = address.location, local_folder(address.location, address.revision)
+    other = local_folder(hub_id)
+    beside = (
+        f" {other} is there, and nothing in it says that it is of revision {address.revision!r}."
+        if address.revision is not None and other.is_dir()
+        else ""
+    )
+    return (
+        f"could not get weights {str(address)!r} from the model hub: {reason} They are not in {folder} either.{beside}"
+        f" On a machine that reaches the hub, run {download_command(address)}, and copy that folder to the same"
         f" place here; what is needed of it is {NEEDED_FILES}. ${WEIGHTS_VARIABLE} chooses another place than"
         f" {weights_dir()}. Weights 'tiny' need no download at all."
     )
@@ -237,13 +232,13 @@ def _first_line(error: Exception) -> str:
 # --- Models ---
 
 
-def find_checkpoint(location: str, model_type: str) -> tuple[str, dict[str, Any]]:
-    """A folder or hub id that holds the family asked for, as `from_pretrained` understands it, and its config.json.
+def find_checkpoint(address: Address, model_type: str) -> tuple[Address, dict[str, Any]]:
+    """A model's address by its commit, so that all else is read from the same state of the hub, and its config.json.
 
     Parameters
     ----------
-    location : str
-        A save_pretrained folder, or a hub id.
+    address : Address
+        Of a save_pretrained folder, or of a model on the hub.
     model_type : str
         What config.json must say: 'wav2vec2' for the wav2vec family.
 
@@ -254,42 +249,48 @@ def find_checkpoint(location: str, model_type: str) -> tuple[str, dict[str, Any]
     """
     from transformers import PretrainedConfig
 
-    folder = Path(location).expanduser()
-    if folder.is_dir():
-        location = str(folder)
+    if address.is_folder:
+        folder = Path(address.place)
         if not (folder / "config.json").is_file():
             raise WeightsError(
                 f"{folder} has no config.json, so it is no save_pretrained folder; name the folder in it."
             )
         if damage := folder_damage(folder):
             raise WeightsError(f"could not read the weights in {folder}: {damage}")
-    elif folder.exists() or location.startswith(("/", ".", "~")) or location.count("/") > 1:
-        raise WeightsError(f"weights {location!r}: there is no such folder. Give a folder written by save_pretrained.")
-    settings, _ = fetch(location, lambda local: PretrainedConfig.get_config_dict(location, local_files_only=local))
+    settings, _ = fetch(
+        address,
+        lambda local: PretrainedConfig.get_config_dict(address.place, local_files_only=local, **address.options),
+    )
     found = settings.get("model_type")
     if found != model_type:
         raise WeightsError(
-            f"weights {location!r} are a {found!r} model, and this family needs {model_type!r}; choose the family that"
-            " fits the weights, or other weights."
+            f"weights {str(address)!r} are a {found!r} model, and this family needs {model_type!r}; choose the family"
+            " that fits the weights, or other weights."
         )
-    return location, settings
+    return at_commit(address), settings
 
 
 def load_checkpoint(
-    model_class: Any, location: str, config: Any, may_lack: tuple[str, ...] = ()
-) -> tuple[Any, tuple[str, ...]]:
-    """The model in fp32 and eval mode, and which parts of may_lack its files have not; all else comes from the files.
+    model_class: Any, address: Address, config: Any, may_lack: tuple[str, ...] = ()
+) -> tuple[Any, dict[str, Any]]:
+    """The model in fp32 and eval mode, all from its files, and what about them has to be remembered.
 
     Parameters
     ----------
     model_class : class of transformers
         For instance Wav2Vec2Model.
-    location : str
+    address : Address
         As find_checkpoint gives it.
     config : its configuration
         With the switches as they are wanted.
     may_lack : tuple of str
         Parts of the model that never run ('decoder'); one that is not in the files at all starts at random.
+
+    Returns
+    -------
+    model
+    notes : dict
+        lacks: the parts of may_lack that the files have not. prefix: what all names in the file begin with.
 
     Raises
     ------
@@ -300,35 +301,96 @@ def load_checkpoint(
     options = {"config": config, "dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model, report = fetch(
-            location,
-            lambda local: model_class.from_pretrained(location, local_files_only=local, **options),
-        )
+        model, report, renaming = _from_files(model_class, address, options, may_lack)
     if report["mismatched_keys"]:
         name, found, wanted = sorted(report["mismatched_keys"])[0]
         raise WeightsError(
-            f"weights {location!r} have other shapes than config.json says: {name!r} is {tuple(found)} in the file and"
-            f" {tuple(wanted)} by the config ({len(report['mismatched_keys'])} such parameters). Take both files from"
-            " the same model."
+            f"weights {str(address)!r} have other shapes than config.json says: {name!r} is {tuple(found)} in the file"
+            f" and {tuple(wanted)} by the config ({len(report['mismatched_keys'])} such parameters). Take both files"
+            " from the same model."
         )
-    lacks = tuple(part for part in may_lack if _lacks_all_of(model, part, set(report["missing_keys"])))
+    lacks = [part for part in may_lack if _lacks_all_of(model, part, set(report["missing_keys"]))]
     absent = tuple(f"{part}." for part in lacks)
-    missing = sorted(
-        key for key in report["missing_keys"] if not key.endswith(MAY_BE_MISSING) and not key.startswith(absent)
-    )
+    lacks = [part for part in lacks if not part.startswith(absent)]  # what is inside another goes without saying
+    missing = [key for key in report["missing_keys"] if not key.endswith(MAY_BE_MISSING) and not key.startswith(absent)]
     if missing:
-        raise WeightsError(
-            f"weights {location!r} lack {len(missing)} parameters of {model_class.__name__}, for instance"
-            f" {missing[0]!r}; they would start at random. Use a complete checkpoint, or say"
-            f" {RANDOM_PREFIX}{location} if random weights are wanted."
-        )
+        raise _lacking_error(address, model, _needed(model, may_lack) | set(missing))
     if damage := numbers_damage(model):
-        raise WeightsError(f"weights {location!r} are damaged: {damage}. Download them again, or use other weights.")
-    return model.eval(), lacks
+        raise WeightsError(
+            f"weights {str(address)!r} are damaged: {damage}. Download them again, or use other weights."
+        )
+    notes: dict[str, Any] = {"lacks": lacks, "prefix": renaming.removed}
+    return model.eval(), {key: value for key, value in notes.items() if value}
+
+
+def _from_files(
+    model_class: Any, address: Address, options: Mapping[str, Any], may_lack: tuple[str, ...]
+) -> tuple[Any, dict[str, Any], Renaming]:
+    """The model and what transformers says of its parameters; a second time where a wrapper changed their names."""
+
+    def get(local: bool) -> tuple[Any, dict[str, Any]]:
+        found: tuple[Any, dict[str, Any]] = model_class.from_pretrained(
+            address.place, local_files_only=local, **address.options, **options
+        )
+        return found
+
+    try:
+        with _without_report():
+            model, report = fetch(address, get)
+    except WeightsError:
+        if address.folder is None or not is_nested(address.folder):
+            raise
+        model = model_class(options["config"])
+        report = {"missing_keys": _needed(model, may_lack)}
+    missing = _needed(model, may_lack) & set(report["missing_keys"])
+    if not missing:
+        return model, report, Renaming()
+    folder = address.folder
+    assert folder is not None, "what was read is here"
+    names = read_names(folder)
+    refuse_adapters(names, str(address))
+    renaming = find_renaming(names, _needed(model, may_lack), str(address))
+    if renaming is None:
+        raise _lacking_error(address, model, _needed(model, may_lack))
+    log.info("%s: names of parameters were read %s", address, renaming)
+    state = {new: value for name, value in read_state(folder).items() if (new := renaming(name)) is not None}
+    model, report = model_class.from_pretrained(None, state_dict=state, **options)
+    return model, report, renaming
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """transformers' table of missing parameters is not shown: what it would make up is refused here, or found."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _needed(model: Any, may_lack: tuple[str, ...]) -> set[str]:
+    """Parameters that have to be in the files."""
+    idle = tuple(f"{part}." for part in may_lack)
+    names = (name for name, _ in model.named_parameters())
+    return {name for name in names if not name.endswith(MAY_BE_MISSING) and not name.startswith(idle)}
+
+
+def _lacking_error(address: Address, model: Any, needed: set[str]) -> WeightsError:
+    assert address.folder is not None, "what was read is here"
+    missing, words = lacking(read_names(address.folder), needed)
+    return WeightsError(
+        f"weights {str(address)!r} lack {len(missing)} parameters of {type(model).__name__}, for instance"
+        f" {missing[0]!r}; they would start at random. {words}. Use a complete checkpoint, or say"
+        f" {RANDOM_PREFIX}{address} if random weights are wanted."
+    )
 
 
 def _lacks_all_of(model: Any, part: str, missing: set[str]) -> bool:
-    return all(name in missing for name, _ in model.named_parameters() if name.startswith(f"{part}."))
+    """Whether a part has parameters, and all are missing; one that is tied to another part's is not."""
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False) if name.startswith(f"{part}.")]
+    return bool(names) and all(name in missing for name in names)
 
 
 def random_model(model_class: Any, config: Any, seed: int) -> Any:

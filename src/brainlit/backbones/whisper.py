@@ -184,7 +184,7 @@ class WhisperBackbone(SpeechBackbone):
         if n_samples > self.max_samples:
             raise ValueError(
                 f"windows are {n_samples / self.sample_rate_hz:g} s long, context included, and whisper"
-                f" {self.config.weights!r} hears at most {self.max_frames / self.frame_rate_hz:g} s; shorten them with"
+                f" {self.config.named!r} hears at most {self.max_frames / self.frame_rate_hz:g} s; shorten them with"
                 " --data.window.n_trs or --data.window.context_s."
             )
         return (2 * n_samples // self.hop_samples + 1) // 2

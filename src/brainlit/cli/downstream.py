@@ -39,7 +39,11 @@ def options_parser() -> argparse.ArgumentParser:
     add("--models", nargs="+", choices=("tuned", "untuned"), help="which models of a run (default: both)")
     add("--checkpoint", action="append", default=[], metavar="FILE", help="a further checkpoint of a run; repeatable")
     add("--model", metavar="FAMILY", help="wav2vec, whisper, ...: a model without a run")
-    add("--weights", metavar="WEIGHTS", help="with --model: tiny (default), a size such as base, a hub id, a folder")
+    add(
+        "--weights",
+        metavar="WEIGHTS",
+        help="with --model: tiny (default), a size (base), ORG/NAME@REVISION, a folder",
+    )
     add("--store", type=Path, metavar="DIR", help="with --model: the store whose stories to score give the words")
     add("--task", action="append", metavar="NAME", help="repeatable (default: all demo tasks, and words)")
     add("--data", type=Path, metavar="DIR", help="folder of the data set that the tasks named are from")

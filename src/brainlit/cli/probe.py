@@ -41,7 +41,8 @@ examples:
   --shares true         also each region's parts as endless data would give them, with calibrated intervals
   --trust               of a run: take its configuration as it is, which may name code of your own (docs/security.md)
   --model FAMILY        wav2vec, whisper, ...: a model that was not tuned (any --model.backbone.* of brainlit fit)
-  --weights WEIGHTS     tiny, a size such as base, a hub id, or a folder (--model.backbone.weights)
+  --weights WEIGHTS     tiny, a size such as base, a hub id ORG/NAME or ORG/NAME@REVISION, or a folder
+                        (--model.backbone.weights)
 """
 COMPARE_HELP = """\
 Test per region, and per voxel, whether the backbone of one probe predicts the same responses better than that of

@@ -129,7 +129,7 @@ def _untuned(cli: ProbeCLI, datamodule: StoryDataModule) -> Probed:
 
 def folder_name(config: BackboneConfig) -> str:
     """Family and weights of a model without a run, as the name of its folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{config.family}-{config.weights}").strip("-.")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{config.family}-{config.named}").strip("-.")
 
 
 def _tuned(datamodule: StoryDataModule, checkpoint: Path, run: RunDirectory | None) -> Probed:

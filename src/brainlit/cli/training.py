@@ -36,7 +36,7 @@ from brainlit.cli.run_options import RunOptions, follow_run, open_run
 from brainlit.cli.trust import check_config_files, config_argument, require_store, without_trust
 from brainlit.datamodules import StoryDataModule
 from brainlit.files import atomic_path
-from brainlit.hints import nearest
+from brainlit.hints import MOST_LISTED, few, nearest
 from brainlit.results.loggers import MetricsLogger, wandb_logger
 from brainlit.results.run_directory import AtomicCheckpointIO, RunDirectory
 from brainlit.splits import Span
@@ -310,9 +310,10 @@ class HintingParser(LightningArgumentParser):
         raise UsageError("\n  ".join([message.strip(), *hints])) from ex
 
     def known_keys(self) -> list[str]:
-        """All dotted keys that the parser has an option for."""
+        """All dotted keys that the parser has an option for; the help of classes (--data.source.help) is none."""
         options = (option for action in self._actions for option in action.option_strings)
-        return sorted({option.lstrip("-") for option in options if option.startswith("--")})
+        keys = {option.lstrip("-") for option in options if option.startswith("--")}
+        return sorted(key for key in keys if not key.endswith(".help"))
 
 
 def hints_for(message: str, keys: Iterable[str]) -> Iterable[str]:
@@ -333,7 +334,8 @@ def hints_for(message: str, keys: Iterable[str]) -> Iterable[str]:
     if match := _NO_OPTION_IN_GROUP.search(message):
         yield from _meant(f"{match[1]}.{match[2]}", known, "")
     if match := _NO_OPTION_OF_CLASS.search(message):
-        yield from _meant(match[2], _parameters_of(match[1]), "")
+        parameters = _parameters_of(match[1])
+        yield from list(_meant(match[2], parameters, "")) or [f"{match[1]} takes {few(parameters, MOST_LISTED)}."]
     elif match := _NO_OPTION.search(message):
         yield from _meant(match[1], known, "")
     if match := _NO_CLASS.search(message):
@@ -346,21 +348,32 @@ def hints_for(message: str, keys: Iterable[str]) -> Iterable[str]:
 
 
 def _meant(key: str, known: Iterable[str], prefix: str) -> Iterable[str]:
-    """The known key that is nearest part by part (what lies below an option is kept), or ends in the same part."""
-    names = list(known)
-    parts = key.split(".")
-    found: list[str] = []
-    for k, part in enumerate(parts):
-        below = {name.split(".")[k] for name in names if name.split(".")[:k] == found and name.count(".") >= k}
-        near = nearest(part, below)
+    """The known key that is nearest part by part, or ends in the same part; else what its group takes. Never the key.
+
+    What lies below an option that is no group is kept: it belongs to a class or a mapping, which the parser knows.
+    """
+    names = set(known) - {key}
+    parts, found = key.split("."), list[str]()
+    for part in parts:
+        below = _below(found, names)
+        near = part if part in below else nearest(part, below)
         if near is None:
             break
         found.append(near)
-    complete = ".".join(found) in names
-    if found and (complete or len(found) == len(parts)):
-        yield f"Did you mean {prefix}{'.'.join([*found, *parts[len(found) :]])}?"
-    elif same := [name for name in names if name.split(".")[-1] == parts[-1]]:
+    stem, below = ".".join(found), _below(found, names)
+    rest = [] if found == parts[: len(found)] else parts[len(found) :]
+    if stem in names and (len(found) == len(parts) or not below):
+        yield f"Did you mean {prefix}{'.'.join([stem, *rest])}?"
+    elif same := sorted(name for name in names if name.split(".")[-1] == parts[-1]):
         yield f"Did you mean {' or '.join(prefix + name for name in same[:3])}?"
+    elif found and below:
+        yield f"{prefix}{stem} takes {few(sorted(below), MOST_LISTED)}."
+
+
+def _below(group: Sequence[str], names: Iterable[str]) -> set[str]:
+    """The next parts of the names that begin with these parts."""
+    split = (name.split(".") for name in names)
+    return {parts[len(group)] for parts in split if parts[: len(group)] == list(group) and len(parts) > len(group)}
 
 
 def _parameters_of(class_path: str) -> list[str]:

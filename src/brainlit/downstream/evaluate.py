@@ -327,8 +327,9 @@ def untrained(backbone: SpeechBackbone, seed: int = 0) -> SpeechBackbone:
     """A backbone of the same architecture with random weights: what architecture and sound give by themselves."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(backbone.architecture()))
-        found = load_backbone(replace(backbone.config, weights=f"random:{folder}", seed=seed))
-    found.restore_description(replace(found.config, weights=f"random:{backbone.config.weights}"), found.origin)
+        found = load_backbone(replace(backbone.config.random_like(folder), seed=seed))
+    asked = replace(backbone.config, weights=f"random:{backbone.config.weights}", seed=seed)
+    found.restore_description(asked, found.origin)
     return found
 
 

@@ -47,7 +47,7 @@ class Model:
 
 def untuned_model(config: BackboneConfig) -> Model:
     """The weights that tuning begins from."""
-    return Model(UNTUNED, f"{config.family} {config.weights}, seed {config.seed}", lambda: load_backbone(config))
+    return Model(UNTUNED, f"{config.family} {config.named}, seed {config.seed}", lambda: load_backbone(config))
 
 
 def untrained_model(config: BackboneConfig, seed: int) -> Model:

@@ -15,7 +15,7 @@ class LanguageModelConfig:
     Parameters
     ----------
     weights : str
-        Hub id or local folder of a causal or masked language model of transformers.
+        Hub id (ORG/NAME or ORG/NAME@REVISION) or local folder of a causal or masked language model of transformers.
     layer : int
         Hidden state to take: 0 is the embedding, -1 the last.
     context_words : int

@@ -14,7 +14,14 @@ from brainlit.features.config import LanguageModelConfig
 from brainlit.features.per_tr import PerTr, space_per_tr
 from brainlit.stories import FeatureSpace, Story
 from brainlit.stories.base import BoolArray, Float32Array, SourceError
-from brainlit.weight_files import folder_damage, is_from_readers_of_weights, numbers_damage, what_readers_say
+from brainlit.weight_files import (
+    folder_damage,
+    is_from_readers_of_weights,
+    is_path,
+    numbers_damage,
+    split_revision,
+    what_readers_say,
+)
 
 NAME = "language_model"
 MAY_BE_MISSING = ("pooler.dense.weight", "pooler.dense.bias")
@@ -152,12 +159,14 @@ def load_language_model(weights: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    location = _checked_location(weights)
+    location, revision = _checked_location(weights)
+    asked = {} if revision is None else {"revision": revision}
     try:
-        _require_kind(weights, not AutoConfig.from_pretrained(location).is_encoder_decoder)
-        tokenizer = AutoTokenizer.from_pretrained(location, use_fast=True)
+        _require_kind(weights, not AutoConfig.from_pretrained(location, **asked).is_encoder_decoder)
+        tokenizer = AutoTokenizer.from_pretrained(location, use_fast=True, **asked)
+        how = {"dtype": torch.float32, "output_loading_info": True}
         with torch.random.fork_rng(devices=[]):
-            model, report = AutoModel.from_pretrained(location, dtype=torch.float32, output_loading_info=True)
+            model, report = AutoModel.from_pretrained(location, **how, **asked)
     except LanguageModelError:
         raise
     except (OSError, ValueError) as error:
@@ -194,15 +203,17 @@ def shown_weights(weights: str) -> str:
     >>> shown_weights("openai-community/gpt2"), shown_weights("/data/models/gpt2/")
     ('openai-community/gpt2', 'gpt2')
     """
-    return Path(weights).name if _looks_like_a_path(weights) else weights
+    return Path(weights).name if is_path(weights) else weights
 
 
-def _looks_like_a_path(weights: str) -> bool:
-    return weights.startswith(("/", ".", "~")) or weights.count("/") > 1
-
-
-def _checked_location(weights: str) -> str:
-    folder = Path(weights).expanduser()
+def _checked_location(weights: str) -> tuple[str, str | None]:
+    """The folder or hub id, and the revision behind its @."""
+    name, revision = split_revision(weights)
+    folder = Path(name).expanduser()
+    if revision is not None and folder.exists():
+        raise LanguageModelError(
+            f"language model {weights!r} is the folder {folder}, and a folder has no revision; leave @{revision} out."
+        )
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise LanguageModelError(
@@ -210,10 +221,10 @@ def _checked_location(weights: str) -> str:
             )
         if damage := folder_damage(folder):
             raise LanguageModelError(f"language model {weights!r} cannot be read: {damage}")
-        return str(folder)
-    if folder.exists() or _looks_like_a_path(weights):
+        return str(folder), None
+    if folder.exists() or is_path(name):
         raise LanguageModelError(f"language model {weights!r}: there is no such folder. {_how_to_fetch(weights)}")
-    return weights
+    return name, revision
 
 
 def _unreachable(weights: str, error: Exception) -> LanguageModelError:
@@ -228,7 +239,8 @@ def _unreachable(weights: str, error: Exception) -> LanguageModelError:
 
 def _how_to_fetch(weights: str) -> str:
     folder = f"models/{shown_weights(weights).split('/')[-1]}"
-    hub_id = "HUB_ID" if _looks_like_a_path(weights) else weights
+    name, revision = ("HUB_ID", None) if is_path(weights) else split_revision(weights)
+    hub_id = name if revision is None else f"{name} --revision {revision}"
     return (
         f"Without a network: run 'hf download {hub_id} --local-dir {folder}' on a machine that has one, copy the folder"
         f" (config.json, model.safetensors, tokenizer.json, ...) to {Path(folder).absolute()} here and set"

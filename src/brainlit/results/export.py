@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainlit import __version__
-from brainlit.files import only_writer, sha256_of, temporary_beside, to_disk
+from brainlit.files import only_writer, sha256_of, share, temporary_beside, to_disk
 from brainlit.results.model_card import CardFacts, base_model, model_card
 from brainlit.results.run_directory import PROVENANCE_FILE, STATUS_FILE, RunDirectory, read_json_if_there
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE, build_summary
@@ -189,6 +189,12 @@ def _provenance(facts: CardFacts) -> dict[str, Any]:
         "layer": facts.layer,
         "step": facts.checkpoint["step"],
         "base_model": base_model(facts.backbone),
+        **{
+            f"base_{key}": origin[key]
+            for origin in [facts.backbone["origin"]]
+            for key in ("revision", "commit", "subfolder", "adapter")
+            if key in origin
+        },
         "checkpoint_sha256": facts.checkpoint["sha256"],
     }
 
@@ -224,7 +230,7 @@ def _whole_folder(output: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.iterdir():
-            file.chmod(0o644)
+            share(file)
             to_disk(file)
         if output.exists():
             output.rename(old)

@@ -309,12 +309,27 @@ def _weights_words(backbone: Mapping[str, Any]) -> str:
     """Hub id with its revision, or the name alone: where a folder lies on somebody's disk is no one's business."""
     weights, origin = str(backbone["weights"]), backbone["origin"]
     name = base_model(backbone)
-    if name is not None:
-        return f"{name}, revision {origin['commit']}" if "commit" in origin else name
-    kind, _, folder = weights.rpartition(":")
-    place = PurePath(folder)
-    local = "local folder " if len(place.parts) > 1 else ""
-    return f"{kind + ':' if kind else ''}{local}{place.name}"
+    if name is None:
+        kind, _, folder = weights.rpartition(":")
+        place = PurePath(folder)
+        local = "local folder " if len(place.parts) > 1 else ""
+        name = f"{kind + ':' if kind else ''}{local}{place.name}"
+    else:
+        name = ", ".join([name, *_revision_words(origin)])
+    if adapter := origin.get("adapter"):
+        name += f", with the LoRA adapter {', '.join([adapter['name'], *_revision_words(adapter)])}"
+    return name
+
+
+def _revision_words(origin: Mapping[str, Any]) -> Iterable[str]:
+    """Commit, what was asked for where that is another word for it, and subfolder."""
+    asked, commit = origin.get("revision"), origin.get("commit")
+    if commit is not None:
+        yield f"revision {commit}" + (f" ({asked})" if asked not in (None, commit) else "")
+    elif asked is not None:
+        yield f"revision {asked}"
+    if "subfolder" in origin:
+        yield f"subfolder {origin['subfolder']}"
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:

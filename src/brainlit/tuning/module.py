@@ -7,7 +7,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -409,7 +408,7 @@ def load_tuned(path: str | Path) -> BrainTuning:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(record["backbone"]["architecture"]))
         asked = rebuilt(BackboneConfig, settings.pop("backbone"))
-        module = BrainTuning(backbone=replace(asked, weights=f"random:{folder}"), **settings)
+        module = BrainTuning(backbone=asked.random_like(folder), **settings)
     module.restore_record(asked, record)
     module.load_state_dict(checkpoint["state_dict"])
     return module.eval()

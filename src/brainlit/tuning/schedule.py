@@ -12,9 +12,9 @@ from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from brainlit.backbones import SpeechBackbone
+from brainlit.backbones.addresses import RANDOM_PREFIX
 from brainlit.backbones.tiny import TINY_SIZES
 from brainlit.backbones.trainable import depths
-from brainlit.backbones.weights import RANDOM_PREFIX
 from brainlit.tuning.settings import check_choice
 
 Optimizer = Literal["adamw", "adam"]

@@ -303,3 +303,23 @@ def test_layers_are_counted_from_either_end() -> None:
         layer_numbers("m", (3,), 2)
     with pytest.raises(ValueError, match="names a hidden state twice"):
         layer_numbers("m", (2, -1), 2)
+
+
+def test_targets_of_another_state_of_the_hub_are_other_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("BRAINLIT_WEIGHTS", str(tmp_path / "weights"))
+    repository = tmp_path / "hub" / "models--org--name"
+    (repository / "refs").mkdir(parents=True)
+    for commit in ("a" * 40, "b" * 40):
+        save_mini(repository / "snapshots" / commit)
+    found = []
+    for ref, commit in (("main", "a" * 40), ("v1", "b" * 40), ("main", "b" * 40)):
+        (repository / "refs" / ref).write_text(commit)
+        weights = "org/name" if ref == "main" else f"org/name@{ref}"
+        found.append(SpeechRepresentation(SpeechTargetsConfig(weights=weights), WINDOW).settings()["weights"])
+    assert found[0] == {"name": "org/name", "commit": "a" * 40}
+    assert found[1] == {"name": "org/name@v1", "commit": "b" * 40}
+    assert found[2] == {"name": "org/name", "commit": "b" * 40}, "the branch has moved on"
+    unknown = SpeechRepresentation(SpeechTargetsConfig(weights="org/other"), WINDOW).settings()["weights"]
+    assert unknown == {"name": "org/other"}, "not at hand, and targets of before may be"

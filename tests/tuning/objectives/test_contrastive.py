@@ -201,12 +201,16 @@ def contrastive_in_eval_mode(objective: Objective, backbone: SpeechBackbone, bat
 # --- heads of the checkpoint ---
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
-def test_heads_of_the_checkpoint_are_used(tmp_path: Path, file: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("file", "beginning"), [("model.safetensors", ""), ("pytorch_model.bin", ""), ("pytorch_model.bin", "module.")]
+)
+def test_heads_of_the_checkpoint_are_used(
+    tmp_path: Path, file: str, beginning: str, caplog: pytest.LogCaptureFixture
+) -> None:
     library = save_pretraining(tmp_path)
     if file.endswith("bin"):
         (tmp_path / "model.safetensors").unlink()
-        torch.save(library.state_dict(), tmp_path / file)
+        torch.save({beginning + name: value for name, value in library.state_dict().items()}, tmp_path / file)
     caplog.set_level("INFO")
     objective = build_self_supervised(CONFIG, frozen_front(tmp_path), seed=0)
     for name, tensor in objective.state_dict().items():

@@ -57,7 +57,8 @@ class LanguageTargetsConfig:
     Parameters
     ----------
     weights : str
-        Hub id or local folder of a causal or masked language model (gpt2-medium, say), or tiny: a small one that first
+        Hub id (with @REVISION, if a certain one is meant) or local folder of a causal or masked language model
+        (gpt2-medium, say), or tiny: a small one that first
         learns the grammar of the demo's stories, once, then cached.
     layers : 'all' or tuple of int
         Hidden states to put side by side: 0 is the embedding, -1 the last.
@@ -93,7 +94,7 @@ class SpeechTargetsConfig:
     family : str
         Name of the speech family, as for the backbone that is tuned.
     weights : str
-        Hub id, size name, folder or tiny-large; `medium` of whisper in arXiv 2410.09230.
+        Hub id, size name (either with @REVISION), folder or tiny-large; `medium` of whisper in arXiv 2410.09230.
     layers : 'all' or tuple of int
         Hidden states to put side by side: 0 goes into the first layer, -1 is the last.
     batch_size : int

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from brainlit.backbones import BackboneConfig, SpeechBackbone, load_backbone
+from brainlit.backbones import BACKBONES, BackboneConfig, SpeechBackbone, WeightsError, load_backbone
 from brainlit.backbones.frames import pool_per_tr
+from brainlit.backbones.registry import resolve_weights
 from brainlit.backbones.tiny_text import tiny_language_model
 from brainlit.backbones.weights import cached_folder
 from brainlit.datamodules.dataset import WindowDataset
@@ -256,12 +257,26 @@ class SpeechRepresentation:
         described = self.backbone.describe() if made_here else {}
         return {
             "family": config.family,
-            "weights": _identity_of_weights(config.weights),
+            "weights": _identity_of_weights(config.weights) | ({} if made_here else self._commit()),
             "seed": config.seed,
             "made_of": {key: described[key] for key in ("origin", "architecture") if key in described},
             "layers": config.layers if isinstance(config.layers, str) else list(config.layers),
             "window": {name: getattr(self.window, name) for name in ("n_trs", "context_s", "shift_s")},
         }
+
+    def _commit(self) -> dict[str, str]:
+        """The hub's commit of the weights, for a branch moves on; nothing for others, or where they are not at hand."""
+        config = self.config
+        try:
+            address, origin = resolve_weights(
+                BACKBONES[config.family], BackboneConfig(config.family, config.weights, config.seed)
+            )
+            if "hub_id" not in origin:
+                return {}
+            commit = address.commit or self.backbone.origin.get("commit")
+        except (WeightsError, KeyError):
+            return {}
+        return {"commit": commit} if commit else {}
 
     @cached_property
     def backbone(self) -> SpeechBackbone:

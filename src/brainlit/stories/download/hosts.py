@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 from brainlit.stories.base import SourceError
 
@@ -145,7 +145,9 @@ def checked_path(path: str) -> str:
 
 _BUSY = (429, 500, 502, 503, 504)
 _NO_HEAD = (403, 405, 501)
-_TOTAL = re.compile(r"bytes \d+-\d+/(\d+)$")
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)$")
+_PACKED_NAMES = {"gzip": (".gz", ".tgz"), "x-gzip": (".gz", ".tgz"), "compress": (".Z",), "x-compress": (".Z",)}
+"""Encodings that some servers name for files that were packed before they were published."""
 
 
 class WebHost(Host):
@@ -168,8 +170,7 @@ class WebHost(Host):
             return self._remote_file(path, answer)
 
     def read(self, file: RemoteFile, start: int) -> Generator[bytes, None, None]:
-        """GET from `start` on."""
-        from requests.exceptions import RequestException
+        """GET from `start` on; the bytes as they come, never unpacked."""
         from urllib3.exceptions import HTTPError
 
         with self._answer("GET", file.path, {"Range": f"bytes={start}-"} if start else {}) as answer:
@@ -180,9 +181,12 @@ class WebHost(Host):
                 raise DownloadError(f"{file.path} is no longer at {self.url}.")
             if (now.version, now.n_bytes) != (file.version, file.n_bytes):
                 raise RestartError(f"{file.path} was published anew.")
+            sent = _RANGE.match(answer.headers.get("Content-Range", ""))
+            if (int(sent[1]) if sent else 0) != start:
+                raise RestartError(f"{self.url} sends {file.path} from another byte than the one asked for, {start}.")
             try:
-                yield from answer.iter_content(CHUNK_BYTES)
-            except (RequestException, HTTPError) as error:
+                yield from answer.raw.stream(CHUNK_BYTES, decode_content=False)  # as announced, whatever it unpacks to
+            except HTTPError as error:
                 raise UnreachableError(f"the connection broke ({error}).") from error
 
     def _remote_file(self, path: str, answer: Any) -> RemoteFile | None:
@@ -194,10 +198,24 @@ class WebHost(Host):
         kind = answer.headers.get("Content-Type", "")
         if kind.startswith("text/html") and not path.endswith((".html", ".htm")):
             raise RefusedError(f"{answer.url} gives a web page instead of the file. Does the server ask for a login?")
-        total = _TOTAL.match(answer.headers.get("Content-Range", ""))
-        n_bytes = total[1] if total else answer.headers.get("Content-Length")
+        packed = answer.headers.get("Content-Encoding", "identity").strip().lower()
+        if packed not in ("", "identity") and not path.endswith(_PACKED_NAMES.get(packed, ("\0",))):
+            raise RefusedError(
+                f"{answer.url} is sent packed (Content-Encoding: {packed}), although the file as it is published was"
+                " asked for, so its bytes cannot be checked. Ask whoever runs the server, or a proxy on the"
+                " way, to send files as they are."
+            )
+        total, length = _RANGE.match(answer.headers.get("Content-Range", "")), answer.headers.get("Content-Length")
+        n_bytes = total[3] if total else length
         if n_bytes is None:
             raise DownloadError(f"{answer.url} does not say how large it is, so it could not be told whether all came.")
+        if not n_bytes.isdecimal():
+            raise DownloadError(f"{answer.url} says that its size is {n_bytes!r}, which is no number of bytes.")
+        if total and length is not None and length != str(int(total[2]) - int(total[1]) + 1):
+            raise DownloadError(
+                f"{answer.url} contradicts itself: it sends bytes {total[1]} to {total[2]} and says that these are"
+                f" {length} (Content-Length). Try again later, or from another network."
+            )
         etag = answer.headers.get("ETag", "").removeprefix("W/").strip('"')
         is_s3 = "x-amz-request-id" in answer.headers
         return RemoteFile(
@@ -224,17 +242,35 @@ class WebHost(Host):
     def _session(self) -> Any:
         """One session for each thread; it sends a request again where the server is busy or not there."""
         if not hasattr(self._threads, "session"):
-            import requests
             from requests.adapters import HTTPAdapter
             from urllib3 import Retry
 
             retry = Retry(ATTEMPTS - 1, backoff_factor=0.5, status_forcelist=_BUSY, raise_on_status=False)
-            session = requests.Session()
+            session = _secure_session()
             session.headers["Accept-Encoding"] = "identity"  # the bytes as they are published
             for scheme in ("https://", "http://"):
                 session.mount(scheme, HTTPAdapter(max_retries=retry))
             self._threads.session = session
         return self._threads.session
+
+
+def _secure_session() -> Any:
+    """A session of requests that goes on over https where it began so."""
+    import requests
+
+    class SecureSession(requests.Session):
+        def get_redirect_target(self, resp: requests.Response) -> str | None:
+            target = super().get_redirect_target(resp)
+            if target is not None and resp.url.lower().startswith("https:"):
+                onward = urljoin(resp.url, target)
+                if not onward.lower().startswith("https:"):
+                    raise RefusedError(
+                        f"{resp.url} leads to {onward}, where anyone on the way could change what comes. Nothing was"
+                        " asked for there; find an address that is https throughout."
+                    )
+            return target
+
+    return SecureSession()
 
 
 # --- S3 ---

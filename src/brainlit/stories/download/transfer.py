@@ -33,6 +33,10 @@ OnDifference = Literal["refuse", "keep", "replace"]
 ON_DIFFERENCE: tuple[OnDifference, ...] = get_args(OnDifference)
 
 
+class _TooMuchError(DownloadError):
+    """More bytes come than the server said."""
+
+
 class _StoppedError(DownloadError):
     """Others asked this thread to end."""
 
@@ -198,6 +202,9 @@ class Transfer:
                     raise DownloadError(f"{error} That happened {n_restarts} times; try again later.") from error
                 file = self._look_again(file)
                 self._begin(file, part)
+            except _TooMuchError:
+                part.unlink()  # its length alone would make it look whole
+                raise
             except UnreachableError:
                 self._go_on()
                 n_idle = 0 if part.stat().st_size > before else n_idle + 1
@@ -225,6 +232,11 @@ class Transfer:
                 with closing(self.host.read(file, start)) as chunks:
                     for chunk in chunks:
                         self._go_on()
+                        if stream.tell() + len(chunk) > file.n_bytes:
+                            raise _TooMuchError(
+                                f"the server said {file.n_bytes} bytes ({gigabytes(file.n_bytes)}) and sends more."
+                                " Nothing of it was kept; try again later, or tell the publisher."
+                            )
                         stream.write(chunk)
                         self.fetched[file.path] = self.fetched.get(file.path, 0) + len(chunk)
                         self._tick(len(chunk))

@@ -97,7 +97,7 @@ def train_mask_embedding(backbone: SpeechBackbone) -> None:
     """
     if backbone.mask_embedding is None:
         raise ValueError(
-            f"weights {backbone.config.weights!r} have no mask embedding (mask_time_prob is 0 in their config), so"
+            f"weights {backbone.config.named!r} have no mask embedding (mask_time_prob is 0 in their config), so"
             " nothing can be hidden from them; choose another checkpoint, or train on the transcript:"
             " --model.objective.ctc 1 --model.objective.self_supervised 0."
         )

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from brainlit.backbones import FrontEnd, SpeechBackbone, WeightsError
 from brainlit.backbones.registry import checkpoint_file
+from brainlit.backbones.state_dicts import inner_state
 from brainlit.tuning.heads import initial_map
 from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig
 from brainlit.tuning.objectives.masking import clip_generators, draw_others, hide_spans, mask_settings
@@ -241,8 +242,9 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 
 def use_pretraining_heads(backbone: SpeechBackbone, module: Contrastive) -> bool:
     """Go on with the heads of the backbone's own checkpoint; True where it has them. Says so in the log."""
-    file, weights = checkpoint_file(backbone, *FILES), backbone.config.weights
-    found = file is not None and load_pretraining_heads(file, module)
+    file, weights = checkpoint_file(backbone, *FILES), backbone.config.named
+    before = str(backbone.origin.get("prefix", "")).removesuffix(f"{backbone.model.base_model_prefix}.")
+    found = file is not None and load_pretraining_heads(file, module, before)
     if found:
         log.info("quantiser and projections of the contrastive loss: those of %s", weights)
     else:
@@ -250,13 +252,15 @@ def use_pretraining_heads(backbone: SpeechBackbone, module: Contrastive) -> bool
     return found
 
 
-def load_pretraining_heads(file: Path, module: Contrastive) -> bool:
+def load_pretraining_heads(file: Path, module: Contrastive, before: str = "") -> bool:
     """Load quantizer, project_hid and project_q from a Wav2Vec2ForPreTraining checkpoint; False if it lacks any.
 
     Parameters
     ----------
     file : Path
         model.safetensors or pytorch_model.bin.
+    before : str
+        What names in the file begin with: 'module.' where DataParallel saved it.
 
     Raises
     ------
@@ -264,7 +268,8 @@ def load_pretraining_heads(file: Path, module: Contrastive) -> bool:
         If the checkpoint's heads have other shapes.
     """
     wanted = module.state_dict()
-    tensors = _read(file, set(wanted))
+    found = _read(file, {before + name for name in wanted})
+    tensors = {name.removeprefix(before): value for name, value in found.items()}
     if set(tensors) != set(wanted):
         return False
     for name, tensor in tensors.items():
@@ -284,5 +289,5 @@ def _read(file: Path, names: set[str]) -> dict[str, Tensor]:
 
         with safe_open(file, "pt") as tensors:
             return {name: tensors.get_tensor(name) for name in names & set(tensors.keys())}
-    loaded: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    loaded: dict[str, Tensor] = inner_state(torch.load(file, map_location="cpu", weights_only=True))
     return {name: loaded[name] for name in names & set(loaded)}
