@@ -22,10 +22,10 @@ from brainlit.store.reader import StoryStore
 from brainlit.store.schema import SpaceEntry
 from brainlit.stories import Intervals, Story
 from brainlit.stories.base import FloatArray
+from brainlit.stories.readers.clipping import MAX_CLIPPED, clipped_level
 
 _MIN_COVERAGE = 0.2
 """Vectors of content words only cover a quarter of simple sentences; those of another language cover next to none."""
-_MAX_CLIPPED = 1e-3
 _MAX_SILENT_END_S = 60.0
 _MAX_MISSING_END_S = 30.0
 """Scanners run on for a haemodynamic response; what is missing beyond that is a warning."""
@@ -55,7 +55,8 @@ class StoryChecks:
         self._sounds[hashlib.sha256(audio.tobytes()).hexdigest()].append(name)
         if len(story.words) > 1:
             self._words[" ".join(story.words.labels)].append(name)
-        return story, [*_sound(story), *_clock(story), *_words(story), *_spaces(store, name)]
+        noted = [Finding(where=name, **note) for note in store.index.stories[name].sound_notes]
+        return story, [*noted, *_sound(story, noted), *_clock(story), *_words(story), *_spaces(store, name)]
 
     def twins(self) -> Iterator[Finding]:
         """Stories that share sound or text."""
@@ -107,16 +108,17 @@ def _spaces(store: StoryStore, name: str) -> Iterator[Finding]:
             yield Finding("warning", "constant_space", where, message, "Check how the space was computed.")
 
 
-def _sound(story: Story) -> Iterator[Finding]:
+def _sound(story: Story, noted: list[Finding]) -> Iterator[Finding]:
     if not story.audio.any():
         message = "the sound is silent throughout."
         yield Finding("error", "silent_sound", story.name, message, "Check how the audio was read.")
         return
     limits = np.iinfo(np.int16)
-    clipped = float(((story.audio == limits.max) | (story.audio == limits.min)).mean())
-    if clipped > _MAX_CLIPPED:
+    clipped = float(((story.audio == limits.max) | (story.audio == limits.min)).sum() / np.count_nonzero(story.audio))
+    if clipped > MAX_CLIPPED and "clipped_sound" not in {finding.kind for finding in noted}:
         message = f"{100 * clipped:.2f} % of the samples are at the limit of int16."
-        yield Finding("warning", "clipped_sound", story.name, message, "Lower the gain before converting to int16.")
+        cure = "Lower the gain before converting to int16."
+        yield Finding(clipped_level(clipped), "clipped_sound", story.name, message, cure)
 
 
 def _clock(story: Story) -> Iterator[Finding]:
