@@ -72,7 +72,7 @@ def test_floats_beyond_full_scale_are_divided_by_their_peak_and_it_is_said(
     said = re.match(r"samples go up to (\S+) times", only_note(read, "scaled_sound", "warning").message)
     assert said is not None
     assert float(said[1]) == pytest.approx(0.3 * factor, rel=1e-2)
-    assert str(path) in caplog.text and "divided by this peak" in caplog.text
+    assert f"{path}: samples go up to" in caplog.text
 
 
 @pytest.mark.parametrize("peak", [0.1, 1.0])
@@ -123,9 +123,7 @@ def test_triggers_and_other_speakers_are_named_and_a_channel_can_be_chosen(tmp_p
     clicks = np.where(np.arange(len(speech)) % 32_000 < 160, 0.95, 0.0)
     for name, stranger in (("clicks", clicks), ("speaker", other)):
         path = two_channels(tmp_path / f"{name}.wav", speech, stranger)
-        with pytest.raises(
-            AudioError, match=rf"{name}\.wav: channel 0 \(left\) and channel 1 \(right\) are not one so"
-        ):
+        with pytest.raises(AudioError, match=rf"{name}\.wav: channel 0 \(left\) and channel 1 \(right\) are not one"):
             read_audio(path)
         assert np.abs(read_audio(path, "left") / 32768 - speech).max() < 1e-4
         assert np.abs(read_audio(path, "right") / 32768 - stranger).max() < 1e-4

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def opened(path: Path) -> Iterator[SoundFile]:
     try:
         announced = _announced(path)
         source = path if announced.length_at is None else _WithLength(path, *announced.length_at)
-        file = soundfile.SoundFile(source)
+        file = _stream_class()(source)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: .raw says neither rate nor channels
         raise AudioError(
             f"{path} is not a readable sound file: {f'{error}'.strip(' .:')}. Convert it to WAV or FLAC."
@@ -162,6 +163,19 @@ def opened(path: Path) -> Iterator[SoundFile]:
         if not _MIN_RATE_HZ <= file.samplerate <= _MAX_RATE_HZ:
             raise AudioError(f"{path} says that it has {file.samplerate} samples per second, as no sound has. {_AGAIN}")
         yield SoundFile(path, file, announced)
+
+
+@lru_cache
+def _stream_class() -> Any:
+    import soundfile
+
+    class Stream(soundfile.SoundFile):  # type: ignore[misc]
+        """Read from front to back: soundfile would seek after each block, which FLAC of unknown length cannot."""
+
+        def seekable(self) -> bool:
+            return False
+
+    return Stream
 
 
 def _length(n_frames: int, rate_hz: int) -> str:
