@@ -127,10 +127,11 @@ def _read(file: SoundFile, weights: npt.NDArray[Any]) -> tuple[Float32Array, Rel
     parts = []
     for block in file.blocks():
         tops.add(block)
-        if file.n_channels > 1:
-            relation.add(block)
         with np.errstate(over="ignore", invalid="ignore"):  # not finite: refused later
-            parts.append(block.astype(np.float32, copy=False) @ share)
+            values = block.astype(np.float32, copy=False)
+            parts.append(values @ share)
+            if file.n_channels > 1:
+                relation.add(values)
     mono = np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
     return mono, relation.result(), tops
 

@@ -37,6 +37,8 @@ _SILENT_DB = -40.0
 _CANCELLED_PART = 0.1
 """Of the energy of a sound; less may cancel in a room."""
 _COARSE_HZ = 8_000
+_LARGE = 1e15
+"""Squares of larger values do not fit into float32."""
 _FRAME_S, _SLOW_S = 0.02, 3.0
 
 
@@ -90,29 +92,36 @@ class RelationOfChannels:
 
     def __init__(self, n_channels: int, rate_hz: int, full_scale: float) -> None:
         self._n_channels, self._rate_hz, self._full_scale = n_channels, rate_hz, full_scale
-        self._n_frames, self._total, self._products = 0, np.zeros(n_channels), np.zeros((n_channels, n_channels))
+        self._n_frames: list[int] = []
+        self._means: list[FloatArray] = []
+        self._products = np.zeros((n_channels, n_channels))
         self._energy, self._cancelled = 0.0, 0.0
         self._loudness: list[FloatArray] = []
 
     def add(self, block: npt.NDArray[Any]) -> None:
         """A block of samples, (n_frames, n_channels)."""
-        values = block.astype(np.float64)
-        total, products = values.sum(axis=0), values.T @ values
-        self._n_frames += len(values)
-        self._total += total
+        values = block.astype(np.float32, copy=False)
+        if not max(values.max(), -values.min()) < _LARGE:
+            values = values.astype(np.float64)
+        means = np.ones(len(values), dtype=values.dtype) @ values / len(values)
+        values = values - means
+        products = (values.T @ values).astype(np.float64)
+        self._n_frames.append(len(values))
+        self._means.append(means.astype(np.float64))
         self._products += products
-        power = products / len(values) - np.outer(total, total) / len(values) ** 2
-        energy = float(np.trace(power)) * len(values)
+        energy = float(np.trace(products))
         self._energy += energy
-        if 2 * float(power.mean()) * self._n_channels < float(np.trace(power)) / self._n_channels:
+        if 2 * float(products.mean()) * self._n_channels < energy / self._n_channels:
             self._cancelled += energy
         self._loudness.append(_loudness(values, self._rate_hz))
 
     def result(self) -> Relation:
         """What was gathered."""
-        n_frames = max(self._n_frames, 1)
-        power = self._products / n_frames - np.outer(self._total, self._total) / n_frames**2
-        rms = np.sqrt(np.maximum(np.diag(power), 0))
+        n_frames, n_each = max(sum(self._n_frames), 1), np.array(self._n_frames)[:, None]
+        means = np.array(self._means).reshape(-1, self._n_channels)
+        apart = means - (n_each * means).sum(axis=0) / n_frames
+        power = (self._products + (n_each * apart).T @ apart) / n_frames
+        rms = np.sqrt(np.diag(power))
         with np.errstate(divide="ignore"):
             level_db = 20 * np.log10(rms / self._full_scale)
         loudness = np.concatenate(self._loudness) if self._loudness else np.zeros((0, self._n_channels))
@@ -121,7 +130,7 @@ class RelationOfChannels:
             _without_scale(power),
             _without_scale(loudness.T @ loudness),
             self._cancelled / self._energy if self._energy > 0 else 0.0,
-            self._n_frames / self._rate_hz,
+            sum(self._n_frames) / self._rate_hz,
         )
 
 
@@ -135,11 +144,12 @@ def name_of(k: int, n_channels: int) -> str:
     return f"channel {k}{(' (left)', ' (right)')[k] if n_channels == 2 else ''}"
 
 
-def _loudness(values: FloatArray, rate_hz: int) -> FloatArray:
+def _loudness(values: npt.NDArray[Any], rate_hz: int) -> FloatArray:
     """Root mean squares of frames of 20 ms, less their mean over 3 s: (n_windows x n_frames, n_channels)."""
     n_channels, step = values.shape[1], max(1, rate_hz // _COARSE_HZ)
-    coarse = values[: len(values) // step * step].reshape(-1, step, n_channels).mean(axis=1)
-    changes = np.diff(coarse, axis=0)
+    # einsum adds a few neighbours several times faster than mean does
+    coarse = np.einsum("nkc->nc", values[: len(values) // step * step].reshape(-1, step, n_channels))
+    changes = np.diff(coarse, axis=0).astype(np.float64) / step
     n_frame = max(1, round(_FRAME_S * rate_hz / step))
     frames = changes[: len(changes) // n_frame * n_frame].reshape(-1, n_frame, n_channels)
     rms = np.sqrt((frames**2).mean(axis=1))

@@ -44,8 +44,9 @@ class FlatTops:
 
     def add(self, block: npt.NDArray[Any]) -> None:
         """A block of samples, (n_frames, n_channels)."""
-        self._n_sounding += np.count_nonzero(block, axis=0)
-        self._tops.append(np.array([[self._top(block, k, sign) for k in range(block.shape[1])] for sign in (1, -1)]))
+        channels = np.ascontiguousarray(block.T)
+        self._n_sounding += [np.count_nonzero(values) for values in channels]
+        self._tops.append(np.array([[self._top(values, sign) for values in channels] for sign in (1, -1)]))
 
     def parts(self) -> list[float]:
         """Of each channel, the part of its samples (other than 0) that lie in flat tops."""
@@ -58,9 +59,8 @@ class FlatTops:
         n_flat = np.where(is_top, counts, 0).sum(axis=(0, 1))
         return list(np.divide(n_flat, self._n_sounding, out=np.zeros_like(n_flat), where=self._n_sounding > 0))
 
-    def _top(self, block: npt.NDArray[Any], k: int, sign: int) -> tuple[float, int]:
+    def _top(self, values: npt.NDArray[Any], sign: int) -> tuple[float, int]:
         """The largest value of one side, and how many samples stay there for a while."""
-        values = block[:, k]
         extreme = values.max() if sign > 0 else values.min()
         peak = sign * float(extreme)
         at = np.flatnonzero(values == extreme)
