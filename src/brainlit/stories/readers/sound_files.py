@@ -50,8 +50,6 @@ class Announced:
         So many fewer than n_frames may come out: what decoders of MP3 keep back.
     md5 : bytes or None
         MD5 of FLAC's samples, as integers of n_bits.
-    is_counted : bool
-        Every frame of MP3 was counted and libsndfile knows the length.
     is_open : bool
         The header was written before the length was known (by a pipe), so that the length of the file decides.
     length_at : pair of byte offset and bytes, or None
@@ -62,7 +60,6 @@ class Announced:
     slack_frames: int = 0
     md5: bytes | None = None
     n_bits: int = 0
-    is_counted: bool = False
     is_open: bool = False
     length_at: tuple[int, bytes] | None = None
 
@@ -158,7 +155,7 @@ def opened(path: Path) -> Iterator[SoundFile]:
     with file:
         if file.format not in ("WAV", "WAVEX", "RF64"):
             _refuse_shortened(path, file.extra_info)
-        if file.format == "MP3" and announced.n_frames is None and not announced.is_counted:
+        if file.format == "MP3" and announced.n_frames is None:
             raise AudioError(f"{path} does not begin with a frame of MPEG, and its length is not known. {_CONVERT}")
         if not _MIN_RATE_HZ <= file.samplerate <= _MAX_RATE_HZ:
             raise AudioError(f"{path} says that it has {file.samplerate} samples per second, as no sound has. {_AGAIN}")
@@ -192,6 +189,8 @@ def _announced(path: Path) -> Announced:
             return _flac(head)
         if head[:4] == b"OggS":
             _require_whole_ogg(path)
+        elif head[:4] == b".snd" and len(head) >= 12:
+            return _au(path, *struct.unpack(">II", head[4:12]))
         elif head[:7] == b"NIST_1A":
             count = re.search(rb"sample_count -i (\d+)", head)
             return Announced() if count is None else Announced(int(count[1]))
@@ -199,6 +198,15 @@ def _announced(path: Path) -> Announced:
             first += len(head) - len(head.lstrip(b"\0"))  # what pads a tag
             if _mpeg_frame(_read_at(file, first, 4)) is not None:
                 return _mp3(path, first)
+    return Announced()
+
+
+def _au(path: Path, start: int, announced: int) -> Announced:
+    there = path.stat().st_size - start
+    if announced == 0xFFFF_FFFF:
+        return Announced(is_open=True)
+    if announced < there:
+        raise AudioError(f"{path} holds {there} bytes of samples, but its header announces {announced}. {_CONVERT}")
     return Announced()
 
 
@@ -212,8 +220,13 @@ def _id3_size(head: bytes) -> int:
 
 def _refuse_shortened(path: Path, log: str) -> None:
     """libsndfile's own remarks about lengths, of AIFF, AU, W64, SVX and others."""
+    uneven = re.search(r"'COMM' chunk \((\d+)\) not equal to frame count\D+(\d+)", log)
+    if uneven is not None:
+        raise AudioError(
+            f"{path} is damaged: its header announces {uneven[1]} samples and has room for {uneven[2]}. {_AGAIN}"
+        )
     for announced, there in re.findall(r"(\d+) \(?should be (\d+)", log):
-        if int(there) < int(announced) < _PIPE_SIZES[0]:
+        if int(there) < int(announced) < _PIPE_SIZES.start:
             raise _cut_off(path, int(announced), int(there))
 
 
@@ -224,7 +237,8 @@ def _cut_off(path: Path, announced: int, there: int) -> AudioError:
 
 # --- WAV ---
 
-_PIPE_SIZES = (0x7FFF_0000, 0x8000_0100)
+_PIPE_SIZES = range(0x7FFF_0000, 0x8000_0100)
+_PIPE_LONG_SIZES = (0xFFFF_FFFF, 2**63 - 1, 2**64 - 1)
 """What writes into a pipe cannot know the length: SoX and arecord announce some 2 GB, others 0 or all ones."""
 _CHUNKS = {b"LIST", b"INFO", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"JUNK", b"junk", b"iXML",
            b"axml", b"PAD ", b"FLLR", b"DISP", b"_PMX", b"afsp", b"inst", b"cart"}  # fmt: skip
@@ -244,14 +258,14 @@ def _wav(path: Path, file: Any, first: int) -> Announced:
         if chunk.name == b"ds64" and chunk.size >= 24:
             long_size = struct.unpack("<Q", _read_at(file, chunk.start + 8, 8).ljust(8, b"\0"))[0], chunk.start + 8
         elif chunk.name == b"fmt ":
-            _require_one_rate(path, _read_at(file, chunk.start, 16), order)
+            _require_it_agrees(path, _read_at(file, chunk.start, 16), order)
         elif chunk.name == b"data":
             there = n_bytes - chunk.start
             if long_size is not None and chunk.size == 0xFFFF_FFFF:
                 return _data(path, file, long_size[0], chunk.start, order, (long_size[1], struct.pack("<Q", there)))
             right = struct.pack(f"{order}I", min(there, 0xFFFF_FFFE))
             return _data(path, file, chunk.size, chunk.start, order, (chunk.start - 4, right))
-    return Announced()
+    raise AudioError(f"{path} is a WAV file without samples, or with a damaged header. {_AGAIN}")
 
 
 def _data(path: Path, file: Any, announced: int, start: int, order: str, length_at: tuple[int, bytes]) -> Announced:
@@ -261,7 +275,8 @@ def _data(path: Path, file: Any, announced: int, start: int, order: str, length_
     if announced == 0 and there and not _are_chunks(file, start, n_bytes, order):
         return Announced(is_open=True, length_at=length_at)
     if announced > there:
-        if _PIPE_SIZES[0] <= announced < _PIPE_SIZES[1] or announced >= 0xFFFF_FF00:
+        is_long = len(length_at[1]) == 8
+        if announced in _PIPE_LONG_SIZES if is_long else announced in _PIPE_SIZES or announced >= 0xFFFF_FF00:
             return Announced(is_open=True, length_at=length_at)
         raise _cut_off(path, announced, there)
     if not any(_are_chunks(file, start + announced + pad, n_bytes, order) for pad in (announced % 2, 0)):
@@ -272,16 +287,20 @@ def _data(path: Path, file: Any, announced: int, start: int, order: str, length_
     return Announced()
 
 
-def _require_one_rate(path: Path, fmt: bytes, order: str) -> None:
-    """Rate and bytes per second say the same; a wrong rate would stretch the whole sound."""
+def _require_it_agrees(path: Path, fmt: bytes, order: str) -> None:
+    """The header says rate and sample size in two ways; a wrong one would stretch the sound, or make noise of it."""
     if len(fmt) < 16:
         return
-    kind, _, rate_hz, per_second, per_frame, _ = struct.unpack(f"{order}HHIIHH", fmt)
-    if kind in (1, 3, 0xFFFE) and per_second not in (0, rate_hz * per_frame):
-        raise AudioError(
-            f"{path} contradicts itself: {rate_hz} samples per second of {per_frame} bytes are not the {per_second}"
-            f" bytes per second that its header announces, so that its rate may be wrong. {_AGAIN}"
-        )
+    kind, n_channels, rate_hz, per_second, per_frame, n_bits = struct.unpack(f"{order}HHIIHH", fmt)
+    is_plain = kind in (1, 3, 0xFFFE)  # integers, floats, and either with more said of the channels
+    sizes = {-(-n_bits // 8), 4 if 16 < n_bits <= 24 else 0}
+    if is_plain and per_second not in (0, rate_hz * per_frame):
+        found = f"{rate_hz} samples per second of {per_frame} bytes are not the {per_second} bytes per second"
+    elif (is_plain and per_frame not in {n_channels * size for size in sizes}) or (not is_plain and n_bits > 8):
+        found = f"samples of format {kind}, {n_bits} bits and {n_channels} channels do not have the {per_frame} bytes"
+    else:
+        return
+    raise AudioError(f"{path} contradicts itself: {found} that its header announces. {_AGAIN}")
 
 
 def _chunks(file: Any, start: int, n_bytes: int, order: str) -> Iterator[_Chunk]:
@@ -437,7 +456,7 @@ def _mp3(path: Path, at: int) -> Announced:
     raw = path.read_bytes()
     first = _mpeg_frame(raw[at : at + 4])
     assert first is not None
-    announced = _xing_frames(raw[at : at + first.n_bytes])
+    announced, n_unused = _xing(raw[at : at + first.n_bytes])
     n_frames = 0
     while at < len(raw) and any(raw[at : at + 4]):
         frame = _mpeg_frame(raw[at : at + 4])
@@ -460,7 +479,7 @@ def _mp3(path: Path, at: int) -> Announced:
             f"{path} announces {announced} frames of MPEG, but holds {n_frames - 1}: it is cut off, or several files"
             f" were put into one. {_AGAIN}"
         )
-    return Announced(is_counted=True)
+    return Announced(announced * first.n_samples - n_unused, slack_frames=first.n_samples)
 
 
 def _tag_size(raw: bytes, at: int) -> int:
@@ -475,9 +494,17 @@ def _tag_size(raw: bytes, at: int) -> int:
     return _id3_size(head)
 
 
-def _xing_frames(frame: bytes) -> int | None:
-    """Number of frames that the first one announces, if it is such a header; it does not count itself."""
+def _xing(frame: bytes) -> tuple[int | None, int]:
+    """Number of frames that the first one announces, if it is such a header; and samples that the encoder added.
+
+    It does not count itself. http://gabriel.mp3-tech.org/mp3infotag.html has the places of LAME's numbers.
+    """
     at = next((at for at in (13, 21, 36) if frame[at : at + 4] in (b"Xing", b"Info")), None)
-    if at is not None and len(frame) >= at + 12 and frame[at + 7] & 1:
-        return int.from_bytes(frame[at + 8 : at + 12], "big")
-    return int.from_bytes(frame[50:54], "big") if frame[36:40] == b"VBRI" and len(frame) >= 54 else None
+    if at is None:
+        is_vbri = frame[36:40] == b"VBRI" and len(frame) >= 54
+        return (int.from_bytes(frame[50:54], "big") if is_vbri else None), 0
+    if len(frame) < at + 12 or not frame[at + 7] & 1:
+        return None, 0
+    encoder, added = frame[at + 120 : at + 124], int.from_bytes(frame[at + 141 : at + 144], "big")
+    n_unused = (added >> 12) + (added & 4095) if encoder in (b"LAME", b"Lavf", b"Lavc") else 0
+    return int.from_bytes(frame[at + 8 : at + 12], "big"), n_unused
