@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from brainlit.stories.readers.announced import AudioError
 from brainlit.stories.readers.audio import read_audio, read_sound
-from brainlit.stories.readers.sound_files import AudioError, ogg_crc, opened
+from brainlit.stories.readers.compressed_sound import ogg_crc
+from brainlit.stories.readers.sound_files import opened
 from tests.stories.readers.voices import RATE_HZ, syllables
 
 SPEECH = syllables(1, 3)
@@ -158,6 +160,15 @@ def test_the_md5_of_flac_is_met(tmp_path: Path, subtype: str, n_channels: int) -
             read(tmp_path / "a.flac", bytes(whole))
     whole[26:42] = bytes(16)
     assert len(read(tmp_path / "a.flac", bytes(whole))) == len(SPEECH), "without an MD5 there is none to meet"
+
+
+def test_a_rate_that_is_not_that_of_the_frames_is_refused(tmp_path: Path) -> None:
+    whole = bytearray(as_bytes(format="FLAC"))
+    whole[20] ^= 0x40
+    with pytest.raises(AudioError, match=r"contradicts itself: 16004 Hz in its header are 16000 Hz in its frames"):
+        read(tmp_path / "a.flac", bytes(whole))
+    for rate_hz in (8_000, 12_345, 44_100, 65_535):
+        assert len(read(tmp_path / "a.flac", as_bytes(rate_hz=rate_hz, format="FLAC"))) > 0
 
 
 def test_flac_of_unknown_length_is_read_to_its_end(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from brainlit.store.checks.findings import Finding, Level
 from brainlit.store.checks.timing import clock_drift_s
 from brainlit.store.reader import StoryStore
 from brainlit.store.schema import SpaceEntry
-from brainlit.stories import Intervals, Story
+from brainlit.stories import Intervals, SoundNote, Story
 from brainlit.stories.base import FloatArray
 from brainlit.stories.readers.clipping import MAX_CLIPPED, clipped_level
 
@@ -55,7 +55,7 @@ class StoryChecks:
         self._sounds[hashlib.sha256(audio.tobytes()).hexdigest()].append(name)
         if len(story.words) > 1:
             self._words[" ".join(story.words.labels)].append(name)
-        noted = [Finding(where=name, **note) for note in store.index.stories[name].sound_notes]
+        noted = [*_noted(store, name)]
         return story, [*noted, *_sound(story, noted), *_clock(story), *_words(story), *_spaces(store, name)]
 
     def twins(self) -> Iterator[Finding]:
@@ -106,6 +106,13 @@ def _spaces(store: StoryStore, name: str) -> Iterator[Finding]:
         if not (space.values.max(axis=0) > space.values.min(axis=0)).any():
             message = "all columns are constant in time."
             yield Finding("warning", "constant_space", where, message, "Check how the space was computed.")
+
+
+def _noted(store: StoryStore, name: str) -> Iterator[Finding]:
+    """What was done to the sound when it was read."""
+    for said in store.index.stories[name].sound_notes:
+        note = SoundNote(**said)  # type: ignore[arg-type]
+        yield Finding(note.level, note.kind, name, note.message, note.cure)
 
 
 def _sound(story: Story, noted: list[Finding]) -> Iterator[Finding]:

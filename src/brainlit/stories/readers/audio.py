@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.stories.base import Float32Array, SoundNote
+from brainlit.stories.readers.announced import AudioError
 from brainlit.stories.readers.channels import Channel, Relation, RelationOfChannels, name_of, number_of
 from brainlit.stories.readers.clipping import MAX_CLIPPED, FlatTops, clipped_level
-from brainlit.stories.readers.sound_files import AudioError, SoundFile, opened
+from brainlit.stories.readers.sound_files import SoundFile, opened
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 __all__ = ["AudioError", "Channel", "Sound", "read_audio", "read_sound", "resample", "to_int16"]
@@ -143,7 +144,7 @@ def _weights(path: Path, n_channels: int, channel: Channel | None) -> npt.NDArra
     if not 0 <= k < n_channels:
         has = "one channel, number 0" if n_channels == 1 else f"{n_channels} channels, 0 to {n_channels - 1}"
         raise AudioError(f"{path} has {has}; channel: {channel} is none of them. Correct `channel`, or leave it out.")
-    return np.eye(n_channels)[k]
+    return np.asarray(np.arange(n_channels) == k, dtype=np.float64)
 
 
 def _require_one_sound(path: Path, relation: Relation, channel: Channel | None) -> list[SoundNote]:

@@ -100,7 +100,7 @@ class RelationOfChannels:
 
     def add(self, block: npt.NDArray[Any]) -> None:
         """A block of samples, (n_frames, n_channels)."""
-        values = block.astype(np.float32, copy=False)
+        values: npt.NDArray[Any] = block.astype(np.float32, copy=False)
         if not max(values.max(), -values.min()) < _LARGE:
             values = values.astype(np.float64)
         means = np.ones(len(values), dtype=values.dtype) @ values / len(values)
