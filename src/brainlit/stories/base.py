@@ -71,8 +71,8 @@ class SoundNote:
     Parameters
     ----------
     kind : str
-        As `brainlit data check` has it: 'scaled_sound', 'clipped_sound', 'silent_channel', 'strange_channels' or
-        'open_length'.
+        As `brainlit data check` has it: 'scaled_sound', 'soft_sound', 'clipped_sound', 'silent_channel',
+        'strange_channels' or 'open_length'.
     message, cure : str
         Sentences.
     """

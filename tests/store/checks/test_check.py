@@ -225,6 +225,7 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
     ("clipped_sound", {"story": far_clipped}, "error", "at the limit of int16"),
     ("clipped_sound", {"story": partial(noted, "clipped_sound", "error")}, "error", "the clipped_sound of toy0."),
     ("scaled_sound", {"story": partial(noted, "scaled_sound", "warning")}, "warning", "the scaled_sound of toy0."),
+    ("soft_sound", {"story": partial(noted, "soft_sound", "error")}, "error", "the soft_sound of toy0."),
     ("silent_channel", {"story": partial(noted, "silent_channel", "info")}, "info", "the silent_channel of toy0."),
     (
         "strange_channels",

@@ -84,6 +84,14 @@ def test_sounds_within_full_scale_keep_their_level(tmp_path: Path, peak: float) 
     assert read.notes == ()
 
 
+@pytest.mark.parametrize(("peak", "level"), [(2**-9, "warning"), (2**-13, "error"), (0.3 * 2**-16, "error")])
+def test_sounds_that_16_bits_cannot_hold_are_said(tmp_path: Path, peak: float, level: str) -> None:
+    """Values in units of int16 in a file of int32 among them."""
+    soundfile.write(tmp_path / "a.wav", peak * np.sin(np.arange(16_000) / 9), 16_000, subtype="PCM_32")
+    note = only_note(read_sound(tmp_path / "a.wav"), "soft_sound", level)
+    assert note.message.startswith(f"samples go up to {peak:.2g} of full scale")
+
+
 def test_a_single_value_out_of_all_bounds_is_damage(tmp_path: Path) -> None:
     sound = 0.1 * np.sin(np.arange(16_000) / 5).astype(np.float32)
     sound[700] = 1e20

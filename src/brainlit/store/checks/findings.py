@@ -14,7 +14,7 @@ Scope = Literal["files", "stories", "spaces", "subjects", "responses", "parts"]
 KINDS: dict[str, Scope] = {
     **dict.fromkeys(("missing_file", "wrong_size", "changed_bytes"), "files"),
     "length_mismatch": "parts",
-    **dict.fromkeys(("silent_sound", "clipped_sound", "scaled_sound"), "stories"),
+    **dict.fromkeys(("silent_sound", "clipped_sound", "scaled_sound", "soft_sound"), "stories"),
     **dict.fromkeys(("silent_channel", "strange_channels", "open_length"), "stories"),
     **dict.fromkeys(("twin_sounds", "twin_transcripts"), "stories"),
     **dict.fromkeys(("sound_goes_on", "sound_ends_early", "rows_before_sound", "clock_drift"), "stories"),

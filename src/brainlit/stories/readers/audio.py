@@ -31,6 +31,8 @@ _FULL_SCALE = 32768
 _INTEGER_UNITS = 100.0
 """A peak of so many times full scale is no loud sound, but one in other units."""
 _LOSSY_PEAK = 2.0
+_SOFT, _FEW_STEPS = 0.003, 8
+"""Peaks below the first leave hundreds of steps of int16, or fewer; below so many steps speech is a buzz."""
 _FEW_SAMPLES, _FEW_PART = 8, 1e-5
 """A real sound has more samples than these within 40 dB of its largest value; damaged floats stand alone."""
 _CHOOSE = (
@@ -93,6 +95,8 @@ def read_sound(path: Path, channel: Channel | None = None, sample_rate_hz: int =
         _refuse_single_values(path, mono, peak)
         notes = [*notes, _scaled_note(peak, is_lossy=path.suffix.lower() in (".mp3", ".ogg", ".opus"))]
         mono = mono / np.float32(peak)
+    elif 0 < peak < _SOFT:
+        notes = [*notes, _soft_note(peak)]
     resampled = resample(mono, rate_hz, sample_rate_hz)
     if peak > 1:  # what the filter overshoots would be clipped
         resampled = resampled * np.float32((_FULL_SCALE - 1) / _FULL_SCALE / max(float(np.abs(resampled).max()), 1.0))
@@ -217,6 +221,13 @@ def _scaled_note(peak: float, is_lossy: bool) -> SoundNote:
     message = f"samples go up to {peak:.4g} times full scale; the whole sound was divided by this peak.{units}"
     cure = "Nothing, unless stories should keep their levels to each other: then write all of them within -1 to 1."
     return SoundNote("scaled_sound", "info" if is_lossy and peak < _LOSSY_PEAK else "warning", message, cure)
+
+
+def _soft_note(peak: float) -> SoundNote:
+    steps = peak * _FULL_SCALE
+    message = f"samples go up to {peak:.2g} of full scale, {steps:.2g} steps of the 16 bits in which sound is kept."
+    cure = "Is it in other units, or nearly silent? Write it at a level that speech has."
+    return SoundNote("soft_sound", "error" if steps < _FEW_STEPS else "warning", message, cure)
 
 
 def _clipped_notes(tops: FlatTops, weights: npt.NDArray[Any]) -> list[SoundNote]:
