@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from brainlit.downstream.clip import Clip
 from brainlit.stories import SoundNote
 from brainlit.stories.readers.audio import AudioError, Sound, read_audio, read_sound, resample, to_int16
 from tests.stories.readers.voices import syllables
@@ -73,6 +74,17 @@ def test_floats_beyond_full_scale_are_divided_by_their_peak_and_it_is_said(
     assert said is not None
     assert float(said[1]) == pytest.approx(0.3 * factor, rel=1e-2)
     assert f"{path}: samples go up to" in caplog.text
+
+
+def test_every_part_of_a_file_has_the_scale_of_the_whole(tmp_path: Path) -> None:
+    """Soft at its beginning, far beyond full scale at its end."""
+    sound = np.linspace(0.1, 50, 32_000) * np.sin(np.arange(32_000) / 9)
+    soundfile.write(tmp_path / "a.wav", sound, 16_000, subtype="FLOAT")
+    whole = read_audio(tmp_path / "a.wav")
+    for start_s, stop_s in ((0.0, 0.25), (1.5, 2.0)):
+        part = Clip("part", tmp_path / "a.wav", start_s, stop_s).sound()
+        assert np.array_equal(part, whole[round(start_s * 16_000) : round(stop_s * 16_000)])
+        assert np.abs(part).max() / 32767 == pytest.approx(np.abs(sound[: round(stop_s * 16_000)]).max() / 50, rel=0.01)
 
 
 @pytest.mark.parametrize("peak", [0.1, 1.0])
