@@ -32,6 +32,13 @@ def test_numbers_are_those_of_the_source(toy_store_path: Path) -> None:
     assert abs(description["disk_mb"] - on_disk / 1e6) < 0.01
 
 
+def test_the_table_says_what_was_done_to_the_sound(toy_store_path: Path) -> None:
+    description = {**describe_store(toy_store_path), "sound_notes": {"toy1": ["It was scaled.", "It was long."]}}
+    assert describe_store(toy_store_path)["sound_notes"] == {}
+    lines = [line.split() for line in description_text(description).splitlines()]
+    assert ["sound", "of", "toy1", "It", "was", "scaled.", "It", "was", "long."] in lines
+
+
 def test_the_table_says_what_was_left_out_and_why(toy_store_path: Path) -> None:
     lines = description_text(describe_store(toy_store_path)).splitlines()
     assert any(line.startswith("left out: sub-C") and line.endswith("its columns are constant") for line in lines)

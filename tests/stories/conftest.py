@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     """Two stories of 40 TRs; anna hears both, ben and carl one. ben's V1 and all of carl's columns hold no data."""
     rng = np.random.default_rng(0)
     for story in ("frog", "bear"):
-        sound = rng.normal(0, 0.05, size=(round(22_050 * (ONSET_S + N_TRS * TR_S)), 2))
+        sound = rng.normal(0, 0.05, size=(round(22_050 * (ONSET_S + N_TRS * TR_S)), 1)).repeat(2, axis=1)
         soundfile.write(tmp_path / f"{story}.wav", sound, 22_050)
         rows = [f"{ONSET_S + 0.5 * k:.3f}\t0.4\t{'sp' if k % 5 == 0 else 'word'}" for k in range(100)]
         (tmp_path / f"{story}.tsv").write_text("\n".join(["onset\tduration\ttext", *rows]))

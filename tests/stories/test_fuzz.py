@@ -1,14 +1,17 @@
-"""Damaged manifests, transcripts and response files: a right answer, or one error that names the file."""
+"""Damaged manifests, sounds, transcripts and response files: a right answer, or one error that names the file."""
 
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 import yaml
@@ -17,9 +20,11 @@ from hypothesis import strategies as st
 
 from brainlit.stories import ManifestSource, SourceError
 from brainlit.stories.base import Intervals
+from brainlit.stories.readers.audio import read_sound, to_int16
 from brainlit.stories.readers.tables import read_table, table_shape
 from brainlit.stories.readers.textgrid import read_textgrid
 from brainlit.stories.readers.transcripts import WORD_TIERS, read_intervals
+from tests.stories.readers.voices import syllables
 
 N_TRS, TR_S = 20, 2.0
 fuzz = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -161,6 +166,55 @@ def test_a_damaged_table_is_read_or_refused(tmp_path: Path, name: str, damage: A
         assert table_shape(path)[0] == len(table.values)
     else:
         _answer_or_refusal(path, lambda: table_shape(path)[0])
+
+
+# Sounds
+
+SOUND = np.rint(syllables(1, 0.6) * 32767) / 32768
+SOUNDS: dict[str, dict[str, Any]] = {
+    "a.wav": {"format": "WAV"},
+    "a.float.wav": {"format": "WAV", "subtype": "FLOAT"},
+    "a.rf64.wav": {"format": "RF64"},
+    "a.aiff": {"format": "AIFF"},
+    "a.au": {"format": "AU"},
+    "a.flac": {"format": "FLAC"},
+    "a.ogg": {"format": "OGG"},
+    "a.mp3": {"format": "MP3"},
+}
+CHECKED = ("a.flac", "a.ogg")
+"""Their samples have checksums."""
+SAID_TWICE = ("a.wav", "a.float.wav", "a.rf64.wav")
+"""Their headers say length and rate twice. Other headers do not, so that other bytes there can be another sound."""
+
+
+@cache
+def _sound_file(name: str) -> tuple[bytes, npt.NDArray[np.int16]]:
+    """A sound file, and the samples that are read of it."""
+    file = io.BytesIO()
+    soundfile.write(file, SOUND, 16_000, **SOUNDS[name])
+    file.seek(0)
+    decoded = soundfile.read(file)[0]
+    assert len(decoded) == len(SOUND)
+    return file.getvalue(), to_int16(decoded.astype(np.float32))
+
+
+@settings(fuzz, max_examples=250)
+@given(name=st.sampled_from(sorted(SOUNDS)), damage=DAMAGE, at_the_front=st.booleans(), cut=CUTS)
+def test_a_damaged_sound_is_read_whole_or_refused(
+    tmp_path: Path, name: str, damage: Any, at_the_front: bool, cut: float
+) -> None:
+    raw, samples = _sound_file(name)
+    path = tmp_path / name
+    front = [(place * 120 / len(raw), byte) for place, byte in damage] if at_the_front else damage
+    path.write_bytes(_damaged(raw, front, cut))
+    sound = _answer_or_refusal(path, lambda: read_sound(path))
+    if sound is not None and cut < 1:
+        assert raw[len(path.read_bytes()) :].strip(b"\0") == b"" or len(sound.samples) >= len(samples)
+    if sound is not None and "open_length" not in {note.kind for note in sound.notes}:
+        if name in CHECKED:
+            assert np.array_equal(sound.samples, samples)
+        elif name in SAID_TWICE:
+            assert len(sound.samples) == len(samples), "nothing is missing, and the rate is as it was"
 
 
 # Manifests

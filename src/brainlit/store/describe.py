@@ -16,8 +16,9 @@ def describe_store(path: Path | str) -> dict[str, Any]:
     dict
         `name`, `stories`, `minutes` (of sound), `trs`, `tr_s`, `subjects`, `voxels` and `good_voxels` and
         `stories_heard` and `repeats` by subject, `feature_spaces` (name, kind, n_features, own_rate, source),
-        `default_roles`, `left_out` (with reasons), `facts` (clock, preprocessing, licence), `response_filter`,
-        `slice_reference`, `disk_mb`, `settings`, `fingerprint`, `software`.
+        `default_roles`, `sound_notes` (what was done to the sound, by story), `left_out` (with reasons), `facts`
+        (clock, preprocessing, licence), `response_filter`, `slice_reference`, `disk_mb`, `settings`, `fingerprint`,
+        `software`.
     """
     store = StoryStore.open(path)
     stories, subjects = store.index.stories, store.index.subjects
@@ -38,6 +39,11 @@ def describe_store(path: Path | str) -> dict[str, Any]:
             for space in store.feature_space_entries
         ],
         "default_roles": store.default_roles,
+        "sound_notes": {
+            name: [note["message"] for note in entry.sound_notes]
+            for name, entry in stories.items()
+            if entry.sound_notes
+        },
         "left_out": store.left_out,
         "facts": store.facts,
         "response_filter": store.index.response_filter,
@@ -66,6 +72,7 @@ def description_text(description: dict[str, Any]) -> str:
         ("disk", f"{description['disk_mb']:.1f} MB"),
         *((f"  {what}", words) for what, words in description["facts"].items()),
         ("  slice reference", f"{description['slice_reference']:g} of the TR"),
+        *((f"  sound of {name}", " ".join(notes)) for name, notes in description["sound_notes"].items()),
         *((f"left out: {what}", reason) for what, reason in description["left_out"].items()),
     ]
     width = max(len(left) for left, _ in rows)

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from brainlit.timebase import SAMPLE_RATE_HZ
 log = logging.getLogger(__name__)
 
 FINGERPRINT = "settings_fingerprint"
+_NOTES = "notes"
 Spaces = list[tuple[str, str, tuple[str, ...], str, str | None]]
 """Name, kind, columns, source and own rate ('frames', 'events' or None) of each feature space of a story."""
 Sources = Callable[[], Sequence[SourceFile]]
@@ -80,7 +82,7 @@ def write_story_file(
             dataset.attrs["columns"] = json.dumps(list(space.columns))
             dataset.attrs["coverage"] = float(space.coverage)
         _write_timed(h5, spaces)
-        h5.create_dataset("audio", data=story.audio)
+        h5.create_dataset("audio", data=story.audio).attrs[_NOTES] = json.dumps([*map(asdict, story.sound_notes)])
         _write_sources(h5, sources)
 
 
@@ -145,6 +147,7 @@ def read_story_entry(file: Path, entry: FileEntry) -> StoryEntry:
             n_samples=len(h5["audio"]),
             sample_rate_hz=int(h5.attrs["sample_rate_hz"]),
             n_words=len(h5["words/start_s"]),
+            sound_notes=json.loads(h5["audio"].attrs.get(_NOTES, "[]")),
         )
 
 

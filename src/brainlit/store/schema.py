@@ -89,13 +89,20 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class StoryEntry(FileEntry):
-    """What the index says about one story file; times in seconds."""
+    """What the index says about one story file; times in seconds.
+
+    Parameters
+    ----------
+    sound_notes : list of mappings
+        What was done to the sound, as `brainlit.stories.SoundNote` has it.
+    """
 
     n_trs: int
     tr_s: float
     n_samples: int
     sample_rate_hz: int
     n_words: int
+    sound_notes: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

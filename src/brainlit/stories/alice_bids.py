@@ -19,8 +19,8 @@ from typing import Any
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import Intervals, Remote, Responses, SourceError, Story, Subject, SubjectLeftOut
-from brainlit.stories.published import PublishedSource, chosen
-from brainlit.stories.readers.audio import read_audio
+from brainlit.stories.published import PUBLISHED_CHANNEL, PublishedSource, chosen
+from brainlit.stories.readers.audio import read_sound
 from brainlit.stories.readers.images import count_volumes
 from brainlit.stories.readers.tables import require_file
 from brainlit.stories.readers.transcripts import WORD_TIERS, read_intervals, read_word_table
@@ -126,8 +126,8 @@ class AliceSource(PublishedSource):
         """
         self._require_story(name)
         path = require_file(self.root / SOUND, "It is the sound of the story: download it, or check the root.")
-        audio = read_audio(path)
-        sound_s = len(audio) / self._timebase.sample_rate_hz
+        sound = read_sound(path, PUBLISHED_CHANNEL)
+        sound_s = len(sound.samples) / self._timebase.sample_rate_hz
         if sound_s < self._timebase.end_s - _SOUND_TOLERANCE_S:
             raise SourceError(
                 f"{path} lasts {sound_s:.1f} s, but the rows end at {self._timebase.end_s:.1f} s. Is it cut off? If it"
@@ -139,7 +139,7 @@ class AliceSource(PublishedSource):
                 f"{self.root / self._words}: the last word ends at {words.end_s.max():.1f} s, after the {sound_s:.1f} s"
                 " of sound. Times must be in seconds of the sound file."
             )
-        return Story(name, audio, words, None, self._timebase)
+        return Story(name, sound.samples, words, None, self._timebase, sound.notes)
 
     def subject(self, name: str) -> Subject:
         """Voxels of the brain mask with their places, and regions.

@@ -65,6 +65,25 @@ class Intervals:
 
 
 @dataclass(frozen=True)
+class SoundNote:
+    """What was done to the sound of a story when it was read, or noticed about it; the store keeps it.
+
+    Parameters
+    ----------
+    kind : str
+        As `brainlit data check` has it: 'scaled_sound', 'soft_sound', 'clipped_sound', 'silent_channel',
+        'strange_channels' or 'open_length'.
+    message, cure : str
+        Sentences.
+    """
+
+    kind: str
+    level: Literal["error", "warning", "info"]
+    message: str
+    cure: str
+
+
+@dataclass(frozen=True)
 class Story:
     """One story as it was heard, on the scanner's clock.
 
@@ -74,6 +93,8 @@ class Story:
         Mono, at timebase.sample_rate_hz.
     phones : Intervals or None
         None where the data set has no phone times.
+    sound_notes : tuple of SoundNote
+        What was done to the sound.
     """
 
     name: str
@@ -81,6 +102,7 @@ class Story:
     words: Intervals
     phones: Intervals | None
     timebase: TimeBase
+    sound_notes: tuple[SoundNote, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from brainlit.stories.base import (
     Story,
     Subject,
 )
-from brainlit.stories.published import PublishedSource, chosen, paths_below, require_known
-from brainlit.stories.readers.audio import read_audio
+from brainlit.stories.published import PUBLISHED_CHANNEL, PublishedSource, chosen, paths_below, require_known
+from brainlit.stories.readers.audio import read_sound
 from brainlit.stories.readers.cleaning import clean_series, cleaning_filter
 from brainlit.stories.readers.hdf5_rows import open_hdf5
 from brainlit.stories.readers.tables import require_file
@@ -139,15 +139,16 @@ class DenizSource(PublishedSource):
     def story(self, name: str) -> Story:
         """Sound, words, phones and clock of one story; the sound must last until the rows that are used end."""
         path = self._sound(name)
-        audio = read_audio(path)
+        sound = read_sound(path, PUBLISHED_CHANNEL)
         timebase = TimeBase.regular(VOLUMES[name] - 2 * TRIMMED_TRS, TR_S, TRIMMED_TRS * TR_S - SOUND_START_S)
-        sound_s = len(audio) / timebase.sample_rate_hz
+        sound_s = len(sound.samples) / timebase.sample_rate_hz
         if timebase.end_s > sound_s + TR_S:
             raise SourceError(
                 f"{path} lasts {sound_s:.2f} s, but the rows of {name!r} end at {timebase.end_s:.2f} s of it. Is it"
                 " the sound of another story, or cut off? Fetch it again."
             )
-        return Story(name, audio, self._tier(name, WORD_TIERS), self._tier(name, PHONE_TIERS), timebase)
+        words, phones = self._tier(name, WORD_TIERS), self._tier(name, PHONE_TIERS)
+        return Story(name, sound.samples, words, phones, timebase, sound.notes)
 
     def phones(self, story: str) -> Intervals | None:
         """Phones of one story, without reading the sound."""

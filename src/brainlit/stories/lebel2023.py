@@ -17,8 +17,8 @@ import numpy as np
 from brainlit.hints import few
 from brainlit.stories import lebel2023_facts as known
 from brainlit.stories.base import FloatArray, Intervals, Remote, Responses, SourceError, Story, Subject
-from brainlit.stories.published import PublishedSource, require_known
-from brainlit.stories.readers.audio import read_audio
+from brainlit.stories.published import PUBLISHED_CHANNEL, PublishedSource, require_known
+from brainlit.stories.readers.audio import read_sound
 from brainlit.stories.readers.hdf5_rows import read_rows, read_shape, repeated_rows
 from brainlit.stories.readers.images import read_mask
 from brainlit.stories.readers.scanner_log import read_scanner_log
@@ -119,8 +119,9 @@ class LebelSource(PublishedSource):
         """
         self._require_story(name)
         words, phones = self._words_and_phones(name)
-        sound, timebase = read_audio(require_file(self._sound_file(name), _DOWNLOAD)), self.timebase(name)
-        audio = sound[round(self.sound_lead_s * SAMPLE_RATE_HZ) :]
+        sound = read_sound(require_file(self._sound_file(name), _DOWNLOAD), PUBLISHED_CHANNEL)
+        timebase = self.timebase(name)
+        audio = sound.samples[round(self.sound_lead_s * SAMPLE_RATE_HZ) :]
         sound_s = len(audio) / SAMPLE_RATE_HZ
         latest_s = max(timebase.end_s, float(words.end_s.max()))
         if latest_s > sound_s + 1.5 * self.tr_s:
@@ -129,7 +130,7 @@ class LebelSource(PublishedSource):
                 f" words of {name!r} end at {words.end_s.max():.2f} s and its {timebase.n_trs} rows at"
                 f" {timebase.end_s:.2f} s. The file is cut off: fetch it again; or correct sound_lead_s."
             )
-        return Story(name, audio, words, phones, timebase)
+        return Story(name, audio, words, phones, timebase, sound.notes)
 
     def phones(self, story: str) -> Intervals:
         """Phones of one story, from its TextGrid alone."""

@@ -37,8 +37,8 @@ from brainlit.stories.base import (
     Subject,
     SubjectLeftOut,
 )
-from brainlit.stories.published import PublishedSource, chosen, paths_below, require_known
-from brainlit.stories.readers.audio import read_audio
+from brainlit.stories.published import PUBLISHED_CHANNEL, PublishedSource, chosen, paths_below, require_known
+from brainlit.stories.readers.audio import read_sound
 from brainlit.stories.readers.cleaning import clean_series
 from brainlit.stories.readers.images import read_series
 from brainlit.stories.readers.tables import require_file
@@ -121,15 +121,16 @@ class NarrativesSource(PublishedSource):
     def story(self, name: str) -> Story:
         """Sound, words, phones and clock of one story; the rows are those in which it is told."""
         task = self._task(name)
-        audio, timebase = read_audio(self._sound(task)), self._timebase(name)
-        sound_s = len(audio) / timebase.sample_rate_hz
+        sound, timebase = read_sound(self._sound(task), PUBLISHED_CHANNEL), self._timebase(name)
+        sound_s = len(sound.samples) / timebase.sample_rate_hz
         if timebase.end_s > sound_s + TR_S:
             raise SourceError(
                 f"{self._sound(task)} lasts {sound_s:.2f} s, but {name!r} is told until {timebase.end_s:.2f} s of it."
                 " Was it cut off while copying? Fetch it again."
             )
         words, phones = read_gentle(self._alignment(task))
-        return Story(name, audio, _within(words, timebase), _within(phones, timebase), timebase)
+        words, phones = _within(words, timebase), _within(phones, timebase)
+        return Story(name, sound.samples, words, phones, timebase, sound.notes)
 
     def phones(self, story: str) -> Intervals | None:
         """Phones of one story, without reading the sound."""

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from brainlit.stories.base import Remote, Responses, SourceError, Story, Subject, SubjectLeftOut
-from brainlit.stories.published import PublishedSource, chosen
-from brainlit.stories.readers.audio import read_audio
+from brainlit.stories.published import PUBLISHED_CHANNEL, PublishedSource, chosen
+from brainlit.stories.readers.audio import read_sound
 from brainlit.stories.readers.images import count_volumes
 from brainlit.stories.readers.tables import require_file
 from brainlit.stories.readers.transcripts import read_word_table
@@ -117,8 +117,8 @@ class PetitPrinceSource(PublishedSource):
         """
         section = self._section(name)
         path = require_file(self.root / SOUND.format(section=section), "Download the section, or check the root.")
-        timebase, audio = self._timebase(section), read_audio(path)
-        sound_s = len(audio) / timebase.sample_rate_hz
+        timebase, sound = self._timebase(section), read_sound(path, PUBLISHED_CHANNEL)
+        sound_s = len(sound.samples) / timebase.sample_rate_hz
         if abs(sound_s - SOUND_S[section - 1]) > _SOUND_TOLERANCE_S:
             raise SourceError(
                 f"{path} lasts {sound_s:.1f} s, but section {section} lasts {SOUND_S[section - 1]} s. Is it that of"
@@ -130,7 +130,7 @@ class PetitPrinceSource(PublishedSource):
                 f"{self.root / WORDS}: the last word of section {section} ends at {words.end_s.max():.1f} s, after its"
                 f" {sound_s:.1f} s of sound. Times must be in seconds from the start of each section."
             )
-        return Story(name, audio, words, None, timebase)
+        return Story(name, sound.samples, words, None, timebase, sound.notes)
 
     def subject(self, name: str) -> Subject:
         """Voxels of the brain mask with their places, and regions.

@@ -7,6 +7,11 @@ from pathlib import Path
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import SourceError, StorySource
+from brainlit.stories.readers.channels import Channel
+
+PUBLISHED_CHANNEL: Channel = "mean"
+"""Of every published sound, as those who used it before have it: nobody can choose another, so that channels which have
+nothing in common are a warning and no error."""
 
 
 class PublishedSource(StorySource):

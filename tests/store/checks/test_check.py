@@ -29,7 +29,7 @@ from brainlit.store import (
 )
 from brainlit.store.checks.findings import KINDS
 from brainlit.store.checks.subjects import same_recording, scan_responses, unit_columns
-from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
+from brainlit.stories import FeatureSpace, Intervals, Responses, SoundNote, Story, Subject
 from brainlit.timebase import TimeBase
 from tests.toy import WORDS, ToySource
 
@@ -171,7 +171,19 @@ def silent(story: Story) -> Story:
 
 
 def clipped(story: Story) -> Story:
-    return replace(story, audio=np.where(story.audio > 500, 32767, story.audio).astype(np.int16))
+    loud = np.quantile(story.audio, 0.98)
+    return replace(story, audio=np.where(story.audio > loud, 32767, story.audio).astype(np.int16))
+
+
+def far_clipped(story: Story) -> Story:
+    """Louder than int16 can hold in a tenth of the samples that are no silence; most of it is silence."""
+    loud = np.quantile(np.abs(story.audio.astype(int)), 0.95)
+    audio = np.clip(story.audio * (33_000 / loud), -32768, 32767).astype(np.int16)
+    return replace(story, audio=np.where(np.arange(len(audio)) % 32_000 < 16_000, audio, 0).astype(np.int16))
+
+
+def noted(kind: str, level: Any, story: Story) -> Story:
+    return replace(story, sound_notes=(SoundNote(kind, level, f"the {kind} of {story.name}.", "Look."),))
 
 
 def long_sound(story: Story) -> Story:
@@ -210,6 +222,18 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
     ("wrong_sample_rate", {"story": partial(spoken, stretch=44.1 / 48)}, "error", "ratio of 44100 to 48000 Hz"),
     ("silent_sound", {"story": silent}, "error", "silent throughout"),
     ("clipped_sound", {"story": clipped}, "warning", "at the limit of int16"),
+    ("clipped_sound", {"story": far_clipped}, "error", "at the limit of int16"),
+    ("clipped_sound", {"story": partial(noted, "clipped_sound", "error")}, "error", "the clipped_sound of toy0."),
+    ("scaled_sound", {"story": partial(noted, "scaled_sound", "warning")}, "warning", "the scaled_sound of toy0."),
+    ("soft_sound", {"story": partial(noted, "soft_sound", "error")}, "error", "the soft_sound of toy0."),
+    ("silent_channel", {"story": partial(noted, "silent_channel", "info")}, "info", "the silent_channel of toy0."),
+    (
+        "strange_channels",
+        {"story": partial(noted, "strange_channels", "warning")},
+        "warning",
+        "the strange_channels of",
+    ),
+    ("open_length", {"story": partial(noted, "open_length", "info")}, "info", "the open_length of toy0."),
     ("sound_goes_on", {"story": long_sound}, "warning", "goes on for 80.0 s after the last of 40 TRs"),
     ("sound_ends_early", {"story": short_sound}, "info", "ends 1.5 s before the last of 40 TRs"),
     ("rows_before_sound", {"story": late_sound}, "info", "3 TRs end before the sound starts"),

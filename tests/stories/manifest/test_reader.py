@@ -57,6 +57,9 @@ def _changed(manifest: dict[str, Any], place: str, value: Any) -> dict[str, Any]
         ("each_story.n_trs", 0, "n_trs is 0"),
         ("each_story.volumes_discarded", -1, "volumes_discarded is -1; need a whole number"),
         ("each_story.tr_s", float("inf"), r"tr_s is '\.inf'; need a number"),
+        ("each_story.channel", "Left", r"channel is 'Left'; need left, right, a number \(0 is the first\) or mean"),
+        ("each_story.channel", -1, r"channel is -1; need left, right, a number"),
+        ("each_story.channel", [0, 1], r"channel is \[0, 1\]; need left, right, a number"),
         ("each_story.words", {"file": "a.tsv", "clock": "mri"}, "clock is 'mri'; need audio or scanner"),
         ("responses.file", "{sub}.npy", r"\{sub\} is no placeholder; known: \{subject\}, \{story\}"),
         ("responses.file", None, r"give file .* or fmriprep"),
@@ -106,6 +109,19 @@ def test_what_a_story_says_itself_goes_before_what_all_share(tmp_path: Path, man
     assert (read.stories["frog"].onset_s, read.stories["bear"].onset_s) == (2.0, -3.5)
     assert read.stories["frog"].words.file == "{story}.tsv"
     assert read.stories["bear"].words.tier == "b"
+
+
+@pytest.mark.parametrize(
+    ("all_say", "frog_says", "read"),
+    [("left", None, "left"), ("right", "0", 0), (None, 3, 3), ("mean", "right", "right")],
+)
+def test_a_channel_is_that_of_the_story_or_of_all(
+    tmp_path: Path, manifest: dict[str, Any], all_say: Any, frog_says: Any, read: Any
+) -> None:
+    manifest["each_story"]["channel"] = all_say
+    manifest["stories"]["frog"] = {} if frog_says is None else {"channel": frog_says}
+    stories = read_manifest(_write(tmp_path, manifest)).stories
+    assert (stories["frog"].channel, stories["bear"].channel) == (read, all_say)
 
 
 DOCUMENTATION = Path(__file__).parents[3] / "docs" / "your_data.md"

@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
+from brainlit.features import FeatureConfig
+from brainlit.store import build_store, describe_store
 from brainlit.stories import ManifestSource, ResponseFilter, SubjectLeftOut
 from brainlit.stories.manifest.schema import ManifestError
+from brainlit.stories.readers.audio import AudioError
 from brainlit.stories.readers.cleaning import clean_series, zscore
 from brainlit.stories.readers.transcripts import TranscriptError
 
@@ -30,6 +34,28 @@ def test_a_story_is_on_the_clock_of_the_manifest(folder: Path, manifest: dict[st
     assert len(story.audio) == round(16_000 * (ONSET_S + N_TRS * TR_S))
     assert len(story.words) == 80, "every fifth of 100 labels is 'sp'"
     assert ManifestSource(write(manifest)).story_files("frog") == [folder / "frog.wav", folder / "frog.tsv"]
+
+
+def test_the_chosen_channel_is_read_and_what_was_done_to_it_is_kept(
+    folder: Path, manifest: dict[str, Any], write: Write
+) -> None:
+    """Triggers on the right of one story, floats in units of int16 in the other."""
+    n_samples = round(16_000 * (ONSET_S + N_TRS * TR_S))
+    speech = np.random.default_rng(1).normal(0, 0.05, n_samples)
+    triggers = np.where(np.arange(n_samples) % 24_000 < 160, 0.9, 0)
+    soundfile.write(folder / "frog.wav", np.column_stack([speech, triggers]), 16_000)
+    soundfile.write(folder / "bear.wav", np.column_stack([speech, speech]) * 32768, 16_000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"frog\.wav: channel 0 .*are not one sound.*`channel: left`"):
+        ManifestSource(write(manifest)).story("frog")
+    manifest["stories"]["frog"] = {"channel": "left"}
+    source = ManifestSource(write(manifest))
+    frog, bear = source.story("frog"), source.story("bear")
+    assert np.abs(frog.audio / 32768 - speech).max() < 1e-4
+    assert np.corrcoef(bear.audio, speech)[0, 1] > 0.9999
+    assert [note.kind for note in (*frog.sound_notes, *bear.sound_notes)] == ["scaled_sound"]
+    build_store(source, folder / "store", progress=False, features=FeatureConfig(low_level=["word_rate"]))
+    assert [*describe_store(folder / "store")["sound_notes"]] == ["bear"]
+    assert source.settings()["stories"]["frog"]["channel"] == "left", "another channel is another store"
 
 
 def test_responses_lose_drift_and_level_and_keep_the_rest(folder: Path, manifest: dict[str, Any], write: Write) -> None:

@@ -14,7 +14,9 @@ Scope = Literal["files", "stories", "spaces", "subjects", "responses", "parts"]
 KINDS: dict[str, Scope] = {
     **dict.fromkeys(("missing_file", "wrong_size", "changed_bytes"), "files"),
     "length_mismatch": "parts",
-    **dict.fromkeys(("silent_sound", "clipped_sound", "twin_sounds", "twin_transcripts"), "stories"),
+    **dict.fromkeys(("silent_sound", "clipped_sound", "scaled_sound", "soft_sound"), "stories"),
+    **dict.fromkeys(("silent_channel", "strange_channels", "open_length"), "stories"),
+    **dict.fromkeys(("twin_sounds", "twin_transcripts"), "stories"),
     **dict.fromkeys(("sound_goes_on", "sound_ends_early", "rows_before_sound", "clock_drift"), "stories"),
     **dict.fromkeys(("words_outside", "speech_rate", "wrong_sample_rate", "words_shifted", "words_drift"), "stories"),
     **dict.fromkeys(("low_coverage", "constant_space"), "spaces"),

@@ -20,12 +20,12 @@ from brainlit.store.checks.findings import Finding, Level
 from brainlit.store.checks.timing import clock_drift_s
 from brainlit.store.reader import StoryStore
 from brainlit.store.schema import SpaceEntry
-from brainlit.stories import Intervals, Story
+from brainlit.stories import Intervals, SoundNote, Story
 from brainlit.stories.base import FloatArray
+from brainlit.stories.readers.clipping import MAX_CLIPPED, clipped_level
 
 _MIN_COVERAGE = 0.2
 """Vectors of content words only cover a quarter of simple sentences; those of another language cover next to none."""
-_MAX_CLIPPED = 1e-3
 _MAX_SILENT_END_S = 60.0
 _MAX_MISSING_END_S = 30.0
 """Scanners run on for a haemodynamic response; what is missing beyond that is a warning."""
@@ -55,7 +55,8 @@ class StoryChecks:
         self._sounds[hashlib.sha256(audio.tobytes()).hexdigest()].append(name)
         if len(story.words) > 1:
             self._words[" ".join(story.words.labels)].append(name)
-        return story, [*_sound(story), *_clock(story), *_words(story), *_spaces(store, name)]
+        noted = [*_noted(store, name)]
+        return story, [*noted, *_sound(story, noted), *_clock(story), *_words(story), *_spaces(store, name)]
 
     def twins(self) -> Iterator[Finding]:
         """Stories that share sound or text."""
@@ -107,16 +108,24 @@ def _spaces(store: StoryStore, name: str) -> Iterator[Finding]:
             yield Finding("warning", "constant_space", where, message, "Check how the space was computed.")
 
 
-def _sound(story: Story) -> Iterator[Finding]:
+def _noted(store: StoryStore, name: str) -> Iterator[Finding]:
+    """What was done to the sound when it was read."""
+    for said in store.index.stories[name].sound_notes:
+        note = SoundNote(**said)  # type: ignore[arg-type]
+        yield Finding(note.level, note.kind, name, note.message, note.cure)
+
+
+def _sound(story: Story, noted: list[Finding]) -> Iterator[Finding]:
     if not story.audio.any():
         message = "the sound is silent throughout."
         yield Finding("error", "silent_sound", story.name, message, "Check how the audio was read.")
         return
     limits = np.iinfo(np.int16)
-    clipped = float(((story.audio == limits.max) | (story.audio == limits.min)).mean())
-    if clipped > _MAX_CLIPPED:
+    clipped = float(((story.audio == limits.max) | (story.audio == limits.min)).sum() / np.count_nonzero(story.audio))
+    if clipped > MAX_CLIPPED and "clipped_sound" not in {finding.kind for finding in noted}:
         message = f"{100 * clipped:.2f} % of the samples are at the limit of int16."
-        yield Finding("warning", "clipped_sound", story.name, message, "Lower the gain before converting to int16.")
+        cure = "Lower the gain before converting to int16."
+        yield Finding(clipped_level(clipped), "clipped_sound", story.name, message, cure)
 
 
 def _clock(story: Story) -> Iterator[Finding]:

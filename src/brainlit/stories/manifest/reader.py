@@ -21,6 +21,7 @@ from brainlit.stories.manifest.schema import (
     ResponseSpec,
     StorySpec,
     TierSpec,
+    channel,
     flag,
     load_yaml,
     number,
@@ -97,7 +98,7 @@ def _story(keys: Keys, responses: ResponseSpec) -> StorySpec:
         words=_tier(keys, "words"),
         phones=_tier(keys, "phones") if keys.values.get("phones") is not None else None,
         repeats="all" if keys.values.get("repeats") == "all" else keys.get("repeats", texts, ()),
-        **_given(keys, tr_s=repetition_time, onset_s=number, tr_starts=pattern("story", "subject"),
+        **_given(keys, channel=channel, tr_s=repetition_time, onset_s=number, tr_starts=pattern("story", "subject"),
                  volumes_discarded=whole, n_trs=whole, silence_after_s=number),
     )  # fmt: skip
     if (story.onset_s is None) == (story.tr_starts is None):

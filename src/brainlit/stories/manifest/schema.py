@@ -12,6 +12,7 @@ import numpy as np
 
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import SourceError
+from brainlit.stories.readers.channels import Channel
 from brainlit.stories.readers.tables import float_or_nan
 from brainlit.stories.readers.transcripts import NOT_WORDS
 from brainlit.stories.regions.config import RegionConfig
@@ -68,6 +69,8 @@ class StorySpec:
     ----------
     audio : str
         Any format that libsndfile reads, any rate, any number of channels.
+    channel : 'left', 'right', number from 0, 'mean' or None
+        What is read of several channels; None: the mean, after finding that they belong together.
     words, phones : TierSpec
         Phones may be missing; then so are the features that need them.
     tr_s : float or None
@@ -90,6 +93,7 @@ class StorySpec:
 
     audio: str
     words: TierSpec
+    channel: Channel | None = None
     tr_s: float | None = None
     phones: TierSpec | None = None
     onset_s: float | None = None
@@ -371,6 +375,16 @@ def whole(value: Any) -> int:
     if number(value) < 0 or number(value) != int(number(value)):
         raise ValueError("need a whole number, zero or more")
     return int(number(value))
+
+
+def channel(value: Any) -> Channel:
+    """left, right, mean, or a number from 0."""
+    if value in ("left", "right", "mean"):
+        return value  # type: ignore[no-any-return]
+    try:
+        return whole(value)
+    except ValueError as error:
+        raise ValueError("need left, right, a number (0 is the first) or mean") from error
 
 
 def flag(value: Any) -> bool:

@@ -37,7 +37,7 @@ from brainlit.stories.manifest.schema import (
     filled,
     placeholders,
 )
-from brainlit.stories.readers.audio import read_audio
+from brainlit.stories.readers.audio import read_sound
 from brainlit.stories.readers.cleaning import cleaning_filter
 from brainlit.stories.readers.runs import Run, RunFinder, make_finder
 from brainlit.stories.readers.tables import Table
@@ -148,17 +148,21 @@ class ManifestSource(StorySource):
         ManifestError
             If the story is unknown, nobody heard it, the sound ends before the scanner does by more than
             silence_after_s, or words lie outside the sound.
+        AudioError
+            If the sound is damaged, or its channels are not one sound.
         TranscriptError
             If words and phones are swapped.
         """
         spec = self._spec(name)
-        timebase, audio = self._reader.clocks.timebase(name), read_audio(self._path(spec.audio, name))
-        self._reader.clocks.require_rows_are_volumes(name, len(audio) / timebase.sample_rate_hz)
-        self._require_sound(name, timebase, len(audio) / timebase.sample_rate_hz)
+        timebase = self._reader.clocks.timebase(name)
+        sound = read_sound(self._path(spec.audio, name), spec.channel)
+        sound_s = len(sound.samples) / timebase.sample_rate_hz
+        self._reader.clocks.require_rows_are_volumes(name, sound_s)
+        self._require_sound(name, timebase, sound_s)
         words, phones = self._intervals(spec.words, name, WORD_TIERS), self.phones(name)
         refuse_swapped(words, phones, f"{self._path(spec.words.file, name)}")
-        self._require_inside(name, words, len(audio) / timebase.sample_rate_hz)
-        return Story(name, audio, words, phones, timebase)
+        self._require_inside(name, words, sound_s)
+        return Story(name, sound.samples, words, phones, timebase, sound.notes)
 
     def phones(self, story: str) -> Intervals | None:
         """Phones of one story; reads nothing else."""
