@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from brainlit.features import FeatureConfig
+from brainlit.store import build_store, check_store
 from brainlit.stories import ManifestSource, ResponseFilter, SubjectLeftOut
 from brainlit.stories.manifest.schema import ManifestError
 from brainlit.stories.readers.cleaning import clean_series, zscore
@@ -214,6 +216,60 @@ def test_words_outside_the_sound_are_on_another_clock(folder: Path, manifest: di
         TranscriptError, match=r"frog\.tsv: words start from 1\.00 to 63\.50 s .* lasts 62\.00 s.*clock"
     ):
         ManifestSource(write(manifest)).story("frog")
+
+
+def test_times_in_milliseconds_are_guessed_and_refused(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    """As Whisper writes .tsv: start, end and text, in milliseconds."""
+    (folder / "frog.tsv").write_text("start\tend\ttext\n1000\t1500\ta\n48000\t48500\tb\n")
+    with pytest.raises(
+        TranscriptError, match=r"start from 1000 to 48000, .* 62\.00 s\. Are these milliseconds\?.*onset_ms"
+    ):
+        ManifestSource(write(manifest)).story("frog")
+    (folder / "frog.tsv").write_text("start_ms\tend_ms\ttext\n1000\t1500\ta\n48000\t48500\tb\n")
+    assert ManifestSource(write(manifest)).story("frog").words.end_s.tolist() == [1.5, 48.5]
+
+
+def test_words_without_times_are_counted_in_store_and_check(
+    folder: Path, manifest: dict[str, Any], write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    timed = [{"word": f"w{k}", "start": 3 + k, "end": 3.5 + k} for k in range(40)]
+    content = {"segments": [], "word_segments": [*timed, {"word": "2014."}]}
+    (folder / "frog.json").write_text(json.dumps(content))
+    rows = ["onset\tduration\ttrial_type\tword", "n/a\tn/a\tword\tlost", "n/a\tn/a\tpause\tx", "0\tn/a\tword\tgone"]
+    (folder / "bear_events.tsv").write_text("\n".join(rows))
+    manifest["stories"] = {
+        "frog": {"words": "{story}.json"},
+        "bear": {"words": {"file": "{story}_events.tsv", "where": {"trial_type": "word"}}},
+    }
+    manifest["subjects"] = ["anna"]
+    source = ManifestSource(write(manifest))
+    source.story("frog")
+    story = source.story("frog")
+    assert story.words.start_s.tolist() == [3.0 + k for k in range(40)]
+    assert caplog.text.count("words of frog.json: 1 of 41 without a time ('2014.' first); dropped") == 1
+    left_out = {
+        "words of frog.json": "1 of 41 without a time ('2014.' first)",
+        "words of bear_events.tsv": "1 of 2 without a time ('lost' first)",
+    }
+    assert source.left_out() == left_out
+    assert ManifestSource(source.path.as_posix()).left_out() == left_out, "also where no story was read"
+    store = build_store(source, folder / "store", progress=False, features=FeatureConfig(low_level=["envelope"]))
+    found = [finding for finding in check_store(store.path, progress=False) if finding.kind == "left_out"]
+    assert {finding.where: finding.message.removeprefix("was left out: ") for finding in found} == left_out
+    (folder / "bear_events.tsv").unlink()
+    assert list(ManifestSource(source.path.as_posix()).left_out()) == ["words of frog.json"]
+
+
+def test_a_list_of_tiers_is_joined(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    tiers = [("frog A", [(1, 2, "the"), (4, 5, "hops")]), ("frog B", [(1.5, 3, "frog")])]
+    text = 'File type = "ooTextFile"\nObject class = "TextGrid"\n0\n62\n<exists>\n2\n'
+    for name, words in tiers:
+        text += f'"IntervalTier"\n"{name}"\n0\n62\n{len(words)}\n'
+        text += "".join(f'{start}\n{end}\n"{word}"\n' for start, end, word in words)
+    (folder / "frog.TextGrid").write_text(text)
+    manifest["each_story"]["words"] = {"file": "{story}.TextGrid", "tier": ["{story} A", "{story} B"]}
+    words = ManifestSource(write(manifest)).story("frog").words
+    assert list(zip(words.labels, words.start_s, strict=True)) == [("the", 1), ("frog", 1.5), ("hops", 4)]
 
 
 def test_swapped_words_and_phones_are_refused(folder: Path, manifest: dict[str, Any], write: Write) -> None:

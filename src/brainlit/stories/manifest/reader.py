@@ -135,7 +135,7 @@ def _tier(keys: Keys, key: str) -> TierSpec:
     return TierSpec(
         file=tier.get("file", pattern("story", "subject")),
         where={name: _one_or_more(where, name) for name in where.values},
-        **_given(tier, tier=pattern("story"), column=text, clock=_clock),
+        **_given(tier, tier=_tier_names, column=text, clock=_clock),
     )
 
 
@@ -347,6 +347,11 @@ def _clock(value: Any) -> Any:
     if value not in get_args(Clock):
         raise ValueError("need audio or scanner")
     return value
+
+
+def _tier_names(value: Any) -> str | tuple[str, ...]:
+    named = pattern("story")
+    return tuple(named(name) for name in texts(value)) if isinstance(value, list) else named(value)
 
 
 def _folder(value: Any) -> Path:

@@ -36,9 +36,10 @@ class TierSpec:
     Parameters
     ----------
     file : str
-        TextGrid, CTM, or CSV/TSV with onset and duration.
-    tier : str or None
-        Tier of a TextGrid with several; recording of a CTM file with several.
+        TextGrid, CTM, CSV/TSV with onset and duration (or start and end), JSON of an aligner, or subtitles of one word
+        each.
+    tier : str, tuple of str, or None
+        Tier of a TextGrid with several; recording of a CTM file with several. Several are joined in time.
     column : str or None
         Column of a table that holds the text.
     where : mapping of column to texts
@@ -49,7 +50,7 @@ class TierSpec:
     """
 
     file: str
-    tier: str | None = None
+    tier: str | tuple[str, ...] | None = None
     column: str | None = None
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     clock: Clock | None = None

@@ -44,8 +44,9 @@ from brainlit.stories.readers.tables import Table
 from brainlit.stories.readers.transcripts import (
     PHONE_TIERS,
     WORD_TIERS,
+    Transcript,
     TranscriptError,
-    read_intervals,
+    read_transcript,
     refuse_swapped,
 )
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
@@ -56,6 +57,8 @@ log = logging.getLogger(__name__)
 
 _FSAVERAGE5_VERTICES = 20_484
 _OUTSIDE_S = 1.0
+_LEAST_TOLD = 0.1
+"""Words that would fill at least this part of the sound, were their times milliseconds, are taken for such."""
 _BYTES_AT_ONCE = 256 * 2**20
 
 
@@ -73,6 +76,7 @@ class ManifestSource(StorySource):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
+        self._untimed: dict[str, str] = {}
         self.name = self.path.parent.name if self.path.stem == "manifest" else self.path.stem
 
     @cached_property
@@ -128,6 +132,16 @@ class ManifestSource(StorySource):
             "preprocessing": _preprocessing_in_words(self.manifest.responses),
         }
         return said | {key: value for key, value in own.items() if value is not None}
+
+    def left_out(self) -> dict[str, str]:
+        """Words (and phones) of which no time is known, counted; of files that are not there any more nothing."""
+        for name, spec in self.manifest.stories.items():
+            for tier, usual_tiers in ((spec.words, WORD_TIERS), (spec.phones, PHONE_TIERS)):
+                if tier is None or self._part(tier, name, usual_tiers) in self._untimed:
+                    continue
+                if self._path(tier.file, name).is_file():
+                    self._transcript(tier, name, usual_tiers)
+        return {part: said for part, said in self._untimed.items() if said}
 
     def story_files(self, name: str) -> list[Path]:
         """Audio, transcripts and the table of row starts."""
@@ -221,12 +235,28 @@ class ManifestSource(StorySource):
         return self.manifest.root / filled(pattern, story=self.manifest.told(story))
 
     def _intervals(self, tier: TierSpec, story: str, usual_tiers: Sequence[str]) -> Intervals:
-        path = self._path(tier.file, story)
-        name = None if tier.tier is None else filled(tier.tier, story=self.manifest.told(story))
-        found = read_intervals(path, name, usual_tiers, self.manifest.not_words, tier.column, tier.where)
+        found = self._transcript(tier, story, usual_tiers).intervals
         if not tier.on_scanner_clock:
             return found
         return Intervals(found.labels, found.start_s + self._reader.clocks.first_volume_s(story), found.duration_s)
+
+    def _transcript(self, tier: TierSpec, story: str, usual_tiers: Sequence[str]) -> Transcript:
+        """What a file says; how many labels of it have no time is said once."""
+        path, told = self._path(tier.file, story), self.manifest.told(story)
+        asked = (tier.tier,) if isinstance(tier.tier, str) else tier.tier
+        names = None if asked is None else [filled(name, story=told) for name in asked]
+        found = read_transcript(path, names, usual_tiers, self.manifest.not_words, tier.column, tier.where)
+        part = self._part(tier, story, usual_tiers)
+        if part not in self._untimed and found.untimed:
+            log.warning("%s: %s; dropped.", part, found.untimed_words)
+        self._untimed[part] = found.untimed_words
+        return found
+
+    def _part(self, tier: TierSpec, story: str, usual_tiers: Sequence[str]) -> str:
+        """A transcript for messages; one that several stories share is one."""
+        path, root = self._path(tier.file, story), self.manifest.root
+        file = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        return f"{'words' if usual_tiers == WORD_TIERS else 'phones'} of {file}"
 
     def _require_sound(self, story: str, timebase: TimeBase, sound_s: float) -> None:
         spec, missing_s = self._spec(story), timebase.end_s - sound_s
@@ -242,6 +272,12 @@ class ManifestSource(StorySource):
         first_s, last_s = float(words.start_s[0]), float(words.start_s[-1])
         if first_s < -_OUTSIDE_S or last_s > sound_s + _OUTSIDE_S:
             tier = self._spec(story).words
+            if _LEAST_TOLD * sound_s <= last_s / 1000 <= sound_s + _OUTSIDE_S:
+                raise TranscriptError(
+                    f"{self._path(tier.file, story)}: words start from {first_s:g} to {last_s:g}, and the audio file"
+                    f" lasts {sound_s:.2f} s. Are these milliseconds? Then name the columns so (onset_ms, duration_ms),"
+                    " or divide the times by 1000."
+                )
             raise TranscriptError(
                 f"{self._path(tier.file, story)}: words start from {first_s:.2f} to {last_s:.2f} s of the audio file,"
                 f" which lasts {sound_s:.2f} s. Do its times count from the first volume? Then say clock: scanner"
