@@ -115,6 +115,9 @@ def test_a_damaged_textgrid_is_read_or_refused(
 TRANSCRIPTS = {
     "a.csv": 'onset,duration,word\n0.5,0.2,the\n0.75,0.25,"big, ""green"""\n1,0.5,frog\n',
     "a.tsv": "onset\tduration\ttrial_type\n0.5\tn/a\tthe\n1\t0.5\tfrog\n",
+    "b.csv": "Begin;End;Label;Type\n0.5;0.7;the;words\n0.5;0.6;DH;phones\n1;n/a;frog;words\n",
+    "a.json": '{"word_segments": [{"word": "the", "start": 0.5, "end": 0.75}, {"word": "frog"}]}',
+    "a.srt": "1\n00:00:00,500 --> 00:00:00,700\nthe\n\n2\n00:00:01,000 --> 00:00:01,200\nfrog\n",
     "a.ctm": ";; x\nfrog 1 0.5 0.2 the 0.9\nfrog 1 1.0 0.5 frog 0.8\n",
 }
 
