@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from brainlit.guard import UnreadableFileError, check_environment, check_interpolations, check_yaml, read_text
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import SourceError
 from brainlit.stories.readers.tables import float_or_nan
@@ -217,7 +218,8 @@ def _plain(value: Any) -> Any:
 def load_yaml(path: Path) -> Any:
     """Content of a YAML file with ${oc.env:NAME} and other interpolations resolved.
 
-    What YAML would write otherwise (010, 1e3, 1:20, no) stays the text of the file: it may be a name.
+    What YAML would write otherwise (010, 1e3, 1:20, no) stays the text of the file: it may be a name. Somebody may have
+    sent the file: what would take a parser forever, or a variable of the environment into a record, is refused.
     """
     import yaml
     from omegaconf import OmegaConf
@@ -233,9 +235,17 @@ def load_yaml(path: Path) -> Any:
 
     for kind in ("int", "float", "bool"):
         AsWritten.add_constructor(f"tag:yaml.org,2002:{kind}", as_written)
+    what, cure = "a valid YAML mapping", "Look at the line that is named."
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), AsWritten)
+        text = read_text(path, what, cure)
+        check_yaml(text, path, what, cure)
+        content = yaml.load(text, AsWritten)
+        if isinstance(content, Mapping):
+            check_environment(content, f"{path}")
+            check_interpolations(content, f"{path}")
         return OmegaConf.to_container(OmegaConf.create({} if content is None else content), resolve=True)
+    except UnreadableFileError as error:
+        raise ManifestError(str(error)) from error
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         cure = "Set the variable, or give a default: ${oc.env:NAME,default}."
