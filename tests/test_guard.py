@@ -121,6 +121,8 @@ def _resolved_chars(content: dict[str, Any]) -> int:
         ({"a": {"b": "${.b}"}}, "refers to itself"),
         ({"l0": "x" * 10, **{f"l{k}": f"${{ l{k - 1} }}" * 9 for k in range(1, 9)}}, "more than 1,000,000"),
         ({"é@0": "x" * 10, **{f"é@{k}": f"${{é@{k - 1}}}" * 9 for k in range(1, 9)}}, "more than 1,000,000"),
+        ({0: "x" * 10, **{k: f"${{{k - 1}}}" * 9 for k in range(1, 9)}}, "more than 1,000,000"),
+        ({"l": ["x" * 10], **{f"l{k}": [f"${{l{k - 1 or ''}[-1]}}" * 9] for k in range(1, 9)}}, "more than 1,000,000"),
         ({"a": {"x": "y" * 10}, "k": "x", "b": "${a.${k}}"}, "within the name of another"),
         ({f"d{k}": f"${{d{k + 1}}}" for k in range(5_000)}, "too deeply"),
     ],
@@ -157,6 +159,7 @@ def test_those_that_people_write_pass(content: dict[str, Any]) -> None:
         ({"root": "${oc.env:SECRET}", "licence": "${root}"}, "licence reads a variable"),
         ({"x": {"root": "${oc.env:SECRET}"}, "y": {"a": ["${ x.root }"]}, "z": "${y.a[0]}"}, "y.a reads"),
         ({"x": {"root": "${oc.env:SECRET}"}, "y": "${[x]}"}, "y reads a variable"),
+        ({"x": {0: {"root": "${oc.env:SECRET}"}}, "y": "${x.0}"}, "y reads a variable"),
     ],
 )
 def test_the_environment_stays_out_of_settings(content: dict[str, Any], said: str) -> None:

@@ -42,6 +42,7 @@ _PLACE = re.compile(
     r"|fmriprep|pycortex)"
 )
 """Last parts of keys whose values are paths or names."""
+_NUMBER = re.compile(r"-?\d{1,9}")
 _REFERENCE = re.compile(r"\$\{\s*+([^\s{}:]*+)\s*+\}")
 
 
@@ -254,10 +255,11 @@ def _referred(content: Mapping[str, Any], reference: str, key: str) -> tuple[str
     names = [*base, *re.findall(r"[^.\[\]]+", reference)]
     value: Any = content
     for name in names:
+        number = int(name) if _NUMBER.fullmatch(name) else None
         if isinstance(value, Mapping):
-            value = value.get(name)
-        elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
-            value = value[int(name)]
+            value = value.get(name, value.get(number) if number is not None else None)
+        elif isinstance(value, list) and number is not None and -len(value) <= number < len(value):
+            value = value[number]
         else:
             return ".".join(names), None  # not there: whoever resolves it says so
     return ".".join(names), value if names else None
