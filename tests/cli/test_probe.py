@@ -261,7 +261,7 @@ def test_rows_of_the_spans_are_read_in_order(tmp_path: Path, suffix: str) -> Non
     [
         (
             {"b": None},
-            r"has no features of 'b'. Known: a\. Name each array as its story, or, .* layer-<k>/<story>: layer-9/s",
+            r"has no features of 'b'. Known: a\. Name each array .* layer-<k>/<story>: layer-9/sloth",
         ),
         ({"b": np.ones((6, 3))}, r"other numbers of features by story \(a 2, b 3\)"),
         ({"b": np.full((6, 2), np.nan)}, r"'b' are not finite in 6 of 6 rows, the first being row 0"),

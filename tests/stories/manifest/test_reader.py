@@ -147,7 +147,11 @@ def test_the_examples_of_the_documentation_are_manifests(tmp_path: Path) -> None
         (tmp_path / "manifest.yaml").write_text(example)
         manifest = read_manifest(tmp_path / "manifest.yaml")
         read[manifest.name] = manifest
-    assert list(read) == ["mydata", "pieman"]
+    assert list(read) == ["mydata", "pieman", "one_long_story"]
+    sloth = read["one_long_story"].stories
+    assert [(spec.sound_start_s, spec.sound_end_s) for spec in sloth.values()] == [(0, 302.5), (302.5, None)]
+    assert read["one_long_story"].roles == {"tune": ("sloth.run-1", "sloth.run-2")}
+    assert read["one_long_story"].subjects == {"010": ("sloth.run-1", "sloth.run-2")}
     assert read["mydata"].root == tmp_path / "files"
     assert read["mydata"].stories["souls"].volumes_discarded == 4
     assert read["mydata"].stories["smoke"].repeats == ("1", "2", "3")

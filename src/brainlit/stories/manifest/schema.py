@@ -88,6 +88,9 @@ class StorySpec:
         runs and sessions of fMRIPrep (run-1, ses-2); 'all' takes every run that fMRIPrep has of it.
     silence_after_s : float
         How long the scanner may run on after the sound has ended; more is taken for a wrong clock.
+    sound_start_s, sound_end_s : float, float or None
+        Stretch of the audio file that was played; None: to its end. The clock (onset_s, tr_starts) counts from where
+        that stretch begins; the times of transcripts count from the start of the file.
     """
 
     audio: str
@@ -100,6 +103,13 @@ class StorySpec:
     n_trs: int | None = None
     repeats: tuple[str, ...] | Literal["all"] = ()
     silence_after_s: float = 0.0
+    sound_start_s: float = 0.0
+    sound_end_s: float | None = None
+
+    @property
+    def is_whole_sound(self) -> bool:
+        """Whether the audio file was played from its start to its end."""
+        return self.sound_start_s == 0 and self.sound_end_s is None
 
 
 @dataclass(frozen=True)
@@ -178,6 +188,8 @@ class Manifest:
         None where those that fMRIPrep has are taken.
     on_other_clocks : mapping of story to story
         Stories that are another one for subjects whose rows began at other times: 'frog.ben' is 'frog' of ben.
+    parts : mapping of story to (story, part)
+        Stories that are one run of a story told over several: 'sloth.run-2' is ('sloth', 'run-2').
     """
 
     name: str
@@ -190,10 +202,12 @@ class Manifest:
     licence: str | None = None
     citation: str | None = None
     on_other_clocks: Mapping[str, str] = field(default_factory=dict, metadata={"is_no_key": True})
+    parts: Mapping[str, tuple[str, str]] = field(default_factory=dict, metadata={"is_no_key": True})
 
-    def told(self, story: str) -> str:
-        """What {story} stands for: the name that a story has for all subjects."""
-        return self.on_other_clocks.get(story, story)
+    def told(self, story: str) -> dict[str, str]:
+        """What {story} and {part} stand for: the name that a story has for all subjects, and which run of it it is."""
+        name, part = self.parts.get(self.on_other_clocks.get(story, story), (None, ""))
+        return {"story": name or self.on_other_clocks.get(story, story), "part": part}
 
     def settings(self) -> dict[str, Any]:
         """What decides how stories and responses look, as plain JSON: no folders, and not who is asked for."""

@@ -112,6 +112,11 @@ class ManifestSource(StorySource):
         """The stories of subjects with a clock of their own."""
         return dict(self.manifest.on_other_clocks)
 
+    def parts(self) -> dict[str, str]:
+        """The runs of stories that were told over several."""
+        whole = {name: self.manifest.told(name)["story"] for name in self.manifest.stories}
+        return {name: story for name, story in whole.items() if self.manifest.told(name)["part"]}
+
     def response_filter(self) -> ResponseFilter | None:
         """What the manifest says, or else the drift that is removed here."""
         said = self.manifest.responses
@@ -167,6 +172,7 @@ class ManifestSource(StorySource):
         """
         spec = self._spec(name)
         timebase, audio = self._reader.clocks.timebase(name), read_audio(self._path(spec.audio, name))
+        audio = audio[self._stretch(name, len(audio), timebase.sample_rate_hz)]
         self._reader.clocks.require_rows_are_volumes(name, len(audio) / timebase.sample_rate_hz)
         self._require_sound(name, timebase, len(audio) / timebase.sample_rate_hz)
         words, phones = self._intervals(spec.words, name, WORD_TIERS), self.phones(name)
@@ -232,19 +238,19 @@ class ManifestSource(StorySource):
         return self.manifest.stories[story]
 
     def _path(self, pattern: str, story: str) -> Path:
-        return self.manifest.root / filled(pattern, story=self.manifest.told(story))
+        return self.manifest.root / filled(pattern, **self.manifest.told(story))
 
     def _intervals(self, tier: TierSpec, story: str, usual_tiers: Sequence[str]) -> Intervals:
         found = self._transcript(tier, story, usual_tiers).intervals
         if not tier.on_scanner_clock:
-            return found
+            return self._within_stretch(found, tier, story)
         return Intervals(found.labels, found.start_s + self._reader.clocks.first_volume_s(story), found.duration_s)
 
     def _transcript(self, tier: TierSpec, story: str, usual_tiers: Sequence[str]) -> Transcript:
         """What a file says; how many labels of it have no time is said once."""
         path, told = self._path(tier.file, story), self.manifest.told(story)
         asked = (tier.tier,) if isinstance(tier.tier, str) else tier.tier
-        names = None if asked is None else [filled(name, story=told) for name in asked]
+        names = None if asked is None else [filled(name, **told) for name in asked]
         found = read_transcript(path, names, usual_tiers, self.manifest.not_words, tier.column, tier.where)
         part = self._part(tier, story, usual_tiers)
         if part not in self._untimed and found.untimed:
@@ -258,13 +264,43 @@ class ManifestSource(StorySource):
         file = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
         return f"{'words' if usual_tiers == WORD_TIERS else 'phones'} of {file}"
 
+    def _stretch(self, story: str, n_samples: int, sample_rate_hz: int) -> slice:
+        """The samples of the audio file that were played."""
+        spec = self._spec(story)
+        first = round(spec.sound_start_s * sample_rate_hz)
+        last = n_samples if spec.sound_end_s is None else round(spec.sound_end_s * sample_rate_hz)
+        if not 0 <= first < last <= n_samples + sample_rate_hz * _OUTSIDE_S:
+            end = "its end" if spec.sound_end_s is None else f"{spec.sound_end_s:g} s"
+            raise ManifestError(
+                f"{self.path}: {self._path(spec.audio, story)} lasts {n_samples / sample_rate_hz:.2f} s, but {story!r}"
+                f" is its sound from {spec.sound_start_s:g} s to {end}. Check sound_start_s and sound_end_s."
+            )
+        return slice(first, last)
+
+    def _within_stretch(self, found: Intervals, tier: TierSpec, story: str) -> Intervals:
+        """What begins in the stretch of the audio file that was played, in seconds of that stretch."""
+        spec = self._spec(story)
+        if spec.is_whole_sound:
+            return found
+        end_s = np.inf if spec.sound_end_s is None else spec.sound_end_s
+        kept = np.flatnonzero((found.start_s >= spec.sound_start_s) & (found.start_s < end_s))
+        if not kept.size:
+            raise TranscriptError(
+                f"{self._path(tier.file, story)}: nothing begins from {spec.sound_start_s:g} to {end_s:g} s, which is"
+                f" {story!r}. Its times have to count from the start of the audio file."
+            )
+        labels = tuple(found.labels[k] for k in kept)
+        return Intervals(labels, found.start_s[kept] - spec.sound_start_s, found.duration_s[kept])
+
     def _require_sound(self, story: str, timebase: TimeBase, sound_s: float) -> None:
         spec, missing_s = self._spec(story), timebase.end_s - sound_s
         if missing_s > spec.silence_after_s + 0.5 * timebase.tr_s:
+            lasts = "lasts" if spec.is_whole_sound else "was played for"
             raise ManifestError(
-                f"{self.path}: {self._path(spec.audio, story)} lasts {sound_s:.2f} s, but the {timebase.n_trs} rows of"
-                f" {story!r} end at {timebase.end_s:.2f} s. Check onset_s ({spec.onset_s}) and tr_s ({timebase.tr_s});"
-                f" if the scanner did run on in silence, say silence_after_s: {np.ceil(missing_s):.0f}."
+                f"{self.path}: {self._path(spec.audio, story)} {lasts} {sound_s:.2f} s, but the {timebase.n_trs} rows"
+                f" of {story!r} end at {timebase.end_s:.2f} s. Check onset_s ({spec.onset_s}) and tr_s"
+                f" ({timebase.tr_s}); if the scanner did run on in silence, say silence_after_s:"
+                f" {np.ceil(missing_s):.0f}."
             )
 
     def _require_inside(self, story: str, words: Intervals, sound_s: float) -> None:
@@ -370,5 +406,7 @@ def _one_clock(spec: StorySpec) -> str:
     start = "starts of the rows from a table" if spec.tr_starts else (
         f"row 0 of the file starts at {spec.onset_s:g} s of the sound"
     )  # fmt: skip
+    end = "its end" if spec.sound_end_s is None else f"{spec.sound_end_s:g} s"
+    start += "" if spec.is_whole_sound else f", which is the audio file from {spec.sound_start_s:g} s to {end}"
     used = f", first {spec.volumes_discarded} rows not used" if spec.volumes_discarded else ""
     return f"{tr_s}, {start}{used}"

@@ -199,7 +199,7 @@ class NamedRuns(RunFinder):
 
     def _named(self, subject: str, story: str) -> list[Run]:
         repeats, told = self.manifest.stories[story].repeats or ("",), self.manifest.told(story)
-        return [self._run({"subject": subject, "story": told, "repeat": repeat}) for repeat in repeats]
+        return [self._run({"subject": subject, **told, "repeat": repeat}) for repeat in repeats]
 
     def _run(self, names: dict[str, str]) -> Run:
         said, root = self.manifest.responses, self.manifest.root
@@ -259,12 +259,15 @@ class FmriprepRuns(RunFinder):
         return require_runs(self.root, subject, self._task(story), self.space, self.desc)
 
     def _chosen(self, found: list[BoldRun], subject: str, story: str) -> list[BoldRun]:
-        repeats = self.manifest.stories[story].repeats
+        repeats, part = self.manifest.stories[story].repeats, self.manifest.told(story)["part"]
+        if part and not repeats and "part" not in placeholders(self.manifest.responses.task):
+            repeats = (part,)  # the name of a part is that of its run
         there = ", ".join(run.label for run in found)
         if not repeats and len(found) > 1:
             raise ManifestError(
                 f"{self.where}: {subject} has {len(found)} runs of {story!r}: {there}. If they are presentations of the"
-                f" same story, say so: stories.{story}.repeats: all; or name those to use: [{found[0].label}]."
+                f" same story, say so: stories.{story}.repeats: all; or name those to use: [{found[0].label}]. If it"
+                f" was told over them, one after the other, say stories.{story}.parts (docs/your_data.md)."
             )
         if not repeats or repeats == "all":
             return found
@@ -272,8 +275,9 @@ class FmriprepRuns(RunFinder):
         for name in repeats:
             meant = [run for run in found if run.is_meant_by(name)]
             if len(meant) != 1:
+                which = "the part" if name == part else "repeats:"
                 raise ManifestError(
-                    f"{self.where}: stories.{story}.repeats: {name!r} means {len(meant)} of the runs that {subject}"
+                    f"{self.where}: stories.{story}: {which} {name!r} means {len(meant)} of the runs that {subject}"
                     f" has: {there}."
                 )
             chosen += meant
@@ -303,7 +307,7 @@ class FmriprepRuns(RunFinder):
         said = self.manifest.responses
 
         def named(template: str | None) -> Path | None:
-            names = {"subject": subject, "story": self.manifest.told(story), "repeat": found.label}
+            names = {"subject": subject, **self.manifest.told(story), "repeat": found.label}
             return None if template is None else self.manifest.root / filled(template, **names)
 
         confounds = None if said.confounds is None else named(said.confounds.file) or found.confounds
@@ -327,7 +331,7 @@ class FmriprepRuns(RunFinder):
         return self._found[key]
 
     def _task(self, story: str) -> str:
-        return filled(self.manifest.responses.task, story=self.manifest.told(story))
+        return filled(self.manifest.responses.task, **self.manifest.told(story))
 
 
 def make_finder(manifest: Manifest, where: Path) -> RunFinder:
