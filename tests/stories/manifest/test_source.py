@@ -662,6 +662,15 @@ def test_runs_of_fmriprep_are_parts_by_their_names(folder: Path, manifest: dict[
         responses = source.responses("sub-1", name)
         assert responses is not None
         assert np.allclose(responses.values, zscore(expected), atol=1e-3)
+    write_fmriprep_run(folder / "fp", "sub-2", "frog", "run-1")
+    source = ManifestSource(write(changed))
+    assert source.subject_names() == ["sub-1", "sub-2"]
+    assert source.responses("sub-2", "frog.run-2") is None, "who has one run heard one part"
+    assert source.responses("sub-2", "frog.run-1") is not None
+    changed["subjects"] = ["sub-2"]
+    with pytest.raises(ManifestError, match=r"frog\.run-2: the part 'run-2' means 0 of the runs that sub-2 has: run-1"):
+        ManifestSource(write(changed)).responses("sub-2", "frog.run-2")
+    changed |= {"subjects": ["sub-1"]}
     del changed["stories"]["frog"]["parts"]
     with pytest.raises(ManifestError, match=r"has 2 runs of 'frog': .* say stories\.frog\.parts"):
         ManifestSource(write(changed)).story("frog")

@@ -30,6 +30,8 @@ HEADERS = [
     ("text", "tmin", "tmax"),
     ("Label", "Begin", "End"),
     ("token", "word_onset_s", "word_offset_s"),
+    ("WORD", "ONSET", "OFFSET"),
+    ("word", "t_start", "t_finish"),
     ("annotation", "startTime", "endTime"),
     ("annotation", "Begin Time - ss.msec", "End Time - ss.msec"),
 ]
@@ -145,6 +147,7 @@ def test_a_column_that_counts_rows_changes_nothing(tmp_path: Path) -> None:
         ("start,end,word\n0.7,0.5,the\n", r"line 2: 'the' ends at 0\.5 s, before it starts at 0\.7 s"),
         ("start,begin,end,word\n1,1,2,a\n", r"start, begin could each be the start\. Leave one of them out"),
         ("0.5,0.7,the\n0.8,0.9,frog\n", "The first line has to hold the names of the columns"),
+        ("the,the,0.5,0.7\nagain,,,\n", "The first line has to hold the names of the columns"),
         ("start_sample,end_sample,word\n100,200,a\n", "columns are start_sample, end_sample, word; need onset"),
         ("start,word\n1,a\n", "columns are start, word; need onset, duration"),
         ("start_ms,end_ms,word\nlate,2,a\n", "start_ms is 'late'; need a number of milliseconds"),

@@ -259,9 +259,8 @@ class FmriprepRuns(RunFinder):
         return require_runs(self.root, subject, self._task(story), self.space, self.desc)
 
     def _chosen(self, found: list[BoldRun], subject: str, story: str) -> list[BoldRun]:
-        repeats, part = self.manifest.stories[story].repeats, self.manifest.told(story)["part"]
-        if part and not repeats and "part" not in placeholders(self.manifest.responses.task):
-            repeats = (part,)  # the name of a part is that of its run
+        part = self._part(story)
+        repeats = (part,) if part else self.manifest.stories[story].repeats
         there = ", ".join(run.label for run in found)
         if not repeats and len(found) > 1:
             raise ManifestError(
@@ -322,7 +321,16 @@ class FmriprepRuns(RunFinder):
             )
 
     def _heard_by_files(self, subject: str) -> tuple[str, ...]:
-        return tuple(story for story in self.manifest.stories if self._find(subject, story))
+        def has(story: str) -> bool:
+            found, part = self._find(subject, story), self._part(story)
+            return any(run.is_meant_by(part) for run in found) if part else bool(found)
+
+        return tuple(filter(has, self.manifest.stories))
+
+    def _part(self, story: str) -> str:
+        """The name of the run that is a part of a story; empty where the task, or its repeats, say the runs."""
+        said_otherwise = self.manifest.stories[story].repeats or "part" in placeholders(self.manifest.responses.task)
+        return "" if said_otherwise else self.manifest.told(story)["part"]
 
     def _find(self, subject: str, story: str) -> list[BoldRun]:
         key = subject, story

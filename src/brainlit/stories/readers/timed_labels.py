@@ -29,10 +29,10 @@ NOT_WORDS = frozenset(
 _CLOCK = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d(?:[.,]\d+)?)")
 _ROLES = {
     **dict.fromkeys(("onset", "start", "begin", "from", "xmin", "tmin"), "start"),
-    **dict.fromkeys(("offset", "end", "stop", "to", "xmax", "tmax"), "end"),
+    **dict.fromkeys(("offset", "end", "stop", "finish", "to", "xmax", "tmax"), "end"),
     **dict.fromkeys(("duration", "dur"), "duration"),
 }
-_SAYS_NOTHING = frozenset({"time", "times", "word", "phone", "phoneme"})
+_SAYS_NOTHING = frozenset({"t", "time", "times", "word", "phone", "phoneme"})
 _IS_MS = frozenset({"ms", "msec", "msecs", "millis", "millisecond", "milliseconds"})
 _IS_S = frozenset({"s", "ss", "sec", "secs", "second", "seconds"})
 _IS_CLOCK = frozenset({"hh", "mm"})

@@ -49,7 +49,7 @@ def read_label_table(
     times = _time_columns(path, header)
     if text is None or times is None:
         candidates = _TEXT_COLUMNS if column is None else (column,)
-        numbers = header and all(float_or_nan(cell) == float_or_nan(cell) for cell in header[:2])
+        numbers = any(abs(float_or_nan(cell)) < float("inf") for cell in header)
         hint = " The first line has to hold the names of the columns." if numbers else ""
         raise TranscriptError(
             f"{path}: the columns are {', '.join(header) or 'none'}; need onset, duration and one of"
