@@ -171,11 +171,13 @@ def test_a_damaged_table_is_read_or_refused(tmp_path: Path, name: str, damage: A
 
 @pytest.fixture(scope="module")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set of one story."""
+    """A small data set: one story, and one in two parts."""
     folder = tmp_path_factory.mktemp("fuzz")
-    soundfile.write(folder / "frog.wav", np.zeros(round(1000 * N_TRS * TR_S)), 1000)
-    (folder / "frog.csv").write_text(TRANSCRIPTS["a.csv"])
-    np.savetxt(folder / "anna_frog_1.txt", np.random.default_rng(0).normal(size=(N_TRS, 2)))
+    for story in ("frog", "bear"):
+        soundfile.write(folder / f"{story}.wav", np.zeros(round(1000 * N_TRS * TR_S)), 1000)
+        (folder / f"{story}.csv").write_text(TRANSCRIPTS["a.csv"])
+    for name in ("anna_frog_1", "anna_bear_1", "anna_bear_2"):
+        np.savetxt(folder / f"{name}.txt", np.random.default_rng(0).normal(size=(N_TRS, 2)))
     np.savetxt(folder / "clock.txt", np.arange(N_TRS) * TR_S)
     lines = ["csf", *("0.5" if k % 2 else "1" for k in range(N_TRS))]
     (folder / "confounds.tsv").write_text("\n".join(lines))
@@ -187,10 +189,13 @@ MANIFEST: dict[str, Any] = {
     "root": ".",
     "licence": "CC0",
     "each_story": {"audio": "{story}.wav", "words": {"file": "{story}.csv"}, "tr_s": TR_S, "onset_s": 0},
-    "stories": {"frog": {"repeats": ["1"], "n_trs": 15, "volumes_discarded": 2, "silence_after_s": 1}},
-    "subjects": {"anna": ["frog"]},
+    "stories": {
+        "frog": {"repeats": ["1"], "n_trs": 15, "volumes_discarded": 2, "silence_after_s": 1, "sound_end_s": 39.5},
+        "bear": {"parts": {"1": {}, "2": {"sound_start_s": 0.6}}, "silence_after_s": 40},
+    },
+    "subjects": {"anna": ["frog", "bear"]},
     "responses": {
-        "file": "{subject}_{story}_{repeat}.txt",
+        "file": "{subject}_{story}_{repeat}{part}.txt",
         "columns": ["A1", "IFG"],
         "regions": {"all": ["A1", "IFG"]},
         "high_pass_s": 30,
@@ -243,7 +248,7 @@ def test_a_manifest_with_damaged_bytes_is_used_or_refused(data_folder: Path, dam
 def test_the_manifest_without_damage_is_used(data_folder: Path) -> None:
     path = data_folder / "manifest.yaml"
     path.write_text(yaml.safe_dump(MANIFEST))
-    assert _everything(ManifestSource(str(path))) == 1
+    assert _everything(ManifestSource(str(path))) == 3
 
 
 def _answer_or_refusal_of_a_source(path: Path) -> None:
