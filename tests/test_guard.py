@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,15 @@ def test_what_a_library_says_gets_the_file(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", ["${" + " " * 900_000, "${" * 400_000, "\\" * 900_000 + "${", "${a" + "." * 900_000])
+def test_long_texts_are_looked_at_once(text: str) -> None:
+    for check in (check_environment, check_interpolations):
+        with contextlib.suppress(UnreadableFileError):
+            check({"a": text}, "sent.yaml")
+    assert has_interpolation(text) == (text.count("\\") % 2 == 0)
+
+
 def _resolved_chars(content: dict[str, Any]) -> int:
     """The reference: fill everything in and count."""
     return len(str(OmegaConf.to_container(OmegaConf.create(content), resolve=True)))
@@ -109,6 +119,11 @@ def _resolved_chars(content: dict[str, Any]) -> int:
         ({"a": "${b}", "b": "${c.d}", "c": {"d": "${a}"}}, "refers to itself"),
         ({"a": {"b": "${a}"}}, "refers to itself"),
         ({"a": {"b": "${.b}"}}, "refers to itself"),
+        ({"l0": "x" * 10, **{f"l{k}": f"${{ l{k - 1} }}" * 9 for k in range(1, 9)}}, "more than 1,000,000"),
+        ({"é@0": "x" * 10, **{f"é@{k}": f"${{é@{k - 1}}}" * 9 for k in range(1, 9)}}, "more than 1,000,000"),
+        ({0: "x" * 10, **{k: f"${{{k - 1}}}" * 9 for k in range(1, 9)}}, "more than 1,000,000"),
+        ({"l": ["x" * 10], **{f"l{k}": [f"${{l{k - 1 or ''}[-1]}}" * 9] for k in range(1, 9)}}, "more than 1,000,000"),
+        ({"a": {"x": "y" * 10}, "k": "x", "b": "${a.${k}}"}, "within the name of another"),
         ({f"d{k}": f"${{d{k + 1}}}" for k in range(5_000)}, "too deeply"),
     ],
 )
@@ -138,6 +153,13 @@ def test_those_that_people_write_pass(content: dict[str, Any]) -> None:
         ({"data": {"roles": {"tune": "${ oc.env:SECRET}"}}}, "data.roles.tune reads"),
         ({"a": "${oc.decode:x}"}, "only ${oc.env:NAME} is known"),
         ({"root": "${oc.dict.values:x}"}, "uses ${oc.dict.values:...}"),
+        ({"a": r"\\${oc.env:SECRET}"}, "a reads a variable"),
+        ({"a": "${${n}:SECRET}", "n": "oc.env"}, "a has a ${...} within the name of another"),
+        ({"a": "${oc.${n}:SECRET}", "n": "env"}, "a has a ${...} within the name of another"),
+        ({"root": "${oc.env:SECRET}", "licence": "${root}"}, "licence reads a variable"),
+        ({"x": {"root": "${oc.env:SECRET}"}, "y": {"a": ["${ x.root }"]}, "z": "${y.a[0]}"}, "y.a reads"),
+        ({"x": {"root": "${oc.env:SECRET}"}, "y": "${[x]}"}, "y reads a variable"),
+        ({"x": {0: {"root": "${oc.env:SECRET}"}}, "y": "${x.0}"}, "y reads a variable"),
     ],
 )
 def test_the_environment_stays_out_of_settings(content: dict[str, Any], said: str) -> None:
@@ -154,4 +176,5 @@ def test_paths_and_names_may_come_from_it() -> None:
 def test_interpolations_are_found_anywhere() -> None:
     assert has_interpolation({"a": [{"b": "x${c}"}]})
     assert has_interpolation({"${a}": 1})
+    assert has_interpolation({"a": r"\\${c}"}), "the backslash escapes the other one"
     assert not has_interpolation({"a": ["$x", "{y}", r"\${z}", 3, None]})

@@ -11,7 +11,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
@@ -32,14 +32,18 @@ DAMAGE: tuple[type[Exception], ...] = (
     *(ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError, ExpatError, zlib.error, struct.error),
 )
 """What parsers raise on damaged bytes, besides errors of their own."""
-_INTERPOLATION = re.compile(r"(?<!\\)\$\{")
-_RESOLVER = re.compile(r"(?<!\\)\$\{\s*([\w.]+)\s*:")
+_NOT_ESCAPED = r"(?<!\\)(?:\\\\)*"  # two backslashes are one that escapes nothing
+_INTERPOLATION = re.compile(_NOT_ESCAPED + r"\$\{")
+_RESOLVER = re.compile(_NOT_ESCAPED + r"\$\{\s*+([^\s{}:]++)\s*+:")
+_COMPOSED = re.compile(r"\$\{[^{}:]*\$\{")
+"""A name within ${...} that is itself filled in, so that nobody can say before what it refers to."""
 _PLACE = re.compile(
     r"(.*_)?(root|dir|dirpath|folder|files?|path|id|experiment|weights|adapter_base|vectors|audio|words|phones"
-    r"|tr_starts|mask)"
+    r"|tr_starts|mask|fmriprep|pycortex)"
 )
 """Last parts of keys whose values are paths or names."""
-_REFERENCE = re.compile(r"\$\{([\w.\[\]-]*)\}")
+_NUMBER = re.compile(r"-?\d{1,9}")
+_REFERENCE = re.compile(r"\$\{\s*+([^\s{}:]*+)\s*+\}")
 
 
 class UnreadableFileError(ValueError):
@@ -188,33 +192,87 @@ def check_environment(content: Mapping[str, Any], where: str) -> None:
     """Let variables of the environment stand only where paths and names belong, and allow no other resolver.
 
     Settings are kept in records, reports and dashboards, which other people read; a file that somebody sent could put
-    the value of any variable there.
+    the value of any variable there, also by way of a path that holds one.
 
     Raises
     ------
     UnreadableFileError
     """
+    reads: dict[str, bool] = {}  # by dotted key, whether the value holds a variable, itself or by what it refers to
 
-    def walk(value: Any, key: str, name: str) -> None:
+    def holds_variable(value: Any, key: str) -> bool:
+        if key not in reads:
+            reads[key] = False  # what goes round in a circle is refused elsewhere
+            if isinstance(value, (Mapping, list)):
+                reads[key] = any(holds_variable(part, _below(key, name)) for name, part in _parts(value))
+            else:
+                text = str(value)
+                found = (_referred(content, match[1], key) for match in _REFERENCE.finditer(text))
+                reads[key] = bool(_RESOLVER.search(text)) or any(holds_variable(part, name) for name, part in found)
+        return reads[key]
+
+    def walk(value: Any, key: str, name: str, shown: str) -> None:
         if isinstance(value, Mapping):
             for own, part in value.items():
-                walk(part, f"{key}.{own}" if key else str(own), str(own))
+                walk(part, _below(key, own), str(own), _below(shown, own))
         elif isinstance(value, list):
-            for part in value:
-                walk(part, key, name)
+            for k, part in enumerate(value):
+                walk(part, _below(key, k), name, shown)
         elif isinstance(value, str):
+            _refuse_composed(value, f"{where}: {shown}")
             for resolver in _RESOLVER.findall(value):
                 if resolver != "oc.env":
                     raise UnreadableFileError(
-                        f"{where}: {key} uses ${{{resolver}:...}}; only ${{oc.env:NAME}} is known."
+                        f"{where}: {shown} uses ${{{resolver}:...}}; only ${{oc.env:NAME}} is known."
                     )
-                if not _PLACE.fullmatch(name):
-                    raise UnreadableFileError(
-                        f"{where}: {key} reads a variable of the environment, which only paths and names may: settings"
-                        " are kept in records that others read. Write the value, or give it on the command line."
-                    )
+            if not _PLACE.fullmatch(name) and holds_variable(value, key):
+                raise UnreadableFileError(
+                    f"{where}: {shown} reads a variable of the environment, which only paths and names may: settings"
+                    " are kept in records that others read. Write the value, or give it on the command line."
+                )
 
-    walk(content, "", "")
+    with _shallow(where):
+        walk(content, "", "", "")
+
+
+def _refuse_composed(text: str, where: str) -> None:
+    if _COMPOSED.search(text):
+        raise UnreadableFileError(f"{where} has a ${{...}} within the name of another. Write out what is meant.")
+
+
+def _below(key: str, name: Any) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def _parts(value: Mapping[Any, Any] | list[Any]) -> Iterable[tuple[Any, Any]]:
+    return value.items() if isinstance(value, Mapping) else enumerate(value)
+
+
+def _referred(content: Mapping[str, Any], reference: str, key: str) -> tuple[str, Any]:
+    """Dotted key and value of what a reference in the value of `key` means; None where there is nothing."""
+    n_dots = len(reference) - len(reference.lstrip("."))
+    base = key.split(".")[: -n_dots or None] if n_dots else []
+    names = [*base, *re.findall(r"[^.\[\]]+", reference)]
+    value: Any = content
+    for name in names:
+        number = int(name) if _NUMBER.fullmatch(name) else None
+        if isinstance(value, Mapping):
+            value = value.get(name, value.get(number) if number is not None else None)
+        elif isinstance(value, list) and number is not None and -len(value) <= number < len(value):
+            value = value[number]
+        else:
+            return ".".join(names), None  # not there: whoever resolves it says so
+    return ".".join(names), value if names else None
+
+
+@contextmanager
+def _shallow(where: str) -> Iterator[None]:
+    try:
+        yield
+    except RecursionError:
+        raise UnreadableFileError(
+            f"{where}: its ${{...}} refer to each other too deeply. Write out what is meant."
+        ) from None
 
 
 def check_interpolations(content: Mapping[str, Any], where: str) -> None:
@@ -235,11 +293,12 @@ def check_interpolations(content: Mapping[str, Any], where: str) -> None:
 
     def size(value: Any, key: str) -> int:
         if isinstance(value, (Mapping, list)):
-            below = value.items() if isinstance(value, Mapping) else enumerate(value)
-            total = sum(1 + sized(f"{key}.{name}" if key else str(name), part) for name, part in below)
+            total = sum(1 + sized(_below(key, name), part) for name, part in _parts(value))
         else:
             text = str(value)
-            total = len(text) + sum(referred(match[1], key) for match in _REFERENCE.finditer(text))
+            _refuse_composed(text, f"{where}: {key}")
+            found = (_referred(content, match[1], key) for match in _REFERENCE.finditer(text))
+            total = len(text) + sum(sized(name, part) for name, part in found if part is not None)
         if total > MAX_RESOLVED_CHARS:
             raise UnreadableFileError(
                 f"{where}: {key or 'the whole'} would have more than {MAX_RESOLVED_CHARS:,} characters when its"
@@ -256,23 +315,5 @@ def check_interpolations(content: Mapping[str, Any], where: str) -> None:
             raise UnreadableFileError(f"{where}: ${{{key}}} refers to itself. Write out what is meant.")
         return found
 
-    def referred(reference: str, key: str) -> int:
-        n_dots = len(reference) - len(reference.lstrip("."))
-        base = key.split(".")[: -n_dots or None] if n_dots else []
-        names = [*base, *re.findall(r"[\w-]+", reference)]
-        value: Any = content
-        for name in names:
-            if isinstance(value, Mapping):
-                value = value.get(name)
-            elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
-                value = value[int(name)]
-            else:
-                return 0  # not there: whoever resolves it says so
-        return sized(".".join(names), value) if names and value is not None else 0
-
-    try:
+    with _shallow(where):
         size(content, "")
-    except RecursionError:
-        raise UnreadableFileError(
-            f"{where}: its ${{...}} refer to each other too deeply. Write out what is meant."
-        ) from None

@@ -151,6 +151,7 @@ def make_roles(
     allow: Sequence[str] = (),
     sounds: Mapping[str, str] | None = None,
     clocks: Mapping[str, Clock] | None = None,
+    parts: Mapping[str, str] | None = None,
 ) -> Roles:
     """Read the spans of every role and refuse leaks between them.
 
@@ -167,12 +168,15 @@ def make_roles(
         SHA-256 of the samples, say. Stories with the same sound under two names count as one.
     clocks : mapping of story to Clock, optional
         Of stories that are known to be the sound of another one: their rows are held against its rows.
+    parts : mapping of story to story, optional
+        Of stories that are one run of a story told over several: its runs stay together, for who heard one part knows
+        the voices, the people and the plot of the next.
 
     Raises
     ------
     LeakError
         If spans overlap, or spans of different roles lie closer than purge_trs in one story, or one sound serves two
-        roles under two names.
+        roles under two names, or two runs of one story two roles.
     ValueError
         For unknown roles or stories, spans that are empty or outside their story, or a negative purge.
     """
@@ -189,6 +193,7 @@ def make_roles(
         if frozenset((first, second)) not in allowed:
             _refuse_leaks(first, by_role[first], second, by_role[second], purge_trs, clocks or {})
             _refuse_same_sound(first, by_role[first], second, by_role[second], sounds or {})
+            _refuse_torn_story(first, by_role[first], second, by_role[second], parts or {}, clocks or {})
     return Roles(by_role, purge_trs, tuple(allow), dict(clocks or {}))
 
 
@@ -232,6 +237,26 @@ def _refuse_same_sound(
                 f"{same!r} ({first}) and {span.story!r} ({second}) are the same sound under two names. Leave one out,"
                 f" or say so in words: allow: ['{first} and {second}']."
             )
+
+
+def _refuse_torn_story(
+    first: str,
+    ours: tuple[Span, ...],
+    second: str,
+    theirs: tuple[Span, ...],
+    parts: Mapping[str, str],
+    clocks: Mapping[str, Clock],
+) -> None:
+    def run_of(span: Span) -> str:
+        return clocks[span.story].story if span.story in clocks else span.story
+
+    for a in ours:
+        for b in theirs:
+            if a.story in parts and parts[a.story] == parts.get(b.story) and run_of(a) != run_of(b):
+                raise LeakError(
+                    f"{a.story!r} ({first}) and {b.story!r} ({second}) are runs of one story, {parts[a.story]!r}. Give"
+                    f" all of it one role, or say so in words: allow: ['{first} and {second}']."
+                )
 
 
 def _allowed_pair(words: str) -> frozenset[str]:

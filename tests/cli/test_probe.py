@@ -259,13 +259,17 @@ def test_rows_of_the_spans_are_read_in_order(tmp_path: Path, suffix: str) -> Non
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"b": None}, r"has no features of 'b'. Known: a"),
+        (
+            {"b": None},
+            r"has no features of 'b'. Known: a\. Name each array .* layer-<k>/<story>: layer-9/sloth",
+        ),
         ({"b": np.ones((6, 3))}, r"other numbers of features by story \(a 2, b 3\)"),
         ({"b": np.full((6, 2), np.nan)}, r"'b' are not finite in 6 of 6 rows, the first being row 0"),
         ({"b": np.ones(6)}, r"'b' have shape \(6,\), and the store has 6 TRs"),
         ({"b": np.ones((6, 2), dtype=complex)}, r"'b' are complex128; write real numbers"),
-        ({"layer-1/a": np.ones((4, 2))}, r"holds 'a'; name all arrays <story>, or"),
-        ({"a": None, "b": None}, r"holds 'nothing'"),
+        ({"layer-1/a": np.ones((4, 2))}, r"holds 'a' beside layer-1/a\. Name each array as its story, or,"),
+        ({"a": None, "b": None}, r"holds 'nothing' .* layer-<k>/<story>"),
+        ({"a": None, "b": None, "layer_9": np.ones((4, 2))}, r"no features of 'a'\. Known: layer_9\. .* layer-<k>/<st"),
     ],
 )
 def test_features_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, np.ndarray], words: str) -> None:
@@ -281,6 +285,10 @@ def test_files_that_are_no_features_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text("words")
         with pytest.raises(FeatureFileError, match=words):
             read_features(tmp_path / name, SPANS, N_TRS)
+    with pytest.raises(
+        FeatureFileError, match=r"is a folder \(a\.csv, a\.h5, a\.npz\); features are one file\. .*layer-<k>"
+    ):
+        read_features(tmp_path, SPANS, N_TRS)
     np.savez(tmp_path / "pickled.npz", a=np.array([{}]), b=np.ones((6, 2)))
     with pytest.raises(FeatureFileError, match="no npz file of plain arrays"):
         read_features(tmp_path / "pickled.npz", SPANS, N_TRS)

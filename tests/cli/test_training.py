@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -179,6 +180,14 @@ def test_hints_name_what_is_near(message: str, hint: str) -> None:
     assert hint in list(hints_for(message, KEYS))
 
 
+def test_the_right_form_of_a_name_is_said_for_whatever_was_typed() -> None:
+    message = "Parser key \"data.roles\":\n  - Expected a <class 'str'>. Got value: 80\n  [dict[str, list[str]]]"
+    for typed in (["--data.roles.tune", "[1:20, x]"], ["-c", "a", "--data.roles.tune=[1:20, x]"]):
+        (hint,) = hints_for(message, KEYS, typed)
+        assert hint.endswith("Put it in quotes: --data.roles.tune \"['1:20', x]\"")
+    assert list(hints_for(message.replace("80", "{'a': 1}"), KEYS)) == []
+
+
 def test_nothing_near_means_no_hint() -> None:
     assert list(hints_for("unrecognized arguments: --qqqq 1", KEYS)) == []
 
@@ -273,6 +282,41 @@ def test_wrong_options_are_refused_with_hints(
     monkeypatch.chdir(Path(__file__).parents[2])
     with pytest.raises(UsageError, match=message):
         _parsed(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "said", "right"),
+    [
+        ("--data.subjects", "[010]", "YAML makes 8 of a name without quotes", "--data.subjects \"['010']\""),
+        ("--data.subjects", "[sub-1,no]", "YAML makes False", "--data.subjects \"[sub-1,'no']\""),
+        ("--data.held_out_subjects", "[1e3]", "YAML makes 1000.0", "--data.held_out_subjects \"['1e3']\""),
+        ("--data.roles", "{tune: [null]}", "YAML makes None", "--data.roles \"{tune: ['null']}\""),
+        ("--data.subjects", "010", "Names stand in a list", "--data.subjects \"['010']\""),
+    ],
+)
+def test_names_that_yaml_changes_are_refused_with_the_right_form(
+    option: str, typed: str, said: str, right: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        _parsed(option, typed)
+    assert said in str(refused.value)
+    assert str(refused.value).endswith(right)
+    key, value = shlex.split(right)
+    found = _parsed(key, value)["data"]
+    roles = found.get("roles") or {}
+    assert yaml.safe_load(value) in (found.get("subjects"), found.get("held_out_subjects"), roles, roles.get("tune"))
+
+
+def test_a_name_like_a_number_is_kept_where_one_text_is_asked_for() -> None:
+    assert _parsed("--run.id", "1e3", "--run.experiment", "010")["run"]["id"] == "1e3"
+
+
+def test_names_in_a_file_that_yaml_changes_get_the_same_hint(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("data: {subjects: [010]}\n")
+    with pytest.raises(UsageError, match=r"YAML makes 8 of a name without quotes.* Put it in quotes: '010'$"):
+        _parsed("-c", str(tmp_path / "mine.yaml"))
+    (tmp_path / "mine.yaml").write_text("data: {subjects: ['010', 2024-01-02]}\n")
+    assert _parsed("-c", str(tmp_path / "mine.yaml"))["data"]["subjects"] == ["010", "2024-01-02"]
 
 
 def test_an_unknown_key_in_a_file_is_refused(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ def test_nothing_is_written_outside_the_run(sent_run: Path, tmp_path: Path, caps
         (["data: {store_dir: x", "model: {layer: 1}"], "a0.yaml is not a config file"),
         (["data: {batch_size: '${oc.env:SECRET}'}"], "a0.yaml: data.batch_size reads a variable"),
         (["data: {store_dir: '${run.root}'}", "run: {root: '${data.store_dir}'}"], "a0.yaml with"),
+        (["data: {store_dir: '${oc.env:HOME}'}", "run: {tags: ['${data.store_dir}']}"], "a1.yaml: run.tags reads"),
     ],
 )
 def test_config_files_have_limits(

@@ -102,6 +102,37 @@ def test_windows_of_two_clocks_hear_the_same_at_the_same_moment(two_clocks: Stor
     }
 
 
+class TwoRuns(ToySource):
+    """A tale was told over two runs, toy0 and toy1; toy1 also stands on the clock of another listener, as toy2."""
+
+    name = "two_runs"
+
+    def parts(self) -> dict[str, str]:
+        return dict.fromkeys(("toy0", "toy1", "toy2"), "tale")
+
+    def on_other_clocks(self) -> dict[str, str]:
+        return {"toy2": "toy1"}
+
+
+def test_a_story_told_over_two_runs_stays_together(tmp_path: Path) -> None:
+    store = build_store(TwoRuns(), tmp_path / "store", progress=False)
+    assert store.parts == dict.fromkeys(("toy0", "toy1", "toy2"), "tale")
+    roles = settle_roles(store, {"tune": ["tale"], "score": ["toy4"]}, 6)
+    assert roles.stories("tune") == ("toy0", "toy1", "toy2"), "its name stands for all runs, on all clocks"
+    with pytest.raises(ValueError, match=r"'tale\[0:9\]': 'tale' was told .* Say which: toy0\[0:9\], toy1\[0:9\]\."):
+        settle_roles(store, {"tune": ["tale[0:9]"]}, 6)
+    torn = {"tune": ["toy0"], "score": ["toy1"]}
+    with pytest.raises(
+        LeakError, match=r"'toy0' \(tune\) and 'toy1' \(score\) are runs of one story, 'tale'\. Give all"
+    ):
+        settle_roles(store, torn, 6)
+    with pytest.raises(LeakError, match=r"'toy2' \(tune\) and 'toy0' \(score\) are runs of one story"):
+        settle_roles(store, {"tune": ["toy2"], "score": ["toy0"]}, 6)
+    assert settle_roles(store, torn, 6, ["tune and score"]).stories("score") == ("toy1", "toy2")
+    apart = {"tune": ["toy1[0:10]", "toy2[0:10]"], "score": ["toy1[30:40]", "toy2[30:40]"]}
+    assert settle_roles(store, apart, 6).n_trs("tune") == 20, "stretches of one run are held apart by their gap"
+
+
 # --- voxels
 # Voxels are chosen on the 'choose' repeats and on nothing that is scored.
 

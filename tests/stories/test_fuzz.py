@@ -120,6 +120,9 @@ def test_a_damaged_textgrid_is_read_or_refused(
 TRANSCRIPTS = {
     "a.csv": 'onset,duration,word\n0.5,0.2,the\n0.75,0.25,"big, ""green"""\n1,0.5,frog\n',
     "a.tsv": "onset\tduration\ttrial_type\n0.5\tn/a\tthe\n1\t0.5\tfrog\n",
+    "b.csv": "Begin;End;Label;Type\n0.5;0.7;the;words\n0.5;0.6;DH;phones\n1;n/a;frog;words\n",
+    "a.json": '{"word_segments": [{"word": "the", "start": 0.5, "end": 0.75}, {"word": "frog"}]}',
+    "a.srt": "1\n00:00:00,500 --> 00:00:00,700\nthe\n\n2\n00:00:01,000 --> 00:00:01,200\nfrog\n",
     "a.ctm": ";; x\nfrog 1 0.5 0.2 the 0.9\nfrog 1 1.0 0.5 frog 0.8\n",
 }
 
@@ -222,11 +225,13 @@ def test_a_damaged_sound_is_read_whole_or_refused(
 
 @pytest.fixture(scope="module")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set of one story."""
+    """A small data set: one story, and one in two parts."""
     folder = tmp_path_factory.mktemp("fuzz")
-    soundfile.write(folder / "frog.wav", np.zeros(round(1000 * N_TRS * TR_S)), 1000)
-    (folder / "frog.csv").write_text(TRANSCRIPTS["a.csv"])
-    np.savetxt(folder / "anna_frog_1.txt", np.random.default_rng(0).normal(size=(N_TRS, 2)))
+    for story in ("frog", "bear"):
+        soundfile.write(folder / f"{story}.wav", np.zeros(round(1000 * N_TRS * TR_S)), 1000)
+        (folder / f"{story}.csv").write_text(TRANSCRIPTS["a.csv"])
+    for name in ("anna_frog_1", "anna_bear_1", "anna_bear_2"):
+        np.savetxt(folder / f"{name}.txt", np.random.default_rng(0).normal(size=(N_TRS, 2)))
     np.savetxt(folder / "clock.txt", np.arange(N_TRS) * TR_S)
     lines = ["csf", *("0.5" if k % 2 else "1" for k in range(N_TRS))]
     (folder / "confounds.tsv").write_text("\n".join(lines))
@@ -238,10 +243,13 @@ MANIFEST: dict[str, Any] = {
     "root": ".",
     "licence": "CC0",
     "each_story": {"audio": "{story}.wav", "words": {"file": "{story}.csv"}, "tr_s": TR_S, "onset_s": 0},
-    "stories": {"frog": {"repeats": ["1"], "n_trs": 15, "volumes_discarded": 2, "silence_after_s": 1}},
-    "subjects": {"anna": ["frog"]},
+    "stories": {
+        "frog": {"repeats": ["1"], "n_trs": 15, "volumes_discarded": 2, "silence_after_s": 1, "sound_end_s": 39.5},
+        "bear": {"parts": {"1": {}, "2": {"sound_start_s": 0.6}}, "silence_after_s": 40},
+    },
+    "subjects": {"anna": ["frog", "bear"]},
     "responses": {
-        "file": "{subject}_{story}_{repeat}.txt",
+        "file": "{subject}_{story}_{repeat}{part}.txt",
         "columns": ["A1", "IFG"],
         "regions": {"all": ["A1", "IFG"]},
         "high_pass_s": 30,
@@ -294,7 +302,7 @@ def test_a_manifest_with_damaged_bytes_is_used_or_refused(data_folder: Path, dam
 def test_the_manifest_without_damage_is_used(data_folder: Path) -> None:
     path = data_folder / "manifest.yaml"
     path.write_text(yaml.safe_dump(MANIFEST))
-    assert _everything(ManifestSource(str(path))) == 1
+    assert _everything(ManifestSource(str(path))) == 3
 
 
 def _answer_or_refusal_of_a_source(path: Path) -> None:

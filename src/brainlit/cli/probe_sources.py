@@ -17,7 +17,7 @@ import numpy as np
 from brainlit.cli.errors import UsageError
 from brainlit.cli.probe_options import ProbeCLI
 from brainlit.encoding.arrays import Float32Array
-from brainlit.hints import did_you_mean
+from brainlit.hints import did_you_mean, few
 from brainlit.results.run_directory import RunDirectory
 from brainlit.splits import Span
 
@@ -220,6 +220,7 @@ Read = Callable[[str], Any]
 
 HDF5, NPZ = (".h5", ".hdf5"), (".npz",)
 _LAYER = re.compile(r"layer-(\d+)/(.+)")
+_NAMING = "Name each array as its story, or, for several layers in the file, layer-<k>/<story>: layer-9/sloth."
 
 
 class FeatureFileError(ValueError):
@@ -250,6 +251,9 @@ def read_features(path: Path, spans: Sequence[Span], n_trs_of: Mapping[str, int]
     FeatureFileError
         If it cannot be read, a story is missing, or an array has other rows than the store, is not numeric or finite.
     """
+    if path.is_dir():
+        there = sorted(one.name for one in path.iterdir())
+        raise FeatureFileError(f"{path} is a folder ({few(there, 5) or 'empty'}); features are one file. {_NAMING}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of features {path}.")
     if path.suffix in HDF5:
@@ -305,9 +309,7 @@ def _by_layer(path: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
     layered = {name: match for name, match in matches.items() if match is not None}
     if not names or (layered and len(layered) < len(names)):
         other = next((name for name in names if name not in layered), "nothing")
-        raise FeatureFileError(
-            f"{path} holds {other!r}; name all arrays <story>, or, with several layers, all layer-<k>/<story>."
-        )
+        raise FeatureFileError(f"{path} holds {other!r} beside {few(list(layered)) or 'nothing'}. {_NAMING}")
     if not layered:
         return {0: {name: name for name in names}}
     layers: dict[int, dict[str, str]] = {}
@@ -318,7 +320,7 @@ def _by_layer(path: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
 
 def _checked(where: str, story: str, named: Mapping[str, str], read: Read, n_trs: int) -> Float32Array:
     if story not in named:
-        raise FeatureFileError(f"{where} has no features of {story!r}. {did_you_mean(story, named)}")
+        raise FeatureFileError(f"{where} has no features of {story!r}. {did_you_mean(story, named)} {_NAMING}")
     values = np.asarray(read(named[story]))
     if values.dtype.kind not in "fiub":
         raise FeatureFileError(f"{where}: the features of {story!r} are {values.dtype}; write real numbers.")

@@ -23,7 +23,7 @@ import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, set_dumper
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -32,11 +32,11 @@ from brainlit.callbacks.divergence import DivergenceGuard
 from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
 from brainlit.cli.errors import UsageError, quieten
 from brainlit.cli.reports import chosen_checkpoint
-from brainlit.cli.run_options import RunOptions, follow_run, open_run
+from brainlit.cli.run_options import RunOptions, dump_yaml, follow_run, open_run
 from brainlit.cli.trust import check_config_files, config_argument, require_store, without_trust
 from brainlit.datamodules import StoryDataModule
 from brainlit.files import atomic_path
-from brainlit.hints import MOST_LISTED, few, nearest
+from brainlit.hints import MOST_LISTED, few, nearest, quoted
 from brainlit.results.loggers import MetricsLogger, wandb_logger
 from brainlit.results.run_directory import AtomicCheckpointIO, RunDirectory
 from brainlit.splits import Span
@@ -63,6 +63,9 @@ _IRRELEVANT_WARNINGS = (
 """Warnings of Lightning's that do not apply here."""
 
 _UNRECOGNISED = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
+_KEY = re.compile(r'[Pp]arser key "([\w.]+)"')
+_NO_TEXT = re.compile(r"Expected a <class 'str'>\. Got value: (True|False|None|-?\d\S*)")
+_NO_LIST = re.compile(r"Expected a <class 'list'>.*Given value type: <class '(?:str|int|float|bool)'>", re.DOTALL)
 _NO_FILE = re.compile(r"File does not exist: '([^']+)'")
 _NO_OPTION = re.compile(r"^Option '([^']+)' is not accepted")
 _NO_OPTION_IN_GROUP = re.compile(r"Group '([^']+)' does not accept option '([^']+)'")
@@ -110,6 +113,7 @@ class BrainlitCLI(LightningCLI):
 
     def __init__(self, verb: str, arguments: Sequence[str], sent: Path | None = None) -> None:
         self.verb, self.sent = verb, sent
+        set_dumper("yaml", dump_yaml)
         self.run: RunDirectory | None = None
         super().__init__(
             BrainTuning,
@@ -146,6 +150,8 @@ class BrainlitCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments given to the verb, after a look at the files that they name."""
         check_config_files(args)
+        if isinstance(parser, HintingParser):
+            parser.typed = list(args)
         self.config = parser.parse_args(args)
 
     @property
@@ -302,11 +308,14 @@ def built(group: str, kind: type[Built], settings: Mapping[str, Any]) -> Built:
 class HintingParser(LightningArgumentParser):
     """LightningCLI's parser with short errors, and a hint where something like the refused name exists."""
 
+    typed: Sequence[str] = ()
+    """The command line, as far as it is known."""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message with hints (the help of jsonargparse, a screen of options, is left out)."""
         if not self.exit_on_error:
             super().error(message, ex)
-        hints = list(dict.fromkeys(hints_for(message, self.known_keys())))
+        hints = list(dict.fromkeys(hints_for(message, self.known_keys(), self.typed)))
         raise UsageError("\n  ".join([message.strip(), *hints])) from ex
 
     def known_keys(self) -> list[str]:
@@ -316,7 +325,7 @@ class HintingParser(LightningArgumentParser):
         return sorted(key for key in keys if not key.endswith(".help"))
 
 
-def hints_for(message: str, keys: Iterable[str]) -> Iterable[str]:
+def hints_for(message: str, keys: Iterable[str], arguments: Sequence[str] = ()) -> Iterable[str]:
     """What was probably meant, one sentence each; nothing where nothing is near.
 
     Parameters
@@ -325,8 +334,11 @@ def hints_for(message: str, keys: Iterable[str]) -> Iterable[str]:
         What jsonargparse says.
     keys : iterable of str
         The dotted keys that exist.
+    arguments : sequence of str
+        The command line, to say how it is typed right.
     """
     known = list(keys)
+    yield from _in_quotes(message, arguments)
     if match := _UNRECOGNISED.search(message):
         for token in match[1].split():
             if token.startswith("--"):
@@ -345,6 +357,28 @@ def hints_for(message: str, keys: Iterable[str]) -> Iterable[str]:
         yield _nearest_file(Path(match[1]))
     if "data.source" in message and "required" in message:
         yield "A data set is missing: add for instance -c experiments/data/demo.yaml"
+
+
+def _in_quotes(message: str, arguments: Sequence[str]) -> Iterable[str]:
+    """YAML takes names such as 010, no, 1e3 and 1:20 for numbers and truth values."""
+    made, keys = _NO_TEXT.search(message), _KEY.findall(message)
+    if not keys or not (made or _NO_LIST.search(message)):
+        return
+    said = [f"{option} {quoted(text, 'list' in message)}" for option, text in _typed(keys[0], arguments)]
+    if made:
+        cure = said[0] if said else "'010'"
+        say = f"YAML makes {made[1]} of a name without quotes; 010, no, 1e3 and 1:20 are such names."
+        yield f"{say} Put it in quotes: {cure}"
+    elif said:
+        yield f"Names stand in a list: {said[0]}"
+
+
+def _typed(key: str, arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The options of a command line that are a key or lie below it, and what was given to them."""
+    for argument, then in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, text = argument.partition("=")
+        if option == f"--{key}" or option.startswith(f"--{key}."):
+            yield option, text if equals else then
 
 
 def _meant(key: str, known: Iterable[str], prefix: str) -> Iterable[str]:

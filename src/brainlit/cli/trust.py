@@ -133,7 +133,9 @@ def check_config_files(arguments: Sequence[str]) -> None:
         content = read_yaml(file, "a config file", "Look at the line that is named, or take another file.")
         check_environment(content, str(file))
         merged = _merged(merged, content)
-    check_interpolations(merged, " with ".join(map(str, files)))
+    together = " with ".join(map(str, files))
+    check_environment(merged, together)
+    check_interpolations(merged, together)
 
 
 def _config_files(arguments: Sequence[str]) -> list[Path]:

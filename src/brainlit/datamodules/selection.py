@@ -252,7 +252,7 @@ def with_fraction(roles: Roles, heard: Sequence[Span], fraction: float, seed: in
     def draw(story: str) -> float:
         return random_stream(seed, "tune order", told.get(story, story)).random()
 
-    order = sorted({span.story for span in heard}, key=draw)
+    order = sorted({span.story for span in heard}, key=lambda story: (draw(story), story))  # one sound, one number
     kept: dict[Span, Span] = {}
     for span in sorted(heard, key=lambda span: (order.index(span.story), span.start_tr)):
         n_trs = min(span.n_trs, wanted)
@@ -272,9 +272,11 @@ def settle_roles(
     """The roles that are asked for, checked against the stories of the store.
 
     A span of a story is one of its sound: subjects for whom the story began at another time take the rows that lie in
-    it on their own clock, unless their own story is named too. Raises what `make_roles` raises.
+    it on their own clock, unless their own story is named too. A story that was told over several runs stands for all
+    of them. Raises what `make_roles` raises.
     """
     n_trs_of = {story: store.n_trs(story) for story in store.story_names}
+    asked = {role: [one for span in spans for one in _all_runs(store, span)] for role, spans in asked.items()}
     others, named = (
         store.on_other_clocks,
         {text.partition("[")[0].strip() for spans in asked.values() for text in spans},
@@ -289,7 +291,20 @@ def settle_roles(
                 ]
     clocks = {other: Clock(story, _first_row(store, story, other)) for other, story in others.items()}
     sounds = {story: sound for story, sound in same_length_sounds(store).items() if story not in others}
-    return make_roles(everyone, n_trs_of, purge_trs, allow, sounds, clocks)
+    return make_roles(everyone, n_trs_of, purge_trs, allow, sounds, clocks, store.parts)
+
+
+def _all_runs(store: StoryStore, span: str) -> list[str]:
+    """A span, or the runs of a story that was told over several."""
+    name, bracket, _ = span.partition("[")
+    parts = {} if name.strip() in store.story_names else store.parts
+    runs = [part for part, whole in parts.items() if whole == name.strip() and part not in store.on_other_clocks]
+    if runs and bracket:
+        raise ValueError(
+            f"{span!r}: {name.strip()!r} was told over several runs, each with rows of its own. Say which:"
+            f" {', '.join(run + span[len(name) :] for run in runs)}."
+        )
+    return runs or [span]
 
 
 def _first_row(store: StoryStore, story: str, other: str) -> float:

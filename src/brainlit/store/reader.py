@@ -128,6 +128,11 @@ class StoryStore:
         return dict(self.index.on_other_clocks)
 
     @property
+    def parts(self) -> dict[str, str]:
+        """Stories that are one run of a story that was told over several."""
+        return dict(self.index.parts)
+
+    @property
     def left_out(self) -> dict[str, str]:
         """Subjects or parts that the source refused, with reasons."""
         return dict(self.index.left_out)

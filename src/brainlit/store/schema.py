@@ -161,6 +161,8 @@ class StoreIndex:
         Part of the TR that the values of a volume belong to.
     on_other_clocks : mapping of story to story
         Stories that are another one (its sound, its words) in the rows of subjects for whom it began at another time.
+    parts : mapping of story to story
+        Stories that are one run of a story that was told over several.
     """
 
     schema_version: int
@@ -179,6 +181,7 @@ class StoreIndex:
     before_sound: str
     software: dict[str, str]
     on_other_clocks: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
 
     @property
     def files(self) -> list[FileEntry]:

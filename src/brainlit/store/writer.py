@@ -191,6 +191,7 @@ class _Build:
             slice_reference=reference,
             before_sound=self.source.before_sound(),
             on_other_clocks=self.source.on_other_clocks(),
+            parts=self.source.parts(),
             software={"brainlit": brainlit.__version__, "h5py": version("h5py"), "numpy": version("numpy")},
         )
         write_json(self.path / INDEX_FILE, asdict(index))

@@ -346,6 +346,10 @@ class StorySource(ABC):
         """Stories that are another one, with the rows of subjects for whom it began at another time: name to name."""
         return {}
 
+    def parts(self) -> dict[str, str]:
+        """Stories that are one run of a story that was told over several: name to the name of that story."""
+        return {}
+
     def phones(self, story: str) -> Intervals | None:
         """Phones of one story; override where that is cheaper than reading the whole story."""
         return self.story(story).phones

@@ -86,14 +86,29 @@ def test_a_wrong_manifest_is_refused_in_words(
     assert str(path) in str(refused.value)
 
 
+ALIASES = "\n".join(["a0: &a0 [x]"] + [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 9)])
+DOUBLING = "\n".join(["k0: xxxxxxxxxx"] + [f"k{k}: ${{k{k - 1}}}${{k{k - 1}}}" for k in range(1, 27)])
+
+
+@pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("- a\n- b\n", r"manifest\.yaml is \['a', 'b'\]; need a mapping"),
         ("", r"manifest\.yaml is \{\}|'responses' is missing"),
         ("a: [1, 2\n", "is not a valid YAML mapping"),
-        ("a: &x [*x]\n", "is not a valid YAML mapping"),
-        ("a: ${oc.env:NO_SUCH_VARIABLE_HERE}\n", "Set the variable, or give a default"),
+        ("a: &x [*x]\n", r"manifest\.yaml: \*x refers to what it lies in"),
+        ("root: ${oc.env:NO_SUCH_VARIABLE_HERE}\n", "Set the variable, or give a default"),
+        ("[" * 100_000, r"manifest\.yaml, line 1: nested deeper than 100 levels"),
+        (ALIASES, r"manifest\.yaml, line \d+: more than 200,000 values"),
+        ("a: 1\n" * 300_000, r"manifest\.yaml has 1,500,000 bytes"),
+        (DOUBLING, "more than 1,000,000 characters when its"),
+        ("a: ${b}\nb: ${a}\n", "refers to itself"),
+        ("a: ${${n}:HOME}\nn: oc.env\n", r"a has a \$\{\.\.\.\} within the name of another"),
+        ("licence: ${oc.env:HOME}\n", "licence reads a variable of the environment, which only paths and names may"),
+        ("root: ${oc.env:HOME}\nresponses: {columns: ['${root}']}\n", "responses.columns reads a variable"),
+        ("stories: {'a': {onset_s: '${oc.env:HOME}'}}\n", r"stories\.a\.onset_s reads a variable"),
+        ("root: ${oc.decode:x}\n", r"only \$\{oc\.env:NAME\} is known"),
         ("a: !!python/object:os.system {}\n", "is not a valid YAML mapping"),
     ],
 )
@@ -101,6 +116,20 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) 
     (tmp_path / "manifest.yaml").write_text(text)
     with pytest.raises(ManifestError, match=message):
         read_manifest(tmp_path / "manifest.yaml")
+
+
+def test_variables_of_the_environment_stand_in_paths(
+    tmp_path: Path, manifest: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENT_TO", "here")
+    variable = "${oc.env:SENT_TO}"
+    manifest["root"] = variable
+    manifest["each_story"] |= {"audio": f"{variable}/{{story}}.wav", "words": {"file": f"{variable}.tsv"}}
+    manifest["responses"] = {"fmriprep": f"{variable}/fp", "space": "fsaverage5", "mask": f"{variable}.nii"}
+    read = read_manifest(_write(tmp_path, manifest))
+    assert read.root == tmp_path / "here"
+    assert (read.stories["frog"].audio, read.stories["frog"].words.file) == ("here/{story}.wav", "here.tsv")
+    assert (read.responses.fmriprep, read.responses.mask) == ("here/fp", "here.nii")
 
 
 def test_what_a_story_says_itself_goes_before_what_all_share(tmp_path: Path, manifest: dict[str, Any]) -> None:
@@ -134,7 +163,11 @@ def test_the_examples_of_the_documentation_are_manifests(tmp_path: Path) -> None
         (tmp_path / "manifest.yaml").write_text(example)
         manifest = read_manifest(tmp_path / "manifest.yaml")
         read[manifest.name] = manifest
-    assert list(read) == ["mydata", "pieman"]
+    assert list(read) == ["mydata", "pieman", "one_long_story"]
+    sloth = read["one_long_story"].stories
+    assert [(spec.sound_start_s, spec.sound_end_s) for spec in sloth.values()] == [(0, 302.5), (302.5, None)]
+    assert read["one_long_story"].roles == {"tune": ("sloth.run-1", "sloth.run-2")}
+    assert read["one_long_story"].subjects == {"010": ("sloth.run-1", "sloth.run-2")}
     assert read["mydata"].root == tmp_path / "files"
     assert read["mydata"].stories["souls"].volumes_discarded == 4
     assert read["mydata"].stories["smoke"].repeats == ("1", "2", "3")

@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 import soundfile
 
+from brainlit.datamodules.dataset import WindowDataset
+from brainlit.datamodules.targets.stored import VoxelTargets
+from brainlit.datamodules.windows import Window, WindowConfig
 from brainlit.features import FeatureConfig
-from brainlit.store import build_store, describe_store
+from brainlit.store import StoryStore, build_store, check_store, describe_store
 from brainlit.stories import ManifestSource, ResponseFilter, SubjectLeftOut
 from brainlit.stories.manifest.schema import ManifestError
 from brainlit.stories.readers.audio import AudioError
 from brainlit.stories.readers.cleaning import clean_series, zscore
 from brainlit.stories.readers.transcripts import TranscriptError
+from tests.layouts.fmriprep import write_fmriprep_run
 
 N_TRS, TR_S, ONSET_S = 40, 1.5, 2.0  # of the fixture
 Write = Callable[..., str]
@@ -240,6 +244,60 @@ def test_words_outside_the_sound_are_on_another_clock(folder: Path, manifest: di
         TranscriptError, match=r"frog\.tsv: words start from 1\.00 to 63\.50 s .* lasts 62\.00 s.*clock"
     ):
         ManifestSource(write(manifest)).story("frog")
+
+
+def test_times_in_milliseconds_are_guessed_and_refused(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    """As Whisper writes .tsv: start, end and text, in milliseconds."""
+    (folder / "frog.tsv").write_text("start\tend\ttext\n1000\t1500\ta\n48000\t48500\tb\n")
+    with pytest.raises(
+        TranscriptError, match=r"start from 1000 to 48000, .* 62\.00 s\. Are these milliseconds\?.*onset_ms"
+    ):
+        ManifestSource(write(manifest)).story("frog")
+    (folder / "frog.tsv").write_text("start_ms\tend_ms\ttext\n1000\t1500\ta\n48000\t48500\tb\n")
+    assert ManifestSource(write(manifest)).story("frog").words.end_s.tolist() == [1.5, 48.5]
+
+
+def test_words_without_times_are_counted_in_store_and_check(
+    folder: Path, manifest: dict[str, Any], write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    timed = [{"word": f"w{k}", "start": 3 + k, "end": 3.5 + k} for k in range(40)]
+    content = {"segments": [], "word_segments": [*timed, {"word": "2014."}]}
+    (folder / "frog.json").write_text(json.dumps(content))
+    rows = ["onset\tduration\ttrial_type\tword", "n/a\tn/a\tword\tlost", "n/a\tn/a\tpause\tx", "0\tn/a\tword\tgone"]
+    (folder / "bear_events.tsv").write_text("\n".join(rows))
+    manifest["stories"] = {
+        "frog": {"words": "{story}.json"},
+        "bear": {"words": {"file": "{story}_events.tsv", "where": {"trial_type": "word"}}},
+    }
+    manifest["subjects"] = ["anna"]
+    source = ManifestSource(write(manifest))
+    source.story("frog")
+    story = source.story("frog")
+    assert story.words.start_s.tolist() == [3.0 + k for k in range(40)]
+    assert caplog.text.count("words of frog.json: 1 of 41 without a time ('2014.' first); dropped") == 1
+    left_out = {
+        "words of frog.json": "1 of 41 without a time ('2014.' first)",
+        "words of bear_events.tsv": "1 of 2 without a time ('lost' first)",
+    }
+    assert source.left_out() == left_out
+    assert ManifestSource(source.path.as_posix()).left_out() == left_out, "also where no story was read"
+    store = build_store(source, folder / "store", progress=False, features=FeatureConfig(low_level=["envelope"]))
+    found = [finding for finding in check_store(store.path, progress=False) if finding.kind == "left_out"]
+    assert {finding.where: finding.message.removeprefix("was left out: ") for finding in found} == left_out
+    (folder / "bear_events.tsv").unlink()
+    assert list(ManifestSource(source.path.as_posix()).left_out()) == ["words of frog.json"]
+
+
+def test_a_list_of_tiers_is_joined(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    tiers = [("frog A", [(1, 2, "the"), (4, 5, "hops")]), ("frog B", [(1.5, 3, "frog")])]
+    text = 'File type = "ooTextFile"\nObject class = "TextGrid"\n0\n62\n<exists>\n2\n'
+    for name, words in tiers:
+        text += f'"IntervalTier"\n"{name}"\n0\n62\n{len(words)}\n'
+        text += "".join(f'{start}\n{end}\n"{word}"\n' for start, end, word in words)
+    (folder / "frog.TextGrid").write_text(text)
+    manifest["each_story"]["words"] = {"file": "{story}.TextGrid", "tier": ["{story} A", "{story} B"]}
+    words = ManifestSource(write(manifest)).story("frog").words
+    assert list(zip(words.labels, words.start_s, strict=True)) == [("the", 1), ("frog", 1.5), ("hops", 4)]
 
 
 def test_swapped_words_and_phones_are_refused(folder: Path, manifest: dict[str, Any], write: Write) -> None:
@@ -477,3 +535,165 @@ def test_what_differs_for_a_subject_is_checked(
 ) -> None:
     with pytest.raises(ManifestError, match=message):
         ManifestSource(write(manifest | {"subjects": subjects})).story_names()
+
+
+CLICKS_S, RUN_2_S, BEFORE_S, RUN_TRS = (11.3, 58.2), 31.7, 4.5, (25, 26)
+"""Clicks of a sound of 62 s, where in it run 2 begins, how long the scanner ran before each part; rows of the runs."""
+
+
+def _clicking(folder: Path, manifest: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    """A sound with two clicks and a word at each, and responses with an impulse in the volume of each click."""
+    sound = np.zeros(62 * 16_000, dtype=np.int16)
+    sound[[round(click * 16_000) for click in CLICKS_S]] = 20_000
+    soundfile.write(folder / "frog.wav", sound, 16_000)
+    rows = [(5, "first"), (11.3, "click"), (31.6, "across"), (40, "second"), (58.2, "clack")]
+    lines = [f"{at}\t0.5\t{word}" for at, word in rows]
+    (folder / "frog.tsv").write_text("\n".join(["onset\tduration\ttext", *lines]))
+    for name, n_trs, first_s, click in zip(("run-1", "run-2"), RUN_TRS, (0, RUN_2_S), CLICKS_S, strict=True):
+        values = np.random.default_rng(1).normal(0, 0.01, size=(n_trs, 3))
+        values[int((click - first_s + BEFORE_S) / TR_S)] += 5
+        np.savetxt(folder / f"anna_frog_{name}.txt", values)
+    story = {"onset_s": -BEFORE_S, "silence_after_s": 4, "parts": parts}
+    changed = _changed(manifest, "stories", {"frog": story})
+    changed["responses"] |= {"file": "{subject}_{story}_{part}.txt", "high_pass_s": None}
+    return changed | {"subjects": ["anna"], "roles": {"score": ["frog"]}}
+
+
+def test_a_story_over_two_runs_is_right_to_the_volume(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    """Each part begins a recording of its own: its first volume 4.5 s before its sound."""
+    parts: dict[str, Any] = {"run-1": {}, "run-2": {"sound_start_s": RUN_2_S}}
+    source = ManifestSource(write(_clicking(folder, manifest, parts)))
+    assert source.story_names() == ["frog.run-1", "frog.run-2"]
+    assert source.parts() == dict.fromkeys(source.story_names(), "frog")
+    assert source.default_roles() == {"score": ["frog.run-1", "frog.run-2"]}
+    clock = "frog.run-2: TR 1.5 s, row 0 of the file starts at -4.5 s of the sound, which is the audio file from 31.7 s"
+    assert clock in source.facts()["clock"]
+    assert [path.name for path in source.subject_files("anna")] == ["anna_frog_run-1.txt", "anna_frog_run-2.txt"]
+    store = build_store(source, folder / "store", progress=False, features=FeatureConfig(low_level=["envelope"]))
+    assert store.parts == source.parts()
+    words = {name: list(zip(*_words(store, name), strict=True)) for name in store.story_names}
+    assert words["frog.run-1"] == [("first", 5.0), ("click", 11.3), ("across", 31.6)]
+    assert words["frog.run-2"] == [("second", pytest.approx(8.3)), ("clack", pytest.approx(26.5))]
+    for name, click_s, row in (("frog.run-1", 11.3, 10), ("frog.run-2", 26.5, 20)):
+        audio = store.audio(name, 0, store.n_samples(name))
+        assert np.flatnonzero(audio).tolist() == [round(16_000 * click_s)]
+        assert store.timebase(name).tr_starts_s[0] == -BEFORE_S
+        (space,) = store.feature_spaces(name)
+        assert space.values.max(axis=1).argmax() == row == int((click_s + BEFORE_S) / TR_S)
+        responses = store.responses("anna", name, 0, store.n_trs(name))
+        assert responses is not None
+        assert responses[:, 0].argmax() == row
+        targets = VoxelTargets(store, {"anna": np.arange(3)})
+        dataset = WindowDataset(store, WindowConfig(n_trs=1, context_s=3.0), [], targets)
+        batch = dataset.read([Window(name, k, k, k + 1) for k in (row - 1, row, row + 1)])
+        last = 2 * round(TR_S * 16_000)
+        assert [bool(sound[last:].any()) for sound in batch["audio"]] == [False, True, False], "in its own TR"
+        assert batch["targets"]["anna"][:, 0, 0].argmax() == 1
+    assert store.n_samples("frog.run-1") == round(RUN_2_S * 16_000), "nothing of part 2 is heard in part 1"
+
+
+def _words(store: StoryStore, name: str) -> tuple[tuple[str, ...], list[float]]:
+    words = store.words(name)
+    return words.labels, words.start_s.tolist()
+
+
+def test_two_sounds_of_one_story_need_no_cut(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    changed = _clicking(folder, manifest, {"run-1": {}, "run-2": {"onset_s": -3.0}})
+    for name in ("run-1", "run-2"):
+        (folder / "frog.wav").with_name(f"frog-{name}.wav").write_bytes((folder / "frog.wav").read_bytes())
+        (folder / f"{name}.tsv").write_text((folder / "frog.tsv").read_text())
+    changed["each_story"] |= {"audio": "{story}-{part}.wav", "words": "{part}.tsv"}
+    source = ManifestSource(write(changed))
+    assert [path.name for path in source.story_files("frog.run-2")] == ["frog-run-2.wav", "run-2.tsv"]
+    assert source.story("frog.run-2").timebase.tr_starts_s[0] == -3.0
+    assert len(source.story("frog.run-2").words) == 5
+
+
+def test_one_part_may_be_missed_and_begin_at_another_time(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    changed = _clicking(folder, manifest, {"run-1": {}, "run-2": {"sound_start_s": RUN_2_S}})
+    for name in ("ben", "carl"):
+        (folder / f"{name}_frog_run-1.txt").write_text((folder / "anna_frog_run-1.txt").read_text())
+        (folder / f"{name}_frog_run-2.txt").write_text((folder / "anna_frog_run-2.txt").read_text())
+    changed["subjects"] = {
+        "anna": ["frog"],
+        "ben": ["frog.run-1"],
+        "carl": {"stories": {"frog.run-2": {"onset_s": -6}}},
+    }
+    source = ManifestSource(write(changed))
+    assert source.story_names() == ["frog.run-1", "frog.run-2", "frog.run-2.carl"]
+    assert source.parts() == dict.fromkeys(source.story_names(), "frog")
+    assert source.on_other_clocks() == {"frog.run-2.carl": "frog.run-2"}
+    assert source.responses("ben", "frog.run-2") is None
+    carl = source.responses("carl", "frog.run-2.carl")
+    assert carl is not None
+    assert carl.values[:, 0].argmax() == 20, "of his own file"
+    assert source.story("frog.run-2.carl").timebase.tr_starts_s[0] == -6
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"run-1": {}, "run-2": {}},
+            r"parts: all play '\{story\}\.wav', from 0, 0 s\. Say where each begins .*: sound_st",
+        ),
+        ({"run-1": {"sound_start_s": 9}, "run-2": {}}, r"from 9, 0 s\. Say where each begins in it, in their order"),
+        ({"run-1": {}}, r"parts names 1; a story in one run needs no parts"),
+        ({"run-1": {}, "run-2": {"sound_stat_s": 3}}, r"unknown key 'sound_stat_s'\. Did you mean 'sound_start_s'"),
+        (
+            {"run-1": {}, "run-2": {"sound_start_s": 99}},
+            r"lasts 62\.00 s, but 'frog\.run-1' is its sound from 0 s to 99 s",
+        ),
+        ({"run-1": {}, "run-2": {"sound_start_s": 59, "silence_after_s": 40}}, r"nothing begins from 59 to inf s"),
+        (
+            {"run-1": {}, "run-2": {"sound_start_s": 9, "sound_end_s": 9}},
+            r"sound goes from 9 s to 9\.0 s .* before sound_e",
+        ),
+    ],
+)
+def test_parts_that_cannot_be_are_refused(
+    folder: Path, manifest: dict[str, Any], write: Write, parts: dict[str, Any], message: str
+) -> None:
+    changed = _clicking(folder, manifest, parts)
+    source = ManifestSource(write(changed))
+    with pytest.raises((ManifestError, TranscriptError), match=message):
+        _ = [source.story(name) for name in source.story_names()]
+
+
+def test_parts_have_a_place_in_the_responses_and_in_roles(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    changed = _clicking(folder, manifest, {"run-1": {}, "run-2": {"sound_start_s": RUN_2_S}})
+    with pytest.raises(ManifestError, match=r"parts have no place in responses\.file .*: put in \{part\}"):
+        ManifestSource(write(_changed(changed, "responses.file", "{subject}_{story}.txt"))).story_names()
+    with pytest.raises(
+        ManifestError, match=r"'frog\[0:9\]': 'frog' was told .* Say which: frog\.run-1\[0:9\], frog\.run-2"
+    ):
+        ManifestSource(write(_changed(changed, "roles.score", ["frog[0:9]"]))).story_names()
+    changed["stories"]["frog.run-1"] = {}
+    with pytest.raises(ManifestError, match=r"'frog\.run-1' is a story already"):
+        ManifestSource(write(changed)).story_names()
+
+
+def test_runs_of_fmriprep_are_parts_by_their_names(folder: Path, manifest: dict[str, Any], write: Write) -> None:
+    changed = _clicking(folder, manifest, {"run-1": {}, "run-2": {"sound_start_s": RUN_2_S}})
+    values = [write_fmriprep_run(folder / "fp", "sub-1", "frog", f"run-{k}", seed=k) for k in (1, 2)]
+    changed["responses"] = {"fmriprep": "fp", "space": "MNI152NLin2009cAsym", "high_pass_s": None}
+    changed["each_story"]["silence_after_s"] = 60
+    del changed["subjects"]
+    source = ManifestSource(write(changed))
+    assert source.subject_names() == ["sub-1"]
+    for name, expected in zip(("frog.run-1", "frog.run-2"), values, strict=True):
+        responses = source.responses("sub-1", name)
+        assert responses is not None
+        assert np.allclose(responses.values, zscore(expected), atol=1e-3)
+    write_fmriprep_run(folder / "fp", "sub-2", "frog", "run-1")
+    source = ManifestSource(write(changed))
+    assert source.subject_names() == ["sub-1", "sub-2"]
+    assert source.responses("sub-2", "frog.run-2") is None, "who has one run heard one part"
+    assert source.responses("sub-2", "frog.run-1") is not None
+    changed["subjects"] = ["sub-2"]
+    with pytest.raises(ManifestError, match=r"frog\.run-2: the part 'run-2' means 0 of the runs that sub-2 has: run-1"):
+        ManifestSource(write(changed)).responses("sub-2", "frog.run-2")
+    changed |= {"subjects": ["sub-1"]}
+    del changed["stories"]["frog"]["parts"]
+    with pytest.raises(ManifestError, match=r"has 2 runs of 'frog': .* say stories\.frog\.parts"):
+        ManifestSource(write(changed)).story("frog")

@@ -40,6 +40,25 @@ def test_a_header_names_the_columns(tmp_path: Path) -> None:
     assert np.array_equal(table.values, [[1, 2], [3, np.nan]], equal_nan=True)
 
 
+@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ";"), (".csv", "\t"), (".tsv", ","), (".tsv", "  ")])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_other_separators_are_seen(tmp_path: Path, suffix: str, separator: str, encoding: str) -> None:
+    rows = [["left", "middle", "right"], *([str(value) for value in row] for row in VALUES)]
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes("\r\n".join(separator.join(row) for row in rows).encode(encoding))
+    table = read_table(path)
+    assert table.columns == ("left", "middle", "right")
+    assert np.array_equal(table.values, VALUES, equal_nan=True)
+    path.write_bytes("\r\n".join(separator.join(row) for row in rows[1:]).encode(encoding))
+    assert np.array_equal(read_table(path).values, VALUES, equal_nan=True)
+
+
+def test_empty_cells_between_tabs_stay_missing(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("a\tb\tc\n1\t\t3\n\t\t\n")
+    missing = np.array([[1, np.nan, 3], [np.nan] * 3])
+    assert np.array_equal(read_table(tmp_path / "a.tsv").values, missing[:1], equal_nan=True)
+
+
 def test_one_column_is_a_table(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(4))
     assert read_table(tmp_path / "a.npy").values.shape == (4, 1)
@@ -51,6 +70,14 @@ def test_one_column_is_a_table(tmp_path: Path) -> None:
         ("a.txt", "1 2\n3\n", r"line 2: 1 columns, but 2"),
         ("a.csv", "1,2\n3,x\n", r"line 2: 'x' is no number"),
         ("a.csv", "", r"has shape \(0,\)"),
+        ("a.csv", "A1;IFG\n1,5;2,0\n", r"line 2: '1,5' is no number\. Is that a decimal comma\? Write a point: 1\.5"),
+        ("a.csv", "1,5;2,0\n", r"line 1: '5;2' is no number\. Are columns separated by ';'\?"),
+        ("a.txt", "1,5 2,0\n1,5 2,0\n", r"line 2: '1,5' is no number\. Is that a decimal comma"),
+        (
+            "a.txt",
+            "1.5,2.0,3\n1.5,2,3\n",
+            r"line 2: .* is no number\. Are columns separated by ','\? Save the table with",
+        ),
         ("a.xlsx", "", r"of type '\.xlsx' are not read; known: \.txt"),
         ("a.npy", "", r"not a readable \.npy"),
         ("a.h5", "broken", "not a readable HDF5 file: .* Was it cut off"),

@@ -187,3 +187,10 @@ def test_a_number_beyond_all_floats_is_refused(tmp_path: Path) -> None:
     path.write_text(LONG.replace("size = 3", "size = 1e999"), encoding="utf-8")
     with pytest.raises(TextGridError, match="too large"):
         read_textgrid(path)
+
+
+def test_the_binary_form_is_named_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.TextGrid"
+    path.write_bytes(b"ooBinaryFile\x08TextGrid" + bytes(16) + b"\x01\x00\x00\x00\x01\x0cIntervalTier\x04word")
+    with pytest.raises(TextGridError, match=r"a\.TextGrid is in Praat's binary form.* 'Save as text file'"):
+        read_textgrid(path)

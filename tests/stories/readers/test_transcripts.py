@@ -59,6 +59,27 @@ def test_two_tiers_of_one_name_are_not_guessed(tmp_path: Path) -> None:
         read_intervals(path, "word", WORD_TIERS)
 
 
+def test_tiers_of_several_speakers_are_joined_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.TextGrid"
+    two = _tier("one - words", "the", "sp", "hops") + _tier("two - words", "a", "frog", "now")
+    path.write_text(HEADER + "3\n" + two + _tier("one - phones", "DH"))
+    words = read_intervals(path, ["two - words", "one - words"], WORD_TIERS)
+    assert words.labels == ("a", "the", "frog", "now", "hops"), "who begin together stay in the order that is asked for"
+    assert words.start_s.tolist() == [0.0, 0.0, 1.0, 2.0, 2.0]
+    with pytest.raises(TranscriptError, match=r"Several speakers: tier: \[one - words, two - words\]"):
+        read_intervals(path, None, WORD_TIERS)
+    with pytest.raises(TranscriptError, match=r"no tier 'three - words'\. Did you mean"):
+        read_intervals(path, ["one - words", "three - words"], WORD_TIERS)
+
+
+def test_channels_of_one_recording_are_joined_and_recordings_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.ctm"
+    path.write_text("frog A 1 0.5 the\nfrog B 0.5 1 hello\nbear A 0 1 roar\n")
+    assert read_intervals(path, ["frog A", "frog B"], WORD_TIERS).labels == ("hello", "the")
+    with pytest.raises(TranscriptError, match="frog A, bear A are recordings with clocks of their own"):
+        read_intervals(path, ["frog A", "bear"], WORD_TIERS)
+
+
 @pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
 def test_tables_of_events_are_sorted_and_cleaned(tmp_path: Path, suffix: str, separator: str) -> None:
     path = tmp_path / f"words{suffix}"
@@ -92,7 +113,9 @@ def test_a_wrong_table_is_refused_in_words(tmp_path: Path, text: str, message: s
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TranscriptError, match=r"is a \.TextGrid, \.csv, \.tsv or \.ctm file, not '\.docx'"):
+    with pytest.raises(
+        TranscriptError, match=r"is a \.TextGrid, \.csv, \.tsv, \.ctm, \.json, \.srt or \.vtt file, not '\.docx'"
+    ):
         read_intervals(tmp_path / "words.docx", None, WORD_TIERS)
 
 

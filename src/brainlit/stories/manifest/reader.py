@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,7 +40,8 @@ from brainlit.stories.readers.tables import float_or_nan, require_file
 from brainlit.stories.regions.config import RegionConfig
 from brainlit.stories.response_filter import ResponseFilter
 
-_RUN = ("subject", "story", "repeat")
+_TOLD = ("story", "part")
+_RUN = ("subject", *_TOLD, "repeat")
 _SPAN = re.compile(r"([^\[\]]+)(\[\d*:\d*\])?")
 _OF_A_SUBJECT = ("onset_s", "tr_starts", "volumes_discarded", "silence_after_s", "words", "phones")
 """What may differ from subject to subject in one story."""
@@ -61,8 +63,8 @@ def read_manifest(path: Path) -> Manifest:
         raise ManifestError(f"{path}: word_vectors is no key of a manifest any more: {_MOVED}.")
     keys.only({"each_story", *(one.name for one in fields(Manifest) if not one.metadata)})
     responses = _responses(keys)
-    said = _stories(keys)
-    listeners = _listeners(keys, list(said), optional=responses.fmriprep is not None)
+    said, parts = _stories(keys, responses)
+    listeners = _listeners(keys, list(said), parts, optional=responses.fmriprep is not None)
     stories, subjects, on_other_clocks = _by_clock(said, listeners, responses)
     return Manifest(
         name=keys.get("name", text),
@@ -70,37 +72,89 @@ def read_manifest(path: Path) -> Manifest:
         stories=stories,
         subjects=subjects,
         responses=responses,
-        roles=_roles(keys, stories),
+        roles=_roles(keys, stories, parts),
         on_other_clocks=on_other_clocks,
+        parts=parts,
         **_given(keys, not_words=lambda value: frozenset(map(str.lower, texts(value))), licence=text, citation=text),
     )
 
 
-def _stories(keys: Keys) -> dict[str, Keys]:
-    """The keys of every story, those that all share among them."""
+Parts = dict[str, tuple[str, str]]
+"""Of each story that is one run of a story: that story, and the name of the run."""
+
+
+def _stories(keys: Keys, responses: ResponseSpec) -> tuple[dict[str, Keys], Parts]:
+    """The keys of every story, those that all share among them; each part of a story is a story of its own."""
+    known = {*_names(StorySpec), "parts"}
     shared = keys.sub("each_story")
-    shared.only(_names(StorySpec))
+    shared.only(known)
     value = keys.get("stories", lambda value: value)
     own = {name: {} for name in keys.get("stories", texts)} if isinstance(value, list) else keys.sub("stories").values
     if not own:
         raise ManifestError(f"{keys.where}: stories is {value!r}; need at least one.")
-    stories = {}
+    stories: dict[str, Keys] = {}
+    parts: Parts = {}
     for name, said in own.items():
         own_keys = Keys({} if said is None else said, f"{keys.where}: stories.{name}")
-        own_keys.only(_names(StorySpec))
-        stories[name] = Keys({**shared.values, **own_keys.values}, own_keys.where)
-    return stories
+        own_keys.only(known)
+        story = Keys({**shared.values, **own_keys.values}, own_keys.where)
+        for run, run_keys in _parts(story, responses).items():
+            full = f"{name}.{run}" if run else name
+            if full in stories or (run and full in own):
+                raise ManifestError(f"{run_keys.where}: {full!r} is a story already. Give one of them another name.")
+            stories[full] = run_keys
+            parts |= {full: (name, run)} if run else {}
+    return stories, parts
+
+
+def _parts(story: Keys, responses: ResponseSpec) -> dict[str, Keys]:
+    """The keys of each run of a story; of a story that was told in one, its own under an empty name.
+
+    Where one audio file was played over several runs, each ends where the next one begins, unless it says otherwise.
+    """
+    shared = {key: value for key, value in story.values.items() if key != "parts"}
+    if story.values.get("parts") is None:
+        return {"": Keys(shared, story.where)}
+    named = story.sub("parts")
+    parts = {}
+    for name in named.values:
+        own = named.sub(name)
+        own.only(_names(StorySpec))
+        parts[name] = Keys({**shared, **own.values}, f"{story.where}.parts.{name}")
+    if len(parts) < 2:
+        raise ManifestError(f"{named.where} names {len(parts)}; a story in one run needs no parts.")
+    if responses.file is not None and "part" not in placeholders(f"{responses.file}{responses.dataset or ''}"):
+        raise ManifestError(f"{named.where} have no place in responses.file ({responses.file}): put in {{part}}.")
+    of_sound: dict[str, list[Keys]] = {}
+    for name, keys in parts.items():
+        of_sound.setdefault(str(keys.values.get("audio")).replace("{part}", name), []).append(keys)
+    for audio, several in of_sound.items():
+        starts_s = [keys.get("sound_start_s", number, 0.0) for keys in several]
+        if any(then <= before for before, then in pairwise(starts_s)):
+            raise ManifestError(
+                f"{named.where}: all play {audio!r}, from {', '.join(f'{start_s:g}' for start_s in starts_s)} s. Say"
+                " where each begins in it, in their order: sound_start_s; or put {part} into audio."
+            )
+        for keys, end_s in zip(several, starts_s[1:], strict=False):
+            keys.values.setdefault("sound_end_s", end_s)
+    return parts
 
 
 def _story(keys: Keys, responses: ResponseSpec) -> StorySpec:
     story = StorySpec(
-        audio=keys.get("audio", pattern("story")),
+        audio=keys.get("audio", pattern(*_TOLD)),
         words=_tier(keys, "words"),
         phones=_tier(keys, "phones") if keys.values.get("phones") is not None else None,
         repeats="all" if keys.values.get("repeats") == "all" else keys.get("repeats", texts, ()),
-        **_given(keys, channel=channel, tr_s=repetition_time, onset_s=number, tr_starts=pattern("story", "subject"),
-                 volumes_discarded=whole, n_trs=whole, silence_after_s=number),
+        **_given(keys, channel=channel, tr_s=repetition_time, onset_s=number, tr_starts=pattern(*_TOLD, "subject"),
+                 volumes_discarded=whole, n_trs=whole, silence_after_s=number, sound_start_s=number,
+                 sound_end_s=number),
     )  # fmt: skip
+    if story.sound_start_s < 0 or (story.sound_end_s is not None and story.sound_end_s <= story.sound_start_s):
+        raise ManifestError(
+            f"{keys.where}: the sound goes from {story.sound_start_s:g} s to {story.sound_end_s} s of the audio file;"
+            " need sound_start_s of 0 or more, before sound_end_s."
+        )
     if (story.onset_s is None) == (story.tr_starts is None):
         raise ManifestError(
             f"{keys.where}: give onset_s (second of the audio file at which row 0 starts) or tr_starts (a table with"
@@ -129,14 +183,14 @@ def _require_it_fits(keys: Keys, story: StorySpec, responses: ResponseSpec) -> N
 def _tier(keys: Keys, key: str) -> TierSpec:
     value = keys.get(key, lambda value: value)
     if not isinstance(value, Mapping):
-        return TierSpec(keys.get(key, pattern("story", "subject")))
+        return TierSpec(keys.get(key, pattern(*_TOLD, "subject")))
     tier = keys.sub(key)
     tier.only(_names(TierSpec))
     where = tier.sub("where")
     return TierSpec(
-        file=tier.get("file", pattern("story", "subject")),
+        file=tier.get("file", pattern(*_TOLD, "subject")),
         where={name: _one_or_more(where, name) for name in where.values},
-        **_given(tier, tier=pattern("story"), column=text, clock=_clock),
+        **_given(tier, tier=_tier_names, column=text, clock=_clock),
     )
 
 
@@ -144,7 +198,7 @@ Listeners = dict[str, dict[str, dict[str, Any]]]
 """Of each subject the stories heard, and what differs for the subject in each."""
 
 
-def _listeners(keys: Keys, stories: list[str], optional: bool) -> Listeners | None:
+def _listeners(keys: Keys, stories: list[str], parts: Parts, optional: bool) -> Listeners | None:
     value = keys.get("subjects", lambda value: value, None if optional else ...)
     if value is None:
         return None
@@ -156,7 +210,11 @@ def _listeners(keys: Keys, stories: list[str], optional: bool) -> Listeners | No
         own = heard.sub(name) if isinstance(said, Mapping) else Keys({"stories": said}, heard.where)
         own.only({"stories", *_OF_A_SUBJECT})
         shared = {key: item for key, item in own.values.items() if key != "stories"}
-        listeners[name] = {story: shared | more for story, more in _heard(heard, own, name, stories).items()}
+        listeners[name] = {
+            one: shared | more
+            for story, more in _heard(heard, own, name, stories).items()
+            for one in (_parts_of(story, parts) or [story])
+        }
         for story in listeners[name]:
             if story not in stories:
                 raise ManifestError(
@@ -246,7 +304,7 @@ def _responses(keys: Keys) -> ResponseSpec:
         high_pass_s=None if preprocessed or keys.values.get("high_pass_s", 0) is None
         else keys.get("high_pass_s", seconds, 128.0),
         confounds=_confounds(keys),
-        **_given(keys, file=pattern(*_RUN, "hemi"), fmriprep=text, task=pattern("story"), space=text, desc=text,
+        **_given(keys, file=pattern(*_RUN, "hemi"), fmriprep=text, task=pattern(*_TOLD), space=text, desc=text,
                  transposed=flag, dataset=pattern(*_RUN), mask=pattern(*_RUN), columns=texts, low_pass_s=seconds,
                  response_filter=_response_filter, slice_reference=part),
     )  # fmt: skip
@@ -315,7 +373,7 @@ def _region_config(keys: Keys) -> RegionConfig | None:
         raise ManifestError(f"{keys.where}: {error}") from error
 
 
-def _roles(keys: Keys, stories: Mapping[str, StorySpec]) -> dict[str, tuple[str, ...]]:
+def _roles(keys: Keys, stories: Mapping[str, StorySpec], parts: Parts) -> dict[str, tuple[str, ...]]:
     keys.get("roles", lambda value: value)
     keys = keys.sub("roles")
     keys.only(ROLES)
@@ -323,12 +381,26 @@ def _roles(keys: Keys, stories: Mapping[str, StorySpec]) -> dict[str, tuple[str,
     for role, spans in roles.items():
         for span in spans:
             match = _SPAN.fullmatch(span.strip())
-            if match is None or match[1] not in stories:
+            told = [] if match is None else _parts_of(match[1], parts)
+            if told and match is not None and match[2]:
+                raise ManifestError(
+                    f"{keys.where}: {role}: {span!r}: {match[1]!r} was told over several runs, each with rows of its"
+                    f" own. Say which: {', '.join(f'{part}{match[2]}' for part in told)}."
+                )
+            if match is None or (match[1] not in stories and not told):
                 known = did_you_mean(span.partition("[")[0], stories)
                 raise ManifestError(
                     f"{keys.where}: {role} is no story or stretch of one (name[0:100]): {span!r}. {known}"
                 )
-    return roles
+    return {
+        role: tuple(one for span in spans for one in (_parts_of(span.strip(), parts) or [span]))
+        for role, spans in roles.items()
+    }
+
+
+def _parts_of(story: str, parts: Parts) -> list[str]:
+    """The runs over which a story was told; none, if it was told in one."""
+    return [part for part, (whole, _) in parts.items() if whole == story]
 
 
 def _groups(keys: Keys) -> dict[str, tuple[str, ...]]:
@@ -348,6 +420,11 @@ def _clock(value: Any) -> Any:
     if value not in get_args(Clock):
         raise ValueError("need audio or scanner")
     return value
+
+
+def _tier_names(value: Any) -> str | tuple[str, ...]:
+    named = pattern(*_TOLD)
+    return tuple(named(name) for name in texts(value)) if isinstance(value, list) else named(value)
 
 
 def _folder(value: Any) -> Path:

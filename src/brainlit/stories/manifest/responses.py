@@ -119,7 +119,7 @@ class Clocks:
         return self.slice_reference(story, self.finder.first_run(story))
 
     def _path(self, pattern: str, story: str) -> Path:
-        return self.manifest.root / filled(pattern, story=self.manifest.told(story))
+        return self.manifest.root / filled(pattern, **self.manifest.told(story))
 
 
 def _other_columns(left: Table, right: Table) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from brainlit.guard import UnreadableFileError, check_environment, check_interpolations, check_yaml, read_text
 from brainlit.hints import did_you_mean
 from brainlit.stories.base import SourceError
 from brainlit.stories.readers.channels import Channel
@@ -37,9 +38,10 @@ class TierSpec:
     Parameters
     ----------
     file : str
-        TextGrid, CTM, or CSV/TSV with onset and duration.
-    tier : str or None
-        Tier of a TextGrid with several; recording of a CTM file with several.
+        TextGrid, CTM, CSV/TSV with onset and duration (or start and end), JSON of an aligner, or subtitles of one word
+        each.
+    tier : str, tuple of str, or None
+        Tier of a TextGrid with several; recording of a CTM file with several. Several are joined in time.
     column : str or None
         Column of a table that holds the text.
     where : mapping of column to texts
@@ -50,7 +52,7 @@ class TierSpec:
     """
 
     file: str
-    tier: str | None = None
+    tier: str | tuple[str, ...] | None = None
     column: str | None = None
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     clock: Clock | None = None
@@ -89,6 +91,9 @@ class StorySpec:
         runs and sessions of fMRIPrep (run-1, ses-2); 'all' takes every run that fMRIPrep has of it.
     silence_after_s : float
         How long the scanner may run on after the sound has ended; more is taken for a wrong clock.
+    sound_start_s, sound_end_s : float, float or None
+        Stretch of the audio file that was played; None: to its end. The clock (onset_s, tr_starts) counts from where
+        that stretch begins; the times of transcripts count from the start of the file.
     """
 
     audio: str
@@ -102,6 +107,13 @@ class StorySpec:
     n_trs: int | None = None
     repeats: tuple[str, ...] | Literal["all"] = ()
     silence_after_s: float = 0.0
+    sound_start_s: float = 0.0
+    sound_end_s: float | None = None
+
+    @property
+    def is_whole_sound(self) -> bool:
+        """Whether the audio file was played from its start to its end."""
+        return self.sound_start_s == 0 and self.sound_end_s is None
 
 
 @dataclass(frozen=True)
@@ -180,6 +192,8 @@ class Manifest:
         None where those that fMRIPrep has are taken.
     on_other_clocks : mapping of story to story
         Stories that are another one for subjects whose rows began at other times: 'frog.ben' is 'frog' of ben.
+    parts : mapping of story to (story, part)
+        Stories that are one run of a story told over several: 'sloth.run-2' is ('sloth', 'run-2').
     """
 
     name: str
@@ -192,10 +206,12 @@ class Manifest:
     licence: str | None = None
     citation: str | None = None
     on_other_clocks: Mapping[str, str] = field(default_factory=dict, metadata={"is_no_key": True})
+    parts: Mapping[str, tuple[str, str]] = field(default_factory=dict, metadata={"is_no_key": True})
 
-    def told(self, story: str) -> str:
-        """What {story} stands for: the name that a story has for all subjects."""
-        return self.on_other_clocks.get(story, story)
+    def told(self, story: str) -> dict[str, str]:
+        """What {story} and {part} stand for: the name that a story has for all subjects, and which run of it it is."""
+        name, part = self.parts.get(self.on_other_clocks.get(story, story), (None, ""))
+        return {"story": name or self.on_other_clocks.get(story, story), "part": part}
 
     def settings(self) -> dict[str, Any]:
         """What decides how stories and responses look, as plain JSON: no folders, and not who is asked for."""
@@ -220,7 +236,8 @@ def _plain(value: Any) -> Any:
 def load_yaml(path: Path) -> Any:
     """Content of a YAML file with ${oc.env:NAME} and other interpolations resolved.
 
-    What YAML would write otherwise (010, 1e3, 1:20, no) stays the text of the file: it may be a name.
+    What YAML would write otherwise (010, 1e3, 1:20, no) stays the text of the file: it may be a name. Somebody may have
+    sent the file: what would take a parser forever, or a variable of the environment into a record, is refused.
     """
     import yaml
     from omegaconf import OmegaConf
@@ -236,9 +253,17 @@ def load_yaml(path: Path) -> Any:
 
     for kind in ("int", "float", "bool"):
         AsWritten.add_constructor(f"tag:yaml.org,2002:{kind}", as_written)
+    what, cure = "a valid YAML mapping", "Look at the line that is named."
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), AsWritten)
+        text = read_text(path, what, cure)
+        check_yaml(text, path, what, cure)
+        content = yaml.load(text, AsWritten)
+        if isinstance(content, Mapping):
+            check_environment(content, f"{path}")
+            check_interpolations(content, f"{path}")
         return OmegaConf.to_container(OmegaConf.create({} if content is None else content), resolve=True)
+    except UnreadableFileError as error:
+        raise ManifestError(str(error)) from error
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         cure = "Set the variable, or give a default: ${oc.env:NAME,default}."

@@ -44,8 +44,9 @@ from brainlit.stories.readers.tables import Table
 from brainlit.stories.readers.transcripts import (
     PHONE_TIERS,
     WORD_TIERS,
+    Transcript,
     TranscriptError,
-    read_intervals,
+    read_transcript,
     refuse_swapped,
 )
 from brainlit.stories.regions.config import RegionConfig, read_subject_regions, region_files
@@ -56,6 +57,8 @@ log = logging.getLogger(__name__)
 
 _FSAVERAGE5_VERTICES = 20_484
 _OUTSIDE_S = 1.0
+_LEAST_TOLD = 0.1
+"""Words that would fill at least this part of the sound, were their times milliseconds, are taken for such."""
 _BYTES_AT_ONCE = 256 * 2**20
 
 
@@ -73,6 +76,7 @@ class ManifestSource(StorySource):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
+        self._untimed: dict[str, str] = {}
         self.name = self.path.parent.name if self.path.stem == "manifest" else self.path.stem
 
     @cached_property
@@ -108,6 +112,11 @@ class ManifestSource(StorySource):
         """The stories of subjects with a clock of their own."""
         return dict(self.manifest.on_other_clocks)
 
+    def parts(self) -> dict[str, str]:
+        """The runs of stories that were told over several."""
+        whole = {name: self.manifest.told(name)["story"] for name in self.manifest.stories}
+        return {name: story for name, story in whole.items() if self.manifest.told(name)["part"]}
+
     def response_filter(self) -> ResponseFilter | None:
         """What the manifest says, or else the drift that is removed here."""
         said = self.manifest.responses
@@ -128,6 +137,16 @@ class ManifestSource(StorySource):
             "preprocessing": _preprocessing_in_words(self.manifest.responses),
         }
         return said | {key: value for key, value in own.items() if value is not None}
+
+    def left_out(self) -> dict[str, str]:
+        """Words (and phones) of which no time is known, counted; of files that are not there any more nothing."""
+        for name, spec in self.manifest.stories.items():
+            for tier, usual_tiers in ((spec.words, WORD_TIERS), (spec.phones, PHONE_TIERS)):
+                if tier is None or self._part(tier, name, usual_tiers) in self._untimed:
+                    continue
+                if self._path(tier.file, name).is_file():
+                    self._transcript(tier, name, usual_tiers)
+        return {part: said for part, said in self._untimed.items() if said}
 
     def story_files(self, name: str) -> list[Path]:
         """Audio, transcripts and the table of row starts."""
@@ -156,13 +175,14 @@ class ManifestSource(StorySource):
         spec = self._spec(name)
         timebase = self._reader.clocks.timebase(name)
         sound = read_sound(self._path(spec.audio, name), spec.channel)
-        sound_s = len(sound.samples) / timebase.sample_rate_hz
+        samples = sound.samples[self._stretch(name, len(sound.samples), timebase.sample_rate_hz)]
+        sound_s = len(samples) / timebase.sample_rate_hz
         self._reader.clocks.require_rows_are_volumes(name, sound_s)
         self._require_sound(name, timebase, sound_s)
         words, phones = self._intervals(spec.words, name, WORD_TIERS), self.phones(name)
         refuse_swapped(words, phones, f"{self._path(spec.words.file, name)}")
         self._require_inside(name, words, sound_s)
-        return Story(name, sound.samples, words, phones, timebase, sound.notes)
+        return Story(name, samples, words, phones, timebase, sound.notes)
 
     def phones(self, story: str) -> Intervals | None:
         """Phones of one story; reads nothing else."""
@@ -222,23 +242,69 @@ class ManifestSource(StorySource):
         return self.manifest.stories[story]
 
     def _path(self, pattern: str, story: str) -> Path:
-        return self.manifest.root / filled(pattern, story=self.manifest.told(story))
+        return self.manifest.root / filled(pattern, **self.manifest.told(story))
 
     def _intervals(self, tier: TierSpec, story: str, usual_tiers: Sequence[str]) -> Intervals:
-        path = self._path(tier.file, story)
-        name = None if tier.tier is None else filled(tier.tier, story=self.manifest.told(story))
-        found = read_intervals(path, name, usual_tiers, self.manifest.not_words, tier.column, tier.where)
+        found = self._transcript(tier, story, usual_tiers).intervals
         if not tier.on_scanner_clock:
-            return found
+            return self._within_stretch(found, tier, story)
         return Intervals(found.labels, found.start_s + self._reader.clocks.first_volume_s(story), found.duration_s)
+
+    def _transcript(self, tier: TierSpec, story: str, usual_tiers: Sequence[str]) -> Transcript:
+        """What a file says; how many labels of it have no time is said once."""
+        path, told = self._path(tier.file, story), self.manifest.told(story)
+        asked = (tier.tier,) if isinstance(tier.tier, str) else tier.tier
+        names = None if asked is None else [filled(name, **told) for name in asked]
+        found = read_transcript(path, names, usual_tiers, self.manifest.not_words, tier.column, tier.where)
+        part = self._part(tier, story, usual_tiers)
+        if part not in self._untimed and found.untimed:
+            log.warning("%s: %s; dropped.", part, found.untimed_words)
+        self._untimed[part] = found.untimed_words
+        return found
+
+    def _part(self, tier: TierSpec, story: str, usual_tiers: Sequence[str]) -> str:
+        """A transcript for messages; one that several stories share is one."""
+        path, root = self._path(tier.file, story), self.manifest.root
+        file = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        return f"{'words' if usual_tiers == WORD_TIERS else 'phones'} of {file}"
+
+    def _stretch(self, story: str, n_samples: int, sample_rate_hz: int) -> slice:
+        """The samples of the audio file that were played."""
+        spec = self._spec(story)
+        first = round(spec.sound_start_s * sample_rate_hz)
+        last = n_samples if spec.sound_end_s is None else round(spec.sound_end_s * sample_rate_hz)
+        if not 0 <= first < last <= n_samples + sample_rate_hz * _OUTSIDE_S:
+            end = "its end" if spec.sound_end_s is None else f"{spec.sound_end_s:g} s"
+            raise ManifestError(
+                f"{self.path}: {self._path(spec.audio, story)} lasts {n_samples / sample_rate_hz:.2f} s, but {story!r}"
+                f" is its sound from {spec.sound_start_s:g} s to {end}. Check sound_start_s and sound_end_s."
+            )
+        return slice(first, last)
+
+    def _within_stretch(self, found: Intervals, tier: TierSpec, story: str) -> Intervals:
+        """What begins in the stretch of the audio file that was played, in seconds of that stretch."""
+        spec = self._spec(story)
+        if spec.is_whole_sound:
+            return found
+        end_s = np.inf if spec.sound_end_s is None else spec.sound_end_s
+        kept = np.flatnonzero((found.start_s >= spec.sound_start_s) & (found.start_s < end_s))
+        if not kept.size:
+            raise TranscriptError(
+                f"{self._path(tier.file, story)}: nothing begins from {spec.sound_start_s:g} to {end_s:g} s, which is"
+                f" {story!r}. Its times have to count from the start of the audio file."
+            )
+        labels = tuple(found.labels[k] for k in kept)
+        return Intervals(labels, found.start_s[kept] - spec.sound_start_s, found.duration_s[kept])
 
     def _require_sound(self, story: str, timebase: TimeBase, sound_s: float) -> None:
         spec, missing_s = self._spec(story), timebase.end_s - sound_s
         if missing_s > spec.silence_after_s + 0.5 * timebase.tr_s:
+            lasts = "lasts" if spec.is_whole_sound else "was played for"
             raise ManifestError(
-                f"{self.path}: {self._path(spec.audio, story)} lasts {sound_s:.2f} s, but the {timebase.n_trs} rows of"
-                f" {story!r} end at {timebase.end_s:.2f} s. Check onset_s ({spec.onset_s}) and tr_s ({timebase.tr_s});"
-                f" if the scanner did run on in silence, say silence_after_s: {np.ceil(missing_s):.0f}."
+                f"{self.path}: {self._path(spec.audio, story)} {lasts} {sound_s:.2f} s, but the {timebase.n_trs} rows"
+                f" of {story!r} end at {timebase.end_s:.2f} s. Check onset_s ({spec.onset_s}) and tr_s"
+                f" ({timebase.tr_s}); if the scanner did run on in silence, say silence_after_s:"
+                f" {np.ceil(missing_s):.0f}."
             )
 
     def _require_inside(self, story: str, words: Intervals, sound_s: float) -> None:
@@ -246,6 +312,12 @@ class ManifestSource(StorySource):
         first_s, last_s = float(words.start_s[0]), float(words.start_s[-1])
         if first_s < -_OUTSIDE_S or last_s > sound_s + _OUTSIDE_S:
             tier = self._spec(story).words
+            if _LEAST_TOLD * sound_s <= last_s / 1000 <= sound_s + _OUTSIDE_S:
+                raise TranscriptError(
+                    f"{self._path(tier.file, story)}: words start from {first_s:g} to {last_s:g}, and the audio file"
+                    f" lasts {sound_s:.2f} s. Are these milliseconds? Then name the columns so (onset_ms, duration_ms),"
+                    " or divide the times by 1000."
+                )
             raise TranscriptError(
                 f"{self._path(tier.file, story)}: words start from {first_s:.2f} to {last_s:.2f} s of the audio file,"
                 f" which lasts {sound_s:.2f} s. Do its times count from the first volume? Then say clock: scanner"
@@ -338,5 +410,7 @@ def _one_clock(spec: StorySpec) -> str:
     start = "starts of the rows from a table" if spec.tr_starts else (
         f"row 0 of the file starts at {spec.onset_s:g} s of the sound"
     )  # fmt: skip
+    end = "its end" if spec.sound_end_s is None else f"{spec.sound_end_s:g} s"
+    start += "" if spec.is_whole_sound else f", which is the audio file from {spec.sound_start_s:g} s to {end}"
     used = f", first {spec.volumes_discarded} rows not used" if spec.volumes_discarded else ""
     return f"{tr_s}, {start}{used}"

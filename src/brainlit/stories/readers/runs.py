@@ -199,7 +199,7 @@ class NamedRuns(RunFinder):
 
     def _named(self, subject: str, story: str) -> list[Run]:
         repeats, told = self.manifest.stories[story].repeats or ("",), self.manifest.told(story)
-        return [self._run({"subject": subject, "story": told, "repeat": repeat}) for repeat in repeats]
+        return [self._run({"subject": subject, **told, "repeat": repeat}) for repeat in repeats]
 
     def _run(self, names: dict[str, str]) -> Run:
         said, root = self.manifest.responses, self.manifest.root
@@ -259,12 +259,14 @@ class FmriprepRuns(RunFinder):
         return require_runs(self.root, subject, self._task(story), self.space, self.desc)
 
     def _chosen(self, found: list[BoldRun], subject: str, story: str) -> list[BoldRun]:
-        repeats = self.manifest.stories[story].repeats
+        part = self._part(story)
+        repeats = (part,) if part else self.manifest.stories[story].repeats
         there = ", ".join(run.label for run in found)
         if not repeats and len(found) > 1:
             raise ManifestError(
                 f"{self.where}: {subject} has {len(found)} runs of {story!r}: {there}. If they are presentations of the"
-                f" same story, say so: stories.{story}.repeats: all; or name those to use: [{found[0].label}]."
+                f" same story, say so: stories.{story}.repeats: all; or name those to use: [{found[0].label}]. If it"
+                f" was told over them, one after the other, say stories.{story}.parts (docs/your_data.md)."
             )
         if not repeats or repeats == "all":
             return found
@@ -272,8 +274,9 @@ class FmriprepRuns(RunFinder):
         for name in repeats:
             meant = [run for run in found if run.is_meant_by(name)]
             if len(meant) != 1:
+                which = "the part" if name == part else "repeats:"
                 raise ManifestError(
-                    f"{self.where}: stories.{story}.repeats: {name!r} means {len(meant)} of the runs that {subject}"
+                    f"{self.where}: stories.{story}: {which} {name!r} means {len(meant)} of the runs that {subject}"
                     f" has: {there}."
                 )
             chosen += meant
@@ -303,7 +306,7 @@ class FmriprepRuns(RunFinder):
         said = self.manifest.responses
 
         def named(template: str | None) -> Path | None:
-            names = {"subject": subject, "story": self.manifest.told(story), "repeat": found.label}
+            names = {"subject": subject, **self.manifest.told(story), "repeat": found.label}
             return None if template is None else self.manifest.root / filled(template, **names)
 
         confounds = None if said.confounds is None else named(said.confounds.file) or found.confounds
@@ -318,7 +321,16 @@ class FmriprepRuns(RunFinder):
             )
 
     def _heard_by_files(self, subject: str) -> tuple[str, ...]:
-        return tuple(story for story in self.manifest.stories if self._find(subject, story))
+        def has(story: str) -> bool:
+            found, part = self._find(subject, story), self._part(story)
+            return any(run.is_meant_by(part) for run in found) if part else bool(found)
+
+        return tuple(filter(has, self.manifest.stories))
+
+    def _part(self, story: str) -> str:
+        """The name of the run that is a part of a story; empty where the task, or its repeats, say the runs."""
+        said_otherwise = self.manifest.stories[story].repeats or "part" in placeholders(self.manifest.responses.task)
+        return "" if said_otherwise else self.manifest.told(story)["part"]
 
     def _find(self, subject: str, story: str) -> list[BoldRun]:
         key = subject, story
@@ -327,7 +339,7 @@ class FmriprepRuns(RunFinder):
         return self._found[key]
 
     def _task(self, story: str) -> str:
-        return filled(self.manifest.responses.task, story=self.manifest.told(story))
+        return filled(self.manifest.responses.task, **self.manifest.told(story))
 
 
 def make_finder(manifest: Manifest, where: Path) -> RunFinder:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,11 @@ from brainlit.stories.readers.arrays import ARRAYS, HDF5, TableError, array_shap
 
 _SEPARATORS = {".txt": None, ".dat": None, ".1d": None, ".csv": ",", ".tsv": "\t"}
 
-__all__ = ["Table", "TableError", "damage_as", "float_or_nan", "read_cells", "read_lines", "read_table", "require_file",
-           "table_shape"]  # fmt: skip
+__all__ = ["MISSING", "Table", "TableError", "damage_as", "decimal_comma", "float_or_nan", "read_cells", "read_lines",
+           "read_table", "require_file", "table_shape"]  # fmt: skip
 
-_MISSING = {"", "na", "n/a", "nan", "null", "none"}
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ def _kind(suffix: str) -> str:
 
 def _read_text(path: Path, separator: str | None) -> tuple[FloatArray, tuple[str, ...] | None]:
     """Numbers row by row: the text of a whole table takes ten times their memory."""
-    cells = _split(path) if separator is None else _cells(path, separator, TableError)
+    lines = read_lines(path, TableError)
+    separator = None if separator is None else _separator_in(lines, separator)
+    cells = _split(lines) if separator is None else _cells(path, lines, separator, TableError)
     columns: tuple[str, ...] | None = None
     numbers: list[FloatArray] = []
     for n, row in _alike(path, cells, TableError):
@@ -106,15 +110,15 @@ def _read_text(path: Path, separator: str | None) -> tuple[FloatArray, tuple[str
     return np.array(numbers, dtype=np.float64), columns
 
 
-def _split(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _split(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """Rows of a table that is separated by spaces or tabs."""
-    for n, line in enumerate(read_lines(path, TableError), 1):
+    for n, line in enumerate(lines, 1):
         if line.strip():
             yield n, [cell.strip('"') for cell in line.split()]
 
 
 def _is_number(cell: str) -> bool:
-    if cell.lower() in _MISSING:
+    if cell.lower() in MISSING:
         return True
     try:
         float(cell)
@@ -134,8 +138,17 @@ def float_or_nan(cell: Any) -> float:
 def _numbers(path: Path, line: int, row: list[str]) -> list[float]:
     bad = [cell for cell in row if not _is_number(cell)]
     if bad:
-        raise TableError(f"{path}, line {line}: {bad[0]!r} is no number. Empty, nan and n/a mark missing values.")
-    return [float("nan") if cell.lower() in _MISSING else float(cell) for cell in row]
+        hint = decimal_comma(bad[0]) or " Empty, nan and n/a mark missing values."
+        raise TableError(f"{path}, line {line}: {bad[0]!r} is no number.{hint}")
+    return [float("nan") if cell.lower() in MISSING else float(cell) for cell in row]
+
+
+def decimal_comma(cell: str) -> str:
+    """The end of a message, where a cell that should be a number may be one with a decimal comma, or several."""
+    if _DECIMAL_COMMA.fullmatch(cell.strip()):
+        return f" Is that a decimal comma? Write a point: {cell.strip().replace(',', '.')}."
+    found = next((separator for separator in ";,|" if separator in cell), None)
+    return f" Are columns separated by {found!r}? Save the table with commas (.csv) or tabs (.tsv)." if found else ""
 
 
 @contextmanager
@@ -188,16 +201,38 @@ def read_lines(path: Path, error: type[SourceError], cure: str = "Save it as UTF
 def read_cells(path: Path, separator: str, error: type[SourceError]) -> list[tuple[int, list[str]]]:
     """Rows of a table with their line numbers, blank lines left out; cells may stand in double quotes.
 
+    Parameters
+    ----------
+    separator : str
+        The usual one of such files. Tables that have another are read all the same: tabs, semicolons, commas, or
+        spaces where all lines then have as many cells.
+
     Raises
     ------
     SourceError
         Of the given class, if a quotation mark is not closed, or a row has another number of cells than the first.
     """
-    return list(_alike(path, _cells(path, separator, error), error))
+    lines = read_lines(path, error)
+    found = _separator_in(lines, separator)
+    return list(_alike(path, _split(lines) if found is None else _cells(path, lines, found, error), error))
 
 
-def _cells(path: Path, separator: str, error: type[SourceError]) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(read_lines(path, error), delimiter=separator, strict=True)
+def _separator_in(lines: Sequence[str], usual: str) -> str | None:
+    """What separates the cells of a table: the usual, or another that its first line holds; None for blanks."""
+    said = [line for line in lines if line.strip()]
+    first = said[0] if said else ""
+    found = next((separator for separator in (usual, "\t", ";", ",") if separator in first), None)
+    if found is None or (found == "\t" and any(line.count("\t") != first.count("\t") for line in said)):
+        n_cells = len(first.split())
+        if n_cells > 1 and all(len(line.split()) == n_cells for line in said):
+            return None
+    return found or usual
+
+
+def _cells(
+    path: Path, lines: Sequence[str], separator: str, error: type[SourceError]
+) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     line = 0
     try:
         for row in reader:
@@ -218,5 +253,6 @@ def _alike(
     for line, row in rows:
         n_cells = len(row) if n_cells is None else n_cells
         if len(row) != n_cells:
-            raise error(f"{path}, line {line}: {len(row)} columns, but {n_cells} in the lines before.")
+            unnamed = " Has the first column no name (R's row names)?" if len(row) == n_cells + 1 else ""
+            raise error(f"{path}, line {line}: {len(row)} columns, but {n_cells} in the lines before.{unnamed}")
         yield line, row

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from brainlit.stories.base import Intervals, SourceError
-from brainlit.stories.readers.tables import read_lines
+from brainlit.stories.readers.tables import read_lines, require_file
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ _TOKEN = re.compile(
 )
 _OVERLAP_S = 0.001
 _CHRONOLOGICAL = "Praat chronological TextGrid text file"
+_BINARY = b"ooBinaryFile"
 _ENCODING_CURE = "Save it in Praat as UTF-8 text (Preferences, Text writing settings)."
 
 
@@ -70,6 +71,7 @@ def _parsed(path: Path, version: tuple[int, int] | None) -> tuple[Tier, ...]:
 
     Words and phones of a story are asked for apart, and phones of all stories before any story is read.
     """
+    _refuse_binary(path)
     reader = _Reader(path, _tokens("\n".join(read_lines(path, TextGridError, _ENCODING_CURE))))
     file_type = reader.text("the file type").strip()
     if file_type == _CHRONOLOGICAL:
@@ -78,6 +80,16 @@ def _parsed(path: Path, version: tuple[int, int] | None) -> tuple[Tier, ...]:
     tiers = [_read_tier(reader) for _ in range(reader.count("the number of tiers"))]
     reader.finish()
     return tuple(tiers)
+
+
+def _refuse_binary(path: Path) -> None:
+    """Praat has a binary form, which nothing but Praat needs."""
+    with require_file(path).open("rb") as file:
+        if file.read(len(_BINARY)) == _BINARY:
+            raise TextGridError(
+                f"{path} is in Praat's binary form, which is not read. Open it in Praat and save it as text (Save,"
+                " 'Save as text file' or 'Save as short text file')."
+            )
 
 
 def _tokens(text: str) -> Iterator[_Token]:

@@ -1,132 +1,141 @@
-"""Words and phones with their times, from TextGrids, tables (CSV, TSV, BIDS events) and CTM files."""
+"""Words and phones with their times, from the files that laboratories, annotators and aligners write."""
 
 from __future__ import annotations
 
-import csv
+import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from brainlit.hints import did_you_mean
-from brainlit.stories.base import Intervals, SourceError
-from brainlit.stories.readers.tables import float_or_nan, read_cells, read_lines, require_file
+from brainlit.stories.base import Intervals
+from brainlit.stories.readers.aligners import read_json, read_subtitles, tiers_of, words_or_phones
+from brainlit.stories.readers.tables import read_lines
 from brainlit.stories.readers.textgrid import Tier, read_textgrid
-
-WORD_TIERS = ("word", "words")
-PHONE_TIERS = ("phone", "phones", "phoneme", "phonemes")
-# What aligners and annotators write where nobody says a word: silence, breath, lip smack, laughter, noise.
-NOT_WORDS = frozenset(
-    {"", "sp", "sil", "sp_s", "spn", "pau", "br", "ls", "lg", "ns", "cg", "n/a", "#", "<unk>"}
-    | {"{sl}", "{br}", "{ls}", "{lg}", "{ns}", "{cg}", "<p:>", "<sil>", "<eps>", "[silence]", "[noise]"}
+from brainlit.stories.readers.timed_labels import (
+    NOT_WORDS,
+    PHONE_TIERS,
+    WORD_TIERS,
+    Label,
+    TimeName,
+    Transcript,
+    TranscriptError,
+    label,
 )
-_TEXT_COLUMNS = ("text", "word", "label", "value", "stim", "trial_type")
+from brainlit.stories.readers.word_tables import read_label_table, read_word_table
+
+__all__ = ["NOT_WORDS", "PHONE_TIERS", "WORD_TIERS", "Transcript", "TranscriptError", "read_intervals",
+           "read_transcript", "read_word_table", "refuse_swapped"]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+_TABLES, _SUBTITLES = (".csv", ".tsv"), (".srt", ".vtt")
+_KNOWN = (".textgrid", *_TABLES, ".ctm", ".json", *_SUBTITLES)
+_START, _DURATION = TimeName("start"), TimeName("duration")
 
 _ARPABET = re.compile(
     r"(AA|AE|AH|AO|AW|AX|AXR|AY|EH|ER|EY|IH|IX|IY|OW|OY|UH|UW|UX)[0-3]?"
     r"|B|CH|D|DH|DX|EL|EM|EN|F|G|HH|JH|K|L|M|N|NG|P|R|S|SH|T|TH|V|W|Y|Z|ZH"
 )
 _ENOUGH_LABELS, _MOST_OF_THEM = 20, 0.9
-
-_NO_TIME = ("", "n/a", "na", "nan")
-
-
-class TranscriptError(SourceError):
-    """A transcript that cannot be read; the message names file, place, cause and cure."""
+_MOST_PHRASES = 0.5
 
 
 def read_intervals(
     path: Path,
-    tier: str | None,
+    tier: str | Sequence[str] | None,
     usual_tiers: Sequence[str],
     not_words: Collection[str] = NOT_WORDS,
     column: str | None = None,
     where: Mapping[str, Sequence[str]] | None = None,
 ) -> Intervals:
+    """As `read_transcript`, the labels that have a time alone; how many have none is logged."""
+    found = read_transcript(path, tier, usual_tiers, not_words, column, where)
+    if found.untimed:
+        log.warning("%s: %s; dropped.", path, found.untimed_words)
+    return found.intervals
+
+
+def read_transcript(
+    path: Path,
+    tier: str | Sequence[str] | None,
+    usual_tiers: Sequence[str],
+    not_words: Collection[str] = NOT_WORDS,
+    column: str | None = None,
+    where: Mapping[str, Sequence[str]] | None = None,
+) -> Transcript:
     """Words (or phones) of a recording, without the marks for silence and noise.
 
     Parameters
     ----------
     path : Path
-        A TextGrid (.TextGrid); a table (.csv, .tsv) with the columns onset and duration in seconds and one with the
-        text; or a CTM file (.ctm: recording, channel, start, duration, word, confidence;
-        https://github.com/usnistgov/SCTK).
-    tier : str or None
+        A TextGrid (.TextGrid); a table (.csv, .tsv) with columns for start and duration (or end) and one with the
+        text; a CTM file (.ctm: recording, channel, start, duration, word, confidence;
+        https://github.com/usnistgov/SCTK); JSON of a recogniser or aligner (.json); subtitles of one word each.
+    tier : str, sequence of str, or None
         Tier of the TextGrid; None takes the only tier, or the one with a usual name. Recording of the CTM file; None
-        takes the only one.
+        takes the only one. Several (one for each speaker) are joined in time.
     usual_tiers : sequence of str
         Names to look for where `tier` is None.
     not_words : collection of str
         Labels to drop, in lower case.
     column : str or None
-        Column of a table that holds the text; None takes the first there is of `_TEXT_COLUMNS`.
+        Column of a table that holds the text; None takes the first there is of the usual ones.
     where : mapping of column to texts, optional
         Only the rows of a table whose cell in that column is one of the texts.
 
     Raises
     ------
     TranscriptError, TextGridError
-        If tier or columns are not there, a time is no number, or nothing remains.
+        If tier or columns are not there, a time is no number, nothing remains, or most words are phrases.
     """
     suffix = path.suffix.lower()
-    if suffix not in (".csv", ".tsv") and (column is not None or where):
+    if suffix not in _KNOWN:
+        known = ", ".join([".TextGrid", *_KNOWN[1:-1]])
+        raise TranscriptError(f"{path}: a transcript is a {known} or {_KNOWN[-1]} file, not {path.suffix!r}.")
+    if suffix not in _TABLES and (column is not None or where):
         raise TranscriptError(f"{path}: 'column' and 'where' choose from a table (.csv, .tsv), not from {suffix!r}.")
-    if suffix == ".textgrid":
-        everything = _chosen(path, read_textgrid(path), tier, usual_tiers)
-    elif suffix == ".ctm":
-        everything = _read_ctm(path, tier)
-    elif suffix in (".csv", ".tsv"):
-        everything = _read_table(path, column, where or {})
-    else:
-        raise TranscriptError(f"{path}: a transcript is a .TextGrid, .csv, .tsv or .ctm file, not {path.suffix!r}.")
-    kept = [k for k, label in enumerate(everything.labels) if label.strip().lower() not in not_words]
-    if not kept:
-        raise TranscriptError(f"{path}: no label remains after dropping the marks for silence and noise.")
-    labels = tuple(everything.labels[k].strip() for k in kept)
-    return Intervals(labels, everything.start_s[kept], everything.duration_s[kept])
+    found = _read(path, suffix, (tier,) if isinstance(tier, str) else tier, usual_tiers, column, where or {})
+    found = found.without(not_words)
+    if not len(found.intervals):
+        untimed = f" {found.untimed_words}." if found.untimed else ""
+        raise TranscriptError(f"{path}: no label remains after dropping the marks for silence and noise.{untimed}")
+    _refuse_phrases(path, found.intervals)
+    return found
 
 
-def read_word_table(
+def _read(
     path: Path,
-    word: str,
-    onset: str,
-    offset: str,
-    delimiter: str = ",",
-    part: tuple[str, int] | None = None,
-) -> Intervals:
-    """Words in the order of their onsets, without rows for silence and rows without a time.
+    suffix: str,
+    tiers: Sequence[str] | None,
+    usual_tiers: Sequence[str],
+    column: str | None,
+    where: Mapping[str, Sequence[str]],
+) -> Transcript:
+    if suffix == ".textgrid":
+        return _chosen(path, read_textgrid(path), tiers, usual_tiers)
+    if suffix == ".ctm":
+        return _read_ctm(path, tiers)
+    if suffix == ".json":
+        content = read_json(path)
+        of_mfa = tiers_of(path, content)
+        if of_mfa is not None:
+            return _chosen(path, of_mfa, tiers, usual_tiers)
+    if tiers is not None:
+        raise TranscriptError(f"{path} has no tiers, but tier is {', '.join(tiers)}. Leave it out; where chooses rows.")
+    if suffix == ".json":
+        return words_or_phones(path, content, usual_tiers)
+    return read_subtitles(path) if suffix in _SUBTITLES else read_label_table(path, usual_tiers, column, where)
 
-    Parameters
-    ----------
-    word, onset, offset : str
-        Names of the columns with the text and with start and end, both in seconds of the audio file.
-    part : column and number, optional
-        Takes the rows that have this number in this column, for tables that hold several stories.
 
-    Raises
-    ------
-    SourceError
-        If a column is missing, a time is no number, a word ends before it starts, or no word remains.
-    """
-    require_file(path, "It holds the words of the story: download it, or check the root.")
-    events: list[tuple[float, float, str]] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter=delimiter)
-            _require_columns(path, list(rows.fieldnames or ()), [word, onset, offset, *(part or ())[:1]])
-            for row in rows:
-                text = (row[word] or "").strip()
-                has_time = any((row[column] or "").strip().lower() not in _NO_TIME for column in (onset, offset))
-                is_part = part is None or float_or_nan(row[part[0]]) == part[1]  # the number may be written 3 or 3.0
-                if text.lower() in NOT_WORDS or not has_time or not is_part:
-                    continue
-                events.append(_event(path, rows.line_num, text, row[onset], row[offset]))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"{path} is no table of UTF-8 text: {error}. Fetch it again.") from error
-    if not events:
-        raise SourceError(f"{path}: no word remains for this story. Is it another release of the table?")
-    return _sorted(events)
+def _refuse_phrases(path: Path, found: Intervals) -> None:
+    """A sentence is no word: when its words were said nobody knows."""
+    phrases = [text for text in found.labels if len(text.split()) > 1]
+    if len(phrases) > _MOST_PHRASES * len(found):
+        raise TranscriptError(
+            f"{path}: {len(phrases)} of {len(found)} labels hold several words ({phrases[0][:60]!r}). Words need times"
+            " of their own: name the tier (or column) that has them, or align the text with the sound."
+        )
 
 
 def refuse_swapped(words: Intervals, phones: Intervals | None, where: str) -> None:
@@ -145,58 +154,45 @@ def refuse_swapped(words: Intervals, phones: Intervals | None, where: str) -> No
         raise TranscriptError(f"{where}: the words are phones ({shown}, ...). Name the tier that holds the words.")
 
 
-# --- Tiers, tables with usual columns, CTM files ---
+# --- Tiers and CTM files ---
 
 
-def _chosen(path: Path, tiers: list[Tier], tier: str | None, usual_tiers: Sequence[str]) -> Intervals:
+def _chosen(path: Path, tiers: list[Tier], asked: Sequence[str] | None, usual_tiers: Sequence[str]) -> Transcript:
+    """The tiers that are asked for, joined in time, or the one with a usual name, or the only one."""
     names = [one.name for one in tiers]
-    if tier is not None:
-        wanted = [one for one in tiers if one.name == tier]
-        problem = f"there is no tier {tier!r}. {did_you_mean(tier, names)}"
+    if asked is not None:
+        wanted = [_only_tier(path, tiers, name) for name in asked]
     else:
         usual = [one for one in tiers if one.name.strip().lower() in usual_tiers]
         wanted = usual or (tiers if len(tiers) == 1 else [])
-        problem = f"none of its tiers is called {' or '.join(usual_tiers)}: {', '.join(names)}. Name one with 'tier'."
     if not wanted:
-        raise TranscriptError(f"{path}: {problem}")
+        ends = [one for one in names if one.rpartition(" - ")[2].strip().lower() in usual_tiers]
+        several = f" Several speakers: tier: [{', '.join(ends)}]." if len(ends) > 1 else ""
+        problem = f"none of its tiers is called {' or '.join(usual_tiers)}: {', '.join(names)}. Name one with 'tier'."
+        raise TranscriptError(f"{path}: {problem}{several}")
+    if asked is None and len(wanted) > 1:
+        shared = ", ".join(one.name for one in wanted)
+        raise TranscriptError(f"{path}: {len(wanted)} tiers could be meant: {shared}. Name one, and only once.")
+    every = [one.intervals for one in wanted]
+    return Transcript.of(
+        Label(*one)
+        for found in every
+        for one in zip(found.labels, found.start_s.tolist(), found.duration_s.tolist(), strict=True)
+    )
+
+
+def _only_tier(path: Path, tiers: list[Tier], name: str) -> Tier:
+    wanted = [one for one in tiers if one.name == name]
+    if not wanted:
+        raise TranscriptError(f"{path}: there is no tier {name!r}. {did_you_mean(name, [one.name for one in tiers])}")
     if len(wanted) > 1:
         shared = ", ".join(one.name for one in wanted)
         raise TranscriptError(f"{path}: {len(wanted)} tiers could be meant: {shared}. Name one, and only once.")
-    return wanted[0].intervals
+    return wanted[0]
 
 
-def _read_table(path: Path, column: str | None, where: Mapping[str, Sequence[str]]) -> Intervals:
-    rows = read_cells(path, "\t" if path.suffix.lower() == ".tsv" else ",", TranscriptError)
-    header = rows.pop(0)[1] if rows else []
-    candidates = _TEXT_COLUMNS if column is None else (column,)
-    chosen = next((name for name in candidates if name in header and name not in where), None)
-    if chosen is None or not {"onset", "duration"} <= set(header):
-        raise TranscriptError(
-            f"{path}: the columns are {', '.join(header) or 'none'}; need onset, duration and one of"
-            f" {', '.join(candidates)}."
-        )
-    for name in where:
-        if name not in header:
-            raise TranscriptError(f"{path}: there is no column {name!r}. {did_you_mean(name, header)}")
-    doubled = [name for name in (chosen, "onset", "duration", *where) if header.count(name) > 1]
-    if doubled:
-        raise TranscriptError(f"{path}: there are {header.count(doubled[0])} columns {doubled[0]!r}; need one.")
-    onset, duration, text = (header.index(name) for name in ("onset", "duration", chosen))
-    wanted = [
-        (line, row) for line, row in rows if all(row[header.index(name)] in values for name, values in where.items())
-    ]
-    if rows and not wanted:
-        name, values = next(iter(where.items()))
-        there = {row[header.index(name)] for _, row in rows}
-        raise TranscriptError(f"{path}: no row has {name} {' or '.join(values)}. {did_you_mean(values[0], there)}")
-    return _sorted([
-        (_seconds(path, line, "onset", row[onset]), _seconds(path, line, "duration", row[duration]), row[text])
-        for line, row in wanted
-    ])  # fmt: skip
-
-
-def _read_ctm(path: Path, recording: str | None) -> Intervals:
-    events: dict[str, list[tuple[float, float, str]]] = {}
+def _read_ctm(path: Path, recordings: Sequence[str] | None) -> Transcript:
+    labels: dict[str, list[Label]] = {}
     for line, text in enumerate(read_lines(path, TranscriptError), 1):
         cells = text.split()
         if not cells or cells[0].startswith(";;"):
@@ -206,48 +202,21 @@ def _read_ctm(path: Path, recording: str | None) -> Intervals:
                 f"{path}, line {line}: {len(cells)} columns; need recording, channel, start, duration and word."
             )
         name, channel, start, duration, word = cells[:5]
-        event = (_seconds(path, line, "start", start), _seconds(path, line, "duration", duration), word)
-        events.setdefault(f"{name} {channel}", []).append(event)
-    names = [name for name in events if recording in (None, name, name.split()[0])]
-    if not events:
+        times = {_START: start, _DURATION: duration}
+        labels.setdefault(f"{name} {channel}", []).append(label(f"{path}, line {line}", word, times))
+    if not labels:
         raise TranscriptError(f"{path} holds no words.")
+    wanted = [_only_recording(path, list(labels), name) for name in recordings or (None,)]
+    if len({name.split()[0] for name in wanted}) > 1:
+        raise TranscriptError(f"{path}: {', '.join(wanted)} are recordings with clocks of their own. Name one.")
+    return Transcript.of(one for name in dict.fromkeys(wanted) for one in labels[name])
+
+
+def _only_recording(path: Path, there: Sequence[str], asked: str | None) -> str:
+    names = [name for name in there if asked in (None, name, name.split()[0])]
     if not names:
-        raise TranscriptError(f"{path}: there is no recording {recording!r}. {did_you_mean(str(recording), events)}")
+        raise TranscriptError(f"{path}: there is no recording {asked!r}. {did_you_mean(str(asked), there)}")
     if len(names) > 1:
         shared = ", ".join(names[:9])
         raise TranscriptError(f"{path}: {len(names)} recordings could be meant: {shared}. Name one with 'tier'.")
-    return _sorted(events[names[0]])
-
-
-def _sorted(events: list[tuple[float, float, str]]) -> Intervals:
-    events = sorted(events, key=lambda event: event[0])
-    onset_s, duration_s = (np.array([event[k] for event in events], dtype=np.float64) for k in (0, 1))
-    return Intervals(tuple(event[2] for event in events), onset_s, duration_s)
-
-
-def _seconds(path: Path, line: int, what: str, cell: str) -> float:
-    value = float_or_nan(cell)
-    if what == "duration" and cell.lower() == "n/a":
-        return 0.0  # BIDS: the duration is not known
-    if not np.isfinite(value) or (what == "duration" and value < 0):
-        raise TranscriptError(f"{path}, line {line}: {what} is {cell!r}; need a number of seconds.")
-    return value
-
-
-# --- Tables whose columns a data set names in its own way ---
-
-
-def _require_columns(path: Path, header: Sequence[str], wanted: Sequence[str | int]) -> None:
-    for name in map(str, wanted):
-        if name not in header:
-            raise SourceError(f"{path}, line 1: there is no column {name!r}. {did_you_mean(name, header)}")
-
-
-def _event(path: Path, line: int, text: str, start: str, stop: str) -> tuple[float, float, str]:
-    """Start, duration and text of a row."""
-    start_s, stop_s = float_or_nan(start), float_or_nan(stop)
-    if not (np.isfinite(start_s) and np.isfinite(stop_s) and start_s <= stop_s):
-        raise SourceError(
-            f"{path}, line {line}: {text!r} goes from {start!r} to {stop!r}; need two numbers of seconds."
-        )
-    return start_s, stop_s - start_s, text
+    return names[0]
