@@ -251,6 +251,22 @@ def test_mp3_without_a_header_of_its_length_is_read_whole_or_refused(tmp_path: P
             read(tmp_path / "a.mp3", content)
 
 
+def test_samples_that_begin_like_mp3_are_none(tmp_path: Path) -> None:
+    """Sound Designer II has no header of its own: its first bytes are the first sample."""
+    sound = np.full(1000, -(2**-12))
+    sound[100:] = SPEECH[:900]
+    content = as_bytes(sound, format="SD2", subtype="PCM_24")
+    assert content[:2] == b"\xff\xf8"
+    (tmp_path / "a.sd2").write_bytes(content)
+    with pytest.raises(AudioError, match="not a readable sound file"):
+        read_audio(tmp_path / "a.sd2")
+
+
+def test_compressed_samples_in_aiff_are_read(tmp_path: Path) -> None:
+    """Its header counts packets and not samples."""
+    assert len(read(tmp_path / "a.aiff", as_bytes(format="AIFF", subtype="IMA_ADPCM"))) == len(SPEECH)
+
+
 # What is no sound
 
 

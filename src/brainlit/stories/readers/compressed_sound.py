@@ -131,6 +131,16 @@ def mpeg_frame(head: bytes) -> MpegFrame | None:
     return MpegFrame(n_bytes, n_samples, (version, layer, rate))
 
 
+def begins_as_mp3(file: Any, at: int) -> bool:
+    """Whether a frame of MPEG stands here and another behind it, unless the file ends before."""
+    first = mpeg_frame(read_at(file, at, 4))
+    if first is None:
+        return False
+    behind = read_at(file, at + first.n_bytes, 4)
+    second = mpeg_frame(behind)
+    return len(behind) < 4 or (second is not None and second.kind == first.kind)
+
+
 def announced_by_mp3(path: Path, at: int) -> Announced:
     """All frames, counted; with a Xing or Info header the number that it announces."""
     raw = path.read_bytes()

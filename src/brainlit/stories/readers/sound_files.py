@@ -27,6 +27,7 @@ from brainlit.stories.readers.announced import AGAIN, CONVERT, Announced, AudioE
 from brainlit.stories.readers.compressed_sound import (
     announced_by_flac,
     announced_by_mp3,
+    begins_as_mp3,
     mpeg_frame,
     require_whole_ogg,
 )
@@ -169,7 +170,7 @@ def _announced(path: Path) -> Announced:
             return Announced() if count is None else Announced(int(count[1]))
         elif first or mpeg_frame(head) is not None:
             first += len(head) - len(head.lstrip(b"\0"))  # what pads a tag
-            if mpeg_frame(read_at(file, first, 4)) is not None:
+            if begins_as_mp3(file, first):
                 return announced_by_mp3(path, first)
     return Announced()
 
@@ -186,7 +187,7 @@ def _au(path: Path, start: int, announced: int) -> Announced:
 def _refuse_shortened(path: Path, log: str) -> None:
     """libsndfile's own remarks about lengths, of AIFF, AU, W64, SVX and others."""
     uneven = re.search(r"'COMM' chunk \((\d+)\) not equal to frame count\D+(\d+)", log)
-    if uneven is not None:
+    if uneven is not None and int(uneven[1]) > int(uneven[2]):  # fewer: packets of compressed sound
         raise AudioError(
             f"{path} is damaged: its header announces {uneven[1]} samples and has room for {uneven[2]}. {AGAIN}"
         )
