@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -45,31 +43,3 @@ def few(names: Sequence[str], most: int = 3) -> str:
     ('a, b, c and 1 more', 'a, b')
     """
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def quoted(text: str, is_list: bool = True) -> str:
-    """Names as they are typed on a command line, with quotes round those that YAML would not read as text.
-
-    >>> print(quoted("[sub-1, 010, 1e3, 'no']"), quoted("010"), quoted("no", is_list=False))
-    "[sub-1, '010', '1e3', 'no']" "['010']" "'no'"
-    """
-
-    def in_quotes(match: re.Match[str]) -> str:
-        return match[0] if match[0][0] in "'\"" or _is_text(match[0]) else f"'{match[0]}'"
-
-    found = re.sub(r"""'[^']*'|"[^"]*"|[^\[\]{},\s'"]*[^\[\]{},\s'":]""", in_quotes, text)
-    listed = f"[{found}]" if is_list and not found.lstrip().startswith(("[", "{")) else found
-    return shlex.quote(listed) if set(listed) & set('"$`\\!') else f'"{listed}"'
-
-
-def _is_text(name: str) -> bool:
-    import yaml
-
-    try:
-        float(name)  # YAML 1.2 also takes 1e3 for a number
-    except ValueError:
-        try:
-            return isinstance(yaml.safe_load(name), str)
-        except yaml.YAMLError:
-            return True
-    return False

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
 
-from brainlit.cli.run_options import CONFIG_FILE, RUN_VARIABLE, RunOptions, dump_yaml, follow_run, open_run
+from brainlit.cli.run_options import CONFIG_FILE, RUN_VARIABLE, RunOptions, follow_run, open_run
 from brainlit.results.run_directory import RunBusyError, RunError, RunFinishedError
 
 pytestmark = pytest.mark.usefixtures("no_run")
@@ -92,12 +91,3 @@ def test_further_processes_follow_the_first_one(tmp_path: Path, monkeypatch: pyt
     first = open_run(options, CONFIG)
     assert follow_run(options).path == first.path.resolve()
     first.release()
-
-
-@pytest.mark.parametrize("name", ["1e3", "12e03", "1e+3", "010", "1:20", "no", ".5", "1.5", "~", "2024-01-02", "a"])
-def test_names_are_written_so_that_every_reader_gives_them_back(name: str) -> None:
-    from jsonargparse._loaders_dumpers import yaml_load
-
-    written = dump_yaml({"names": [name], name: 1e-5})
-    for read in (yaml.safe_load, yaml_load, lambda text: OmegaConf.to_container(OmegaConf.create(text))):
-        assert read(written) == {"names": [name], name: 1e-5}

@@ -180,14 +180,6 @@ def test_hints_name_what_is_near(message: str, hint: str) -> None:
     assert hint in list(hints_for(message, KEYS))
 
 
-def test_the_right_form_of_a_name_is_said_for_whatever_was_typed() -> None:
-    message = "Parser key \"data.roles\":\n  - Expected a <class 'str'>. Got value: 80\n  [dict[str, list[str]]]"
-    for typed in (["--data.roles.tune", "[1:20, x]"], ["-c", "a", "--data.roles.tune=[1:20, x]"]):
-        (hint,) = hints_for(message, KEYS, typed)
-        assert hint.endswith("Put it in quotes: --data.roles.tune \"['1:20', x]\"")
-    assert list(hints_for(message.replace("80", "{'a': 1}"), KEYS)) == []
-
-
 def test_nothing_near_means_no_hint() -> None:
     assert list(hints_for("unrecognized arguments: --qqqq 1", KEYS)) == []
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from brainlit.cli.yaml_names import dump_yaml
 from brainlit.guard import read_yaml
 from brainlit.results.run_directory import (
     CONFIG_FILE,
@@ -156,18 +154,3 @@ def _newest_first(folder: Path) -> Iterator[Path]:
     found = [status.parent for status in folder.glob(f"*/{STATUS_FILE}")]
     own = {path: job is not None and RunDirectory.open(path).status.get(JOB) == job for path in found}
     yield from sorted(found, key=lambda path: (own[path], (path / STATUS_FILE).stat().st_mtime_ns), reverse=True)
-
-
-# --- Configurations as text ---
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes texts such as 1e3, which YAML 1.2 and so jsonargparse and OmegaConf read as numbers."""
-
-
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9._]+(?:[eE][-+]?[0-9]+)?$"), None)
-
-
-def dump_yaml(data: Any) -> str:
-    """YAML that reads as it was, whoever reads it; jsonargparse writes and reads where ${...} is filled in."""
-    return str(yaml.dump(data, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False))

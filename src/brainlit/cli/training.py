@@ -32,11 +32,12 @@ from brainlit.callbacks.divergence import DivergenceGuard
 from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
 from brainlit.cli.errors import UsageError, quieten
 from brainlit.cli.reports import chosen_checkpoint
-from brainlit.cli.run_options import RunOptions, dump_yaml, follow_run, open_run
+from brainlit.cli.run_options import RunOptions, follow_run, open_run
 from brainlit.cli.trust import check_config_files, config_argument, require_store, without_trust
+from brainlit.cli.yaml_names import dump_yaml, quotes_hints
 from brainlit.datamodules import StoryDataModule
 from brainlit.files import atomic_path
-from brainlit.hints import MOST_LISTED, few, nearest, quoted
+from brainlit.hints import MOST_LISTED, few, nearest
 from brainlit.results.loggers import MetricsLogger, wandb_logger
 from brainlit.results.run_directory import AtomicCheckpointIO, RunDirectory
 from brainlit.splits import Span
@@ -63,9 +64,6 @@ _IRRELEVANT_WARNINGS = (
 """Warnings of Lightning's that do not apply here."""
 
 _UNRECOGNISED = re.compile(r"unrecognized arguments: (.*)", re.DOTALL)
-_KEY = re.compile(r'[Pp]arser key "([\w.]+)"')
-_NO_TEXT = re.compile(r"Expected a <class 'str'>\. Got value: (True|False|None|-?\d\S*)")
-_NO_LIST = re.compile(r"Expected a <class 'list'>.*Given value type: <class '(?:str|int|float|bool)'>", re.DOTALL)
 _NO_FILE = re.compile(r"File does not exist: '([^']+)'")
 _NO_OPTION = re.compile(r"^Option '([^']+)' is not accepted")
 _NO_OPTION_IN_GROUP = re.compile(r"Group '([^']+)' does not accept option '([^']+)'")
@@ -338,7 +336,7 @@ def hints_for(message: str, keys: Iterable[str], arguments: Sequence[str] = ()) 
         The command line, to say how it is typed right.
     """
     known = list(keys)
-    yield from _in_quotes(message, arguments)
+    yield from quotes_hints(message, arguments)
     if match := _UNRECOGNISED.search(message):
         for token in match[1].split():
             if token.startswith("--"):
@@ -357,28 +355,6 @@ def hints_for(message: str, keys: Iterable[str], arguments: Sequence[str] = ()) 
         yield _nearest_file(Path(match[1]))
     if "data.source" in message and "required" in message:
         yield "A data set is missing: add for instance -c experiments/data/demo.yaml"
-
-
-def _in_quotes(message: str, arguments: Sequence[str]) -> Iterable[str]:
-    """YAML takes names such as 010, no, 1e3 and 1:20 for numbers and truth values."""
-    made, keys = _NO_TEXT.search(message), _KEY.findall(message)
-    if not keys or not (made or _NO_LIST.search(message)):
-        return
-    said = [f"{option} {quoted(text, 'list' in message)}" for option, text in _typed(keys[0], arguments)]
-    if made:
-        cure = said[0] if said else "'010'"
-        say = f"YAML makes {made[1]} of a name without quotes; 010, no, 1e3 and 1:20 are such names."
-        yield f"{say} Put it in quotes: {cure}"
-    elif said:
-        yield f"Names stand in a list: {said[0]}"
-
-
-def _typed(key: str, arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The options of a command line that are a key or lie below it, and what was given to them."""
-    for argument, then in zip(arguments, [*arguments[1:], ""], strict=True):
-        option, equals, text = argument.partition("=")
-        if option == f"--{key}" or option.startswith(f"--{key}."):
-            yield option, text if equals else then
 
 
 def _meant(key: str, known: Iterable[str], prefix: str) -> Iterable[str]:
