@@ -210,7 +210,8 @@ def test_the_hub_is_asked_for_an_adapter_where_it_has_no_model(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("BRAINLIT_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr("brainlit.backbones.weights.why_unreachable", lambda: None)
+    for module in ("weights", "registry", "preparation"):
+        monkeypatch.setattr(f"brainlit.backbones.{module}.why_unreachable", lambda: None)
     expected = adapted(base, tmp_path / "published")
     snapshot = tmp_path / "hub" / "models--lab--adapter" / "snapshots" / ("b" * 40)
     asked = []

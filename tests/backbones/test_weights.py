@@ -70,6 +70,11 @@ def test_a_missing_folder_is_said_to_be_missing(weights):
         load(weights)
 
 
+def test_a_file_is_no_folder(mini_folder):
+    with pytest.raises(WeightsError, match=r"are a file, and a folder is needed: .*brainlit export"):
+        load(mini_folder / "model.safetensors")
+
+
 def test_a_folder_without_config_is_refused(tmp_path):
     with pytest.raises(WeightsError, match=r"no config\.json"):
         load(tmp_path)

@@ -260,7 +260,7 @@ def test_one_seed_reaches_everything_that_is_random(monkeypatch: pytest.MonkeyPa
     ("arguments", "message"),
     [
         (("--model.head_l", "1"), r"Did you mean --model\.head_lr\?"),
-        (("--model.backbone.qqqq", "main"), r"--model\.backbone takes dropout, family,"),
+        (("--model.backbone.qqqq", "main"), r"--model\.backbone takes adapter_base, dropout, .*revision, seed"),
         (("--data.source.n_tunes", "3"), r"Did you mean n_tune\?"),
         (("--data.source.qqqq", "3"), r"brainlit\.demo\.DemoSource takes "),
         (("-c", "experiments/model/wavvec.yaml"), r"Did you mean wav2vec\.yaml\?"),

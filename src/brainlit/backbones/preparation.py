@@ -54,11 +54,6 @@ def prepare_as_said(family: type[SpeechBackbone], address: Address, config: Any)
         log.info("%s: sound is prepared as its preprocessor_config.json says: %s", address, found)
 
 
-def has_extractor(address: Address) -> bool:
-    """Whether a feature extractor's file is here, beside weights or an adapter."""
-    return any(address.file(name) is not None for name in FILES)
-
-
 def usual_way(family: type[SpeechBackbone]) -> str:
     """How published models of a family are given sound, in words."""
     if family.extractor in ("WhisperFeatureExtractor", "SeamlessM4TFeatureExtractor"):

@@ -22,10 +22,16 @@ from brainlit.backbones.addresses import (
 from brainlit.backbones.base import SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.families import FAMILIES
-from brainlit.backbones.preparation import extractor_settings, has_extractor, prepare_as_said
+from brainlit.backbones.preparation import extractor_settings, prepare_as_said
 from brainlit.backbones.state_dicts import weight_paths
 from brainlit.backbones.tiny import TINY_SIZES, tiny_architecture, tiny_folder, tiny_record
-from brainlit.backbones.weights import UnreachableHubError, find_checkpoint, load_checkpoint, random_model
+from brainlit.backbones.weights import (
+    UnreachableHubError,
+    find_checkpoint,
+    load_checkpoint,
+    random_model,
+    why_unreachable,
+)
 from brainlit.hints import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -88,7 +94,8 @@ def load_backbone(config: BackboneConfig) -> SpeechBackbone:
         raise WeightsError(
             f"adapter_base is {config.adapter_base!r}, and weights {config.weights!r} are no adapter; leave it out."
         )
-    sound_address = address if adapter is None or not has_extractor(adapter.address) else adapter.address
+    own_way = adapter is not None and extractor_settings(adapter.address) is not None
+    sound_address = adapter.address if adapter is not None and own_way else address
     address, settings = find_checkpoint(address, family.model_type)
     refusal = family.refusal(settings)
     if refusal is not None:
@@ -119,11 +126,11 @@ def _adapter_at(address: Address, family: type[SpeechBackbone]) -> Adapter | Non
     except UnreachableHubError:
         raise
     except WeightsError:  # no config.json there
-        found = adapter_on_hub(address)
+        found = adapter_on_hub(address) if why_unreachable() is None else None
         if found is None:
             raise
         return found
-    return adapter_on_hub(address)
+    return adapter_on_hub(address) if why_unreachable() is None else None
 
 
 def _base_of(adapter: Adapter, family: type[SpeechBackbone], config: BackboneConfig) -> tuple[Address, dict[str, Any]]:
@@ -261,5 +268,10 @@ def _no_folder_words(weights: str) -> str:
         return (
             f"weights {weights!r} are the folder {before}, and revision {revision!r} is asked for: a folder has no"
             " revision. Leave it out, or give the hub id ORG/NAME."
+        )
+    if Path(weights).expanduser().is_file():
+        return (
+            f"weights {weights!r} are a file, and a folder is needed: give one with config.json and this file as"
+            " model.safetensors or pytorch_model.bin. `brainlit export` makes one of a checkpoint of tuning."
         )
     return f"weights {weights!r}: there is no such folder. Give a folder written by save_pretrained."

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from brainlit.backbones.addresses import WeightsError
 from brainlit.hints import few
-from brainlit.weight_files import SINGLE_FILES
+from brainlit.weight_files import SINGLE_FILES, is_from_readers_of_weights
 
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Parts of names that torch.compile, FSDP and activation checkpointing put in, wherever they wrap something."""
@@ -176,8 +176,10 @@ def is_nested(folder: Path) -> bool:
         return False
     try:
         content = _torch_content(paths[0])
-    except Exception:  # noqa: BLE001  from_pretrained reads it next, and what is wrong is said there
-        return False
+    except Exception as error:
+        if isinstance(error, (OSError, ValueError)) or is_from_readers_of_weights(error):
+            return False  # what is wrong with it is said by whoever asks
+        raise
     return inner_state(content) is not content
 
 
