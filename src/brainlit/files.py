@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import glob
 import hashlib
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+
+from brainlit.checksums import table_text, with_checksum
 
 logger = logging.getLogger(__name__)
 
@@ -170,18 +171,21 @@ def _held(lock_file: Path, path: Path) -> Iterator[Path]:
         lock.release()
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write content as readable JSON, atomically."""
+def write_json(path: Path, content: Mapping[str, Any], allow_nan: bool = True) -> Path:
+    """Write plain values as readable JSON with their checksum, atomically; `guard.read_json` compares it."""
+    text = json.dumps(with_checksum(content), indent=2, ensure_ascii=False, allow_nan=allow_nan)
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return path
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write rows under these columns, atomically; a row that lacks one leaves it empty, as None does."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    """Write rows under these columns with their checksum, atomically; `guard.read_csv` compares it.
+
+    A row that lacks a column leaves it empty, as None does. The checksum is the name of an empty last column.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(table_text(columns, rows), encoding="utf-8", newline="")
     return path
 
 

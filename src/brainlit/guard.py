@@ -7,6 +7,7 @@ hundred bytes a parser can make gigabytes, or crash, so size, depth, aliases and
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import struct
@@ -18,6 +19,8 @@ from tokenize import TokenError
 from typing import Any
 from xml.parsers.expat import ExpatError
 from zipfile import BadZipFile
+
+from brainlit.checksums import table_rows, without_checksum
 
 MAX_YAML_BYTES = 1_000_000
 MAX_JSON_BYTES = 200_000_000
@@ -91,21 +94,36 @@ def read_text(path: Path, what: str, cure: str, max_bytes: int = MAX_YAML_BYTES)
 
 
 def read_json(path: Path, what: str, cure: str) -> dict[str, Any]:
-    """A JSON object.
+    """A JSON object; one that `files.write_json` wrote is compared with its checksum.
 
     Raises
     ------
     UnreadableFileError
-        If it is none.
+        If it is none, or is not what was written.
     FileNotFoundError
         If there is no such file.
     """
     text = read_text(path, what, cure, MAX_JSON_BYTES)
     with file_guard(path, what, cure):
         value = json.loads(text)
-    if not isinstance(value, dict):
-        raise UnreadableFileError(f"{path} is not {what}: it holds a {type(value).__name__}, not an object. {cure}")
-    return value
+        if isinstance(value, dict):
+            return without_checksum(value)
+    raise UnreadableFileError(f"{path} is not {what}: it holds a {type(value).__name__}, not an object. {cure}")
+
+
+def read_csv(path: Path, what: str, cure: str) -> list[dict[str, str]]:
+    """The rows of a table that `files.write_csv` wrote, after comparing its checksum.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is none, or is not what was written.
+    FileNotFoundError
+        If there is no such file.
+    """
+    text = read_text(path, what, cure, MAX_JSON_BYTES)
+    with file_guard(path, what, cure, csv.Error):
+        return table_rows(text)
 
 
 def read_yaml(path: Path, what: str, cure: str) -> dict[str, Any]:

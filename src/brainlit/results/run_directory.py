@@ -67,8 +67,8 @@ def write_text_atomic(path: Path, text: str) -> Path:
 
 
 def write_json_atomic(path: Path, value: Mapping[str, Any]) -> Path:
-    """Write plain JSON (NaN and infinities refused: they are not JSON) atomically."""
-    return write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False, sort_keys=False) + "\n")
+    """Write plain JSON with its checksum (NaN and infinities refused: they are not JSON) atomically."""
+    return write_json(path, value, allow_nan=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:
