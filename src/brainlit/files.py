@@ -19,10 +19,12 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from brainlit.checksums import table_text, with_checksum
+from brainlit.guard import UnreadableFileError, read_json
 
 logger = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished"
+CONTENTS = "contents.json"
 _SPARE_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.(tmp|old)(\..+)?")
 
@@ -187,6 +189,31 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     with atomic_path(path) as temporary:
         temporary.write_text(table_text(columns, rows), encoding="utf-8", newline="")
     return path
+
+
+def write_contents(folder: Path, about: Mapping[str, Any]) -> None:
+    """List the SHA-256 of all files of a folder in contents.json, beside what is to be said about them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CONTENTS)
+    files = {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
+    write_json(folder / CONTENTS, {**about, "files": files})
+
+
+def contents_damage(folder: Path) -> str | None:
+    """What is wrong with a folder by its contents.json, in words; None if each file is as it was written."""
+    try:
+        files = read_json(folder / CONTENTS, "a list of files", "")["files"]
+    except FileNotFoundError:
+        return f"no {CONTENTS}"
+    except (UnreadableFileError, KeyError):
+        return f"{CONTENTS} cannot be read"
+    if not isinstance(files, dict) or any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
+        return f"{CONTENTS} names files that are none of the folder"
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if sha256_of(folder / name) != digest:
+            return f"{name} has changed"
+    return None
 
 
 def sha256_of(path: Path) -> str:

@@ -113,6 +113,13 @@ def read_json_text(holder: Any, name: str) -> Any:
     return json.loads(read_text(holder, name))
 
 
+def members(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Names and members of a group. While h5py's own `items()` is gone through, no other thread can use HDF5; where
+    reading fails half-way, that lasts as long as the error is kept.
+    """
+    return list(group.items())
+
+
 def refuse_outside(file: Any) -> None:
     """Refuse an open file that points out of itself, or whose arrays are far larger than the file.
 

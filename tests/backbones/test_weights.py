@@ -11,7 +11,8 @@ import torch
 import transformers
 
 from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
-from brainlit.backbones.weights import CONTENTS, cached_folder, fetch, find_damage, settings_key
+from brainlit.backbones.weights import cached_folder, fetch, settings_key
+from brainlit.files import CONTENTS, contents_damage
 from brainlit.paths import cache_dir
 from tests.backbones.conftest import save_mini
 
@@ -305,10 +306,10 @@ def test_a_damaged_folder_is_made_again(harm, caplog):
     build = Builder()
     folder = cached_folder("thing", {}, build)
     harm(folder)
-    assert find_damage(folder)
+    assert contents_damage(folder)
     assert cached_folder("thing", {}, build) == folder
     assert build.n_calls == 2
-    assert find_damage(folder) is None
+    assert contents_damage(folder) is None
     assert "damaged" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""No flipped bit of a store is used, stores of before are read and said once, stores that somebody sent lead nowhere."""
+"""No flipped bit of a store is used; stores of before are read; those that somebody sent lead nowhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,9 @@ def everything(path: Path, story: str = "toy4", subject: str = "sub-A") -> objec
     try:
         clock, words, phones = store.timebase(story), store.words(story), store.phones(story)
         who, rows, repeats = store.subject(subject), store.responses(subject, story), store.repeats(subject, story)
-        assert phones is not None and rows is not None and repeats is not None
+        assert phones is not None
+        assert rows is not None
+        assert repeats is not None
         arrays = [clock.tr_starts_s, words.start_s, words.duration_s, phones.start_s, phones.duration_s, rows, repeats]
         arrays += [store.audio(story, 0, store.n_samples(story)), store.good_voxels(subject), *who.regions.values()]
         arrays += [who.vertices, who.coordinates_mm, *who.truth.values()]
@@ -164,3 +167,18 @@ def test_a_store_that_reads_other_files_is_refused(path: Path, lead: Callable[[A
     write_json(path / "store.json", index)
     with pytest.raises(StoreCorruptError, match=r"sub-A\.h5 cannot be read \(.*'responses/toy4'"):
         StoryStore.open(path).responses("sub-A", "toy4")
+
+
+def test_damage_leaves_other_threads_free(path: Path) -> None:
+    """Whoever keeps the error, as a report does, must not keep HDF5 from all other threads."""
+    with h5py.File(path / "subjects/sub-A.h5", "r") as h5:
+        place = h5["truth/driven_by"].id.get_chunk_info(0).byte_offset
+    whole = bytearray((path / "subjects/sub-A.h5").read_bytes())
+    whole[place] ^= 1
+    (path / "subjects/sub-A.h5").write_bytes(whole)
+    with pytest.raises(StoreCorruptError) as caught:
+        StoryStore.open(path).subject("sub-A")
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        other = thread.submit(lambda: StoryStore.open(path).good_voxels("sub-A"))
+        assert other.result(timeout=20).all()
+    assert "sub-A.h5" in str(caught.value)

@@ -20,14 +20,13 @@ from urllib.request import getproxies, proxy_bypass
 
 import torch
 
-from brainlit.files import sha256_of, to_disk
+from brainlit.files import contents_damage, to_disk, write_contents
 from brainlit.paths import cache_dir
 from brainlit.weight_files import folder_damage, is_from_readers_of_weights, numbers_damage, what_readers_say
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-CONTENTS = "contents.json"
 WEIGHTS_VARIABLE = "BRAINLIT_WEIGHTS"
 NEEDED_FILES = "config.json, model.safetensors (or pytorch_model.bin) and preprocessor_config.json"
 PROBE_TIMEOUT_S = 4.0
@@ -64,7 +63,7 @@ def cached_folder(kind: str, settings: Mapping[str, Any], build: Callable[[Path]
     folder = parent / f"{kind}-{settings_key(settings)}"
     with FileLock(parent / f"{folder.name}.lock"):
         if folder.exists():
-            damage = find_damage(folder)
+            damage = contents_damage(folder)
             if damage is None:
                 return folder
             log.warning("%s is damaged (%s); making it again", folder, damage)
@@ -78,30 +77,12 @@ def settings_key(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def find_damage(folder: Path) -> str | None:
-    """What is wrong with a cached folder, in words; None if each file is there with the content it was made with."""
-    try:
-        files: dict[str, str] = json.loads((folder / CONTENTS).read_text())["files"]
-    except FileNotFoundError:
-        return f"no {CONTENTS}"
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
-        return f"{CONTENTS} cannot be read"
-    for name, digest in files.items():
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-        if sha256_of(folder / name) != digest:
-            return f"{name} has changed"
-    return None
-
-
 def _build_aside(folder: Path, settings: Mapping[str, Any], build: Callable[[Path], None]) -> None:
     """Build under a temporary name, list the contents, put everything on disk, rename."""
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         build(aside)
-        files = {str(path.relative_to(aside)): sha256_of(path) for path in sorted(aside.rglob("*")) if path.is_file()}
-        contents = {"settings": dict(settings), "files": files}
-        (aside / CONTENTS).write_text(json.dumps(contents, indent=2) + "\n")
+        write_contents(aside, {"settings": dict(settings)})
         for path in aside.rglob("*"):
             to_disk(path)
         aside.chmod(0o755)

@@ -36,6 +36,7 @@ from brainlit.cli.run_options import RunOptions, follow_run, open_run
 from brainlit.cli.trust import check_config_files, config_argument, require_store, without_trust
 from brainlit.datamodules import StoryDataModule
 from brainlit.files import atomic_path
+from brainlit.hdf5 import new_file, write_array, write_text
 from brainlit.hints import nearest
 from brainlit.results.loggers import MetricsLogger, wandb_logger
 from brainlit.results.run_directory import AtomicCheckpointIO, RunDirectory
@@ -397,18 +398,16 @@ def write_predictions(batches: Sequence[dict[str, Any]], datamodule: Any, checkp
     Path
         <run>/predictions.h5.
     """
-    import h5py
-
     path = checkpoint.resolve().parent.parent / PREDICTIONS_FILE
     rows = collect_rows(batches, datamodule.story_names, datamodule.roles.spans("score"), datamodule.store.n_trs)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["checkpoint"] = str(checkpoint)
+    with atomic_path(path) as temporary, new_file(temporary) as file:
+        write_text(file, "checkpoint", str(checkpoint))
         for (subject, story), values in rows.items():
-            file[f"{subject}/{story}"] = values
-        file.attrs["regime"] = datamodule.regime
+            write_array(file, f"{subject}/{story}", values)
+        write_text(file, "regime", datamodule.regime)
         if datamodule.regime in ("brain", "permuted"):  # the others predict representations, which are no voxels
             for subject, voxels in datamodule.target_voxels.items():
-                file[f"{subject}/voxels"] = voxels
+                write_array(file, f"{subject}/voxels", voxels)
     return path
 
 

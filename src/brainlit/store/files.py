@@ -17,6 +17,7 @@ from brainlit.files import atomic_path, full_disk_explained, require_space, rese
 from brainlit.guard import DAMAGE
 from brainlit.hdf5 import (
     empty_array,
+    members,
     new_file,
     read_json_text,
     read_text,
@@ -168,7 +169,7 @@ def read_subject_entry(file: Path, entry: FileEntry) -> SubjectEntry:
             n_voxels=int(h5.attrs["n_voxels"]),
             n_good_voxels=int(h5["good_voxels"][:].sum()),
             stories=list(h5["responses"]),
-            repeats={story: int(dataset.shape[0]) for story, dataset in h5["repeats"].items()},
+            repeats={story: int(dataset.shape[0]) for story, dataset in members(h5["repeats"])},
         )
 
 
@@ -189,7 +190,7 @@ def read_spaces(file: Path) -> Spaces:
                 read_text(dataset, "source"),
                 _own_rate(h5["timed"].get(name)),
             )
-            for name, dataset in h5["features"].items()
+            for name, dataset in members(h5["features"])
         ]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.guard import DAMAGE
-from brainlit.hdf5 import read_json_text, read_text, refuse_outside
+from brainlit.hdf5 import members, read_json_text, read_text, refuse_outside
 from brainlit.store.schema import (
     INDEX_FILE,
     SpaceEntry,
@@ -234,7 +234,7 @@ class StoryStore:
     def feature_spaces(self, story: str) -> list[FeatureSpace]:
         """All feature spaces of a story with their values per TR; `timed` reads those at their own rate."""
         with self._reading(self._story(story)) as h5:
-            return [_feature_space(name, dataset) for name, dataset in h5["features"].items()]
+            return [_feature_space(name, dataset) for name, dataset in members(h5["features"])]
 
     def timed(self, story: str, space: str) -> TimedValues | None:
         """A feature space of a story at its own rate; None where it is known per TR only."""
@@ -269,10 +269,10 @@ class StoryStore:
             return Subject(
                 name=name,
                 n_voxels=int(h5.attrs["n_voxels"]),
-                regions={region: mask[:] for region, mask in h5["regions"].items()},
+                regions={region: mask[:] for region, mask in members(h5["regions"])},
                 vertices=h5["vertices"][:] if "vertices" in h5 else None,
                 coordinates_mm=h5["coordinates_mm"][:] if "coordinates_mm" in h5 else None,
-                truth={key: _array(values) for key, values in h5["truth"].items()},
+                truth={key: _array(values) for key, values in members(h5["truth"])},
             )
 
     def good_voxels(self, subject: str) -> BoolArray:
