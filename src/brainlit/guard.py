@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import struct
 import zlib
@@ -18,7 +19,7 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 from xml.parsers.expat import ExpatError
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 from brainlit.checksums import table_rows, without_checksum
 
@@ -124,6 +125,34 @@ def read_csv(path: Path, what: str, cure: str) -> list[dict[str, str]]:
     text = read_text(path, what, cure, MAX_JSON_BYTES)
     with file_guard(path, what, cure, csv.Error):
         return table_rows(text)
+
+
+def npz_headers(path: Path, what: str, cure: str) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of each array of an npz file by the headers: a few kilobytes can unpack to gigabytes.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is none, an array holds Python objects, or a header says another size than the archive.
+    """
+    from numpy.lib import format as npy
+
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    headers = {}
+    with file_guard(path, what, cure), ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as stream:
+                version = npy.read_magic(stream)
+                if version not in readers:
+                    raise ValueError(f"{member.filename} is a .npy of version {version}")
+                shape, _, dtype = readers[version](stream)
+                if dtype.hasobject:
+                    raise ValueError(f"{member.filename} holds pickled Python objects, which are not read")
+                n_bytes = stream.tell() + dtype.itemsize * math.prod(shape)
+            if n_bytes != member.file_size:
+                raise ValueError(f"{member.filename} has {member.file_size:,} bytes, and {n_bytes:,} by its own header")
+            headers[member.filename.removesuffix(".npy")] = tuple(shape), dtype
+    return headers
 
 
 def read_yaml(path: Path, what: str, cure: str) -> dict[str, Any]:
