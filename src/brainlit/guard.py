@@ -8,6 +8,7 @@ hundred bytes a parser can make gigabytes, or crash, so size, depth, aliases and
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import re
@@ -69,8 +70,8 @@ def file_guard(path: Path, what: str, cure: str, *further: type[Exception]) -> I
     except UnreadableFileError:
         raise
     except (*DAMAGE, *further) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
+        if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
+            raise  # it names the file, or the disk
         reason = " ".join(str(error).split())[:300]
         raise UnreadableFileError(f"{path} is not {what}: {reason or type(error).__name__}. {cure}") from error
 

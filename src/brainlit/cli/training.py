@@ -37,7 +37,7 @@ from brainlit.cli.trust import check_config_files, config_argument, require_stor
 from brainlit.datamodules import StoryDataModule
 from brainlit.files import atomic_path
 from brainlit.hdf5 import new_file, write_array, write_text
-from brainlit.hints import nearest
+from brainlit.hints import did_you_mean, nearest
 from brainlit.results.loggers import MetricsLogger, wandb_logger
 from brainlit.results.run_directory import AtomicCheckpointIO, RunDirectory
 from brainlit.splits import Span
@@ -133,9 +133,14 @@ class BrainlitCLI(LightningCLI):
         """Build model, data and trainer; a new run that fails before that leaves no folder."""
         try:
             super().instantiate_classes()
-        except Exception:
+        except Exception as error:
             if self.run is not None and _is_first_process():
                 self.run.discard_unused()
+            if (missing := missing_package(error)) is not None:
+                raise UsageError(
+                    f"a class that the options name needs a package that is not here ({missing}). Install it, or name"
+                    " another class."
+                ) from error
             raise
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -156,6 +161,7 @@ class BrainlitCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Open the run, or see that the checkpoint is there, before anything is built."""
+        require_known_trainer(self.config.trainer.strategy, self.config.trainer.accelerator)
         if self.verb != "fit":
             _require_checkpoint(self.verb, self.config.ckpt_path)
             if self.sent is not None:
@@ -178,6 +184,33 @@ class BrainlitCLI(LightningCLI):
         if given.logger in (None, True):
             kwargs["logger"] = loggers(self.run, RunOptions(**self.config.run.as_dict()), self.resolved)
         return super().instantiate_trainer(**kwargs)
+
+
+def require_known_trainer(strategy: Any, accelerator: Any) -> None:
+    """Refuse names that Lightning does not know now; it looks after model and data were made.
+
+    Raises
+    ------
+    UsageError
+        With the nearest name.
+    """
+    from lightning.pytorch.accelerators import AcceleratorRegistry
+    from lightning.pytorch.strategies import StrategyRegistry
+
+    for option, name, known in (
+        ("strategy", strategy, ["auto", *StrategyRegistry.available_strategies()]),
+        ("accelerator", accelerator, ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]),
+    ):
+        if isinstance(name, str) and name not in known:
+            raise UsageError(f"--trainer.{option} {name}: there is no such {option}. {did_you_mean(name, known)}")
+
+
+def missing_package(error: BaseException) -> str | None:
+    """What an import that failed said, wherever it is among an error's causes; None where none failed."""
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, ModuleNotFoundError):
+        link = link.__cause__ or link.__context__
+    return None if link is None else " ".join(str(link).split())
 
 
 def checkpoints(run: RunDirectory) -> list[Callback]:
