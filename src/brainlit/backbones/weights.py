@@ -61,6 +61,7 @@ def cached_folder(kind: str, settings: Mapping[str, Any], build: Callable[[Path]
     parent = cache_dir()
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / f"{kind}-{settings_key(settings)}"
+    _sweep_asides(parent)
     with FileLock(parent / f"{folder.name}.lock"):
         if folder.exists():
             damage = contents_damage(folder)
@@ -75,6 +76,22 @@ def cached_folder(kind: str, settings: Mapping[str, Any], build: Callable[[Path]
 def settings_key(settings: Mapping[str, Any]) -> str:
     """First 16 hex digits of the SHA-256 of the settings, in whatever order they are given."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sweep_asides(parent: Path) -> None:
+    """Remove what processes that were killed had begun to build; whoever builds holds the lock of its folder."""
+    from filelock import FileLock, Timeout
+
+    for aside in parent.glob(".*-????????"):
+        name = aside.name[1:].rpartition("-")[0]
+        if not aside.is_dir() or not (parent / f"{name}.lock").is_file():
+            continue
+        try:
+            with FileLock(parent / f"{name}.lock", timeout=0):
+                log.warning("removing %s, left by a process that was killed", aside)
+                shutil.rmtree(aside, ignore_errors=True)
+        except Timeout:
+            log.debug("%s is being built", aside)
 
 
 def _build_aside(folder: Path, settings: Mapping[str, Any], build: Callable[[Path], None]) -> None:
