@@ -19,17 +19,27 @@ PYTHON ?= python3
 # Two workers, each a whole file at a time: what the tests of a file share is made once.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
+# Values reach the recipes through the environment, as they are given: neither make nor the shell runs anything of them.
+# ARGS, SEEDS, VALUES, FRACTIONS, PERMUTATIONS and PYTEST_ARGS are words with blanks between; the others are one word each.
+GIVEN := MODEL DATA SUBJECT REGIME SIZE PRESET SEED ARGS RUN SEEDS JOBS QUICK PERMUTATIONS KEY VALUES FRACTIONS PYTHON PYTEST_ARGS
+$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+export $(GIVEN)
+
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
-CONFIGS = -c experiments/brain_tune.yaml -c experiments/data/$(DATA).yaml -c experiments/model/$(MODEL).yaml \
-	-c experiments/regime/$(REGIME).yaml $(if $(PRESET),-c experiments/paper/$(PRESET).yaml)
-WHICH = $(if $(SIZE),--model.backbone.weights $(SIZE)) $(if $(SUBJECT),--data.subjects [$(SUBJECT)])
-CHOICES = $(if $(SEED),--seed_everything $(SEED)) $(WHICH)
+# set -f: [UTS03] is a list of subjects, not a pattern of file names.
+SAFELY := set -f;
+CONFIGS := -c "experiments/data/$$DATA.yaml" -c "experiments/model/$$MODEL.yaml" -c "experiments/regime/$$REGIME.yaml"
+CONFIGS := -c experiments/brain_tune.yaml $(CONFIGS) $${PRESET:+-c "experiments/paper/$$PRESET.yaml"}
+WHICH := $${SIZE:+--model.backbone.weights "$$SIZE"} $${SUBJECT:+--data.subjects "[$$SUBJECT]"}
+CHOICES := $${SEED:+--seed_everything "$$SEED"} $(WHICH)
+MANY := $${SEEDS:+--seeds $$SEEDS} $${JOBS:+--jobs "$$JOBS"}
 # Runs of other data, sizes or presets have a folder of their own: runs/fractions-lebel2023-UTS03, say.
 nothing :=
-CURVES = fractions$(subst $(nothing) ,,$(addprefix -,$(filter-out demo,$(DATA)) $(SUBJECT) $(notdir $(SIZE)) $(PRESET)))
+CURVES := fractions$(subst $(nothing) ,,$(addprefix -,$(filter-out demo,$(DATA)) $(SUBJECT) $(notdir $(SIZE)) $(PRESET)))
+export CURVES
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -38,59 +48,57 @@ CURVES = fractions$(subst $(nothing) ,,$(addprefix -,$(filter-out demo,$(DATA)) 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables:"
-	@echo "    MODEL=$(MODEL)       of `cd experiments/model && echo *.yaml | sed 's/\.yaml//g'`"
+	@echo "    MODEL=$$MODEL       of `cd experiments/model && echo *.yaml | sed 's/\.yaml//g'`"
 	@echo "    SIZE=...            published weights by name (base, large, ...), hub id or folder; the tiny model otherwise"
-	@echo "    DATA=$(DATA)           of `cd experiments/data && echo *.yaml | sed 's/\.yaml//g'`"
-	@echo "    REGIME=$(REGIME)        of `cd experiments/regime && echo *.yaml | sed 's/\.yaml//g'`"
+	@echo "    DATA=$$DATA           of `cd experiments/data && echo *.yaml | sed 's/\.yaml//g'`"
+	@echo "    REGIME=$$REGIME        of `cd experiments/regime && echo *.yaml | sed 's/\.yaml//g'`"
 	@echo "    PRESET=...          of `cd experiments/paper && echo *.yaml | sed 's/\.yaml//g'`"
 	@echo "    SUBJECT=... SEED=... ARGS=\"--trainer.max_epochs 3\""
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "brainlit needs Python 3.11 or newer; '$(PYTHON)' is `$(PYTHON) --version 2>&1`. Say make PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "brainlit needs Python 3.11 or newer; '$$PYTHON' is `"$$PYTHON" --version 2>&1`. Say make PYTHON=python3.11"; exit 1; }
+	"$$PYTHON" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
 	$(BIN)/python -m brainlit.doctor --fix
 	@touch $@
 
 train: $(READY) ## tune MODEL on DATA, probe before and after, write the report
-	$(BIN)/brainlit fit $(CONFIGS) $(CHOICES) $(ARGS)
+	$(SAFELY) $(BIN)/brainlit fit $(CONFIGS) $(CHOICES) $$ARGS
 
 data: $(READY) ## download what is missing and published, then prepare, check and describe the story store of DATA
-	$(BIN)/brainlit data prepare --download $(CONFIGS) $(CHOICES) $(ARGS)
-	$(BIN)/brainlit data check $(CONFIGS) $(CHOICES) $(ARGS)
-	$(BIN)/brainlit data info $(CONFIGS) $(CHOICES) $(ARGS)
+	$(SAFELY) $(BIN)/brainlit data prepare --download $(CONFIGS) $(CHOICES) $$ARGS
+	$(SAFELY) $(BIN)/brainlit data check $(CONFIGS) $(CHOICES) $$ARGS
+	$(SAFELY) $(BIN)/brainlit data info $(CONFIGS) $(CHOICES) $$ARGS
 
 report: $(READY) ## write the report of RUN (a run directory; the latest run by default) again
-	$(BIN)/brainlit report $(RUN)
+	$(BIN)/brainlit report $${RUN:+"$$RUN"}
 
 probe: $(READY) ## the whole probe of RUN's best checkpoint: every layer, every band (ARGS="--checkpoint last")
-	@[ -n "$(RUN)" ] || { echo "say which run: make probe RUN=runs/brain_tune/ID"; exit 1; }
-	$(BIN)/brainlit probe $(RUN) $(ARGS)
+	@[ -n "$$RUN" ] || { echo "say which run: make probe RUN=runs/brain_tune/ID"; exit 1; }
+	$(SAFELY) $(BIN)/brainlit probe "$$RUN" $$ARGS
 
 reproduce: $(READY) ## regimes of MODEL on SEEDS="11 12 13 14 15", JOBS at a time (finished runs are kept), and their report; QUICK=1: some twenty minutes
-	$(BIN)/brainlit reproduce --model $(MODEL) $(if $(QUICK),--quick) $(if $(SEEDS),--seeds $(SEEDS)) \
-		$(if $(PERMUTATIONS),--permutations $(PERMUTATIONS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+	$(SAFELY) $(BIN)/brainlit reproduce --model "$$MODEL" $${QUICK:+--quick} $(MANY) \
+		$${PERMUTATIONS:+--permutations $$PERMUTATIONS} $$ARGS
 
 sweep: $(READY) ## MODEL with KEY=model.backbone_lr at each of VALUES="1e-3 2e-3" for SEEDS="0 1", compared on stories that choose
-	@[ -n "$(KEY)" ] && [ -n "$(VALUES)" ] || { echo 'say what to vary: make sweep KEY=model.backbone_lr VALUES="1e-3 2e-3"'; exit 1; }
-	$(BIN)/brainlit sweep --key $(KEY) --values $(VALUES) --model $(MODEL) --regime $(REGIME) \
-		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+	@[ -n "$$KEY" ] && [ -n "$$VALUES" ] || { echo 'say what to vary: make sweep KEY=model.backbone_lr VALUES="1e-3 2e-3"'; exit 1; }
+	$(SAFELY) $(BIN)/brainlit sweep --key "$$KEY" --values $$VALUES --model "$$MODEL" --regime "$$REGIME" $(MANY) $$ARGS
 
 fractions: $(READY) ## REGIME on each of FRACTIONS="0.1 0.25 0.5 1" of the data and SEEDS="11 12 13" (finished runs are kept), and the curve
-	$(BIN)/brainlit fractions --model $(MODEL) --regime $(REGIME) --data $(DATA) $(if $(PRESET),--preset $(PRESET)) \
-		--experiment $(CURVES) $(if $(FRACTIONS),--fractions $(FRACTIONS)) $(if $(SEEDS),--seeds $(SEEDS)) \
-		$(if $(JOBS),--jobs $(JOBS)) $(WHICH) $(ARGS)
+	$(SAFELY) $(BIN)/brainlit fractions --model "$$MODEL" --regime "$$REGIME" --data "$$DATA" $${PRESET:+--preset "$$PRESET"} \
+		--experiment "$$CURVES" $${FRACTIONS:+--fractions $$FRACTIONS} $(MANY) $(WHICH) $$ARGS
 
 bench: $(READY) ## what the store costs at the size of a real data set (25 GB of disk, ten minutes; ARGS="--scale .1" for less)
-	$(BIN)/python -m tests.benchmarks.store_size $(ARGS)
+	$(SAFELY) $(BIN)/python -m tests.benchmarks.store_size $$ARGS
 
 bench-step: $(READY) ## what a training step costs beside a plain loop (ten minutes; ARGS="--device cuda" on a GPU)
-	$(BIN)/python -m tests.benchmarks.train_step $(ARGS)
+	$(SAFELY) $(BIN)/python -m tests.benchmarks.train_step $$ARGS
 
 bench-full: $(READY) ## one step and an export of five published sizes, with peak memory (ARGS="--precision fp32 --window-s 10")
-	$(BIN)/python -m tests.benchmarks.full_size $(ARGS)
+	$(SAFELY) $(BIN)/python -m tests.benchmarks.full_size $$ARGS
 
 doctor: $(READY) ## look at this machine and say what is missing
 	$(BIN)/brainlit doctor
@@ -103,14 +111,14 @@ lint: $(READY) ## ruff, mypy, import contracts, spelling
 	$(BIN)/codespell src tests docs experiments data README.md CONTRIBUTING.md CHANGELOG.md
 
 test: lint ## lint and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(SAFELY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $$PYTEST_ARGS
 
 test-fast: $(READY) ## what to run at every change: ruff, and all tests but the slow ones
 	$(BIN)/ruff check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow"
+	$(SAFELY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $$PYTEST_ARGS -m "not slow"
 
 slow-list: $(READY) ## write tests/slow.txt: the tests that test-fast leaves out (on a quiet machine)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --write-slow
+	$(SAFELY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $$PYTEST_ARGS --write-slow
 
 clean: ## remove the virtual environment and caches, never runs or data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -17,6 +20,7 @@ from brainlit.guard import (
     check_interpolations,
     file_guard,
     has_interpolation,
+    npz_headers,
     read_json,
     read_text,
     read_yaml,
@@ -178,3 +182,42 @@ def test_interpolations_are_found_anywhere() -> None:
     assert has_interpolation({"${a}": 1})
     assert has_interpolation({"a": r"\\${c}"}), "the backslash escapes the other one"
     assert not has_interpolation({"a": ["$x", "{y}", r"\${z}", 3, None]})
+
+
+# --- Archives of arrays
+
+
+def bomb(path: Path, n_bytes: int) -> Path:
+    """An npz of zeros: a thousandth of the bytes that it unpacks to, written without having them."""
+    with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=1) as archive, archive.open("a.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (n_bytes,)})
+        for _ in range(n_bytes >> 20):
+            file.write(bytes(1 << 20))
+    return path
+
+
+def test_arrays_are_judged_by_their_headers(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", r=np.zeros((3, 4), np.float32), one=np.asarray("é"))
+    assert npz_headers(tmp_path / "a.npz", "an archive", "") == {"r": ((3, 4), "<f4"), "one": ((), "<U1")}
+    path = bomb(tmp_path / "bomb.npz", 8 << 20)
+    assert path.stat().st_size < 100_000
+    tracemalloc.start()
+    try:
+        assert npz_headers(path, "an archive", "") == {"a": ((8 << 20,), "u1")}
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("way", ["pickled", "longer", "text", "empty"])
+def test_archives_that_are_none_are_named(tmp_path: Path, way: str) -> None:
+    path = tmp_path / "a.npz"
+    if way == "pickled":
+        np.savez(path, a=np.array([{}]))
+    elif way == "longer":
+        with ZipFile(path, "w") as archive, archive.open("a.npy", "w") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
+    else:
+        path.write_text("" if way == "empty" else "no archive")
+    with pytest.raises(UnreadableFileError, match=r"a\.npz is not an archive: .*Write it again\."):
+        npz_headers(path, "an archive", "Write it again.")

@@ -22,6 +22,7 @@ from brainlit.tuning.heads import HEADS
 from brainlit.tuning.losses import LOSSES, LossConfig
 from brainlit.tuning.objectives import ObjectiveConfig
 from brainlit.tuning.objectives.build import SELF_SUPERVISED
+from tests.make import made
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -131,18 +132,51 @@ def test_make_help_lists_every_target() -> None:
         assert f"make {target} " in done.stdout
 
 
-def test_make_train_passes_on_what_was_chosen() -> None:
+def test_make_train_passes_on_what_was_chosen(tmp_path: Path) -> None:
     chosen = ["MODEL=wav2vec", "DATA=alice", "SEED=3", "REGIME=permuted", "SUBJECT=s18", "SIZE=base"]
     chosen += ["PRESET=paper_code", "ARGS=--trainer.max_epochs 2"]
-    done = subprocess.run(
-        ["make", "--no-print-directory", "-n", "train", *chosen], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    command = " ".join(done.stdout.split())
-    assert command.endswith(
+    (command,) = made(tmp_path, "train", *chosen)
+    assert " ".join(command) == (
         "brainlit fit -c experiments/brain_tune.yaml -c experiments/data/alice.yaml -c experiments/model/wav2vec.yaml"
         " -c experiments/regime/permuted.yaml -c experiments/paper/paper_code.yaml"
         " --seed_everything 3 --model.backbone.weights base --data.subjects [s18] --trainer.max_epochs 2"
     )
+
+
+ONE_WORD = {
+    "train": ["MODEL", "DATA", "REGIME", "PRESET", "SIZE", "SUBJECT", "SEED"],
+    "probe": ["RUN"],
+    "report": ["RUN"],
+    "reproduce": ["MODEL", "JOBS"],
+    "sweep": ["KEY", "MODEL", "REGIME", "JOBS"],
+    "fractions": ["MODEL", "REGIME", "DATA", "PRESET", "SIZE", "SUBJECT", "JOBS"],
+}
+WORDS = {
+    "train": ["ARGS"],
+    "data": ["ARGS"],
+    "probe": ["ARGS"],
+    "reproduce": ["SEEDS", "PERMUTATIONS", "ARGS"],
+    "sweep": ["VALUES", "SEEDS", "ARGS"],
+    "fractions": ["FRACTIONS", "SEEDS", "ARGS"],
+    "bench": ["ARGS"],
+    "test-fast": ["PYTEST_ARGS"],
+}
+NEEDED = {"sweep": {"KEY": "a.b", "VALUES": "1"}, "probe": {"RUN": "runs/a/b"}, "test-fast": {}}
+
+
+@pytest.mark.parametrize("target", sorted(ONE_WORD.keys() | WORDS.keys()))
+def test_make_runs_nothing_of_a_value(tmp_path: Path, target: str) -> None:
+    """Values reach the programs as they are written, in one word or several, whatever the shell or make would do."""
+    left = tmp_path / "left"
+    value = f"x;touch {left} $(shell touch {left}) $$(touch {left}) `touch {left}` 'a\" * && touch {left} #|y"
+    names = [*ONE_WORD.get(target, []), *WORDS.get(target, [])]
+    given = {**NEEDED.get(target, {}), **dict.fromkeys(names, value)}
+    runs = made(tmp_path / "made", target, *(f"{name}={given[name]}" for name in given))
+    assert not left.exists()
+    for name in ONE_WORD.get(target, []):
+        assert sum(value in word for word in runs[-1]) >= ONE_WORD[target].count(name)
+    for _ in WORDS.get(target, []):
+        assert " ".join(value.split()) in " ".join(runs[-1])
 
 
 def test_make_refuses_an_old_python_in_words(tmp_path: Path) -> None:

@@ -71,7 +71,13 @@ def test_a_broken_shard_is_named(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"{", "no JSON"), (b'{"a": "\xff"}', "UTF-8"), (b"[1]", "no settings"), (b"", "empty")]
+    ("content", "words"),
+    [
+        (b"{", "not settings in JSON|not an index"),
+        (b'{"a": "\xff"}', "UTF-8"),
+        (b"[1]", "a list, not an object"),
+        (b"", "empty"),
+    ],
 )
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
 def test_settings_that_cannot_be_read_are_named(tmp_path, name, content, words):

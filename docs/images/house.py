@@ -13,6 +13,8 @@ GROUND, DATA, STATISTICS, MODELS, RESULTS, COMMANDS = (
 )
 ROOMS = {
     "timebase": ("one clock", GROUND),
+    "checksums": ("what was written", GROUND),
+    "hdf5": ("finds its damage", GROUND),
     "files": ("whole or absent", GROUND),
     "paths": ("where caches go", GROUND),
     "guard": ("what text may do", GROUND),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import glob
 import hashlib
@@ -20,9 +19,13 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from brainlit.checksums import table_text, with_checksum
+from brainlit.guard import UnreadableFileError, read_json
+
 logger = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished"
+CONTENTS = "contents.json"
 _SPARE_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.(tmp|old)(\..+)?")
 
@@ -190,19 +193,47 @@ def _held(lock_file: Path, path: Path) -> Iterator[Path]:
         lock.release()
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write content as readable JSON, atomically."""
+def write_json(path: Path, content: Mapping[str, Any], allow_nan: bool = True) -> Path:
+    """Write plain values as readable JSON with their checksum, atomically; `guard.read_json` compares it."""
+    text = json.dumps(with_checksum(content), indent=2, ensure_ascii=False, allow_nan=allow_nan)
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return path
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write rows under these columns, atomically; a row that lacks one leaves it empty, as None does."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    """Write rows under these columns with their checksum, atomically; `guard.read_csv` compares it.
+
+    A row that lacks a column leaves it empty, as None does. The checksum is the name of an empty last column.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(table_text(columns, rows), encoding="utf-8", newline="")
     return path
+
+
+def write_contents(folder: Path, about: Mapping[str, Any]) -> None:
+    """List the SHA-256 of all files of a folder in contents.json, beside what is to be said about them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CONTENTS)
+    files = {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
+    write_json(folder / CONTENTS, {**about, "files": files})
+
+
+def contents_damage(folder: Path) -> str | None:
+    """What is wrong with a folder by its contents.json, in words; None if each file is as it was written."""
+    try:
+        files = read_json(folder / CONTENTS, "a list of files", "")["files"]
+    except FileNotFoundError:
+        return f"no {CONTENTS}"
+    except (UnreadableFileError, KeyError):
+        return f"{CONTENTS} cannot be read"
+    if not isinstance(files, dict) or any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
+        return f"{CONTENTS} names files that are none of the folder"
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if sha256_of(folder / name) != digest:
+            return f"{name} has changed"
+    return None
 
 
 def sha256_of(path: Path) -> str:

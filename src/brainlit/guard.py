@@ -7,7 +7,10 @@ hundred bytes a parser can make gigabytes, or crash, so size, depth, aliases and
 
 from __future__ import annotations
 
+import csv
+import errno
 import json
+import math
 import re
 import struct
 import zlib
@@ -17,7 +20,9 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 from xml.parsers.expat import ExpatError
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
+
+from brainlit.checksums import table_rows, without_checksum
 
 MAX_YAML_BYTES = 1_000_000
 MAX_JSON_BYTES = 200_000_000
@@ -70,8 +75,8 @@ def file_guard(path: Path, what: str, cure: str, *further: type[Exception]) -> I
     except UnreadableFileError:
         raise
     except (*DAMAGE, *further) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
+        if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
+            raise  # it names the file, or the disk
         reason = " ".join(str(error).split())[:300]
         raise UnreadableFileError(f"{path} is not {what}: {reason or type(error).__name__}. {cure}") from error
 
@@ -96,21 +101,64 @@ def read_text(path: Path, what: str, cure: str, max_bytes: int = MAX_YAML_BYTES)
 
 
 def read_json(path: Path, what: str, cure: str) -> dict[str, Any]:
-    """A JSON object.
+    """A JSON object; one that `files.write_json` wrote is compared with its checksum.
 
     Raises
     ------
     UnreadableFileError
-        If it is none.
+        If it is none, or is not what was written.
     FileNotFoundError
         If there is no such file.
     """
     text = read_text(path, what, cure, MAX_JSON_BYTES)
     with file_guard(path, what, cure):
         value = json.loads(text)
-    if not isinstance(value, dict):
-        raise UnreadableFileError(f"{path} is not {what}: it holds a {type(value).__name__}, not an object. {cure}")
-    return value
+        if isinstance(value, dict):
+            return without_checksum(value)
+    raise UnreadableFileError(f"{path} is not {what}: it holds a {type(value).__name__}, not an object. {cure}")
+
+
+def read_csv(path: Path, what: str, cure: str) -> list[dict[str, str]]:
+    """The rows of a table that `files.write_csv` wrote, after comparing its checksum.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is none, or is not what was written.
+    FileNotFoundError
+        If there is no such file.
+    """
+    text = read_text(path, what, cure, MAX_JSON_BYTES)
+    with file_guard(path, what, cure, csv.Error):
+        return table_rows(text)
+
+
+def npz_headers(path: Path, what: str, cure: str) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of each array of an npz file by the headers: a few kilobytes can unpack to gigabytes.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is none, an array holds Python objects, or a header says another size than the archive.
+    """
+    from numpy.lib import format as npy
+
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    headers = {}
+    with file_guard(path, what, cure), ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as stream:
+                version = npy.read_magic(stream)
+                if version not in readers:
+                    raise ValueError(f"{member.filename} is a .npy of version {version}")
+                shape, _, dtype = readers[version](stream)
+                if dtype.hasobject:
+                    raise ValueError(f"{member.filename} holds pickled Python objects, which are not read")
+                n_bytes = stream.tell() + dtype.itemsize * math.prod(shape)
+            if n_bytes != member.file_size:
+                raise ValueError(f"{member.filename} has {member.file_size:,} bytes, and {n_bytes:,} by its own header")
+            headers[member.filename.removesuffix(".npy")] = tuple(shape), dtype
+    return headers
 
 
 def read_yaml(path: Path, what: str, cure: str) -> dict[str, Any]:

@@ -7,6 +7,9 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brainlit.files import CONTENTS, contents_damage
+from brainlit.guard import UnreadableFileError, read_json
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -42,14 +45,16 @@ def is_path(weights: str) -> bool:
 def folder_damage(folder: Path) -> str | None:
     """The first file of a save_pretrained folder that cannot be used, what it is and what to do; None if all can be.
 
-    Sizes and beginnings are read, not the weights, so it costs next to nothing. What `from_pretrained` would not open
-    is not looked at.
+    Of a folder that brainlit wrote every byte is compared with its contents.json. Of others sizes and beginnings are
+    read, not the weights, so it costs next to nothing. What `from_pretrained` would not open is not looked at.
 
     Parameters
     ----------
     folder : Path
         With config.json and weights; a folder without weights has no damage.
     """
+    if (folder / CONTENTS).is_file() and (changed := contents_damage(folder)) is not None:
+        return f"{folder} is not what was written: {changed}; export or download it again."
     config = folder / "config.json"
     if config.is_file() and (damage := json_damage(config)) is not None:
         return damage
@@ -68,12 +73,10 @@ def json_damage(path: Path) -> str | None:
     if found is not None:
         return found
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        return f"{path} is not written in UTF-8 ({error.reason} at byte {error.start}); {_AGAIN}"
-    except (json.JSONDecodeError, RecursionError) as error:
-        return f"{path} is no JSON ({error}); {_AGAIN}"
-    return None if isinstance(content, dict) else f"{path} holds {type(content).__name__} and no settings; {_AGAIN}"
+        read_json(path, "settings in JSON", "")
+    except UnreadableFileError as error:
+        return f"{str(error).rstrip('. ')}; {_AGAIN}"
+    return None
 
 
 def weights_damage(path: Path) -> str | None:
@@ -139,7 +142,7 @@ def _index_damage(index: Path) -> str | None:
     damage = json_damage(index)
     if damage is not None:
         return damage
-    shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map")
+    shards = read_json(index, "an index of weights", "").get("weight_map")
     if not isinstance(shards, dict) or not shards:
         return f"{index} has no weight_map, which says what is in which file; {_AGAIN}"
     names = sorted({str(name) for name in shards.values()})

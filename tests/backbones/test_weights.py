@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
 from brainlit.backbones.addresses import Address
-from brainlit.backbones.weights import CONTENTS, cached_folder, fetch, find_damage, settings_key
+from brainlit.backbones.weights import cached_folder, fetch, settings_key
+from brainlit.files import CONTENTS, contents_damage
 from brainlit.paths import cache_dir
 from tests.backbones.conftest import save_mini
 
@@ -312,10 +314,10 @@ def test_a_damaged_folder_is_made_again(harm, caplog):
     build = Builder()
     folder = cached_folder("thing", {}, build)
     harm(folder)
-    assert find_damage(folder)
+    assert contents_damage(folder)
     assert cached_folder("thing", {}, build) == folder
     assert build.n_calls == 2
-    assert find_damage(folder) is None
+    assert contents_damage(folder) is None
     assert "damaged" in caplog.text
 
 
@@ -377,3 +379,25 @@ def test_others_wait_for_the_first():
 
 def test_keys_do_not_depend_on_order_and_do_on_values():
     assert settings_key({"a": 1, "b": 2}) == settings_key({"b": 2, "a": 1}) != settings_key({"a": 1, "b": 3})
+
+
+def test_what_a_killed_process_began_is_removed_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another process is building now stays, and so does what is none of ours."""
+    monkeypatch.setenv("BRAINLIT_CACHE", str(tmp_path))
+    killed, building, others = (
+        tmp_path / ".tiny-0a1b-x7_2k9qz",
+        tmp_path / ".targets-99ff-abcdefgh",
+        tmp_path / ".mine-x",
+    )
+    for folder in (killed, building, others):
+        folder.mkdir()
+        (folder / "half").write_text("half")
+    (tmp_path / "tiny-0a1b.lock").touch()
+    with FileLock(tmp_path / "targets-99ff.lock", thread_local=False):
+        folder = cached_folder("tiny", {"seed": 1}, lambda new: (new / "whole").write_text("whole"))
+        assert [killed.exists(), building.exists(), others.exists()] == [False, True, True]
+    assert (folder / "whole").read_text() == "whole"
+    cached_folder("tiny", {"seed": 1}, lambda new: None)
+    assert not building.exists()

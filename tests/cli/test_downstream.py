@@ -27,6 +27,7 @@ from brainlit.downstream.result import find_results, model_folder, task_path
 from brainlit.downstream.scores import drawn_units
 from brainlit.downstream.tasks import DEMO, TASK_NAMES, TASKS
 from brainlit.downstream.words import find_words
+from brainlit.files import write_json
 from brainlit.store import StoryStore, build_store
 from tests.backbones.conftest import load, save_mini
 from tests.layouts.speech import RATE_HZ, samples
@@ -57,7 +58,7 @@ def demo_run(finished_run: Path, demo_store: Path, tmp_path_factory: pytest.Temp
     said = json.loads((run / "run.json").read_text())
     roles = {"tune": [], "score": [f"{name}[0:{store.n_trs(name)}]" for name in store.story_names]}
     said["data_module"] |= {"store_fingerprint": store.fingerprint, "roles": roles}
-    (run / "run.json").write_text(json.dumps(said))
+    write_json(run / "run.json", said)
     return run
 
 
@@ -232,7 +233,7 @@ def test_words_that_cannot_be_had_are_left_out_or_refused(
     run = Path(shutil.copytree(demo_run, tmp_path / "run"))
     said = json.loads((run / "run.json").read_text())
     said["data_module"]["store_fingerprint"] = "other"
-    (run / "run.json").write_text(json.dumps(said))
+    write_json(run / "run.json", said)
     assert main(["downstream", str(run), "--task", "words", "--again"]) == 2
     assert "is not the store that" in capsys.readouterr().err
     (run / "run.json").unlink()

@@ -21,6 +21,7 @@ from brainlit.cli.probe_sources import FeatureFileError, asked_layers, read_feat
 from brainlit.encoding.config import ProbeConfig, SolverConfig
 from brainlit.encoding.temporal import HaemodynamicResponse
 from brainlit.files import UNFINISHED, BusyError
+from brainlit.guard import UnreadableFileError
 from brainlit.results import report
 from brainlit.results.record import ProbeRecord, find_records
 from brainlit.results.run_directory import RunDirectory
@@ -281,16 +282,16 @@ def test_features_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str,
 
 
 def test_files_that_are_no_features_are_refused(tmp_path: Path) -> None:
-    for name, words in (("a.h5", "no HDF5 file"), ("a.npz", "no npz file"), ("a.csv", "ends in '.csv'")):
+    for name, words in (("a.h5", "no HDF5 file"), ("a.npz", "not an npz file"), ("a.csv", "ends in '.csv'")):
         (tmp_path / name).write_text("words")
-        with pytest.raises(FeatureFileError, match=words):
+        with pytest.raises(UnreadableFileError, match=words):
             read_features(tmp_path / name, SPANS, N_TRS)
     with pytest.raises(
         FeatureFileError, match=r"is a folder \(a\.csv, a\.h5, a\.npz\); features are one file\. .*layer-<k>"
     ):
         read_features(tmp_path, SPANS, N_TRS)
     np.savez(tmp_path / "pickled.npz", a=np.array([{}]), b=np.ones((6, 2)))
-    with pytest.raises(FeatureFileError, match="no npz file of plain arrays"):
+    with pytest.raises(UnreadableFileError, match="not an npz file of plain arrays"):
         read_features(tmp_path / "pickled.npz", SPANS, N_TRS)
 
 

@@ -20,7 +20,7 @@ import yaml
 from brainlit.cli import main
 from brainlit.cli.errors import INTERRUPTED, UsageError
 from brainlit.cli.run_options import RunOptions
-from brainlit.cli.training import HintingParser, hints_for, loggers, parsed
+from brainlit.cli.training import HintingParser, hints_for, loggers, missing_package, parsed
 from brainlit.results.run_directory import RunDirectory
 
 Command = Callable[..., list[str]]
@@ -329,3 +329,31 @@ def test_print_config_prints_the_merged_config_and_ends(capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert "max_epochs: 3" in printed
     assert "store_dir: data/store/demo-0" in printed
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--trainer.strategy=ddp_spwan", "there is no such strategy. Did you mean 'ddp_spawn'"),
+        ("--trainer.accelerator=gppu", "there is no such accelerator. Did you mean 'gpu'"),
+    ],
+)
+def test_names_that_lightning_does_not_know_are_refused_before_anything_is_built(
+    small: Command, tmp_path: Path, option: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", *small(option, f"--run.root={tmp_path}")]) == 2
+    assert words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_is_missing_is_found_among_the_causes() -> None:
+    def fail() -> None:
+        try:
+            raise ModuleNotFoundError("Requirement 'comet-ml>=3.44.4'\n not met.")
+        except ModuleNotFoundError as error:
+            raise ValueError("Does not validate against any of the Union subtypes") from error
+
+    with pytest.raises(ValueError, match="Union") as caught:
+        fail()
+    assert missing_package(caught.value) == "Requirement 'comet-ml>=3.44.4' not met."
+    assert missing_package(ValueError("another")) is None

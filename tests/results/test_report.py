@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from brainlit.files import write_json
 from brainlit.results import report as report_module
 from brainlit.results.record import find_records
 from brainlit.results.region_table import region_table
@@ -145,14 +146,14 @@ def test_a_run_without_probes_has_a_report(tmp_path: Path) -> None:
 
 def test_names_are_escaped(small_run: RunDirectory, undrawn: None) -> None:
     facts = json.loads((small_run.path / "run.json").read_text())
-    (small_run.path / "run.json").write_text(json.dumps({**facts, "model": "<script>alert(1)</script>"}))
+    write_json(small_run.path / "run.json", {**facts, "model": "<script>alert(1)</script>"})
     assert "<script>" not in write_report(small_run).read_text()
 
 
 def test_what_the_data_set_says_of_itself_is_repeated(small_run: RunDirectory, undrawn: None) -> None:
     facts = json.loads((small_run.path / "run.json").read_text())
     said = {**facts, "data_facts": {"clock": "scanner logs of 3 stories, 2.0045 s", "left out": "life: not heard"}}
-    (small_run.path / "run.json").write_text(json.dumps(said))
+    write_json(small_run.path / "run.json", said)
     page = write_report(small_run).read_text()
     assert "data: clock" in page
     assert "scanner logs of 3 stories, 2.0045 s" in page

@@ -21,6 +21,7 @@ from brainlit.results.run_directory import (
     git_state,
     new_run_id,
     package_versions,
+    read_json,
     store_hashes,
     write_json_atomic,
     write_provenance,
@@ -150,7 +151,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     path = write_json_atomic(tmp_path / "a.json", {"x": 1})
     with pytest.raises(ValueError, match="JSON"):
         write_json_atomic(path, {"x": float("nan")})
-    assert json.loads(path.read_text()) == {"x": 1}
+    assert read_json(path) == {"x": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from brainlit.results.record import find_records
-from brainlit.results.run_directory import RunDirectory
+from brainlit.results.run_directory import RunDirectory, read_json
 from brainlit.results.summary import (
     build_summary,
     change_words,
@@ -53,7 +53,7 @@ def test_voxels_up_counts_voxels(run: RunDirectory) -> None:
 def test_it_is_plain_json_and_comes_back(run: RunDirectory, tmp_path: Path) -> None:
     summary = build_summary(run)
     other = RunDirectory(tmp_path)
-    assert json.loads(write_summary(other, summary).read_text()) == json.loads(json.dumps(summary))
+    assert read_json(write_summary(other, summary)) == json.loads(json.dumps(summary))
 
 
 def test_stages_and_learning_cover_the_epochs(run: RunDirectory) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from brainlit.features import FeatureConfig, envelope, word_length
-from brainlit.files import sha256_of
+from brainlit.files import sha256_of, write_json
 from brainlit.store import StoreError, StoryStore, UnknownNameError, build_store, check_store, describe_store
 from brainlit.store.describe import description_text
 from brainlit.stories import FeatureSpace, ResponseFilter, Story, TimedValues
@@ -199,7 +199,7 @@ def test_damage_is_found(path: Path, tmp_path: Path, damage: Callable[[Any], Non
         damage(h5)
     index = json.loads((tmp_path / "s/store.json").read_text())
     index["stories"]["toy1"] |= {"n_bytes": file.stat().st_size, "sha256": sha256_of(file)}
-    (tmp_path / "s/store.json").write_text(json.dumps(index))
+    write_json(tmp_path / "s/store.json", index)
     (finding,) = [f for f in check_store(tmp_path / "s", progress=False) if f.kind == "length_mismatch"]
     assert (finding.level, finding.where) == ("error", "toy1")
     assert message in finding.message

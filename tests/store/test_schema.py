@@ -101,14 +101,14 @@ def test_folders_without_an_index_hold_no_store(tmp_path: Path) -> None:
     assert read_index(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["{", '{"schema_version": 4}', '{"schema_version": 4, "stories": []}', "\x80"])
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": 4}', '{"schema_version": 5, "stories": []}', "\x80"])
 def test_a_broken_index_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "store.json").write_text(text, encoding="latin-1")
     with pytest.raises(StoreCorruptError, match=r"store\.json"):
         read_index(tmp_path)
 
 
-@pytest.mark.parametrize("text", ['{"schema_version": 3}', "[]", "{}"])
+@pytest.mark.parametrize("text", ['{"schema_version": 3}', '{"schema_version": 6}', '{"schema_version": "5"}', "{}"])
 def test_other_schema_versions_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "store.json").write_text(text)
     with pytest.raises(StoreError, match="schema version"):

@@ -8,7 +8,6 @@ they never heard. Every family has one: the backbone's class says what its archi
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +27,8 @@ from brainlit.backbones.addresses import RANDOM_PREFIX
 from brainlit.backbones.base import SpeechBackbone
 from brainlit.backbones.config import BackboneConfig
 from brainlit.backbones.weights import cached_folder, random_model
+from brainlit.files import write_json
+from brainlit.guard import read_json
 from brainlit.stories import Intervals, Story
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def corpus_version(files: Sequence[str] = CORPUS_FILES) -> str:
 
 def tiny_record(folder: str | Path) -> dict[str, Any]:
     """What a tiny backbone's folder says about its training: phone accuracy on held-out stories, steps, seconds."""
-    record: dict[str, Any] = json.loads((Path(folder) / RECORD_FILE).read_text())
+    record: dict[str, Any] = read_json(Path(folder) / RECORD_FILE, "a record of training", "Delete its folder.")
     return record
 
 
@@ -153,7 +154,7 @@ def _teach(recipe: TinyRecipe, family: type[SpeechBackbone], size: str, folder: 
     }
     log.info("phones right in %.0f %% of held-out frames", 100 * record["held_out"]["accuracy_all_frames"])
     backbone.model.save_pretrained(folder)
-    (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
+    write_json(folder / RECORD_FILE, record)
 
 
 def _untaught(family: type[SpeechBackbone], size: str, seed: int) -> SpeechBackbone:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -38,14 +39,13 @@ from brainlit.backbones.state_dicts import (
     read_state,
     refuse_adapters,
 )
-from brainlit.files import sha256_of, share, temporary_beside, to_disk
+from brainlit.files import contents_damage, is_temporary, share, temporary_beside, to_disk, write_contents
 from brainlit.paths import cache_dir
 from brainlit.weight_files import folder_damage, is_from_readers_of_weights, numbers_damage, what_readers_say
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-CONTENTS = "contents.json"
 NEEDED_FILES = "config.json, model.safetensors (or pytorch_model.bin) and preprocessor_config.json"
 PROBE_TIMEOUT_S = 4.0
 MAY_BE_MISSING = ("masked_spec_embed",)
@@ -78,16 +78,18 @@ def cached_folder(kind: str, settings: Mapping[str, Any], build: Callable[[Path]
     parent = cache_dir()
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / f"{kind}-{settings_key(settings)}"
+    if os.access(parent, os.W_OK):
+        _sweep_asides(parent)
     lock = FileLock(parent / f"{folder.name}.lock")
     try:
         lock.acquire()
     except OSError:
-        if folder.is_dir() and find_damage(folder) is None:  # a cache that may only be read
+        if folder.is_dir() and contents_damage(folder) is None:  # a cache that may only be read
             return folder
         raise
     try:
         if folder.exists():
-            damage = find_damage(folder)
+            damage = contents_damage(folder)
             if damage is None:
                 return folder
             log.warning("%s is damaged (%s); making it again", folder, damage)
@@ -103,20 +105,20 @@ def settings_key(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def find_damage(folder: Path) -> str | None:
-    """What is wrong with a cached folder, in words; None if each file is there with the content it was made with."""
-    try:
-        files: dict[str, str] = json.loads((folder / CONTENTS).read_text())["files"]
-    except FileNotFoundError:
-        return f"no {CONTENTS}"
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
-        return f"{CONTENTS} cannot be read"
-    for name, digest in files.items():
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-        if sha256_of(folder / name) != digest:
-            return f"{name} has changed"
-    return None
+def _sweep_asides(parent: Path) -> None:
+    """Remove what processes that were killed had begun to build; whoever builds holds the lock of its folder."""
+    from filelock import FileLock, Timeout
+
+    for aside in filter(is_temporary, parent.iterdir()):
+        name = aside.name[1:].rsplit(".", 2)[0]
+        if not aside.is_dir() or not (parent / f"{name}.lock").is_file():
+            continue
+        try:
+            with FileLock(parent / f"{name}.lock", timeout=0):
+                log.warning("removing %s, left by a process that was killed", aside)
+                shutil.rmtree(aside, ignore_errors=True)
+        except Timeout:
+            log.debug("%s is being built", aside)
 
 
 def _build_aside(folder: Path, settings: Mapping[str, Any], build: Callable[[Path], None]) -> None:
@@ -125,9 +127,7 @@ def _build_aside(folder: Path, settings: Mapping[str, Any], build: Callable[[Pat
     aside.mkdir()
     try:
         build(aside)
-        files = {str(path.relative_to(aside)): sha256_of(path) for path in sorted(aside.rglob("*")) if path.is_file()}
-        contents = {"settings": dict(settings), "files": files}
-        (aside / CONTENTS).write_text(json.dumps(contents, indent=2) + "\n")
+        write_contents(aside, {"settings": dict(settings)})
         for path in aside.rglob("*"):
             if path.is_file():
                 share(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from brainlit.datamodules import StoryDataModule
 from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.similarity import linear_cka, relative_change
 from brainlit.files import atomic_path, write_csv
+from brainlit.guard import file_guard, read_csv
 from brainlit.probing.hidden_states import layer_features
 from brainlit.probing.inputs import datamodule_of, probed, resolve_layers
 from brainlit.probing.process_group import ProcessGroup
@@ -205,7 +205,8 @@ def load_reference(path: Path, what: str) -> dict[int, Float32Array]:
             f"the run is resumed, but {path}, the hidden states from before training, is missing. Put the file back, or"
             " resume without the callback FeatureDrift."
         )
-    with np.load(path, allow_pickle=False) as arrays:
+    cure = "Put the whole file back, or resume without the callback FeatureDrift."
+    with file_guard(path, "a file of hidden states", cure), np.load(path, allow_pickle=False) as arrays:
         if str(arrays["what"]) != what:
             raise RuntimeError(
                 f"{path} holds {arrays['what']}, but now these are compared: {what}. Resume with the settings and data"
@@ -219,5 +220,4 @@ def read_rows(path: Path) -> list[Row]:
     """Rows of drift.csv; none where there is no file."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_csv(path, "a table of drift", "Move it away; the rows of earlier epochs are then missing.")

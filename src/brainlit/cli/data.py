@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import brainlit
 from brainlit.cli.errors import UsageError
 from brainlit.files import write_json
+from brainlit.guard import read_json
 from brainlit.hints import did_you_mean
 from brainlit.paths import cache_dir
 from brainlit.store import (
@@ -246,7 +247,7 @@ def _datamodule(options: list[str]) -> StoryDataModule:
 def known_store(arguments: Sequence[str]) -> Path | None:
     """The store that the same command found in order, if nothing has changed since; None where that is not sure."""
     try:
-        memory = json.loads(_memory(arguments).read_text(encoding="utf-8"))
+        memory = read_json(_memory(arguments), "what a command remembers", "")
         if not all(_stamp(Path(path)) == stamp for path, stamp in memory["watched"].items()):
             return None
         store = StoryStore.open(Path(memory["store"]))

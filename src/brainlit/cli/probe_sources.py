@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 
 from brainlit.cli.errors import UsageError
 from brainlit.cli.probe_options import ProbeCLI
 from brainlit.encoding.arrays import Float32Array
+from brainlit.guard import UnreadableFileError, file_guard, npz_headers
 from brainlit.hints import did_you_mean, few
 from brainlit.results.run_directory import RunDirectory
 from brainlit.splits import Span
@@ -217,13 +217,15 @@ def refuse_tuned_rows(datamodule: StoryDataModule, tuned_on: Mapping[str, Any]) 
 
 
 Read = Callable[[str], Any]
+Header = tuple[tuple[int, ...], Any]
+"""Shape and dtype, known before anything is read."""
 
 HDF5, NPZ = (".h5", ".hdf5"), (".npz",)
 _LAYER = re.compile(r"layer-(\d+)/(.+)")
 _NAMING = "Name each array as its story, or, for several layers in the file, layer-<k>/<story>: layer-9/sloth."
 
 
-class FeatureFileError(ValueError):
+class FeatureFileError(UnreadableFileError):
     """A file of features that does not fit the data."""
 
 
@@ -273,28 +275,27 @@ def _read_hdf5(path: Path, spans: Sequence[Span], n_trs_of: Mapping[str, int]) -
     with file:
         names: list[str] = []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        return _gathered(path, names, lambda name: file[name][()], spans, n_trs_of)
+        with file_guard(path, "a file of features", "Write it again."):
+            headers = {name: (file[name].shape or (), file[name].dtype) for name in names}
+            return _gathered(path, headers, lambda name: file[name][()], spans, n_trs_of)
 
 
 def _read_npz(path: Path, spans: Sequence[Span], n_trs_of: Mapping[str, int]) -> dict[int, Float32Array]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return _gathered(path, list(arrays.files), lambda name: arrays[name], spans, n_trs_of)
-    except FeatureFileError:
-        raise
-    except (BadZipFile, EOFError, ValueError) as error:
-        raise FeatureFileError(f"{path} is no npz file of plain arrays ({error}). Write it with np.savez.") from error
+    what, cure = "an npz file of plain arrays", "Write it with np.savez."
+    headers = npz_headers(path, what, cure)
+    with file_guard(path, what, cure), np.load(path, allow_pickle=False) as arrays:
+        return _gathered(path, headers, lambda name: arrays[name], spans, n_trs_of)
 
 
 def _gathered(
-    path: Path, names: Sequence[str], read: Read, spans: Sequence[Span], n_trs_of: Mapping[str, int]
+    path: Path, headers: Mapping[str, Header], read: Read, spans: Sequence[Span], n_trs_of: Mapping[str, int]
 ) -> dict[int, Float32Array]:
-    layers = _by_layer(path, names)
+    layers = _by_layer(path, list(headers))
     stories = list(dict.fromkeys(span.story for span in spans))
     features = {}
     for layer, named in sorted(layers.items()):
         where = f"layer {layer} of {path}" if len(layers) > 1 else str(path)
-        values = {story: _checked(where, story, named, read, n_trs_of[story]) for story in stories}
+        values = {story: _checked(where, story, named, headers, read, n_trs_of[story]) for story in stories}
         widths = {story: array.shape[1] for story, array in values.items()}
         if len(set(widths.values())) > 1:
             said = ", ".join(f"{story} {width}" for story, width in widths.items())
@@ -318,17 +319,20 @@ def _by_layer(path: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
     return layers
 
 
-def _checked(where: str, story: str, named: Mapping[str, str], read: Read, n_trs: int) -> Float32Array:
+def _checked(
+    where: str, story: str, named: Mapping[str, str], headers: Mapping[str, Header], read: Read, n_trs: int
+) -> Float32Array:
     if story not in named:
         raise FeatureFileError(f"{where} has no features of {story!r}. {did_you_mean(story, named)} {_NAMING}")
-    values = np.asarray(read(named[story]))
-    if values.dtype.kind not in "fiub":
-        raise FeatureFileError(f"{where}: the features of {story!r} are {values.dtype}; write real numbers.")
-    if values.ndim != 2 or len(values) != n_trs:
+    shape, dtype = headers[named[story]]
+    if dtype.kind not in "fiub":
+        raise FeatureFileError(f"{where}: the features of {story!r} are {dtype}; write real numbers.")
+    if len(shape) != 2 or shape[0] != n_trs:
         raise FeatureFileError(
-            f"{where}: the features of {story!r} have shape {values.shape}, and the store has {n_trs} TRs of it; need"
+            f"{where}: the features of {story!r} have shape {shape}, and the store has {n_trs} TRs of it; need"
             f" ({n_trs}, n_features), a row per TR."
         )
+    values = np.asarray(read(named[story]))
     if not np.isfinite(values).all():
         rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
         raise FeatureFileError(

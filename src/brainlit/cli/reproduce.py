@@ -9,7 +9,6 @@ it stopped.
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from brainlit.cli.errors import UsageError
 from brainlit.cli.run_many import Run, check_settings, run_missing, show_commands
+from brainlit.guard import file_guard, read_csv
 from brainlit.hints import did_you_mean
 
 EXPERIMENTS = Path("experiments")
@@ -194,8 +194,10 @@ def _lowest_loss(run: Path) -> float:
     """
     from brainlit.results.loggers import METRICS_FILE
 
-    with (run / METRICS_FILE).open(newline="", encoding="utf-8") as file:
-        losses = [float(row[LOSS]) for row in csv.DictReader(file) if row.get(LOSS)]
+    path = run / METRICS_FILE
+    rows = read_csv(path, "a table of metrics", "Delete the run's folder and give the command again.")
+    with file_guard(path, "a table of metrics", "Delete the run's folder and give the command again."):
+        losses = [float(row[LOSS]) for row in rows if row.get(LOSS)]
     if not losses:
         raise ValueError(f"{run} has no {LOSS}: give the role 'choose' a story, or take a regime that trains.")
     return min(losses)

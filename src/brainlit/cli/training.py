@@ -37,7 +37,8 @@ from brainlit.cli.trust import check_config_files, config_argument, require_stor
 from brainlit.cli.yaml_names import dump_yaml, quotes_hints
 from brainlit.datamodules import StoryDataModule
 from brainlit.files import atomic_path
-from brainlit.hints import MOST_LISTED, few, nearest
+from brainlit.hdf5 import new_file, write_array, write_text
+from brainlit.hints import MOST_LISTED, did_you_mean, few, nearest
 from brainlit.results.loggers import MetricsLogger, wandb_logger
 from brainlit.results.run_directory import AtomicCheckpointIO, RunDirectory
 from brainlit.splits import Span
@@ -134,9 +135,14 @@ class BrainlitCLI(LightningCLI):
         """Build model, data and trainer; a new run that fails before that leaves no folder."""
         try:
             super().instantiate_classes()
-        except Exception:
+        except Exception as error:
             if self.run is not None and _is_first_process():
                 self.run.discard_unused()
+            if (missing := missing_package(error)) is not None:
+                raise UsageError(
+                    f"a class that the options name needs a package that is not here ({missing}). Install it, or name"
+                    " another class."
+                ) from error
             raise
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -159,6 +165,7 @@ class BrainlitCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Open the run, or see that the checkpoint is there, before anything is built."""
+        require_known_trainer(self.config.trainer.strategy, self.config.trainer.accelerator)
         if self.verb != "fit":
             _require_checkpoint(self.verb, self.config.ckpt_path)
             if self.sent is not None:
@@ -181,6 +188,33 @@ class BrainlitCLI(LightningCLI):
         if given.logger in (None, True):
             kwargs["logger"] = loggers(self.run, RunOptions(**self.config.run.as_dict()), self.resolved)
         return super().instantiate_trainer(**kwargs)
+
+
+def require_known_trainer(strategy: Any, accelerator: Any) -> None:
+    """Refuse names that Lightning does not know now; it looks after model and data were made.
+
+    Raises
+    ------
+    UsageError
+        With the nearest name.
+    """
+    from lightning.pytorch.accelerators import AcceleratorRegistry
+    from lightning.pytorch.strategies import StrategyRegistry
+
+    for option, name, known in (
+        ("strategy", strategy, ["auto", *StrategyRegistry.available_strategies()]),
+        ("accelerator", accelerator, ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]),
+    ):
+        if isinstance(name, str) and name not in known:
+            raise UsageError(f"--trainer.{option} {name}: there is no such {option}. {did_you_mean(name, known)}")
+
+
+def missing_package(error: BaseException) -> str | None:
+    """What an import that failed said, wherever it is among an error's causes; None where none failed."""
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, ModuleNotFoundError):
+        link = link.__cause__ or link.__context__
+    return None if link is None else " ".join(str(link).split())
 
 
 def checkpoints(run: RunDirectory) -> list[Callback]:
@@ -420,18 +454,16 @@ def write_predictions(batches: Sequence[dict[str, Any]], datamodule: Any, checkp
     Path
         <run>/predictions.h5.
     """
-    import h5py
-
     path = checkpoint.resolve().parent.parent / PREDICTIONS_FILE
     rows = collect_rows(batches, datamodule.story_names, datamodule.roles.spans("score"), datamodule.store.n_trs)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["checkpoint"] = str(checkpoint)
+    with atomic_path(path) as temporary, new_file(temporary) as file:
+        write_text(file, "checkpoint", str(checkpoint))
         for (subject, story), values in rows.items():
-            file[f"{subject}/{story}"] = values
-        file.attrs["regime"] = datamodule.regime
+            write_array(file, f"{subject}/{story}", values)
+        write_text(file, "regime", datamodule.regime)
         if datamodule.regime in ("brain", "permuted"):  # the others predict representations, which are no voxels
             for subject, voxels in datamodule.target_voxels.items():
-                file[f"{subject}/voxels"] = voxels
+                write_array(file, f"{subject}/voxels", voxels)
     return path
 
 

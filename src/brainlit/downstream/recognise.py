@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from brainlit.downstream.task import CHOOSE, TEST, TRAIN, RecognitionTask
 from brainlit.encoding.arrays import FloatArray
 from brainlit.encoding.statistics import Score
 from brainlit.files import write_json
+from brainlit.guard import read_json
 from brainlit.hints import did_you_mean
 from brainlit.tuning.objectives import CharacterCtc
 from brainlit.tuning.objectives.ctc import BLANK, collapse, edit_distance
@@ -295,8 +295,8 @@ def load_recognition_result(path: Path) -> RecognitionResult:
     ValueError
         If the file is something else.
     """
-    record = json.loads(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(record, dict) or record.pop("format", None) != _FORMAT:
+    record = read_json(Path(path), "a recognition result", "Delete it and run the task again.")
+    if record.pop("format", None) != _FORMAT:
         raise ValueError(f"{path} is no recognition result of this version; run the task again.")
     for name in ("clips", "speakers", "said", "read"):
         record[name] = {part: tuple(values) for part, values in record[name].items()}

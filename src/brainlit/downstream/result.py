@@ -22,11 +22,13 @@ from brainlit.downstream.tasks import WORDS
 from brainlit.encoding.arrays import FloatArray, IntArray
 from brainlit.encoding.statistics import Score
 from brainlit.files import atomic_path
+from brainlit.guard import file_guard
 from brainlit.hints import did_you_mean
 
 UNTRAINED, UNTUNED, TUNED = "untrained", "untuned", "tuned"
 FOLDER = "downstream"
 _FORMAT = 1
+_CURE = "Run `brainlit downstream` again, or fetch the file again from where it is whole."
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,12 +236,12 @@ def load_npz(path: Path, what: str) -> tuple[dict[str, Any], dict[str, npt.NDArr
 
     Raises
     ------
-    ValueError
-        If it holds something else.
+    UnreadableFileError
+        If it holds something else, or is not what was written.
     """
-    with np.load(path, allow_pickle=False) as file:
+    with file_guard(path, what, _CURE), np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    record = json.loads(str(arrays.pop("record", "{}")))
+        record = json.loads(str(arrays.pop("record", "{}")))
     if record.pop("format", None) != _FORMAT:
         raise ValueError(f"{path} holds no {what} of this version; run `brainlit downstream` again.")
     return record, arrays

@@ -5,7 +5,6 @@ What a result holds per voxel is named once, in the fields of `ProbeResult`: eve
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,6 +19,8 @@ from brainlit.encoding.ceiling import region_ratio
 from brainlit.encoding.partition import low_level_impact, semipartial
 from brainlit.encoding.statistics import correlation_within
 from brainlit.files import atomic_path
+from brainlit.guard import UnreadableFileError, file_guard
+from brainlit.hdf5 import members, new_file, read_json_text, refuse_outside, write_array, write_json_text, write_text
 
 Int16Array = npt.NDArray[np.int16]
 
@@ -299,22 +300,21 @@ class ProbeResult:
 
         Predictions are those of SAVED_PREDICTIONS and of the joint model.
         """
-        import h5py
-
         kept = {*SAVED_PREDICTIONS, self.joint}
-        with atomic_path(Path(path)) as temporary, h5py.File(temporary, "w") as file:
-            file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
-            file.attrs["meta"] = json.dumps(dict(self.meta))
-            file.attrs["alpha_at_edge"] = json.dumps(dict(self.alpha_at_edge))
+        with atomic_path(Path(path)) as temporary, new_file(temporary) as file:
+            write_text(file, "format", FORMAT)
+            file.attrs["version"] = VERSION
+            write_json_text(file, "meta", dict(self.meta))
+            write_json_text(file, "alpha_at_edge", dict(self.alpha_at_edge))
             file.attrs["n_dropped"] = self.n_dropped
             for name in ("score_groups", *_VOXEL_ARRAYS):
                 if getattr(self, name) is not None:
-                    file.create_dataset(name, data=getattr(self, name))
+                    write_array(file, name, getattr(self, name))
             for name in _VOXEL_TABLES:
                 group = file.create_group(name, track_order=True)
                 for key, values in getattr(self, name).items():
                     if name != "predictions" or key in kept:
-                        group.create_dataset(key.replace("/", SLASH), data=values)
+                        write_array(group, key.replace("/", SLASH), values)
         return Path(path)
 
     @classmethod
@@ -327,18 +327,20 @@ class ProbeResult:
         ------
         FileNotFoundError
             If there is no file.
-        ValueError
-            If the file is something else, or of a later version.
+        UnreadableFileError
+            If the file is something else, of a later version, or not what was written.
         """
         import h5py
 
         source = Path(path)
         if not source.is_file():
             raise FileNotFoundError(f"no probe at {source}; it is written when a run's probe has finished.")
-        with h5py.File(source, "r") as file:
+        cure = "Probe again, or fetch the file again from where it is whole."
+        with file_guard(source, "a probe", cure), h5py.File(source, "r") as file:
+            refuse_outside(file)
             form, version = file.attrs.get("format"), int(file.attrs.get("version", 0))
             if form != FORMAT or version > VERSION:
-                raise ValueError(
+                raise UnreadableFileError(
                     f"{source} is {form!r} version {version}; this brainlit reads {FORMAT!r} up to version {VERSION}."
                 )
             values: dict[str, Any] = {
@@ -347,12 +349,12 @@ class ProbeResult:
             }
             for name in _VOXEL_TABLES:
                 group = file.get(name, {})
-                values[name] = {key.replace(SLASH, "/"): np.asarray(stored) for key, stored in group.items()}
+                values[name] = {key.replace(SLASH, "/"): np.asarray(stored) for key, stored in members(group)}
             found = cls(
                 **values,
-                alpha_at_edge=json.loads(file.attrs["alpha_at_edge"]),
+                alpha_at_edge=read_json_text(file, "alpha_at_edge"),
                 n_dropped=int(file.attrs["n_dropped"]),
-                meta=json.loads(file.attrs["meta"]),
+                meta=read_json_text(file, "meta"),
             )
         return found if version > 1 else found._with_impacts_of_now()
 

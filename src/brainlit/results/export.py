@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import sys
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainlit import __version__
-from brainlit.files import only_writer, sha256_of, share, temporary_beside, to_disk
+from brainlit.files import only_writer, sha256_of, share, temporary_beside, to_disk, write_contents
+from brainlit.guard import read_json
 from brainlit.results.model_card import CardFacts, base_model, model_card
 from brainlit.results.run_directory import PROVENANCE_FILE, STATUS_FILE, RunDirectory, read_json_if_there
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE, build_summary
@@ -36,6 +36,8 @@ def export_model(
     checkpoint: Path | str, output: Path | str, run: RunDirectory | Path | str | None = None, overwrite: bool = False
 ) -> Path:
     """Write a folder with config.json, model.safetensors, preprocessor_config.json and README.md; returns its path.
+
+    contents.json has the SHA-256 of the others but README.md, and is compared when brainlit loads the folder.
 
     README.md is the model card. The whole published model is written, with LoRA merged into it; the voxel head is not
     part of it. Nothing but the checkpoint is needed: neither the weights that tuning started from, nor the data, nor a
@@ -83,6 +85,7 @@ def export_model(
         module.backbone.model.config.update({CONFIG_KEY: _provenance(facts)})
         module.backbone.model.save_pretrained(folder)
         feature_extractor(module.backbone).save_pretrained(folder)
+        write_contents(folder, {})
         (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
     return output
 
@@ -204,8 +207,9 @@ def _check_output(output: Path, digest: str, overwrite: bool) -> None:
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     config = output / "config.json"
-    said = json.loads(config.read_text(encoding="utf-8")).get(CONFIG_KEY) if config.is_file() else None
-    if said is None:
+    cure = "Give another --output, or take the folder away."
+    said = read_json(config, "the configuration of an export", cure).get(CONFIG_KEY) if config.is_file() else None
+    if not isinstance(said, dict):
         raise ExportError(f"{output} holds something else than an export and is left alone. Give another --output.")
     if said.get("checkpoint_sha256") != digest and not overwrite:
         raise ExportError(

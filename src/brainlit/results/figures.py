@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brainlit.guard import file_guard, read_csv
 from brainlit.results.style import (
     BAND_COLOURS,
     FAINT,
@@ -213,8 +213,10 @@ def read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
     curves: dict[str, list[tuple[float, float]]] = {}
     if not path.exists():
         return curves
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    what, cure = "a table of metrics", "Move it away to have a report without learning curves."
+    rows = read_csv(path, what, cure)
+    with file_guard(path, what, cure):
+        for row in rows:
             for name, text in row.items():
                 if name != "step" and text and row.get("step"):
                     curves.setdefault(name, []).append((float(row["step"]), float(text)))

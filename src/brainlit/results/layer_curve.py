@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from brainlit.files import write_csv
+from brainlit.guard import file_guard, read_csv
 from brainlit.results.record import ProbeRecord, mean_over_subjects
 
 TABLE_FILE = "layer_curve.csv"
@@ -39,7 +39,9 @@ def read_curve(path: Path) -> list[CurveRow]:
     """The rows again; none where there is no file."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
+    what, cure = "a curve of layers", "Move it away; the layers that were probed are then shown."
+    rows = read_csv(path, what, cure)
+    with file_guard(path, what, cure):
         return [
             CurveRow(
                 epoch=int(row["epoch"]),
@@ -51,7 +53,7 @@ def read_curve(path: Path) -> list[CurveRow]:
                 high=float(row["high"]) if row["high"] else None,
                 n_voxels=int(row["n_voxels"]),
             )
-            for row in csv.DictReader(file)
+            for row in rows
         ]
 
 

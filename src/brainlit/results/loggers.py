@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import netrc
 import os
@@ -16,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from brainlit.files import write_csv
+from brainlit.guard import read_csv
 
 METRICS_FILE = "metrics.csv"
 _log = logging.getLogger(__name__)
@@ -31,8 +31,7 @@ class _AppendingWriter(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         path, rows = Path(self.metrics_file_path), []
         if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            rows = read_csv(path, "a table of metrics", "Move it away to go on without what was logged before.")
         self._rows: list[dict[str, Any]] = [row for row in rows if not self._comes_again(row)]
         self._earlier = {_content(row) for row in self._rows}
 

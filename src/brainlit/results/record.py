@@ -7,7 +7,6 @@ Several records make a tidy table: one row per subject, region, layer and metric
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,16 @@ import numpy.typing as npt
 from brainlit.encoding.arrays import BoolArray, FloatArray
 from brainlit.encoding.statistics import Score, mean_score
 from brainlit.files import atomic_path, write_csv
+from brainlit.guard import UnreadableFileError, file_guard
+from brainlit.hdf5 import (
+    new_file,
+    read_json_text,
+    read_text,
+    refuse_outside,
+    write_array,
+    write_json_text,
+    write_text,
+)
 from brainlit.results.scores import ScoreRow, ScoreTable
 
 if TYPE_CHECKING:
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from brainlit.splits import Span
 
 GROUP = "record"
+_CURE = "Probe again (`brainlit probe RUN`), or fetch the file again from where it is whole."
 ATTRIBUTES: dict[str, Any] = {"subject": str, "stage": str, "epoch": int, "step": int, "layer": int, "fingerprint": str}
 COLUMNS = (
     "stage", "epoch", "step", "subject", "region", "layer", "metric", "value", "low", "high", "n_voxels",
@@ -79,13 +89,11 @@ def record_path(probes: Path, subject: str, epoch: int) -> Path:
 
 def save_record(record: ProbeRecord, result: ProbeResult, probes: Path) -> Path:
     """Write result and record as one file, atomically."""
-    import h5py
-
     path = record_path(probes, record.subject, record.epoch)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         result.save(temporary)
-        with h5py.File(temporary, "a") as file:
+        with new_file(temporary, "a") as file:
             _write_group(file.create_group(GROUP), record)
     return path
 
@@ -95,14 +103,17 @@ def load_record(path: Path) -> ProbeRecord:
 
     Raises
     ------
-    ValueError
-        If the file holds no record.
+    UnreadableFileError
+        If the file holds no record, or is not what was written.
     """
     import h5py
 
-    with h5py.File(path, "r") as file:
+    with file_guard(path, "the record of a probe", _CURE), h5py.File(path, "r") as file:
+        refuse_outside(file)
         if GROUP not in file:
-            raise ValueError(f"{path} holds no probe record. It was not written by the probe callback; probe again.")
+            raise UnreadableFileError(
+                f"{path} holds no probe record; it was not written by the probe callback. {_CURE}"
+            )
         return _read_group(file[GROUP])
 
 
@@ -173,19 +184,23 @@ def _write_group(group: Any, record: ProbeRecord) -> None:
     known = np.array([row.score.replicates is not None for row in rows])
     for k in np.flatnonzero(known):
         replicates[k] = rows[k].score.replicates
-    group["rows"] = json.dumps([[row.region, row.layer, row.metric, row.n_voxels] for row in rows])
-    group["values"] = np.array([row.score.value for row in rows], dtype=np.float64)
-    group["has_replicates"] = known
-    group.create_dataset("replicates", data=replicates, compression="gzip" if replicates.size else None)
-    group["r"] = record.r
+    write_json_text(group, "rows", [[row.region, row.layer, row.metric, row.n_voxels] for row in rows])
+    write_array(group, "values", np.array([row.score.value for row in rows], dtype=np.float64))
+    write_array(group, "has_replicates", known)
+    write_array(group, "replicates", replicates, **({"compression": "gzip"} if replicates.size else {}))
+    write_array(group, "r", record.r)
     for name in ("ceiling", "vertices"):
         if getattr(record, name) is not None:
-            group[name] = getattr(record, name)
-    group["region_names"] = json.dumps(list(record.regions))
-    group["regions"] = np.array(list(record.regions.values()), dtype=np.bool_).reshape(-1, len(record.r))
-    for name in ATTRIBUTES:
-        group.attrs[name] = getattr(record, name)
-    group["facts"] = json.dumps(dict(record.facts))
+            write_array(group, name, getattr(record, name))
+    write_json_text(group, "region_names", list(record.regions))
+    regions = np.array(list(record.regions.values()), dtype=np.bool_).reshape(-1, len(record.r))
+    write_array(group, "regions", regions)
+    for name, kind in ATTRIBUTES.items():
+        if kind is str:
+            write_text(group, name, getattr(record, name))
+        else:
+            group.attrs[name] = getattr(record, name)
+    write_json_text(group, "facts", dict(record.facts))
 
 
 def _read_group(group: Any) -> ProbeRecord:
@@ -193,15 +208,18 @@ def _read_group(group: Any) -> ProbeRecord:
     rows = [
         ScoreRow(region, layer, metric, n_voxels, Score(float(value), rep.astype(np.float64) if known else None))
         for (region, layer, metric, n_voxels), value, rep, known in zip(
-            json.loads(group["rows"].asstr()[()]), values, replicates, has, strict=True
+            read_json_text(group, "rows"), values, replicates, has, strict=True
         )
     ]
     return ProbeRecord(
-        **{name: kind(group.attrs[name]) for name, kind in ATTRIBUTES.items()},
+        **{
+            name: read_text(group, name) if kind is str else kind(group.attrs[name])
+            for name, kind in ATTRIBUTES.items()
+        },
         table=ScoreTable(rows),
         r=group["r"][:],
         ceiling=group["ceiling"][:] if "ceiling" in group else None,
-        regions=dict(zip(json.loads(group["region_names"].asstr()[()]), group["regions"][:], strict=True)),
+        regions=dict(zip(read_json_text(group, "region_names"), group["regions"][:], strict=True)),
         vertices=group["vertices"][:] if "vertices" in group else None,
-        facts=json.loads(group["facts"].asstr()[()]),
+        facts=read_json_text(group, "facts"),
     )

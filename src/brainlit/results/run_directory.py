@@ -8,8 +8,6 @@ versions, source revision, data hashes, seed, machine and command.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import platform
@@ -29,7 +27,7 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from brainlit.files import atomic_path, remove, sweep
+from brainlit.files import atomic_path, remove, sha256_of, sweep, write_json
 from brainlit.guard import read_json as read_guarded
 from brainlit.weight_files import zip_damage
 
@@ -67,8 +65,8 @@ def write_text_atomic(path: Path, text: str) -> Path:
 
 
 def write_json_atomic(path: Path, value: Mapping[str, Any]) -> Path:
-    """Write plain JSON (NaN and infinities refused: they are not JSON) atomically."""
-    return write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False, sort_keys=False) + "\n")
+    """Write plain JSON with its checksum (NaN and infinities refused: they are not JSON) atomically."""
+    return write_json(path, value, allow_nan=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -421,8 +419,7 @@ def store_hashes(store_path: Path | str | None) -> dict[str, Any]:
     index = Path(store_path) / "store.json" if store_path is not None else None
     if index is None or not index.is_file():
         return {"sha256": "unknown"}
-    content = index.read_bytes()
-    return {"sha256": hashlib.sha256(content).hexdigest(), "settings": json.loads(content).get("settings")}
+    return {"sha256": sha256_of(index), "settings": read_json(index).get("settings")}
 
 
 def collect(seed: int | None = None, store_path: Path | str | None = None, **extra: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,16 +15,30 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.files import atomic_path, full_disk_explained, require_space, reserve
+from brainlit.guard import DAMAGE
+from brainlit.hdf5 import (
+    empty_array,
+    members,
+    new_file,
+    read_json_text,
+    read_text,
+    row_chunks,
+    write_array,
+    write_json_text,
+    write_text,
+)
 from brainlit.store.schema import (
     ROWS_PER_CHUNK,
     SCHEMA_VERSION,
     FileEntry,
     SourceFile,
+    StoreCorruptError,
     StoreError,
     StoryEntry,
     SubjectEntry,
     checked_names,
 )
+from brainlit.store.sound import write_sound
 from brainlit.stories import FeatureSpace, Intervals, Responses, Story, Subject
 from brainlit.stories.base import BoolArray, Float32Array
 from brainlit.timebase import SAMPLE_RATE_HZ
@@ -39,7 +52,6 @@ Spaces = list[tuple[str, str, tuple[str, ...], str, str | None]]
 Sources = Callable[[], Sequence[SourceFile]]
 _MAX_SILENCE_S = 60.0
 """Scanners run on after a story; longer than this, sound and clock are taken not to belong together."""
-_TIMED_BYTES_PER_CHUNK = 2**18
 _REPEAT_VOXELS_PER_CHUNK = 1024
 """Repeats are read for some voxels over all rows (ceilings), responses for some rows over all voxels."""
 _UNIT_WITHIN = 1e-2
@@ -68,21 +80,23 @@ def write_story_file(
     file.parent.mkdir(parents=True, exist_ok=True)
     with full_disk_explained(file, n_bytes), atomic_path(file) as temporary, _new_file(temporary, fingerprint) as h5:
         _make_room(file, temporary, h5, n_bytes)
-        h5.attrs["name"] = story.name
+        write_text(h5, "name", story.name)
         h5.attrs["tr_s"] = float(story.timebase.tr_s)
         h5.attrs["sample_rate_hz"] = int(story.timebase.sample_rate_hz)
-        h5.create_dataset("tr_starts_s", data=story.timebase.tr_starts_s)
+        write_array(h5, "tr_starts_s", story.timebase.tr_starts_s)
         _write_intervals(h5, "words", story.words)
         if story.phones is not None:
             _write_intervals(h5, "phones", story.phones)
         features = h5.create_group("features", track_order=True)
         for space in spaces:
-            dataset = features.create_dataset(space.name, data=space.values)
-            dataset.attrs["kind"], dataset.attrs["source"] = space.kind, space.source
-            dataset.attrs["columns"] = json.dumps(list(space.columns))
+            dataset = write_array(features, space.name, space.values)
+            write_text(dataset, "kind", space.kind)
+            write_text(dataset, "source", space.source)
+            write_json_text(dataset, "columns", list(space.columns))
             dataset.attrs["coverage"] = float(space.coverage)
         _write_timed(h5, spaces)
-        h5.create_dataset("audio", data=story.audio).attrs[_NOTES] = json.dumps([*map(asdict, story.sound_notes)])
+        write_sound(h5, story.audio)
+        write_json_text(h5, _NOTES, [asdict(note) for note in story.sound_notes])
         _write_sources(h5, sources)
 
 
@@ -133,13 +147,13 @@ def write_subject_file(
             raise StoreError(
                 f"subject {subject.name!r} heard none of the stories; leave the subject out of the source."
             )
-        h5.create_dataset("good_voxels", data=good)
+        write_array(h5, "good_voxels", good)
         _write_sources(h5, sources)
 
 
 def read_story_entry(file: Path, entry: FileEntry) -> StoryEntry:
     """What the index says of a story file, as of any file and as of a story."""
-    with h5py.File(file, "r", locking=False) as h5:
+    with _reading(file) as h5:
         return StoryEntry(
             **vars(entry),
             n_trs=len(h5["tr_starts_s"]),
@@ -147,49 +161,58 @@ def read_story_entry(file: Path, entry: FileEntry) -> StoryEntry:
             n_samples=len(h5["audio"]),
             sample_rate_hz=int(h5.attrs["sample_rate_hz"]),
             n_words=len(h5["words/start_s"]),
-            sound_notes=json.loads(h5["audio"].attrs.get(_NOTES, "[]")),
+            sound_notes=read_json_text(h5, _NOTES) if _NOTES in h5.attrs else [],
         )
 
 
 def read_subject_entry(file: Path, entry: FileEntry) -> SubjectEntry:
     """What the index says of a subject file, as of any file and as of a subject."""
-    with h5py.File(file, "r", locking=False) as h5:
+    with _reading(file) as h5:
         return SubjectEntry(
             **vars(entry),
             n_voxels=int(h5.attrs["n_voxels"]),
             n_good_voxels=int(h5["good_voxels"][:].sum()),
             stories=list(h5["responses"]),
-            repeats={story: int(dataset.shape[0]) for story, dataset in h5["repeats"].items()},
+            repeats={story: int(dataset.shape[0]) for story, dataset in members(h5["repeats"])},
         )
 
 
 def read_sources(file: Path) -> dict[str, str]:
     """SHA-256 of the files that a story or subject file was made from, by their labels."""
-    with h5py.File(file, "r", locking=False) as h5:
-        return dict(json.loads(h5.attrs["sources"]))
+    with _reading(file) as h5:
+        return dict(read_json_text(h5, "sources"))
 
 
 def read_spaces(file: Path) -> Spaces:
     """What the index says of the feature spaces of a story file, in the order of writing."""
-    with h5py.File(file, "r", locking=False) as h5:
+    with _reading(file) as h5:
         return [
             (
                 name,
-                str(dataset.attrs["kind"]),
-                tuple(json.loads(dataset.attrs["columns"])),
-                str(dataset.attrs["source"]),
+                read_text(dataset, "kind"),
+                tuple(read_json_text(dataset, "columns")),
+                read_text(dataset, "source"),
                 _own_rate(h5["timed"].get(name)),
             )
-            for name, dataset in h5["features"].items()
+            for name, dataset in members(h5["features"])
         ]
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[Any]:
+    try:
+        with h5py.File(file, "r", locking=False) as h5:
+            yield h5
+    except DAMAGE as error:
+        raise StoreCorruptError(file, f"cannot be read ({error})") from error
 
 
 @contextmanager
 def _new_file(temporary: Path, fingerprint: str) -> Iterator[Any]:
     """A new HDF5 file; cut to what HDF5 used of it when the block ends, because space is reserved ahead."""
-    with h5py.File(temporary, "w", locking=False) as h5:
+    with new_file(temporary) as h5:
         h5.attrs["schema_version"] = SCHEMA_VERSION
-        h5.attrs[FINGERPRINT] = fingerprint
+        write_text(h5, FINGERPRINT, fingerprint)
         yield h5
         h5.flush()
         n_bytes = h5.id.get_filesize()
@@ -206,9 +229,9 @@ def _write_intervals(h5: Any, name: str, intervals: Intervals) -> None:
     group = h5.create_group(name)
     labels = [label.encode("utf-8") for label in intervals.labels]
     width = max((len(label) for label in labels), default=0) or 1
-    group.create_dataset("labels", data=np.array(labels, dtype=f"S{width}"))
-    group.create_dataset("start_s", data=intervals.start_s)
-    group.create_dataset("duration_s", data=intervals.duration_s)
+    write_array(group, "labels", np.array(labels, dtype=f"S{width}"))
+    write_array(group, "start_s", intervals.start_s)
+    write_array(group, "duration_s", intervals.duration_s)
 
 
 def _write_timed(h5: Any, spaces: list[FeatureSpace]) -> None:
@@ -219,12 +242,11 @@ def _write_timed(h5: Any, spaces: list[FeatureSpace]) -> None:
             continue
         group, values = timed.create_group(space.name), space.timed.values
         if values.size:
-            n_rows = max(1, min(len(values), _TIMED_BYTES_PER_CHUNK // (4 * values.shape[1])))
-            how: dict[str, Any] = {"chunks": (n_rows, values.shape[1]), "compression": "gzip", "compression_opts": 1}
-            group.create_dataset("values", data=values, shuffle=True, **how)
+            how: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+            write_array(group, "values", values, **how)
         else:
             group.create_dataset("values", data=values)
-        group.create_dataset("times_s", data=space.timed.times_s)
+        write_array(group, "times_s", space.timed.times_s)
         if space.timed.duration_s is not None:
             group.attrs["duration_s"] = float(space.timed.duration_s)
 
@@ -239,18 +261,19 @@ def _n_bytes(space: FeatureSpace) -> int:
 
 
 def _write_subject_facts(h5: Any, subject: Subject) -> None:
-    h5.attrs["name"], h5.attrs["n_voxels"] = subject.name, subject.n_voxels
+    write_text(h5, "name", subject.name)
+    h5.attrs["n_voxels"] = subject.n_voxels
     for name in ("responses", "repeats", "regions", "truth"):
         h5.create_group(name, track_order=True)
     for name, places in (("vertices", subject.vertices), ("coordinates_mm", subject.coordinates_mm)):
         if places is not None:
-            h5.create_dataset(name, data=_per_voxel(subject, name, places))
+            write_array(h5, name, _per_voxel(subject, name, places))
     for region, mask in subject.regions.items():
-        h5["regions"].create_dataset(_link_name(subject, region), data=mask)
+        write_array(h5["regions"], _link_name(subject, region), mask)
     for name, values in subject.truth.items():
         array = _per_voxel(subject, f"truth {name!r}", values)
         array = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
-        h5["truth"].create_dataset(_link_name(subject, name), data=array)
+        write_array(h5["truth"], _link_name(subject, name), array)
 
 
 def _link_name(subject: Subject, name: str) -> str:
@@ -273,13 +296,14 @@ def _write_rows(h5: Any, story: str, responses: Responses) -> BoolArray:
     """Write responses and repeats; return which voxels are finite and not constant."""
     values = np.asarray(responses.values, dtype=np.float32)
     n_trs, n_voxels = values.shape
-    chunk = (min(ROWS_PER_CHUNK, n_trs), n_voxels)  # a few rows of all voxels: training reads rows
+    # A few rows of all voxels: training reads rows, and whole chunks are checked.
+    chunks = row_chunks(values.shape, values.itemsize, ROWS_PER_CHUNK)
     finite = np.isfinite(values).all(axis=0)
     varying = values.max(axis=0) > values.min(axis=0)
     if responses.repeats is not None:
         _write_repeats(h5, story, responses.repeats, (n_trs, n_voxels))
         values = _in_units_of_one(values, h5["repeats"][story], story)
-    dataset = h5["responses"].create_dataset(story, data=values, chunks=chunk)
+    dataset = write_array(h5["responses"], story, values, chunks)
     dataset.attrs["n_not_finite"] = int((~finite).sum())
     dataset.attrs["n_constant"] = int((finite & ~varying).sum())
     return np.asarray(finite & varying)
@@ -288,8 +312,8 @@ def _write_rows(h5: Any, story: str, responses: Responses) -> BoolArray:
 def _write_repeats(h5: Any, story: str, repeats: Sequence[Any] | npt.NDArray[Any], shape: tuple[int, int]) -> None:
     """One presentation at a time: they may come from a file that is larger than memory."""
     n_trs, n_voxels = shape
-    chunk = (1, n_trs, min(_REPEAT_VOXELS_PER_CHUNK, n_voxels))
-    dataset = h5["repeats"].create_dataset(story, (len(repeats), *shape), np.float32, chunks=chunk)
+    chunks = (1, n_trs, min(_REPEAT_VOXELS_PER_CHUNK, n_voxels))
+    dataset = empty_array(h5["repeats"], story, (len(repeats), *shape), np.float32, chunks)
     for k in range(len(repeats)):
         values = np.asarray(repeats[k], dtype=np.float32)
         if values.shape != shape:
@@ -341,7 +365,7 @@ def _in_units_of_one(values: Float32Array, repeats: Any, story: str) -> Float32A
 
 
 def _write_sources(h5: Any, sources: Sources) -> None:
-    h5.attrs["sources"] = json.dumps({source.file: source.sha256 for source in sources()}, sort_keys=True)
+    write_json_text(h5, "sources", {source.file: source.sha256 for source in sources()})
 
 
 def _check_audio(story: Story) -> None:

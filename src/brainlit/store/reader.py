@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.guard import DAMAGE
+from brainlit.hdf5 import members, read_json_text, read_text, refuse_outside
 from brainlit.store.schema import (
     INDEX_FILE,
     SpaceEntry,
@@ -25,6 +26,7 @@ from brainlit.store.schema import (
     read_index,
     unknown_name,
 )
+from brainlit.store.sound import SoundInFile
 from brainlit.stories import FeatureKind, FeatureSpace, Intervals, ResponseFilter, Subject, TimedValues
 from brainlit.stories.base import BoolArray, Float32Array, IntArray
 from brainlit.timebase import TimeBase
@@ -229,14 +231,15 @@ class StoryStore:
         stop = max(min(len(out), entry.n_samples - start_sample), start)
         if stop > start:
             with self._reading(entry) as h5:
-                file, offset = self._audio_place(entry.file, h5)
-                _read_fully(file, out[start:stop], offset + out.itemsize * (start_sample + start))
+                if entry.file not in self._sounds:
+                    self._sounds[entry.file] = SoundInFile(h5)
+                self._sounds[entry.file].read(start_sample + start, out[start:stop])
         return slice(start, stop)
 
     def feature_spaces(self, story: str) -> list[FeatureSpace]:
         """All feature spaces of a story with their values per TR; `timed` reads those at their own rate."""
         with self._reading(self._story(story)) as h5:
-            return [_feature_space(name, dataset) for name, dataset in h5["features"].items()]
+            return [_feature_space(name, dataset) for name, dataset in members(h5["features"])]
 
     def timed(self, story: str, space: str) -> TimedValues | None:
         """A feature space of a story at its own rate; None where it is known per TR only."""
@@ -248,9 +251,8 @@ class StoryStore:
             if group is None:
                 return None
             duration_s = group.attrs.get("duration_s")
-            return TimedValues(
-                group["values"][:], group["times_s"][:], None if duration_s is None else float(duration_s)
-            )
+            values, times_s = group["values"][:], group["times_s"][:]
+        return TimedValues(values, times_s, None if duration_s is None else float(duration_s))
 
     def band(self, story: str, kind: FeatureKind) -> Float32Array:
         """All spaces of one kind side by side, shape (n_trs, n_features); no columns if there is no such space."""
@@ -272,10 +274,10 @@ class StoryStore:
             return Subject(
                 name=name,
                 n_voxels=int(h5.attrs["n_voxels"]),
-                regions={region: mask[:] for region, mask in h5["regions"].items()},
+                regions={region: mask[:] for region, mask in members(h5["regions"])},
                 vertices=h5["vertices"][:] if "vertices" in h5 else None,
                 coordinates_mm=h5["coordinates_mm"][:] if "coordinates_mm" in h5 else None,
-                truth={key: _array(values) for key, values in h5["truth"].items()},
+                truth={key: _array(values) for key, values in members(h5["truth"])},
             )
 
     def good_voxels(self, subject: str) -> BoolArray:
@@ -344,36 +346,24 @@ class StoryStore:
 
     def _forget(self) -> None:
         self._open_files: OrderedDict[str, Any] = OrderedDict()
-        self._audio_places: dict[str, tuple[int, int]] = {}
+        self._sounds: dict[str, SoundInFile] = {}
         self._rows: dict[tuple[str, str], Any] = {}
         self._timebases: dict[str, TimeBase] = {}
         self._process_id = os.getpid()
-
-    def _audio_place(self, file: str, h5: Any) -> tuple[int, int]:
-        """Descriptor of an open story file and the byte at which its samples begin.
-
-        The samples lie in the file as they lie in memory, so the system reads them straight into a batch; HDF5's own
-        way takes ten times as long per window.
-        """
-        if file not in self._audio_places:
-            samples = h5["audio"]
-            offset = samples.id.get_offset()
-            if samples.dtype != np.int16 or offset is None:
-                raise OSError(f"audio is {samples.dtype}, chunked or empty; a store holds contiguous int16")
-            self._audio_places[file] = (h5.id.get_vfd_handle(), offset)
-        return self._audio_places[file]
 
     @contextmanager
     def _reading(self, entry: StoryEntry | SubjectEntry) -> Iterator[Any]:
         """The open file of an entry; what HDF5 cannot read becomes a StoreCorruptError."""
         try:
             yield self._opened(entry.file)
-        except (OSError, KeyError) as error:
+        except (StoreError, MemoryError):
+            raise
+        except DAMAGE as error:
             raise StoreCorruptError(self.path / entry.file, f"cannot be read ({error})") from error
 
     def _close_oldest(self) -> None:
         file, h5 = self._open_files.popitem(last=False)
-        self._audio_places.pop(file, None)
+        self._sounds.pop(file, None)
         self._rows = {key: rows for key, rows in self._rows.items() if key[0] != file}
         h5.close()
 
@@ -384,19 +374,15 @@ class StoryStore:
         if file not in self._open_files:
             if len(self._open_files) >= _MAX_OPEN_FILES:
                 self._close_oldest()
-            self._open_files[file] = h5py.File(self.path / file, "r", locking=False)
+            h5 = h5py.File(self.path / file, "r", locking=False)
+            try:
+                refuse_outside(h5)
+            except BaseException:
+                h5.close()
+                raise
+            self._open_files[file] = h5
         self._open_files.move_to_end(file)
         return self._open_files[file]
-
-
-def _read_fully(file: int, out: npt.NDArray[np.int16], offset: int) -> None:
-    """Fill an array from an open file, or raise OSError where the file ends before."""
-    rest = out.view(np.uint8).data
-    while rest:
-        n_read = os.preadv(file, [rest], offset)
-        if n_read == 0:
-            raise OSError(f"the file ends at byte {offset}, inside the audio")
-        rest, offset = rest[n_read:], offset + n_read
 
 
 def _intervals(group: Any) -> Intervals:
@@ -405,9 +391,9 @@ def _intervals(group: Any) -> Intervals:
 
 
 def _feature_space(name: str, dataset: Any) -> FeatureSpace:
-    about = dataset.attrs
-    columns, coverage = tuple(json.loads(about["columns"])), float(about["coverage"])
-    return FeatureSpace(name, about["kind"], columns, about["source"], dataset[:], coverage)
+    columns, coverage = tuple(read_json_text(dataset, "columns")), float(dataset.attrs["coverage"])
+    kind = cast("FeatureKind", read_text(dataset, "kind"))
+    return FeatureSpace(name, kind, columns, read_text(dataset, "source"), dataset[:], coverage)
 
 
 def _array(dataset: Any) -> npt.NDArray[Any]:

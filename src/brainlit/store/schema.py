@@ -1,10 +1,11 @@
 """What a store's files are called and hold, the files it was made from, and the errors that say what is wrong with one.
 
-A story file: `audio` (int16, contiguous), `words/` and perhaps `phones/` (`labels` as UTF-8 bytes, `start_s`,
-`duration_s`), `tr_starts_s`, `features/<space>` (float32), and for spaces that have a rate of their own
-`timed/<space>/` (`values` as float32, `times_s`, and `duration_s` as an attribute where they are frames). A subject
-file: `responses/<story>` (float32, one row is one read; of several presentations, each z-scored, the mean, which is not
-z-scored again), `repeats/<story>`, `good_voxels`, and perhaps `vertices`, `coordinates_mm`, `regions/`, `truth/`.
+A story file: `audio` (int16, contiguous) and `audio_crc32` of its blocks, `words/` and perhaps `phones/` (`labels` as
+UTF-8 bytes, `start_s`, `duration_s`), `tr_starts_s`, `features/<space>` (float32), and for spaces that have a rate of
+their own `timed/<space>/` (`values` as float32, `times_s`, and `duration_s` as an attribute where they are frames). A
+subject file: `responses/<story>` (float32, one row is one read; of several presentations, each z-scored, the mean,
+which is not z-scored again), `repeats/<story>`, `good_voxels`, and perhaps `vertices`, `coordinates_mm`, `regions/`,
+`truth/`. Both carry checksums as `brainlit.hdf5` writes them.
 
 Source files are remembered by size, time and SHA-256, so that a changed one is noticed. A store opens again without
 reading them: where size and time of modification are as remembered, the content is taken to be. Sources that were
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,16 +25,21 @@ from pathlib import Path
 from typing import Any
 
 from brainlit.files import sha256_of
+from brainlit.guard import UnreadableFileError, read_json
 from brainlit.hints import did_you_mean
 from brainlit.stories import StorySource
 
-SCHEMA_VERSION = 4
-"""4: the mean of several presentations is stored in units of one; before, it was z-scored once more."""
+SCHEMA_VERSION = 5
+"""5: every array, text and structure has a checksum."""
+_NUMBERS_VERSION = 4
+"""The first version with the same numbers. 4: the mean of several presentations is stored in units of one; before, it
+was z-scored once more."""
 INDEX_FILE = "store.json"
 LOCK_FILE = ".build.lock"
 STORY_FOLDER = "stories"
 SUBJECT_FOLDER = "subjects"
 ROWS_PER_CHUNK = 8
+log = logging.getLogger(__name__)
 _NAME = re.compile(r"\w[\w.+\-]*")
 
 
@@ -208,27 +215,54 @@ def read_index(path: Path) -> StoreIndex | None:
     Raises
     ------
     StoreCorruptError
-        If store.json is there but is not one.
+        If store.json is there but is not one, is not what was written, or names files outside the store.
     StoreError
-        If it was written by another version of the schema.
+        If it was written by another version of the schema, or holds a name that no story or subject can have.
     """
     file = path / INDEX_FILE
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file, "the index of a story store", "")
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreCorruptError(file, f"is not readable JSON ({error})") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
+    except UnreadableFileError as error:
+        raise StoreCorruptError(file, str(error).removeprefix(f"{file} ").rstrip(". ")) from error
+    version = content.get("schema_version")
+    if version not in range(_NUMBERS_VERSION, SCHEMA_VERSION + 1):
         raise StoreError(
-            f"{file} has schema version {version}, this software reads {SCHEMA_VERSION}. Build the store again in a new"
-            " folder, or use the software that made it."
+            f"{file} has schema version {version}, this software reads {_NUMBERS_VERSION} to {SCHEMA_VERSION}. Build"
+            " the store again in a new folder, or use the software that made it."
         )
     try:
-        return StoreIndex.from_json(content)
+        index = StoreIndex.from_json(content)
+        _refuse_other_places(file, index)
     except (KeyError, TypeError, AttributeError) as error:
         raise StoreCorruptError(file, f"lacks or exceeds what a store index holds ({error})") from error
+    if index.schema_version < SCHEMA_VERSION:
+        _say_unchecked(path)
+    return index
+
+
+def _refuse_other_places(file: Path, index: StoreIndex) -> None:
+    """The files of a store lie where its names say: an index that somebody sent leads nowhere else."""
+    for what, folder, entries in (
+        ("story", STORY_FOLDER, index.stories),
+        ("subject", SUBJECT_FOLDER, index.subjects),
+    ):
+        checked_names(what, entries)
+        for name, entry in entries.items():
+            place = f"{folder}/{name}.h5"
+            if entry.file != place:
+                raise StoreCorruptError(file, f"says that {what} {name!r} lies in {entry.file!r}, not in {place!r}")
+
+
+@lru_cache(maxsize=1024)
+def _say_unchecked(path: Path) -> None:
+    """Once per process and store."""
+    log.warning(
+        "the store %s is of before checksums: damage to its files is found by `brainlit data check`, not while they are"
+        " read. Built again in a new folder it has them.",
+        path,
+    )
 
 
 # --- Settings and names ---
@@ -253,8 +287,8 @@ def settings_of(source: StorySource, features: Mapping[str, Any]) -> dict[str, A
 
 
 def fingerprint_of(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of the settings and the schema version; files with the same fingerprint are interchangeable."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, "settings": settings}, sort_keys=True)
+    """SHA-256 of the settings and of what the numbers mean; files with the same fingerprint are interchangeable."""
+    text = json.dumps({"schema_version": _NUMBERS_VERSION, "settings": settings}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -19,6 +19,8 @@ from tqdm import tqdm
 import brainlit
 from brainlit.features import FeatureConfig, FeatureExtractor
 from brainlit.files import is_temporary, sha256_of, waiting_lock, write_json
+from brainlit.guard import DAMAGE
+from brainlit.hdf5 import read_text
 from brainlit.store.files import (
     FINGERPRINT,
     Sources,
@@ -176,7 +178,7 @@ class _Build:
         # Which spaces lack phones is asked once, for it reads all transcripts.
         earlier = self.features.left_out() if self.index is None else self.index.left_out
         index = StoreIndex(
-            schema_version=SCHEMA_VERSION,
+            schema_version=SCHEMA_VERSION if self.index is None else self.index.schema_version,
             name=self.source.name,
             settings=self.settings,
             fingerprint=self.fingerprint,
@@ -213,13 +215,15 @@ class _Build:
         """Whether a file cannot be used again; refuses to touch a file that no build of ours wrote."""
         try:
             with h5py.File(file, "r", locking=False) as h5:
-                fingerprint = h5.attrs.get(FINGERPRINT)
-        except OSError:
+                is_ours = FINGERPRINT in h5.attrs
+                fingerprint = read_text(h5, FINGERPRINT) if is_ours else None
+                version = h5.attrs.get("schema_version")
+        except DAMAGE:
             logger.warning("%s cannot be read", file)
             return file in wanted
         if fingerprint is None:
             raise StoreError(f"{file} is not a file of a store. Move it away or choose another store folder.")
-        if fingerprint != self.fingerprint or file not in wanted:
+        if fingerprint != self.fingerprint or version != SCHEMA_VERSION or file not in wanted:
             return True
         return {source.file: source.sha256 for source in remember(wanted[file])} != read_sources(file)
 

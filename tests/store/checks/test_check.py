@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from brainlit.files import sha256_of
+from brainlit.files import sha256_of, write_json
 from brainlit.store import (
     Finding,
     StoreError,
@@ -297,7 +297,7 @@ def _edit(store: Path, file: str, change: Callable[[Any], None]) -> None:
         if entry["file"] == file:
             entry["n_bytes"] = (store / file).stat().st_size
             entry["sha256"] = sha256_of(store / file)
-    (store / "store.json").write_text(json.dumps(index))
+    write_json(store / "store.json", index)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import nibabel
 import numpy as np
@@ -389,3 +391,18 @@ def test_the_documented_settings_are_settings() -> None:
     blocks = [yaml.safe_load(block.split("```")[0]) for block in text.split("```yaml\n")[1:]]
     configs = [RegionConfig(**block.get("init_args", block)["regions"]) for block in blocks]
     assert [config.groups for config in configs] == ["paper", None]
+
+
+def test_an_archive_that_unpacks_to_gigabytes_is_refused_by_its_header(tmp_path: Path) -> None:
+    n_bytes, path = 64 << 20, tmp_path / "a.npz"
+    with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=1) as archive, archive.open("A1.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|b1", "fortran_order": False, "shape": (n_bytes,)})
+        for _ in range(n_bytes >> 20):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match=rf"a\.npz\[A1\] has shape \({n_bytes},\), but the responses have {N}"):
+            read_subject_regions(RegionConfig(file="a.npz"), "s", N, tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()

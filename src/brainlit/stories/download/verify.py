@@ -7,7 +7,6 @@ MD5 of the bytes, or, for what was uploaded in parts, the MD5 of the parts' MD5s
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from brainlit.files import write_json
+from brainlit.guard import UnreadableFileError, read_json
 from brainlit.stories.download.hosts import CHUNK_BYTES, Host, RemoteFile
 
 logger = logging.getLogger(__name__)
@@ -247,10 +247,10 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        content = None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        content = read_json(path, "a ledger of downloads", "")
+    except UnreadableFileError:
+        content = {}
+    if content.get("format") != FORMAT:
         logger.warning("%s cannot be read; the files are compared with the published ones once more.", path)
         return {}
     return content

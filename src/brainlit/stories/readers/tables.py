@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.guard import DAMAGE
+from brainlit.guard import DAMAGE, UnreadableFileError
 from brainlit.stories.base import Float32Array, FloatArray, SourceError
 from brainlit.stories.readers.arrays import ARRAYS, HDF5, TableError, array_shape, read_array
 
@@ -159,6 +159,8 @@ def damage_as(error: type[SourceError], problem: str, cure: str, *also: type[Exc
         yield
     except SourceError:
         raise
+    except UnreadableFileError as cause:  # in words already
+        raise error(str(cause)) from cause
     except damage as cause:
         raise error(f"{problem}: {type(cause).__name__}: {cause}. {cure}") from cause
 

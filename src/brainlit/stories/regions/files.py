@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
+from brainlit.guard import DAMAGE, npz_headers
 from brainlit.stories.base import BoolArray, IntArray, SourceError
 from brainlit.stories.readers.images import (
     VoxelMask,
@@ -303,15 +304,16 @@ def _array(path: Path, n_voxels: int, mask: Path | None, mask_order: str, names:
 
 def _arrays(path: Path, n_voxels: int, mask: Path | None, mask_order: str) -> list[Region]:
     """One region per array: a mask (bool, or 0 and 1), or the numbers of its columns."""
-    with _load_numpy(path) as file:
-        names = list(file.files)
+    with readable(path):
+        headers = npz_headers(path, "an npz file of plain arrays", _PLAIN)
+    most = _MANY_VALUES + 2 * max(n_voxels, 0 if mask is None else math.prod(read_image(mask).shape))
+    with readable(path), np.load(path, allow_pickle=False) as file:
         regions = []
-        for name in names:
-            try:
-                values = file[name]
-            except ValueError as error:
-                raise _pickled(path, name, error) from error
+        for name, (shape, _) in headers.items():
             where = Path(f"{path}[{name}]")
+            if math.prod(shape) > most:
+                raise SourceError(f"{where} has shape {shape}, but the responses have {n_voxels} columns.")
+            values = file[name]
             if values.dtype != np.bool_ and values.ndim == 1 and not _is_mask(values, n_voxels):
                 found = _from_indices(where, values, n_voxels)
             else:
@@ -398,18 +400,15 @@ def _names_of(path: Path, names: Path | None) -> dict[int, str]:
     return {number: name for number, name in _read_names(table).items() if number != 0}
 
 
+_MANY_VALUES = 1_000_000
+_PLAIN = "Pickled objects are not read; save masks with np.savez(file, A1=mask, ...)."
+
+
 def _load_numpy(path: Path) -> Any:
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, BadZipFile) as error:
-        raise _pickled(path, "", error) from error
-
-
-def _pickled(path: Path, name: str, error: Exception) -> SourceError:
-    return SourceError(
-        f"{path}{f'[{name}]' if name else ''} is no plain array: {error}. Pickled objects are not read; save masks with"
-        " np.savez(file, A1=mask, ...)."
-    )
+        return np.load(path, allow_pickle=False, mmap_mode="r")  # a header that promises too much is found before
+    except DAMAGE as error:
+        raise SourceError(f"{path} is no plain array: {error}. {_PLAIN}") from error
 
 
 # --- Tables ---
