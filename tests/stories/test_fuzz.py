@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import io
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -193,12 +193,12 @@ SAID_TWICE = ("a.wav", "a.float.wav", "a.rf64.wav")
 @cache
 def _sound_file(name: str) -> tuple[bytes, npt.NDArray[np.int16]]:
     """A sound file, and the samples that are read of it."""
-    file = io.BytesIO()
-    soundfile.write(file, SOUND, 16_000, **SOUNDS[name])
-    file.seek(0)
-    decoded = soundfile.read(file)[0]
-    assert len(decoded) == len(SOUND)
-    return file.getvalue(), to_int16(decoded.astype(np.float32))
+    with tempfile.TemporaryDirectory() as folder:  # libsndfile does not always read MP3 from memory
+        path = Path(folder) / name
+        soundfile.write(path, SOUND, 16_000, **SOUNDS[name])
+        decoded = soundfile.read(path)[0]
+        assert len(decoded) == len(SOUND)
+        return path.read_bytes(), to_int16(decoded.astype(np.float32))
 
 
 @settings(fuzz, max_examples=250)
