@@ -175,7 +175,7 @@ def _read_reference(file: Path) -> object:
 
 
 def _table(file: Path) -> object:
-    return read_csv(file, "a table", "Fetch it again.")
+    return read_csv(file, "a table", "Fetch it again.", "step")
 
 
 OURS = {
@@ -255,6 +255,11 @@ def _text(name: str, text: str) -> Callable[[Path], None]:
 _GRID = '"ooTextFile"\n"TextGrid"\n0\n2\n<exists>\n1\n"IntervalTier"\n"word"\n0\n2\n2\n0\n1\n"a"\n1\n2\n"tale"\n'
 _WORDS = "word\tonset\toffset\na\t0.1\t0.4\ntale\t0.5\t0.9\n"
 
+
+def _read_words(file: Path) -> object:
+    return read_word_table(file, "word", "onset", "offset", "\t")
+
+
 THEIRS = {
     "wav": Kind("a.wav", _sound("a.wav"), read_audio, ""),
     "flac": Kind("a.flac", _sound("a.flac"), read_audio, "CRC of frames"),
@@ -273,7 +278,7 @@ THEIRS = {
         "",
     ),
     "TextGrid": Kind("a.TextGrid", _text("a.TextGrid", _GRID), read_textgrid, ""),
-    "words": Kind("words.tsv", _text("words.tsv", _WORDS), read_word_table, ""),
+    "words": Kind("words.tsv", _text("words.tsv", _WORDS), _read_words, ""),
     "config": Kind("c.yaml", _text("c.yaml", "data:\n  root: a\n"), lambda file: read_yaml(file, "a config", ""), ""),
     "word vectors": Kind("glove.txt", _text("glove.txt", "a 0.1 0.2\ntale 1 2\n"), read_word_vectors, ""),
 }
