@@ -18,6 +18,9 @@ MOST_LINES, FEW_LINES, MOST_SHORT = 500, 60, 8
 BESIDE_MODULES = {
     "test_house.py": "the rules of the house",
     "test_project.py": "the files around the code",
+    "test_faults.py": "a small part of benchmarks/faults.py",
+    "results/test_damage.py": "flipped bits of all files of a run",
+    "store/test_damage.py": "flipped bits of all files of a store",
     "backbones/test_contract.py": "what the families that are no kin of wav2vec 2.0 must do",
     "backbones/test_families.py": "what every family must do",
     "callbacks/test_ddp.py": "several processes, each with all callbacks",

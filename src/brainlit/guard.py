@@ -118,8 +118,13 @@ def read_json(path: Path, what: str, cure: str) -> dict[str, Any]:
     raise UnreadableFileError(f"{path} is not {what}: it holds a {type(value).__name__}, not an object. {cure}")
 
 
-def read_csv(path: Path, what: str, cure: str) -> list[dict[str, str]]:
+def read_csv(path: Path, what: str, cure: str, needs: str | None = None) -> list[dict[str, str]]:
     """The rows of a table that `files.write_csv` wrote, after comparing its checksum.
+
+    Parameters
+    ----------
+    needs : str, optional
+        A column that it has, whatever it is a table of.
 
     Raises
     ------
@@ -130,7 +135,11 @@ def read_csv(path: Path, what: str, cure: str) -> list[dict[str, str]]:
     """
     text = read_text(path, what, cure, MAX_JSON_BYTES)
     with file_guard(path, what, cure, csv.Error):
-        return table_rows(text)
+        rows = table_rows(text)
+    head = text.partition("\n")[0].strip().split(",")
+    if needs is not None and needs not in head:
+        raise UnreadableFileError(f"{path} is not {what}: it has no column {needs!r}. {cure}")
+    return rows
 
 
 def npz_headers(path: Path, what: str, cure: str) -> dict[str, tuple[tuple[int, ...], Any]]:

@@ -16,7 +16,6 @@ import nibabel as nib
 import numpy as np
 import soundfile
 
-from brainlit.callbacks.drift import load_reference
 from brainlit.downstream.result import load_npz, save_npz
 from brainlit.encoding.result import ProbeResult
 from brainlit.features.vectors import read_word_vectors
@@ -31,7 +30,6 @@ from brainlit.stories.readers.images import read_values
 from brainlit.stories.readers.tables import read_table
 from brainlit.stories.readers.textgrid import read_textgrid
 from brainlit.stories.readers.transcripts import read_word_table
-from brainlit.tuning.checkpoint import check_whole
 from brainlit.weight_files import folder_damage
 from tests.results.fake_run import fake_run
 from tests.toy import ToySource
@@ -131,10 +129,9 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _read_checkpoint(file: Path) -> object:
-    import torch
+    from brainlit.tuning.checkpoint import load_whole
 
-    check_whole(file)
-    content = torch.load(file, map_location="cpu", weights_only=True)
+    content = load_whole(file)
     return {**content, "state_dict": {name: value.numpy() for name, value in content["state_dict"].items()}}
 
 
@@ -171,8 +168,14 @@ def _read_cache(file: Path) -> object:
     return np.load(file.parent / "000-0000.npy", mmap_mode="r")
 
 
+def _read_reference(file: Path) -> object:
+    from brainlit.callbacks.drift import load_reference
+
+    return load_reference(file, "x")
+
+
 def _table(file: Path) -> object:
-    return read_csv(file, "a table", "Fetch it again.")
+    return read_csv(file, "a table", "Fetch it again.", "step")
 
 
 OURS = {
@@ -203,7 +206,7 @@ OURS = {
     "run: drift reference": Kind(
         "drift.npz",
         lambda folder: np.savez(folder / "drift.npz", what=np.array("x"), **{"layer-0": np.arange(40.0)}),  # type: ignore[arg-type]
-        lambda file: load_reference(file, "x"),
+        _read_reference,
         "CRC-32 of zip",
     ),
     "checkpoint": Kind("last.ckpt", _checkpoint, _read_checkpoint, "CRC-32 of zip"),
@@ -252,6 +255,11 @@ def _text(name: str, text: str) -> Callable[[Path], None]:
 _GRID = '"ooTextFile"\n"TextGrid"\n0\n2\n<exists>\n1\n"IntervalTier"\n"word"\n0\n2\n2\n0\n1\n"a"\n1\n2\n"tale"\n'
 _WORDS = "word\tonset\toffset\na\t0.1\t0.4\ntale\t0.5\t0.9\n"
 
+
+def _read_words(file: Path) -> object:
+    return read_word_table(file, "word", "onset", "offset", "\t")
+
+
 THEIRS = {
     "wav": Kind("a.wav", _sound("a.wav"), read_audio, ""),
     "flac": Kind("a.flac", _sound("a.flac"), read_audio, "CRC of frames"),
@@ -270,7 +278,7 @@ THEIRS = {
         "",
     ),
     "TextGrid": Kind("a.TextGrid", _text("a.TextGrid", _GRID), read_textgrid, ""),
-    "words": Kind("words.tsv", _text("words.tsv", _WORDS), read_word_table, ""),
+    "words": Kind("words.tsv", _text("words.tsv", _WORDS), _read_words, ""),
     "config": Kind("c.yaml", _text("c.yaml", "data:\n  root: a\n"), lambda file: read_yaml(file, "a config", ""), ""),
     "word vectors": Kind("glove.txt", _text("glove.txt", "a 0.1 0.2\ntale 1 2\n"), read_word_vectors, ""),
 }

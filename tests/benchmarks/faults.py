@@ -56,11 +56,19 @@ class Reader:
             return CRASH, f"exit {code}"
         return (SAME if said == expected else OTHER, said) if outcome == SAME else (outcome, said)
 
+    def expected(self, kind: str, path: Path) -> str:
+        """The digest of a file before anything is done to it."""
+        outcome, said = self.read(kind, path)
+        if outcome != OTHER:
+            raise RuntimeError(f"{kind} as it was written cannot be read: {outcome}, {said}")
+        return said
+
     def _start(self) -> None:
         self._pipe, theirs = self._context.Pipe()
         self._process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
+        self._pipe.recv()  # it has imported what it needs, which may take long
 
     def _restart(self) -> int | None:
         self._process.kill()
@@ -74,10 +82,13 @@ def _serve(pipe: Connection) -> None:
     import logging
     import warnings
 
+    import brainlit.cli.errors
+    import brainlit.tuning.checkpoint  # noqa: F401 - reading must not wait for imports
     from tests.benchmarks.fault_kinds import KINDS, digest
 
     logging.disable()
     warnings.simplefilter("ignore")
+    pipe.send("ready")
     while True:
         kind, name = pipe.recv()
         try:
@@ -89,11 +100,10 @@ def _serve(pipe: Connection) -> None:
 def judged(error: Exception, path: Path) -> tuple[str, str]:
     """Whether an error is one in words that names the file, as the command line would show it."""
     from brainlit.cli.errors import is_for_the_user, message_of
-    from brainlit.tuning.checkpoint import CheckpointError
 
     if not is_for_the_user(error):
         return TRACEBACK, f"{type(error).__name__}: {error}"
-    named = path.name in message_of(error) or isinstance(error, CheckpointError)
+    named = path.name in message_of(error) or type(error).__name__ == "CheckpointError"
     return (REFUSED if named else NAMELESS), str(error)
 
 
@@ -104,12 +114,13 @@ def flip_table(folder: Path, kinds: Sequence[str], n: int, seed: int, reader: Re
     table = {}
     for kind in kinds:
         path = folder / KINDS[kind].file
-        content, expected, found = path.read_bytes(), reader.read(kind, path)[1], Counter[str]()
+        content, expected, found = path.read_bytes(), reader.expected(kind, path), Counter[str]()
         for byte, bit in flips(len(content), n, seed):
             path.write_bytes(flipped(content, byte, bit))
             found[reader.read(kind, path, expected)[0]] += 1
         path.write_bytes(content)
         table[kind] = found
+        print(row(kind, found), file=sys.stderr, flush=True)
     return table
 
 
@@ -141,16 +152,16 @@ def input_table(
     others, rng = other_formats(folder), random.Random(seed)
     for kind in kinds:
         path = folder / KINDS[kind].file
-        content, expected, found = path.read_bytes(), reader.read(kind, path)[1], Counter[str]()
+        content, expected, found = path.read_bytes(), reader.expected(kind, path), Counter[str]()
         for what, changed in damaged(content, others, max(1, n // len(kinds)), rng):
             path.write_bytes(changed)
-            outcome, said = reader.read(kind, path, SAME if changed != content else expected)
-            outcome = SAME if said == expected else outcome
+            outcome, said = reader.read(kind, path, expected)
             found[outcome] += 1
             if outcome not in (REFUSED, SAME, OTHER):
                 examples.setdefault(f"{kind}, {what}: {outcome}", said[:200])
         path.write_bytes(content)
         table[kind] = found
+        print(row(kind, found), file=sys.stderr, flush=True)
     return table, examples
 
 
@@ -177,9 +188,13 @@ def printed(title: str, table: dict[str, Counter[str]]) -> Iterator[str]:
     yield f"{title}\n\n| file | trials | {' | '.join(COLUMNS)} | what tells |"
     yield "|---|" + "---|" * (len(COLUMNS) + 2)
     for kind, found in table.items():
-        cells = " | ".join(str(found[name]) for name in COLUMNS)
-        yield f"| {kind} | {found.total()} | {cells} | {KINDS[kind].checked or 'nothing'} |"
+        yield f"{row(kind, found)} {KINDS[kind].checked or 'nothing'} |"
     yield ""
+
+
+def row(kind: str, found: Counter[str]) -> str:
+    """The counts of one kind."""
+    return f"| {kind} | {found.total()} | {' | '.join(str(found[name]) for name in COLUMNS)} |"
 
 
 def made(folder: Path, kinds: Sequence[str]) -> None:

@@ -220,4 +220,4 @@ def read_rows(path: Path) -> list[Row]:
     """Rows of drift.csv; none where there is no file."""
     if not path.exists():
         return []
-    return read_csv(path, "a table of drift", "Move it away; the rows of earlier epochs are then missing.")
+    return read_csv(path, "a table of drift", "Move it away; the rows of earlier epochs are then missing.", "epoch")

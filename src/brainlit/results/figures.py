@@ -214,7 +214,7 @@ def read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
     if not path.exists():
         return curves
     what, cure = "a table of metrics", "Move it away to have a report without learning curves."
-    rows = read_csv(path, what, cure)
+    rows = read_csv(path, what, cure, "step")
     with file_guard(path, what, cure):
         for row in rows:
             for name, text in row.items():

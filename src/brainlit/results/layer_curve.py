@@ -40,7 +40,7 @@ def read_curve(path: Path) -> list[CurveRow]:
     if not path.exists():
         return []
     what, cure = "a curve of layers", "Move it away; the layers that were probed are then shown."
-    rows = read_csv(path, what, cure)
+    rows = read_csv(path, what, cure, "epoch")
     with file_guard(path, what, cure):
         return [
             CurveRow(

@@ -31,7 +31,7 @@ class _AppendingWriter(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         path, rows = Path(self.metrics_file_path), []
         if path.exists():
-            rows = read_csv(path, "a table of metrics", "Move it away to go on without what was logged before.")
+            rows = read_csv(path, "a table of metrics", "Move it away to go on without what was logged before.", "step")
         self._rows: list[dict[str, Any]] = [row for row in rows if not self._comes_again(row)]
         self._earlier = {_content(row) for row in self._rows}
 

@@ -187,7 +187,7 @@ def _write_group(group: Any, record: ProbeRecord) -> None:
     write_json_text(group, "rows", [[row.region, row.layer, row.metric, row.n_voxels] for row in rows])
     write_array(group, "values", np.array([row.score.value for row in rows], dtype=np.float64))
     write_array(group, "has_replicates", known)
-    write_array(group, "replicates", replicates, **({"compression": "gzip"} if replicates.size else {}))
+    write_array(group, "replicates", replicates, compression="gzip")
     write_array(group, "r", record.r)
     for name in ("ceiling", "vertices"):
         if getattr(record, name) is not None:
@@ -211,11 +211,11 @@ def _read_group(group: Any) -> ProbeRecord:
             read_json_text(group, "rows"), values, replicates, has, strict=True
         )
     ]
+    attributes: dict[str, Any] = {
+        name: read_text(group, name) if kind is str else kind(group.attrs[name]) for name, kind in ATTRIBUTES.items()
+    }
     return ProbeRecord(
-        **{
-            name: read_text(group, name) if kind is str else kind(group.attrs[name])
-            for name, kind in ATTRIBUTES.items()
-        },
+        **attributes,
         table=ScoreTable(rows),
         r=group["r"][:],
         ceiling=group["ceiling"][:] if "ceiling" in group else None,

@@ -23,7 +23,7 @@ def write_sound(h5: Any, samples: npt.NDArray[np.int16]) -> None:
     """Write samples in one piece, and the checksums of their blocks."""
     h5.create_dataset(SOUND, data=samples)
     blocks = range(0, len(samples), BLOCK_SAMPLES)
-    checksums = [zlib.crc32(np.ascontiguousarray(samples[first : first + BLOCK_SAMPLES])) for first in blocks]
+    checksums = [zlib.crc32(np.ascontiguousarray(samples[first : first + BLOCK_SAMPLES]).data) for first in blocks]
     write_array(h5, CHECKSUMS, np.array(checksums, dtype=np.uint32))
 
 
@@ -74,7 +74,7 @@ class SoundInFile:
         samples = np.empty(min(BLOCK_SAMPLES, self._n_samples - first), dtype=np.int16)
         self._read(first, samples)
         assert self._checksums is not None
-        if zlib.crc32(samples) != int(self._checksums[block]):
+        if zlib.crc32(samples.data) != int(self._checksums[block]):
             end = first + len(samples)
             raise OSError(f"samples {first}..{end - 1} of the audio are not what their checksum says")
         self._is_checked[block] = True

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from brainlit.guard import DAMAGE
 from brainlit.tuning.heads import HeadConfig
 from brainlit.weight_files import zip_damage
 
@@ -55,6 +56,22 @@ def check_whole(path: Path | str, ending: str = "") -> None:
     """
     if damage := zip_damage(Path(path), ending):
         raise CheckpointError(f"the checkpoint cannot be read: {damage}")
+
+
+def load_whole(path: Path | str) -> dict[str, Any]:
+    """All of a checkpoint of Lightning, as tensors and plain values on the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not what was written.
+    """
+    check_whole(path)
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (*DAMAGE, UnpicklingError) as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read; take another copy of it.") from error
+    return content
 
 
 def read_content(path: Path) -> dict[str, Any]:

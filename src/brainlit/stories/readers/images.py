@@ -321,7 +321,10 @@ def read_image(path: Path) -> Any:
 
     require_file(path, "Check its name, and the root of the data set.")
     with readable(path):
-        return nib.load(path)
+        image = nib.load(path)
+        if image is None:  # of XML that is something else
+            raise ValueError("it holds no image")
+        return image
 
 
 def read_values(path: Path) -> npt.NDArray[Any]:
