@@ -26,7 +26,7 @@ from brainlit.results.run_directory import read_json, write_json_atomic
 from brainlit.store import StoryStore, build_store
 from brainlit.stories.readers.audio import read_audio
 from brainlit.stories.readers.cleaning import read_confounds
-from brainlit.stories.readers.images import read_values
+from brainlit.stories.readers.images import read_series, read_values
 from brainlit.stories.readers.tables import read_table
 from brainlit.stories.readers.textgrid import read_textgrid
 from brainlit.stories.readers.transcripts import read_word_table
@@ -265,7 +265,12 @@ THEIRS = {
     "flac": Kind("a.flac", _sound("a.flac"), read_audio, "CRC of frames"),
     "nii": Kind("a.nii", _image("a.nii"), read_values, ""),
     "nii.gz": Kind("a.nii.gz", _image("a.nii.gz"), read_values, "CRC-32 of gzip"),
-    "gii": Kind("a.func.gii", _image("a.func.gii"), read_values, "Adler-32 of numbers, not of the text around"),
+    "gii": Kind(
+        "a.func.gii",
+        _image("a.func.gii"),
+        lambda file: read_series([file]),
+        "Adler-32 of numbers, not of the text around",
+    ),
     "h5": Kind("plain.h5", lambda folder: _hdf5(folder, False), read_table, ""),
     "h5, Fletcher-32": Kind("checked.h5", lambda folder: _hdf5(folder, True), read_table, "Fletcher-32, not structure"),
     "npz": Kind("a.npz", lambda folder: np.savez(folder / "a.npz", data=_rows()), read_table, "CRC-32 of zip"),

@@ -11,9 +11,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from brainlit.callbacks.drift import FeatureDrift, first_windows
+from brainlit.callbacks.drift import COLUMNS, FeatureDrift, first_windows, read_rows
 from brainlit.datamodules.windows import evaluation_windows
 from brainlit.encoding.similarity import linear_cka
+from brainlit.files import write_csv
 from brainlit.probing.hidden_states import layer_features
 from brainlit.splits import Span
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_trainer
@@ -118,8 +119,8 @@ def stopped_run(store: Path, path: Path) -> None:
     trainer = toy_trainer(path, FeatureDrift(), Stop(1), saving, epochs=3, enable_checkpointing=True)
     with pytest.raises(ConnectionAbortedError):
         trainer.fit(Fading(), toy_data(store))
-    with (path / "drift.csv").open("a") as file:
-        file.write("2,4,0,0.5,0.5\n")
+    later = {"epoch": 2, "step": 4, "layer": 0, "cka": 0.5, "change": 0.5}
+    write_csv(path / "drift.csv", COLUMNS, [*read_rows(path / "drift.csv"), later])
 
 
 def resume(store: Path, path: Path, **changes: Any) -> None:

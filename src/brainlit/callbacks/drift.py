@@ -206,14 +206,16 @@ def load_reference(path: Path, what: str) -> dict[int, Float32Array]:
             " resume without the callback FeatureDrift."
         )
     cure = "Put the whole file back, or resume without the callback FeatureDrift."
-    with file_guard(path, "a file of hidden states", cure), np.load(path, allow_pickle=False) as arrays:
-        if str(arrays["what"]) != what:
-            raise RuntimeError(
-                f"{path} holds {arrays['what']}, but now these are compared: {what}. Resume with the settings and data"
-                " that the run began with."
-            )
-        names = [name for name in arrays.files if name != "what"]
-        return {int(name.removeprefix("layer-")): arrays[name] for name in names}
+    with file_guard(path, "a file of hidden states", cure), np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+        said = str(arrays.pop("what"))
+        states = {int(name.removeprefix("layer-")): values for name, values in arrays.items()}
+    if said != what:
+        raise RuntimeError(
+            f"{path} holds {said}, but now these are compared: {what}. Resume with the settings and data that the run"
+            " began with."
+        )
+    return states
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -16,6 +16,8 @@ from brainlit.guard import DAMAGE
 from brainlit.tuning.heads import HeadConfig
 from brainlit.weight_files import zip_damage
 
+UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, UnpicklingError)
+
 log = logging.getLogger(__name__)
 
 RECORD = "brainlit"
@@ -69,7 +71,7 @@ def load_whole(path: Path | str) -> dict[str, Any]:
     check_whole(path)
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (*DAMAGE, UnpicklingError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"the checkpoint {path} cannot be read; take another copy of it.") from error
     return content
 
