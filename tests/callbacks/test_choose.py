@@ -29,7 +29,7 @@ from brainlit.results import report as report_module
 from brainlit.results.figures import layer_epochs_figure
 from brainlit.results.layer_curve import read_curve
 from brainlit.results.record import find_records
-from brainlit.results.run_directory import RunDirectory
+from brainlit.results.run_directory import RunDirectory, read_json
 from brainlit.results.summary import build_summary
 from brainlit.splits import LeakError, make_roles
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
@@ -85,7 +85,7 @@ def summary(run: Path) -> dict[str, Any]:
 
 
 def test_the_best_checkpoint_on_choose_is_kept_and_said(run: Path, summary: dict[str, Any]) -> None:
-    chosen = json.loads((run / "chosen.json").read_text())
+    chosen = read_json(run / "chosen.json")
     assert chosen["by"] == "choose/semantic/r"
     assert (chosen["fit_spans"], chosen["choose_spans"]) == (["toy2[0:40]", "toy3[0:40]"], ["toy4[0:40]"])
     values = [row["scores"]["choose/semantic/r"] for row in chosen["epochs"]]

@@ -195,7 +195,7 @@ def _lowest_loss(run: Path) -> float:
     from brainlit.results.loggers import METRICS_FILE
 
     path = run / METRICS_FILE
-    rows = read_csv(path, "a table of metrics", "Delete the run's folder and give the command again.", "step")
+    rows = read_csv(path, "a table of metrics", "Delete the run's folder and give the command again.", "epoch")
     with file_guard(path, "a table of metrics", "Delete the run's folder and give the command again."):
         losses = [float(row[LOSS]) for row in rows if row.get(LOSS)]
     if not losses:
