@@ -80,6 +80,20 @@ def test_a_row_less_or_a_cell_more_is_found(table: Path) -> None:
         as_read(table)
 
 
+@pytest.mark.parametrize("n_kept", [3, 8, 9])
+def test_a_table_that_ends_in_its_header_is_damaged(table: Path, n_kept: int) -> None:
+    table.write_bytes(table.read_bytes()[:n_kept])
+    with pytest.raises(UnreadableFileError, match=r"ends within its first line"):
+        as_read(table)
+
+
+def test_a_hole_in_a_header_is_damage(table: Path) -> None:
+    head, line, rest = table.read_bytes().partition(b"\r\n")
+    table.write_bytes(head[:-17] + bytes(17) + line + rest)
+    with pytest.raises(UnreadableFileError, match="zero bytes"):
+        as_read(table)
+
+
 def test_writing_again_what_was_read_keeps_one_checksum(record: Path) -> None:
     whole = json.loads(record.read_text(encoding="utf-8"))
     write_json(record, {**whole, "more": 1})

@@ -60,8 +60,8 @@ def _refuse_key_like_ours(content: dict[str, Any]) -> None:
 
 
 def _is_like(name: str, ours: str) -> bool:
-    """Whether a name begins with ours, but for one damaged character."""
-    return len(name) >= len(ours) and sum(a != b for a, b in zip(name, ours, strict=False)) <= 1
+    """Whether a name begins with ours, but for a third of damaged characters."""
+    return len(name) >= len(ours) and 3 * sum(a != b for a, b in zip(name, ours, strict=False)) <= len(ours)
 
 
 def _digest(content: Mapping[str, Any]) -> str:
@@ -95,8 +95,11 @@ def table_rows(text: str) -> list[dict[str, str]]:
     Raises
     ------
     ChecksumError
-        If the cells are others than were written, or a row has more or fewer than there are columns.
+        If the cells are others than were written, a row has more or fewer than there are columns, or there is nothing
+        but a header that does not end in a checksum: it was cut off.
     """
+    if "\0" in text:
+        raise ChecksumError("it holds zero bytes")
     lines = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
     if not lines:
         return []
@@ -109,6 +112,8 @@ def table_rows(text: str) -> list[dict[str, str]]:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
         if named != COLUMN + _of_cells([columns, *rows]):
             raise ChecksumError("take out its last column if it was changed on purpose")
+    elif not rows:
+        raise ChecksumError("it ends within its first line")
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 

@@ -33,7 +33,7 @@ WEIGHTS = {"prepare": 15, "fit": 15, "probe": 15, "downstream": 12, "export": 15
 """Kills of each verb, of 104; the last 5 are of `reproduce`."""
 N_REPRODUCE = 5
 ONE_SUBJECT = {"n_tune": 2, "n_choose": 1, "n_fit": 2, "n_score": 1, "n_subjects": 1, "n_voxels": 6, "story_minutes": 3}
-CLOCK = re.compile(r"second|time|_s$|date|start|speed|pid|host|commit|created|finished")
+CLOCK = re.compile(r"second|time|_s$|date|start|speed|pid|host|commit|created|finished|checksum")
 """Columns and keys that differ between two runs of the same numbers."""
 RTOL, ATOL = 1e-4, 1e-6
 
@@ -132,7 +132,7 @@ def _numbers(path: Path) -> Iterator[tuple[str, Any]]:
                 yield from (
                     (f"row {k} {name}", _number(value)) for name, value in row.items() if not CLOCK.search(name)
                 )
-    elif path.suffix == ".json" and path.name not in ("status.json", "run.json"):
+    elif path.suffix == ".json" and path.name not in ("status.json", "run.json", "provenance.json"):
         yield from _leaves(json.loads(path.read_text(encoding="utf-8")), "")
 
 
