@@ -40,6 +40,18 @@ def test_other_files_are_refused_in_words(tmp_path: Path, kind: str) -> None:
         assert judged(caught.value, path)[0] == REFUSED, what
 
 
+@pytest.mark.parametrize("kind", ["run: downstream task", "run: drift reference"])
+def test_an_archive_that_hides_an_array_is_refused(tmp_path: Path, kind: str) -> None:
+    """The length of a comment in the list of members: longer, it swallows the next member."""
+    OURS[kind].make(tmp_path)
+    path = tmp_path / OURS[kind].file
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2") + 33] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFileError, match=f"{path.name}.* arrays can be found"):
+        OURS[kind].read(path)
+
+
 def test_faults_are_told_apart() -> None:
     path = Path("a.h5")
     assert judged(UnreadableFileError("a.h5 is no file"), path)[0] == REFUSED

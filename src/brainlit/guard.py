@@ -11,6 +11,7 @@ import csv
 import errno
 import json
 import math
+import os
 import re
 import struct
 import zlib
@@ -37,6 +38,8 @@ DAMAGE: tuple[type[Exception], ...] = (
     *(ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError, ExpatError, zlib.error, struct.error),
 )
 """What parsers raise on damaged bytes, besides errors of their own."""
+_ZIP_END = struct.Struct("<4s4H2LH")
+"""Signature, two numbers of disks, members here, members in all, size and place of their list, length of a comment."""
 _NOT_ESCAPED = r"(?<!\\)(?:\\\\)*"  # two backslashes are one that escapes nothing
 _INTERPOLATION = re.compile(_NOT_ESCAPED + r"\$\{")
 _RESOLVER = re.compile(_NOT_ESCAPED + r"\$\{\s*+([^\s{}:]++)\s*+:")
@@ -167,7 +170,18 @@ def npz_headers(path: Path, what: str, cure: str) -> dict[str, tuple[tuple[int, 
             if n_bytes != member.file_size:
                 raise ValueError(f"{member.filename} has {member.file_size:,} bytes, and {n_bytes:,} by its own header")
             headers[member.filename.removesuffix(".npy")] = tuple(shape), dtype
+        _require_all_members(path, len(headers))
     return headers
+
+
+def _require_all_members(path: Path, n_members: int) -> None:
+    """A damaged list of members can hide the next one, and has no checksum; but the end of the file counts them."""
+    with path.open("rb") as file:
+        file.seek(-_ZIP_END.size, os.SEEK_END)
+        end = file.read()
+    signature, _, _, _, n_said, *_ = _ZIP_END.unpack(end)
+    if signature == b"PK\5\6" and n_said not in (n_members, 0xFFFF):  # a comment stands behind, or 65,535 and more
+        raise ValueError(f"{n_members} of its {n_said} arrays can be found")
 
 
 def read_yaml(path: Path, what: str, cure: str) -> dict[str, Any]:

@@ -96,9 +96,11 @@ def zip_damage(path: Path, ending: str = "") -> str | None:
         Of the entries to check; all by default. 'data.pkl' leaves out the tensors, and takes no time.
     """
     damage = something_else(path, "take another copy of it.") or _torch_damage(path)
-    if damage is not None or not zipfile.is_zipfile(path):  # files of old have no checksums
+    if damage is not None:
         return damage
     try:
+        if not zipfile.is_zipfile(path):  # files of old have no checksums
+            return None
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 if entry.filename.endswith(ending):

@@ -312,7 +312,7 @@ def test_files_that_are_missing_or_damaged_are_named(base: Path, tmp_path: Path)
     with pytest.raises(WeightsError, match=r"has adapter_config\.json and neither adapter_model\.safetensors nor"):
         load(folder)
     (folder / "adapter_config.json").write_text("{")
-    with pytest.raises(WeightsError, match=r"adapter_config\.json is no JSON"):
+    with pytest.raises(WeightsError, match=r"adapter_config\.json is not settings in JSON"):
         load(folder)
 
 

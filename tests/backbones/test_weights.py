@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
 from brainlit.backbones.addresses import Address
 from brainlit.backbones.weights import cached_folder, fetch, settings_key
-from brainlit.files import CONTENTS, contents_damage
+from brainlit.files import CONTENTS, contents_damage, temporary_beside
 from brainlit.paths import cache_dir
 from tests.backbones.conftest import save_mini
 
@@ -387,8 +387,8 @@ def test_what_a_killed_process_began_is_removed_by_the_next_start(
     """What another process is building now stays, and so does what is none of ours."""
     monkeypatch.setenv("BRAINLIT_CACHE", str(tmp_path))
     killed, building, others = (
-        tmp_path / ".tiny-0a1b-x7_2k9qz",
-        tmp_path / ".targets-99ff-abcdefgh",
+        temporary_beside(tmp_path / "tiny-0a1b"),
+        temporary_beside(tmp_path / "targets-99ff"),
         tmp_path / ".mine-x",
     )
     for folder in (killed, building, others):

@@ -158,7 +158,9 @@ def test_jobs_end_when_their_parent_is_killed(tmp_path: Path, monkeypatch: pytes
     ending = "import brainlit.cli as cli, os, time; cli.WATCH_S, cli.PATIENCE_S = 0.05, {patience_s}\n"
     ending += "cli.end_with_parent(int(os.environ[cli.PARENT_VARIABLE]))\n"
     polite = f"note = open({path!r}, 'a', buffering=1)\ntry: print(os.getpid(), file=note) or time.sleep(60)\n"
-    polite = f"{ending.format(patience_s=30)}{polite}except KeyboardInterrupt: note.write('asked')"
+    # whoever starts these tests in the background of a shell has SIGINT ignored
+    usual = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    polite = f"{usual}{ending.format(patience_s=30)}{polite}except KeyboardInterrupt: note.write('asked')"
     stubborn = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{ending.format(patience_s=0.5)}"
     stubborn += "print(os.getpid(), flush=True)\ntime.sleep(60)"
     code = (

@@ -174,6 +174,7 @@ def test_the_cards_snippet_runs_where_brainlit_is_not(exported: Path) -> None:
     assert {path.name for path in exported.iterdir()} == {
         "README.md",
         "config.json",
+        "contents.json",
         "model.safetensors",
         "preprocessor_config.json",
     }

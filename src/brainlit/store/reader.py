@@ -271,14 +271,11 @@ class StoryStore:
     def subject(self, name: str) -> Subject:
         """Voxels, regions and places of a subject."""
         with self._reading(self._subject(name)) as h5:
-            return Subject(
-                name=name,
-                n_voxels=int(h5.attrs["n_voxels"]),
-                regions={region: mask[:] for region, mask in members(h5["regions"])},
-                vertices=h5["vertices"][:] if "vertices" in h5 else None,
-                coordinates_mm=h5["coordinates_mm"][:] if "coordinates_mm" in h5 else None,
-                truth={key: _array(values) for key, values in members(h5["truth"])},
-            )
+            n_voxels = int(h5.attrs["n_voxels"])
+            regions = {region: mask[:] for region, mask in members(h5["regions"])}
+            places = {key: h5[key][:] if key in h5 else None for key in ("vertices", "coordinates_mm")}
+            truth = {key: _array(values) for key, values in members(h5["truth"])}
+        return Subject(name=name, n_voxels=n_voxels, regions=regions, truth=truth, **places)
 
     def good_voxels(self, subject: str) -> BoolArray:
         """Voxels that are finite and not constant in every story the subject heard, shape (n_voxels,)."""

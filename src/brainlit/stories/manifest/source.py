@@ -378,7 +378,7 @@ def clock_in_words(stories: Mapping[str, StorySpec]) -> str:
 
     >>> from brainlit.stories.manifest.schema import TierSpec
     >>> words = TierSpec("a.TextGrid")
-    >>> clock_in_words({"frog": StorySpec("a.wav", words, 2.0, onset_s=-8.0, volumes_discarded=4)})
+    >>> clock_in_words({"frog": StorySpec("a.wav", words, tr_s=2.0, onset_s=-8.0, volumes_discarded=4)})
     'frog: TR 2 s, row 0 of the file starts at -8 s of the sound, first 4 rows not used'
     """
     grouped: dict[str, list[str]] = {}
