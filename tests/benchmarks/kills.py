@@ -216,13 +216,15 @@ def trial(verb: str, before: Path, after: Path, tally: Tally, rng: np.random.Gen
     last = start(arguments, log)
     last.join(PATIENCE_S)
     what = f"{verb} killed after {' and '.join(moments)} s"
+    there, should = listing(place), listing(after)
+    gone = sorted(should - there) + differences(place, after)
     if last.exitcode != 0:
         last.kill()
         last.join()
-        tally.blocked.append(f"{what}: {last.exitcode}\n{log.read_text()[-1500:]}")
+        if gone:  # else it had finished when it was killed, and says so
+            tally.blocked.append(f"{what}: {last.exitcode}\n{log.read_text()[-1500:]}")
         return
-    there, should = listing(place), listing(after)
-    if gone := sorted(should - there) + differences(place, after):
+    if gone:
         tally.lost.append(f"{what}: {gone[:8]}")
     if extra := sorted(there - should):
         tally.litter.append(f"{what}: {extra[:8]}")
