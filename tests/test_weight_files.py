@@ -1,6 +1,7 @@
 """Files of weights that are no weights: named, with what they are and how to fetch them."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
 from brainlit.cli.errors import explained
 from brainlit.features.language_model import LanguageModelError, load_language_model
 from brainlit.features.vectors import VectorFileError, read_word_vectors
-from brainlit.weight_files import folder_damage, what_readers_say
+from brainlit.weight_files import folder_damage, what_readers_say, zip_damage
 from tests.backbones.conftest import save_mini
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 377667514\n"
@@ -158,3 +159,13 @@ def test_an_encoder_of_whisper_is_enough(tmp_path, caplog):
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=r"lack 1 parameters.*encoder\.layers\.1\.fc1"):
         load_backbone(config)
+
+
+def test_an_archive_that_contradicts_itself_is_told_in_words(tmp_path: Path) -> None:
+    """zipfile raises where it only asks whether this is a zip, if the end says that it spans several disks."""
+    torch.save({"a": torch.ones(3)}, tmp_path / "a.ckpt")
+    content = bytearray((tmp_path / "a.ckpt").read_bytes())
+    locator = content.index(b"PK\x06\x07")  # of the end in 64 bits: its last number is that of the disks
+    content[locator + 16] = 2
+    (tmp_path / "a.ckpt").write_bytes(content)
+    assert "a.ckpt is" in str(zip_damage(tmp_path / "a.ckpt"))

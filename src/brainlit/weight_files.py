@@ -96,11 +96,9 @@ def zip_damage(path: Path, ending: str = "") -> str | None:
         Of the entries to check; all by default. 'data.pkl' leaves out the tensors, and takes no time.
     """
     damage = something_else(path, "take another copy of it.") or _torch_damage(path)
-    if damage is not None:
+    if damage is not None or not _is_zip(path):  # files of old have no checksums
         return damage
     try:
-        if not zipfile.is_zipfile(path):  # files of old have no checksums
-            return None
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 if entry.filename.endswith(ending):
@@ -182,7 +180,7 @@ def _safetensors_damage(path: Path) -> str | None:
 
 def _torch_damage(path: Path) -> str | None:
     """Whether a file is what torch.save writes: a zip with its directory at the end, or, long ago, a pickle."""
-    if zipfile.is_zipfile(path):
+    if _is_zip(path):
         return None
     with path.open("rb") as file:
         start = file.read(2)
@@ -191,6 +189,14 @@ def _torch_damage(path: Path) -> str | None:
     if start[:1] == _LEGACY_PICKLE:
         return None
     return f"{path} is nothing that torch.save wrote; {_AGAIN}"
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether there is a zip's directory at the end; one that contradicts itself is none."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # "span multiple disks"
+        return False
 
 
 def is_from_readers_of_weights(error: BaseException) -> bool:

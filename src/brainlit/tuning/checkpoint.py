@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
@@ -63,16 +64,23 @@ def check_whole(path: Path | str, ending: str = "") -> None:
 def load_whole(path: Path | str) -> dict[str, Any]:
     """All of a checkpoint of Lightning, as tensors and plain values on the CPU.
 
+    The checksums of its tensors are compared by a second thread while they are read.
+
     Raises
     ------
     CheckpointError
         If it is not what was written.
     """
-    check_whole(path)
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be read; take another copy of it.") from error
+    check_whole(path, "data.pkl")
+    with ThreadPoolExecutor(1) as second:
+        damage = second.submit(zip_damage, Path(path))
+        try:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except UNREADABLE as error:
+            said = damage.result() or f"{path} is nothing that torch reads; take another copy of it."
+            raise CheckpointError(f"the checkpoint cannot be read: {said}") from error
+        if damage.result() is not None:
+            raise CheckpointError(f"the checkpoint cannot be read: {damage.result()}")
     return content
 
 
