@@ -246,3 +246,13 @@ def test_a_file_may_be_read_as_the_umask_says_whatever_its_writer_does(tmp_path:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert modes == {"private.bin": 0o666 & ~umask, "usual.json": 0o666 & ~umask, "chosen.bin": 0o640}
+
+
+def test_what_a_killed_writer_of_several_files_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    left = [temporary_beside(tmp_path / name) for name in ("claims.json", "report.html", "figures/r.png")]
+    others = temporary_beside(tmp_path / "of_another.html")
+    for path in (*left, others):
+        path.write_text("half")
+    with only_writer(tmp_path / "claims.json", "report.html", "figures"):
+        assert [path.exists() for path in (*left, others)] == [False, False, False, True]

@@ -124,8 +124,13 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def only_writer(path: Path) -> Iterator[None]:
+def only_writer(path: Path, *also: str) -> Iterator[None]:
     """Write a file or folder alone, by a lock beside it that is gone afterwards; what killed writers left is removed.
+
+    Parameters
+    ----------
+    also : str
+        Names of further files and folders beside it that are written.
 
     Raises
     ------
@@ -134,9 +139,12 @@ def only_writer(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _held(path.with_name(f".{path.name}.writing"), path) as lock_file:
-        for left in path.parent.glob(f".{glob.escape(path.stem)}.*"):
-            if is_temporary(left):
-                remove(left)
+        for name in (path.name, *also):
+            for left in path.parent.glob(f".{glob.escape(Path(name).stem)}.*"):
+                if is_temporary(left):
+                    remove(left)
+        for name in also:
+            sweep(path.parent / name)
         try:
             yield
         finally:

@@ -130,7 +130,7 @@ def run_compare(arguments: Sequence[str]) -> int:
     given = parser.parse_args(list(arguments))
     from brainlit.comparison.evidence import read_evidence
     from brainlit.comparison.judged_claims import around_markers, claims_markdown, judge_claims, replace_between
-    from brainlit.comparison.report import JSON_FILE, write_comparison
+    from brainlit.comparison.report import JSON_FILE, WRITTEN, write_comparison
     from brainlit.comparison.runs import has_pairs, pair_by_seed, pairs_table, read_finished
 
     if given.into is not None:
@@ -145,7 +145,7 @@ def run_compare(arguments: Sequence[str]) -> int:
     if given.into is not None:
         print(f"\nTable: {replace_between(given.into, 'claims', table)}")
     if given.output is not None:
-        with only_writer(given.output / JSON_FILE):
+        with only_writer(given.output / JSON_FILE, *WRITTEN):
             print(f"\nReport: {write_comparison(evidence, found, given.output)}")
     return 0
 
@@ -179,7 +179,7 @@ def run_curve(arguments: Sequence[str]) -> int:
     figure = fractions.curve_figure(points)
     print(fractions.curve_table(points))
     print(f"\n{figure.caption}")
-    with only_writer(folder / fractions.TABLE_FILE):
+    with only_writer(folder / fractions.TABLE_FILE, fractions.FIGURE_FILE):
         print(f"Table: {fractions.write_curve_table(points, folder)}")
         figure.save(folder)
     print(f"Figure: {folder / fractions.FIGURE_FILE}")
