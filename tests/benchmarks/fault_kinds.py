@@ -129,9 +129,10 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _read_checkpoint(file: Path) -> object:
-    from brainlit.tuning.checkpoint import load_whole
+    from brainlit.tuning.checkpoint import whole_checkpoint
 
-    content = load_whole(file)
+    with whole_checkpoint(file) as content:
+        pass
     return {**content, "state_dict": {name: value.numpy() for name, value in content["state_dict"].items()}}
 
 

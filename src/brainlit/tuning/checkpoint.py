@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
@@ -61,26 +62,33 @@ def check_whole(path: Path | str, ending: str = "") -> None:
         raise CheckpointError(f"the checkpoint cannot be read: {damage}")
 
 
-def load_whole(path: Path | str) -> dict[str, Any]:
+@contextmanager
+def whole_checkpoint(path: Path | str) -> Iterator[dict[str, Any]]:
     """All of a checkpoint of Lightning, as tensors and plain values on the CPU.
 
-    The checksums of its tensors are compared by a second thread while they are read.
+    A second thread compares the checksums of its tensors meanwhile, for that takes as long as reading them: what the
+    block makes of them may be used once the block has ended.
 
     Raises
     ------
     CheckpointError
-        If it is not what was written.
+        If it is not what was written; at the end of the block, whatever else went wrong there.
     """
     check_whole(path, "data.pkl")
     with ThreadPoolExecutor(1) as second:
-        damage = second.submit(zip_damage, Path(path))
+        checking = second.submit(zip_damage, Path(path))
         try:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except UNREADABLE as error:
-            said = damage.result() or f"{path} is nothing that torch reads; take another copy of it."
-            raise CheckpointError(f"the checkpoint cannot be read: {said}") from error
-        if damage.result() is not None:
-            raise CheckpointError(f"the checkpoint cannot be read: {damage.result()}")
+            yield _loaded(path)
+        finally:
+            if (damage := checking.result()) is not None:
+                raise CheckpointError(f"the checkpoint cannot be read: {damage}")
+
+
+def _loaded(path: Path | str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read; take another copy of it.") from error
     return content
 
 
@@ -95,7 +103,7 @@ def read_content(path: Path) -> dict[str, Any]:
     check_whole(path, "data.pkl")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"{path} is no checkpoint that can be read; name one of a run.") from error
     read_record(content)
     return content

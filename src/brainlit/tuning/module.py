@@ -20,7 +20,7 @@ from brainlit.backbones.base import eval_mode
 from brainlit.backbones.lora import LoraConfig
 from brainlit.backbones.trainable import TrainableConfig
 from brainlit.tuning.anchor import AnchorConfig
-from brainlit.tuning.checkpoint import RECORD, check_same, load_whole, read_record
+from brainlit.tuning.checkpoint import RECORD, check_same, read_record, whole_checkpoint
 from brainlit.tuning.front_end_cache import FrontEndCache, FrontEndCacheConfig
 from brainlit.tuning.heads import HeadConfig, check_context, check_target_sizes
 from brainlit.tuning.losses import LOSSES, LossConfig, TargetLoss
@@ -401,15 +401,15 @@ def load_tuned(path: str | Path) -> BrainTuning:
     CheckpointError
         If the checkpoint is damaged, or was not written by BrainTuning.
     """
-    checkpoint = load_whole(path)
-    record = read_record(checkpoint)
-    settings = {**checkpoint["hyper_parameters"], "anchor": {"kind": "none"}}  # what it held on to is not at hand
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(record["backbone"]["architecture"]))
-        asked = rebuilt(BackboneConfig, settings.pop("backbone"))
-        module = BrainTuning(backbone=asked.random_like(folder), **settings)
-    module.restore_record(asked, record)
-    module.load_state_dict(checkpoint["state_dict"])
+    with whole_checkpoint(path) as checkpoint:
+        record = read_record(checkpoint)
+        settings = {**checkpoint["hyper_parameters"], "anchor": {"kind": "none"}}  # what it held on to is not at hand
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "config.json").write_text(json.dumps(record["backbone"]["architecture"]))
+            asked = rebuilt(BackboneConfig, settings.pop("backbone"))
+            module = BrainTuning(backbone=asked.random_like(folder), **settings)
+        module.restore_record(asked, record)
+        module.load_state_dict(checkpoint["state_dict"])
     return module.eval()
 
 
