@@ -138,7 +138,7 @@ def only_writer(path: Path, *also: str) -> Iterator[None]:
         If another process is writing it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(path.with_name(f".{path.name}.writing"), path) as lock_file:
+    with _held(_lock_beside(path), path) as lock_file:
         for name in (path.name, *also):
             for left in path.parent.glob(f".{glob.escape(Path(name).stem)}.*"):
                 if is_temporary(left):
@@ -149,6 +149,22 @@ def only_writer(path: Path, *also: str) -> Iterator[None]:
             yield
         finally:
             lock_file.unlink(missing_ok=True)
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether a process holds a file or folder by `only_writer`; the lock of one that was killed is free."""
+    lock_file = _lock_beside(path)
+    if not lock_file.exists():
+        return False
+    try:
+        with _held(lock_file, path):
+            return False
+    except BusyError:
+        return True
+
+
+def _lock_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.writing")
 
 
 @contextmanager

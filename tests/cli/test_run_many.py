@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from brainlit.cli import run_many
 from brainlit.cli.run_many import Job, JobError, Run, run_jobs, seconds_left, thread_variables
+from brainlit.files import only_writer
 from brainlit.results.run_directory import RunDirectory
 
 
@@ -205,6 +207,22 @@ def test_a_plan_waits_for_runs_that_others_write(
     run_many.wait_for_others([Run(tmp_path / "reproduce" / name, "brain", 1, ()) for name in ("busy", "new")])
     assert len(waited) == 3
     assert capsys.readouterr().err == f"waiting: another process is writing {busy.path}\n"
+
+
+def test_a_plan_waits_for_downstream_tasks_that_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = RunDirectory.create(tmp_path, "reproduce", "a")
+    finished.finish()
+    busy, waited = ExitStack(), list[float]()
+    busy.enter_context(only_writer(finished.path / "downstream"))
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            busy.close()
+
+    monkeypatch.setattr(run_many.time, "sleep", wait)
+    run_many.wait_for_others([Run(finished.path, "brain", 1, ())])
+    assert len(waited) == 3
 
 
 def test_plans_that_cannot_be_are_refused(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from brainlit.cli import PARENT_VARIABLE
 from brainlit.cli.errors import UsageError
 from brainlit.doctor import available_cores
+from brainlit.files import is_being_written
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """What torch, MKL and the OpenBLAS of NumPy and SciPy read; the last two come before the first where they are set."""
@@ -430,12 +431,19 @@ def run_missing(runs: Sequence[Run], folder: Path, n_at_once: int | None) -> boo
 
 
 def wait_for_others(runs: Sequence[Run]) -> None:
-    """Wait until no other process writes any of the runs, as the jobs of a plan that was killed a moment ago may."""
+    """Wait until no other process writes any of the runs, as the jobs of a plan that was killed a moment ago may.
+
+    A job may be a fit, or `brainlit downstream`.
+    """
+    from brainlit.downstream.result import FOLDER
     from brainlit.results.run_directory import RunDirectory
+
+    def is_busy(run: Run) -> bool:
+        return RunDirectory.open(run.path).state == "running" or is_being_written(run.path / FOLDER)
 
     for run in runs:
         said = False
-        while run.is_started and RunDirectory.open(run.path).state == "running":
+        while run.is_started and is_busy(run):
             if not said:
                 print(f"waiting: another process is writing {run.path}", file=sys.stderr)
             said = True
