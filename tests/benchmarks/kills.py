@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import multiprocessing
-import os
 import re
 import shutil
 import sys
@@ -21,13 +19,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import start
+
 PATIENCE_S = 600.0
 WEIGHTS = {"prepare": 15, "fit": 15, "probe": 15, "downstream": 12, "export": 15, "report": 15, "compare": 12}
 """Kills of each verb, of 104; the last 5 are of `reproduce`."""
@@ -70,26 +68,6 @@ def commands(folder: Path) -> dict[str, list[str]]:
             *("--", *demo_options(folder), "--run.wandb", "off"),
         ],
     }
-
-
-def _command(arguments: list[str], log: Path) -> None:
-    """What a new process does: the command line, with its output in a file."""
-    from brainlit.cli import main
-
-    os.chdir(ROOT)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.exit(main(arguments))
-
-
-def start(arguments: list[str], log: Path) -> ForkServerProcess:
-    """The command in a process of its own, forked from one that has only imported what it needs."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["brainlit.cli.training", "brainlit.callbacks", "brainlit.downstream"])
-    process = context.Process(target=_command, args=(arguments, log))
-    process.start()
-    return process
 
 
 # --- What is left ---

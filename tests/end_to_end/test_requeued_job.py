@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from brainlit.results.run_directory import RunDirectory
 from tests.backbones.conftest import save_mini
 from tests.callbacks.test_resume import SLURM, fake_scontrol
+from tests.processes import start
 
 PATIENCE_S = 300
 
@@ -34,23 +33,9 @@ class EndIsNear(pl.Callback):
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
-def command(arguments: list[str], environ: dict[str, str], log: Path) -> None:
-    """What a new process does: the command line in a SLURM job, with its output in a file."""
-    from brainlit.cli import main
-
-    os.environ.update(environ)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.exit(main(arguments))
-
-
 def run(arguments: list[str], environ: dict[str, str], log: Path) -> int | None:
-    """The exit status of the command in a process of its own, forked from one that has imported what it needs."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["brainlit.cli.training", "brainlit.callbacks", "tests.toy"])
-    process = context.Process(target=command, args=(arguments, environ, log))
-    process.start()
+    """The exit status of the command in a SLURM job."""
+    process = start(arguments, log, environ)
     process.join(PATIENCE_S)
     assert not process.is_alive(), log.read_text()[-3000:]
     return process.exitcode

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import sys
 import time
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 
 from brainlit.results.run_directory import RunDirectory
+from tests.processes import start
 
-ROOT = Path(__file__).parents[2]
 PATIENCE_S = 300
 
 
@@ -32,29 +28,9 @@ def arguments(tmp_path: Path) -> list[str]:
     ]
 
 
-def _command(arguments: list[str], log: Path) -> None:
-    """What a new process does: the command line, with its output in a file."""
-    from brainlit.cli import main
-
-    os.chdir(ROOT)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.exit(main(arguments))
-
-
-def _start(arguments: list[str], log: Path) -> ForkServerProcess:
-    """Start the command in a process of its own, forked from one that has only imported what it needs."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["brainlit.cli.training", "brainlit.callbacks", "tests.toy"])
-    process = context.Process(target=_command, args=(arguments, log))
-    process.start()
-    return process
-
-
 def _kill_once(arguments: list[str], folder: Path, sign: str, log: Path) -> None:
     """Start the command and kill it, without a warning, as soon as a file of this pattern is there."""
-    process = _start(arguments, log)
+    process = start(arguments, log)
     deadline = time.monotonic() + PATIENCE_S
     try:
         while not any(folder.glob(sign)):
@@ -74,7 +50,7 @@ def test_killed_while_preparing_probing_and_training_it_ends_with_a_report(
     assert not (tmp_path / "store" / "store.json").exists(), "half a store is no store"
     _kill_once(arguments, tmp_path, "runs/brain_tune/*/probes/*/epoch-000.h5", log)
     _kill_once(arguments, tmp_path, "runs/brain_tune/*/checkpoints/last.ckpt", log)
-    last = _start(arguments, log)
+    last = start(arguments, log)
     last.join(PATIENCE_S)
     assert last.exitcode == 0, log.read_text()[-3000:]
 
