@@ -174,6 +174,21 @@ def npz_headers(path: Path, what: str, cure: str) -> dict[str, tuple[tuple[int, 
     return headers
 
 
+def read_npz(path: Path, what: str, cure: str) -> dict[str, Any]:
+    """All arrays of an npz file by name, after `npz_headers`.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is none, holds Python objects, or is not what was written.
+    """
+    import numpy as np
+
+    npz_headers(path, what, cure)
+    with file_guard(path, what, cure), np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
 def _require_all_members(path: Path, n_members: int) -> None:
     """A damaged list of members can hide the next one, and has no checksum; but the end of the file counts them."""
     with path.open("rb") as file:

@@ -14,7 +14,7 @@ from brainlit.datamodules import StoryDataModule
 from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.similarity import linear_cka, relative_change
 from brainlit.files import atomic_path, write_csv
-from brainlit.guard import file_guard, npz_headers, read_csv
+from brainlit.guard import file_guard, read_csv, read_npz
 from brainlit.probing.hidden_states import layer_features
 from brainlit.probing.inputs import datamodule_of, probed, resolve_layers
 from brainlit.probing.process_group import ProcessGroup
@@ -206,9 +206,8 @@ def load_reference(path: Path, what: str) -> dict[int, Float32Array]:
             " resume without the callback FeatureDrift."
         )
     cure = "Put the whole file back, or resume without the callback FeatureDrift."
-    npz_headers(path, "a file of hidden states", cure)
-    with file_guard(path, "a file of hidden states", cure), np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_npz(path, "a file of hidden states", cure)
+    with file_guard(path, "a file of hidden states", cure):
         said = str(arrays.pop("what"))
         states = {int(name.removeprefix("layer-")): values for name, values in arrays.items()}
     if said != what:

@@ -22,7 +22,7 @@ from brainlit.downstream.tasks import WORDS
 from brainlit.encoding.arrays import FloatArray, IntArray
 from brainlit.encoding.statistics import Score
 from brainlit.files import atomic_path
-from brainlit.guard import file_guard, npz_headers
+from brainlit.guard import file_guard, read_npz
 from brainlit.hints import did_you_mean
 
 UNTRAINED, UNTUNED, TUNED = "untrained", "untuned", "tuned"
@@ -239,9 +239,8 @@ def load_npz(path: Path, what: str) -> tuple[dict[str, Any], dict[str, npt.NDArr
     UnreadableFileError
         If it holds something else, or is not what was written.
     """
-    npz_headers(path, what, _CURE)
-    with file_guard(path, what, _CURE), np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_npz(path, what, _CURE)
+    with file_guard(path, what, _CURE):
         record = json.loads(str(arrays.pop("record", "{}")))
     if record.pop("format", None) != _FORMAT:
         raise ValueError(f"{path} holds no {what} of this version; run `brainlit downstream` again.")
