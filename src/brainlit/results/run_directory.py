@@ -16,7 +16,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -341,11 +341,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Read a checkpoint whose content is what its checksums say; CheckpointError for others."""
-        from brainlit.tuning.checkpoint import check_whole
+        from brainlit.tuning.checkpoint import checked_beside
 
-        if "://" not in str(path):
-            check_whole(path)
-        content: dict[str, Any] = super().load_checkpoint(path, *arguments, **options)
+        with nullcontext() if "://" in str(path) else checked_beside(path):
+            content: dict[str, Any] = super().load_checkpoint(path, *arguments, **options)
         return content
 
 

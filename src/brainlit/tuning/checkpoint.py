@@ -63,11 +63,10 @@ def check_whole(path: Path | str, ending: str = "") -> None:
 
 
 @contextmanager
-def whole_checkpoint(path: Path | str) -> Iterator[dict[str, Any]]:
-    """All of a checkpoint of Lightning, as tensors and plain values on the CPU.
+def checked_beside(path: Path | str) -> Iterator[None]:
+    """As `check_whole`, but a second thread compares the tensors with their checksums while the block runs.
 
-    A second thread compares the checksums of its tensors meanwhile, for that takes as long as reading them: what the
-    block makes of them may be used once the block has ended.
+    That takes as long as reading them. What the block makes of the file may be used once the block has ended.
 
     Raises
     ------
@@ -78,10 +77,23 @@ def whole_checkpoint(path: Path | str) -> Iterator[dict[str, Any]]:
     with ThreadPoolExecutor(1) as second:
         checking = second.submit(zip_damage, Path(path))
         try:
-            yield _loaded(path)
+            yield
         finally:
             if (damage := checking.result()) is not None:
                 raise CheckpointError(f"the checkpoint cannot be read: {damage}")
+
+
+@contextmanager
+def whole_checkpoint(path: Path | str) -> Iterator[dict[str, Any]]:
+    """All of a checkpoint of Lightning, as tensors and plain values on the CPU, `checked_beside` the block.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not what was written, or nothing that torch reads.
+    """
+    with checked_beside(path):
+        yield _loaded(path)
 
 
 def _loaded(path: Path | str) -> dict[str, Any]:
