@@ -34,6 +34,8 @@ ONE_SUBJECT = {"n_tune": 2, "n_choose": 1, "n_fit": 2, "n_score": 1, "n_subjects
 CLOCK = re.compile(r"second|time|_s$|date|start|speed|pid|host|commit|created|finished|checksum")
 """Columns and keys that differ between two runs of the same numbers."""
 RTOL, ATOL = 1e-4, 1e-6
+REFUSED = 2
+"""Exit status of a command that is refused; `fit` is where the run had finished when it was killed."""
 
 
 # --- What is run ---
@@ -196,12 +198,13 @@ def trial(verb: str, before: Path, after: Path, tally: Tally, rng: np.random.Gen
     what = f"{verb} killed after {' and '.join(moments)} s"
     there, should = listing(place), listing(after)
     gone = sorted(should - there) + differences(place, after)
-    if last.exitcode != 0:
+    had_finished = last.exitcode == REFUSED and not gone  # and says so
+    if last.exitcode != 0 and not had_finished:
         last.kill()
         last.join()
-        if gone:  # else it had finished when it was killed, and says so
-            tally.blocked.append(f"{what}: {last.exitcode}\n{log.read_text()[-1500:]}")
+        tally.blocked.append(f"{what}: {last.exitcode}\n{log.read_text()[-1500:]}")
         return
+    tally.too_late += had_finished
     if gone:
         tally.lost.append(f"{what}: {gone[:8]}")
     if extra := sorted(there - should):
