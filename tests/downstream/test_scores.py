@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.stats import t as student
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -112,11 +113,33 @@ def test_an_interval_is_wider_than_percentiles_for_few_and_uneven_speakers():
     found = estimate("accuracy", sums, names, minus=other)
     ends = found.value + widening(even, 0.95) * (np.quantile(drawn[0] - drawn[1], [0.025, 0.975]) - found.value)
     assert [found.low, found.high] == pytest.approx(ends.tolist(), abs=0.01)
-    alone = estimate("accuracy", sums, names)
-    low, high = np.quantile(drawn[0], [0.025, 0.975], method="nearest")
-    odds = [np.log(share / (1 - share)) for share in (low, alone.value, high)]
-    reached = [odds[1] + widening(even, 0.95) * (end - odds[1]) for end in (odds[0], odds[2])]
-    assert [alone.low, alone.high] == pytest.approx([1 / (1 + np.exp(-one)) for one in reached])
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "error_rate"])
+def test_ends_are_the_scores_whose_own_spread_reaches_the_value(metric):
+    """Wilson's interval, found here by trying scores: their spread is as much wider as theory says for that score."""
+    rng = np.random.default_rng(3)
+    sums = np.stack([(rng.random(60) < 0.9).astype(float), np.ones(60)], axis=1)[None]
+    clusters = np.repeat(np.arange(6), 10)
+    found = estimate(metric, sums, [f"s{k}" for k in clusters])
+    drawn = replicates(metric, sums, clusters, BootstrapConfig())
+    reach = student.ppf(0.975, 5) * np.sqrt(6 / 5) * drawn.std()
+
+    def spread(share: float) -> float:
+        return share * (1 - share) if metric == "accuracy" else share
+
+    def beyond(share: float) -> float:
+        return abs(share - found.value) - reach * np.sqrt(spread(share) / spread(found.value))
+
+    assert found.low == pytest.approx(brentq(beyond, 1e-9, found.value), rel=1e-6)
+    assert found.high == pytest.approx(brentq(beyond, found.value, 1 - 1e-9 if metric == "accuracy" else 9), rel=1e-6)
+
+
+def test_speakers_who_are_equally_good_leave_the_chance_of_clips():
+    """Without any spread between speakers the interval is that of 100 clips, for six speakers' t."""
+    sums = np.stack([np.tile(np.r_[np.ones(19), 0], 5), np.ones(100)], axis=1)[None]
+    found = estimate("accuracy", sums, [f"s{k}" for k in np.repeat(np.arange(5), 20)])
+    assert found.low < 0.95 - 1.96 * np.sqrt(0.95 * 0.05 / 100) < 0.95 < found.high < 1
 
 
 def test_perfect_and_hopeless_answers_leave_room_for_chance():
@@ -148,3 +171,9 @@ def test_intervals_cover_few_speakers(metric, kind, n_speakers):
     score, difference = missed(metric, kind, n_speakers, 150, seed=1, n_boot=200)
     assert keeps_level(score, tolerance=0.02)
     assert keeps_level(difference, tolerance=0.03)
+
+
+def test_intervals_of_few_good_speakers_cover():
+    """Accuracies near .92: a few bad speakers decide, and five good ones do not show them."""
+    score, _ = missed("accuracy", "equal", 5, 400, seed=40_000, log_odds=2.8, n_boot=200)
+    assert score.mean() < 0.06

@@ -7,7 +7,7 @@ scatter too little, so intervals are wider than the percentiles of the replicate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -27,12 +27,6 @@ Measure = Literal["accuracy", "macro_f1", "error_rate"]
 """A task's metric, or errors per word or letter of a transcript."""
 
 _Scale: TypeAlias = Literal["share", "rate", "difference"]
-_SCALES: Mapping[_Scale, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "share": (lambda share: np.log(share) - np.log1p(-share), lambda odds: 1.0 / (1.0 + np.exp(-odds))),
-    "rate": (np.log, np.exp),
-    "difference": (np.asarray, np.asarray),
-}
-"""The scale on which intervals are widened, and the way back."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +91,13 @@ def estimate(
     or {'clips': 192} where speakers are unknown or too few (see `clusters_of`): then the interval is for other clips of
     the same speakers only.
 
-    The ends are the percentiles of the replicates, taken further from the value by `widening`: on the scale of log odds
-    for shares, of logarithms for error rates, so that they stay where a score can be and reach further to the side that
-    has more room; as they are for differences. Where all clips are right the replicates say nothing, and the lower end
-    is the share of perfect speakers (or clips) that would still give only perfect ones in 2.5 % (Clopper and Pearson
-    1934, Biometrika 26:404).
+    Of a difference the ends are the percentiles of the replicates, taken further from the value by `widening`. Of a
+    share p they are Wilson's (1927, JASA 22:209): the scores from which the value is just as far as their own spread
+    reaches. The spread is that of the replicates, in proportion to sqrt(p (1 - p)), and reaches `widening` times as far
+    as a normal curve; of an error rate it is in proportion to sqrt(p). So the ends stay where a score can be, and a
+    score near 1 leaves room for the bad speakers that a few good ones do not show. Where speakers are exactly alike the
+    spread is that of the clips. Where all clips are right there is none, and the lower end is the share of perfect
+    speakers (or clips) that would still give only perfect ones in 2.5 % (Clopper and Pearson 1934, Biometrika 26:404).
 
     Parameters
     ----------
@@ -122,7 +118,8 @@ def estimate(
     n_units = {drawn: int(clusters.max()) + 1, "clips": len(clusters)}
     factor = widening(clusters, bootstrap.level)
     scale: _Scale = "difference" if minus is not None else "rate" if metric == "error_rate" else "share"
-    bounds = _widened(value, moved, factor, scale, bootstrap.level, even_clusters(clusters))
+    n_counted = float(sums[0, :, sums.shape[-1] // 2 :].sum())
+    bounds = _ends(value, moved, factor, scale, bootstrap.level, even_clusters(clusters), n_counted)
     return Score(value, bounds=bounds, level=bootstrap.level, n_units=n_units)
 
 
@@ -195,21 +192,29 @@ def replicates(metric: Measure, sums: FloatArray, clusters: IntArray, bootstrap:
     return np.concatenate(parts)
 
 
-def _widened(
-    value: float, moved: FloatArray, factor: float, scale: _Scale, level: float, n_even: float
+def _ends(
+    value: float, moved: FloatArray, factor: float, scale: _Scale, level: float, n_even: float, n_counted: float
 ) -> tuple[float, float]:
     """Both ends; see `estimate`. Replicates that drew no label are NaN, and do not count."""
-    if scale != "difference" and np.nanmin(moved) == np.nanmax(moved) == value and value in (0.0, 1.0):
+    if scale == "difference":
+        low, high = (value + factor * (end - value) for end in percentiles(moved, level, method="nearest"))
+        return float(low), float(high)
+    if np.nanmin(moved) == np.nanmax(moved) == value and value in (0.0, 1.0):
         reach = 1.0 - ((1.0 - level) / 2.0) ** (1.0 / n_even)
         if value == 1.0:
             return 1.0 - reach, 1.0
         return 0.0, reach if scale == "share" else float("nan")  # one clip can have any number of errors
-    there, back = _SCALES[scale]
-    with np.errstate(divide="ignore"):
-        # 'nearest': some replicates are infinitely far on these scales, and nothing lies between them and others
-        middle, ends = there(value), percentiles(there(moved), level, method="nearest")
-    low, high = (float(back(middle + factor * (end - middle))) for end in ends)
-    return low, high
+    from scipy.stats import norm
+
+    # (value - p)^2 = c p (1 - p), or c p, has two solutions p: the ends
+    own = value * (1.0 - value) if scale == "share" else value
+    variance = float(np.nanvar(moved))
+    if variance < 1e-12 * own:
+        variance = own / n_counted
+    c = (factor * float(norm.ppf((1.0 + level) / 2.0))) ** 2 * variance / own
+    half = np.sqrt(c * own + c * c / 4.0)
+    over = 1.0 + c if scale == "share" else 1.0
+    return float((value + c / 2.0 - half) / over), float((value + c / 2.0 + half) / over)
 
 
 def _counts(n_clusters: int, bootstrap: BootstrapConfig) -> Iterator[FloatArray]:
