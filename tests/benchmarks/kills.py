@@ -26,7 +26,8 @@ import numpy as np
 
 from tests.processes import start
 
-PATIENCE_S = 600.0
+PATIENCE_S, PATIENCE = 600.0, 6.0
+"""How long a command may take, and how many times as long as undisturbed a repeated one."""
 WEIGHTS = {"prepare": 15, "fit": 15, "probe": 15, "downstream": 12, "export": 15, "report": 15, "compare": 12}
 """Kills of each verb, of 104; the last 5 are of `reproduce`."""
 N_REPRODUCE = 5
@@ -194,7 +195,7 @@ def trial(verb: str, before: Path, after: Path, tally: Tally, rng: np.random.Gen
             tally.kills += 1
         moments.append(f"{moment:.2f}")
     last = start(arguments, log)
-    last.join(PATIENCE_S)
+    last.join(max(PATIENCE_S, PATIENCE * tally.seconds))
     what = f"{verb} killed after {' and '.join(moments)} s"
     there, should = listing(place), listing(after)
     gone = sorted(should - there) + differences(place, after)
