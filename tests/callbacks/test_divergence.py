@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from brainlit.callbacks.divergence import DivergedError, DivergenceGuard, check_finite, check_weights
-from brainlit.results.run_directory import AtomicCheckpointIO
 from brainlit.tuning import load_tuned
+from brainlit.tuning.checkpoint import AtomicCheckpointIO
 from tests.tuning.conftest import FakeData
 
 N_BATCHES = 4

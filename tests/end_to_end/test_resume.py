@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from brainlit.backbones import BackboneConfig
 from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
 from brainlit.results.loggers import MetricsLogger
-from brainlit.results.run_directory import AtomicCheckpointIO, RunDirectory
+from brainlit.results.run_directory import RunDirectory
 from brainlit.tuning import BrainTuning
 from brainlit.tuning.heads import HeadConfig
 from tests.backbones.conftest import save_mini

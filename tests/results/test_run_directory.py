@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from brainlit.results.run_directory import (
-    AtomicCheckpointIO,
     RunBusyError,
     RunDirectory,
     RunError,
@@ -153,28 +152,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
         write_json_atomic(path, {"x": float("nan")})
     assert read_json(path) == {"x": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"weights": torch.arange(3)}, path)
-    assert torch.equal(AtomicCheckpointIO().load_checkpoint(path)["weights"], torch.arange(3))
-    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
-
-
-def test_a_checkpoint_that_fails_halfway_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
-
-    def half(_: object, file: Path) -> None:
-        Path(file).write_bytes(b"half a checkpoint")
-        raise OSError("the disk went away")
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="went away"):
-        AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
-    assert AtomicCheckpointIO().load_checkpoint(path) == {"step": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_versions_name_what_is_there_and_what_is_not() -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from brainlit.backbones import BackboneConfig
-from brainlit.results.run_directory import AtomicCheckpointIO, checkpoint_step
+from brainlit.results.run_directory import checkpoint_step
 from brainlit.tuning import BrainTuning, CheckpointError, HeadConfig, PoolingConfig, load_tuned
-from brainlit.tuning.checkpoint import read_content
+from brainlit.tuning.checkpoint import AtomicCheckpointIO, read_content
 from tests.backbones.conftest import MINI
 from tests.tuning.conftest import FakeData
 
@@ -125,3 +125,25 @@ def test_what_is_no_checkpoint_is_said(tmp_path, content, words):
     for read in (load_tuned, read_content):
         with pytest.raises(CheckpointError, match=words):
             read(tmp_path / "a.ckpt")
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    path = tmp_path / "deep" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"weights": torch.arange(3)}, path)
+    assert torch.equal(AtomicCheckpointIO().load_checkpoint(path)["weights"], torch.arange(3))
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_checkpoint_that_fails_halfway_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+
+    def half(_, file):
+        file.write_bytes(b"half a checkpoint")
+        raise OSError("the disk went away")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="went away"):
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert AtomicCheckpointIO().load_checkpoint(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

@@ -37,9 +37,10 @@ from brainlit.datamodules import StoryDataModule
 from brainlit.files import atomic_path
 from brainlit.hdf5 import new_file, write_array, write_text
 from brainlit.results.loggers import MetricsLogger, wandb_logger
-from brainlit.results.run_directory import AtomicCheckpointIO, RunDirectory
+from brainlit.results.run_directory import RunDirectory
 from brainlit.splits import Span
 from brainlit.tuning import BrainTuning
+from brainlit.tuning.checkpoint import AtomicCheckpointIO
 
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 

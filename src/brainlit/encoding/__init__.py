@@ -4,6 +4,8 @@ Nothing here knows audio, backbones or Lightning: arrays go in, arrays and small
 `__all__` below say what belongs together.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from brainlit.encoding.arrays import delay_within, standardise
 from brainlit.encoding.asymptotic_partition import region_shares
 from brainlit.encoding.banded import banded_ridge_cv
@@ -32,7 +34,6 @@ from brainlit.encoding.difference_tests import (
 )
 from brainlit.encoding.estimators import EncodingModel
 from brainlit.encoding.hierarchical import hierarchical_bootstrap
-from brainlit.encoding.himalaya_solvers import himalaya_backend
 from brainlit.encoding.partition import (
     low_level_impact,
     model_name,
@@ -62,6 +63,9 @@ from brainlit.encoding.temporal import HaemodynamicResponse, TemporalBand, haemo
 from brainlit.encoding.temporal_choice import choose_weights
 from brainlit.encoding.warm_start import WarmStart
 from brainlit.splits import LeakError, Roles, Span, make_roles, parse_span, refuse_scored, refuse_tuned
+
+if TYPE_CHECKING:
+    from brainlit.encoding.himalaya_solvers import himalaya_backend
 
 __all__ = [  # noqa: RUF022 - grouped by what belongs together
     # who may see which rows
@@ -141,3 +145,12 @@ __all__ = [  # noqa: RUF022 - grouped by what belongs together
     "permutation_p",
     "r2_within",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """himalaya_backend, the one name here that needs torch; who reads results needs none."""
+    if name != "himalaya_backend":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from brainlit.encoding.himalaya_solvers import himalaya_backend
+
+    return himalaya_backend

@@ -167,9 +167,34 @@ def _draw_maps(
 
 
 def _draw_view(axes: Any, half: Hemisphere, hemisphere: str, view: str, values: FloatArray, painter: Any) -> None:
-    """Project along the left-right axis, keep the faces that look at the viewer, paint from far to near."""
+    """Paint the faces that look at the viewer, from far to near."""
+    from matplotlib.collections import PathCollection
+
+    seen = _seen_from(hemisphere, view)
+    colours = _face_colours(half, seen.faces, values, painter)
+    painted = PathCollection(seen.outlines, facecolors=colours, edgecolors=colours, linewidths=0.25)
+    axes.add_collection(painted, autolim=False)
+    axes.update_datalim(seen.corners)  # what matplotlib would find too, path by path
+    axes.set_aspect("equal")
+    axes.autoscale_view()
+    axes.set_axis_off()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is seen of a hemisphere: faces from far to near, their outlines and corners in the picture."""
+
+    faces: IntArray
+    outlines: Sequence[Any]
+    corners: FloatArray
+
+
+@lru_cache(maxsize=len(VIEWS))
+def _seen_from(hemisphere: str, view: str) -> _Seen:
+    """Project along the left-right axis and keep the faces that look at the viewer; the same for every map."""
     from matplotlib.collections import PolyCollection
 
+    half = fsaverage5(hemisphere)
     outward = (hemisphere == "left") == (view == "lateral")
     side = -1.0 if outward else 1.0
     toward = side * half.shape_mm[:, 0]
@@ -179,12 +204,9 @@ def _draw_view(axes: Any, half: Hemisphere, hemisphere: str, view: str, values: 
     # Corners run counter-clockwise in the picture (positive cross product) where a face looks at the viewer.
     seen = np.flatnonzero(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] > 0)
     seen = seen[np.argsort(toward[half.faces[seen]].mean(axis=1))]
-    faces = half.faces[seen]
-    colours = _face_colours(half, faces, values, painter)
-    axes.add_collection(PolyCollection(list(corners[seen]), facecolors=colours, edgecolors=colours, linewidths=0.25))
-    axes.set_aspect("equal")
-    axes.autoscale_view()
-    axes.set_axis_off()
+    # From an array matplotlib makes all outlines at once, from a list one by one, which takes several times as long.
+    outlines = PolyCollection(corners[seen]).get_paths()
+    return _Seen(half.faces[seen], outlines, corners[seen].reshape(-1, 2))
 
 
 def _face_colours(half: Hemisphere, faces: IntArray, values: FloatArray, painter: Any) -> FloatArray:

@@ -16,16 +16,14 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from brainlit.files import atomic_path, remove, sha256_of, sweep, write_json
 from brainlit.guard import read_json as read_guarded
@@ -319,35 +317,6 @@ def _now() -> str:
 # --- Checkpoints ---
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint format, written under a temporary name in the same folder and renamed.
-
-    Lightning gathers a checkpoint in the system's temporary folder and moves it; where that folder is on another disk
-    the move is a copy, and a process killed during the copy leaves half a file under the final name.
-
-    Pass it to the trainer: `Trainer(plugins=[AtomicCheckpointIO()])`. Addresses with a scheme (s3://…) are left to
-    Lightning.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write the checkpoint; on any error the file that was there before stays as it was."""
-        if "://" in str(path) or storage_options is not None:
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(target) as temporary:
-            torch.save(checkpoint, temporary)
-
-    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Read a checkpoint whose content is what its checksums say; CheckpointError for others."""
-        from brainlit.tuning.checkpoint import checked_beside
-
-        with nullcontext() if "://" in str(path) else checked_beside(path):
-            content: dict[str, Any] = super().load_checkpoint(path, *arguments, **options)
-        return content
-
-
 def checkpoint_step(path: Path) -> int | None:
     """Optimiser steps behind a checkpoint that training can go on from; None where there are none.
 
@@ -355,6 +324,8 @@ def checkpoint_step(path: Path) -> int | None:
     end of that epoch: Lightning would leave out the validation, and then stop early. Only what the file says about
     itself is read; the weights stay on disk.
     """
+    import torch
+
     try:
         if damage := zip_damage(path):
             raise EOFError(damage)
@@ -405,6 +376,8 @@ def git_state(folder: Path | None = None) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Processor, cores, threads and accelerator, without the names of users or hosts."""
+    import torch
+
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": os.cpu_count(),

@@ -6,14 +6,16 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from brainlit.files import atomic_path
 from brainlit.guard import DAMAGE
 from brainlit.tuning.heads import HeadConfig
 from brainlit.weight_files import zip_damage
@@ -165,3 +167,33 @@ def _check(what: str, saved: Any, ours: Any) -> None:
 
 def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
+
+
+# --- Writing ---
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint format, written under a temporary name in the same folder and renamed.
+
+    Lightning gathers a checkpoint in the system's temporary folder and moves it; where that folder is on another disk
+    the move is a copy, and a process killed during the copy leaves half a file under the final name.
+
+    Pass it to the trainer: `Trainer(plugins=[AtomicCheckpointIO()])`. Addresses with a scheme (s3://…) are left to
+    Lightning.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write the checkpoint; on any error the file that was there before stays as it was."""
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(target) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint whose content is what its checksums say; CheckpointError for others."""
+        with nullcontext() if "://" in str(path) else checked_beside(path):
+            content: dict[str, Any] = super().load_checkpoint(path, *arguments, **options)
+        return content
