@@ -18,6 +18,7 @@ from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
 from brainlit.results.loggers import MetricsLogger
 from brainlit.results.run_directory import RunDirectory
 from brainlit.tuning import BrainTuning
+from brainlit.tuning.checkpoint import AtomicCheckpointIO
 from brainlit.tuning.heads import HeadConfig
 from tests.backbones.conftest import save_mini
 from tests.tuning.conftest import FakeData

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from brainlit import __version__
+from brainlit.cli import lean
 from brainlit.cli.errors import UsageError, explained
 from brainlit.hints import did_you_mean
 
@@ -86,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"brainlit {__version__}")
         return 0
+    if argv is None:
+        lean.expect(arguments)
     if parent := os.environ.pop(PARENT_VARIABLE, None):
         end_with_parent(int(parent))
     return explained(lambda: _verb(arguments[0])(arguments[1:]))
@@ -113,6 +116,7 @@ def end_with_parent(parent: int) -> None:
 
 def _verb(name: str) -> Callable[[Sequence[str]], int]:
     if name in TRAINING:
+        lean.import_lightning()
         from brainlit.cli.training import run_verb
 
         return lambda arguments: run_verb(name, arguments)

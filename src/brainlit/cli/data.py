@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import brainlit
+from brainlit.cli import lean
 from brainlit.cli.errors import UsageError
 from brainlit.files import write_json
 from brainlit.guard import read_json
@@ -236,6 +237,7 @@ def _fetch(source: StorySource, given: argparse.Namespace) -> None:
 
 def _datamodule(options: list[str]) -> StoryDataModule:
     """The data module that the options describe; Lightning is loaded here and no earlier."""
+    lean.import_lightning()
     from brainlit.cli.training import parsed_datamodule
 
     return parsed_datamodule(options)

@@ -9,6 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brainlit.cli import lean
 from brainlit.cli.errors import UsageError, quieten
 from brainlit.files import BusyError, folder_to_fill
 
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     if "--compare" in arguments:
         return _compare(arguments)
     if not arguments or "-h" in arguments or "--help" in arguments:
+        lean.import_lightning()
         from brainlit.cli.probe_options import options_help
 
         print(f"{HELP}\n{options_help()}")

@@ -23,7 +23,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from brainlit.cli import PARENT_VARIABLE
+from brainlit.cli import PARENT_VARIABLE, lean
 from brainlit.cli.errors import UsageError
 from brainlit.doctor import available_cores
 from brainlit.files import is_being_written
@@ -373,6 +373,7 @@ def check_settings(runs: Iterable[Run]) -> None:
     """
     import yaml
 
+    lean.import_lightning()
     from brainlit.cli.run_options import difference, read_config
     from brainlit.cli.training import parsed
 
