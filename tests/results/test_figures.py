@@ -7,12 +7,16 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import Normalize
 from PIL import Image
 
+from brainlit.results import brainmap
 from brainlit.results.brainmap import N_VERTICES, brain_figure, fsaverage5, surface_values
 from brainlit.results.figures import alignment_figure, learning_figure, partition_figure, read_metrics, summary_figures
 from brainlit.results.run_directory import RunDirectory
-from brainlit.results.style import BAND_COLOURS, STAGE_COLOURS, Figure, house_style
+from brainlit.results.style import BAND_COLOURS, STAGE_COLOURS, Figure, house_style, new_figure
 from brainlit.results.summary import build_summary, find_score
 
 
@@ -106,6 +110,33 @@ def test_brain_map_colours_where_the_voxels_are() -> None:
     assert pixels(with_change).shape[0] > 2 * pixels(without).shape[0]
     assert "mean 0.400" in with_change.alt
     assert with_change.svg is None
+
+
+def test_a_map_looks_as_if_drawn_by_polygons() -> None:
+    half = fsaverage5("left")
+    values = np.where(half.shape_mm[:, 1] < 0, 0.5 + 0.5 * np.sin(half.shape_mm[:, 2] / 5), np.nan)
+    drawn = []
+    for draw in (brainmap._draw_view, polygons):
+        figure = new_figure(5, 3, layout=None)
+        draw(figure.add_axes((0, 0, 1, 1)), half, "left", "lateral", values, ScalarMappable(Normalize(0, 1), "magma"))
+        figure.canvas.draw()
+        drawn.append(np.asarray(figure.canvas.buffer_rgba()).astype(int))
+    different = np.abs(drawn[0] - drawn[1]).max(axis=2)
+    moved = np.abs(drawn[1] - np.roll(drawn[1], 1, axis=1)).max(axis=2)  # by one pixel
+    assert (drawn[1].min(axis=2) < 200).mean() > 0.3, "something is drawn"
+    assert different.mean() < moved.mean()
+
+
+def polygons(axes: Any, half: Any, hemisphere: str, view: str, values: Any, painter: Any) -> None:
+    """The lateral view of the left half once more: every face, the nearest last, as a polygon of its own."""
+    order = np.argsort(-half.shape_mm[half.faces, 0].mean(axis=1))
+    corners = half.shape_mm[half.faces[order]]
+    flat = np.stack([-corners[..., 1], corners[..., 2]], axis=-1)
+    colours = brainmap._face_colours(half, half.faces[order], values, painter)
+    axes.add_collection(PolyCollection(list(flat), facecolors=colours, edgecolors=colours, linewidths=0.25))
+    axes.set_aspect("equal")
+    axes.autoscale_view()
+    axes.set_axis_off()
 
 
 def test_a_vertex_that_does_not_exist_is_refused() -> None:

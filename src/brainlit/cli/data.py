@@ -1,6 +1,6 @@
 """`brainlit data download|prepare|check|info`: raw files, and the story store that is made from them.
 
-Which command found which store in order is remembered, so that saying it again needs no Lightning (six seconds here).
+Which command found which store in order is remembered, so that saying it again needs no Lightning.
 The memory is a hint: where anything that could change the answer differs (arguments, config files, environment, any
 source file or its folder, the store, this software), the command takes the long way and finds out.
 """
