@@ -61,7 +61,7 @@ def commands(runs: Sequence[Path], folder: Path) -> dict[str, list[str]]:
 def measured(arguments: Sequence[str], folder: Path, to_first_bar: bool) -> tuple[float, float, str]:
     """Seconds on the clock, CPU seconds, and the large packages that were imported."""
     said = folder / "imported.txt"
-    said.write_text("stopped")
+    said.write_text("(killed there)")
     start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, " ".join(LARGE), str(said), *arguments],
