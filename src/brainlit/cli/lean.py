@@ -1,9 +1,9 @@
-"""Lightning for a command that only reads the configuration: without what it imports for training alone.
+"""Lightning for a command that trains nothing: without what it imports for its Trainer alone.
 
-`import lightning` is most of what such a command takes, and two thirds of it are two imports: torchmetrics, which
-brings transformers, matplotlib and scipy.signal along, and torch's compiler. Lightning takes from them a few classes,
-which only a Trainer at work uses. A process that ends without training gets empty classes in their place; whoever else
-imports the two in that process gets the real ones.
+`import lightning` is most of what such a command takes before it does anything, and two thirds of it are two imports:
+torchmetrics, which brings transformers, matplotlib and scipy.signal along, and torch's compiler. Lightning takes from
+them a few classes, which only a Trainer at work uses. A process that makes no Trainer gets empty classes in their
+place; whoever else imports the two in that process gets the real ones.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 SPARED = ("torchmetrics", "torch._dynamo")
 SAYING = ("-h", "--help", "--print_config", "--dry-run")
 """Options of a command that says something and ends."""
-ONLY_READING = ("data", "reproduce", "sweep", "fractions")
-"""Verbs whose own process never trains: they read a configuration, and start other processes for the rest."""
+WITHOUT_TRAINER = ("data", "probe", "downstream", "export", "reproduce", "sweep", "fractions")
+"""Verbs whose own process never makes a Trainer; plans for many runs start other processes that do."""
 
 _trains = True
 
@@ -32,7 +32,7 @@ def ends_without_training(arguments: Sequence[str]) -> bool:
     """
     said = {argument.partition("=")[0] for argument in arguments}
     of_a_class = any(option.startswith("--") and option.endswith(".help") for option in said)
-    return bool(said.intersection(SAYING)) or of_a_class or arguments[0] in ONLY_READING
+    return bool(said.intersection(SAYING)) or of_a_class or arguments[0] in WITHOUT_TRAINER
 
 
 def expect(arguments: Sequence[str]) -> None:

@@ -57,8 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     """Probe, or compare two probes; print the table and where everything is."""
     if "--compare" in arguments:
         return _compare(arguments)
+    lean.import_lightning()
     if not arguments or "-h" in arguments or "--help" in arguments:
-        lean.import_lightning()
         from brainlit.cli.probe_options import options_help
 
         print(f"{HELP}\n{options_help()}")
