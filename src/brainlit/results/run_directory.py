@@ -2,8 +2,8 @@
 
 A run is claimed by a lock that the kernel releases when the process ends in whatever way, so a folder whose status
 says "running" and whose lock is free belongs to a run that was killed, and may be resumed from its last checkpoint.
-Beside the folder itself stand here the checkpoints in it, which exist whole or not at all, and its provenance:
-versions, source revision, data hashes, seed, machine and command.
+Beside the folder itself stand here which of its checkpoints training can go on from, and its provenance: versions,
+source revision, data hashes, seed, machine and command.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself, and tuned models from checkpoints."""
+"""What a checkpoint says about itself, whether it is whole, and how it is written: whole or not at all."""
 
 from __future__ import annotations
 
