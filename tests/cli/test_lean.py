@@ -115,7 +115,7 @@ def test_the_config_is_printed_without_what_only_training_needs(capsys: pytest.C
         ("fit --data.source.help brainlit.demo.DemoSource", True),
         ("fit --model.help_me 1", False),
         ("test runs/a/b", False),
-        ("probe runs/a/b", True),
+        ("probe runs/a/b", False),
         ("probe --help", True),
         ("reproduce --quick", True),
         ("data prepare a.yaml", True),

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from brainlit.cli import lean
 from brainlit.cli.errors import UsageError, quieten
 from brainlit.downstream.tasks import DEMO, TASKS, WORDS, Needs, TaskEntry, find_task
 
@@ -78,7 +77,6 @@ def main(arguments: Sequence[str]) -> int:
     given = options_parser().parse_args(list(arguments))
     entries = checked_tasks(given)
     quieten()
-    lean.import_lightning()
     from brainlit.cli.downstream_models import evaluate_missing, make_evaluator, model_without_run, models_of_run
     from brainlit.downstream.result import FOLDER, model_folders
     from brainlit.downstream.run_models import add_model_controls

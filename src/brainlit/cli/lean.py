@@ -18,8 +18,8 @@ from typing import Any
 SPARED = ("torchmetrics", "torch._dynamo")
 SAYING = ("-h", "--help", "--print_config", "--dry-run")
 """Options of a command that says something and ends."""
-WITHOUT_TRAINER = ("data", "probe", "downstream", "export", "reproduce", "sweep", "fractions")
-"""Verbs whose own process never makes a Trainer; plans for many runs start other processes that do."""
+WITHOUT_TRAINER = ("data", "reproduce", "sweep", "fractions")
+"""Verbs whose own process runs no model; plans for many runs start other processes that do."""
 
 _trains = True
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brainlit.cli import lean
 from brainlit.cli.errors import UsageError
 from brainlit.files import only_writer
 
@@ -79,7 +78,6 @@ def run_export(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, help="folder to write (default: RUN/export)")
     parser.add_argument("--overwrite", action="store_true", help="replace the export of another checkpoint")
     given = parser.parse_args(list(arguments))
-    lean.import_lightning()
     from brainlit.results.export import export_model
     from brainlit.results.run_directory import RunDirectory
 
