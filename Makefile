@@ -43,7 +43,7 @@ export CURVES
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-fast slow-list lint data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
+.PHONY: help train plan test test-fast slow-list lint data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ $(READY): pyproject.toml constraints.txt
 
 train: $(READY) ## tune MODEL on DATA, probe before and after, write the report
 	$(SAFELY) $(BIN)/brainlit fit $(CONFIGS) $(CHOICES) $$ARGS
+
+plan: $(READY) ## memory, time and batch sizes of MODEL (SIZE=base) before it is trained (ARGS="--targets 50000 --tr 2" without a store)
+	$(SAFELY) $(BIN)/brainlit plan $(CONFIGS) $(CHOICES) $$ARGS
 
 data: $(READY) ## download what is missing and published, then prepare, check and describe the story store of DATA
 	$(SAFELY) $(BIN)/brainlit data prepare --download $(CONFIGS) $(CHOICES) $$ARGS

@@ -25,6 +25,8 @@ training (config files are merged from left to right, then come the options):
   test       correlation on the stories that are only scored:    brainlit test runs/brain_tune/ID
   predict    write its predictions for those stories (HDF5):     brainlit predict runs/brain_tune/ID
 
+  plan       memory, time and batch sizes before a fit:          brainlit plan -c experiments/brain_tune.yaml -c ...
+
 data and results:
   data       download recordings; prepare, check or describe
              the story store made from them:                     brainlit data info experiments/data/demo.yaml
@@ -64,6 +66,7 @@ VERBS = {
     "reproduce": "brainlit.cli.reproduce:run_reproduce",
     "sweep": "brainlit.cli.reproduce:run_sweep",
     "fractions": "brainlit.cli.reproduce:run_fractions",
+    "plan": "brainlit.cli.plan:run_plan",
     "doctor": "brainlit.doctor:main",
 }
 """Verb -> the function that takes its arguments; its module is imported when the verb is used."""
