@@ -1,10 +1,11 @@
-"""Who may see which rows: spans of stories, their roles, and the guard against leaks between them."""
+"""Who may see which rows: spans of stories, their roles, folds, and the guard against leaks between them."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -96,6 +97,67 @@ def parse_span(text: str, n_trs_of: Mapping[str, int]) -> Span:
 
 
 @dataclass(frozen=True)
+class Folds:
+    """Spans that are scored in turn, each by encoding models that are fitted on what the other folds score.
+
+    Parameters
+    ----------
+    scored : tuple of tuples of Span
+        What each fold scores; no row twice.
+    purge_s : float, optional
+        Seconds on both sides of a scored span that are not fitted on; None for as far as a probe's settings reach.
+    """
+
+    scored: tuple[tuple[Span, ...], ...]
+    purge_s: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.scored)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The spans of all folds, one fold after the other."""
+        return tuple(span for own in self.scored for span in own)
+
+    def fit_spans(self, number: int, purge_trs: int, clocks: Mapping[str, Clock] | None = None) -> tuple[Span, ...]:
+        """What the models of a fold are fitted on: the other folds, less rows within purge_trs of what it scores.
+
+        Neighbours are one span, so that nothing is cut where two other folds meet.
+
+        >>> folds = Folds(((Span("tea", 0, 20),), (Span("tea", 20, 40),), (Span("tea", 40, 60),)))
+        >>> [str(span) for span in folds.fit_spans(0, 5)], [str(span) for span in folds.fit_spans(1, 5)]
+        (['tea[25:60]'], ['tea[0:15]', 'tea[45:60]'])
+        """
+        left: list[Span] = []
+        for span in (span for k, own in enumerate(self.scored) if k != number for span in own):
+            pieces = [span]
+            for scored in self.scored[number]:
+                pieces = [part for piece in pieces for part in _without(piece, scored, purge_trs, clocks or {})]
+            left += pieces
+        merged: list[Span] = []
+        for span in sorted(left):
+            if merged and merged[-1].story == span.story and merged[-1].stop_tr == span.start_tr:
+                merged[-1] = replace(merged[-1], stop_tr=span.stop_tr)
+            else:
+                merged.append(span)
+        order = list(dict.fromkeys(span.story for span in left))
+        return tuple(sorted(merged, key=lambda span: (order.index(span.story), span.start_tr)))
+
+
+def _without(span: Span, scored: Span, purge_trs: int, clocks: Mapping[str, Clock]) -> list[Span]:
+    """What is left of a span at least purge_trs rows away from a scored one: nothing, one or two spans."""
+    ours, theirs = (clocks.get(one.story, Clock(one.story, 0.0)) for one in (span, scored))
+    if ours.story != theirs.story:
+        return [span]
+    late = theirs.first_row - ours.first_row  # how many of our rows the other clock begins later
+    near = 0.0 if span.story == scored.story else _SAME_CLOCK_TRS
+    before = math.floor(scored.start_tr + late - purge_trs + near)
+    after = math.ceil(scored.stop_tr + late + purge_trs - near)
+    parts = replace(span, stop_tr=min(span.stop_tr, before)), replace(span, start_tr=max(span.start_tr, after))
+    return [part for part in parts if part.n_trs > 0]
+
+
+@dataclass(frozen=True)
 class Roles:
     """Which spans serve which role; made by `make_roles`, which has checked them.
 
@@ -108,12 +170,15 @@ class Roles:
         The exceptions that the config asked for, in its words.
     clocks : mapping of story to Clock
         Of stories that are another one in the rows of other subjects.
+    folds : Folds, optional
+        With folds, `fit` and `score` are the same spans: each is scored once, by models fitted on the others.
     """
 
     by_role: Mapping[str, tuple[Span, ...]]
     purge_trs: int
     allow: tuple[str, ...] = ()
     clocks: Mapping[str, Clock] = field(default_factory=dict)
+    folds: Folds | None = None
 
     def spans(self, role: str) -> tuple[Span, ...]:
         """The spans of one role; empty if it has none.

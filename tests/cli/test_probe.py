@@ -26,6 +26,7 @@ from brainlit.results import report
 from brainlit.results.record import ProbeRecord, find_records
 from brainlit.results.run_directory import RunDirectory
 from brainlit.splits import Span
+from brainlit.store import StoryStore
 from tests.callbacks.toy_module import toy_data
 
 PAGE = (Path(__file__).parents[2] / "docs" / "probing.md").read_text()
@@ -313,3 +314,24 @@ def test_what_a_checkpoint_was_tuned_on_is_known_in_the_same_data_only(toy_store
     said = {"store_fingerprint": data.store.fingerprint, "tune": ["toy0[0:40]", "toy1[5:20]"]}
     assert tuned_spans(data, said) == [Span("toy0", 0, 40), Span("toy1", 5, 20)]
     assert tuned_spans(data, {**said, "store_fingerprint": "other"}) == []
+
+
+def test_folds_are_said_wherever_numbers_are_read(
+    toy_config: Path, toy_store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = StoryStore.open(toy_store_path)
+    np.savez(tmp_path / "f.npz", **{f"toy{k}": store.band(f"toy{k}", "low_level") for k in range(6)})
+    data = ["--features", str(tmp_path / "f.npz"), "-c", str(toy_config), "--data.roles", "{folds: 3, purge: 8}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "draw_figures", lambda *_: ({}, {}))
+        output = ["--output", str(tmp_path / "probe"), "--probe.layers", "[0]"]
+        assert main(["probe", *data, *FAST, *output, "--data.subjects", "[sub-A]"]) == 0
+    said = "3 folds, every row scored once, 210 TRs; each fitted on the others (140 TRs), whole stories held out"
+    printed = capsys.readouterr().out
+    assert f"{said}: toy0[5:40], toy3[5:40] | toy1[5:40], toy4[5:40] | toy2[5:40], toy5[5:40]" in printed
+    assert "| r, mean of folds | " in printed
+    assert "drawn within each held-out fold" in (page := (tmp_path / "probe" / "report.html").read_text())
+    assert said in page
+    assert json.loads((tmp_path / "probe" / "summary.json").read_text())["probe"]["folds"]["n"] == 3
+    assert main(["probe", *data, "--shares", "true", "--output", str(tmp_path / "shares")]) == 2
+    assert "--shares needs fixed rows to fit and to score" in capsys.readouterr().err

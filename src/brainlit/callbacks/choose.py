@@ -164,6 +164,11 @@ def check_choosing(roles: Roles) -> None:
         If there are none, or rows of another role are among them or closer than the roles' purge.
     """
     ours = roles.spans("choose")
+    if roles.folds is not None:
+        raise LeakError(
+            "a checkpoint is to be chosen by encoding models, which would be fitted on rows that the folds score."
+            " Leave ChooseCheckpoint out (val/loss of roles.choose chooses), or name fit and score instead of folds."
+        )
     if not ours:
         raise LeakError(
             "a checkpoint is to be chosen, and the role 'choose' has no stories: give data.roles.choose some that are"

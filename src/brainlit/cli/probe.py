@@ -122,6 +122,8 @@ def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirector
 
     settings, engine = cli.settings, cli.settings.engine()
     datamodule = _datamodule(cli.resolved["data"])
+    if cli.config.shares and datamodule.roles.folds is not None:
+        raise UsageError("--shares needs fixed rows to fit and to score: name data.roles.fit and score, not folds.")
     if kind == "features":
         probed = from_features(cli, datamodule, engine.spans(datamodule))
     else:

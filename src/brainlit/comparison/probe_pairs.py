@@ -38,6 +38,8 @@ class ProbePair:
         Scores of A and B without each part of the fit stories in turn; empty where a probe does not have them.
     same_fit : bool
         Whether both were fitted on the same stories.
+    overlap_factor : float
+        How much wider intervals must be because the probes are over folds, which share fitted rows.
     """
 
     observed: FloatArray
@@ -48,6 +50,7 @@ class ProbePair:
     n_stories: int
     left_out: tuple[Mapping[str, FloatArray], Mapping[str, FloatArray]] = ({}, {})
     same_fit: bool = True
+    overlap_factor: float = 1.0
 
     @property
     def n_parts(self) -> int:
@@ -134,7 +137,8 @@ def read_pair(subject: str, file_a: Path, file_b: Path, region: str | None) -> P
     left_out = tuple({name: values[:, used] for name, values in result.left_out.items()} for result in results)
     fits = [list(record.facts.get("fit_spans", [])) for record in records]
     scores, same_fit = (left_out[0], left_out[1]), fits[0] == fits[1]
-    return ProbePair(observed[0], predicted[0], predicted[1], groups, regions, n_stories, scores, same_fit)
+    factor = max(result.overlap_factor for result in results)
+    return ProbePair(observed[0], predicted[0], predicted[1], groups, regions, n_stories, scores, same_fit, factor)
 
 
 def _require_same_rows(subject: str, records: Sequence[ProbeRecord], results: Sequence[ProbeResult]) -> None:

@@ -251,7 +251,8 @@ def _joined(difference: Score, fit_variance: float, n_parts: int) -> Score:
 def _paired_scores(pair: ProbePair, config: CompareConfig) -> dict[str, tuple[Score, Score, Score]]:
     """A, B and A - B of each region, from the same draws; draw 0 counts every block once."""
     block_of_row, weights = block_weights(pair.groups, config.bootstrap_trs, config.n_bootstraps, config.seed)
-    stretch = stretch_of(pair.groups, (block_of_row, weights), pair.observed, pair.a, pair.b)
+    given = pair.groups, (block_of_row, weights), pair.observed, pair.a, pair.b
+    stretch = stretch_of(*given, factor=pair.overlap_factor)
     if stretch is None:
         raise ValueError(
             f"the scored stories have too few blocks of {config.bootstrap_trs} TRs for an interval, or neighbouring"
@@ -354,7 +355,7 @@ def _what_is_drawn(config: CompareConfig, rows: Sequence[RegionDifference], part
             "as asked (--hold_fits)"
             if config.hold_fits
             else f"for at least {FEWEST_STORIES} fit stories are needed, and probes that know their scores without them"
-            " (probe again with probe.leave_out_fit)"
+            " (probe again with probe.leave_out_fit; folds have none)"
         )
         yield (
             f"Drawn for {', '.join(fixed)}: minutes of the scored stories only. The fitted weights are held fixed,"

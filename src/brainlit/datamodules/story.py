@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from brainlit.datamodules.dataset import NoTargets, StepLoader, TargetSource, WindowDataset, evaluation_loader
+from brainlit.datamodules.folds import AskedFolds, settle_folds, spans_by_role
 from brainlit.datamodules.regimes import TargetChoice
 from brainlit.datamodules.selection import (
     common_columns,
@@ -70,6 +71,8 @@ class StoryDataModule(L.LightningDataModule):
         How much of a story one item holds.
     roles : dict of role to list of str, or None
         Which stories, or spans such as 'alice[0:120]', tune, fit, choose and score; None takes the source's own.
+        With {folds: 5, purge: auto} every row is scored once, by encoding models fitted on the other folds: see
+        `datamodules.folds`. What is tuned on or chosen by is named apart, as tune and choose, and never scored.
     purge_trs : int or None
         Rows to keep between spans of different roles in one story; None: context, shift and four TRs of delay.
     allow : list of str or None
@@ -151,7 +154,7 @@ class StoryDataModule(L.LightningDataModule):
         source: StorySource,
         store_dir: str,
         window: WindowConfig = DEFAULT_WINDOW,
-        roles: dict[str, list[str]] | None = None,
+        roles: dict[str, list[str] | int | float | str] | None = None,
         purge_trs: int | None = None,
         allow: list[str] | None = None,
         subjects: list[str] | None = None,
@@ -186,23 +189,38 @@ class StoryDataModule(L.LightningDataModule):
         self.subject_steps, self.tune_fraction = subject_steps, tune_fraction
         self._asked_roles, self._asked_purge_trs, self._asked_subjects = roles, purge_trs, subjects
         self._allow = tuple(allow or ())
+        self._asked_folds = None if roles is None or "folds" not in roles else AskedFolds.read(roles, self._allow)
+        self._only_probed = False
         self.not_tuned_on: list[str] = []
         self._targets: tuple[TargetSource, TargetSource] | None = None
         self._place_to_resume: dict[str, Any] | None = None
 
     def only_probe(self) -> None:
         """Do without the role 'tune', whatever it holds (`not_tuned_on` remembers); to be said before setup."""
-        asked = {role: list(own) for role, own in self._roles_to_settle().items()}
-        self.not_tuned_on, self._asked_roles = asked.pop("tune", []), asked
+        self._only_probed = True
+        if self._asked_folds is None:
+            self.not_tuned_on = list(self._roles_to_settle().get("tune", []))
+        else:  # what is scored stays the same, with or without tuning
+            self.not_tuned_on = list(self._asked_folds.apart.get("tune", []))
 
     def prepare_data(self) -> None:
         """Build the store, or see that it is there and was made with the source's settings."""
         build_store(self.source, Path(self.store_dir), features=self.features).close()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the store and settle roles, subjects, voxels and targets; the same for every stage, so done once."""
-        if self._targets is not None:
-            return
+        """Open the store and settle roles, subjects, voxels and targets; the same for every stage, so done once.
+
+        Raises
+        ------
+        ValueError
+            As what it settles does, and if a run is to tune on data with folds that name nothing to tune on.
+        """
+        if self._targets is None:
+            self._settle()
+        if stage == "fit" and self.roles.folds is not None and self.regime != "pretrained":
+            self._tune_spans()  # before a probe has taken its time
+
+    def _settle(self) -> None:
         self.store = StoryStore.open(Path(self.store_dir))
         self.tr_s, self.story_names = self.store.tr_s, self.store.story_names
         self.context_trs = self.window.context_trs(self.tr_s)
@@ -328,6 +346,7 @@ class StoryDataModule(L.LightningDataModule):
             "rows": {role: self.roles.n_trs(role) for role in self.roles.by_role},
             "roles": self.roles.as_text(),
             "purge_trs": self.roles.purge_trs,
+            "n_folds": None if self.roles.folds is None else len(self.roles.folds),
             "n_targets": dict(self.target_sizes),
             "n_masked_voxels": {name: int((~self.store.good_voxels(name)).sum()) for name in self.subjects},
             "min_ceiling": self.min_ceiling,
@@ -371,12 +390,19 @@ class StoryDataModule(L.LightningDataModule):
     # Parts of setup
 
     def _roles_to_settle(self) -> Mapping[str, Sequence[str]]:
-        return self.source.default_roles() if self._asked_roles is None else self._asked_roles
+        return self.source.default_roles() if self._asked_roles is None else spans_by_role(self._asked_roles)
 
     def _settle_roles(self) -> Roles:
         own_trs = self.window.purge_trs(self.tr_s, _MAX_DELAY_TRS)
         purge_trs = own_trs if self._asked_purge_trs is None else self._asked_purge_trs
-        return settle_roles(self.store, self._roles_to_settle(), purge_trs, self._allow)
+        if self._asked_folds is not None:
+            roles = settle_folds(self.store, self._asked_folds, purge_trs, self._allow)
+            kept = {role: spans for role, spans in roles.by_role.items() if not (self._only_probed and role == "tune")}
+            return replace(roles, by_role=kept)
+        asked = dict(self._roles_to_settle())
+        if self._only_probed:
+            asked.pop("tune", None)
+        return settle_roles(self.store, asked, purge_trs, self._allow)
 
     def _choose_voxels(self) -> dict[str, IntArray]:
         how = (self.roles.spans("choose"), self.min_ceiling, self.ceiling_method)
@@ -402,6 +428,11 @@ class StoryDataModule(L.LightningDataModule):
 
     def _tune_spans(self) -> list[Span]:
         spans = self._heard_spans("tune")
+        if not spans and self.roles.folds is not None:
+            raise ValueError(
+                "roles has folds and nothing to tune on. What is tuned on is named apart and never scored: give"
+                " roles.tune stories or spans (and roles.choose others), or probe an untuned model: brainlit probe."
+            )
         if not spans:
             raise ValueError("no spans to tune on: give the role 'tune' a story that a subject heard.")
         return spans

@@ -154,7 +154,7 @@ def run_probes(
             results[name] = together.select(slice(int(first), int(last)))
     n_scored = int(rows.score.sum())
     return {
-        name: replace(results[name], **_checked_ceiling((ceilings or {}).get(name), n_scored, n))
+        name: replace(results[name], **ceiling_fields((ceilings or {}).get(name), n_scored, n))
         for name, n in n_voxels.items()
     }
 
@@ -298,7 +298,7 @@ def rows_key(rows: ProbeRows) -> str:
     return array_hash(rows.groups, rows.fit, rows.score)
 
 
-def _checked_ceiling(ceiling: npt.ArrayLike | None, n_scored: int, n_voxels: int) -> dict[str, Any]:
+def ceiling_fields(ceiling: npt.ArrayLike | None, n_scored: int, n_voxels: int) -> dict[str, Any]:
     """The fields `ceiling` and `signal` of a result."""
     if ceiling is None:
         return {"ceiling": None, "signal": None}

@@ -127,6 +127,23 @@ class ProbeResult:
         return str(self.meta["joint"])
 
     @property
+    def fold_of_group(self) -> IntArray | None:
+        """The fold of each scored group, (n_groups,); None where fixed rows were fitted and scored."""
+        found = self.meta.get("fold_of_group")
+        return None if found is None else np.asarray(found, dtype=np.int64)
+
+    @property
+    def overlap_factor(self) -> float:
+        """How much wider an interval must be because folds are fitted on much the same rows; 1 without folds.
+
+        Folds that scored and erred independently would give a mean over k of them the variance s^2 / k. As they are, it
+        is about s^2 (1 / k + n_scored / n_fitted), rows of one fold (Nadeau & Bengio 2003, Machine Learning 52:239).
+        """
+        if self.fold_of_group is None:
+            return 1.0
+        return float(np.sqrt(1.0 + len(self.score_groups) / np.mean(self.meta["n_fit_trs_by_fold"])))
+
+    @property
     def r_over_ceiling(self) -> FloatArray | None:
         """r / ceiling of each voxel, never clipped; None without a ceiling.
 
@@ -212,7 +229,7 @@ class ProbeResult:
         voxels : slice, bool array of shape (n_voxels,) or int array
         """
         part = self._each(lambda values: values[..., voxels])
-        return replace(part, n_dropped=int((~part.used).sum()))._with_grid_ends()
+        return replace(part, n_dropped=int((~part.used).sum())).with_grid_ends()
 
     def place(self, columns: IntArray, n_voxels: int, n_left_out: int = 0) -> ProbeResult:
         """The result on a full set of voxels: NaN (False, -1) for the others.
@@ -256,7 +273,7 @@ class ProbeResult:
             tables = [getattr(part, name) for part in parts]
             joined[name] = {key: _concatenated([table[key] for table in tables]) for key in tables[0]}
         whole = replace(parts[0], **joined, n_dropped=sum(part.n_dropped for part in parts))
-        return whole._with_grid_ends()
+        return whole.with_grid_ends()
 
     def _each(self, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> ProbeResult:
         """The same with every per-voxel array changed."""
@@ -266,12 +283,16 @@ class ProbeResult:
             new[name] = {key: change(values) for key, values in getattr(self, name).items()}
         return replace(self, **new)
 
-    def _with_grid_ends(self) -> ProbeResult:
-        """With what these voxels chose at the ends of the grid, and its warnings; other warnings stay."""
-        alphas = self.meta["alphas"]
+    @property
+    def lasting_warnings(self) -> list[str]:
+        """Warnings that are not about the ends of the grid."""
         low, high = self.meta.get("alpha_at_low_edge", {}), self.meta.get("alpha_at_high_edge", {})
-        earlier = _grid_end_warnings(low, high, alphas)
-        lasting = [text for text in self.meta["warnings"] if text not in earlier]
+        earlier = _grid_end_warnings(low, high, self.meta["alphas"])
+        return [text for text in self.meta["warnings"] if text not in earlier]
+
+    def with_grid_ends(self) -> ProbeResult:
+        """With what these voxels chose at the ends of the grid, and its warnings; other warnings stay."""
+        alphas, lasting = self.meta["alphas"], self.lasting_warnings
         used = {model: index[index >= 0] for model, index in self.alpha_index.items()}
         low = {model: _mean(index == 0) for model, index in used.items()}
         high = {model: _mean(index == len(alphas) - 1) for model, index in used.items()}

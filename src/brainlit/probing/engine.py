@@ -20,6 +20,7 @@ from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.temporal import Band
 from brainlit.probing import tuned_sound
 from brainlit.probing.budget import ProbeScope
+from brainlit.probing.folds import FoldPlan
 from brainlit.probing.hidden_states import layer_features, n_rows, temporal_layer_features
 from brainlit.probing.inputs import (
     ProbeData,
@@ -28,6 +29,7 @@ from brainlit.probing.inputs import (
     borrowed_state,
     from_start,
     probe_data,
+    probe_folds,
     resolve_layers,
     settings_hash,
 )
@@ -247,8 +249,21 @@ class ProbeEngine:
         }
 
     def spans(self, datamodule: StoryDataModule) -> list[Span]:
-        """The spans whose rows the features have, in order: those to fit on, then those to score."""
+        """The spans whose rows the features have, in order: those to fit on, then those to score.
+
+        With folds, every stretch that some fold has a use for, once.
+        """
+        if self.has_folds(datamodule):
+            return self.folds(datamodule).spans
         return [*datamodule.roles.spans("fit"), *datamodule.roles.spans(self.score_role)]
+
+    def has_folds(self, datamodule: StoryDataModule) -> bool:
+        """Whether rows are scored fold by fold; what a checkpoint is chosen by never is."""
+        return datamodule.roles.folds is not None and self.score_role == "score"
+
+    def folds(self, datamodule: StoryDataModule) -> FoldPlan:
+        """What every fold fits and scores with these settings; ValueError where it cannot."""
+        return FoldPlan.of(datamodule, self.config)
 
     def resolve_layers(self, module: ProbedModule) -> tuple[list[int], int]:
         """Hidden states of the curve (with the compared one) and the compared one, counted from 0.
@@ -268,6 +283,7 @@ class ProbeEngine:
         settings = [_deciding(self.config), self.bootstrap, HOW_DRAWN, self.layers, self.partition_layer]
         settings += [asdict(datamodule.window)] if self.with_window else []
         settings += [FORMULAS_VERSION]
+        settings += [self.folds(datamodule).facts()["folds"]] if self.has_folds(datamodule) else []
         return settings_hash(datamodule.store.fingerprint, subject, spans, settings)
 
     def subject_data(self, datamodule: StoryDataModule, subject: str) -> ProbeData:
@@ -275,6 +291,9 @@ class ProbeEngine:
         if self._data_of is not datamodule:
             self._predicted = {}
             self._data, self._data_of, self._stimulus = {}, datamodule, Stimulus(datamodule.store, self.config)
+        if subject not in self._data and self.has_folds(datamodule):
+            plan, own = self.folds(datamodule), (self.config, self._stimulus)
+            self._data[subject] = probe_folds(datamodule.store, subject, plan, *own)
         if subject not in self._data:
             roles = datamodule.roles
             fit, score = roles.spans("fit"), roles.spans(self.score_role)
@@ -316,6 +335,11 @@ class ProbeEngine:
         if first is None:
             return WordRows()
         there = set(store.heard(first))
+        if self.has_folds(datamodule):
+            plan = self.folds(datamodule)  # every fold is fitted on other words, so that only those of tuning are told
+            spans = [plan.used(span) for own in plan.score for span in own if span.story in there]
+            heard_in = {"tune": context.heard or tuning_words(datamodule)}
+            return word_rows(store, spans, heard_in, self.config.response, 0)
         fit, scored = ([span for span in roles.spans(role) if span.story in there] for role in ("fit", self.score_role))
         heard = {"tune": context.heard or tuning_words(datamodule), "fit": heard_words(store, fit)}
         return word_rows(store, scored, heard, self.config.response, self.config.skip_trs)
@@ -373,6 +397,7 @@ class ProbeEngine:
         return {
             **data.facts,
             "n_fit_trs": int(result.meta.get("n_fit_trs", int(data.fit.sum()))),
+            **{key: result.meta[key] for key in ("n_fit_trs_by_fold", "n_score_trs_by_fold") if key in result.meta},
             "n_score_trs": len(result.score_groups),
             "n_voxels": n_voxels,
             "n_used": n_used,
@@ -381,7 +406,8 @@ class ProbeEngine:
             "delays_trs": list(config.delays_trs),
             "temporal": dict(result.meta.get("temporal", {})),
             "filter": self._filter_words(),
-            "ridge": f"{len(grid)} alphas from {min(grid):.3g} to {max(grid):.3g}, {config.n_folds} folds over stories,"
+            "ridge": f"{len(grid)} alphas from {min(grid):.3g} to {max(grid):.3g}, {config.n_folds} folds over stories"
+            f"{' inside each of the folds' if data.folds else ''},"
             f" mixtures per number of bands {n_gammas}, solver {result.meta.get('solver', config.solver.name)},"
             f" seed {config.seed}",
             "alpha_at_edge": edge,

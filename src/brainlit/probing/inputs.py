@@ -21,8 +21,10 @@ from brainlit.datamodules.selection import span_signal
 from brainlit.encoding.arrays import BoolArray, Float32Array, IntArray
 from brainlit.encoding.ceiling import ceiling_of_rows
 from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.folds import FoldRows
 from brainlit.encoding.temporal import TemporalBand
 from brainlit.features import sub_band_columns
+from brainlit.probing.folds import FoldPlan
 from brainlit.probing.temporal_rows import TemporalForm, stimulus_rows
 from brainlit.splits import Span
 from brainlit.store import StoryStore
@@ -115,6 +117,9 @@ class ProbeData:
     facts : mapping
         Spans, rows and repeats as plain JSON.
     regions : mapping of name to bool array of shape (n_voxels,)
+    folds : tuple of FoldRows
+        With folds the rows come in the order of the stories, `fit` and `score` are those that any fold fits or scores,
+        and `ceiling` is for the scored rows fold by fold. Empty where fixed rows are fitted and scored.
     """
 
     rows: BoolArray
@@ -126,6 +131,7 @@ class ProbeData:
     ceiling: Float32Array | None
     facts: Mapping[str, Any]
     regions: Mapping[str, BoolArray]
+    folds: tuple[FoldRows, ...] = ()
 
     @property
     def usable(self) -> BoolArray:
@@ -184,6 +190,42 @@ def probe_data(
         ceiling=ceiling,
         facts=_span_facts(kept, set(fit_spans)) | repeat_facts,
         regions=store.subject(subject).regions,
+    )
+
+
+def probe_folds(
+    store: StoryStore, subject: str, plan: FoldPlan, config: ProbeConfig, stimulus: Stimulus | None = None
+) -> ProbeData:
+    """Read what a probe of one subject over folds needs: the rows of `plan.spans` that this subject heard.
+
+    Raises
+    ------
+    ValueError
+        If the subject heard too little of the stories.
+    """
+    spans = plan.spans
+    parts = [store.responses(subject, span.story, span.start_tr, span.stop_tr) for span in spans]
+    heard = [part is not None for part in parts]
+    kept = [span for span, has in zip(spans, heard, strict=True) if has]
+    own = plan.heard([span.story for span in kept], subject)
+    responses = np.concatenate([part for part in parts if part is not None])
+    responses[:, ~store.good_voxels(subject)] = np.nan
+    folds = own.rows(kept)
+    used = np.zeros(len(responses), dtype=bool)
+    used[np.concatenate([fold.rows[fold.score] for fold in folds])] = True
+    scored = [own.used(span) for fold in own.score for span in fold]
+    ceiling, repeat_facts = score_ceiling(store, subject, scored, 0)
+    return ProbeData(
+        rows=np.repeat(heard, [span.n_trs for span in spans]),
+        stimulus=(stimulus or Stimulus(store, config)).bands(kept),
+        responses=responses,
+        groups=np.repeat(np.arange(len(kept)), [span.n_trs for span in kept]),
+        fit=used,
+        score=used,
+        ceiling=ceiling,
+        facts=own.facts() | repeat_facts,
+        regions=store.subject(subject).regions,
+        folds=folds,
     )
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from brainlit.encoding import probe
 from brainlit.encoding.arrays import Array, Float32Array, IntArray
 from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.folds import run_folds
 from brainlit.encoding.probe_fit import ProbeCache
 from brainlit.encoding.result import ProbeResult
-from brainlit.encoding.temporal import TemporalBand
+from brainlit.encoding.temporal import Band, TemporalBand
 from brainlit.encoding.temporal_choice import SubjectWeights, choose_weights
 from brainlit.encoding.warm_start import WarmStart
 from brainlit.probing.budget import ProbeScope, sample_voxels
@@ -27,6 +28,35 @@ Features = Mapping[int, Float32Array | TemporalBand]
 Results = dict[str, ProbeResult]
 Columns = Mapping[str, IntArray | None]
 """Voxels by subject; None where all of them are meant."""
+Weights = Sequence[SubjectWeights]
+"""Of the temporal parts, for every fold; of one fold where fixed rows are fitted and scored."""
+
+
+def fit_rows(
+    data: ProbeData,
+    bands: Mapping[str, Band],
+    Ys: Mapping[str, Array],
+    config: ProbeConfig,
+    *,
+    ceilings: Mapping[str, npt.ArrayLike | None] | None = None,
+    cache: ProbeCache | None = None,
+    warm: Mapping[str, WarmStart] | None = None,
+    weights: Weights | None = None,
+) -> Results:
+    """Fit and score what the data say: fixed rows, or fold by fold, where there is no warm start.
+
+    Parameters
+    ----------
+    data : ProbeData
+        Of any of the subjects, who heard the same rows.
+    bands : mapping of band to array, or TemporalBand, of the rows of the data
+    Ys : mapping of subject to array of shape (n_rows, n_voxels)
+    """
+    if data.folds:
+        return run_folds(bands, Ys, data.folds, config, ceilings=ceilings, cache=cache, weights=weights)
+    rows = (data.groups, data.fit, data.score, config)
+    own = None if weights is None else weights[0]
+    return probe.run_probes(bands, Ys, *rows, ceilings=ceilings, cache=cache, warm=warm, weights=own)
 
 
 @dataclass
@@ -96,7 +126,7 @@ class LayerFits:
         """Take the start of a subject from the file of an earlier probe, if it says what its voxels chose."""
         result, value = ProbeResult.load(path), load_record(path).facts.get("thinned")
         n_gammas = self.config.n_gammas if value is None else ProbeScope.from_json(value).n_gammas
-        if result.gamma_ranking:
+        if result.gamma_ranking and result.fold_of_group is None:  # folds search anew
             self.starts[subject] = Start(WarmStart.from_result(result), None, dict(n_gammas))
 
     def _fit(
@@ -107,7 +137,7 @@ class LayerFits:
         compared: bool,
         config: ProbeConfig,
         warm: bool,
-        weights: SubjectWeights | None,
+        weights: Weights | None,
     ) -> Results:
         """The results of one layer for the given voxels; subjects of whom there are none are left out."""
         started = time.monotonic()
@@ -116,25 +146,24 @@ class LayerFits:
             return {}
         first = next(iter(some.values()))
         Ys = {name: _of(own.responses, columns[name]) for name, own in some.items()}
-        roles = (Ys, first.groups, first.fit, first.score, config)
-        run = partial(probe.run_probes, weights=weights)
         if not compared:
-            roles = (*roles[:-1], replace(config, leave_out_fit=False))
-            results = run({"backbone": features[first.rows]}, *roles)
+            alone = replace(config, leave_out_fit=False)
+            results = fit_rows(first, {"backbone": features[first.rows]}, Ys, alone, weights=weights)
             self.layers_s += time.monotonic() - started
             return results
         bands = {"backbone": features[first.rows], **first.stimulus}
         ceilings = {n: None if own.ceiling is None else _of(own.ceiling, columns[n]) for n, own in some.items()}
         starts = self._starts(columns, config) if warm else {}
-        results = run(bands, *roles, ceilings=ceilings, cache=self.cache, warm=starts)
-        for name, result in results.items():
+        how = {"cache": self.cache, "warm": starts, "weights": weights}
+        results = fit_rows(first, bands, Ys, config, ceilings=ceilings, **how)  # type: ignore[arg-type]
+        for name, result in results.items() if not first.folds else ():
             self.starts[name] = Start(WarmStart.from_result(result), columns[name], dict(config.n_gammas))
         self.partition_s += time.monotonic() - started
         return results
 
     def _weights(
         self, data: Mapping[str, ProbeData], features: Float32Array | TemporalBand, config: ProbeConfig
-    ) -> SubjectWeights | None:
+    ) -> Weights | None:
         """How much each temporal part counts, from all of a subject's voxels, wherever they are fitted.
 
         The compared layer chooses for all layers, so that their curve differs in nothing but the layer.
@@ -144,8 +173,17 @@ class LayerFits:
         if not any(isinstance(band, TemporalBand) for band in bands.values()):
             return None
         Ys = {name: own.responses for name, own in data.items()}
-        roles = (Ys, first.groups, first.fit, first.score, config)
-        return choose_weights(bands, *roles, cache=self.cache)
+        if not first.folds:
+            return [choose_weights(bands, Ys, first.groups, first.fit, first.score, config, cache=self.cache)]
+        return [
+            choose_weights(
+                {name: X[fold.rows] for name, X in bands.items()},
+                {name: Y[fold.rows] for name, Y in Ys.items()},
+                *(fold.groups, fold.fit, fold.score, config),
+                cache=self.cache,
+            )
+            for fold in first.folds
+        ]
 
     def _columns(self, data: Mapping[str, ProbeData], scope: ProbeScope | None, shared: bool) -> Columns:
         """Which voxels are probed, by subject; None where all are, here."""

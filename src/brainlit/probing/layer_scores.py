@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from brainlit.encoding import probe
 from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.statistics import Score, mean_score
 from brainlit.encoding.temporal import TemporalBand
 from brainlit.probing.engine import ProbeEngine
-from brainlit.probing.layer_fits import Features
+from brainlit.probing.layer_fits import Features, fit_rows
 from brainlit.probing.process_group import ProcessGroup
 from brainlit.results.scores import ScoreRow, curve_rows, regions_with_all
 
@@ -61,8 +60,8 @@ def _mean_scores(
     by_region: dict[str, list[ScoreRow]] = {}
     for data in engine.who_heard_the_same(datamodule, subjects):
         first, Ys = next(iter(data.values())), {name: own.responses for name, own in data.items()}
-        roles = (Ys, first.groups, first.fit, first.score, replace(engine.config, leave_out_fit=False))
-        results = probe.run_probes({"backbone": states[first.rows]}, *roles)
+        alone = replace(engine.config, leave_out_fit=False)
+        results = fit_rows(first, {"backbone": states[first.rows]}, Ys, alone)
         for name, result in results.items():
             regions = regions_with_all(data[name].regions, result.used)
             for row in curve_rows(result, regions, layer, engine.blocks(result)):

@@ -13,11 +13,10 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from brainlit.encoding import probe
 from brainlit.encoding.temporal import n_delayed
 from brainlit.probing.budget import Costs, ProbeScope, pilot, reduce_scope
 from brainlit.probing.engine import ProbeEngine
-from brainlit.probing.layer_fits import Features
+from brainlit.probing.layer_fits import Features, fit_rows
 from brainlit.results.record import load_record
 from brainlit.splits import LeakError
 
@@ -70,8 +69,7 @@ class ProbePlan:
         def fit(n_voxels: int) -> float:
             started = time.monotonic()
             Y = data.responses[:, good[:n_voxels]]
-            roles = (data.groups, data.fit, data.score, config)
-            probe.run_probes({"backbone": X}, {"": Y}, *roles)
+            fit_rows(data, {"backbone": X}, {"": Y}, config)
             return time.monotonic() - started
 
         fixed_s, voxel_s = pilot(fit, len(good))

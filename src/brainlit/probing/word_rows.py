@@ -128,9 +128,12 @@ class WordRows:
             From `regions_with_all`.
         bootstrap : mapping with block_trs, n_bootstraps and seed
         """
+        factor = result.overlap_factor
         score = partial(row_set_scores, result.observed, result.predictions["backbone"], result.score_groups)
         return [
-            ScoreRow(region, layer, metric, int(regions[region].sum()), found)
+            ScoreRow(
+                region, layer, metric, int(regions[region].sum()), found.stretched(factor) if factor > 1 else found
+            )
             for metric, rows in self.rows.items()
             for region, found in score(rows, regions, **bootstrap).items()
         ]

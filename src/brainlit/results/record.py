@@ -158,6 +158,25 @@ def fitted_on_tuned_said(facts: Mapping[str, Any]) -> str:
     )
 
 
+def folds_said(facts: Mapping[str, Any]) -> str:
+    """What was scored fold by fold, in words; empty where fixed rows were.
+
+    >>> folds = {"n": 5, "within_stories": True, "purge_trs": 14}
+    >>> folds_said({"folds": folds, "n_score_trs": 357, "n_fit_trs_by_fold": [262, 276, 262]})
+    '5 folds, every row scored once, 357 TRs; each fitted on the others (262 to 276 TRs), 14 TRs purged on both sides'
+    """
+    folds = facts.get("folds")
+    if not folds:
+        return ""
+    n_fit = facts.get("n_fit_trs_by_fold") or [facts.get("n_fit_trs")]
+    fitted = f"{min(n_fit)} to {max(n_fit)}" if min(n_fit) != max(n_fit) else str(n_fit[0])
+    apart = f"{folds['purge_trs']} TRs purged on both sides" if folds["within_stories"] else "whole stories held out"
+    return (
+        f"{folds['n']} folds, every row scored once, {facts.get('n_score_trs')} TRs; each fitted on the others"
+        f" ({fitted} TRs), {apart}"
+    )
+
+
 def table_rows(records: Iterable[ProbeRecord]) -> list[dict[str, Any]]:
     """The scores of the records as plain rows; `low` and `high` bound the 95 % interval, empty where there is none."""
     rows = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from brainlit.results.record import fitted_on_tuned_said
+from brainlit.results.record import fitted_on_tuned_said, folds_said
 from brainlit.results.scores import LABELS
 from brainlit.results.summary import find_score, regions_of, word_sentences
 from brainlit.results.tables import markdown_table, score_said
@@ -52,16 +52,19 @@ def _rest_on(summary: Mapping[str, Any]) -> Iterator[str]:
     subjects = list(probe["subjects"])
     whose = subjects[0] if len(subjects) == 1 else f"mean over {len(subjects)} subjects ({', '.join(subjects)})"
     yield f"{whose}; layer {probe['layer']}; voxels of all subjects together"
-    for role, done in (("score", "scored on"), ("fit", "fitted on")):
+    if folds := folds_said(probe):
+        yield f"{folds}: {' | '.join(', '.join(spans) for spans in probe['folds']['score'])}"
+    for role, done in (("score", "scored on"), ("fit", "fitted on")) if not folds else ():
         yield f"{done} {', '.join(probe.get(f'{role}_spans', []))} ({probe.get(f'n_{role}_trs')} TRs used)"
     if said := fitted_on_tuned_said(probe):
         yield said
     yield from word_sentences(summary)
     yield (
-        "[low, high]: 95 % interval, block bootstrap over time within the scored stories,"
+        f"[low, high]: 95 % interval, block bootstrap over time within the scored {'folds' if folds else 'stories'},"
         f" {boot.get('block_trs')}-TR blocks or longer, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')},"
-        " widened for the number of blocks and what their borders hide; it says"
-        " nothing about other stories or people"
+        " widened for the number of blocks and what their borders hide"
+        f"{', and for the rows that the fits of the folds share' if folds else ''}; it says nothing about other"
+        " stories or people"
     )
 
 

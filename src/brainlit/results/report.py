@@ -16,7 +16,7 @@ import numpy as np
 
 from brainlit.results.figures import read_metrics, summary_figures
 from brainlit.results.pages import render_page
-from brainlit.results.record import ProbeRecord, find_records, fitted_on_tuned_said
+from brainlit.results.record import ProbeRecord, find_records, fitted_on_tuned_said, folds_said
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_text_atomic
 from brainlit.results.scores import FITTED_WORDS, LABELS, SEEN_WORDS, UNFITTED_WORDS, UNSEEN_WORDS
 from brainlit.results.style import BAND_LABELS, Figure
@@ -175,8 +175,9 @@ def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "ridge": probe.get("ridge"),
         "uncertainty": boot
         and f"95 % intervals: block bootstrap over time, {boot.get('block_trs')}-TR blocks or longer drawn within each"
-        f" held-out story, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}, widened for the number of blocks"
-        " and what their borders hide;"
+        f" held-out {'fold' if probe.get('folds') else 'story'}, {boot.get('n_bootstraps')} draws, seed"
+        f" {boot.get('seed')}, widened for the number of blocks and what their borders hide"
+        f"{', and for the rows that the fits of the folds share' if probe.get('folds') else ''};"
         " before and after share the draws",
         "left out to save time": probe.get("thinned_words"),
         "time": _time_words(summary),
@@ -234,6 +235,8 @@ def _chosen_words(summary: Mapping[str, Any]) -> str | None:
 
 def _spans(probe: Mapping[str, Any], role: str) -> str | None:
     spans = probe.get(f"{role}_spans")
+    if folds := folds_said(probe):
+        return f"{', '.join(spans or ())} ({folds})" if role == "score" else None
     return f"{', '.join(spans)} ({probe.get(f'n_{role}_trs')} TRs used)" if spans else None
 
 

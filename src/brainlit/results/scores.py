@@ -45,6 +45,9 @@ TUNED_SOUND = "_tuned_sound"
 TUNED_SOUND_METRICS = ("low_level_share", "partition_backbone", "r_low_level", "impact_banded_ridge")
 """Numbers that `probe.tuned_sound` reports a second time, under names with the suffix."""
 
+FOLD_MEAN = "r_backbone_mean_of_folds"
+"""Beside the alignment of all folds together."""
+
 UNSEEN_WORDS, SEEN_WORDS = "r_backbone_unseen_words", "r_backbone_seen_words"
 UNFITTED_WORDS, FITTED_WORDS = "r_backbone_unfitted_words", "r_backbone_fitted_words"
 """Alignment on the rows that rest on words which tuning (or the fit of the encoding models) never heard, or heard."""
@@ -52,6 +55,8 @@ UNFITTED_WORDS, FITTED_WORDS = "r_backbone_unfitted_words", "r_backbone_fitted_w
 FORMULAS = {
     "r_backbone": "mean over voxels of Pearson r between measured and predicted response on the scored rows;"
     " ridge on the backbone's layer alone",
+    FOLD_MEAN: "as alignment, in each fold on its own, and then the mean over folds; alignment itself is of the rows of"
+    " all folds together",
     UNSEEN_WORDS: "as alignment, on the scored rows where words that are in no tuning story (nor with another regular"
     " ending) have at least 80 % of the content words' weight: the absolute haemodynamic response at the row, from each"
     " word's middle; responses and predictions centred within story over these rows; interval by leaving out blocks",
@@ -93,6 +98,7 @@ FORMULAS = {
 
 LABELS = {
     "r_backbone": "r",
+    FOLD_MEAN: "r, mean of folds",
     UNSEEN_WORDS: "r, words that tuning never heard",
     SEEN_WORDS: "r, words that it heard",
     UNFITTED_WORDS: "r, words that were never fitted",
@@ -178,13 +184,15 @@ def probe_rows(
     """
     drawn = {model: _drawn(result, predicted, regions, blocks) for model, predicted in result.predictions.items()}
     rests = rest_scores(result, regions, blocks)
-    stretch = stretch_of(result.score_groups, blocks, result.observed, result.predictions["backbone"])
+    by_fold = fold_mean_scores(result, regions, blocks)
+    stretch = _stretch(result, blocks)
     rows = []
     for region, mask in regions.items():
         of_r, of_r2 = ({model: by_region[region][k] for model, by_region in drawn.items()} for k in (0, 1))
         r = _region_scores(result.r_by_model, of_r, mask)
         r2 = _region_scores(result.r2_by_model, of_r2, mask)
         scores = {f"r_{_short(model, r)}": score for model, score in r.items()}
+        scores |= {FOLD_MEAN: by_fold[region]} if by_fold else {}
         scores |= {f"r2_{_short(model, r2)}": score for model, score in r2.items()}
         scores |= {f"partition_{part}": score for part, score in partition_scores(r2).items()}
         scores |= _voxel_means(result, mask)
@@ -202,7 +210,7 @@ def curve_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int
     if len(result.r_by_model) > 1:
         return probe_rows(result, regions, layer, blocks)
     drawn = _drawn(result, result.predictions["backbone"], regions, blocks)
-    stretch = stretch_of(result.score_groups, blocks, result.observed, result.predictions["backbone"])
+    stretch = _stretch(result, blocks)
     tables = {"r_backbone": result.r_by_model, "r2_backbone": result.r2_by_model}
     rows = []
     for region, mask in regions.items():
@@ -212,8 +220,30 @@ def curve_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int
     return rows
 
 
+def fold_mean_scores(result: ProbeResult, regions: Mapping[str, BoolArray], blocks: Blocks) -> dict[str, Score]:
+    """Mean over folds of the backbone's mean r in a region, with the draws of all rows; empty without folds."""
+    if result.fold_of_group is None:
+        return {}
+    fold_of_row = result.fold_of_group[result.score_groups]
+    once = blocks[0], np.concatenate([np.ones_like(blocks[1][:1]), blocks[1]])  # the first draw is the number itself
+    by_fold = []
+    for fold in np.unique(fold_of_row):
+        rows = fold_of_row == fold
+        own_blocks, block_of_row = np.unique(once[0][rows], return_inverse=True)
+        given = result.observed[rows], result.predictions["backbone"][rows], result.score_groups[rows]
+        by_fold.append(region_replicates(*given, regions, (block_of_row, once[1][:, own_blocks])))
+    means = {name: np.mean([found[name][0] for found in by_fold], axis=0) for name in regions}
+    return {name: Score(float(mean[0]), mean[1:]) for name, mean in means.items()}
+
+
+def _stretch(result: ProbeResult, blocks: Blocks) -> float | None:
+    """`stretch_of` the backbone's predictions; of folds more, for their fits share rows."""
+    given = result.score_groups, blocks, result.observed, result.predictions["backbone"]
+    return stretch_of(*given, factor=result.overlap_factor)
+
+
 def stretch_of(
-    groups: IntArray, blocks: Blocks, observed: npt.NDArray[Any], *predicted: npt.NDArray[Any]
+    groups: IntArray, blocks: Blocks, observed: npt.NDArray[Any], *predicted: npt.NDArray[Any], factor: float = 1.0
 ) -> float | None:
     """How much too narrow plain percentiles are, by `small_sample_factor` and `lost_between_blocks` of
     `encoding.statistics`: blocks are few, and the borders between them hide something.
@@ -225,6 +255,8 @@ def stretch_of(
     blocks : result of `block_weights` for these rows, over time
     observed, predicted : arrays of shape (n_trs, n_voxels)
         Of one or more models; the one whose predictions change most slowly counts.
+    factor : float
+        What widens them for another reason: `ProbeResult.overlap_factor` of folds.
 
     Returns
     -------
@@ -236,7 +268,8 @@ def stretch_of(
     if n_blocks < n_stories + MIN_MORE_BLOCKS:
         return None
     lost = max(lost_between_blocks(observed, one, groups, n_blocks) for one in predicted)
-    return small_sample_factor(n_blocks, LEVEL, n_stories) / float(np.sqrt(1.0 - lost)) if lost <= MOST_LOST else None
+    widened = factor * small_sample_factor(n_blocks, LEVEL, n_stories)
+    return widened / float(np.sqrt(1.0 - lost)) if lost <= MOST_LOST else None
 
 
 def partition_scores(r2: Mapping[str, Score]) -> dict[str, Score]:

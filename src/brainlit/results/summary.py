@@ -157,9 +157,10 @@ def _held_out_part(records: Sequence[ProbeRecord]) -> dict[str, Any]:
     _check_comparable(records)
     first, stages = records[0], _stages(records)
     kept = ("data_set", "fit_spans", "score_spans", "n_score_trs", "fitted_on_tuned", "n_fit_stories")
+    of_folds = ("folds", "n_fit_trs_by_fold", "n_score_trs_by_fold")
     scores = [row for row in _score_rows(stages) if row["subject"] == ALL_SUBJECTS and row["layer"] == first.layer]
     return {
-        **{key: first.facts[key] for key in kept if key in first.facts},
+        **{key: first.facts[key] for key in (*kept, *of_folds) if key in first.facts},
         "layer": first.layer,
         "subjects": list(dict.fromkeys(record.subject for record in records)),
         "stages": {name: _stage_facts(group) for name, group in stages.items()},
