@@ -20,7 +20,7 @@ def test_numbers_intervals_and_what_they_rest_on(run: RunDirectory) -> None:
     cells = {row[0]: dict(zip(heads[1:], row[1:], strict=True)) for row in rows[1:]}
     score = (find_score(summary, "semantic", "r_backbone") or {})["after"]
     assert cells["r"]["semantic"] == f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
-    assert cells["voxels"]["semantic"] == "16"
+    assert (cells["subjects"]["semantic"], cells["voxels"]["semantic"]) == ("2", "16")
     assert cells["ceiling"]["null"] == cells["r / ceiling"]["null"] == "-", "these voxels have none"
     parts = [float(row["all voxels"].split()[0]) for name, row in cells.items() if name.startswith("part: ")]
     splits = [float(row["all voxels"].split()[0]) for name, row in cells.items() if name.startswith("split: ")]
@@ -28,7 +28,7 @@ def test_numbers_intervals_and_what_they_rest_on(run: RunDirectory) -> None:
     assert (len(parts), len(splits)) == (7, 3)
     assert sum(parts) == pytest.approx(joint, abs=0.004)
     assert sum(splits) == pytest.approx(joint, abs=0.002)
-    assert "mean over 2 subjects (sub-1, sub-2); layer 2" in text
+    assert "mean over the subjects counted above, of sub-1, sub-2; layer 2" in text
     assert "scored on story4[0:60], story5[0:60] (110 TRs used)" in text
     assert len(re.findall(r"^- partition: ", text, re.MULTILINE)) == 1
 

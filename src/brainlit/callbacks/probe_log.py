@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import WandbLogger
 
-from brainlit.encoding.statistics import mean_score
+from brainlit.results.group import group_keys, group_score, of_tables
 from brainlit.results.record import COLUMNS, ProbeRecord, find_records, table_rows
 from brainlit.results.report import draw_figures
 from brainlit.results.run_directory import RunDirectory
@@ -25,17 +25,16 @@ LOGGED = ("r_backbone", "r_joint", "r2_backbone", "r_over_ceiling", "ceiling", "
 
 
 def scalars(records: Sequence[ProbeRecord], name: str | None = None) -> dict[str, float]:
-    """probe/<region>/layer-<k>/<metric>: finite values of the main metrics, mean over the subjects that have them.
+    """probe/<region>/layer-<k>/<metric>: finite values of the main metrics, of all subjects together.
 
     Those of a held-out data set are called probe/<name>/<region>/layer-<k>/<metric>.
     """
     values: dict[str, float] = {}
-    keys = {key: None for record in records for key in record.table.keys if key[2] in LOGGED}
-    for region, layer, metric in keys:
-        rows = [row for record in records if (row := record.table.get(region, layer, metric)) is not None]
-        value = mean_score([row.score for row in rows]).value
-        if math.isfinite(value):
-            values[f"{_prefix(name)}/{region.replace(' ', '_')}/layer-{layer}/{metric}"] = value
+    tables = {record.subject: record.table for record in records}
+    for region, layer, metric in group_keys(tables.values()):
+        found = group_score(metric, of_tables(tables, region, layer)) if metric in LOGGED else None
+        if found is not None and math.isfinite(found.score.value):
+            values[f"{_prefix(name)}/{region.replace(' ', '_')}/layer-{layer}/{metric}"] = found.score.value
     return values
 
 
@@ -72,16 +71,16 @@ def summary_line(
     records: Sequence[ProbeRecord], headline_region: str | None, reread: bool = False, name: str | None = None
 ) -> str:
     """One line: alignment of the region of interest with its interval, and the low-level share."""
-    first = records[0]
+    first, tables = records[0], {record.subject: record.table for record in records}
     regions = dict.fromkeys(region for record in records for region, _, _ in record.table.keys)
     region = next((name for name in (headline_region, "semantic") if name in regions), ALL_VOXELS)
     parts = []
     for metric, label in (("r_backbone", "r"), ("r_over_ceiling", "r/ceiling"), ("low_level_share", "low-level share")):
-        rows = [row for record in records if (row := record.table.get(str(region), first.layer, metric)) is not None]
-        if rows:
-            score = mean_score([row.score for row in rows])
-            bounds = "" if score.interval is None else " [{:.3f}, {:.3f}]".format(*score.interval)
-            parts.append(f"{label} {score.value:.3f}{bounds}")
+        found = group_score(metric, of_tables(tables, str(region), first.layer))
+        if found is not None:
+            bounds = "" if found.score.interval is None else " [{:.3f}, {:.3f}]".format(*found.score.interval)
+            some = f" ({len(found.subjects)} of them)" if len(found.subjects) < len(records) else ""
+            parts.append(f"{label} {found.score.value:.3f}{bounds}{some}")
     seconds = sum(record.facts.get("seconds", 0.0) for record in records)
     how = "read from the run directory" if reread else f"{seconds:.0f} s"
     words = first.facts.get("thinned_words")

@@ -19,6 +19,7 @@ import numpy as np
 
 from brainlit.downstream.representation import WordMap
 from brainlit.encoding.statistics import LEVEL, Score, mean_score, student_quantile
+from brainlit.results.group import Lookup, entering, group_score, own_parts
 from brainlit.results.summary import place_words
 
 PRETRAINED, BRAIN, PERMUTED = "pretrained", "brain", "permuted"
@@ -84,33 +85,37 @@ class SeedEvidence:
     data: Mapping[str, str] = field(default_factory=dict)
 
     def values(self, regime: str, key: Key) -> list[Score]:
-        """A number of one regime, mean over subjects; one for each permutation."""
-        return _known(mean_score(list(state[key].values())) for state in self.states.get(regime, ()) if state.get(key))
+        """A number of one regime, of all subjects together; one for each permutation."""
+        return _known(_of_group(state, key) for state in self.states.get(regime, ()))
 
     def value(self, regime: str, key: Key) -> Score | None:
         """Mean of these over permutations, with this seed's interval over held-out time, clips or words."""
         return _mean(self.values(regime, key))
 
     def differences(self, regime: str, other: str, key: Key) -> list[Score]:
-        """regime - other, over the subjects that have both; one for each permutation."""
+        """regime - other, of the subjects that enter both; one for each permutation."""
         of_words = [changes[key] for changes in self.words.get((regime, other), ()) if key in changes]
         pairs = [(one, two) for one in self.states.get(regime, ()) for two in self.states.get(other, ())]
-        return of_words or _known(_minus(one.get(key), two.get(key)) for one, two in pairs)
+        return of_words or _known(_minus(one, two, key) for one, two in pairs)
 
     def difference(self, regime: str, other: str, key: Key) -> Score | None:
         """Mean of these over permutations."""
         return _mean(self.differences(regime, other, key))
 
     def people(self, regime: str, other: str | None, key: Key) -> dict[str, float]:
-        """The number (or regime - other) of each subject, mean over permutations; of tasks and words that of nobody."""
-        ours, theirs = self.states.get(regime, ()), self.states.get(other, ()) if other else ()
+        """What each subject contributes to the number (or to regime - other), mean over permutations.
+
+        Of tasks and words that of nobody; see `results.group.own_parts`.
+        """
         found: dict[str, list[float]] = {}
-        for one in (state.get(key, {}) for state in ours):
-            for two in (state.get(key, {}) for state in theirs) if other else (None,):
-                for subject, score in one.items():
-                    if two is None or subject in two:
-                        value = score.value - (0.0 if two is None else two[subject].value)
-                        found.setdefault(subject, []).append(value)
+        for one in self.states.get(regime, ()):
+            for two in self.states.get(other, ()) if other else (None,):
+                both = [state for state in (one, two) if state is not None]
+                names = [name for name in _entering(one, key) if all(name in _entering(state, key) for state in both)]
+                parts = [own_parts(key.what, _lookup(state, key), names) for state in both]
+                for name in parts[0] if names else ():
+                    if all(name in own for own in parts):
+                        found.setdefault(name, []).append(parts[0][name] - sum(own[name] for own in parts[1:]))
         means = {subject: float(np.mean(values)) for subject, values in found.items()}
         return {subject: mean for subject, mean in means.items() if np.isfinite(mean)}
 
@@ -289,11 +294,27 @@ def _within(mean: float, half: float, level: float, n_units: Mapping[str, int]) 
     return Score(mean, bounds=(mean - half, mean + half), level=level, n_units=n_units)
 
 
-def _minus(one: Mapping[str, Score] | None, other: Mapping[str, Score] | None) -> Score | None:
-    """Mean difference over the subjects that have both."""
-    if not one or not other:
-        return None
-    return _mean([one[subject] - other[subject] for subject in one if subject in other])
+def _lookup(state: State, key: Key) -> Lookup:
+    """Other metrics of the same place and layer."""
+    return lambda metric: state.get(key._replace(what=metric), {})
+
+
+def _entering(state: State, key: Key) -> list[str]:
+    return entering(key.what, _lookup(state, key))
+
+
+def _of_group(state: State, key: Key, subjects: Sequence[str] | None = None) -> Score | None:
+    """The number of these subjects together, or of all who enter it."""
+    found = group_score(key.what, _lookup(state, key), subjects)
+    return None if found is None else found.score
+
+
+def _minus(one: State, other: State, key: Key) -> Score | None:
+    """Difference over the subjects that enter both."""
+    theirs = _entering(other, key)
+    both = [subject for subject in _entering(one, key) if subject in theirs]
+    first, second = (_of_group(state, key, both) for state in (one, other))
+    return None if first is None or second is None else first - second
 
 
 def _mean(scores: Sequence[Score]) -> Score | None:

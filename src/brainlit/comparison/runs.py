@@ -16,15 +16,17 @@ import numpy as np
 
 from brainlit.comparison.effects import BRAIN, BRAIN_ONLY, NULL, PERMUTED, PLANTED_NULLS
 from brainlit.encoding.statistics import Score, mean_score
-from brainlit.results.record import ProbeRecord, load_record, mean_over_subjects, record_files
+from brainlit.results.record import ProbeRecord, load_record, record_files
 from brainlit.results.run_directory import read_json
-from brainlit.results.scores import ScoreTable
+from brainlit.results.scores import RATIOS, ScoreTable
 from brainlit.results.summary import SUMMARY_FILE, find_score, regions_of, stage_value
 from brainlit.results.tables import change_said, markdown_table, number_said
 
 Summary = Mapping[str, Any]
-KEPT_METRICS = ("r_backbone", "low_level_share", "partition_backbone", "impact_")
-"""Beginnings of the names of what is kept of a probe's table: replicates of 30 whole runs would fill the memory."""
+_TERMS = tuple({term: None for ratio in RATIOS.values() for term in ratio.terms})
+KEPT_METRICS = ("r_backbone", "low_level_share", "partition_backbone", "impact_", *_TERMS)
+"""Beginnings of the names of what is kept of a probe's table, what ratios divide included: replicates of 30 whole runs
+would fill the memory."""
 KEPT_REGIONS = (*PLANTED_NULLS, NULL, BRAIN_ONLY)
 """Beside the compared one; auditory voxels also of real people."""
 SAME_START = 1e-3
@@ -319,9 +321,15 @@ def _difference(tuned: FinishedRun, permuted: Sequence[FinishedRun], region: str
     prints = [{name: record.fingerprint for name, record in run.after.items()} for run in (tuned, *permuted)]
     if not prints[0] or any(other != prints[0] for other in prints):
         return Score(value)
-    records = [list(run.after.values()) for run in (tuned, *permuted)]
-    own, *others = (mean_over_subjects(some, region, some[0].layer, "r_backbone") for some in records)
+    own, *others = (_alignment(run.after, region) for run in (tuned, *permuted))
     return Score(value, (own - mean_score(others)).replicates)
+
+
+def _alignment(records: Mapping[str, ProbeRecord], region: str) -> Score:
+    """r of the compared layer, mean over subjects."""
+    layer = next(iter(records.values())).layer
+    rows = [record.table.get(region, layer, "r_backbone") for record in records.values()]
+    return mean_score([row.score for row in rows if row is not None])
 
 
 def _finished(path: Path, summary: Summary, region: str | None) -> FinishedRun:

@@ -20,7 +20,7 @@ from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.temporal import Band, TemporalBand, as_band
 from brainlit.probing.inputs import ProbeData, Stimulus
-from brainlit.results.scores import TUNED_SOUND, TUNED_SOUND_METRICS, ScoreRow
+from brainlit.results.scores import RATIOS, TUNED_SOUND, TUNED_SOUND_METRICS, ScoreRow
 from brainlit.splits import Span
 from brainlit.store import StoryStore
 
@@ -83,7 +83,12 @@ def tuned_sound_result(data: ProbeData, features: Band, predicted: Float32Array,
 
 def renamed(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
     """The rows that are reported, under names that say what they are."""
-    return [replace(row, metric=f"{row.metric}{TUNED_SOUND}") for row in rows if row.metric in TUNED_SOUND_METRICS]
+    parts = {RATIOS[metric].part for metric in TUNED_SOUND_METRICS if metric in RATIOS}
+    return [
+        replace(row, metric=f"{row.metric}{TUNED_SOUND}")
+        for row in rows
+        if row.metric in TUNED_SOUND_METRICS or row.metric in parts
+    ]
 
 
 def _scored_rows(groups: IntArray, score: BoolArray, skip_trs: int) -> BoolArray:

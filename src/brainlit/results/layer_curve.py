@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from brainlit.encoding.statistics import mean_score
 from brainlit.files import write_csv
 from brainlit.guard import file_guard, read_csv
-from brainlit.results.record import ProbeRecord, mean_over_subjects
+from brainlit.results.record import ProbeRecord
 
 TABLE_FILE = "layer_curve.csv"
 
@@ -66,7 +67,8 @@ def curve_of(path: Path, records: Sequence[ProbeRecord]) -> list[dict[str, Any]]
     found = []
     for epoch, region, layer in sorted(keys):
         own = [record for record in records if record.epoch == epoch]
-        value = mean_over_subjects(own, region, layer, "r_backbone").value
+        rows = [row for record in own if (row := record.table.get(region, layer, "r_backbone")) is not None]
+        value = mean_score([row.score for row in rows]).value
         found.append({"epoch": epoch, "layer": layer, "region": region, "r": _known(value)})
     return found
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import BoolArray, FloatArray
-from brainlit.encoding.statistics import Score, mean_score
+from brainlit.encoding.statistics import Score
 from brainlit.files import atomic_path, write_csv
 from brainlit.guard import UnreadableFileError, file_guard
 from brainlit.hdf5 import (
@@ -125,12 +125,6 @@ def record_files(probes: Path) -> list[Path]:
 def find_records(probes: Path) -> list[ProbeRecord]:
     """All records of a run, by epoch and subject; those of held-out data sets, in folders of their own, are not."""
     return [load_record(path) for path in record_files(probes)]
-
-
-def mean_over_subjects(records: Iterable[ProbeRecord], region: str, layer: int, metric: str) -> Score:
-    """Mean of one number over the records that have it."""
-    rows = [record.table.get(region, layer, metric) for record in records]
-    return mean_score([row.score for row in rows if row is not None])
 
 
 def find_held_out(probes: Path) -> dict[str, list[ProbeRecord]]:

@@ -8,7 +8,7 @@ from typing import Any
 from brainlit.results.record import fitted_on_tuned_said, folds_said
 from brainlit.results.scores import LABELS
 from brainlit.results.summary import find_score, regions_of, word_sentences
-from brainlit.results.tables import markdown_table, score_said
+from brainlit.results.tables import count_said, markdown_table, score_said
 
 REGIONS_ACROSS = 5
 
@@ -35,22 +35,29 @@ def region_table(summary: Mapping[str, Any]) -> str:
 
 def _block(summary: Mapping[str, Any], regions: Sequence[str], shown: Mapping[str, str]) -> list[str]:
     counts = [find_score(summary, region, "r_backbone") for region in regions]
-    rows = [["voxels", *("-" if row is None else str(row["n_voxels"]) for row in counts)]]
-    rows += [
-        [label, *(_cell(find_score(summary, region, metric)) for region in regions)] for metric, label in shown.items()
+    rows = [
+        [name, *("-" if row is None else str(row[key]) for row in counts)]
+        for name, key in (("subjects", "n_subjects"), ("voxels", "n_voxels"))
     ]
+    for metric, label in shown.items():
+        found = [find_score(summary, region, metric) for region in regions]
+        rows.append([label, *(_cell(row, count) for row, count in zip(found, counts, strict=True))])
     return markdown_table(["", *(region.replace("_", " ") for region in regions)], rows)
 
 
-def _cell(row: Mapping[str, Any] | None) -> str:
-    score = {} if row is None else row.get("after", row.get("before"))
-    return score_said(score, ".1f" if row is not None and row["metric"].startswith("impact") else ".3f")
+def _cell(row: Mapping[str, Any] | None, counted: Mapping[str, Any] | None) -> str:
+    """A number, and of how many subjects it is where these are not all that are counted for the region."""
+    if row is None:
+        return score_said(None)
+    said = score_said(row.get("after", row.get("before")), ".1f" if row["metric"].startswith("impact") else ".3f")
+    n = row["n_subjects"]
+    return said if counted is not None and n == counted["n_subjects"] else f"{said} (of {count_said(n, 'subject')})"
 
 
 def _rest_on(summary: Mapping[str, Any]) -> Iterator[str]:
     probe, boot = summary["probe"], summary["probe"].get("bootstrap", {})
     subjects = list(probe["subjects"])
-    whose = subjects[0] if len(subjects) == 1 else f"mean over {len(subjects)} subjects ({', '.join(subjects)})"
+    whose = subjects[0] if len(subjects) == 1 else f"mean over the subjects counted above, of {', '.join(subjects)}"
     yield f"{whose}; layer {probe['layer']}; voxels of all subjects together"
     if folds := folds_said(probe):
         yield f"{folds}: {' | '.join(', '.join(spans) for spans in probe['folds']['score'])}"

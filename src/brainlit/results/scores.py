@@ -43,7 +43,9 @@ KINDS = ("semantic", "auditory", "null")
 
 TUNED_SOUND = "_tuned_sound"
 TUNED_SOUND_METRICS = ("low_level_share", "partition_backbone", "r_low_level", "impact_banded_ridge")
-"""Numbers that `probe.tuned_sound` reports a second time, under names with the suffix."""
+"""Numbers that `probe.tuned_sound` reports a second time, under names with the suffix; and the terms of ratios."""
+WAYS = ("residual_lag0", "residual_lags", "banded_ridge")
+"""Of taking low-level features out of the backbone's alignment."""
 
 FOLD_MEAN = "r_backbone_mean_of_folds"
 """Beside the alignment of all folds together."""
@@ -74,10 +76,11 @@ FORMULAS = {
     "r_over_ceiling": "r_together over ceiling, less the bias that the ceiling's noise adds; never clipped; the"
     " interval holds that noise too",
     "r2_backbone": "mean over voxels of 1 - SSE / SST on the scored rows, backbone alone",
-    "low_level_share": "(R2_B + R2_L - R2_BL) / R2_B, each R2 summed over the voxels; left out where the 95 %"
-    " interval of R2_B reaches 0",
-    "impact_residual_lag0": "100 (r_B - r_B|L) / r_B, each r a mean over voxels; low-level features regressed out of"
-    " the backbone's features at lag 0 (as published); left out where r_B is not above 0",
+    "low_level_share": "(R2_B + R2_L - R2_BL) / R2_B, each R2 summed over the voxels, and of several subjects averaged"
+    " over all of them before the division; left out where the 95 % interval of R2_B reaches 0",
+    "impact_residual_lag0": "100 (r_B - r_B|L) / r_B, each r a mean over voxels, and of several subjects over all of"
+    " them before the division; low-level features regressed out of the backbone's features at lag 0 (as published);"
+    " left out where r_B is not above 0 or the 95 % interval of R2_B reaches 0",
     "impact_residual_lags": "as before, regressed out over lags -k..k; r_B|L with what the residual predicts beyond"
     " what low-level features predict (its prediction minus the nearest multiple of theirs)",
     **{
@@ -88,6 +91,8 @@ FORMULAS = {
     "impact_banded_ridge": "as before, r_B|L with what a banded ridge of backbone and low-level features predicts"
     " beyond low-level features alone (its prediction minus the nearest multiple of theirs)",
     "r2_low_level, r2_semantic, r2_joint": "as r2_backbone, of the other models",
+    "r2_shared_low_level": "R2_B + R2_L - R2_BL, each a mean over voxels: what low-level features explain too",
+    "r_rest": "r_B|L of the impacts: the alignment that is left without low-level features, mean over voxels",
     "split": "product measure: sum over rows of p_b (2 y - p) over that of y^2, p_b being the band's part of the joint"
     " prediction p; mean over voxels; adds up to R2 of the joint model; no interval",
     "sub_split": "as split, of a joint model in which bands are cut into sub-bands",
@@ -119,6 +124,45 @@ LABELS = {
     f"impact_banded_ridge{TUNED_SOUND}": "impact % (banded ridge), with that sound",
 }
 """What tables to print and pages show of a layer, and what they call it; in the order of the printed table."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A number that is divided: part / whole, or 100 (1 - part / whole) of an impact.
+
+    Parameters
+    ----------
+    part, whole : str
+        Metrics that have a value in every subject.
+    explained : str
+        The R2 whose interval must lie above 0.
+    is_loss : bool
+        Whether the number is what the part lacks, in percent.
+    """
+
+    part: str
+    whole: str
+    explained: str = "r2_backbone"
+    is_loss: bool = False
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """All metrics that it takes."""
+        return tuple(dict.fromkeys((self.part, self.whole, self.explained)))
+
+    def said(self, quotient: Any) -> Any:
+        """The number as it is reported, of part / whole."""
+        return 100 * (1 - quotient) if self.is_loss else quotient
+
+
+RATIOS: Mapping[str, Ratio] = {
+    f"{metric}{suffix}": replace(ratio, part=f"{ratio.part}{suffix}")
+    for suffix in ("", TUNED_SOUND)
+    for metric, ratio in {
+        "low_level_share": Ratio("r2_shared_low_level", "r2_backbone"),
+        **{f"impact_{way}": Ratio(f"r_rest_{way}", "r_backbone", is_loss=True) for way in WAYS},
+    }.items()
+}
 VOXEL_MEANS = ("split", "sub_split", "sub_unique")
 """Tables of a ProbeResult whose columns become numbers by the mean over a region's voxels, without an interval."""
 
@@ -387,20 +431,38 @@ def _voxel_means(result: ProbeResult, mask: BoolArray) -> dict[str, Score]:
 def _low_level(
     r: Mapping[str, Score], r2: Mapping[str, Score], rests: Mapping[str, Score], stretch: float | None
 ) -> dict[str, Score]:
-    """Share and impacts, where the backbone explains anything at all."""
-    explained = r2["backbone"].stretched(stretch)
-    lowest = explained.value if explained.interval is None else explained.low
-    if "backbone+low_level" not in r2 or not lowest > 0:
+    """Share and impacts where the backbone explains anything at all, and what they divide in any case."""
+    if "backbone+low_level" not in r2:
         return {}
-    shared = r2["backbone"] + r2["low_level"] - r2["backbone+low_level"]
-    scores = {"low_level_share": shared.over(r2["backbone"])}
-    if r["backbone"].value > 0:
-        impacts = {
-            way: r["backbone"].combine(rest, lambda whole, left: 100 * (whole - left) / whole)
-            for way, rest in rests.items()
-        }
-        scores |= {f"impact_{way}": impact for way, impact in impacts.items() if np.isfinite(impact.value)}
-    return scores
+    terms = {"r2_shared_low_level": r2["backbone"] + r2["low_level"] - r2["backbone+low_level"]}
+    terms |= {f"r_rest_{way}": rest for way, rest in rests.items()}
+    own = {**terms, "r_backbone": r["backbone"], "r2_backbone": r2["backbone"]}
+    whole = [metric for metric, ratio in RATIOS.items() if all(term in own for term in ratio.terms)]
+    ratios = {metric: found for metric in whole if (found := ratio_of(metric, own, stretch)) is not None}
+    return terms | ratios
+
+
+def ratio_of(metric: str, terms: Mapping[str, Score], stretch: float | None = 1.0) -> Score | None:
+    """One of RATIOS, of a subject or of the means over several.
+
+    Parameters
+    ----------
+    terms : mapping of metric to Score
+    stretch : float or None
+        How much the terms' intervals are still to be widened, as `stretch_of` says.
+
+    Returns
+    -------
+    Score or None
+        None where the interval of the explained variance reaches 0, or there is nothing to divide by.
+    """
+    ratio = RATIOS[metric]
+    explained = terms[ratio.explained].stretched(stretch)
+    lowest = explained.value if explained.interval is None else explained.low
+    if not (lowest > 0 and terms[ratio.whole].value > 0):
+        return None
+    found = terms[ratio.whole].combine(terms[ratio.part], lambda whole, part: ratio.said(part / whole))
+    return found if np.isfinite(found.value) else None
 
 
 def _ceiling_rows(result: ProbeResult, regions: Mapping[str, BoolArray], layer: int, blocks: Blocks) -> list[ScoreRow]:

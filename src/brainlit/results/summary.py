@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.encoding.statistics import Score, mean_score
+from brainlit.results.group import entering, group_keys, group_score, of_tables
 from brainlit.results.layer_curve import TABLE_FILE as LAYER_CURVE_FILE
 from brainlit.results.layer_curve import curve_of
 from brainlit.results.record import (
@@ -17,7 +17,6 @@ from brainlit.results.record import (
     find_held_out,
     find_records,
     fitted_on_tuned_said,
-    mean_over_subjects,
 )
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_json_atomic
 from brainlit.results.scores import (
@@ -146,9 +145,9 @@ def _score_rows(stages: Mapping[str, Sequence[ProbeRecord]]) -> list[dict[str, A
     rows = []
     for subject in [ALL_SUBJECTS, *subjects]:
         members = subjects if subject == ALL_SUBJECTS else [subject]
-        groups = [[group[m].table.keys for m in members if m in group] for group in by_stage.values()]
-        keys = dict.fromkeys(key for tables in groups for table in tables for key in table)
-        rows += [{"subject": subject, **_score_row(by_stage, members, key)} for key in keys]
+        keys = group_keys(group[m].table for group in by_stage.values() for m in members if m in group)
+        found = (_score_row(by_stage, members, key) for key in keys)
+        rows += [{"subject": subject, **row} for row in found if row is not None]
     return rows
 
 
@@ -170,21 +169,21 @@ def _held_out_part(records: Sequence[ProbeRecord]) -> dict[str, Any]:
 
 def _score_row(
     by_stage: Mapping[str, Mapping[str, ProbeRecord]], members: Sequence[str], key: tuple[str, int, str]
-) -> dict[str, Any]:
-    """Before, after and paired difference of one number, over the members that have it at every stage."""
+) -> dict[str, Any] | None:
+    """Before, after and paired difference of one number, over the members who enter it at every stage."""
     region, layer, metric = key
-    found = {
-        stage: {m: own for m in members if m in group and (own := group[m].table.get(*key)) is not None}
+    lookups = {
+        stage: of_tables({m: group[m].table for m in members if m in group}, region, layer)
         for stage, group in by_stage.items()
     }
-    everywhere = [m for m in members if all(m in rows for rows in found.values())]
-    scores: dict[str, Score] = {}
-    for stage, rows in found.items():
-        chosen = everywhere or list(rows)
-        if chosen and all(m in rows for m in chosen):
-            scores[stage] = mean_score([rows[m].score for m in chosen])
-    counted = everywhere or [m for m in members if any(m in rows for rows in found.values())]
-    n_voxels = sum(next(rows[m] for rows in found.values() if m in rows).n_voxels for m in counted)
+    found = {stage: entering(metric, of) for stage, of in lookups.items()}
+    everywhere = [m for m in members if all(m in names for names in found.values())]
+    groups = {stage: group_score(metric, of, everywhere or found[stage]) for stage, of in lookups.items()}
+    scores = {stage: group.score for stage, group in groups.items() if group is not None}
+    if not scores:
+        return None
+    counted = everywhere or [m for m in members if any(m in names for names in found.values())]
+    n_voxels = sum(_n_voxels(by_stage, m, region) for m in counted)
     where = {"region": region, "layer": layer, "metric": metric, "n_voxels": n_voxels, "n_subjects": len(counted)}
     row: dict[str, Any] = where | {stage: score.json() for stage, score in scores.items()}
     if {"before", "after"} <= set(scores):
@@ -192,6 +191,12 @@ def _score_row(
         if metric == "r_backbone" and all(by_stage["after"][m].layer == layer for m in everywhere):
             row["voxels_up"] = _share_up(by_stage, everywhere, region)
     return row
+
+
+def _n_voxels(by_stage: Mapping[str, Mapping[str, ProbeRecord]], member: str, region: str) -> int:
+    """Voxels of a subject in a region."""
+    tables = (group[member].table for group in by_stage.values() if member in group)
+    return next(row.n_voxels for table in tables for row in table.rows if row.region == region)
 
 
 def _share_up(by_stage: Mapping[str, Mapping[str, ProbeRecord]], members: Sequence[str], region: str) -> float:
@@ -202,17 +207,18 @@ def _share_up(by_stage: Mapping[str, Mapping[str, ProbeRecord]], members: Sequen
 
 
 def _learning(records: Sequence[ProbeRecord]) -> list[dict[str, Any]]:
-    """The numbers of the headline kind at every probed epoch, mean over subjects."""
-    rows = []
+    """The numbers of the headline kind at every probed epoch, of all subjects together."""
+    rows: list[dict[str, Any]] = []
     for epoch in sorted({record.epoch for record in records}):
         group = [record for record in records if record.epoch == epoch]
-        keys = {key: None for record in group for key in record.table.keys if key[2] in LEARNING_METRICS}
+        tables = {record.subject: record.table for record in group}
+        keys = [key for key in group_keys(tables.values()) if key[2] in LEARNING_METRICS]
         when = {"epoch": epoch, "step": group[0].step}
-        rows += [
-            {**when, "region": key[0], "layer": key[1], "metric": key[2], **mean_over_subjects(group, *key).json()}
-            for key in keys
-            if key[1] == group[0].layer
-        ]
+        for region, layer, metric in keys:
+            found = group_score(metric, of_tables(tables, region, layer)) if layer == group[0].layer else None
+            if found is not None:
+                where = {"region": region, "layer": layer, "metric": metric, "n_subjects": len(found.subjects)}
+                rows.append({**when, **where, **found.score.json()})
     return rows
 
 
@@ -307,7 +313,7 @@ def headline_sentences(summary: Mapping[str, Any]) -> list[str]:
     if share is not None:
         sentences.append(
             f"The share of what the model explains in {place_words(region)} that low-level features explain too"
-            f" {change_words(share)}."
+            f" {change_words(share)}, over {count_said(share['n_subjects'], 'subject')}."
         )
     other = next((name for name in ("auditory", "null") if name in regions_of(summary) and name != region), None)
     compared = find_score(summary, other, "r_backbone") if other else None
