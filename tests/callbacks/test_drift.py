@@ -84,13 +84,18 @@ def test_values_are_those_of_the_states_before_and_after(fitted: tuple[Path, Fad
     before, after = (layer_features(m, data, spans, [1], progress=False)[1] for m in (Fading(), module))
     heard = before.any(axis=1)
     row = table(path)[-2]
-    cka = linear_cka(before[heard], after[heard], debiased=True)
-    change = np.linalg.norm(after - before) / np.linalg.norm(before)
+    middle, sd = before[heard].mean(axis=0), before[heard].std(axis=0)
+    sd[2] = np.median(sd[:2]) / 10  # it does not vary
+    x, y = ((states[heard] - middle) / sd for states in (before, after))
+    cka = linear_cka(x, y, debiased=True)
+    change = np.linalg.norm(y - x) / np.linalg.norm(x)
     assert float(row["cka"]) == pytest.approx(cka)
     assert float(row["change"]) == pytest.approx(change)
+    assert row["massive"] == str(int((sd[:2] ** 2 >= 3 * np.median(before[heard].var(axis=0))).sum()))
     assert cka < 0.95
     assert 0.2 < heard.mean() < 0.8
-    assert linear_cka(before, after, debiased=True) > cka + 0.01
+    in_silence_too = ((states - middle) / sd for states in (before, after))
+    assert linear_cka(*in_silence_too, debiased=True) > cka + 0.01
     assert change > 0.1
 
 
@@ -119,7 +124,7 @@ def stopped_run(store: Path, path: Path) -> None:
     trainer = toy_trainer(path, FeatureDrift(), Stop(1), saving, epochs=3, enable_checkpointing=True)
     with pytest.raises(ConnectionAbortedError):
         trainer.fit(Fading(), toy_data(store))
-    later = {"epoch": 2, "step": 4, "layer": 0, "cka": 0.5, "change": 0.5}
+    later = {"epoch": 2, "step": 4, "layer": 0, "cka": 0.5, "change": 0.5, "massive": 0}
     write_csv(path / "drift.csv", COLUMNS, [*read_rows(path / "drift.csv"), later])
 
 

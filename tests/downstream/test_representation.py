@@ -49,7 +49,9 @@ def test_matrices_have_a_row_and_a_column_for_each_layer() -> None:
     other = {0: words_of(1, seed=1), 4: words_of(1)}
     cka, ranks = cka_matrix(one, other), rsa_matrix(one, other)
     assert cka.shape == ranks.shape == (3, 2)
-    assert cka[0, 0] == linear_cka(one[0], other[0], debiased=True)
+    in_sds = [(values - values.mean(axis=0)) / values.std(axis=0) for values in (one[0], other[0])]
+    assert cka[0, 0] == pytest.approx(linear_cka(*in_sds, debiased=True))
+    assert cka_matrix(one, other, in_sds=False)[0, 0] == linear_cka(one[0], other[0], debiased=True)
     assert cka[1, 1] == pytest.approx(cka[2, 1])
     assert ranks[1, 0] == pytest.approx(rsa(one[1], other[0], n_permutations=1).rho)
     assert ranks[1:, 1] == pytest.approx([1, 1])

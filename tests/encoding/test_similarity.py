@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from brainlit.encoding.similarity import linear_cka, relative_change
+from brainlit.encoding.similarity import linear_cka, massive_dimensions, relative_change, standardised
 
 
 def noise(seed: int, n_rows: int, n_features: int) -> np.ndarray:
@@ -84,3 +84,52 @@ def test_what_cannot_be_compared_is_refused() -> None:
         linear_cka(np.where(x > 0, x, np.nan), x)
     with pytest.raises(ValueError, match="same rows and features"):
         relative_change(x, x[:, 1:])
+
+
+def planted(seed: int, massive: int | None = 7) -> np.ndarray:
+    """States of 300 rows and 64 dimensions of unlike sizes around means of their own, one of them massive."""
+    rng = np.random.default_rng(seed)
+    sizes, means = np.linspace(0.5, 2.0, 64), np.linspace(-3.0, 3.0, 64)
+    if massive is not None:
+        sizes[massive], means[massive] = 300.0, 900.0
+    return means + sizes * rng.standard_normal((300, 64))
+
+
+def test_a_massive_dimension_hides_a_change_of_all_others_from_plain_cka_and_not_in_units_of_sds() -> None:
+    before, other = planted(0), planted(1)
+    after = other.copy()
+    after[:, 7] = before[:, 7]  # all dimensions are others now, but for the massive one
+    assert linear_cka(before, after, debiased=True) > 0.999
+    assert relative_change(before, after) < 0.02
+    both = standardised(before), standardised(after, before)
+    assert abs(linear_cka(*both, debiased=True)) < 0.05
+    assert relative_change(*both) == pytest.approx(np.sqrt(2 * 63 / 64), rel=0.05)
+
+
+def test_a_massive_dimension_that_alone_changes_is_one_of_many() -> None:
+    before = planted(0)
+    after = before.copy()
+    after[:, 7] = planted(1)[:, 7]
+    assert linear_cka(before, after, debiased=True) < 0.05
+    both = standardised(before), standardised(after, before)
+    assert linear_cka(*both, debiased=True) > 0.95
+    assert relative_change(*both) == pytest.approx(np.sqrt(2 / 64), rel=0.1)
+
+
+def test_massive_dimensions_are_counted_and_ordinary_ones_never() -> None:
+    assert np.flatnonzero(massive_dimensions(planted(0))).tolist() == [7]
+    assert not massive_dimensions(planted(0, massive=None)).any()
+    assert not massive_dimensions(np.zeros((10, 64))).any()
+    assert not massive_dimensions(noise(0, 20, 2) * [1, 100]).any()
+
+
+def test_units_are_those_of_the_other_states_and_what_hardly_varies_does_not_blow_up() -> None:
+    before = planted(0)
+    by_hand = (planted(1) - before.mean(axis=0)) / before.std(axis=0)
+    np.testing.assert_allclose(standardised(planted(1), before), by_hand)
+    before[:, 3] = 5.0
+    moved = standardised(before + 0.1, before)
+    assert np.abs(moved[:, 3]).max() == pytest.approx(0.1 / (0.1 * np.median(np.delete(before.std(axis=0), 3))))
+    assert not standardised(np.ones((5, 3))).any()
+    with pytest.raises(ValueError, match="need the same ones"):
+        standardised(before, before[:, 1:])

@@ -12,7 +12,7 @@ import numpy as np
 
 from brainlit.datamodules import StoryDataModule
 from brainlit.encoding.arrays import Float32Array
-from brainlit.encoding.similarity import linear_cka, relative_change
+from brainlit.encoding.similarity import linear_cka, massive_dimensions, relative_change, standardised
 from brainlit.files import atomic_path, write_csv
 from brainlit.guard import file_guard, read_csv, read_npz
 from brainlit.probing.hidden_states import layer_features
@@ -23,7 +23,7 @@ from brainlit.splits import Span
 TABLE_FILE = "drift.csv"
 REFERENCE_FILE = "drift_reference.npz"
 FEWEST_ROWS = 4
-COLUMNS = ("epoch", "step", "layer", "cka", "change")
+COLUMNS = ("epoch", "step", "layer", "cka", "change", "massive")
 Row = dict[str, str]
 
 
@@ -35,6 +35,10 @@ class FeatureDrift(pl.Callback):
     and at the end, each layer's linear CKA with them (1: alike but for rotation and scale) and its relative change
     (norm of the difference over the norm) go to every logger as drift/cka/layer-<k> and drift/change/layer-<k>, and as
     rows into <run>/drift.csv. Rows without sound do not count.
+
+    Each dimension counts in units of its sd before training, for in some layers one of them is larger than all others
+    together (massive activations; see `encoding.similarity`) and would hide what these do. `massive` in drift.csv says
+    how many dimensions of a layer were so before training.
 
     Training goes on as it would without this callback. Only the first process computes, however long it takes.
 
@@ -126,15 +130,14 @@ class FeatureDrift(pl.Callback):
         values: dict[str, float] = {}
         rows = [row for row in self._rows if int(row["epoch"]) < epoch]
         for layer, now in self._states(trainer, pl_module).items():
-            before = self._reference[layer]
-            heard = before.any(axis=1)
-            scores = {
-                "cka": linear_cka(before[heard], now[heard], self.debiased),
-                "change": relative_change(before[heard], now[heard]),
-            }
+            heard = self._reference[layer].any(axis=1)
+            before = self._reference[layer][heard]
+            both = standardised(before), standardised(now[heard], before)
+            scores = {"cka": linear_cka(*both, self.debiased), "change": relative_change(*both)}
             values |= {f"drift/{name}/layer-{layer}": value for name, value in scores.items() if math.isfinite(value)}
             where = {"epoch": epoch, "step": trainer.global_step, "layer": layer}
-            rows.append({column: str(value) for column, value in {**where, **scores}.items()})
+            facts = {**where, **scores, "massive": int(massive_dimensions(before).sum())}
+            rows.append({column: str(value) for column, value in facts.items()})
         self._rows = rows
         write_csv(self._folder(trainer) / TABLE_FILE, COLUMNS, rows)
         for logger in trainer.loggers:
@@ -164,7 +167,7 @@ class FeatureDrift(pl.Callback):
         """What is compared, in words: another reference must not be taken for it."""
         datamodule = datamodule_of(trainer)
         layers, spans = resolve_layers(self.layers, probed(pl_module)), ", ".join(map(str, self._spans(datamodule)))
-        return f"layers {layers} of {spans} in store {datamodule.store.fingerprint}"
+        return f"layers {layers} of {spans} in store {datamodule.store.fingerprint}, in units of each dimension's sd"
 
     def _folder(self, trainer: pl.Trainer) -> Path:
         return Path(self.run_dir or trainer.default_root_dir)

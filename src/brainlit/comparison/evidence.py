@@ -41,7 +41,7 @@ from brainlit.downstream.scores import BootstrapConfig, clusters_of, replicates,
 from brainlit.downstream.word_lists import WordListMissingError
 from brainlit.downstream.words import WordStates, find_words
 from brainlit.encoding.arrays import FloatArray
-from brainlit.encoding.similarity import linear_cka
+from brainlit.encoding.similarity import linear_cka, standardised
 from brainlit.encoding.statistics import LEVEL, Score, mean_score
 from brainlit.hints import did_you_mean
 from brainlit.results.record import ProbeRecord, fitted_on_tuned_said
@@ -286,7 +286,8 @@ def _add_words(
     """Put the numbers of words into the states; the changes of preference, where words allow one.
 
     Numbers are the CONTRASTS and RATIO of `downstream.preference` per layer, SEPARATION (accuracy of the nearest
-    category with each word left out; last layer) and CKA (debiased, of word means, with the same layer before tuning).
+    category with each word left out; last layer) and CKA (debiased, of word means with the same layer before tuning, in
+    units of each dimension's sd then).
 
     Parameters
     ----------
@@ -370,7 +371,9 @@ def _change(before: WordStates, after: WordStates, tokens: TokenPairs) -> dict[K
 
 def _likeness(one: WordStates, other: WordStates, layer: int) -> float:
     before, after = (word_means(words.layers[layer], words.words)[1] for words in (one, other))
-    return linear_cka(before, after, debiased=True) if len(before) >= FEWEST_WORDS else float("nan")
+    if len(before) < FEWEST_WORDS:
+        return float("nan")
+    return linear_cka(standardised(before), standardised(after, before), debiased=True)
 
 
 def _of_categories(words: WordStates) -> tuple[tuple[str, ...], list[str], FloatArray]:

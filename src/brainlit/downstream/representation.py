@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import Array, FloatArray, IntArray
-from brainlit.encoding.similarity import linear_cka
+from brainlit.encoding.similarity import linear_cka, standardised
 from brainlit.encoding.statistics import permutation_p
 
 Layers: TypeAlias = Mapping[int, Array]
@@ -146,7 +146,7 @@ def rsa_matrix(one: Layers, other: Layers) -> FloatArray:
     return np.asarray([[np.sum(a * b) / 2 if a.any() and b.any() else np.nan for b in sides[1]] for a in sides[0]])
 
 
-def cka_matrix(one: Layers, other: Layers, *, debiased: bool = True) -> FloatArray:
+def cka_matrix(one: Layers, other: Layers, *, debiased: bool = True, in_sds: bool = True) -> FloatArray:
     """Linear CKA of each layer of one model with each of another, shape (n_layers_one, n_layers_other).
 
     Parameters
@@ -155,9 +155,13 @@ def cka_matrix(one: Layers, other: Layers, *, debiased: bool = True) -> FloatArr
         The same rows (words, tokens or TRs); the same model twice gives layers x layers of one run.
     debiased : bool
         About 0 and not above it for unrelated layers, also with fewer rows than features; see `linear_cka`.
+    in_sds : bool
+        Count each dimension of a layer in units of its sd over the rows, so that a few massive ones do not decide
+        alone (`encoding.similarity`). False: as they are, alike for any rotation.
     """
     _check_rows(one, other)
-    return np.asarray([[linear_cka(a, b, debiased) for b in other.values()] for a in one.values()])
+    sides = [[standardised(v) if in_sds else v for v in model.values()] for model in (one, other)]
+    return np.asarray([[linear_cka(a, b, debiased) for b in sides[1]] for a in sides[0]])
 
 
 def category_separation(

@@ -1,11 +1,20 @@
-"""How alike two sets of features of the same rows are: linear CKA, and how far one moved from the other."""
+"""How alike two sets of features of the same rows are: linear CKA, and how far one moved from the other.
+
+In some layers of transformers a few dimensions are far larger than all others: massive activations (Sun et al. 2024,
+arXiv 2402.17762). Norms and CKA of such states are those of these dimensions, whatever the others do. `standardised`
+counts each dimension in units of its own sd, the remedy of Timkey & van Schijndel (2021, arXiv 2109.04404), and
+`massive_dimensions` says how many there were.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.arrays import FloatArray
+from brainlit.encoding.arrays import BoolArray, FloatArray
+
+SMALLEST_SD = 0.1
+"""Of the median dimension's sd: what varies less is counted as if it varied so much, for its sd is next to nothing."""
 
 
 def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike, debiased: bool = False) -> float:
@@ -61,6 +70,51 @@ def relative_change(before: npt.ArrayLike, after: npt.ArrayLike) -> float:
         raise ValueError(f"shapes {x.shape} and {y.shape}; a change needs the same rows and features.")
     norm = np.linalg.norm(x)
     return float(np.linalg.norm(y - x) / norm) if norm > 0 else float("nan")
+
+
+def standardised(x: npt.ArrayLike, like: npt.ArrayLike | None = None) -> FloatArray:
+    """Each dimension in units of its sd over rows, its mean removed; of another set of features where one is given.
+
+    Parameters
+    ----------
+    x : array of shape (n_rows, n_features)
+    like : array of shape (n_rows, n_features), optional
+        Whose means and sds are taken: of states before tuning, say, for those before and after.
+
+    Returns
+    -------
+    float64 array of shape (n_rows, n_features)
+        All 0 where nothing varies.
+
+    >>> standardised([[0.0, 500.0], [2.0, 900.0]]).tolist()
+    [[-1.0, -1.0], [1.0, 1.0]]
+    """
+    a = _rows(x)
+    reference = a if like is None else _rows(like)
+    if reference.shape[1] != a.shape[1]:
+        raise ValueError(f"{a.shape[1]} features in units of {reference.shape[1]} others; need the same ones.")
+    sd = _sd(reference)
+    varying = sd[sd > 0]
+    if not varying.size:
+        return np.zeros_like(a)
+    return np.asarray((a - reference.mean(axis=0)) / np.maximum(sd, SMALLEST_SD * np.median(varying)))
+
+
+def massive_dimensions(x: npt.ArrayLike) -> BoolArray:
+    """Dimensions that vary as much as all ordinary ones together: variance >= n_features x the median, (n_features,).
+
+    Sun et al. call an activation massive from 100 and a thousand times the median magnitude of its state on. That is
+    about single frames; means over rows of many frames hold a part of it, and the variance over rows is what counts
+    here.
+    """
+    variance = np.square(_sd(_rows(x)))
+    return np.asarray((variance >= len(variance) * np.median(variance)) & (variance > 0) & (len(variance) > 2))
+
+
+def _sd(a: FloatArray) -> FloatArray:
+    """Of each dimension over rows; 0 where it varies by rounding errors only."""
+    sd = a.std(axis=0)
+    return np.asarray(np.where(sd > 1e-12 * np.abs(a).max(axis=0, initial=0.0), sd, 0.0))
 
 
 def _rows(values: npt.ArrayLike) -> FloatArray:
