@@ -39,8 +39,8 @@ def folder(tmp_path) -> Path:
     return tmp_path / "mini"
 
 
-def load(folder, **settings):
-    return load_family(folder, "whisper", **settings)
+def load(folder, positions="truncated", **settings):
+    return load_family(folder, "whisper", positions=positions, **settings)
 
 
 def published(model, audio, seconds):
@@ -139,6 +139,28 @@ def test_an_impulse_is_heard_by_the_frames_around_it_and_their_times_say_so(fold
             heard = (change > 0).nonzero()[:, 0]
             assert heard.tolist() == [k for k in range(100) if abs(sample - 320 * k) < 520]
             assert abs(float(times_s[heard].mean()) - sample / 16_000) <= 0.01 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "like"),
+    [(8_000, "padded"), (LIMIT // 2 - 1, "padded"), (LIMIT // 2, "truncated"), (40_000, "truncated")],
+)
+def test_auto_adds_silence_to_what_is_shorter_than_half_of_what_it_hears(folder, n_samples, like):
+    audio = sound(n_samples=n_samples)
+    auto, one = (load(folder, positions=p).encode(audio, everything(audio)) for p in ("auto", like))
+    for ours, theirs in zip(auto.hidden_states, one.hidden_states, strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(auto.frame_mask, one.frame_mask)
+    assert torch.equal(auto.frame_times_s, one.frame_times_s)
+    backbone = load(folder, positions="auto")
+    assert backbone.encoded_samples(n_samples) == (LIMIT if like == "padded" else n_samples)
+    assert (backbone.describe()["positions"], backbone.describe()["silence_added_below_s"]) == ("auto", 1.5)
+
+
+def test_auto_is_the_default_and_of_whisper_alone(folder):
+    assert BackboneConfig(family="whisper").positions == "auto"
+    assert load_family(folder, "whisper").silence_added_below_s == 1.5
+    assert [load(folder, positions=p).silence_added_below_s for p in ("truncated", "padded")] == [0.0, 3.0]
 
 
 @pytest.mark.parametrize("positions", ["truncated", "padded"])

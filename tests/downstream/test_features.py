@@ -130,3 +130,12 @@ def test_tasks_that_share_clips_hear_them_once(mini, clips, monkeypatch):
     expected = clip_features(mini, clips, [1], progress=False)[1]
     for name in ("one", "two"):
         np.testing.assert_array_equal(np.concatenate([found[name][part][1] for part in parts]), expected)
+
+
+def test_silence_that_is_added_counts_as_sound_of_a_batch(tmp_path, clips, monkeypatch):
+    save_whisper(tmp_path / "mini")
+    backbone = load(tmp_path / "mini", "whisper")
+    sizes, encode = [], backbone.encode
+    monkeypatch.setattr(backbone, "encode", lambda audio, mask: sizes.append(len(audio)) or encode(audio, mask))
+    clip_features(backbone, clips[:1] * 5, batch_s=6.0, progress=False)
+    assert sizes == [2, 2, 1], "two of 3 s each, as they are encoded"

@@ -132,8 +132,10 @@ def test_a_result_comes_back_from_its_file(tuned, tmp_path):
 
 def test_batches_hold_similar_lengths_and_no_more_than_fits():
     lengths = [10, 50, 12, 49, 11]
-    batches = _batches(lengths, 100)
+    batches = _batches(lengths, 100, int)
     assert sorted(place for batch in batches for place in batch) == list(range(5))
     assert batches[0] == [1, 3]
     assert all(max(lengths[k] for k in batch) * len(batch) <= 100 for batch in batches)
-    assert _batches([500], 100) == [[0]]
+    assert _batches([500], 100, int) == [[0]]
+    with_silence = _batches(lengths, 100, lambda n: max(n, 50))
+    assert [len(batch) for batch in with_silence] == [2, 2, 1]

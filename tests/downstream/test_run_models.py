@@ -6,14 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from brainlit.backbones import BackboneConfig
 from brainlit.downstream import run_models as module
 from brainlit.downstream.clip import Clip
 from brainlit.downstream.evaluate import evaluate
 from brainlit.downstream.probes import LayerProbeConfig
 from brainlit.downstream.result import find_results, model_folder, model_folders, task_path
-from brainlit.downstream.run_models import EvaluationConfig, Evaluator, Model, add_model_controls
+from brainlit.downstream.run_models import EvaluationConfig, Evaluator, Model, add_model_controls, untuned_model
 from brainlit.downstream.task import make_task
 from tests.backbones.conftest import load, save_mini
+from tests.backbones.test_whisper import save as save_whisper
 from tests.downstream.planted import planted_features, planted_task
 
 LINEAR = LayerProbeConfig(probes=("linear",), strengths=(0.1,))
@@ -59,6 +61,30 @@ def test_a_model_is_loaded_once_and_controls_are_made_once_for_all(tasks, tmp_pa
     assert set(found["one"].controls) == {"majority", "random_features", "transcript"}
     assert found["one"].facts["made_from"] == "weights of tuned"
     assert found["one"].facts["seed"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("positions", "said"),
+    [
+        ("auto", "auto: clips shorter than 1.5 s with silence after them"),
+        ("truncated", "truncated: clips without silence"),
+    ],
+)
+def test_the_record_says_whether_silence_was_added(tasks, tmp_path, positions, said):
+    save_whisper(tmp_path / "mini")
+    model = Model("untuned", "w", lambda: load(tmp_path / "mini", "whisper", positions=positions))
+    Evaluator(EvaluationConfig(LINEAR), progress=False).evaluate(model, tmp_path / "results", tasks[:1])
+    assert find_results(tmp_path / "results")["one"].facts["positions"] == said
+
+
+def test_answers_of_clips_with_and_without_silence_are_told_apart():
+    origins = [untuned_model(BackboneConfig("whisper", positions=p)).origin for p in ("truncated", "auto", "padded")]
+    assert origins == [
+        "whisper tiny, seed 0",
+        "whisper tiny, seed 0, positions auto",
+        "whisper tiny, seed 0, positions padded",
+    ]
+    assert untuned_model(BackboneConfig("hubert")).origin == "hubert tiny, seed 0"
 
 
 def kept(folder, model="tuned", n_test=10, **facts):

@@ -238,6 +238,10 @@ class SpeechBackbone(nn.Module, ABC):
         """Middle of each frame of n_samples of audio, in seconds from the first; float32, shape (n_frames,)."""
         return self.frames.times_s(n_samples)
 
+    def encoded_samples(self, n_samples: int) -> int:
+        """Samples that are encoded for a window of n_samples: more where silence is added to it."""
+        return n_samples
+
     def frame_mask(self, audio_mask: Tensor) -> Tensor:
         """Frames that hear nothing but real sound: bool (batch, n_samples) -> bool (batch, n_frames)."""
         return self.frames.mask(audio_mask)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 from brainlit.backbones.addresses import RANDOM_PREFIX, asked_revision, check_subfolder, named
+
+Positions: TypeAlias = Literal["auto", "truncated", "padded"]
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,11 @@ class BackboneConfig:
         Probability of leaving out a layer in a step; acts in train mode only.
     spec_augment : bool
         Mask stretches of time and features as the checkpoint's own settings say; acts in train mode only.
-    positions : {truncated, padded}
+    positions : {auto, truncated, padded}
         Whisper's alone. padded: silence is added up to 30 s and all of it encoded, as published. truncated: only the
-        window's own frames are encoded, several times cheaper for short windows. Silence is pooled in neither.
+        window's own frames are encoded, several times cheaper for short windows. auto: padded for windows shorter than
+        half of what the model hears (15 s), as clips and single words are, whose truncated states are far from the
+        published ones; truncated for others. Silence is pooled in none.
     revision : str or None
         Branch, tag or commit of the hub, in place of @REVISION behind the hub id. A folder has none.
     subfolder : str or None
@@ -55,7 +59,7 @@ class BackboneConfig:
     dropout: float = 0.0
     layerdrop: float = 0.0
     spec_augment: bool = False
-    positions: Literal["truncated", "padded"] = "truncated"
+    positions: Positions = "auto"
     revision: str | None = None
     subfolder: str | None = None
     adapter_base: str | None = None
@@ -65,8 +69,8 @@ class BackboneConfig:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"backbone {name} is {value}; it is a probability, 0 <= {name} < 1.")
-        if self.positions not in ("truncated", "padded"):
-            raise ValueError(f"backbone positions are {self.positions!r}; they are 'truncated' or 'padded'.")
+        if self.positions not in get_args(Positions):
+            raise ValueError(f"backbone positions are {self.positions!r}; they are 'auto', 'truncated' or 'padded'.")
         if self.positions == "padded" and self.family != "whisper":
             raise ValueError(
                 f"backbone positions are 'padded', and only whisper pads; leave them out for {self.family!r}."

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -75,6 +75,10 @@ class TinyRecipe:
         Peak learning rate of a one-cycle schedule.
     mel_weight : float
         Weight of the spectral error beside the phone error.
+    clip_s : (float, float) or None
+        Shortest and longest of the clips that every clip_every-th step hears in place of crops; None: there are none.
+        Families that add silence to short clips must have heard it.
+    clip_every : int or None
     """
 
     seed: int = 0
@@ -84,6 +88,18 @@ class TinyRecipe:
     crop_s: float = 6.0
     lr: float = 4e-3
     mel_weight: float = 0.5
+    clip_s: tuple[float, float] | None = None
+    clip_every: int | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What was chosen, as plain JSON; what does not apply is left out, so that it changes no key of the cache."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def lengths_s(self, rng: np.random.Generator) -> Iterator[float]:
+        """Length of the crops of each step."""
+        for step in range(1, self.steps + 1):
+            short = self.clip_s is not None and self.clip_every is not None and step % self.clip_every == 0
+            yield float(rng.uniform(*self.clip_s)) if short and self.clip_s else self.crop_s
 
 
 class TinySize(NamedTuple):
@@ -114,7 +130,7 @@ def tiny_architecture(family: type[SpeechBackbone], size: str = "tiny") -> dict[
 def recipe_folder(family: type[SpeechBackbone], recipe: TinyRecipe, size: str = "tiny") -> Path:
     """The save_pretrained folder that a recipe makes, from the cache or made now."""
     settings = {
-        "recipe": asdict(recipe),
+        "recipe": recipe.settings(),
         "recipe_version": RECIPE_VERSION,
         "architecture": tiny_architecture(family, size),
         "corpus_version": corpus_version(),
@@ -146,7 +162,7 @@ def _teach(recipe: TinyRecipe, family: type[SpeechBackbone], size: str, folder: 
     listener = PhoneListener(backbone, len(inventory) + 1, recipe.seed)
     loss = learn_phones(listener, [make_lesson(story, inventory) for story in stories], recipe)
     record: dict[str, Any] = {
-        "recipe": asdict(recipe),
+        "recipe": recipe.settings(),
         "phones": sorted(inventory),
         "final_loss": loss,
         "held_out": {"story": held_out.name, **listener.accuracy(make_lesson(held_out, inventory), recipe.crop_s)},
@@ -171,10 +187,16 @@ def _untaught(family: type[SpeechBackbone], size: str, seed: int) -> SpeechBackb
 def learn_phones(listener: PhoneListener, lessons: Sequence[Lesson], recipe: TinyRecipe) -> float:
     """Train a listener on random crops, as train_one_cycle does; uses its own random generator."""
     rng = np.random.default_rng(recipe.seed)
-    n_samples = int(recipe.crop_s * listener.backbone.sample_rate_hz)
+    lengths_s = recipe.lengths_s(rng)
+
+    def next_loss() -> Tensor:
+        n_samples = int(next(lengths_s) * listener.backbone.sample_rate_hz)
+        crops = draw_crops(lessons, recipe.batch_size, n_samples, rng)
+        return listener.loss(crops, n_samples, recipe.mel_weight)
+
     return train_one_cycle(
         listener,
-        lambda: listener.loss(draw_crops(lessons, recipe.batch_size, n_samples, rng), n_samples, recipe.mel_weight),
+        next_loss,
         recipe.steps,
         recipe.lr,
         pct_start=0.15,
@@ -278,9 +300,12 @@ class PhoneListener(nn.Module):
         nn.init.zeros_(self.readout.bias)
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Phone scores (batch, n_frames, n_phones) and spectra (batch, n_frames, N_MELS) of int16 sound."""
+        """Phone scores (batch, n_frames, n_phones) and spectra (batch, n_frames, N_MELS) of int16 sound.
+
+        Frames of silence that the backbone adds after the sound are left out.
+        """
         encoded = self.backbone.encode(audio, torch.ones_like(audio, dtype=torch.bool))
-        outputs = self.readout(encoded.hidden_states[-1])
+        outputs = self.readout(encoded.hidden_states[-1][:, encoded.frame_mask[0]])
         return outputs[..., :-N_MELS], outputs[..., -N_MELS:]
 
     def loss(self, crops: Sequence[tuple[Lesson, int]], n_samples: int, mel_weight: float) -> Tensor:
@@ -293,7 +318,7 @@ class PhoneListener(nn.Module):
             Length of each crop.
         """
         audio = torch.stack([lesson.audio[start : start + n_samples] for lesson, start in crops])
-        frames_s = self.backbone.frame_times_s(n_samples).double().numpy()
+        frames_s = self._frames_s(n_samples)
         times_s = [frames_s + start / self.backbone.sample_rate_hz for _, start in crops]
         phones = torch.stack([lesson.phones_at(t) for (lesson, _), t in zip(crops, times_s, strict=True)])
         spectra = torch.stack([lesson.log_mel_at(t) for (lesson, _), t in zip(crops, times_s, strict=True)])
@@ -308,7 +333,7 @@ class PhoneListener(nn.Module):
         Phones outside the inventory count as wrong.
         """
         n_samples = int(piece_s * self.backbone.sample_rate_hz)
-        frames_s = self.backbone.frame_times_s(n_samples).double().numpy()
+        frames_s = self._frames_s(n_samples)
         right, truth = [], []
         for start in range(0, len(lesson.audio) - n_samples + 1, n_samples):
             scores, _ = self(lesson.audio[None, start : start + n_samples])
@@ -321,6 +346,11 @@ class PhoneListener(nn.Module):
             "share_silence": float((~sounding).float().mean()),
             "n_frames": len(hits),
         }
+
+    def _frames_s(self, n_samples: int) -> npt.NDArray[np.float64]:
+        """Times of the real frames of n_samples of sound."""
+        real = self.backbone.frame_mask(torch.ones(1, n_samples, dtype=torch.bool))[0]
+        return np.asarray(self.backbone.frame_times_s(n_samples)[real].double())
 
 
 def draw_crops(lessons: Sequence[Lesson], n: int, n_samples: int, rng: np.random.Generator) -> list[tuple[Lesson, int]]:

@@ -42,17 +42,18 @@ def clip_features(
 ) -> LayerFeatures:
     """Mean over each clip's frames, layer by layer, in the order of the clips.
 
-    Nothing is ever padded: a batch holds clips of one length, after each has lost at its end what is too short for
-    another frame (less than one step, 20 ms in published models). So a clip's vector does not depend on what else is
-    in its batch, and that holds for all families: group normalisation in the convolutions of wav2vec 2.0 base and
-    HuBERT base hears padding even where it is masked, and Whisper hears it at the end of the sound.
+    No clip is padded to the length of another: a batch holds clips of one length, after each has lost at its end what
+    is too short for another frame (less than one step, 20 ms in published models). So a clip's vector does not depend
+    on what else is in its batch, and that holds for all families: group normalisation in the convolutions of wav2vec
+    2.0 base and HuBERT base hears padding even where it is masked, and Whisper hears it at the end of the sound.
+    Whisper adds 30 s of silence to a short clip, as published, unless its positions are truncated.
 
     Parameters
     ----------
     layers : 'all' or sequence of int
         Hidden states, 0 being the input of the first layer.
     batch_s : float
-        Seconds of sound in a batch, at most; a longer clip is a batch of its own.
+        Seconds of sound in a batch, at most, added silence included; a longer clip is a batch of its own.
     max_clip_s : float or None
         Hear no more than the first so many seconds of each clip; what the backbone takes at most (30 s of Whisper) is
         another limit. How many clips were cut is logged.
@@ -80,7 +81,7 @@ def clip_features(
         tqdm(total=len(clips), desc="clips", disable=not progress, leave=False) as bar,
     ):
         for first, sounds in _held(clips, cutter):
-            for places in _same_length([len(sound) for sound in sounds], batch_s * backbone.sample_rate_hz):
+            for places in _same_length([len(sound) for sound in sounds], batch_s * backbone.sample_rate_hz, backbone):
                 audio = torch.from_numpy(np.stack([sounds[k] for k in places])).to(at)
                 encoded = backbone.encode(audio, torch.ones_like(audio, dtype=torch.bool))
                 means = [pool_window(encoded.hidden_states[layer], encoded.frame_mask)[0][:, 0] for layer in asked]
@@ -212,12 +213,12 @@ def _held(clips: Sequence[Clip], cutter: _Cutter) -> Iterator[tuple[int, list[In
             first, sounds, n_held = k + 1, [], 0
 
 
-def _same_length(lengths: Sequence[int], batch_samples: float) -> Iterator[list[int]]:
-    """Places of sounds of one length, as many at a time as the batch holds, the longest first."""
+def _same_length(lengths: Sequence[int], batch_samples: float, backbone: SpeechBackbone) -> Iterator[list[int]]:
+    """Places of sounds of one length, as many at a time as the batch holds when encoded, the longest first."""
     of_length: dict[int, list[int]] = {}
     for place, length in enumerate(lengths):
         of_length.setdefault(length, []).append(place)
     for length in sorted(of_length, reverse=True):
-        n_together = max(1, int(batch_samples // length))
+        n_together = max(1, int(batch_samples // backbone.encoded_samples(length)))
         places = of_length[length]
         yield from (places[k : k + n_together] for k in range(0, len(places), n_together))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -167,7 +167,9 @@ class _Recogniser(nn.Module):
 def _train(recogniser: _Recogniser, task: RecognitionTask, config: CtcConfig, progress: bool) -> int:
     """Leaves the recogniser as it was after its best epoch on 'choose'; returns which that was, from 1."""
     lengths = [len(clip.sound()) for clip in task.clips[TRAIN]]
-    batches = _batches(lengths, config.batch_s * recogniser.backbone.sample_rate_hz)
+    batches = _batches(
+        lengths, config.batch_s * recogniser.backbone.sample_rate_hz, recogniser.backbone.encoded_samples
+    )
     generator = torch.Generator().manual_seed(config.seed)
     solver, schedule = _solver(recogniser, config, len(batches))
     fewest, best_epoch, best = float("inf"), 0, _trained_state(recogniser)
@@ -221,12 +223,12 @@ def _trained_state(recogniser: _Recogniser) -> dict[str, Tensor]:
     return {name: one.detach().clone() for name, one in recogniser.named_parameters() if one.requires_grad}
 
 
-def _batches(lengths: Sequence[int], batch_samples: float) -> list[list[int]]:
-    """Places of clips of similar lengths, as many together as fit when padded."""
+def _batches(lengths: Sequence[int], batch_samples: float, encoded: Callable[[int], int]) -> list[list[int]]:
+    """Places of clips of similar lengths, as many together as fit when padded and encoded."""
     batches: list[list[int]] = []
     for place in np.argsort(lengths, kind="stable")[::-1].tolist():
         longest = lengths[batches[-1][0]] if batches else 0
-        if batches and longest * (len(batches[-1]) + 1) <= batch_samples:
+        if batches and encoded(longest) * (len(batches[-1]) + 1) <= batch_samples:
             batches[-1].append(place)
         else:
             batches.append([place])

@@ -47,7 +47,8 @@ class Model:
 
 def untuned_model(config: BackboneConfig) -> Model:
     """The weights that tuning begins from."""
-    return Model(UNTUNED, f"{config.family} {config.named}, seed {config.seed}", lambda: load_backbone(config))
+    how = f", positions {config.positions}" if config.family == "whisper" and config.positions != "truncated" else ""
+    return Model(UNTUNED, f"{config.family} {config.named}, seed {config.seed}{how}", lambda: load_backbone(config))
 
 
 def untrained_model(config: BackboneConfig, seed: int) -> Model:
@@ -106,7 +107,8 @@ class Evaluator:
         folder : Path
             Of the model; see `result.model_folder`.
         """
-        backbone, made = model.load(), self._made_from(model)
+        backbone = model.load()
+        made = {**self._made_from(model), **_silence(backbone)}
         how: dict[str, Any] = {"device": self.config.device, "progress": self.progress}
         folder.mkdir(parents=True, exist_ok=True)
         probed = [task for task in tasks if isinstance(task, Task)]
@@ -152,6 +154,15 @@ class Evaluator:
     def _made_from(self, model: Model) -> dict[str, str]:
         """What is kept with a result to know it by."""
         return {_ORIGIN: model.origin, _SEED: str(self.config.seed)}
+
+
+def _silence(backbone: SpeechBackbone) -> dict[str, str]:
+    """What is added to the clips of families that add silence, for the record."""
+    positions, below_s = (backbone.describe().get(name) for name in ("positions", "silence_added_below_s"))
+    if positions is None:
+        return {}
+    added = f"clips shorter than {below_s:g} s with silence after them" if below_s else "clips without silence"
+    return {"positions": f"{positions}: {added}"}
 
 
 def _kept_facts(path: Path) -> Mapping[str, Any]:

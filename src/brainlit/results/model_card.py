@@ -152,9 +152,11 @@ def _loading(facts: CardFacts) -> str:
     above = "" if layer == last else f" The layers above it ({layer + 1} to {last}) were not trained through it."
     alone = " Give it one clip at a time: it was made without an attention mask, and padding changes what it hears."
     padding = "" if facts.backbone.get("attention_mask", True) else alone
-    if facts.backbone.get("positions") == "truncated":
+    positions, below_s = facts.backbone.get("positions"), facts.backbone.get("silence_added_below_s")
+    if positions in ("truncated", "auto"):
+        whole = f"windows of {below_s:g} s and more" if below_s else "the window"
         padding = (
-            " **Here it hears 30 s, and in tuning it heard the window alone** (`positions: truncated`): the silence"
+            f" **Here it hears 30 s, and in tuning it heard {whole} alone** (`positions: {positions}`): the silence"
             " after shorter sound is attended to, and the states differ from those that were tuned. Use"
             " `brainlit.tuning.load_tuned` for those, or tune with `--model.backbone.positions padded`."
         )
