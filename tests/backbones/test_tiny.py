@@ -126,6 +126,43 @@ def test_learns_tones_of_a_story_it_never_heard_and_borrows_the_random_state():
     assert 0.1 < after["share_silence"] < 0.5
 
 
+def test_the_last_steps_hear_long_crops_and_clips_with_silence_after_them():
+    recipe = TinyRecipe(steps=10, batch_size=8, crop_s=6.0, long_steps=6, long_batch=2, long_s=30.0, clip_every=3)
+    steps = list(recipe.steps_heard(np.random.default_rng(0)))
+    assert steps[:4] == [(8, 6.0, 6.0)] * 4
+    assert [(n, length_s) for n, length_s, _ in steps[4:]] == [(2, 30.0)] * 6
+    heard_s = [heard for _, _, heard in steps[4:]]
+    assert [heard == 30.0 for heard in heard_s] == [False, True, True] * 2
+    assert all(0.4 <= heard_s[k] <= 6.0 for k in (0, 3))
+    plain = TinyRecipe(steps=2)
+    assert list(plain.steps_heard(np.random.default_rng(0))) == [(8, 6.0, 6.0)] * 2
+    assert not {"long_steps", "long_s", "clip_every"} & set(plain.settings())
+
+
+def test_what_is_not_heard_is_silence_and_does_not_count(mini_folder, monkeypatch):
+    listener = PhoneListener(load_backbone(BackboneConfig(weights=str(mini_folder))), 4, seed=0)
+    story, other = (tone_story("x", seed) for seed in (0, 1))
+    n_heard = 16_000
+    audio = np.concatenate([story.audio[:n_heard], other.audio[n_heard:]])
+    mixed = Story("mixed", audio, story.words, story.phones, story.timebase)
+    inventory, heard = phone_inventory([story]), []
+    forward = listener.forward
+    monkeypatch.setattr(listener, "forward", lambda sound: heard.append(sound) or forward(sound))
+    lesson = make_lesson(story, inventory)
+    losses = [float(listener.loss([(one, 0)], 32_000, 0.0, n_heard)) for one in (lesson, make_lesson(mixed, inventory))]
+    assert losses[0] == losses[1]
+    assert not heard[0][:, n_heard:].any()
+    assert torch.equal(heard[0][0, :n_heard], lesson.audio[:n_heard])
+    assert lesson.audio[n_heard:].any(), "the story itself stays as it is"
+    assert float(listener.loss([(lesson, 0)], 32_000, 0.0)) != losses[0]
+
+
+def test_whisper_learns_all_of_its_positions():
+    recipe = TinyRecipe(**BACKBONES["whisper"].tiny_recipe)
+    lengths = {length_s for _, length_s, _ in recipe.steps_heard(np.random.default_rng(0))}
+    assert max(lengths) == recipe.heard_at_once_s == 30.0
+
+
 def test_made_once_then_kept_and_described(fake_corpus, caplog):
     recipe = TinyRecipe(seed=2, steps=2, batch_size=2, crop_s=1.0)
     folder = recipe_folder(WAV2VEC, recipe)

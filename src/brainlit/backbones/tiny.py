@@ -44,6 +44,8 @@ UNKNOWN = -100
 N_MELS = 20
 MEL_HOP_S = 0.01
 MEL_FLOOR = 1e-6
+SHORTEST_S, LONGEST_S = 0.4, 6.0
+"""Of clips that are heard with silence after them."""
 
 
 WIDE_AND_DEEP: dict[str, int] = {
@@ -75,10 +77,13 @@ class TinyRecipe:
         Peak learning rate of a one-cycle schedule.
     mel_weight : float
         Weight of the spectral error beside the phone error.
-    clip_s : (float, float) or None
-        Shortest and longest of the clips that every clip_every-th step hears in place of crops; None: there are none.
-        Families that add silence to short clips must have heard it.
+    long_steps : int or None
+        So many of the steps, the last ones, hear long_batch crops of long_s instead: families whose positions are
+        absolute must learn them all. Short crops first, because they are cheaper.
+    long_batch, long_s : int, float or None
     clip_every : int or None
+        Of every so many long steps one hears SHORTEST_S to LONGEST_S of its crops and silence after it, as families
+        that add silence hear clips.
     """
 
     seed: int = 0
@@ -88,18 +93,29 @@ class TinyRecipe:
     crop_s: float = 6.0
     lr: float = 4e-3
     mel_weight: float = 0.5
-    clip_s: tuple[float, float] | None = None
+    long_steps: int | None = None
+    long_batch: int | None = None
+    long_s: float | None = None
     clip_every: int | None = None
 
+    @property
+    def heard_at_once_s(self) -> float:
+        """The longest crops."""
+        return self.long_s or self.crop_s
+
     def settings(self) -> dict[str, Any]:
-        """What was chosen, as plain JSON; what does not apply is left out, so that it changes no key of the cache."""
+        """As plain JSON; what does not apply is left out, so that it is in no key of the cache."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def lengths_s(self, rng: np.random.Generator) -> Iterator[float]:
-        """Length of the crops of each step."""
-        for step in range(1, self.steps + 1):
-            short = self.clip_s is not None and self.clip_every is not None and step % self.clip_every == 0
-            yield float(rng.uniform(*self.clip_s)) if short and self.clip_s else self.crop_s
+    def steps_heard(self, rng: np.random.Generator) -> Iterator[tuple[int, float, float]]:
+        """Of each step how many crops, their length in seconds, and how much of it is heard before the silence."""
+        n_short = self.steps - (self.long_steps or 0)
+        for step in range(self.steps):
+            n, length_s = self.batch_size, self.crop_s
+            if step >= n_short and self.long_batch and self.long_s:
+                n, length_s = self.long_batch, self.long_s
+            is_clip = self.clip_every is not None and step >= n_short and (step - n_short) % self.clip_every == 0
+            yield n, length_s, float(rng.uniform(SHORTEST_S, LONGEST_S)) if is_clip else length_s
 
 
 class TinySize(NamedTuple):
@@ -161,11 +177,12 @@ def _teach(recipe: TinyRecipe, family: type[SpeechBackbone], size: str, folder: 
     backbone = _untaught(family, size, recipe.seed)
     listener = PhoneListener(backbone, len(inventory) + 1, recipe.seed)
     loss = learn_phones(listener, [make_lesson(story, inventory) for story in stories], recipe)
+    accuracy = listener.accuracy(make_lesson(held_out, inventory), recipe.heard_at_once_s)
     record: dict[str, Any] = {
         "recipe": recipe.settings(),
         "phones": sorted(inventory),
         "final_loss": loss,
-        "held_out": {"story": held_out.name, **listener.accuracy(make_lesson(held_out, inventory), recipe.crop_s)},
+        "held_out": {"story": held_out.name, **accuracy},
         "seconds": round(time.monotonic() - started, 1),
     }
     log.info("phones right in %.0f %% of held-out frames", 100 * record["held_out"]["accuracy_all_frames"])
@@ -175,7 +192,7 @@ def _teach(recipe: TinyRecipe, family: type[SpeechBackbone], size: str, folder: 
 
 def _untaught(family: type[SpeechBackbone], size: str, seed: int) -> SpeechBackbone:
     """A tiny backbone with random weights, as `random:<size>` loads it."""
-    config = BackboneConfig(family=family.family, weights=f"{RANDOM_PREFIX}{size}", seed=seed)
+    config = BackboneConfig(family.family, f"{RANDOM_PREFIX}{size}", seed, positions="truncated")
     config_class, model_class = family.transformers_classes()
     settings = {**tiny_architecture(family, size), **family.switches(config)}
     return family(random_model(model_class, config_class(**settings), seed), config, {"kind": "random", "seed": seed})
@@ -187,12 +204,13 @@ def _untaught(family: type[SpeechBackbone], size: str, seed: int) -> SpeechBackb
 def learn_phones(listener: PhoneListener, lessons: Sequence[Lesson], recipe: TinyRecipe) -> float:
     """Train a listener on random crops, as train_one_cycle does; uses its own random generator."""
     rng = np.random.default_rng(recipe.seed)
-    lengths_s = recipe.lengths_s(rng)
+    asked = recipe.steps_heard(rng)
 
     def next_loss() -> Tensor:
-        n_samples = int(next(lengths_s) * listener.backbone.sample_rate_hz)
-        crops = draw_crops(lessons, recipe.batch_size, n_samples, rng)
-        return listener.loss(crops, n_samples, recipe.mel_weight)
+        n_crops, length_s, heard_s = next(asked)
+        n_samples, n_heard = (int(seconds * listener.backbone.sample_rate_hz) for seconds in (length_s, heard_s))
+        crops = draw_crops(lessons, n_crops, n_samples, rng)
+        return listener.loss(crops, n_samples, recipe.mel_weight, n_heard)
 
     return train_one_cycle(
         listener,
@@ -300,15 +318,14 @@ class PhoneListener(nn.Module):
         nn.init.zeros_(self.readout.bias)
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Phone scores (batch, n_frames, n_phones) and spectra (batch, n_frames, N_MELS) of int16 sound.
-
-        Frames of silence that the backbone adds after the sound are left out.
-        """
+        """Phone scores (batch, n_frames, n_phones) and spectra (batch, n_frames, N_MELS) of int16 sound."""
         encoded = self.backbone.encode(audio, torch.ones_like(audio, dtype=torch.bool))
-        outputs = self.readout(encoded.hidden_states[-1][:, encoded.frame_mask[0]])
+        outputs = self.readout(encoded.hidden_states[-1])
         return outputs[..., :-N_MELS], outputs[..., -N_MELS:]
 
-    def loss(self, crops: Sequence[tuple[Lesson, int]], n_samples: int, mel_weight: float) -> Tensor:
+    def loss(
+        self, crops: Sequence[tuple[Lesson, int]], n_samples: int, mel_weight: float, n_heard: int | None = None
+    ) -> Tensor:
         """Cross entropy of the phones plus mel_weight times the squared error of the spectra, over crops.
 
         Parameters
@@ -316,13 +333,18 @@ class PhoneListener(nn.Module):
         crops : list of (lesson, first sample)
         n_samples : int
             Length of each crop.
+        n_heard : int, optional
+            Silence stands in place of the samples from here on, and its frames do not count.
         """
         audio = torch.stack([lesson.audio[start : start + n_samples] for lesson, start in crops])
-        frames_s = self._frames_s(n_samples)
+        audio[:, n_heard:] = 0
+        frames_s = self.backbone.frame_times_s(n_samples).double().numpy()
+        if n_heard is not None:
+            frames_s = frames_s[frames_s * self.backbone.sample_rate_hz < n_heard]
         times_s = [frames_s + start / self.backbone.sample_rate_hz for _, start in crops]
         phones = torch.stack([lesson.phones_at(t) for (lesson, _), t in zip(crops, times_s, strict=True)])
         spectra = torch.stack([lesson.log_mel_at(t) for (lesson, _), t in zip(crops, times_s, strict=True)])
-        scores, guessed = self(audio)
+        scores, guessed = (outputs[:, : len(frames_s)] for outputs in self(audio))
         phone_loss = functional.cross_entropy(scores.flatten(0, 1), phones.flatten(), ignore_index=UNKNOWN)
         return phone_loss + mel_weight * functional.mse_loss(guessed, spectra)
 
@@ -333,7 +355,7 @@ class PhoneListener(nn.Module):
         Phones outside the inventory count as wrong.
         """
         n_samples = int(piece_s * self.backbone.sample_rate_hz)
-        frames_s = self._frames_s(n_samples)
+        frames_s = self.backbone.frame_times_s(n_samples).double().numpy()
         right, truth = [], []
         for start in range(0, len(lesson.audio) - n_samples + 1, n_samples):
             scores, _ = self(lesson.audio[None, start : start + n_samples])
@@ -346,11 +368,6 @@ class PhoneListener(nn.Module):
             "share_silence": float((~sounding).float().mean()),
             "n_frames": len(hits),
         }
-
-    def _frames_s(self, n_samples: int) -> npt.NDArray[np.float64]:
-        """Times of the real frames of n_samples of sound."""
-        real = self.backbone.frame_mask(torch.ones(1, n_samples, dtype=torch.bool))[0]
-        return np.asarray(self.backbone.frame_times_s(n_samples)[real].double())
 
 
 def draw_crops(lessons: Sequence[Lesson], n: int, n_samples: int, rng: np.random.Generator) -> list[tuple[Lesson, int]]:

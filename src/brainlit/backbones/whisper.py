@@ -48,9 +48,9 @@ class WhisperBackbone(SpeechBackbone):
     layerdrop: ClassVar[str] = "encoder_layerdrop"
     lora_targets: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "out_proj")
     tiny_recipe: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"crop_s": 28.0, "batch_size": 2, "clip_s": (0.4, 6.0), "clip_every": 4}
+        {"long_steps": 80, "long_batch": 2, "long_s": 30.0, "clip_every": 4}
     )
-    """Positions are absolute: it learns on crops as long as its windows, and on clips with silence after them."""
+    """Positions are absolute, so it learns on crops as long as its windows; and on clips with silence after them."""
 
     def __init__(self, model: Any, config: BackboneConfig, origin: dict[str, Any]) -> None:
         super().__init__(model, config, origin)
