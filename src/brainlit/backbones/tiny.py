@@ -337,9 +337,9 @@ class PhoneListener(nn.Module):
             Silence stands in place of the samples from here on, and its frames do not count.
         """
         audio = torch.stack([lesson.audio[start : start + n_samples] for lesson, start in crops])
-        audio[:, n_heard:] = 0
         frames_s = self.backbone.frame_times_s(n_samples).double().numpy()
         if n_heard is not None:
+            audio[:, n_heard:] = 0
             frames_s = frames_s[frames_s * self.backbone.sample_rate_hz < n_heard]
         times_s = [frames_s + start / self.backbone.sample_rate_hz for _, start in crops]
         phones = torch.stack([lesson.phones_at(t) for (lesson, _), t in zip(crops, times_s, strict=True)])

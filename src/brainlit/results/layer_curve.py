@@ -67,8 +67,8 @@ def curve_of(path: Path, records: Sequence[ProbeRecord]) -> list[dict[str, Any]]
     found = []
     for epoch, region, layer in sorted(keys):
         own = [record for record in records if record.epoch == epoch]
-        rows = [row for record in own if (row := record.table.get(region, layer, "r_backbone")) is not None]
-        value = mean_score([row.score for row in rows]).value
+        alone = [row for record in own if (row := record.table.get(region, layer, "r_backbone")) is not None]
+        value = mean_score([row.score for row in alone]).value
         found.append({"epoch": epoch, "layer": layer, "region": region, "r": _known(value)})
     return found
 
