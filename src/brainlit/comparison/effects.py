@@ -112,10 +112,11 @@ class SeedEvidence:
             for two in self.states.get(other, ()) if other else (None,):
                 both = [state for state in (one, two) if state is not None]
                 names = [name for name in _entering(one, key) if all(name in _entering(state, key) for state in both)]
-                parts = [own_parts(key.what, _lookup(state, key), names) for state in both]
-                for name in parts[0] if names else ():
-                    if all(name in own for own in parts):
-                        found.setdefault(name, []).append(parts[0][name] - sum(own[name] for own in parts[1:]))
+                if any(_of_group(state, key, names) is None for state in both):
+                    continue
+                ours, *theirs = (own_parts(key.what, _lookup(state, key), names) for state in both)
+                for name, value in ours.items():
+                    found.setdefault(name, []).append(value - sum(own[name] for own in theirs))
         means = {subject: float(np.mean(values)) for subject, values in found.items()}
         return {subject: mean for subject, mean in means.items() if np.isfinite(mean)}
 

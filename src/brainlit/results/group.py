@@ -77,11 +77,12 @@ def group_score(metric: str, of: Lookup, subjects: Iterable[str] | None = None) 
 def own_parts(metric: str, of: Lookup, subjects: Sequence[str]) -> dict[str, float]:
     """What each person contributes to the number: the mean of these is the number, their scatter its error.
 
-    Of a mean the values themselves; of a ratio Q = N / D its linear form Q + (n - Q d) / D (the delta method).
+    Of a mean the values themselves; of a ratio Q = N / D its linear form Q + (n - Q d) / D (the delta method). For
+    subjects of whom `group_score` gives a number.
     """
     own = of(metric)
     if metric not in RATIOS or len(subjects) == 1:
-        return {subject: own[subject].value for subject in subjects if subject in own}
+        return {subject: own[subject].value for subject in subjects}
     ratio = RATIOS[metric]
     part, whole = ([of(term)[subject].value for subject in subjects] for term in (ratio.part, ratio.whole))
     total = sum(whole) / len(whole)
