@@ -158,6 +158,12 @@ def test_what_is_not_heard_is_silence_and_does_not_count(mini_folder, monkeypatc
     assert lessons[0].audio[n_heard:].any(), "the story itself stays as it is"
 
 
+def test_silence_after_a_piece_is_not_scored():
+    story = tone_story("x", 0, seconds=4)
+    listener = PhoneListener(load_backbone(BackboneConfig("whisper", "random:tiny")), 4, seed=0)
+    assert listener.accuracy(make_lesson(story, phone_inventory([story])), 2.0)["n_frames"] == 2 * 100
+
+
 def test_whisper_learns_all_of_its_positions():
     recipe = TinyRecipe(**BACKBONES["whisper"].tiny_recipe)
     lengths = {length_s for _, length_s, _ in recipe.steps_heard(np.random.default_rng(0))}

@@ -337,10 +337,9 @@ class PhoneListener(nn.Module):
             Silence stands in place of the samples from here on, and its frames do not count.
         """
         audio = torch.stack([lesson.audio[start : start + n_samples] for lesson, start in crops])
-        frames_s = self.backbone.frame_times_s(n_samples).double().numpy()
         if n_heard is not None:
             audio[:, n_heard:] = 0
-            frames_s = frames_s[frames_s * self.backbone.sample_rate_hz < n_heard]
+        frames_s = self._frames_s(n_samples, n_heard)
         times_s = [frames_s + start / self.backbone.sample_rate_hz for _, start in crops]
         phones = torch.stack([lesson.phones_at(t) for (lesson, _), t in zip(crops, times_s, strict=True)])
         spectra = torch.stack([lesson.log_mel_at(t) for (lesson, _), t in zip(crops, times_s, strict=True)])
@@ -355,12 +354,12 @@ class PhoneListener(nn.Module):
         Phones outside the inventory count as wrong.
         """
         n_samples = int(piece_s * self.backbone.sample_rate_hz)
-        frames_s = self.backbone.frame_times_s(n_samples).double().numpy()
+        frames_s = self._frames_s(n_samples)
         right, truth = [], []
         for start in range(0, len(lesson.audio) - n_samples + 1, n_samples):
             scores, _ = self(lesson.audio[None, start : start + n_samples])
             truth.append(lesson.phones_at(frames_s + start / self.backbone.sample_rate_hz))
-            right.append(scores[0].argmax(-1) == truth[-1])
+            right.append(scores[0, : len(frames_s)].argmax(-1) == truth[-1])
         hits, sounding = torch.cat(right).float(), torch.cat(truth) != SILENCE
         return {
             "accuracy_all_frames": float(hits.mean()),
@@ -368,6 +367,11 @@ class PhoneListener(nn.Module):
             "share_silence": float((~sounding).float().mean()),
             "n_frames": len(hits),
         }
+
+    def _frames_s(self, n_samples: int, n_heard: int | None = None) -> npt.NDArray[np.float64]:
+        """Times of the frames of n_samples that lie in what is heard, not in silence after it."""
+        frames_s = np.asarray(self.backbone.frame_times_s(n_samples).double())
+        return frames_s[frames_s * self.backbone.sample_rate_hz < (n_samples if n_heard is None else n_heard)]
 
 
 def draw_crops(lessons: Sequence[Lesson], n: int, n_samples: int, rng: np.random.Generator) -> list[tuple[Lesson, int]]:
