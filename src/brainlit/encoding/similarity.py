@@ -86,8 +86,8 @@ def standardised(x: npt.ArrayLike, like: npt.ArrayLike | None = None) -> FloatAr
     float64 array of shape (n_rows, n_features)
         All 0 where nothing varies.
 
-    >>> standardised([[0.0, 500.0], [2.0, 900.0]]).tolist()
-    [[-1.0, -1.0], [1.0, 1.0]]
+    >>> standardised([[0.0, 4.0, 500.0], [2.0, 8.0, 900.0]]).tolist()
+    [[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]
     """
     a = _rows(x)
     reference = a if like is None else _rows(like)
