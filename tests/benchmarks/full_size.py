@@ -139,11 +139,11 @@ def measure(job: Job) -> Measured:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with _stage(found, "make"):
-            random = BackboneConfig(family=job.family, weights=f"random:{SIZE_OF[job.family]}")
+            random = BackboneConfig(job.family, f"random:{SIZE_OF[job.family]}", positions="truncated")
             load_backbone(random).model.save_pretrained(folder / "start")
         with _stage(found, "load"):
             module = BrainTuning(
-                BackboneConfig(family=job.family, weights=str(folder / "start")),
+                BackboneConfig(job.family, str(folder / "start"), positions="truncated"),
                 pooling=PoolingConfig(over="window"),
                 head=HeadConfig(kind="linear"),
                 standardise_pools=False,
@@ -237,7 +237,7 @@ def train(module: BrainTuning, batch: dict[str, Any], found: Measured) -> pl.Tra
 def exported_states(folder: Path, opened_by: str, family: str, audio: Tensor) -> Sequence[Tensor]:
     """Hidden states of int16 sound by transformers alone, from an exported folder.
 
-    Whisper's published encoder wants 30 s; it is cut to the positions of the window, as brainlit uses it by default.
+    Whisper's published encoder wants 30 s; it is cut to the positions of the window, as `positions: truncated` does.
     """
     import transformers
 
