@@ -31,8 +31,12 @@ READY := $(VENV)/.ready
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 # set -f: [UTS03] is a list of subjects, not a pattern of file names.
 SAFELY := set -f;
-CONFIGS := -c "experiments/data/$$DATA.yaml" -c "experiments/model/$$MODEL.yaml" -c "experiments/regime/$$REGIME.yaml"
-CONFIGS := -c experiments/brain_tune.yaml $(CONFIGS) $${PRESET:+-c "experiments/paper/$$PRESET.yaml"}
+# Published weights take minutes a story on a processor: on the demo they get few stories and only upper layers train.
+TINY := demo/|demo/tiny|demo/tiny-large|demo/random:tiny*
+FEW := $$(case "$$DATA/$$SIZE" in ($(TINY)) ;; (demo/*) echo -c experiments/published_demo.yaml;; esac)
+CONFIGS := -c "experiments/data/$$DATA.yaml" -c "experiments/model/$$MODEL.yaml" $(FEW)
+CONFIGS := -c experiments/brain_tune.yaml $(CONFIGS) -c "experiments/regime/$$REGIME.yaml"
+CONFIGS := $(CONFIGS) $${PRESET:+-c "experiments/paper/$$PRESET.yaml"}
 WHICH := $${SIZE:+--model.backbone.weights "$$SIZE"} $${SUBJECT:+--data.subjects "[$$SUBJECT]"}
 CHOICES := $${SEED:+--seed_everything "$$SEED"} $(WHICH)
 MANY := $${SEEDS:+--seeds $$SEEDS} $${JOBS:+--jobs "$$JOBS"}

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,33 @@ def test_make_train_passes_on_what_was_chosen(tmp_path: Path) -> None:
         " -c experiments/regime/permuted.yaml -c experiments/paper/paper_code.yaml"
         " --seed_everything 3 --model.backbone.weights base --data.subjects [s18] --trainer.max_epochs 2"
     )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "few"),
+    [
+        (["SIZE=/my/whisper-base"], True),
+        (["SIZE=base"], True),
+        (["SIZE=random:base"], True),
+        ([], False),
+        (["SIZE=tiny"], False),
+        (["SIZE=tiny-large"], False),
+        (["SIZE=random:tiny"], False),
+        (["SIZE=base", "DATA=alice"], False),
+    ],
+    ids=" ".join,
+)
+def test_published_weights_on_the_demo_get_the_file_that_is_made_for_them(
+    tmp_path: Path, chosen: list[str], few: bool
+) -> None:
+    (command,) = made(tmp_path, "train", "MODEL=whisper", *chosen)
+    files = [word for before, word in pairwise(command) if before == "-c"]
+    assert [Path(file).stem for file in files[:1] + files[2:]] == [
+        "brain_tune",
+        "whisper",
+        *(["published_demo"] if few else []),
+        "brain",
+    ]
 
 
 ONE_WORD = {

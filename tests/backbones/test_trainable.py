@@ -75,6 +75,9 @@ def test_by_default_everything_but_the_front_end_trains(folder):
         ({"first_layer": 2, "last_layer": 3, "projection": False}, {2, 3}),
         ({"last_layer": 1}, OUTSIDE | {1}),
         ({"projection": False}, {1, 2, 3, 4}),
+        ({"upper_layers": 2, "projection": False}, {3, 4}),
+        ({"upper_layers": 2, "last_layer": 3, "projection": False}, {2, 3}),
+        ({"upper_layers": 9}, OUTSIDE | {1, 2, 3, 4}),
     ],
 )
 def test_a_range_of_layers(folder, settings, expected):
@@ -152,6 +155,9 @@ def test_what_cannot_be_is_refused(folder):
         TrainableConfig(first_layer=3, last_layer=2)
     with pytest.raises(ValueError, match="first_layer is 0; layers count from 1"):
         TrainableConfig(first_layer=0)
+    for settings in ({"upper_layers": 0}, {"upper_layers": 2, "first_layer": 1}):
+        with pytest.raises(ValueError, match=r"upper_layers is \d with first_layer (None|1); give 1 or more"):
+            TrainableConfig(**settings)
     with pytest.raises(ValueError, match=r"layer_decay is 1\.5"):
         TrainableConfig(layer_decay=1.5)
     with pytest.raises(ValueError, match="layers 1 to 9 are not there: the backbone has layers 1 to 4"):

@@ -27,6 +27,7 @@ def test_none_is_forgotten() -> None:
         *(f"data/{name}.yaml" for name in ("lebel2023", "narratives", "petit_prince")),
         *(f"model/{name}.yaml" for name in sorted(BACKBONES)),
         *(f"paper/{name}.yaml" for name in PRESETS),
+        "published_demo.yaml",
         "quick.yaml",
         *(f"regime/{name}.yaml" for name in sorted(REGIMES)),
     ]
@@ -115,3 +116,26 @@ def test_the_quick_reproduction_has_data_of_its_own_and_validates_its_last_epoch
     assert quick["data"]["source"]["init_args"].keys() == full["data"]["source"]["init_args"].keys()
     assert quick["data"]["source"]["init_args"]["n_fit"] < full["data"]["source"]["init_args"]["n_fit"]
     assert quick["trainer"]["max_epochs"] % quick["trainer"]["check_val_every_n_epoch"] == 0
+
+
+def test_published_weights_on_the_demo_have_data_of_their_own_and_few_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    files = [BASE, DATA, Path("experiments/model/whisper.yaml"), Path("experiments/published_demo.yaml"), REGIME]
+    options = [*(part for file in files for part in ("-c", str(file))), "--seed_everything", "12"]
+    config = parsed("fit", options).resolved
+    assert config["data"]["store_dir"] == "data/store/demo-small-12"
+    assert config["data"]["source"]["init_args"]["n_tune"] == 4
+    assert config["model"]["trainable"]["upper_layers"] == 2
+    pretrained = parsed("fit", [*options, "-c", "experiments/regime/pretrained.yaml"]).resolved
+    assert pretrained["trainer"]["max_epochs"] == 0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_of_papers_keep_the_published_rates_and_random_heads(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    options = [part for file in merged(Path(f"experiments/paper/{name}.yaml")) for part in ("-c", str(file))]
+    model = parsed("fit", options).resolved["model"]
+    published = {"paper_code": 5e-5, "paper_text": 5e-5, "multi_brain": 1e-4, "brain_wavlm": 1e-4}
+    assert (model["backbone_lr"], model["head_lr"], model["head_start"]) == (published[name], 1e-4, "random")

@@ -14,7 +14,8 @@ from PIL import Image
 
 from brainlit.results import brainmap
 from brainlit.results.brainmap import N_VERTICES, brain_figure, fsaverage5, surface_values
-from brainlit.results.figures import alignment_figure, learning_figure, partition_figure, read_metrics, summary_figures
+from brainlit.results.figures import alignment_figure, learning_figure, partition_figure, summary_figures
+from brainlit.results.metrics import read_metrics
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.style import BAND_COLOURS, STAGE_COLOURS, Figure, house_style, new_figure
 from brainlit.results.summary import build_summary, find_score

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brainlit.encoding.result import ProbeResult
-from brainlit.results.figures import read_metrics
+from brainlit.results.metrics import read_metrics
 from brainlit.results.record import (
     COLUMNS,
     find_records,

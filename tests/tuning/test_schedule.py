@@ -12,6 +12,7 @@ from brainlit.backbones import BackboneConfig, load_backbone
 from brainlit.backbones.lora import LoraConfig, add_lora
 from brainlit.backbones.trainable import TrainableConfig, apply_trainable
 from brainlit.tuning.schedule import (
+    count_layer_parameters,
     default_learning_rates,
     optimizer_with_schedule,
     parameter_groups,
@@ -42,6 +43,17 @@ def test_ends_near_zero_and_starts_above_it():
     assert warmup_linear_decay(0, 132, 0.1) == pytest.approx(1 / 13)
     assert warmup_linear_decay(12, 132, 0.1) == 1.0
     assert warmup_linear_decay(0, 132, 0.0) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "n_warmup"),
+    [(1, 0), (4, 2), (9, 4), (10, 5), (44, 5), (50, 5), (80, 8), (1000, 100)],
+)
+def test_warm_up_takes_five_steps_or_half_of_a_very_short_run(n_steps, n_warmup):
+    factors = [warmup_linear_decay(step, n_steps, 0.1) for step in range(n_steps)]
+    assert factors[:n_warmup] == [(step + 1) / n_warmup for step in range(n_warmup)]
+    assert factors[n_warmup] < 1 or n_warmup == 0
+    assert warmup_linear_decay(0, n_steps, 0.0) == n_steps / (n_steps + 1)  # none is asked for
 
 
 PUBLISHED_BACKBONE = [0, 0.2, 0.4, 0.6, 0.8, 1, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0.64, 0.6]
@@ -159,12 +171,40 @@ def test_only_a_projection_can_train(folder):
     assert [(group["name"], group["lr"]) for group in groups] == [("backbone/projection", 1e-3), ("head", 1e-2)]
 
 
-def test_default_rates_of_the_papers():
-    assert default_learning_rates("facebook/hubert-base-ls960", lora=False) == (5e-5, 1e-4)
-    assert default_learning_rates("/my/tiny", lora=False) == (5e-5, 1e-4)
-    assert default_learning_rates("base", lora=True) == (1e-4, 1e-4)
-    for weights in ("tiny", "random:tiny", "tiny-large", "random:tiny-large"):
-        assert default_learning_rates(weights, lora=False) == (2e-3, 3e-3)
+@pytest.mark.parametrize(
+    ("n_parameters", "n_steps", "lora", "backbone", "head"),
+    [
+        (660_000, 160, False, 2e-3, 3e-3),  # the tiny models on the demo
+        (660_000, 500, True, 2e-3, 3e-3),
+        (18_900_000, 44, False, 3e-4, 3e-3),  # Whisper base on a few stories
+        (18_900_000, 44, True, 6e-4, 3e-3),
+        (85_000_000, 2_000, False, 3e-4 * (18.9 / 85) ** (2 / 3) / 2, 3e-3 / 4),  # four times as many as 500
+    ],
+)
+def test_rates_by_size_and_steps(n_parameters, n_steps, lora, backbone, head):
+    assert default_learning_rates(n_parameters, n_steps, lora) == pytest.approx((backbone, head))
+
+
+def test_long_runs_of_base_models_come_near_the_published_rates():
+    """The backbone's 5e-5 of arXiv 2410.09230 and 1e-4 (LoRA) of arXiv 2510.21520, in 30 epochs of batches of 128."""
+    n_steps = 30 * round(9752 / 128)
+    assert default_learning_rates(85_000_000, n_steps, lora=False)[0] == pytest.approx(5e-5, rel=0.1)
+    assert default_learning_rates(85_000_000, n_steps, lora=True)[0] == pytest.approx(1e-4, rel=0.1)
+
+
+def test_larger_models_and_longer_runs_have_lower_rates():
+    by_size = [default_learning_rates(n, 100, False)[0] for n in (10**6, 10**7, 10**8, 10**9)]
+    by_steps = [default_learning_rates(10**7, n, False) for n in (100, 1_000, 10_000)]
+    assert by_size == sorted(by_size, reverse=True)
+    assert by_steps == sorted(by_steps, reverse=True)
+    assert default_learning_rates(10**7, 0, False) == by_steps[0]  # nothing is trained
+
+
+def test_parameters_count_in_the_layers_alone(folder):
+    backbone = load(folder)
+    one = 4 * (16 * 16 + 16) + 2 * (16 * 32) + 32 + 16 + 4 * 16  # attention, feed-forward, two layer norms
+    assert count_layer_parameters(backbone) == 3 * one
+    assert count_layer_parameters(load(folder, TrainableConfig(first_layer=3))) == 3 * one
 
 
 # --- the optimiser ---
@@ -178,7 +218,7 @@ def two_groups():
 
 def rates_of(n_steps, **settings):
     """Rates of backbone and head at each step, as torch's scheduler sets them."""
-    made = optimizer_with_schedule(two_groups(), n_steps, 2, 0.25, fused=True, **settings)
+    made = optimizer_with_schedule(two_groups(), n_steps, 2, 0.5, fused=True, **settings)
     assert made["lr_scheduler"]["interval"] == "step"
     rates = []
     for _ in range(n_steps):
@@ -189,7 +229,7 @@ def rates_of(n_steps, **settings):
 
 
 def test_rates_by_schedule():
-    rising = [0.5, 1, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7]
+    rising = [0.25, 0.5, 0.75, 1, 0.8, 0.6, 0.4, 0.2]
     assert rates_of(8) == [pytest.approx([1e-3 * f for f in rising]), pytest.approx([1e-2 * f for f in rising])]
     assert rates_of(8, schedule="constant") == [[1e-3] * 8, [1e-2] * 8]
     backbone, head = rates_of(8, schedule="published_2410")
@@ -256,3 +296,20 @@ def test_published_epochs_are_those_of_the_trainer(make_module, make_trainer, ac
     trainer.fit(make_module(backbone_lr=1.0, head_lr=1.0, schedule="published_2410"), datamodule=FakeData())
     assert [backbone for backbone, _ in seen.rates] == [0] * per_epoch + [1] * per_epoch + [0.5] * per_epoch
     assert [head for _, head in seen.rates] == pytest.approx([1] * per_epoch + [0.8] * per_epoch + [0.64] * per_epoch)
+
+
+def test_rates_that_are_not_given_suit_the_run_and_those_that_are_win(make_module, make_trainer):
+    for given, steps in (({"backbone_lr": None, "head_lr": None}, 4), ({"backbone_lr": None, "head_lr": 1e-5}, 8)):
+        module = make_module(**given)
+        trainer = make_trainer(max_epochs=steps // 4)
+        trainer.fit(module, datamodule=FakeData())
+        suits = default_learning_rates(count_layer_parameters(module.backbone), steps, lora=False)
+        wanted = (suits[0], given["head_lr"] or suits[1])
+        assert (module.hparams["backbone_lr"], module.hparams["head_lr"]) == wanted
+        assert [group["initial_lr"] for group in trainer.optimizers[0].param_groups] == list(wanted)
+
+
+def test_a_short_run_is_warned_of_at_its_start(make_module, make_trainer, caplog):
+    make_trainer(max_epochs=1).fit(make_module(), datamodule=FakeData())
+    assert "too short to learn: 4 optimiser steps" in caplog.text
+    assert "--trainer.max_epochs 8." in caplog.text

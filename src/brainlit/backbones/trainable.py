@@ -30,6 +30,9 @@ class TrainableConfig:
     first_layer, last_layer : int or None
         Layers outside of first to last are frozen; None is the first and the last. WavLM keeps the position embedding
         of all layers in its first: a range that begins later freezes it too.
+    upper_layers : int or None
+        Train only so many layers, counted down from the hidden state that is read out, whatever the backbone's depth;
+        in place of first_layer.
     projection : bool
         Also train what is neither front end nor layer: feature projection, positional convolution or embedding, layer
         norm.
@@ -42,12 +45,18 @@ class TrainableConfig:
 
     first_layer: int | None = None
     last_layer: int | None = None
+    upper_layers: int | None = None
     projection: bool = True
     layer_decay: float = 1.0
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         check_layer_order("trainable", self.first_layer, self.last_layer)
+        if self.upper_layers is not None and (self.upper_layers < 1 or self.first_layer is not None):
+            raise ValueError(
+                f"trainable.upper_layers is {self.upper_layers} with first_layer {self.first_layer}; give 1 or more"
+                " upper layers, or the first layer to train, not both."
+            )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(
                 f"trainable.layer_decay is {self.layer_decay}; it is a factor per layer, 0 < layer_decay <= 1 (1 for"
@@ -77,7 +86,11 @@ def apply_trainable(backbone: SpeechBackbone, config: TrainableConfig, read_out_
     top = backbone.n_layers if read_out_layer is None else read_out_layer
     if not 0 <= top <= backbone.n_layers:
         raise ValueError(f"read_out_layer is {top}; the backbone has hidden states 0 to {backbone.n_layers}.")
-    chosen = layer_range("trainable", config.first_layer, config.last_layer, backbone.n_layers)
+    first = config.first_layer
+    if config.upper_layers is not None:
+        highest = min(top, backbone.n_layers if config.last_layer is None else config.last_layer)
+        first = max(1, highest - config.upper_layers + 1)
+    chosen = layer_range("trainable", first, config.last_layer, backbone.n_layers)
     if config.first_layer is not None and config.first_layer > top:
         raise ValueError(
             f"trainable.first_layer is {config.first_layer}, but hidden state {top} is read out, on which only layers"

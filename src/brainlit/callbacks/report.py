@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +17,13 @@ from brainlit.probing.inputs import datamodule_of
 from brainlit.results.report import write_report
 from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
+from brainlit.tuning.schedule import count_steps_per_epoch
 
 if TYPE_CHECKING:
     from brainlit.backbones import SpeechBackbone
     from brainlit.datamodules import StoryDataModule
+
+log = logging.getLogger(__name__)
 
 REGIMES = {
     "brain": "brain: tuned to predict the voxels' responses",
@@ -110,8 +114,11 @@ class RunReport(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.log_artifact(str(report), name=f"report-{run.run_id}", type="report")
-        for sentence in read_json(path / SUMMARY_FILE)["headline"]:
+        summary = read_json(path / SUMMARY_FILE)
+        for sentence in summary["headline"]:
             rank_zero_info(sentence)
+        for warning in summary["warnings"]:
+            log.warning(warning)
         rank_zero_info(f"Report: {report}")
 
     def _path(self, trainer: pl.Trainer) -> Path:
@@ -135,6 +142,8 @@ def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) ->
         "data": _data_words(datamodule, description),
         "data_facts": {**datamodule.store.facts, "left out": left_out},
         "training": _training_words(trainer, pl_module, datamodule, description),
+        "planned_steps": int(trainer.estimated_stepping_batches),
+        "steps_per_epoch": count_steps_per_epoch(trainer),
         "tune": ", ".join(description["roles"].get("tune", [])),
         "data_module": description,
         "backbone": pl_module.backbone.describe(),
@@ -169,7 +178,9 @@ def _training_words(
 def _settings_words(settings: Mapping[str, Any]) -> list[str]:
     """How the model was trained, as far as it says so."""
     words = [
-        f"{key} {settings[key]}" for key in ("layer", "backbone_lr", "head_lr", "backbone_mode") if key in settings
+        f"{key} {settings[key]}"
+        for key in ("layer", "backbone_lr", "head_lr", "head_start", "backbone_mode")
+        if key in settings
     ]
     for key, names in NESTED.items():
         values = settings.get(key) or {}

@@ -192,7 +192,7 @@ def _lowest_loss(run: Path) -> float:
     ValueError
         If it was never validated.
     """
-    from brainlit.results.loggers import METRICS_FILE
+    from brainlit.results.metrics import METRICS_FILE
 
     path = run / METRICS_FILE
     rows = read_csv(path, "a table of metrics", "Delete the run's folder and give the command again.", "epoch")

@@ -26,14 +26,19 @@ from brainlit.guard import read_json
 from brainlit.hints import did_you_mean
 from brainlit.tuning.objectives import CharacterCtc
 from brainlit.tuning.objectives.ctc import BLANK, collapse, edit_distance
-from brainlit.tuning.schedule import default_learning_rates, optimizer_with_schedule, parameter_groups
+from brainlit.tuning.schedule import (
+    count_layer_parameters,
+    default_learning_rates,
+    optimizer_with_schedule,
+    parameter_groups,
+)
 
 log = logging.getLogger(__name__)
 
 Unit = Literal["words", "characters"]
 _FORMAT = 1
-_HEAD_LR = 1e-3
-"""Of a new head on published weights."""
+_LEAST_HEAD_LR = 1e-3
+"""The head begins at random, so it is not slowed further in long runs."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ class CtcConfig:
     epochs : int
         Passes over the training clips; the one with the fewest wrong letters on 'choose' counts.
     backbone_lr, head_lr : float or None
-        Peak learning rates; None: those that suit the weights (2e-3 and 3e-3 for tiny models, 5e-5 and 1e-3 else).
+        Peak learning rates; None: those that suit the model's size and the number of steps (see
+        tuning.schedule.default_learning_rates), the head's 1e-3 at least.
     batch_s : float
         Seconds of sound in a batch, at most.
     warmup_fraction : float
@@ -191,15 +197,15 @@ def _train(recogniser: _Recogniser, task: RecognitionTask, config: CtcConfig, pr
 
 def _solver(recogniser: _Recogniser, config: CtcConfig, n_batches: int) -> tuple[torch.optim.Optimizer, Any]:
     """AdamW whose rates rise and fall by step."""
-    suits = default_learning_rates(recogniser.backbone.config.weights, lora=False)
-    published = suits[1] < _HEAD_LR
+    n_steps = config.epochs * n_batches
+    suits = default_learning_rates(count_layer_parameters(recogniser.backbone), n_steps, lora=False)
     backbone_lr = suits[0] if config.backbone_lr is None else config.backbone_lr
-    head_lr = config.head_lr if config.head_lr is not None else _HEAD_LR if published else suits[1]
+    head_lr = max(suits[1], _LEAST_HEAD_LR) if config.head_lr is None else config.head_lr
     groups = parameter_groups(
         recogniser.backbone, recogniser.ctc.parameters(), backbone_lr, head_lr, 1.0, config.weight_decay
     )
     groups = [group for group in groups if group["params"]]
-    made = optimizer_with_schedule(groups, config.epochs * n_batches, n_batches, config.warmup_fraction, fused=False)
+    made = optimizer_with_schedule(groups, n_steps, n_batches, config.warmup_fraction, fused=False)
     return made["optimizer"], made["lr_scheduler"]["scheduler"]
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brainlit.guard import file_guard, read_csv
 from brainlit.results.style import (
     BAND_COLOURS,
     FAINT,
@@ -206,21 +204,6 @@ def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[t
     ends = "; ".join(f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in losses.items())
     caption = f"Losses as logged (metrics.csv). Alignment: as above, at each probed epoch. {_stimulus_words(summary)}"
     return draw_figure("learning", draw, (9.6 if losses and several else 6, 3.5), f"Learning curves. {ends}.", caption)
-
-
-def read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Columns of metrics.csv as (step, value) pairs; empty where the file is absent."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    if not path.exists():
-        return curves
-    what, cure = "a table of metrics", "Move it away to have a report without learning curves."
-    rows = read_csv(path, what, cure, "step")
-    with file_guard(path, what, cure):
-        for row in rows:
-            for name, text in row.items():
-                if name != "step" and text and row.get("step"):
-                    curves.setdefault(name, []).append((float(row["step"]), float(text)))
-    return curves
 
 
 def summary_figures(

@@ -17,7 +17,6 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from brainlit.files import write_csv
 from brainlit.guard import read_csv
 
-METRICS_FILE = "metrics.csv"
 _log = logging.getLogger(__name__)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.results.figures import read_metrics, summary_figures
+from brainlit.results.figures import summary_figures
+from brainlit.results.metrics import METRICS_FILE, read_metrics
 from brainlit.results.pages import render_page
 from brainlit.results.record import ProbeRecord, find_records, fitted_on_tuned_said, folds_said
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_text_atomic
@@ -82,7 +83,7 @@ def draw_figures(
     run: RunDirectory, summary: Mapping[str, Any], records: Sequence[ProbeRecord], brains: bool = True
 ) -> tuple[dict[str, Figure], dict[str, str]]:
     """Figures by name, and a sentence for each that there is not."""
-    jobs = [*summary_figures(summary, read_metrics(run.path / "metrics.csv"))]
+    jobs = [*summary_figures(summary, read_metrics(run.path / METRICS_FILE))]
     sentences: dict[str, str] = {}
     for subject in list(summary["probe"]["subjects"])[: MAX_BRAINS if brains else 0]:
         pair = [record for record in records if record.subject == subject]

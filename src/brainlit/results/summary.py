@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,14 @@ import numpy as np
 from brainlit.results.group import entering, group_keys, group_score, of_tables
 from brainlit.results.layer_curve import TABLE_FILE as LAYER_CURVE_FILE
 from brainlit.results.layer_curve import curve_of
+from brainlit.results.metrics import (
+    METRICS_FILE,
+    Validation,
+    learning_warnings,
+    read_metrics,
+    validations,
+    worse_than_mean_said,
+)
 from brainlit.results.record import (
     ProbeRecord,
     find_held_out,
@@ -53,8 +62,9 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
 
     Returns
     -------
-    dict of plain JSON: run, probe, stages, scores, learning, layer_epochs, chosen, seconds, held_out, headline, limits,
-    formulas, warnings. Subjects who were probed and not tuned on have tuned_on false in probe.subjects.
+    dict of plain JSON: run, probe, stages, scores, learning, validation, layer_epochs, chosen, seconds, held_out,
+    headline, limits, formulas, warnings. Subjects who were probed and not tuned on have tuned_on false in
+    probe.subjects.
 
     Raises
     ------
@@ -66,7 +76,7 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
     stages = _stages(records)
     held_out = find_held_out(run.probes)
     everything = [*records, *(record for group in held_out.values() for record in group)]
-    facts = _run_facts(run)
+    facts, found = _run_facts(run), validations(read_metrics(run.path / METRICS_FILE))
     summary: Summary = {
         "schema": SCHEMA,
         "run": {**facts, "state": state or run.state},
@@ -74,6 +84,7 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
         "stages": {name: _stage_facts(group) for name, group in stages.items()},
         "scores": _score_rows(stages) if stages else [],
         "learning": _learning(records),
+        "validation": [asdict(one) for one in found],
         "layer_epochs": curve_of(run.path / LAYER_CURVE_FILE, records),
         "chosen": read_json_if_there(run.path / CHOSEN_FILE),
         "seconds": _seconds(facts, everything),
@@ -83,7 +94,7 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
     summary["headline_region"] = headline_region(summary)
     summary["headline"] = headline_sentences(summary)
     summary["limits"] = limit_sentences(summary)
-    summary["warnings"] = _warnings(everything)
+    summary["warnings"] = [*learning_warnings(found, facts), *_warnings(everything)]
     return summary
 
 
@@ -301,8 +312,14 @@ def not_tuned_on(summary: Mapping[str, Any]) -> list[str]:
 def headline_sentences(summary: Mapping[str, Any]) -> list[str]:
     """Two or three sentences built from the summary's numbers.
 
-    A change is called a rise or a fall only where its 95 % interval lies on one side of 0.
+    A change is called a rise or a fall only where its 95 % interval lies on one side of 0. A run whose training ended
+    worse than predicting the mean says so.
     """
+    said = worse_than_mean_said([Validation(**one) for one in summary.get("validation", [])])
+    return [*_probe_sentences(summary), *([said] if said else [])]
+
+
+def _probe_sentences(summary: Mapping[str, Any]) -> list[str]:
     region = summary["headline_region"]
     row = find_score(summary, region, "r_backbone")
     if row is None:

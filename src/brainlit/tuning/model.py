@@ -27,7 +27,6 @@ from brainlit.tuning.objectives import (
     train_mask_embedding,
 )
 from brainlit.tuning.pooling import Pooling, PoolingConfig
-from brainlit.tuning.schedule import default_learning_rates
 from brainlit.tuning.settings import plain, rebuilt
 
 Batch = dict[str, Any]
@@ -49,7 +48,7 @@ class TunedModel(pl.LightningModule):
     """
 
     def _assemble(self, settings: dict[str, Any]) -> None:
-        """Build all that needs no data, from settings as BrainTuning takes them; learning rates are filled in.
+        """Build all that needs no data, from settings as BrainTuning takes them.
 
         LoRA and objectives come before anything is frozen, and the anchor last: it remembers the backbone as it is now.
         """
@@ -67,9 +66,6 @@ class TunedModel(pl.LightningModule):
         made: dict[str, Any] = {key: rebuilt(kind, settings[key]) for key, kind in configs.items()}
         backbone, seed = made["backbone"], settings["seed"]
         made["objective"] = for_family(made["objective"], backbone.family)
-        rates = default_learning_rates(backbone.weights, made["lora"].rank > 0)
-        for name, rate in zip(("backbone_lr", "head_lr"), rates, strict=True):
-            made[name] = rate if settings[name] is None else settings[name]
         self.save_hyperparameters(plain({**settings, **made}))
         self.lora: LoraConfig = made["lora"]
         self.trainable: TrainableConfig = made["trainable"]
@@ -118,16 +114,27 @@ class TunedModel(pl.LightningModule):
 
     def _read_out(self, states: Sequence[Tensor], front: FrontEnd, batch: Batch) -> dict[str, Tensor]:
         """From hidden states to predicted targets."""
-        n_trs = next(iter(batch["targets"].values())).shape[1]
+        n_trs = self.count_rows(batch)
         pooled, heard = self._pooled(states, front, batch)
+        with torch.autocast(pooled.device.type, enabled=False):
+            predicted: dict[str, Tensor] = self._built_head()(pooled, heard, n_trs, *self._times(batch))
+        return predicted
+
+    def count_rows(self, batch: Batch) -> int:
+        """Rows that each window of a batch has targets for.
+
+        Raises
+        ------
+        ValueError
+            If there are several, and the whole window is pooled as one.
+        """
+        n_trs = int(next(iter(batch["targets"].values())).shape[1])
         if self.pooling_config.over == "window" and n_trs != 1:
             raise ValueError(
                 f"pooling over the window predicts one row per window, but the windows hold {n_trs}: give"
                 " --data.window.n_trs 1 (and --data.window.context_s 8), or --model.pooling.over tr."
             )
-        with torch.autocast(pooled.device.type, enabled=False):
-            predicted: dict[str, Tensor] = self._built_head()(pooled, heard, n_trs, *self._times(batch))
-        return predicted
+        return n_trs
 
     def _times(self, batch: Batch) -> tuple[Tensor, ...]:
         """Edges of the bins and when the rows are read, for a head that convolves; nothing for one with delays."""

@@ -22,6 +22,7 @@ from brainlit.backbones.trainable import TrainableConfig
 from brainlit.tuning.anchor import AnchorConfig
 from brainlit.tuning.checkpoint import RECORD, check_same, read_record, whole_checkpoint
 from brainlit.tuning.front_end_cache import FrontEndCache, FrontEndCacheConfig
+from brainlit.tuning.head_start import N_BATCHES, HeadStart, HeardBatch, Moments, start_head
 from brainlit.tuning.heads import HeadConfig, check_context, check_target_sizes
 from brainlit.tuning.losses import LOSSES, LossConfig, TargetLoss
 from brainlit.tuning.model import Batch, TunedModel
@@ -30,9 +31,12 @@ from brainlit.tuning.pooling import PoolingConfig
 from brainlit.tuning.schedule import (
     Optimizer,
     Schedule,
+    count_layer_parameters,
     count_steps_per_epoch,
+    default_learning_rates,
     optimizer_with_schedule,
     parameter_groups,
+    too_short_said,
 )
 from brainlit.tuning.settings import check_choice, rebuilt
 
@@ -144,12 +148,13 @@ class BrainTuning(TunedModel):
     front_end_cache : FrontEndCacheConfig
         Keep what the frozen front end makes of each window.
     backbone_lr, head_lr : float or None
-        Peak learning rates. None takes 2e-3 and 3e-3 for the tiny models; for published ones 5e-5 and 1e-4
-        (arXiv 2410.09230), with LoRA 1e-4 and 1e-4 (arXiv 2510.21520).
+        Peak learning rates. None takes those that suit the backbone's size and the planned number of optimiser steps:
+        see schedule.default_learning_rates.
     weight_decay : float
         For backbone and head.
     warmup_fraction : float
-        Share of the optimiser steps in which the learning rates rise; then they fall in a straight line to 0.
+        Share of the optimiser steps in which the learning rates rise, 5 steps at least; then they fall in a straight
+        line to 0.
     optimizer : str
         adamw or adam.
     schedule : str
@@ -160,6 +165,9 @@ class BrainTuning(TunedModel):
     standardise_pools : bool
         Standardise the pooled states by a mean and sd measured on the untouched backbone before the first step, then
         fixed and kept in the checkpoint.
+    head_start : str
+        ridge begins with the head's best map from the states of the untouched backbone, fitted on the windows of
+        standardise_pools; random begins with small random weights, as published brain-tuning did.
     seed : int
         Of all initial weights that no checkpoint brings, and of what the objectives draw.
     """
@@ -184,6 +192,7 @@ class BrainTuning(TunedModel):
         schedule: Schedule = "warmup_linear",
         backbone_mode: Mode = "eval",
         standardise_pools: bool = True,
+        head_start: HeadStart = "ridge",
         seed: int = 0,
     ) -> None:
         settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
@@ -192,6 +201,7 @@ class BrainTuning(TunedModel):
             ("backbone_mode", backbone_mode, Mode),
             ("optimizer", optimizer, Optimizer),
             ("schedule", schedule, Schedule),
+            ("head_start", head_start, HeadStart),
         ):
             check_choice(name, value, choices)
         if not 0 <= warmup_fraction <= 1:
@@ -203,6 +213,7 @@ class BrainTuning(TunedModel):
                 " --model.backbone_mode train (the backbone's own dropouts are 0 unless asked for)."
             )
         self._correlations: dict[str, RunningCorrelation] = {}
+        self._given_rates = backbone_lr, head_lr
         self._assemble(settings)
 
     # --- steps ---
@@ -217,8 +228,10 @@ class BrainTuning(TunedModel):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch of the stories that choose."""
-        parts = self.losses(batch)
+        parts, predicted = self._losses(batch)
         self._log_parts("val", parts, batch)
+        if predicted:
+            self._log_loss_of_mean(parts, predicted, batch)
         return parts["loss"]
 
     def on_test_epoch_start(self) -> None:
@@ -284,8 +297,7 @@ class BrainTuning(TunedModel):
         for objective in self.objectives.values():
             assert isinstance(objective, Objective)
             objective.prepare(self.backbone, self._training_batches())
-        if self.head is not None and self.hparams["standardise_pools"]:
-            self.head.set_standardisation(*pool_statistics(self))
+        self._start_head()
 
     def on_train_epoch_start(self) -> None:
         """Put backbone and head into the modes asked for, whatever ran before."""
@@ -303,6 +315,7 @@ class BrainTuning(TunedModel):
         n_steps = self.trainer.estimated_stepping_batches
         if n_steps == float("inf"):
             raise ValueError("the learning rate needs the length of the run: give --trainer.max_epochs or max_steps.")
+        self._choose_rates(int(n_steps))
         others = [part for part in (self.head, self.pooling, self.objectives) if part is not None]
         groups = parameter_groups(
             self.backbone,
@@ -322,6 +335,12 @@ class BrainTuning(TunedModel):
             schedule=self.hparams["schedule"],
         )
 
+    def _choose_rates(self, n_steps: int) -> None:
+        """Put the rates that were not given into the hyperparameters, where records and cards read them."""
+        suits = default_learning_rates(count_layer_parameters(self.backbone), n_steps, self.lora.rank > 0)
+        for name, given, rate in zip(("backbone_lr", "head_lr"), self._given_rates, suits, strict=True):
+            self.hparams[name] = rate if given is None else given
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the model says about itself."""
         checkpoint[RECORD] = self._record()
@@ -339,6 +358,36 @@ class BrainTuning(TunedModel):
         self._build_recorded(record)
 
     # --- details ---
+
+    def _start_head(self) -> None:
+        """Standardise the head's states and fit its first map, as far as asked for; the same in all processes."""
+        standardise, ridge = self.hparams["standardise_pools"], self.hparams["head_start"] == "ridge"
+        if self.head is None or not (standardise or ridge):
+            return
+        heard = self._heard_batches()
+        if standardise:
+            moments = Moments(*(self.trainer.strategy.reduce(part, reduce_op="sum") for part in Moments.of(heard)))
+            self.head.set_standardisation(*moments.mean_and_sd())
+        if ridge:
+            # Each process has heard other windows: the first one's fit counts for all.
+            fitted = None
+            if self.trainer.is_global_zero:
+                start_head(self.head, heard)
+                fitted = {name: values.cpu() for name, values in self.head.state_dict().items()}
+            self.head.load_state_dict(self.trainer.strategy.broadcast(fitted))
+
+    @torch.no_grad()
+    def _heard_batches(self) -> list[HeardBatch]:
+        """The first training batches of this process, in eval mode; modes and random states are given back."""
+        found = []
+        with eval_mode(self.backbone), isolate_rng():
+            for batch in islice(self._training_batches(), N_BATCHES):
+                self.count_rows(batch)
+                with self.trainer.precision_plugin.forward_context():
+                    pooled, heard = self.pool(batch)
+                said = {name: batch[name] for name in ("targets", "target_mask", "story", "first_tr")}
+                found.append(HeardBatch(pooled.float(), heard, self._times(batch), **said))
+        return found
 
     @property
     def datamodule(self) -> Any:
@@ -368,6 +417,17 @@ class BrainTuning(TunedModel):
                     batch_size=n,
                 )
 
+    def _log_loss_of_mean(self, parts: Mapping[str, Tensor], predicted: Mapping[str, Tensor], batch: Batch) -> None:
+        """Log val/loss_of_mean: what the loss would be if every target were predicted by its mean.
+
+        That is 0, for targets are z-scored story by story.
+        """
+        assert self.target_loss is not None
+        means = {subject: torch.zeros_like(values) for subject, values in predicted.items()}
+        of_mean = self.target_loss(means, batch["targets"], batch["target_mask"])
+        value = parts["loss"] + self.objective.targets * (of_mean - parts["targets"])
+        self.log("val/loss_of_mean", value.float(), on_epoch=True, sync_dist=True, batch_size=len(batch["audio"]))
+
     def _training_batches(self) -> Iterator[Batch]:
         """Training windows on the device, for what is fitted before training."""
         for batch in self.datamodule.train_dataloader():
@@ -386,9 +446,12 @@ class BrainTuning(TunedModel):
             "on" if description["spec_augment"] else "off",
             f"; LoRA of rank {self.lora.rank}, dropout {self.lora.dropout}" if self.lora.rank else "",
         )
+        log.info("learning rates: backbone %.2g, head %.2g", self.hparams["backbone_lr"], self.hparams["head_lr"])
         slow = slow_precision(str(self.trainer.precision), self.device)
-        if slow:
-            log.warning(slow)
+        short = too_short_said(int(self.trainer.estimated_stepping_batches), count_steps_per_epoch(self.trainer))
+        for said in (slow, short):
+            if said:
+                log.warning(said)
 
 
 def load_tuned(path: str | Path) -> BrainTuning:
@@ -411,42 +474,3 @@ def load_tuned(path: str | Path) -> BrainTuning:
         module.restore_record(asked, record)
         module.load_state_dict(checkpoint["state_dict"])
     return module.eval()
-
-
-# --- Mean and sd of the pooled states before tuning begins ---
-
-
-N_BATCHES = 16
-
-
-@torch.no_grad()
-def pool_statistics(module: BrainTuning, n_batches: int = N_BATCHES) -> tuple[Tensor, Tensor]:
-    """Mean and sd of the pooled states over rows with sound, in the first training batches of all processes.
-
-    A pass of its own over the training windows, in eval mode; modes and random states are given back.
-
-    Returns
-    -------
-    mean, sd : float32 Tensors of shape (hidden_size,)
-
-    Raises
-    ------
-    ValueError
-        If no row of these batches has sound.
-    """
-    trainer = module.trainer
-    totals = torch.zeros(2, module.backbone.hidden_size, dtype=torch.float64, device=module.device)
-    n_rows = torch.zeros((), dtype=torch.float64, device=module.device)
-    with eval_mode(module.backbone), isolate_rng():
-        for batch in islice(module.datamodule.train_dataloader(), n_batches):
-            with trainer.precision_plugin.forward_context():
-                pooled, heard = module.pool(trainer.strategy.batch_to_device(batch))
-            rows = pooled[heard].double()
-            totals += torch.stack([rows.sum(0), rows.square().sum(0)])
-            n_rows += len(rows)
-    totals = trainer.strategy.reduce(totals, reduce_op="sum")
-    n_rows = trainer.strategy.reduce(n_rows, reduce_op="sum")
-    if not n_rows:
-        raise ValueError("no training window has sound: check the stories of the tune role and the onset of the sound.")
-    mean, mean_square = totals / n_rows
-    return mean.float(), (mean_square - mean.square()).clamp(min=0).sqrt().float()

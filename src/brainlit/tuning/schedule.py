@@ -12,40 +12,71 @@ from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from brainlit.backbones import SpeechBackbone
-from brainlit.backbones.addresses import RANDOM_PREFIX
-from brainlit.backbones.tiny import TINY_SIZES
 from brainlit.backbones.trainable import depths
 from brainlit.tuning.settings import check_choice
 
 Optimizer = Literal["adamw", "adam"]
 Schedule = Literal["warmup_linear", "constant", "published_2410"]
 
-TINY_LRS = (2e-3, 3e-3)
-"""Backbone and head of the tiny models, with and without LoRA; with LoRA not yet compared with others."""
-PUBLISHED_LRS = (5e-5, 1e-4)
-"""Of arXiv 2410.09230, all of a base-size transformer trained."""
-PUBLISHED_LORA_LRS = (1e-4, 1e-4)
-"""Of arXiv 2510.21520, LoRA of rank 8."""
+SHORT_STEPS = 500
+"""Runs of up to so many optimiser steps have the rates of short runs; in longer ones they fall."""
+WHISPER_BASE = 18_900_000
+"""Parameters in the layers of Whisper base, on which the backbone's rate was measured."""
+FEWEST_WARMUP_STEPS = 5
+FEWEST_STEPS = 30
+"""Optimiser steps below which no gain was seen; docs/tuning.md has the measurement."""
 
 
-def default_learning_rates(weights: str, lora: bool) -> tuple[float, float]:
-    """Peak learning rates of backbone and head that suit the weights.
+def default_learning_rates(n_parameters: int, n_steps: int, lora: bool) -> tuple[float, float]:
+    """Peak learning rates of backbone and head that suit a model of this size and a run of this length.
 
-    >>> default_learning_rates("facebook/wav2vec2-base", lora=False)
-    (5e-05, 0.0001)
-    >>> default_learning_rates("random:tiny", lora=True)
-    (0.002, 0.003)
+    backbone = min(2e-3, 3e-4 x (18.9e6 / n_parameters)^(2/3)) x min(1, 500 / n_steps)^(1/2)
+    head = 3e-3 x min(1, 500 / n_steps)
+
+    With LoRA the backbone's is twice as high, and again 2e-3 at most. docs/tuning.md says what was measured and where
+    published values lie.
 
     Parameters
     ----------
-    weights : str
-        As in BackboneConfig: tiny, tiny-large, random:tiny, or a published model.
+    n_parameters : int
+        In the layers of the backbone, trained or not: freezing some of them makes the others no wider.
+    n_steps : int
+        Optimiser steps of the whole run.
     lora : bool
         Whether the backbone is trained through LoRA.
+
+    Examples
+    --------
+    A tiny model, Whisper base on a few stories, and a base-size model in the 2,300 steps of arXiv 2410.09230:
+
+    >>> [tuple(float(f"{rate:.1e}") for rate in default_learning_rates(*run, lora=False))
+    ...  for run in ((660_000, 160), (18_900_000, 44), (85_000_000, 2300))]
+    [(0.002, 0.003), (0.0003, 0.003), (5.1e-05, 0.00065)]
     """
-    if weights.removeprefix(RANDOM_PREFIX) in TINY_SIZES:
-        return TINY_LRS
-    return PUBLISHED_LORA_LRS if lora else PUBLISHED_LRS
+    short = min(1.0, SHORT_STEPS / max(1, n_steps))
+    by_size = 3e-4 * (WHISPER_BASE / n_parameters) ** (2 / 3)
+    return min(2e-3, by_size * (2 if lora else 1)) * short**0.5, 3e-3 * short
+
+
+def too_short_said(n_steps: int, steps_per_epoch: int) -> str:
+    """A sentence where a run has too few optimiser steps to learn anything, with how many epochs it would take.
+
+    Empty where it has enough, or trains nothing.
+
+    >>> too_short_said(4, 2)
+    'The run is too short to learn: 4 optimiser steps, and it takes 30 or more: --trainer.max_epochs 15.'
+    """
+    if not 0 < n_steps < FEWEST_STEPS:
+        return ""
+    return (
+        f"The run is too short to learn: {n_steps} optimiser step{'s' * (n_steps > 1)}, and it takes {FEWEST_STEPS} or"
+        f" more: --trainer.max_epochs {ceil(FEWEST_STEPS / steps_per_epoch)}."
+    )
+
+
+def count_layer_parameters(backbone: SpeechBackbone) -> int:
+    """Numbers in the transformer layers, trained or not: no front end, and no decoder that never runs."""
+    return sum(parameter.numel() for layer in backbone.layers for parameter in layer.parameters())
 
 
 def parameter_groups(
@@ -104,7 +135,7 @@ def optimizer_with_schedule(
     steps_per_epoch : int
         Optimiser steps of an epoch; used by published_2410 only.
     warmup_fraction : float
-        Share of the steps that warm up; used by warmup_linear only.
+        Share of the steps that warm up, 5 of them at least; used by warmup_linear only. See warmup_linear_decay.
     fused : bool
         Update all parameters in one kernel: the same numbers, sooner.
     optimizer : str
@@ -142,14 +173,15 @@ def count_steps_per_epoch(trainer: Any) -> int:
 def warmup_linear_decay(step: int, n_steps: int, warmup_fraction: float) -> float:
     """Factor of the learning rate at a step; counts optimiser steps, not epochs, stories or batches.
 
-    Rises to 1 over the first warmup_fraction of the steps, then falls so that the step after the last would have 0.
-    No step is lost: the first and the last have a small factor, and neither has 0. Steps count from 0; n_steps and
-    warmup_fraction are as in optimizer_with_schedule.
+    Rises to 1 over the first warmup_fraction of the steps, but over 5 at least, or half of fewer than 10; a fraction of
+    0 is none. Then it falls so that the step after the last would have 0. No step is lost: the first and the last have
+    a small factor, and neither has 0. Steps count from 0; the others are as in optimizer_with_schedule.
 
     >>> [round(warmup_linear_decay(step, 8, 0.5), 2) for step in range(9)]
     [0.25, 0.5, 0.75, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
     """
-    n_warmup = round(warmup_fraction * n_steps)
+    # A first step of Adam is as long as the rate, whatever the gradient: it must not be the full one.
+    n_warmup = max(round(warmup_fraction * n_steps), min(FEWEST_WARMUP_STEPS, n_steps // 2)) if warmup_fraction else 0
     if step < n_warmup:
         return (step + 1) / n_warmup
     return max(0.0, (n_steps - step) / (n_steps - n_warmup + 1))

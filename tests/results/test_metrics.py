@@ -1,0 +1,90 @@
+"""What the curves of a run say about how it learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from brainlit.results.metrics import METRICS_FILE, learning_warnings, read_metrics, validations, worse_than_mean_said
+from brainlit.results.report import write_report
+from brainlit.results.run_directory import read_json, write_json_atomic
+from brainlit.results.summary import RUN_FILE, SUMMARY_FILE, build_summary
+from tests.results.fake_run import fake_run
+
+
+def found(losses, of_mean=1.0):
+    steps = [10 * k + 9 for k in range(len(losses))]
+    curves = {"val/loss": list(zip(steps, losses, strict=True))}
+    if of_mean is not None:
+        curves["val/loss_of_mean"] = [(step, of_mean) for step in steps]
+    return validations(curves)
+
+
+@pytest.mark.parametrize(
+    ("losses", "of_mean", "worse"),
+    [
+        ([0.71, 5.8], 0.98, True),
+        ([5.8, 0.71], 0.98, False),
+        ([0.98], 0.98, False),
+        ([0.99], 0.98, True),
+        ([5.8], None, False),
+        ([], None, False),
+    ],
+)
+def test_a_run_that_ends_worse_than_the_mean(losses, of_mean, worse):
+    said = worse_than_mean_said(found(losses, of_mean))
+    assert bool(said) == worse
+    assert any("worse than predicting" in text for text in learning_warnings(found(losses, of_mean), {})) == worse
+
+
+def test_the_lowest_loss_is_named_where_the_run_went_on_past_it():
+    (text,) = learning_warnings(found([0.71, 5.8], 0.98), {})
+    assert text.startswith(
+        "Training ended worse than predicting the mean of every target: validation loss 5.8, that of the mean 0.98. The"
+        " lowest was 0.71 (checkpoint best)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "falls"),
+    [
+        ([0.9, 0.8, 0.7], True),
+        ([0.9, 0.8, 0.796], False),  # half a percent
+        ([0.7, 0.9, 0.8], False),  # it has been lower
+        ([0.8, 0.9], False),
+        ([0.8], False),
+        ([-0.2, -0.3], True),  # a correlation's loss may be negative
+    ],
+)
+def test_a_loss_that_still_falls(losses, falls):
+    said = learning_warnings(found(losses), {})
+    assert any("had not stopped falling" in text and "--trainer.max_epochs" in text for text in said) == falls
+
+
+def test_a_run_of_four_steps_says_how_many_epochs_it_takes():
+    (text,) = learning_warnings([], {"planned_steps": 4, "steps_per_epoch": 2})
+    assert "4 optimiser steps" in text
+    assert "--trainer.max_epochs 15" in text
+    for planned in ({"planned_steps": 30, "steps_per_epoch": 2}, {"planned_steps": 0, "steps_per_epoch": 2}, {}):
+        assert learning_warnings([], planned) == []
+
+
+def test_the_headline_and_the_warnings_of_a_report_say_so(tmp_path: Path):
+    run = fake_run(tmp_path, subjects=("sub-1",), epochs=(0, 4))
+    header, *lines = (run.path / METRICS_FILE).read_text().splitlines()
+    worse = [f"{line},0.9" if not line.split(",")[2] else f"{line}," for line in lines]
+    (run.path / METRICS_FILE).write_text("\n".join([f"{header},val/loss_of_mean", *worse]) + "\n")
+    facts = read_json(run.path / RUN_FILE)
+    write_json_atomic(run.path / RUN_FILE, {**facts, "planned_steps": 4, "steps_per_epoch": 1})
+    page = write_report(run).read_text()
+    summary = read_json(run.path / SUMMARY_FILE)
+    assert summary["validation"][-1] == {"step": 39, "loss": 0.83, "of_mean": 0.9}
+    assert not any("worse than predicting the mean" in text for text in summary["headline"])
+    assert "too short to learn" in summary["warnings"][0]
+    assert "too short to learn" in page
+    (run.path / METRICS_FILE).write_text((run.path / METRICS_FILE).read_text().replace(",0.9\n", ",0.7\n"))
+    summary = build_summary(run)
+    assert summary["headline"][-1].startswith("Training ended worse than predicting the mean")
+    assert any("ended worse than predicting the mean" in text for text in summary["warnings"])
+    assert [value for _, value in read_metrics(run.path / METRICS_FILE)["val/loss_of_mean"]] == [0.7] * 4
