@@ -156,7 +156,6 @@ def test_make_train_passes_on_what_was_chosen(tmp_path: Path) -> None:
         (["SIZE=random:tiny"], False),
         (["SIZE=base", "DATA=alice"], False),
     ],
-    ids=" ".join,
 )
 def test_published_weights_on_the_demo_get_the_file_that_is_made_for_them(
     tmp_path: Path, chosen: list[str], few: bool

@@ -8,9 +8,8 @@ import pytest
 
 from brainlit.results.metrics import METRICS_FILE, learning_warnings, read_metrics, validations, worse_than_mean_said
 from brainlit.results.report import write_report
-from brainlit.results.run_directory import read_json, write_json_atomic
+from brainlit.results.run_directory import RunDirectory, read_json, write_json_atomic
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE, build_summary
-from tests.results.fake_run import fake_run
 
 
 def found(losses, of_mean=1.0):
@@ -71,20 +70,28 @@ def test_a_run_of_four_steps_says_how_many_epochs_it_takes():
 
 
 def test_the_headline_and_the_warnings_of_a_report_say_so(tmp_path: Path):
-    run = fake_run(tmp_path, subjects=("sub-1",), epochs=(0, 4))
-    header, *lines = (run.path / METRICS_FILE).read_text().splitlines()
-    worse = [f"{line},0.9" if not line.split(",")[2] else f"{line}," for line in lines]
-    (run.path / METRICS_FILE).write_text("\n".join([f"{header},val/loss_of_mean", *worse]) + "\n")
-    facts = read_json(run.path / RUN_FILE)
-    write_json_atomic(run.path / RUN_FILE, {**facts, "planned_steps": 4, "steps_per_epoch": 1})
+    run = RunDirectory.create(tmp_path, "e", "one")
+    write_json_atomic(run.path / RUN_FILE, {"planned_steps": 4, "steps_per_epoch": 1})
+    rows = ["epoch,step,train/loss,val/loss,val/loss_of_mean", "0,0,0.9,,", "0,1,,0.71,0.98", "1,3,,5.8,0.98"]
+    (run.path / METRICS_FILE).write_text("\n".join(rows) + "\n")
     page = write_report(run).read_text()
     summary = read_json(run.path / SUMMARY_FILE)
-    assert summary["validation"][-1] == {"step": 39, "loss": 0.83, "of_mean": 0.9}
-    assert not any("worse than predicting the mean" in text for text in summary["headline"])
-    assert "too short to learn" in summary["warnings"][0]
+    assert summary["validation"] == [
+        {"step": 1, "loss": 0.71, "of_mean": 0.98},
+        {"step": 3, "loss": 5.8, "of_mean": 0.98},
+    ]
+    worse = "Training ended worse than predicting the mean of every target: validation loss 5.8, that of the mean 0.98."
+    assert summary["headline"][-1] == worse
+    short, mean = summary["warnings"]
+    assert "too short to learn" in short
+    assert mean.startswith(worse)
+    assert page.count("worse than predicting the mean") == 2  # headline and warnings
     assert "too short to learn" in page
-    (run.path / METRICS_FILE).write_text((run.path / METRICS_FILE).read_text().replace(",0.9\n", ",0.7\n"))
-    summary = build_summary(run)
-    assert summary["headline"][-1].startswith("Training ended worse than predicting the mean")
-    assert any("ended worse than predicting the mean" in text for text in summary["warnings"])
-    assert [value for _, value in read_metrics(run.path / METRICS_FILE)["val/loss_of_mean"]] == [0.7] * 4
+    (run.path / METRICS_FILE).write_text("\n".join([*rows[:2], "1,3,,0.9,0.98"]) + "\n")
+    assert not any("predicting the mean" in text for text in build_summary(run)["headline"])
+
+
+def test_a_run_without_metrics_warns_of_nothing(tmp_path: Path):
+    assert read_metrics(tmp_path / METRICS_FILE) == {}
+    summary = build_summary(RunDirectory.create(tmp_path, "e", "one"))
+    assert (summary["validation"], summary["warnings"]) == ([], [])

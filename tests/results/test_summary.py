@@ -86,8 +86,10 @@ def test_warnings_that_differ_in_numbers_come_once_and_from_the_last_probe(run: 
         replace(r, facts={**r.facts, "warnings": [texts[r.subject, r.epoch]] if (r.subject, r.epoch) in texts else []})
         for r in find_records(run.probes)
     ]
-    assert build_summary(run, records)["warnings"] == ["12 % lie at 1e4. (So, with other numbers, for 2 subjects.)"]
-    assert build_summary(run, records[:1])["warnings"] == ["old"]
+    falls, *said = build_summary(run, records)["warnings"]
+    assert "had not stopped falling" in falls  # of the training, not of a probe
+    assert said == ["12 % lie at 1e4. (So, with other numbers, for 2 subjects.)"]
+    assert build_summary(run, records[:1])["warnings"] == [falls, "old"]
 
 
 def test_a_run_without_training_has_no_difference(run: RunDirectory) -> None:

@@ -313,3 +313,7 @@ def test_a_short_run_is_warned_of_at_its_start(make_module, make_trainer, caplog
     make_trainer(max_epochs=1).fit(make_module(), datamodule=FakeData())
     assert "too short to learn: 4 optimiser steps" in caplog.text
     assert "--trainer.max_epochs 8." in caplog.text
+    caplog.clear()
+    make_trainer(max_epochs=8).fit(make_module(), datamodule=FakeData())
+    make_trainer(max_epochs=0).fit(make_module(), datamodule=FakeData())
+    assert "too short" not in caplog.text

@@ -17,7 +17,7 @@ from brainlit.probing.inputs import datamodule_of
 from brainlit.results.report import write_report
 from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
-from brainlit.tuning.schedule import count_steps_per_epoch
+from brainlit.tuning.schedule import count_planned_steps, count_steps_per_epoch
 
 if TYPE_CHECKING:
     from brainlit.backbones import SpeechBackbone
@@ -142,7 +142,7 @@ def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) ->
         "data": _data_words(datamodule, description),
         "data_facts": {**datamodule.store.facts, "left out": left_out},
         "training": _training_words(trainer, pl_module, datamodule, description),
-        "planned_steps": int(trainer.estimated_stepping_batches),
+        "planned_steps": count_planned_steps(trainer),
         "steps_per_epoch": count_steps_per_epoch(trainer),
         "tune": ", ".join(description["roles"].get("tune", [])),
         "data_module": description,
@@ -177,16 +177,22 @@ def _training_words(
 
 def _settings_words(settings: Mapping[str, Any]) -> list[str]:
     """How the model was trained, as far as it says so."""
-    words = [
-        f"{key} {settings[key]}"
-        for key in ("layer", "backbone_lr", "head_lr", "head_start", "backbone_mode")
-        if key in settings
-    ]
+    named = ("layer", "backbone_lr", "head_lr", "head_start", "backbone_mode")
+    values = {key: settings[key] for key in named if key in settings}
+    words = [f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()]
     for key, names in NESTED.items():
         values = settings.get(key) or {}
         words += [f"{key} {' '.join(str(values[name]) for name in names if name in values)}"] if values else []
-    lora = settings.get("lora") or {}
-    words.append(f"LoRA of rank {lora['rank']}" if lora.get("rank") else "all weights above the front end")
+    words.append(_trained_words(settings))
     objective = settings.get("objective") or {}
     weights = [f"{objective[name]:g} {name}" for name in ("targets", "self_supervised", "ctc") if objective.get(name)]
     return [*words, *([f"objective {' + '.join(weights)}"] if weights else [])]
+
+
+def _trained_words(settings: Mapping[str, Any]) -> str:
+    """LoRA, or all weights, and what is left out of them."""
+    lora, trainable = settings.get("lora") or {}, settings.get("trainable") or {}
+    limits = ("first_layer", "last_layer", "upper_layers", "projection")
+    left = ", ".join(f"{name} {trainable[name]}" for name in limits if trainable.get(name) not in (None, True))
+    of = f"LoRA of rank {lora['rank']}" if lora.get("rank") else "all weights above the front end"
+    return f"{of}, but {left}" if left else of

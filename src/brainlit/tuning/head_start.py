@@ -30,6 +30,7 @@ N_BATCHES = 16
 N_FOLDS = 4
 PURGE_TRS = 10
 """Rows between fitted and held-out stretches of one story: 20 s at a TR of 2 s, as far as the response reaches."""
+_NO_SOUND = "no training window has sound: check the stories of the tune role and the onset of the sound."
 FEWEST_ROWS = 100
 """With fewer rows of a subject nothing is left to choose by once folds and the rows between them are taken off."""
 
@@ -78,8 +79,16 @@ class Moments(NamedTuple):
     squares: Tensor
 
     @classmethod
-    def of(cls, heard: Iterable[HeardBatch]) -> Moments:
-        """Of all batches."""
+    def of(cls, heard: Sequence[HeardBatch]) -> Moments:
+        """Of all batches.
+
+        Raises
+        ------
+        ValueError
+            If there is no batch.
+        """
+        if not heard:
+            raise ValueError(_NO_SOUND)
         rows = [batch.pooled[batch.heard].double() for batch in heard]
         sums = [torch.stack([values.sum(0), values.square().sum(0)]) for values in rows]
         total, squares = torch.stack(sums).sum(0)
@@ -94,9 +103,7 @@ class Moments(NamedTuple):
             If no row has sound.
         """
         if not self.n_rows:
-            raise ValueError(
-                "no training window has sound: check the stories of the tune role and the onset of the sound."
-            )
+            raise ValueError(_NO_SOUND)
         mean = self.total / self.n_rows
         return mean.float(), (self.squares / self.n_rows - mean.square()).clamp(min=0).sqrt().float()
 

@@ -32,6 +32,7 @@ from brainlit.tuning.schedule import (
     Optimizer,
     Schedule,
     count_layer_parameters,
+    count_planned_steps,
     count_steps_per_epoch,
     default_learning_rates,
     optimizer_with_schedule,
@@ -370,7 +371,7 @@ class BrainTuning(TunedModel):
             self.head.set_standardisation(*moments.mean_and_sd())
         if ridge:
             # Each process has heard other windows: the first one's fit counts for all.
-            fitted = None
+            fitted: dict[str, Tensor] = {}
             if self.trainer.is_global_zero:
                 start_head(self.head, heard)
                 fitted = {name: values.cpu() for name, values in self.head.state_dict().items()}
@@ -448,7 +449,7 @@ class BrainTuning(TunedModel):
         )
         log.info("learning rates: backbone %.2g, head %.2g", self.hparams["backbone_lr"], self.hparams["head_lr"])
         slow = slow_precision(str(self.trainer.precision), self.device)
-        short = too_short_said(int(self.trainer.estimated_stepping_batches), count_steps_per_epoch(self.trainer))
+        short = too_short_said(count_planned_steps(self.trainer), count_steps_per_epoch(self.trainer))
         for said in (slow, short):
             if said:
                 log.warning(said)

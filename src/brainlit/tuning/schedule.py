@@ -156,6 +156,11 @@ def optimizer_with_schedule(
     return {"optimizer": made, "lr_scheduler": {"scheduler": LambdaLR(made, factors), "interval": "step"}}
 
 
+def count_planned_steps(trainer: Any) -> int:
+    """Optimiser steps of the whole run of a Lightning trainer; 0 without epochs, where Lightning says those of one."""
+    return 0 if trainer.max_epochs == 0 else int(trainer.estimated_stepping_batches)
+
+
 def count_steps_per_epoch(trainer: Any) -> int:
     """Optimiser steps of an epoch of a Lightning trainer, gradient accumulation counted.
 

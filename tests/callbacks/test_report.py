@@ -1,0 +1,25 @@
+"""What a run says about how it was trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from brainlit.backbones.lora import LoraConfig
+from brainlit.backbones.trainable import TrainableConfig
+from brainlit.callbacks.report import _settings_words
+
+
+def said(**settings):
+    return ", ".join(_settings_words(settings))
+
+
+def test_rates_and_the_heads_start_are_said() -> None:
+    words = said(layer=6, backbone_lr=3e-4 / 7, head_lr=3e-3, head_start="ridge", backbone_mode="eval")
+    assert words.startswith("layer 6, backbone_lr 4.29e-05, head_lr 0.003, head_start ridge, backbone_mode eval, ")
+
+
+def test_what_trains_is_said_with_what_does_not() -> None:
+    assert said(trainable=asdict(TrainableConfig())) == "all weights above the front end"
+    few = asdict(TrainableConfig(upper_layers=2, projection=False))
+    assert said(trainable=few) == "all weights above the front end, but upper_layers 2, projection False"
+    assert said(trainable=few, lora=asdict(LoraConfig(rank=8))).startswith("LoRA of rank 8, but upper_layers 2")
