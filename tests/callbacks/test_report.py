@@ -13,9 +13,9 @@ def said(**settings):
     return ", ".join(_settings_words(settings))
 
 
-def test_rates_and_the_heads_start_are_said() -> None:
-    words = said(layer=6, backbone_lr=3e-4 / 7, head_lr=3e-3, head_start="ridge", backbone_mode="eval")
-    assert words.startswith("layer 6, backbone_lr 4.29e-05, head_lr 0.003, head_start ridge, backbone_mode eval, ")
+def test_rates_are_said_with_three_digits() -> None:
+    words = said(layer=6, backbone_lr=3e-4 / 7, head_lr=3e-3, backbone_mode="eval")
+    assert words.startswith("layer 6, backbone_lr 4.29e-05, head_lr 0.003, backbone_mode eval, ")
 
 
 def test_what_trains_is_said_with_what_does_not() -> None:

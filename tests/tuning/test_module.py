@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from brainlit.tuning import PoolingConfig
+from brainlit.tuning import ObjectiveConfig, PoolingConfig
 from brainlit.tuning.module import RunningCorrelation, slow_precision
 from tests.tuning.conftest import PLANTED_DELAY_TRS, TR_S, FakeData
 
@@ -85,6 +85,16 @@ def test_learning_rates_follow_the_optimiser_steps(make_module, make_trainer):
     assert float(rates[0, 0]) == pytest.approx(0.2e-3)
     assert float(rates[4, 0]) == pytest.approx(1e-3)
     assert 0 < float(rates[-1, 0]) < 0.17e-3
+
+
+@pytest.mark.parametrize("objective", [{}, {"targets": 0.5, "self_supervised": 1.0}])
+def test_the_loss_of_the_mean_is_what_zeros_would_cost(make_module, make_trainer, objective):
+    """Planted responses are -1 and 1, so their mean costs 1; other parts of the loss stay what they are."""
+    module, trainer = make_module(objective=ObjectiveConfig(**objective)), make_trainer(max_epochs=1)
+    trainer.fit(module, datamodule=FakeData())
+    logged = trainer.callback_metrics
+    wanted = 1.0 if not objective else 0.5 + float(logged["val/self_supervised"])
+    assert float(logged["val/loss_of_mean"]) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_an_endless_run_is_refused(make_module, make_trainer):

@@ -177,7 +177,7 @@ def _training_words(
 
 def _settings_words(settings: Mapping[str, Any]) -> list[str]:
     """How the model was trained, as far as it says so."""
-    named = ("layer", "backbone_lr", "head_lr", "head_start", "backbone_mode")
+    named = ("layer", "backbone_lr", "head_lr", "backbone_mode")
     values = {key: settings[key] for key in named if key in settings}
     words = [f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()]
     for key, names in NESTED.items():

@@ -181,19 +181,12 @@ class Head(nn.Module, ABC):
         ValueError
             If a delay, or most of the response, reaches back beyond the context.
         """
-        return self.predict(self.rows(pooled, heard, n_trs, edges_s, read_s))
-
-    def rows(
-        self, pooled: Tensor, heard: Tensor, n_trs: int, edges_s: Tensor | None = None, read_s: Tensor | None = None
-    ) -> Tensor:
-        """What is mapped, (batch, n_trs, n_inputs): standardised, dropped out and delayed; parameters as in forward."""
         standard = ((pooled - self.pool_mean) / self.pool_sd).masked_fill(~heard[:, :, None], 0.0)
         if self.response is None:
-            return self._look_back(self.dropout(standard), n_trs)
+            return self.predict(self._look_back(self.dropout(standard), n_trs))
         assert edges_s is not None
         assert read_s is not None
-        convolved: Tensor = self.response(self.dropout(standard), edges_s, read_s)
-        return convolved
+        return self.predict(self.response(self.dropout(standard), edges_s, read_s))
 
     def _look_back(self, rows: Tensor, n_trs: int) -> Tensor:
         """sum_d weight_d x row (t - d), or all rows t - d side by side for fir."""

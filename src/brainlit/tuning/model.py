@@ -114,27 +114,16 @@ class TunedModel(pl.LightningModule):
 
     def _read_out(self, states: Sequence[Tensor], front: FrontEnd, batch: Batch) -> dict[str, Tensor]:
         """From hidden states to predicted targets."""
-        n_trs = self.count_rows(batch)
+        n_trs = next(iter(batch["targets"].values())).shape[1]
         pooled, heard = self._pooled(states, front, batch)
-        with torch.autocast(pooled.device.type, enabled=False):
-            predicted: dict[str, Tensor] = self._built_head()(pooled, heard, n_trs, *self._times(batch))
-        return predicted
-
-    def count_rows(self, batch: Batch) -> int:
-        """Rows that each window of a batch has targets for.
-
-        Raises
-        ------
-        ValueError
-            If there are several, and the whole window is pooled as one.
-        """
-        n_trs = int(next(iter(batch["targets"].values())).shape[1])
         if self.pooling_config.over == "window" and n_trs != 1:
             raise ValueError(
                 f"pooling over the window predicts one row per window, but the windows hold {n_trs}: give"
                 " --data.window.n_trs 1 (and --data.window.context_s 8), or --model.pooling.over tr."
             )
-        return n_trs
+        with torch.autocast(pooled.device.type, enabled=False):
+            predicted: dict[str, Tensor] = self._built_head()(pooled, heard, n_trs, *self._times(batch))
+        return predicted
 
     def _times(self, batch: Batch) -> tuple[Tensor, ...]:
         """Edges of the bins and when the rows are read, for a head that convolves; nothing for one with delays."""

@@ -22,7 +22,6 @@ from brainlit.backbones.trainable import TrainableConfig
 from brainlit.tuning.anchor import AnchorConfig
 from brainlit.tuning.checkpoint import RECORD, check_same, read_record, whole_checkpoint
 from brainlit.tuning.front_end_cache import FrontEndCache, FrontEndCacheConfig
-from brainlit.tuning.head_start import N_BATCHES, HeadStart, HeardBatch, Moments, start_head
 from brainlit.tuning.heads import HeadConfig, check_context, check_target_sizes
 from brainlit.tuning.losses import LOSSES, LossConfig, TargetLoss
 from brainlit.tuning.model import Batch, TunedModel
@@ -166,9 +165,6 @@ class BrainTuning(TunedModel):
     standardise_pools : bool
         Standardise the pooled states by a mean and sd measured on the untouched backbone before the first step, then
         fixed and kept in the checkpoint.
-    head_start : str
-        ridge begins with the head's best map from the states of the untouched backbone, fitted on the windows of
-        standardise_pools; random begins with small random weights, as published brain-tuning did.
     seed : int
         Of all initial weights that no checkpoint brings, and of what the objectives draw.
     """
@@ -193,7 +189,6 @@ class BrainTuning(TunedModel):
         schedule: Schedule = "warmup_linear",
         backbone_mode: Mode = "eval",
         standardise_pools: bool = True,
-        head_start: HeadStart = "ridge",
         seed: int = 0,
     ) -> None:
         settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
@@ -202,7 +197,6 @@ class BrainTuning(TunedModel):
             ("backbone_mode", backbone_mode, Mode),
             ("optimizer", optimizer, Optimizer),
             ("schedule", schedule, Schedule),
-            ("head_start", head_start, HeadStart),
         ):
             check_choice(name, value, choices)
         if not 0 <= warmup_fraction <= 1:
@@ -298,7 +292,8 @@ class BrainTuning(TunedModel):
         for objective in self.objectives.values():
             assert isinstance(objective, Objective)
             objective.prepare(self.backbone, self._training_batches())
-        self._start_head()
+        if self.head is not None and self.hparams["standardise_pools"]:
+            self.head.set_standardisation(*pool_statistics(self))
 
     def on_train_epoch_start(self) -> None:
         """Put backbone and head into the modes asked for, whatever ran before."""
@@ -359,36 +354,6 @@ class BrainTuning(TunedModel):
         self._build_recorded(record)
 
     # --- details ---
-
-    def _start_head(self) -> None:
-        """Standardise the head's states and fit its first map, as far as asked for; the same in all processes."""
-        standardise, ridge = self.hparams["standardise_pools"], self.hparams["head_start"] == "ridge"
-        if self.head is None or not (standardise or ridge):
-            return
-        heard = self._heard_batches()
-        if standardise:
-            moments = Moments(*(self.trainer.strategy.reduce(part, reduce_op="sum") for part in Moments.of(heard)))
-            self.head.set_standardisation(*moments.mean_and_sd())
-        if ridge:
-            # Each process has heard other windows: the first one's fit counts for all.
-            fitted: dict[str, Tensor] = {}
-            if self.trainer.is_global_zero:
-                start_head(self.head, heard)
-                fitted = {name: values.cpu() for name, values in self.head.state_dict().items()}
-            self.head.load_state_dict(self.trainer.strategy.broadcast(fitted))
-
-    @torch.no_grad()
-    def _heard_batches(self) -> list[HeardBatch]:
-        """The first training batches of this process, in eval mode; modes and random states are given back."""
-        found = []
-        with eval_mode(self.backbone), isolate_rng():
-            for batch in islice(self._training_batches(), N_BATCHES):
-                self.count_rows(batch)
-                with self.trainer.precision_plugin.forward_context():
-                    pooled, heard = self.pool(batch)
-                said = {name: batch[name] for name in ("targets", "target_mask", "story", "first_tr")}
-                found.append(HeardBatch(pooled.float(), heard, self._times(batch), **said))
-        return found
 
     @property
     def datamodule(self) -> Any:
@@ -475,3 +440,42 @@ def load_tuned(path: str | Path) -> BrainTuning:
         module.restore_record(asked, record)
         module.load_state_dict(checkpoint["state_dict"])
     return module.eval()
+
+
+# --- Mean and sd of the pooled states before tuning begins ---
+
+
+N_BATCHES = 16
+
+
+@torch.no_grad()
+def pool_statistics(module: BrainTuning, n_batches: int = N_BATCHES) -> tuple[Tensor, Tensor]:
+    """Mean and sd of the pooled states over rows with sound, in the first training batches of all processes.
+
+    A pass of its own over the training windows, in eval mode; modes and random states are given back.
+
+    Returns
+    -------
+    mean, sd : float32 Tensors of shape (hidden_size,)
+
+    Raises
+    ------
+    ValueError
+        If no row of these batches has sound.
+    """
+    trainer = module.trainer
+    totals = torch.zeros(2, module.backbone.hidden_size, dtype=torch.float64, device=module.device)
+    n_rows = torch.zeros((), dtype=torch.float64, device=module.device)
+    with eval_mode(module.backbone), isolate_rng():
+        for batch in islice(module.datamodule.train_dataloader(), n_batches):
+            with trainer.precision_plugin.forward_context():
+                pooled, heard = module.pool(trainer.strategy.batch_to_device(batch))
+            rows = pooled[heard].double()
+            totals += torch.stack([rows.sum(0), rows.square().sum(0)])
+            n_rows += len(rows)
+    totals = trainer.strategy.reduce(totals, reduce_op="sum")
+    n_rows = trainer.strategy.reduce(n_rows, reduce_op="sum")
+    if not n_rows:
+        raise ValueError("no training window has sound: check the stories of the tune role and the onset of the sound.")
+    mean, mean_square = totals / n_rows
+    return mean.float(), (mean_square - mean.square()).clamp(min=0).sqrt().float()

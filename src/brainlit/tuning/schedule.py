@@ -18,7 +18,7 @@ from brainlit.tuning.settings import check_choice
 Optimizer = Literal["adamw", "adam"]
 Schedule = Literal["warmup_linear", "constant", "published_2410"]
 
-SHORT_STEPS = 500
+SHORT_STEPS = 600
 """Runs of up to so many optimiser steps have the rates of short runs; in longer ones they fall."""
 WHISPER_BASE = 18_900_000
 """Parameters in the layers of Whisper base, on which the backbone's rate was measured."""
@@ -30,8 +30,8 @@ FEWEST_STEPS = 30
 def default_learning_rates(n_parameters: int, n_steps: int, lora: bool) -> tuple[float, float]:
     """Peak learning rates of backbone and head that suit a model of this size and a run of this length.
 
-    backbone = min(2e-3, 3e-4 x (18.9e6 / n_parameters)^(2/3)) x min(1, 500 / n_steps)^(1/2)
-    head = 3e-3 x min(1, 500 / n_steps)
+    backbone = min(2e-3, 3e-4 x (18.9e6 / n_parameters)^(2/3)) x min(1, 600 / n_steps)^(1/2)
+    head = max(1e-4, 3e-3 x min(1, 600 / n_steps)^2)
 
     With LoRA the backbone's is twice as high, and again 2e-3 at most. docs/tuning.md says what was measured and where
     published values lie.
@@ -51,11 +51,11 @@ def default_learning_rates(n_parameters: int, n_steps: int, lora: bool) -> tuple
 
     >>> [tuple(float(f"{rate:.1e}") for rate in default_learning_rates(*run, lora=False))
     ...  for run in ((660_000, 160), (18_900_000, 44), (85_000_000, 2300))]
-    [(0.002, 0.003), (0.0003, 0.003), (5.1e-05, 0.00065)]
+    [(0.002, 0.003), (0.0003, 0.003), (5.6e-05, 0.0002)]
     """
     short = min(1.0, SHORT_STEPS / max(1, n_steps))
     by_size = 3e-4 * (WHISPER_BASE / n_parameters) ** (2 / 3)
-    return min(2e-3, by_size * (2 if lora else 1)) * short**0.5, 3e-3 * short
+    return min(2e-3, by_size * (2 if lora else 1)) * short**0.5, max(1e-4, 3e-3 * short**2)
 
 
 def too_short_said(n_steps: int, steps_per_epoch: int) -> str:
