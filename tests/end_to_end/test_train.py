@@ -63,6 +63,13 @@ def test_killed_while_preparing_probing_and_training_it_ends_with_a_report(
     assert log.read_text().rstrip().splitlines()[-1] == f"Report: {path / 'report.html'}"
 
     assert (path / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
-    assert json.loads((path / "summary.json").read_text())["headline"]
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["headline"]
+    assert [one["of_mean"] is not None for one in summary["validation"]] == [True] * 3, "each epoch once"
+    assert any("too short to learn" in text for text in summary["warnings"])
+    assert "too short to learn" in log.read_text()
+    facts = json.loads((path / "run.json").read_text())
+    assert "backbone_lr 0.002, head_lr 0.003" in facts["training"]
+    assert facts["planned_steps"] == facts["steps"] < 30
     probed = sorted(file.name for file in (path / "probes" / "sub-A").iterdir() if not file.name.startswith("."))
     assert probed == ["epoch-000.h5", "epoch-003.h5"]
