@@ -24,7 +24,7 @@ WHISPER_BASE = 18_900_000
 """Parameters in the layers of Whisper base, on which the backbone's rate was measured."""
 FEWEST_WARMUP_STEPS = 5
 FEWEST_STEPS = 30
-"""Optimiser steps below which no gain was seen; docs/tuning.md has the measurement."""
+"""Optimiser steps in which a head has learned most of what it can; own choice, see docs/tuning.md."""
 
 
 def default_learning_rates(n_parameters: int, n_steps: int, lora: bool) -> tuple[float, float]:
