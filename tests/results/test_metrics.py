@@ -61,17 +61,9 @@ def test_a_loss_that_still_falls(losses, falls):
     assert any("had not stopped falling" in text and "--trainer.max_epochs" in text for text in said) == falls
 
 
-def test_a_run_of_four_steps_says_how_many_epochs_it_takes():
-    (text,) = learning_warnings([], {"planned_steps": 4, "steps_per_epoch": 2})
-    assert "4 optimiser steps" in text
-    assert "--trainer.max_epochs 15" in text
-    for planned in ({"planned_steps": 30, "steps_per_epoch": 2}, {"planned_steps": 0, "steps_per_epoch": 2}, {}):
-        assert learning_warnings([], planned) == []
-
-
 def test_the_headline_and_the_warnings_of_a_report_say_so(tmp_path: Path):
     run = RunDirectory.create(tmp_path, "e", "one")
-    write_json_atomic(run.path / RUN_FILE, {"planned_steps": 4, "steps_per_epoch": 1})
+    write_json_atomic(run.path / RUN_FILE, {"warnings": ["The run is too short to learn."]})
     rows = ["epoch,step,train/loss,val/loss,val/loss_of_mean", "0,0,0.9,,", "0,1,,0.71,0.98", "1,3,,5.8,0.98"]
     (run.path / METRICS_FILE).write_text("\n".join(rows) + "\n")
     page = write_report(run).read_text()

@@ -17,7 +17,7 @@ from brainlit.probing.inputs import datamodule_of
 from brainlit.results.report import write_report
 from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
-from brainlit.tuning.schedule import count_planned_steps, count_steps_per_epoch
+from brainlit.tuning.schedule import count_planned_steps, count_steps_per_epoch, too_short_said
 
 if TYPE_CHECKING:
     from brainlit.backbones import SpeechBackbone
@@ -132,6 +132,8 @@ def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) ->
     description = datamodule.describe()
     truth = [bool(datamodule.store.subject(subject).truth) for subject in datamodule.subjects]
     left_out = "; ".join(f"{name}: {reason}" for name, reason in datamodule.store.left_out.items()) or "nothing"
+    n_steps = count_planned_steps(trainer)
+    short = too_short_said(n_steps, count_steps_per_epoch(trainer))
     n_trained = sum(parameter.numel() for parameter in pl_module.backbone.parameters() if parameter.requires_grad)
     return {
         "regime": name,
@@ -142,8 +144,8 @@ def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) ->
         "data": _data_words(datamodule, description),
         "data_facts": {**datamodule.store.facts, "left out": left_out},
         "training": _training_words(trainer, pl_module, datamodule, description),
-        "planned_steps": count_planned_steps(trainer),
-        "steps_per_epoch": count_steps_per_epoch(trainer),
+        "planned_steps": n_steps,
+        "warnings": [short] if short else [],
         "tune": ", ".join(description["roles"].get("tune", [])),
         "data_module": description,
         "backbone": pl_module.backbone.describe(),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from brainlit.guard import file_guard, read_csv
-from brainlit.tuning.schedule import too_short_said
 
 METRICS_FILE = "metrics.csv"
 STILL_FALLING = 0.01
@@ -79,11 +78,9 @@ def learning_warnings(found: Sequence[Validation], facts: Mapping[str, Any]) -> 
     ----------
     found : sequence of Validation
     facts : mapping
-        Of run.json: planned_steps and steps_per_epoch, where they are known.
+        Of run.json: `warnings` of the start of the run, such as that it is too short.
     """
-    said = []
-    if short := too_short_said(facts.get("planned_steps", 0), facts.get("steps_per_epoch", 1)):
-        said.append(short)
+    said = list(facts.get("warnings", []))
     if worse := worse_than_mean_said(found):
         lowest = min(one.loss for one in found)
         best = "" if lowest == found[-1].loss else f" The lowest was {lowest:.3g} (checkpoint best)."
