@@ -26,8 +26,10 @@ from brainlit.encoding.temporal import TemporalBand
 from brainlit.features import sub_band_columns
 from brainlit.probing.folds import FoldPlan
 from brainlit.probing.temporal_rows import TemporalForm, stimulus_rows
+from brainlit.results.scores import regions_with_all
 from brainlit.splits import Span
 from brainlit.store import StoryStore
+from brainlit.store.between_members import between_members
 from brainlit.stories.base import FeatureKind
 
 if TYPE_CHECKING:
@@ -188,7 +190,9 @@ def probe_data(
         fit=is_fit[groups],
         score=~is_fit[groups],
         ceiling=ceiling,
-        facts=_span_facts(kept, set(fit_spans)) | repeat_facts,
+        facts=_span_facts(kept, set(fit_spans))
+        | repeat_facts
+        | _member_facts(store, subject, scored, settings.skip_trs),
         regions=store.subject(subject).regions,
     )
 
@@ -236,7 +240,7 @@ def score_ceiling(
 
     Rows of stories that were heard once are NaN, and hold the signal per row of those that were heard repeatedly.
     """
-    rows = [Span(s.story, s.start_tr + skip_trs, s.stop_tr) for s in spans if s.stop_tr > s.start_tr + skip_trs]
+    rows = _without_first(spans, skip_trs)
     n_repeats = {span.story: store.n_repeats(subject, span.story) for span in rows}
     repeated = {story: n for story, n in n_repeats.items() if n > 1}
     if not repeated:
@@ -250,6 +254,23 @@ def score_ceiling(
         "n_without_ceiling": int(np.isnan(ceiling_of_rows(signal)).sum()),
     }
     return signal, facts
+
+
+def _without_first(spans: Sequence[Span], skip_trs: int) -> list[Span]:
+    return [Span(s.story, s.start_tr + skip_trs, s.stop_tr) for s in spans if s.stop_tr > s.start_tr + skip_trs]
+
+
+def _member_facts(store: StoryStore, subject: str, spans: Sequence[Span], skip_trs: int) -> dict[str, Any]:
+    """Who is in a group, by scored story, and how far they agree in all its voxels and each region; {} for a person."""
+    members, rows = store.members(subject), _without_first(spans, skip_trs)
+    if not members or not rows:
+        return {}
+    agreement, good = between_members(store, subject, rows), store.good_voxels(subject)
+    regions = regions_with_all(store.subject(subject).regions, good)
+    return {
+        "members": {span.story: members[span.story] for span in rows},
+        "between_members": {region: agreement.json(mask) for region, mask in regions.items()},
+    }
 
 
 class Stimulus:

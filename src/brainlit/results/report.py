@@ -23,6 +23,7 @@ from brainlit.results.style import BAND_LABELS, Figure
 from brainlit.results.summary import (
     build_summary,
     find_score,
+    members_said,
     not_tuned_on,
     regions_of,
     word_sentences,
@@ -182,6 +183,7 @@ def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "left out to save time": probe.get("thinned_words"),
         "time": _time_words(summary),
         "best checkpoint": _chosen_words(summary),
+        "between members": _between_members(summary),
         "voxels": "; ".join(_voxel_words(name, facts) for name, facts in probe["subjects"].items()),
     }
 
@@ -209,9 +211,11 @@ def _time_of_bands(probe: Mapping[str, Any]) -> str | None:
 def _voxel_words(name: str, facts: Mapping[str, Any]) -> str:
     fewest, most = facts.get("n_repeats"), facts.get("most_repeats")
     repeats = f"{fewest} to {most}" if fewest and most and most > fewest else fewest
+    heard = f"{repeats} repeats" if repeats else "no repeats"
+    heard = f"mean of {members_said(facts)}" if facts.get("members") else heard
     words = f"{name}: {facts.get('n_used')} of {facts.get('n_voxels')} ({facts.get('n_dropped', 0)} dropped as constant"
     left_out = f", {facts['n_left_out']} left out to save time" if facts.get("n_left_out") else ""
-    return words + f" or missing{left_out}), {f'{repeats} repeats' if repeats else 'no repeats'}"
+    return words + f" or missing{left_out}), {heard}"
 
 
 def _time_words(summary: Mapping[str, Any]) -> str | None:
@@ -252,7 +256,24 @@ def _by_subject(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]
 
 
 def _subject_words(summary: Mapping[str, Any], name: str) -> str:
-    return f"{name} (not tuned on)" if name in not_tuned_on(summary) else name
+    facts = summary["probe"]["subjects"].get(name) or {}
+    said = [f"mean of {members_said(facts)}"] * bool(facts.get("members")) + ["not tuned on"] * (
+        name in not_tuned_on(summary)
+    )
+    return f"{name} ({', '.join(said)})" if said else name
+
+
+def _between_members(summary: Mapping[str, Any]) -> str | None:
+    """How far the members of groups agree on the scored rows; None where nobody is a group."""
+    region, said = summary["headline_region"], []
+    for name, facts in summary["probe"]["subjects"].items():
+        found = (facts.get("between_members") or {}).get(region)
+        if found:
+            said.append(
+                f"{name}: r of each with the mean of the others {found['mean_r']:.3f} ({found['least_r']:.3f} to"
+                f" {found['most_r']:.3f} over {found['n_members']} people), mean over voxels of {region}"
+            )
+    return "; ".join(said) or None
 
 
 def _partition_rows(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:

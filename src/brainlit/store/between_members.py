@@ -1,0 +1,88 @@
+"""How far the members of a group agree, from the responses that a store keeps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from brainlit.encoding.ceiling import ceiling_of_rows, signal_rows
+from brainlit.encoding.inter_subject import leave_one_out_r
+from brainlit.splits import Span
+from brainlit.store.reader import StoryStore
+from brainlit.stories.base import BoolArray, FloatArray
+
+_BYTES_AT_ONCE = 64_000_000
+
+
+@dataclass(frozen=True)
+class BetweenMembers:
+    """Agreement of a group's members over some rows.
+
+    Parameters
+    ----------
+    r : mapping of member to array of shape (n_voxels,)
+        Of each with the mean of the others who heard the same (`brainlit.encoding.inter_subject`).
+    ceiling_r : array of shape (n_voxels,)
+        The highest r that a model of what they share can reach with the mean of all; NaN where no shared signal shows.
+    """
+
+    r: dict[str, FloatArray]
+    ceiling_r: FloatArray
+
+    def json(self, voxels: BoolArray) -> dict[str, Any]:
+        """Means over voxels with data, as plain values: 'r' of each member, their mean, least and most, 'n_members'.
+
+        Empty where no voxel has data.
+        """
+        of_members = {name: r[voxels] for name, r in self.r.items()}
+        means = {name: float(r[np.isfinite(r)].mean()) for name, r in of_members.items() if np.isfinite(r).any()}
+        if not means:
+            return {}
+        found = list(means.values())
+        return {
+            "n_members": len(means),
+            "mean_r": float(np.mean(found)),
+            "least_r": min(found),
+            "most_r": max(found),
+            "r": means,
+        }
+
+
+def between_members(store: StoryStore, group: str, spans: Sequence[Span] | None = None) -> BetweenMembers:
+    """Read the members' responses, some voxels at a time.
+
+    Parameters
+    ----------
+    group : str
+        A subject that has members; spans that it did not hear are passed over.
+    spans : sequence of Span, optional
+        All rows of all its stories by default.
+
+    Raises
+    ------
+    ValueError
+        If the subject is no group, or heard none of the spans.
+    """
+    members = store.members(group)
+    if not members:
+        raise ValueError(f"subject {group!r} is one person, no group (brainlit.stories.GroupMean).")
+    asked = [Span(story, 0, store.n_trs(story)) for story in members] if spans is None else spans
+    rows = [span for span in asked if span.story in members]
+    if not rows:
+        raise ValueError(f"group {group!r} heard none of {', '.join(map(str, asked))}, but {', '.join(members)}.")
+    n_voxels, names = store.n_voxels(group), [members[span.story] for span in rows]
+    bytes_each = 8 * sum(span.n_trs * len(own) for span, own in zip(rows, names, strict=True))
+    step = max(1, _BYTES_AT_ONCE // bytes_each)
+    parts = []
+    for start in range(0, n_voxels, step):
+        values = []
+        for span in rows:
+            found = store.repeats(group, span.story, slice(start, start + step))
+            assert found is not None  # groups keep their members' responses
+            values.append(found[:, span.start_tr : span.stop_tr])
+        parts.append((leave_one_out_r(values, names), ceiling_of_rows(signal_rows(values))))
+    r = {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]}
+    return BetweenMembers(r, np.concatenate([part[1] for part in parts]))
