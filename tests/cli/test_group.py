@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 
 from brainlit.cli import main
 from brainlit.cli.data import _files_named_in
+from brainlit.cli.training import parsed_datamodule
 from brainlit.results import report
-from brainlit.stories import GroupMean, ManifestSource
+from brainlit.stories import GroupMean, ManifestSource, RegionMeans
 
+ROOT = Path(__file__).parents[2]
 CONFIG = """
 data:
   source:
@@ -65,6 +68,19 @@ def test_a_group_is_prepared_tuned_probed_and_reported(
     assert "group (mean of 4 people)" in page
     assert "group: r of each with the mean of the others" in page
     assert "mean of 4 people</" in page
+
+
+def test_the_examples_of_the_documentation_are_groups(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "your_data.md").read_text()
+    examples = [one for one in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if "data:" in one[:5]]
+    found = []
+    for example in examples:
+        (tmp_path / "example.yaml").write_text(example)
+        found.append(parsed_datamodule(["-c", str(tmp_path / "example.yaml")]).source)
+    assert [type(source) for source in found] == [GroupMean, GroupMean]
+    assert (found[0].group, found[0].beside_members) == ("group", True)
+    assert isinstance(found[1].source, RegionMeans)
+    assert found[1].source.regions == ["LPTL", "LIPL"]
 
 
 def test_a_manifest_within_a_group_is_watched_for_changes(tmp_path: Path) -> None:
