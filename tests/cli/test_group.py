@@ -63,6 +63,7 @@ def test_a_group_is_prepared_tuned_probed_and_reported(
     assert facts["between_members"]["shared"]["n_members"] == 4
     assert summary["run"]["data_module"]["members"]["group"]["toy5"] == 4
     assert summary["run"]["simulated"]
+    assert "of 1 subject (mean of 4 people)," in summary["headline"][0]
     page = (run / "report.html").read_text()
     assert "group is the mean of 4 people, taken as fixed: nothing is shown about single people" in page
     assert "group (mean of 4 people)" in page

@@ -75,7 +75,10 @@ def test_what_the_trainer_runs_on_is_one_word(value: Any) -> None:
         ({"data__source": "os.system"}, "data.source is 'os.system'"),
         ({"data__source": {**SOURCE, "init_args": "x.yaml"}}, "data.source.init_args is 'x.yaml'"),
         ({"data__source": {**SOURCE, "init_args": {"seed": {"class_path": "a.B"}}}}, "data.source.seed names a class"),
-        ({"data__source": {**GROUP, "init_args": {"source": {"class_path": "evil.S"}}}}, "data.source.source names the"),
+        (
+            {"data__source": {**GROUP, "init_args": {"source": {"class_path": "evil.S"}}}},
+            "data.source.source names the",
+        ),
         ({"data__window": "elsewhere.yaml"}, "data.window is 'elsewhere.yaml'"),
         ({"data__store_dir": "${oc.env:HOME}/x"}, "holds"),
         ({"model__backbone": "elsewhere.yaml"}, "model.backbone is 'elsewhere.yaml'"),

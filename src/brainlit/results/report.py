@@ -257,9 +257,8 @@ def _by_subject(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]
 
 def _subject_words(summary: Mapping[str, Any], name: str) -> str:
     facts = summary["probe"]["subjects"].get(name) or {}
-    said = [f"mean of {members_said(facts)}"] * bool(facts.get("members")) + ["not tuned on"] * (
-        name in not_tuned_on(summary)
-    )
+    said = [f"mean of {members_said(facts)}"] if facts.get("members") else []
+    said += ["not tuned on"] if name in not_tuned_on(summary) else []
     return f"{name} ({', '.join(said)})" if said else name
 
 

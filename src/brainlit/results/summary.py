@@ -327,7 +327,9 @@ def alignment_sentence(summary: Mapping[str, Any], row: Mapping[str, Any]) -> st
     """What happened to alignment in one region, with everything needed to judge the number."""
     words = f"Alignment with {place_words(row['region'])} {change_words(row)}"
     held_out = f" ({len(names)} not tuned on)" if (names := not_tuned_on(summary)) else ""
-    subjects = count_said(row["n_subjects"], "subject") + held_out
+    groups = [members_said(own) for own in summary["probe"]["subjects"].values() if own.get("members")]
+    means = f" (mean of {', of '.join(groups)})" if groups else ""
+    subjects = count_said(row["n_subjects"], "subject") + means + held_out
     n_voxels = count_said(row["n_voxels"], "voxel")
     fitted = "" if not summary["probe"].get("fitted_on_tuned") else "; encoding models fitted on stories tuned on"
     return (
