@@ -76,6 +76,9 @@ def test_agreement_is_that_of_the_members_rows(store: StoryStore, monkeypatch: p
     assert (said["mean_r"], said["least_r"], said["most_r"]) == pytest.approx(
         (np.mean(of_each), min(of_each), max(of_each)), rel=1e-6
     )
+    by_member = found.json(SHARED, by_member=True)
+    assert by_member.pop("r") == pytest.approx(dict(zip(expected, of_each, strict=True)), rel=1e-6)
+    assert by_member == said
     assert found.json(np.zeros_like(SHARED)) == {}
 
 
@@ -87,13 +90,14 @@ def test_only_a_group_has_members_that_agree(store: StoryStore) -> None:
 
 
 def test_the_check_tells_how_far_members_agree(folder: Path, store: StoryStore) -> None:
-    (finding,) = (one for one in check_store(folder, progress=False) if one.kind == "between_members")
+    findings = check_store(folder, progress=False)
+    (finding,) = (one for one in findings if one.kind == "between_members")
     said = between_members(store, "group").json(store.good_voxels("group"))
     assert (finding.level, finding.where) == ("info", "group")
     assert finding.message.startswith(
         f"the mean of 4 people: r of each with the mean of the others {said['mean_r']:.2f}"
     )
-    assert [one for one in check_store(folder, progress=False) if one.level == "error"] == []
+    assert [one for one in findings if one.level == "error"] == []
 
 
 def test_a_person_who_is_in_twice_is_found(tmp_path: Path) -> None:
@@ -144,5 +148,6 @@ def test_a_probe_knows_the_members_and_their_agreement_on_the_scored_rows(store:
     assert (data.facts["n_repeats"], data.facts["most_repeats"]) == (3, 4)
     rows = [Span("toy4", 5, 60), Span("toy5", 15, 60)]  # the first rows of each span are not scored
     assert data.facts["between_members"]["shared"] == between_members(store, "group", rows).json(SHARED)
+    assert list(data.facts["between_members"]["all voxels"]["r"]) == ["p1", "p2", "p3", "p4"]
     assert set(data.facts["between_members"]) == {"all voxels", "shared", "null"}
     assert "members" not in probe_data(store, "p1", FIT, SCORE).facts

@@ -26,7 +26,7 @@ from brainlit.encoding.temporal import TemporalBand
 from brainlit.features import sub_band_columns
 from brainlit.probing.folds import FoldPlan
 from brainlit.probing.temporal_rows import TemporalForm, stimulus_rows
-from brainlit.results.scores import regions_with_all
+from brainlit.results.scores import ALL_VOXELS, regions_with_all
 from brainlit.splits import Span
 from brainlit.store import StoryStore
 from brainlit.store.between_members import between_members
@@ -269,7 +269,9 @@ def _member_facts(store: StoryStore, subject: str, spans: Sequence[Span], skip_t
     regions = regions_with_all(store.subject(subject).regions, good)
     return {
         "members": {span.story: members[span.story] for span in rows},
-        "between_members": {region: agreement.json(mask) for region, mask in regions.items()},
+        "between_members": {
+            region: agreement.json(mask, by_member=region == ALL_VOXELS) for region, mask in regions.items()
+        },
     }
 
 

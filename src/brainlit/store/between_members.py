@@ -32,23 +32,18 @@ class BetweenMembers:
     r: dict[str, FloatArray]
     ceiling_r: FloatArray
 
-    def json(self, voxels: BoolArray) -> dict[str, Any]:
-        """Means over voxels with data, as plain values: 'r' of each member, their mean, least and most, 'n_members'.
+    def json(self, voxels: BoolArray, by_member: bool = False) -> dict[str, Any]:
+        """Means over voxels with data, as plain values: mean, least and most over members, and how many these are.
 
-        Empty where no voxel has data.
+        With `by_member` also 'r' of each. Empty where no voxel has data.
         """
         of_members = {name: r[voxels] for name, r in self.r.items()}
         means = {name: float(r[np.isfinite(r)].mean()) for name, r in of_members.items() if np.isfinite(r).any()}
         if not means:
             return {}
         found = list(means.values())
-        return {
-            "n_members": len(means),
-            "mean_r": float(np.mean(found)),
-            "least_r": min(found),
-            "most_r": max(found),
-            "r": means,
-        }
+        said = {"n_members": len(means), "mean_r": float(np.mean(found)), "least_r": min(found), "most_r": max(found)}
+        return {**said, "r": means} if by_member else said
 
 
 def between_members(store: StoryStore, group: str, spans: Sequence[Span] | None = None) -> BetweenMembers:

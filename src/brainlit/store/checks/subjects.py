@@ -117,7 +117,7 @@ def _regions(store: StoryStore, name: str) -> Iterator[Finding]:
 def _agreement(store: StoryStore, group: str, good: BoolArray) -> Iterator[Finding]:
     """How far the members of a group agree over all that they heard."""
     agreement = between_members(store, group)
-    found = agreement.json(good)
+    found = agreement.json(good, by_member=True)
     of_mean = agreement.ceiling_r[good]
     n_known = int(np.isfinite(of_mean).sum())
     ceiling = f"; ceiling of their mean {np.nanmean(of_mean):.2f}, known in {n_known}" if n_known else "; no ceiling"
