@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from brainlit.results.figures import read_metrics, summary_figures
+from brainlit.results.members import agreement_said, members_said, subject_said
 from brainlit.results.pages import render_page
 from brainlit.results.record import ProbeRecord, find_records, fitted_on_tuned_said, folds_said
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_text_atomic
@@ -23,7 +24,6 @@ from brainlit.results.style import BAND_LABELS, Figure
 from brainlit.results.summary import (
     build_summary,
     find_score,
-    members_said,
     not_tuned_on,
     regions_of,
     word_sentences,
@@ -183,7 +183,7 @@ def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "left out to save time": probe.get("thinned_words"),
         "time": _time_words(summary),
         "best checkpoint": _chosen_words(summary),
-        "between members": _between_members(summary),
+        "between members": agreement_said(probe["subjects"], summary["headline_region"]),
         "voxels": "; ".join(_voxel_words(name, facts) for name, facts in probe["subjects"].items()),
     }
 
@@ -257,22 +257,7 @@ def _by_subject(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]
 
 def _subject_words(summary: Mapping[str, Any], name: str) -> str:
     facts = summary["probe"]["subjects"].get(name) or {}
-    said = [f"mean of {members_said(facts)}"] if facts.get("members") else []
-    said += ["not tuned on"] if name in not_tuned_on(summary) else []
-    return f"{name} ({', '.join(said)})" if said else name
-
-
-def _between_members(summary: Mapping[str, Any]) -> str | None:
-    """How far the members of groups agree on the scored rows; None where nobody is a group."""
-    region, said = summary["headline_region"], []
-    for name, facts in summary["probe"]["subjects"].items():
-        found = (facts.get("between_members") or {}).get(region)
-        if found:
-            said.append(
-                f"{name}: r of each with the mean of the others {found['mean_r']:.3f} ({found['least_r']:.3f} to"
-                f" {found['most_r']:.3f} over {found['n_members']} people), mean over voxels of {region}"
-            )
-    return "; ".join(said) or None
+    return subject_said(name, facts, *(["not tuned on"] if name in not_tuned_on(summary) else []))
 
 
 def _partition_rows(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 from brainlit.results.group import entering, group_keys, group_score, of_tables
 from brainlit.results.layer_curve import TABLE_FILE as LAYER_CURVE_FILE
 from brainlit.results.layer_curve import curve_of
+from brainlit.results.members import members_said
 from brainlit.results.record import (
     ProbeRecord,
     find_held_out,
@@ -441,13 +442,6 @@ def _people_limit(subjects: Mapping[str, Mapping[str, Any]]) -> str:
     if len(subjects) == 1:
         return "One subject: nothing is shown about other people."
     return f"{len(subjects)} subjects, taken as fixed: the intervals do not cover other people."
-
-
-def members_said(facts: Mapping[str, Any]) -> str:
-    """How many people a group's scored rows are the mean of: '10 people', '8 to 10 people'."""
-    counts = [len(names) for names in facts["members"].values()]
-    fewest, most = min(counts), max(counts)
-    return f"{most} people" if fewest == most else f"{fewest} to {most} people"
 
 
 def _story_limit(stories: list[str], probe: Mapping[str, Any]) -> str:
