@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,9 @@ def test_agreement_is_that_of_the_members_rows(store: StoryStore, monkeypatch: p
         assert list(found.r) == ["p1", "p2", "p3", "p4"]
         for name, r in expected.items():
             np.testing.assert_allclose(found.r[name], r, rtol=1e-6)
-        np.testing.assert_allclose(found.ceiling_r, noise_ceiling(rows, block_trs=10).ceiling_r, rtol=1e-4)
+        each = noise_ceiling(rows, block_trs=10).ceiling_r
+        np.testing.assert_allclose(np.sqrt(found.signal[SHARED]), each[SHARED], rtol=1e-4)
+        assert found.ceiling_r(SHARED) == pytest.approx(np.sqrt(np.mean(np.square(each[SHARED]))), rel=1e-4)
     said = found.json(SHARED)
     of_each = [float(r[SHARED].mean()) for r in expected.values()]
     assert said["n_members"] == 4
@@ -80,6 +83,7 @@ def test_agreement_is_that_of_the_members_rows(store: StoryStore, monkeypatch: p
     assert by_member.pop("r") == pytest.approx(dict(zip(expected, of_each, strict=True)), rel=1e-6)
     assert by_member == said
     assert found.json(np.zeros_like(SHARED)) == {}
+    assert np.isnan(replace(found, signal=-found.signal).ceiling_r(SHARED))
 
 
 def test_only_a_group_has_members_that_agree(store: StoryStore) -> None:

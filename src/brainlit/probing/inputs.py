@@ -190,9 +190,7 @@ def probe_data(
         fit=is_fit[groups],
         score=~is_fit[groups],
         ceiling=ceiling,
-        facts=_span_facts(kept, set(fit_spans))
-        | repeat_facts
-        | _member_facts(store, subject, scored, settings.skip_trs),
+        facts=_span_facts(kept, set(fit_spans)) | repeat_facts,
         regions=store.subject(subject).regions,
     )
 
@@ -240,7 +238,7 @@ def score_ceiling(
 
     Rows of stories that were heard once are NaN, and hold the signal per row of those that were heard repeatedly.
     """
-    rows = _without_first(spans, skip_trs)
+    rows = [Span(s.story, s.start_tr + skip_trs, s.stop_tr) for s in spans if s.stop_tr > s.start_tr + skip_trs]
     n_repeats = {span.story: store.n_repeats(subject, span.story) for span in rows}
     repeated = {story: n for story, n in n_repeats.items() if n > 1}
     if not repeated:
@@ -252,18 +250,15 @@ def score_ceiling(
         "ceiling_stories": list(repeated),
         "ceiling_carried_to": [story for story in n_repeats if story not in repeated],
         "n_without_ceiling": int(np.isnan(ceiling_of_rows(signal)).sum()),
+        **_member_facts(store, subject, rows),
     }
     return signal, facts
 
 
-def _without_first(spans: Sequence[Span], skip_trs: int) -> list[Span]:
-    return [Span(s.story, s.start_tr + skip_trs, s.stop_tr) for s in spans if s.stop_tr > s.start_tr + skip_trs]
-
-
-def _member_facts(store: StoryStore, subject: str, spans: Sequence[Span], skip_trs: int) -> dict[str, Any]:
+def _member_facts(store: StoryStore, subject: str, rows: Sequence[Span]) -> dict[str, Any]:
     """Who is in a group, by scored story, and how far they agree in all its voxels and each region; {} for a person."""
-    members, rows = store.members(subject), _without_first(spans, skip_trs)
-    if not members or not rows:
+    members = store.members(subject)
+    if not members:
         return {}
     agreement, good = between_members(store, subject, rows), store.good_voxels(subject)
     regions = regions_with_all(store.subject(subject).regions, good)

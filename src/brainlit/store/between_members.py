@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.encoding.ceiling import ceiling_of_rows, signal_rows
+from brainlit.encoding.ceiling import signal_rows
 from brainlit.encoding.inter_subject import leave_one_out_r
 from brainlit.splits import Span
 from brainlit.store.reader import StoryStore
@@ -25,12 +25,20 @@ class BetweenMembers:
     ----------
     r : mapping of member to array of shape (n_voxels,)
         Of each with the mean of the others who heard the same (`brainlit.encoding.inter_subject`).
-    ceiling_r : array of shape (n_voxels,)
-        The highest r that a model of what they share can reach with the mean of all; NaN where no shared signal shows.
+    signal : array of shape (n_voxels,)
+        Share of the mean's variance that is shared, not clipped: negative about as often as positive where nothing is.
     """
 
     r: dict[str, FloatArray]
-    ceiling_r: FloatArray
+    signal: FloatArray
+
+    def ceiling_r(self, voxels: BoolArray) -> float:
+        """The highest r that a model of what is shared can reach with the mean, of some voxels together.
+
+        NaN where no shared signal shows.
+        """
+        signal = float(np.nanmean(self.signal[voxels]))
+        return float(np.sqrt(signal)) if signal > 0 else float("nan")
 
     def json(self, voxels: BoolArray, by_member: bool = False) -> dict[str, Any]:
         """Means over voxels with data, as plain values: mean, least and most over members, and how many these are.
@@ -78,6 +86,6 @@ def between_members(store: StoryStore, group: str, spans: Sequence[Span] | None 
             found = store.repeats(group, span.story, slice(start, start + step))
             assert found is not None  # groups keep their members' responses
             values.append(found[:, span.start_tr : span.stop_tr])
-        parts.append((leave_one_out_r(values, names), ceiling_of_rows(signal_rows(values))))
+        parts.append((leave_one_out_r(values, names), signal_rows(values).mean(axis=0, dtype=np.float64)))
     r = {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]}
     return BetweenMembers(r, np.concatenate([part[1] for part in parts]))

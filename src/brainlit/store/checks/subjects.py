@@ -118,13 +118,12 @@ def _agreement(store: StoryStore, group: str, good: BoolArray) -> Iterator[Findi
     """How far the members of a group agree over all that they heard."""
     agreement = between_members(store, group)
     found = agreement.json(good, by_member=True)
-    of_mean = agreement.ceiling_r[good]
-    n_known = int(np.isfinite(of_mean).sum())
-    ceiling = f"; ceiling of their mean {np.nanmean(of_mean):.2f}, known in {n_known}" if n_known else "; no ceiling"
+    ceiling = agreement.ceiling_r(good)
+    of_mean = f"the ceiling of their mean is {ceiling:.2f}" if np.isfinite(ceiling) else "no shared signal shows"
     least = min(found["r"], key=found["r"].get)
     message = (
         f"the mean of {found['n_members']} people: r of each with the mean of the others {found['mean_r']:.2f}"
-        f" ({found['least_r']:.2f} of {least} to {found['most_r']:.2f}), mean over {int(good.sum())} voxels{ceiling}."
+        f" ({found['least_r']:.2f} of {least} to {found['most_r']:.2f}), mean over {int(good.sum())} voxels; {of_mean}."
     )
     cure = "Who agrees with nobody may have other rows: check their clock. Else nothing."
     yield Finding("info", "between_members", group, message, cure)
