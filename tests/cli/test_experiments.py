@@ -23,7 +23,7 @@ def test_none_is_forgotten() -> None:
     assert [str(path.relative_to("experiments")) for path in FILES] == [
         "brain_tune.yaml",
         "curves.yaml",
-        *(f"data/{name}.yaml" for name in ("alice", "alice_bids", "alice_folds", "demo", "deniz2019")),
+        *(f"data/{name}.yaml" for name in ("alice", "alice_bids", "alice_folds", "alice_group", "demo", "deniz2019")),
         *(f"data/{name}.yaml" for name in ("lebel2023", "narratives", "petit_prince")),
         *(f"model/{name}.yaml" for name in sorted(BACKBONES)),
         *(f"paper/{name}.yaml" for name in PRESETS),

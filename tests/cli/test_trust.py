@@ -16,6 +16,7 @@ from brainlit.cli.trust import UntrustedError, config_argument, plain_settings, 
 from brainlit.guard import UnreadableFileError
 
 SOURCE = {"class_path": "brainlit.demo.DemoSource", "init_args": {"seed": 3}}
+GROUP = {"class_path": "brainlit.stories.GroupMean", "init_args": {"source": SOURCE, "members": ["subject_01"]}}
 PATH = Path("sent/config.yaml")
 EVIL = """
 from pathlib import Path
@@ -44,6 +45,10 @@ def _config(**changes: Any) -> dict[str, Any]:
     return config
 
 
+def test_a_source_within_a_source_is_plain() -> None:
+    assert plain_settings(_config(data__source=GROUP), PATH)["data"]["source"] == GROUP
+
+
 def test_of_a_run_only_plain_settings_are_taken() -> None:
     kept = plain_settings(_config(trainer__profiler="simple", trainer__callbacks=[{"class_path": "a.B"}]), PATH)
     assert kept == {
@@ -70,6 +75,10 @@ def test_what_the_trainer_runs_on_is_one_word(value: Any) -> None:
         ({"data__source": "os.system"}, "data.source is 'os.system'"),
         ({"data__source": {**SOURCE, "init_args": "x.yaml"}}, "data.source.init_args is 'x.yaml'"),
         ({"data__source": {**SOURCE, "init_args": {"seed": {"class_path": "a.B"}}}}, "data.source.seed names a class"),
+        (
+            {"data__source": {**GROUP, "init_args": {"source": {"class_path": "evil.S"}}}},
+            "data.source.source names the",
+        ),
         ({"data__window": "elsewhere.yaml"}, "data.window is 'elsewhere.yaml'"),
         ({"data__store_dir": "${oc.env:HOME}/x"}, "holds"),
         ({"model__backbone": "elsewhere.yaml"}, "model.backbone is 'elsewhere.yaml'"),

@@ -107,6 +107,13 @@ def test_scores_come_with_their_intervals_and_numbers_of_voxels(facts: CardFacts
     assert all(sentence in card for sentence in facts.summary["headline"] + facts.summary["limits"])
 
 
+def test_of_a_group_it_says_how_many_people_are_in_it(facts: CardFacts) -> None:
+    members = {"group": {"one": 8, "two": 10, "three": 9}, "pair": {"one": 2}}
+    told = {**facts.run, "data_module": {**DATA, "subjects": ["group", "pair", "solo"], "members": members}}
+    card = model_card(replace(facts, run=told))
+    assert "| subjects | group (mean of 8 to 10 people), pair (mean of 2 people), solo |" in card
+
+
 def test_scores_of_other_weights_are_said_to_be_so(facts: CardFacts) -> None:
     assert "'After' is of the weights in this folder (step 40)" in model_card(facts)
     earlier = replace(facts, checkpoint={**facts.checkpoint, "step": 30})

@@ -193,6 +193,16 @@ def test_limits_name_one_story_one_subject_no_repeats_and_few_regions() -> None:
     assert "0 named regions only" in limits
 
 
+def test_a_group_names_its_people_beside_the_numbers_and_among_the_limits() -> None:
+    people = [f"p{k}" for k in range(10)]
+    own = {"n_repeats": 8, "members": {"one": people, "two": people[:8]}}
+    given = summary([row("r_backbone", 0.2, 0.3, 0.01)], probe={"subjects": {"group": own}})
+    assert " (mean of 8 to 10 people), " in headline_sentences(given)[0]
+    limits = " ".join(limit_sentences(given))
+    assert "group is the mean of 8 to 10 people, taken as fixed: nothing is shown about single people" in limits
+    assert "One subject" not in limits
+
+
 def test_models_fitted_on_tuned_stories_say_so_beside_the_numbers() -> None:
     rows = [row("r_backbone", 0.2, 0.3, 0.01)]
     plain, fitted = (summary(rows, probe=more) for more in ({}, {"fitted_on_tuned": ["x", "y"], "n_fit_stories": 2}))

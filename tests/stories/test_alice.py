@@ -15,7 +15,8 @@ from brainlit.encoding.search import make_folds
 from brainlit.encoding.statistics import correlation
 from brainlit.features import word_rate
 from brainlit.store import build_store, check_store
-from brainlit.stories import ManifestSource, SubjectLeftOut
+from brainlit.store.between_members import between_members
+from brainlit.stories import GroupMean, ManifestSource, SubjectLeftOut
 
 MANIFEST = Path(__file__).parents[2] / "data" / "alice" / "manifest.yaml"
 REGIONS = ["LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG"]
@@ -92,3 +93,20 @@ def test_word_rate_predicts_the_mean_listener_and_only_on_time() -> None:
         shifted = _held_out_r(rate[rows], response[moved])
         assert shifted["LPTL"] < on_time["LPTL"]
         assert shifted["LIPL"] < on_time["LIPL"]
+
+
+def test_the_group_is_the_ten_and_they_agree_as_plain_correlations_say(tmp_path: Path) -> None:
+    """Leave-one-out r over six regions and ten people, by numpy from the source's own responses."""
+    store = build_store(GroupMean(ManifestSource(str(MANIFEST))), tmp_path, progress=False)
+    source = ManifestSource(str(MANIFEST))
+    names = [name for name in source.subject_names() if name != "s33"]
+    assert store.members("group") == {"alice": names}
+    assert store.left_out["s33"] == "every column is constant or holds NaN (see s33.txt)"
+    each = np.stack([one.values for name in names if (one := source.responses(name, "alice")) is not None])
+    np.testing.assert_allclose(store.responses("group", "alice"), each.mean(axis=0), atol=1e-6)
+    found = between_members(store, "group").r
+    for k, name in enumerate(names):
+        others = np.delete(each, k, axis=0).mean(axis=0)
+        expected = [np.corrcoef(each[k, :, v], others[:, v])[0, 1] for v in range(len(REGIONS))]
+        np.testing.assert_allclose(found[name], expected, atol=1e-5)
+    assert np.mean(list(found.values())) == pytest.approx(0.19, abs=0.005)

@@ -302,10 +302,14 @@ def _watched(datamodule: StoryDataModule) -> set[Path]:
 
 def _files_named_in(values: Iterable[Any]) -> list[Path]:
     """Files that settings name (a manifest, word vectors)."""
+    from brainlit.stories import StorySource
+
     found = []
     for value in values:
         if isinstance(value, dict):
             found += _files_named_in(value.values())
+        elif isinstance(value, StorySource):  # a source within a source
+            found += _files_named_in(vars(value).values())
         elif isinstance(value, (str, Path)) and str(value) and Path(value).is_file():
             found.append(Path(value))
     return found

@@ -197,7 +197,8 @@ def settle_subjects(
     Raises
     ------
     ValueError
-        If there is none, one is named twice or unknown, or one is to be tuned on and held out.
+        If there is none, one is named twice or unknown, one is to be tuned on and held out, or a group is to be used
+        beside one of its members or another group with one of them.
     """
     subjects = [name for name in usable if name not in held_out] if asked is None else list(asked)
     if not subjects or len(set(subjects)) < len(subjects):
@@ -212,7 +213,23 @@ def settle_subjects(
         raise ValueError(
             f"{', '.join(both)} cannot be tuned on and held out; name a subject in subjects or in held_out_subjects."
         )
+    _refuse_people_twice(store, [*subjects, *held_out])
     return subjects
+
+
+def _refuse_people_twice(store: StoryStore, names: Sequence[str]) -> None:
+    """A group holds its members' responses: beside them they count twice, and held out they are not."""
+    people = {name: {one for own in store.members(name).values() for one in own} or {name} for name in names}
+    for name in names:
+        for other in names:
+            shared = people[name] & people[other]
+            if other != name and store.members(name) and shared:
+                same = other if other in shared else f"{', '.join(sorted(shared))}, as {other} does"
+                raise ValueError(
+                    f"{name} is a mean over people and holds the responses of {same}: both in one run would use them"
+                    f" twice. Name the group, data.subjects: [{name}], or its members, and probe the other in a run of"
+                    " its own."
+                )
 
 
 def require_heard(store: StoryStore, subjects: Sequence[str], tune: Sequence[str]) -> None:

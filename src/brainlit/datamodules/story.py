@@ -336,6 +336,11 @@ class StoryDataModule(L.LightningDataModule):
             "targets": self._choice.settings(),
             "seed": self.seed,
             "subjects": list(self.subjects),
+            "members": {
+                name: {story: len(names) for story, names in members.items()}
+                for name in self.probed_subjects
+                if (members := self.store.members(name))
+            },
             "held_out_subjects": list(self.held_out_subjects),
             "subject_steps": self.subject_steps,
             "n_train_windows": len(windows),

@@ -26,8 +26,10 @@ from brainlit.encoding.temporal import TemporalBand
 from brainlit.features import sub_band_columns
 from brainlit.probing.folds import FoldPlan
 from brainlit.probing.temporal_rows import TemporalForm, stimulus_rows
+from brainlit.results.scores import ALL_VOXELS, regions_with_all
 from brainlit.splits import Span
 from brainlit.store import StoryStore
+from brainlit.store.between_members import between_members
 from brainlit.stories.base import FeatureKind
 
 if TYPE_CHECKING:
@@ -248,8 +250,24 @@ def score_ceiling(
         "ceiling_stories": list(repeated),
         "ceiling_carried_to": [story for story in n_repeats if story not in repeated],
         "n_without_ceiling": int(np.isnan(ceiling_of_rows(signal)).sum()),
+        **_member_facts(store, subject, rows),
     }
     return signal, facts
+
+
+def _member_facts(store: StoryStore, subject: str, rows: Sequence[Span]) -> dict[str, Any]:
+    """Who is in a group, by scored story, and how far they agree in all its voxels and each region; {} for a person."""
+    members = store.members(subject)
+    if not members:
+        return {}
+    agreement, good = between_members(store, subject, rows), store.good_voxels(subject)
+    regions = regions_with_all(store.subject(subject).regions, good)
+    return {
+        "members": {span.story: members[span.story] for span in rows},
+        "between_members": {
+            region: agreement.json(mask, by_member=region == ALL_VOXELS) for region, mask in regions.items()
+        },
+    }
 
 
 class Stimulus:

@@ -192,7 +192,7 @@ def _data_rows(facts: CardFacts) -> Iterable[tuple[str, Any]]:
         yield "data", "not known: this was exported from a checkpoint without its run"
     yield "data set", facts.run.get("data")
     yield "regime", facts.run.get("regime_words") or facts.regime
-    yield "subjects", ", ".join(data.get("subjects", []))
+    yield "subjects", ", ".join(_subject_words(name, data) for name in data.get("subjects", []))
     for role, spans in data.get("roles", {}).items():
         yield f"stories that {role}", f"{', '.join(spans)}: {data['hours'][role]:.2f} h" if spans else None
     yield "windows", _counted(data)
@@ -202,6 +202,11 @@ def _data_rows(facts: CardFacts) -> Iterable[tuple[str, Any]]:
     for key, words in said.items():
         if key not in ("licence", "citation"):
             yield key, words
+
+
+def _subject_words(name: str, data: Mapping[str, Any]) -> str:
+    n_members = sorted(set((data.get("members") or {}).get(name, {}).values()))
+    return f"{name} (mean of {' to '.join(map(str, n_members[:1] + n_members[1:][-1:]))} people)" if n_members else name
 
 
 def _counted(data: Mapping[str, Any]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from brainlit.results.members import agreement_said, subject_said
 from brainlit.results.record import fitted_on_tuned_said, folds_said
 from brainlit.results.scores import LABELS
 from brainlit.results.summary import find_score, regions_of, word_sentences
@@ -56,9 +57,11 @@ def _cell(row: Mapping[str, Any] | None, counted: Mapping[str, Any] | None) -> s
 
 def _rest_on(summary: Mapping[str, Any]) -> Iterator[str]:
     probe, boot = summary["probe"], summary["probe"].get("bootstrap", {})
-    subjects = list(probe["subjects"])
+    subjects = [subject_said(name, facts) for name, facts in probe["subjects"].items()]
     whose = subjects[0] if len(subjects) == 1 else f"mean over the subjects counted above, of {', '.join(subjects)}"
     yield f"{whose}; layer {probe['layer']}; voxels of all subjects together"
+    if said := agreement_said(probe["subjects"], summary["headline_region"]):
+        yield said
     if folds := folds_said(probe):
         yield f"{folds}: {' | '.join(', '.join(spans) for spans in probe['folds']['score'])}"
     for role, done in (("score", "scored on"), ("fit", "fitted on")) if not folds else ():

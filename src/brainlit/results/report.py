@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from brainlit.results.figures import summary_figures
+from brainlit.results.members import agreement_said, members_said, subject_said
 from brainlit.results.metrics import METRICS_FILE, read_metrics
 from brainlit.results.pages import render_page
 from brainlit.results.record import ProbeRecord, find_records, fitted_on_tuned_said, folds_said
@@ -29,6 +30,7 @@ from brainlit.results.summary import (
     word_sentences,
     write_summary,
 )
+from brainlit.results.tables import count_said
 
 REPORT_FILE = "report.html"
 MAX_BRAINS = 3
@@ -149,7 +151,7 @@ def _tiles(summary: Mapping[str, Any]) -> Iterator[dict[str, str]]:
             continue
         ends = [f"{row[s]['value']:.3f}" for s in ("before", "after") if row.get(s, {}).get("value") is not None]
         change = row.get("difference") or {}
-        small = f"{row['n_voxels']} voxels, {row['n_subjects']} subjects"
+        small = f"{count_said(row['n_voxels'], 'voxel')}, {count_said(row['n_subjects'], 'subject')}"
         if change.get("low") is not None:
             small = f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}] · {small}"
         yield {"what": f"{what}, {summary['headline_region']}", "ends": " → ".join(ends), "small": small}
@@ -183,6 +185,7 @@ def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "left out to save time": probe.get("thinned_words"),
         "time": _time_words(summary),
         "best checkpoint": _chosen_words(summary),
+        "between members": agreement_said(probe["subjects"], summary["headline_region"]),
         "voxels": "; ".join(_voxel_words(name, facts) for name, facts in probe["subjects"].items()),
     }
 
@@ -210,9 +213,11 @@ def _time_of_bands(probe: Mapping[str, Any]) -> str | None:
 def _voxel_words(name: str, facts: Mapping[str, Any]) -> str:
     fewest, most = facts.get("n_repeats"), facts.get("most_repeats")
     repeats = f"{fewest} to {most}" if fewest and most and most > fewest else fewest
+    heard = f"{repeats} repeats" if repeats else "no repeats"
+    heard = f"mean of {members_said(facts)}" if facts.get("members") else heard
     words = f"{name}: {facts.get('n_used')} of {facts.get('n_voxels')} ({facts.get('n_dropped', 0)} dropped as constant"
     left_out = f", {facts['n_left_out']} left out to save time" if facts.get("n_left_out") else ""
-    return words + f" or missing{left_out}), {f'{repeats} repeats' if repeats else 'no repeats'}"
+    return words + f" or missing{left_out}), {heard}"
 
 
 def _time_words(summary: Mapping[str, Any]) -> str | None:
@@ -253,7 +258,8 @@ def _by_subject(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]
 
 
 def _subject_words(summary: Mapping[str, Any], name: str) -> str:
-    return f"{name} (not tuned on)" if name in not_tuned_on(summary) else name
+    facts = summary["probe"]["subjects"].get(name) or {}
+    return subject_said(name, facts, *(["not tuned on"] if name in not_tuned_on(summary) else []))
 
 
 def _partition_rows(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 from brainlit.results.group import entering, group_keys, group_score, of_tables
 from brainlit.results.layer_curve import TABLE_FILE as LAYER_CURVE_FILE
 from brainlit.results.layer_curve import curve_of
+from brainlit.results.members import members_said
 from brainlit.results.metrics import (
     METRICS_FILE,
     Validation,
@@ -244,6 +245,7 @@ def _probe_facts(records: Sequence[ProbeRecord], held_out_subjects: Sequence[str
     per_subject = (
         *("n_voxels", "n_used", "n_dropped", "n_left_out", "n_repeats", "most_repeats"),
         *("ceiling_stories", "ceiling_carried_to", "alpha_at_edge", "has_vertices", "temporal", "words"),
+        *("members", "between_members"),
     )
     last = {record.subject: record for record in records}
     shared = {k: v for k, v in records[0].facts.items() if k not in (*per_subject, "warnings", "seconds", "warm_start")}
@@ -343,7 +345,9 @@ def alignment_sentence(summary: Mapping[str, Any], row: Mapping[str, Any]) -> st
     """What happened to alignment in one region, with everything needed to judge the number."""
     words = f"Alignment with {place_words(row['region'])} {change_words(row)}"
     held_out = f" ({len(names)} not tuned on)" if (names := not_tuned_on(summary)) else ""
-    subjects = count_said(row["n_subjects"], "subject") + held_out
+    groups = [members_said(own) for own in summary["probe"]["subjects"].values() if own.get("members")]
+    means = f" (mean of {', of '.join(groups)})" if groups else ""
+    subjects = count_said(row["n_subjects"], "subject") + means + held_out
     n_voxels = count_said(row["n_voxels"], "voxel")
     fitted = "" if not summary["probe"].get("fitted_on_tuned") else "; encoding models fitted on stories tuned on"
     return (
@@ -406,12 +410,9 @@ def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
     if not summary["scores"]:
         return ["The run holds no probe, so nothing can be claimed."]
     stories = probe.get("score_stories", [])
-    n_subjects = len(probe["subjects"])
     limits = [
         _story_limit(stories, probe),
-        "One subject: nothing is shown about other people."
-        if n_subjects == 1
-        else f"{n_subjects} subjects, taken as fixed: the intervals do not cover other people.",
+        _people_limit(probe["subjects"]),
         "One run with one seed: the intervals do not cover how much a result moves between seeds. Repeat the run, and"
         " the permuted control, with several seeds before claiming an effect of tuning.",
     ]
@@ -446,6 +447,18 @@ def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
     if run.get("simulated"):
         limits.append("The listeners are simulated: this shows that the method recovers what was planted, not a brain.")
     return limits
+
+
+def _people_limit(subjects: Mapping[str, Mapping[str, Any]]) -> str:
+    groups = [f"{name} is the mean of {members_said(own)}" for name, own in subjects.items() if own.get("members")]
+    if groups:
+        return (
+            f"{'; '.join(groups)}, taken as fixed: nothing is shown about single people, or about others. Against its"
+            " ceiling, what they share counts as signal and what is each one's own as noise."
+        )
+    if len(subjects) == 1:
+        return "One subject: nothing is shown about other people."
+    return f"{len(subjects)} subjects, taken as fixed: the intervals do not cover other people."
 
 
 def _story_limit(stories: list[str], probe: Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ def describe_store(path: Path | str) -> dict[str, Any]:
     -------
     dict
         `name`, `stories`, `minutes` (of sound), `trs`, `tr_s`, `subjects`, `voxels` and `good_voxels` and
-        `stories_heard` and `repeats` by subject, `feature_spaces` (name, kind, n_features, own_rate, source),
+        `stories_heard`, `repeats` and `members` (of groups, by story) by subject, `feature_spaces` (name, kind,
+        n_features, own_rate, source),
         `default_roles`, `sound_notes` (what was done to the sound, by story), `left_out` (with reasons), `facts`
         (clock, preprocessing, licence), `response_filter`, `slice_reference`, `disk_mb`, `settings`, `fingerprint`,
         `software`.
@@ -34,6 +35,7 @@ def describe_store(path: Path | str) -> dict[str, Any]:
         "good_voxels": {name: entry.n_good_voxels for name, entry in subjects.items()},
         "stories_heard": {name: len(entry.stories) for name, entry in subjects.items()},
         "repeats": {name: dict(entry.repeats) for name, entry in subjects.items()},
+        "members": {name: dict(entry.members) for name, entry in subjects.items() if entry.members},
         "feature_spaces": [
             {key: getattr(space, key) for key in ("name", "kind", "n_features", "own_rate", "source")}
             for space in store.feature_space_entries
@@ -82,5 +84,8 @@ def description_text(description: dict[str, Any]) -> str:
 def _subject_row(description: dict[str, Any], subject: str) -> tuple[str, str]:
     n_voxels, n_good = description["voxels"][subject], description["good_voxels"][subject]
     masked = f" ({n_voxels - n_good} masked)" if n_good < n_voxels else ""
-    repeats = "".join(f", {story} x {n}" for story, n in description["repeats"][subject].items())
+    members = description["members"].get(subject, {})
+    said = {story: f"{story} x {n}" for story, n in description["repeats"][subject].items()}
+    said |= {story: f"{story}: mean of {len(names)} people" for story, names in members.items()}
+    repeats = "".join(f", {words}" for words in said.values())
     return f"  {subject}", f"{n_voxels} voxels{masked}, {description['stories_heard'][subject]} stories{repeats}"

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 FINGERPRINT = "settings_fingerprint"
 _NOTES = "notes"
+_MEMBERS = "members"
 Spaces = list[tuple[str, str, tuple[str, ...], str, str | None]]
 """Name, kind, columns, source and own rate ('frames', 'events' or None) of each feature space of a story."""
 Sources = Callable[[], Sequence[SourceFile]]
@@ -174,6 +175,11 @@ def read_subject_entry(file: Path, entry: FileEntry) -> SubjectEntry:
             n_good_voxels=int(h5["good_voxels"][:].sum()),
             stories=list(h5["responses"]),
             repeats={story: int(dataset.shape[0]) for story, dataset in members(h5["repeats"])},
+            members={
+                story: read_json_text(dataset, _MEMBERS)
+                for story, dataset in members(h5["repeats"])
+                if _MEMBERS in dataset.attrs
+            },
         )
 
 
@@ -302,6 +308,8 @@ def _write_rows(h5: Any, story: str, responses: Responses) -> BoolArray:
     varying = values.max(axis=0) > values.min(axis=0)
     if responses.repeats is not None:
         _write_repeats(h5, story, responses.repeats, (n_trs, n_voxels))
+        if responses.members:
+            write_json_text(h5["repeats"][story], _MEMBERS, list(responses.members))
         values = _in_units_of_one(values, h5["repeats"][story], story)
     dataset = write_array(h5["responses"], story, values, chunks)
     dataset.attrs["n_not_finite"] = int((~finite).sum())

@@ -192,6 +192,10 @@ class StoryStore:
         entry = self._subject(subject)
         return entry.repeats.get(story, int(story in entry.stories))
 
+    def members(self, subject: str) -> dict[str, list[str]]:
+        """Of a group, whose mean its responses to each story are; empty for a person."""
+        return {story: list(names) for story, names in self._subject(subject).members.items()}
+
     # Stories
 
     def timebase(self, story: str) -> TimeBase:

@@ -4,8 +4,8 @@ A story file: `audio` (int16, contiguous) and `audio_crc32` of its blocks, `word
 UTF-8 bytes, `start_s`, `duration_s`), `tr_starts_s`, `features/<space>` (float32), and for spaces that have a rate of
 their own `timed/<space>/` (`values` as float32, `times_s`, and `duration_s` as an attribute where they are frames). A
 subject file: `responses/<story>` (float32, one row is one read; of several presentations, each z-scored, the mean,
-which is not z-scored again), `repeats/<story>`, `good_voxels`, and perhaps `vertices`, `coordinates_mm`, `regions/`,
-`truth/`. Both carry checksums as `brainlit.hdf5` writes them.
+which is not z-scored again), `repeats/<story>` (of a group, with its `members`), `good_voxels`, and perhaps `vertices`,
+`coordinates_mm`, `regions/`, `truth/`. Both carry checksums as `brainlit.hdf5` writes them.
 
 Source files are remembered by size, time and SHA-256, so that a changed one is noticed. A store opens again without
 reading them: where size and time of modification are as remembered, the content is taken to be. Sources that were
@@ -124,12 +124,15 @@ class SubjectEntry(FileEntry):
         The stories that the subject heard.
     repeats : mapping of story to number of presentations
         Only stories that were heard more than once.
+    members : mapping of story to list of str
+        Of a group, whose responses its presentations are; empty for a person.
     """
 
     n_voxels: int
     n_good_voxels: int
     stories: list[str]
     repeats: dict[str, int]
+    members: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

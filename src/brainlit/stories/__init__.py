@@ -17,6 +17,7 @@ from brainlit.stories.base import (
     SubjectLeftOut,
     TimedValues,
 )
+from brainlit.stories.group import GroupMean, RegionMeans
 from brainlit.stories.manifest.source import ManifestSource
 from brainlit.stories.response_filter import ResponseFilter
 
@@ -24,8 +25,10 @@ __all__ = [
     "ROLES",
     "FeatureKind",
     "FeatureSpace",
+    "GroupMean",
     "Intervals",
     "ManifestSource",
+    "RegionMeans",
     "Remote",
     "ResponseFilter",
     "Responses",

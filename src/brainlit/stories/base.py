@@ -208,10 +208,23 @@ class Responses:
         The single presentations, each z-scored over time, where the story was heard more than once: an array of shape
         (n_repeats, n_trs, n_voxels), or anything with a length that reads repeat k when asked for it (ten repeats of
         a whole brain do not fit into memory).
+    members : tuple of str
+        Of a group, whose responses the presentations are, in their order; nobody for a person.
+
+    Raises
+    ------
+    ValueError
+        If there is not one presentation for each member.
     """
 
     values: Float32Array
     repeats: Sequence[Float32Array] | Float32Array | None = None
+    members: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n_repeats = 0 if self.repeats is None else len(self.repeats)
+        if self.members and len(self.members) != n_repeats:
+            raise ValueError(f"{len(self.members)} members and {n_repeats} presentations; a group has one of each.")
 
 
 class LazyRepeats(Sequence[Float32Array]):

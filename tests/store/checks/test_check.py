@@ -243,7 +243,10 @@ FAULTS: list[tuple[str, dict[str, Any], str, str]] = [
     ("empty_region", {"subject": empty_region}, "warning", "holds no voxel"),
     ("equal_regions", {"subject": equal_regions}, "warning", "A1_left, A1_right hold exactly the same"),
 ]
-FOUND_ELSEWHERE = {"missing_file", "wrong_size", "changed_bytes", "length_mismatch", "left_out", "response_lag"}
+FOUND_ELSEWHERE = {
+    *("missing_file", "wrong_size", "changed_bytes", "length_mismatch", "left_out", "response_lag"),
+    "between_members",  # tests/store/test_between_members.py
+}
 
 
 @pytest.mark.parametrize(("kind", "faults", "level", "message"), FAULTS)

@@ -24,7 +24,7 @@ KINDS: dict[str, Scope] = {
     **dict.fromkeys(("empty_region", "equal_regions"), "parts"),
     **dict.fromkeys(("constant_responses", "infinite_values", "not_zscored", "copied_repeats"), "responses"),
     **dict.fromkeys(("twin_subjects", "twin_responses"), "subjects"),
-    **dict.fromkeys(("response_lag", "no_response", "left_out"), "parts"),
+    **dict.fromkeys(("response_lag", "no_response", "between_members", "left_out"), "parts"),
 }
 """Every kind of finding, in the order in which they are told, and what it is counted in ('parts': of several sorts)."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
+from brainlit.store.between_members import between_members
 from brainlit.store.checks.findings import Finding, Level
 from brainlit.store.checks.timing import N_VOXELS, LagEvidence
 from brainlit.store.reader import StoryStore
@@ -48,6 +49,8 @@ class SubjectChecks:
             level: Level = "info" if good.mean() > 0.9 else "warning"
             yield Finding(level, "masked_voxels", name, message, "Check the mask if that is many.")
         yield from _regions(store, name)
+        if store.members(name) and good.any():
+            yield from _agreement(store, name, good)
 
     def responses(self, store: StoryStore, subject: str, story: str) -> Iterator[Finding]:
         """What one pass over a subject's responses to a story shows."""
@@ -111,6 +114,21 @@ def _regions(store: StoryStore, name: str) -> Iterator[Finding]:
             yield Finding("warning", "equal_regions", f"{name}/{equal[0]}", message, cure)
 
 
+def _agreement(store: StoryStore, group: str, good: BoolArray) -> Iterator[Finding]:
+    """How far the members of a group agree over all that they heard."""
+    agreement = between_members(store, group)
+    found = agreement.json(good, by_member=True)
+    ceiling = agreement.ceiling_r(good)
+    of_mean = f"the ceiling of their mean is {ceiling:.2f}" if np.isfinite(ceiling) else "no shared signal shows"
+    least = min(found["r"], key=found["r"].get)
+    message = (
+        f"the mean of {found['n_members']} people: r of each with the mean of the others {found['mean_r']:.2f}"
+        f" ({found['least_r']:.2f} of {least} to {found['most_r']:.2f}), mean over {int(good.sum())} voxels; {of_mean}."
+    )
+    cure = "Who agrees with nobody may have other rows: check their clock. Else nothing."
+    yield Finding("info", "between_members", group, message, cure)
+
+
 def _values(where: str, scan: Scan, n_repeats: int) -> Iterator[Finding]:
     if scan.n_infinite:
         message = f"{scan.n_infinite} voxels hold infinite values."
@@ -138,8 +156,9 @@ def _repeats(store: StoryStore, subject: str, story: str, voxel: int) -> Iterato
         recordings.append(unit_columns(values[0]))
     n_copies = sum(any(same_recording(one, old) for old in recordings[:k]) for k, one in enumerate(recordings))
     if n_copies:
-        message = f"{n_copies} of {n} repeats are copies: the noise ceiling is too high."
-        cure = "Keep each presentation once."
+        what, each = ("members", "person") if store.members(subject) else ("repeats", "presentation")
+        message = f"{n_copies} of {n} {what} are copies: the noise ceiling is too high."
+        cure = f"Keep each {each} once."
         yield Finding("error", "copied_repeats", f"{subject}/{story}", message, cure)
 
 
