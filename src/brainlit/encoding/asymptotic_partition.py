@@ -129,7 +129,7 @@ def region_shares(
         of the region (the joint covariance is not positive), so that there is nothing to share.
     """
     settings = config or ProbeConfig()
-    names = order_bands(bands)
+    names = order_bands(bands, settings.band_names)
     rows = prepare_rows(groups, fit, score, settings.skip_trs, len(Y))
     if backbone_components is not None and "backbone" not in names:
         raise ValueError(

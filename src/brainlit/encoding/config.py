@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -13,8 +14,14 @@ import numpy.typing as npt
 from brainlit.encoding.temporal import HaemodynamicResponse, Temporal, parts_of
 from brainlit.hints import did_you_mean
 
-BANDS: tuple[str, ...] = ("backbone", "low_level", "semantic")
-"""Bands of the probe, in the order that all names and arrays keep."""
+DEFAULT_BANDS: Mapping[str, None] = MappingProxyType({"low_level": None, "semantic": None})
+"""The bands beside the backbone, each with all feature spaces of its kind."""
+BANDS: tuple[str, ...] = ("backbone", *DEFAULT_BANDS)
+"""Bands of a probe for which nobody chose any, in the order that all names and arrays keep."""
+MOST_BANDS = 5
+"""With the backbone: 31 nested models, whose mixtures are eight times those of three bands."""
+BAND_NAME = re.compile(r"(?!backbone|low_level_|(joint|together|over_ceiling)$)[a-z][a-z0-9_]*")
+"""What a band may be called: names of numbers ('r_joint', 'r2_<band>', 'partition_<band>&<band>') stay unmistakable."""
 SolverName = Literal["auto", "primal", "kernel", "himalaya", "himalaya_group"]
 Precision = Literal["float32", "float64"]
 DEFAULT_ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-3, 4, 15))
@@ -76,8 +83,12 @@ class ProbeConfig:
     """Delays of every feature, in TRs: 2 to 8 s at a TR of 2 s, the rise and fall of the haemodynamic response."""
     alphas: tuple[float, ...] = DEFAULT_ALPHAS
     """Ratios of noise to signal variance that are tried, increasing."""
+    bands: Mapping[str, Sequence[str] | None] = field(default_factory=lambda: dict(DEFAULT_BANDS))
+    """Bands beside the backbone: the feature spaces of the store that each holds ('word_vectors: [glove]'), null for
+    all spaces of the kind low_level or semantic. At most four; share and impacts are about the one named low_level."""
     n_gammas: Mapping[int, int] = field(default_factory=lambda: dict(DEFAULT_N_GAMMAS))
-    """How many mixtures are tried for each set of 1, 2 and 3 bands; larger models may use all of the smaller ones'."""
+    """How many mixtures are tried for each set of 1, 2 and 3 bands; of more bands as many as of the largest set given.
+    Larger models may use all of the smaller ones'."""
     n_folds: int = 4
     """Folds of the cross-validation: whole stories where there are enough."""
     purge_trs: int | None = None
@@ -119,6 +130,7 @@ class ProbeConfig:
     """Seconds over which frames of the backbone are averaged before they are convolved."""
 
     def __post_init__(self) -> None:
+        check_bands(self.bands)
         for temporal in self.temporal.values() if isinstance(self.temporal, Mapping) else [self.temporal]:
             parts_of(temporal)
         if not 0.02 <= self.bin_s <= 1.0:
@@ -126,8 +138,9 @@ class ProbeConfig:
         named = [("keep_scale", name) for name in self.keep_scale]
         named += [("temporal", name) for name in self.temporal] if isinstance(self.temporal, Mapping) else []
         for setting, name in named:
-            if name not in BANDS:
-                raise ValueError(f"{setting} names a band {name!r} that does not exist. {did_you_mean(name, BANDS)}")
+            if name not in self.band_names:
+                known = did_you_mean(name, self.band_names)
+                raise ValueError(f"{setting} names a band {name!r} that does not exist. {known}")
         check_alphas(self.alphas)
         if not self.delays_trs or len(set(self.delays_trs)) != len(self.delays_trs):
             raise ValueError(f"delays_trs is {self.delays_trs}; need at least one delay, each once.")
@@ -141,6 +154,11 @@ class ProbeConfig:
         if not 0.0 < self.keep_variance <= 1.0:
             raise ValueError(f"keep_variance is {self.keep_variance}; it is a share in (0, 1].")
 
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """All bands, the backbone first."""
+        return ("backbone", *self.bands)
+
     def keeps_scale(self, band: str) -> bool:
         """Whether the columns of a band, or of a part of it, keep their variances."""
         return band.split("/")[0] in self.keep_scale
@@ -150,7 +168,7 @@ class ProbeConfig:
         """Rows purged around held-out blocks, with the default filled in."""
         if self.purge_trs is not None:
             return self.purge_trs
-        convolves = any(self.temporal_of(band) != "fir" for band in BANDS)
+        convolves = any(self.temporal_of(band) != "fir" for band in self.band_names)
         return max(2 * max(abs(delay) for delay in self.delays_trs), HAEMODYNAMIC_PURGE_TRS if convolves else 0)
 
     def temporal_of(self, band: str) -> Temporal:
@@ -162,6 +180,36 @@ class ProbeConfig:
         if not isinstance(self.temporal, Mapping):
             return self.temporal
         return self.temporal.get(band.split("/")[0], DEFAULT_TEMPORAL)
+
+
+def check_bands(bands: Mapping[str, Sequence[str] | None]) -> None:
+    """ValueError unless names and lists of spaces make sense by themselves, whatever a store holds."""
+    if len(bands) >= MOST_BANDS:
+        raise ValueError(
+            f"bands has {len(bands)} beside the backbone ({', '.join(bands)}), which makes {2 ** (len(bands) + 1) - 1}"
+            f" nested models; give at most {MOST_BANDS - 1}, with spaces that belong together in one."
+        )
+    band_of: dict[str, str] = {}
+    for band, spaces in bands.items():
+        if not BAND_NAME.fullmatch(band):
+            raise ValueError(
+                f"bands has a band {band!r}; a name has small letters, digits and _, begins with a letter, and is none"
+                " that numbers have already (backbone..., low_level_..., joint, together, over_ceiling)."
+            )
+        if spaces is None and band not in DEFAULT_BANDS:
+            raise ValueError(
+                f"bands.{band} is null, which stands for all spaces of a kind, and only {' and '.join(DEFAULT_BANDS)}"
+                f" are kinds; list the feature spaces that it holds, such as {band}: [word_vectors]."
+            )
+        if isinstance(spaces, str) or (spaces is not None and not spaces):
+            raise ValueError(f"bands.{band} is {spaces!r}; give a list with at least one feature space of the store.")
+        for space in spaces or ():
+            if space in band_of:
+                raise ValueError(
+                    f"bands has the feature space {space!r} twice, in {band_of[space]} and {band}; what both hold"
+                    " could not be told apart: list it once."
+                )
+            band_of[space] = band
 
 
 def check_alphas(alphas: Sequence[float]) -> npt.NDArray[np.float64]:

@@ -68,7 +68,7 @@ class EncodingModel:
             If shapes do not match, a value of the features is not finite, or no voxel or row is usable.
         """
         config, labels = self.config, np.asarray(groups)
-        names = order_bands(bands)
+        names = order_bands(bands, config.band_names)
         _check_rows({**bands, "Y": Y}, labels)
         rows = ProbeRows(labels.astype(np.int64), self._late(labels), np.zeros(labels.size, dtype=bool))
         if rows.fit.sum() < 2:

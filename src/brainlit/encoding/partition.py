@@ -32,19 +32,32 @@ ROUNDING = 1e-10
 """Share of a float32 prediction's power that is rounding."""
 
 
-def order_bands(names: Iterable[str]) -> tuple[str, ...]:
-    """The bands in their fixed order.
+def order_bands(names: Iterable[str], known: Iterable[str] | None = None) -> tuple[str, ...]:
+    """The bands in their fixed order: backbone, low_level, and all others by name.
+
+    The order is that of the names alone, so that a model is called the same whatever other bands a probe has.
+
+    Parameters
+    ----------
+    known : names, optional
+        The bands that a probe has (`ProbeConfig.band_names`).
 
     Raises
     ------
     ValueError
         If there is none, or one is not a band of the probe.
+
+    >>> order_bands({"word_vectors", "context", "low_level", "backbone"})
+    ('backbone', 'low_level', 'context', 'word_vectors')
     """
     given = set(names)
-    unknown = sorted(given - set(BANDS))
-    if unknown or not given:
-        raise ValueError(f"bands are {sorted(given)}; need at least one of {', '.join(BANDS)} and no other.")
-    return tuple(band for band in BANDS if band in given)
+    probed = given if known is None else set(known)
+    if given - probed or not given:
+        raise ValueError(
+            f"bands are {sorted(given)}; need at least one of {', '.join(order_bands(probed or BANDS))} and no other."
+            " Others are named in the probe's setting bands."
+        )
+    return tuple(sorted(given, key=lambda band: (band != "backbone", band != "low_level", band)))
 
 
 def model_name(bands: Iterable[str]) -> str:

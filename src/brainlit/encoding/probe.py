@@ -23,6 +23,7 @@ from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import (
     low_level_impact,
     model_name,
+    order_bands,
     partition_variance,
     residual_features,
     semipartial,
@@ -43,6 +44,10 @@ from brainlit.encoding.temporal_choice import BandWeights, SubjectWeights, choos
 from brainlit.encoding.warm_start import WarmStart, wanted_gammas
 
 CONSTANT_BAND = "band '{}' is constant on the fitted rows, so it explains nothing; check it or leave it out."
+NO_LOW_LEVEL = (
+    "no band of the probe is named low_level, so there is neither a low-level share nor an impact; give the band that"
+    " they are about this name in probe.bands."
+)
 ALL_SUB_BANDS = "all"
 """Name of the model of all sub-bands."""
 
@@ -134,6 +139,7 @@ def run_probes(
     responses = {name: _checked_responses(name, Y, len(np.asarray(groups))) for name, Y in Ys.items()}
     n_trs = len(np.asarray(groups))
     checked = {band: _checked(band, X, n_trs) for band, X in bands.items()}
+    order_bands((name.split("/")[0] for name in bands), settings.band_names)  # refuses names that nobody chose
     whole, _ = gather_bands(checked)
     rows = prepare_rows(groups, fit, score, settings.skip_trs, n_trs)
     if any("fir" in as_band(X).parts for X in whole.values()):
@@ -199,6 +205,7 @@ def _probe_together(
     is_delayed = any("fir" in as_band(X).parts for X in whole.values())
     short = short_groups(rows, settings.delays_trs) if is_delayed else []
     warnings = [*short, *(CONSTANT_BAND.format(band) for band in nested.constant)]
+    warnings += [] if "low_level" in settings.bands else [NO_LOW_LEVEL]
     temporal = {band: dict(as_band(X).prior) for band, X in whole.items()}
     meta = {"warm_start": wanted is not None, "warnings": warnings, "temporal": temporal}
     return assemble(ridges, nested, residuals, more, **meta)

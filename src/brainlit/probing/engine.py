@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.bootstrap import BLOCK_TRS, HOW_DRAWN, block_weights
-from brainlit.encoding.config import ProbeConfig
+from brainlit.encoding.config import DEFAULT_BANDS, ProbeConfig
 from brainlit.encoding.probe_fit import ProbeCache
 from brainlit.encoding.result import VERSION as FORMULAS_VERSION
 from brainlit.encoding.result import ProbeResult
@@ -392,6 +392,8 @@ class ProbeEngine:
         """What a reader needs to check the numbers."""
         config, grid, scope = self.config, self.config.alphas, context.scope
         n_gammas = dict(config.n_gammas if scope is None else scope.n_gammas)
+        most = max(n_gammas)
+        n_gammas |= dict.fromkeys(range(most + 1, len(result.split) + 1), n_gammas[most])
         edge = {model: round(float(share), 4) for model, share in result.alpha_at_edge.items()}
         n_voxels, n_used = len(result.used), int(result.used.sum())
         return {
@@ -405,6 +407,7 @@ class ProbeEngine:
             "n_left_out": n_voxels - n_used - int(result.n_dropped),
             "delays_trs": list(config.delays_trs),
             "temporal": dict(result.meta.get("temporal", {})),
+            **({} if config.bands == DEFAULT_BANDS or self._stimulus is None else {"bands": self._stimulus.spaces}),
             "filter": self._filter_words(),
             "ridge": f"{len(grid)} alphas from {min(grid):.3g} to {max(grid):.3g}, {config.n_folds} folds over stories"
             f"{' inside each of the folds' if data.folds else ''},"
@@ -446,4 +449,6 @@ def _deciding(config: ProbeConfig) -> dict[str, Any]:
     """
     decides = {**asdict(config), "solver": config.solver.name, "precision": config.solver.precision}
     del decides["leave_out_fit"]  # adds numbers and changes none
+    if decides["bands"] == DEFAULT_BANDS:
+        del decides["bands"]
     return decides

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainlit.encoding.config import BANDS, ProbeConfig
+from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.folds import FoldRows
 from brainlit.splits import Roles, Span
 from brainlit.stories.response_filter import ResponseFilter
@@ -187,7 +187,7 @@ def purge_trs(
     if roles.folds.purge_s is not None:
         return math.ceil(roles.folds.purge_s / tr_s - 1e-9)
     reach_trs = 2 * max(abs(delay) for delay in config.delays_trs)
-    if any(config.temporal_of(band) != "fir" for band in BANDS):
+    if any(config.temporal_of(band) != "fir" for band in config.band_names):
         reach_trs = max(reach_trs, math.ceil(HAEMODYNAMIC_PURGE_S / tr_s - 1e-9))
     if passed is not None and passed.savgol is not None:
         reach_trs = max(reach_trs, math.ceil(passed.savgol[0] / 2 / tr_s - 1e-9))

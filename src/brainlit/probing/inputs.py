@@ -24,20 +24,19 @@ from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.folds import FoldRows
 from brainlit.encoding.temporal import TemporalBand
 from brainlit.features import sub_band_columns
+from brainlit.hints import did_you_mean
 from brainlit.probing.folds import FoldPlan
 from brainlit.probing.temporal_rows import TemporalForm, stimulus_rows
 from brainlit.results.scores import ALL_VOXELS, regions_with_all
 from brainlit.splits import Span
 from brainlit.store import StoryStore
 from brainlit.store.between_members import between_members
-from brainlit.stories.base import FeatureKind
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
     from brainlit.datamodules import StoryDataModule
-
-STIMULUS_BANDS: tuple[FeatureKind, ...] = ("low_level", "semantic")
+    from brainlit.stories.base import FeatureKind
 
 
 class ProbedBackbone(Protocol):
@@ -270,11 +269,40 @@ def _member_facts(store: StoryStore, subject: str, rows: Sequence[Span]) -> dict
     }
 
 
+def band_spaces(store: StoryStore, config: ProbeConfig) -> dict[str, list[str]]:
+    """The feature spaces of the store that each band of a probe holds, in the order of the settings.
+
+    Raises
+    ------
+    ValueError
+        If a band names a space that the store does not hold, or two bands hold the same one.
+    """
+    known = [entry.name for entry in store.index.feature_spaces]
+    found: dict[str, list[str]] = {}
+    for band, asked in config.bands.items():
+        spaces = store.spaces_of(cast("FeatureKind", band)) if asked is None else list(asked)
+        for space in spaces:
+            if space not in known:
+                raise ValueError(
+                    f"probe.bands.{band} names the feature space {space!r}, which the store {store.path} does not hold."
+                    f" {did_you_mean(space, known)} Name one of these, or add it to the data (docs/features.md)."
+                )
+            for other in (name for name, taken in found.items() if space in taken):
+                raise ValueError(
+                    f"probe.bands has the feature space {space!r} in two bands, {other} and {band}, and what both hold"
+                    " could not be told apart. Where a band is null it holds all spaces of its kind: list those that"
+                    " it shall have."
+                )
+        found[band] = spaces
+    return found
+
+
 class Stimulus:
     """The stimulus bands of some spans, in the form that a probe's settings ask for; the last ones are kept."""
 
     def __init__(self, store: StoryStore, config: ProbeConfig) -> None:
         self.store, self.config = store, config
+        self.spaces = band_spaces(store, config)
         self._kept: tuple[tuple[Span, ...], dict[str, Float32Array | TemporalBand]] | None = None
 
     def bands(self, spans: Sequence[Span]) -> Mapping[str, Float32Array | TemporalBand]:
@@ -285,14 +313,14 @@ class Stimulus:
 
     def _read(self, spans: Sequence[Span]) -> dict[str, Float32Array | TemporalBand]:
         bands: dict[str, Float32Array | TemporalBand] = {}
-        for kind in STIMULUS_BANDS:
-            columns = self.store.band_columns(kind)
-            parts: dict[str, list[int]] = {kind: list(range(len(columns)))}
-            if kind == "low_level" and self.config.sub_bands:
+        for band, own_spaces in self.spaces.items():
+            columns = self.store.band_columns(own_spaces)
+            parts: dict[str, list[int]] = {band: list(range(len(columns)))}
+            if band == "low_level" and self.config.sub_bands:
                 parts = {f"low_level/{name}": own for name, own in sub_band_columns(columns).items()}
-            form = TemporalForm.of(self.config, kind)
+            form = TemporalForm.of(self.config, band)
             if form.is_plain(self.store):
-                values = np.concatenate([self.store.band(s.story, kind)[s.start_tr : s.stop_tr] for s in spans])
+                values = np.concatenate([self.store.band(s.story, own_spaces)[s.start_tr : s.stop_tr] for s in spans])
                 bands |= {name: values[:, own] for name, own in parts.items() if own}
                 continue
             for name, own in parts.items():

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from brainlit.encoding.partition import part_name, subsets
 from brainlit.results.style import (
-    BAND_COLOURS,
     FAINT,
     INK,
     OTHER_COLOURS,
@@ -16,9 +16,10 @@ from brainlit.results.style import (
     STAGE_COLOURS,
     Figure,
     draw_figure,
+    part_colours,
     part_label,
 )
-from brainlit.results.summary import find_score, regions_of, stage_value
+from brainlit.results.summary import bands_of, find_score, regions_of, stage_value
 
 STAGES = ("before", "after")
 MAX_REGIONS, MAX_STACKS, MAX_PANELS = 13, 8, 4
@@ -80,7 +81,9 @@ def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
 
 def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
     """Unique and shared explained variance as stacked bars, before beside after; None without other bands."""
-    parts = [part for part in BAND_COLOURS if any(row["metric"] == f"partition_{part}" for row in summary["scores"])]
+    found = {row["metric"].removeprefix("partition_") for row in summary["scores"]}
+    parts = [part for part in map(part_name, subsets(bands_of(summary))) if part in found]
+    colours = part_colours(parts)
     regions = [name for name in regions_of(summary) if parts and find_score(summary, name, f"partition_{parts[0]}")]
     regions = regions[:MAX_STACKS]
     if not regions:
@@ -93,7 +96,7 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
         axes = figure.add_subplot()
         for k, region in enumerate(regions):
             for side, stage in sides:
-                _stack(axes, k + side, {part: stage_value(rows[region, part], stage) for part in parts})
+                _stack(axes, k + side, {part: stage_value(rows[region, part], stage) for part in parts}, colours)
         places = [k + side for k in range(len(regions)) for side, _ in sides]
         axes.set_xticks(places, [stage for _, stage in sides] * len(regions), fontsize=7.5, color=FAINT)
         axes.axhline(0, color=FAINT, linewidth=0.8)
@@ -102,8 +105,8 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
             axes.annotate(_wrap(region), (k, 0), (0, -20), va="top", ha="center", **below)
         axes.set_ylabel("R² of the joint model")
         axes.set_title(_title(summary, "What explains the responses"))
-        handles = [_patch(BAND_COLOURS[part], part_label(part)) for part in reversed(parts)]
-        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        handles = [_patch(colours[part], part_label(part)) for part in reversed(parts)]
+        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(handles) // 16)
 
     first = regions[min(1, len(regions) - 1)]
     said = "; ".join(f"{part_label(part)} {_pair(rows[first, part])}" for part in parts)
@@ -244,13 +247,13 @@ def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(axis="x", visible=False)
 
 
-def _stack(axes: Any, x: float, parts: Mapping[str, float | None]) -> None:
+def _stack(axes: Any, x: float, parts: Mapping[str, float | None], colours: Mapping[str, str]) -> None:
     """Positive parts upwards from 0, negative ones downwards: no part hides another."""
     up = down = 0.0
     for part, value in parts.items():
         if value is None:
             continue
-        axes.bar(x, value, 0.36, bottom=up if value >= 0 else down, color=BAND_COLOURS[part])
+        axes.bar(x, value, 0.36, bottom=up if value >= 0 else down, color=colours[part])
         up, down = up + max(value, 0.0), down + min(value, 0.0)
 
 

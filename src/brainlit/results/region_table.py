@@ -7,8 +7,8 @@ from typing import Any
 
 from brainlit.results.members import agreement_said, subject_said
 from brainlit.results.record import fitted_on_tuned_said, folds_said
-from brainlit.results.scores import LABELS
-from brainlit.results.summary import find_score, regions_of, word_sentences
+from brainlit.results.scores import labels
+from brainlit.results.summary import bands_of, find_score, regions_of, word_sentences
 from brainlit.results.tables import count_said, markdown_table, score_said
 
 REGIONS_ACROSS = 5
@@ -25,7 +25,7 @@ def region_table(summary: Mapping[str, Any]) -> str:
     regions = regions_of(summary)
     shown = {
         metric: label
-        for metric, label in LABELS.items()
+        for metric, label in labels(bands_of(summary)).items()
         if any(find_score(summary, region, metric) for region in regions)
     }
     lines: list[str] = []

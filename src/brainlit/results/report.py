@@ -21,7 +21,7 @@ from brainlit.results.pages import render_page
 from brainlit.results.record import ProbeRecord, find_records, fitted_on_tuned_said, folds_said
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_text_atomic
 from brainlit.results.scores import FITTED_WORDS, LABELS, SEEN_WORDS, UNFITTED_WORDS, UNSEEN_WORDS
-from brainlit.results.style import BAND_LABELS, Figure
+from brainlit.results.style import Figure, band_label
 from brainlit.results.summary import (
     build_summary,
     find_score,
@@ -173,6 +173,7 @@ def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "fitted and tuned": fitted_on_tuned_said(probe) or None,
         "scored on": _spans(probe, "score"),
         "layer compared": f"{probe.get('layer')} (fixed before training)" if summary["scores"] else None,
+        "bands": _bands_said(probe),
         "features at the volumes": _time_of_bands(probe),
         "filter": probe.get("filter"),
         "ridge": probe.get("ridge"),
@@ -190,6 +191,12 @@ def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _bands_said(probe: Mapping[str, Any]) -> str | None:
+    """The feature spaces of each band; None for those of a probe for which nobody chose any."""
+    of_band = (probe.get("bands") or {}).items()
+    return "; ".join(f"{band_label(band)}: {', '.join(spaces) or 'nothing'}" for band, spaces in of_band) or None
+
+
 def _time_of_bands(probe: Mapping[str, Any]) -> str | None:
     """How features reach the volumes: the parts of every band, with their shares where they were chosen by subject."""
     delays = probe.get("delays_trs") and f"means per TR, {', '.join(map(str, probe['delays_trs']))} TRs late"
@@ -197,8 +204,7 @@ def _time_of_bands(probe: Mapping[str, Any]) -> str | None:
     said: dict[str, list[str]] = {}
     for subject, facts in probe["subjects"].items():
         bands = [
-            f"{BAND_LABELS.get(band, band)} "
-            + " + ".join(f"{share:.0%} {names[part]}" for part, share in parts.items())
+            f"{band_label(band)} " + " + ".join(f"{share:.0%} {names[part]}" for part, share in parts.items())
             for band, parts in (facts.get("temporal") or {}).items()
         ]
         said.setdefault("; ".join(bands), []).append(subject)

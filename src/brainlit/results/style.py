@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ REGIME_COLOURS = {
     "stimulus": "#E8A33D",
 }
 OTHER_COLOURS = ("#2F6DB5", "#77688F", "#33879A", "#C8385A", "#8E8870")
+MORE_BAND_COLOURS = ("#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+"""Of bands with names of their own, by their order: those of Okabe & Ito's palette that are none of the above."""
 BAND_LABELS = {"backbone": "speech model", "low_level": "low-level", "semantic": "semantic"}
 INK, FAINT, RULE = "#1F2733", "#667080", "#D9DDE3"
 PAGE_COLOURS = {
@@ -154,8 +157,30 @@ def draw_figure(name: str, draw: Callable[[Any], None], size_in: tuple[float, fl
         return Figure(name, png, render(figure, "svg"), alt, caption)
 
 
+def part_colours(parts: Iterable[str]) -> dict[str, str]:
+    """A colour for each part of a partition; what bands of other names share has the mean of their colours.
+
+    >>> part_colours(["backbone", "context", "backbone&context"])
+    {'backbone': '#2F6DB5', 'context': '#CC79A7', 'backbone&context': '#7E73AE'}
+    """
+    wanted = list(parts)
+    others = dict.fromkeys(band for part in wanted for band in part.split("&") if band not in BAND_COLOURS)
+    known = BAND_COLOURS | dict(zip(others, itertools.cycle(MORE_BAND_COLOURS)))
+    return {part: known.get(part) or _mean_colour([known[band] for band in part.split("&")]) for part in wanted}
+
+
+def _mean_colour(colours: Sequence[str]) -> str:
+    channels = [[int(colour[start : start + 2], 16) for colour in colours] for start in (1, 3, 5)]
+    return "#" + "".join(f"{round(sum(values) / len(values)):02X}" for values in channels)
+
+
+def band_label(band: str) -> str:
+    """A band in words."""
+    return BAND_LABELS.get(band, band.replace("_", " "))
+
+
 def part_label(part: str) -> str:
     """'only speech model', 'speech model + low-level', …"""
     bands = part.split("&")
-    words = " + ".join(BAND_LABELS[band] for band in bands)
+    words = " + ".join(map(band_label, bands))
     return f"only {words}" if len(bands) == 1 else words

@@ -32,10 +32,11 @@ from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_j
 from brainlit.results.scores import (
     ALL_VOXELS,
     FITTED_WORDS,
-    FORMULAS,
     SEEN_WORDS,
     UNFITTED_WORDS,
     UNSEEN_WORDS,
+    bands_among,
+    formulas,
 )
 from brainlit.results.tables import count_said
 
@@ -90,8 +91,8 @@ def build_summary(run: RunDirectory, records: Sequence[ProbeRecord] | None = Non
         "chosen": read_json_if_there(run.path / CHOSEN_FILE),
         "seconds": _seconds(facts, everything),
         "held_out": {name: _held_out_part(group) for name, group in held_out.items()},
-        "formulas": FORMULAS,
     }
+    summary["formulas"] = formulas(bands_of(summary))
     summary["headline_region"] = headline_region(summary)
     summary["headline"] = headline_sentences(summary)
     summary["limits"] = limit_sentences(summary)
@@ -301,6 +302,11 @@ def stage_value(row: Mapping[str, Any] | None, stage: str) -> float | None:
 def regions_of(summary: Mapping[str, Any], subject: str = ALL_SUBJECTS) -> list[str]:
     """Regions in the order of the scores."""
     return list(dict.fromkeys(row["region"] for row in summary["scores"] if row["subject"] == subject))
+
+
+def bands_of(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """The bands that the run's numbers are about, in their order."""
+    return bands_among(row["metric"] for row in summary["scores"])
 
 
 def not_tuned_on(summary: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -258,17 +258,30 @@ class StoryStore:
             values, times_s = group["values"][:], group["times_s"][:]
         return TimedValues(values, times_s, None if duration_s is None else float(duration_s))
 
-    def band(self, story: str, kind: FeatureKind) -> Float32Array:
-        """All spaces of one kind side by side, shape (n_trs, n_features); no columns if there is no such space."""
-        names = [entry.name for entry in self.index.feature_spaces if entry.kind == kind]
+    def spaces_of(self, kind: FeatureKind) -> list[str]:
+        """Names of all feature spaces of one kind."""
+        return [entry.name for entry in self.index.feature_spaces if entry.kind == kind]
+
+    def band(self, story: str, which: FeatureKind | Sequence[str]) -> Float32Array:
+        """All spaces of one kind, or those named, side by side, (n_trs, n_features); no columns if there is none."""
+        names = self._named(which)
         with self._reading(self._story(story)) as h5:
             parts = [h5["features"][name][:] for name in names]
         return np.concatenate([np.zeros((self.n_trs(story), 0), dtype=np.float32), *parts], axis=1)
 
-    def band_columns(self, kind: FeatureKind) -> list[str]:
+    def band_columns(self, which: FeatureKind | Sequence[str]) -> list[str]:
         """Names of the columns of `band`, as 'space/column'."""
-        first = self.feature_spaces(self.story_names[0])
-        return [f"{space.name}/{column}" for space in first if space.kind == kind for column in space.columns]
+        first = {space.name: space for space in self.feature_spaces(self.story_names[0])}
+        return [f"{name}/{column}" for name in self._named(which) for column in first[name].columns]
+
+    def _named(self, which: FeatureKind | Sequence[str]) -> list[str]:
+        if isinstance(which, str):
+            return self.spaces_of(which)
+        known = [entry.name for entry in self.index.feature_spaces]
+        for name in which:
+            if name not in known:
+                raise unknown_name("feature space", name, known)
+        return list(which)
 
     # Subjects
 
