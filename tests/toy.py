@@ -120,6 +120,20 @@ class ToySource(StorySource):
         return np.random.default_rng([self.seed, stream, *story.encode(), *subject.encode()])
 
 
+class TwoMeanings(ToySource):
+    """The semantic space in two: what drives voxels is in `glove`, and `context` holds what drives none."""
+
+    name = "two_meanings"
+
+    def feature_spaces(self, story: Story) -> list[FeatureSpace]:
+        envelope, vectors = super().feature_spaces(story)
+        columns = (("glove", slice(0, 1)), ("context", slice(1, 3)))
+        return [
+            envelope,
+            *(replace(vectors, name=n, columns=vectors.columns[c], values=vectors.values[:, c]) for n, c in columns),
+        ]
+
+
 def _z_score(values: np.ndarray) -> np.ndarray:
     """Over the time axis, (n_repeats, n_trs, n_voxels)."""
     centred = values - values.mean(axis=1, keepdims=True)

@@ -16,6 +16,8 @@ from brainlit.encoding import (
     split_r2,
     subsets,
 )
+from brainlit.encoding.config import BANDS
+from brainlit.encoding.partition import order_bands
 from brainlit.encoding.statistics import correlation_within, r2_within
 
 
@@ -23,8 +25,9 @@ def test_names_keep_the_fixed_order() -> None:
     assert model_name({"semantic", "backbone"}) == "backbone+semantic"
     assert part_name(["low_level", "backbone"]) == "backbone&low_level"
     assert len(subsets(["semantic", "low_level", "backbone"])) == 7
-    with pytest.raises(ValueError, match="at least one of backbone, low_level, semantic"):
-        model_name(["syntax"])
+    assert part_name(["semantic", "word_vectors", "low_level", "context"]) == "low_level&context&semantic&word_vectors"
+    with pytest.raises(ValueError, match=r"\['syntax'\]; need at least one of backbone, low_level, semantic"):
+        order_bands(["syntax"], BANDS)
     with pytest.raises(ValueError, match="at least one"):
         model_name([])
 

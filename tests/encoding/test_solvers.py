@@ -17,6 +17,7 @@ from brainlit.encoding.target_batches import TargetBatches
 
 ALPHAS = tuple(np.logspace(-3, 4, 15))
 POOL = np.array([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5], [0.0, 0.6, 0.4]])
+POOL_OF_4 = np.array([[0.0, 0.0, 0.0, 1.0], [0.1, 0.2, 0.3, 0.4], [0.5, 0.0, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25]])
 STORIES = np.repeat(np.arange(5), 36)
 SOLVERS = ("primal", "kernel", "himalaya", "himalaya_group")
 
@@ -51,15 +52,15 @@ def our_losses(search: RidgeSearch, gamma: np.ndarray, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-@pytest.mark.parametrize("purged", [False, True])
-def test_all_solvers_give_the_same_answer(precision: str, purged: bool) -> None:
-    Xs, Y = problem()
+@pytest.mark.parametrize(("purged", "pool"), [(False, POOL), (True, POOL), (True, POOL_OF_4)])
+def test_all_solvers_give_the_same_answer(precision: str, purged: bool, pool: np.ndarray) -> None:
+    Xs, Y = problem(sizes=(30, 12, 20, 9)[: pool.shape[1]])
     folds = make_folds(np.zeros(STORIES.size) if purged else STORIES, 4, purge_trs=8)
     assert purged == (folds[0].train.size + folds[0].held_out.size < STORIES.size)
     found = {}
     for solver in SOLVERS:
         search = open_search(Xs, Y, folds, ALPHAS, SolverConfig(solver, precision))
-        table = search_pool(search, POOL)
+        table = search_pool(search, pool)
         choice = choose(table)
         weights = np.vstack(refit_weights(search, table, choice, np.asarray(ALPHAS)))
         found[solver] = table, choice, np.hstack(Xs) @ weights

@@ -10,9 +10,11 @@ from torch import nn
 
 from brainlit.encoding import ProbeConfig
 from brainlit.encoding.ceiling import ceiling_of_rows, noise_ceiling
+from brainlit.encoding.temporal import Temporal, as_band
 from brainlit.probing.inputs import borrowed_state, probe_data, score_ceiling, settings_hash
 from brainlit.splits import Span
-from brainlit.store import StoryStore
+from brainlit.store import StoryStore, build_store
+from tests.toy import TwoMeanings
 
 FIT = (Span("toy1", 0, 40), Span("toy2", 0, 40))
 SCORE = (Span("toy5", 0, 40),)
@@ -124,3 +126,43 @@ def test_threads_come_back() -> None:
     with borrowed_state(nn.Linear(1, 1)):
         torch.set_num_threads(before + 1)
     assert torch.get_num_threads() == before
+
+
+@pytest.fixture(scope="module")
+def two_meanings(tmp_path_factory: pytest.TempPathFactory) -> StoryStore:
+    path = tmp_path_factory.mktemp("two") / "store"
+    build_store(TwoMeanings(), path, progress=False)
+    return StoryStore.open(path)
+
+
+OWN = {"vectors": ["glove"], "low_level": None, "context": ["context"]}
+
+
+@pytest.mark.parametrize("temporal", ["fir", "hrf"])
+def test_bands_hold_the_spaces_that_the_settings_list(temporal: Temporal, two_meanings: StoryStore) -> None:
+    config = ProbeConfig(temporal=temporal, bands=OWN)
+    stimulus = probe_data(two_meanings, "sub-A", FIT, SCORE, config).stimulus
+    assert {name: X.shape for name, X in stimulus.items()} == {
+        "vectors": (120, 1), "low_level": (120, 2), "context": (120, 2),
+    }  # fmt: skip
+    together = probe_data(two_meanings, "sub-A", FIT, SCORE, ProbeConfig(temporal=temporal)).stimulus["semantic"]
+    for part, whole in as_band(together).parts.items():
+        apart = [as_band(stimulus[name]).parts[part] for name in ("vectors", "context")]
+        assert np.array_equal(np.concatenate(apart, axis=1), whole)
+    mixed = ProbeConfig(temporal=temporal, bands={"both": ["context", "envelope"]}, sub_bands=True)
+    assert probe_data(two_meanings, "sub-A", FIT, SCORE, mixed).stimulus["both"].shape == (120, 4)
+
+
+def test_spaces_that_a_store_does_not_hold_or_two_bands_share_are_refused(two_meanings: StoryStore) -> None:
+    unknown = ProbeConfig(bands={"vectors": ["glov"]})
+    said = (
+        r"probe.bands.vectors names the feature space 'glov', which the store .*store does not hold. Did you mean"
+        r" 'glove'\? Known: context, envelope, glove. Name one of these, or add it to the data"
+    )
+    with pytest.raises(ValueError, match=said):
+        probe_data(two_meanings, "sub-A", FIT, SCORE, unknown)
+    twice = ProbeConfig(bands={"vectors": ["glove"], "semantic": None})
+    with pytest.raises(
+        ValueError, match=r"the feature space 'glove' in two bands, vectors and semantic, .* list those"
+    ):
+        probe_data(two_meanings, "sub-A", FIT, SCORE, twice)

@@ -276,7 +276,7 @@ class StoryStore:
 
     def _named(self, which: FeatureKind | Sequence[str]) -> list[str]:
         if isinstance(which, str):
-            return self.spaces_of(which)
+            return self.spaces_of(cast("FeatureKind", which))
         known = [entry.name for entry in self.index.feature_spaces]
         for name in which:
             if name not in known:
