@@ -15,9 +15,10 @@ from brainlit.cli import main
 from brainlit.encoding import ProbeConfig
 from brainlit.encoding.config import BAND_NAME, BANDS
 from brainlit.results import report
+from brainlit.results.band_names import bands_among, formulas, labels
 from brainlit.results.figures import partition_figure
 from brainlit.results.record import ProbeRecord, find_records
-from brainlit.results.scores import FORMULAS, LABELS, bands_among, formulas, labels
+from brainlit.results.scores import FORMULAS, LABELS
 from brainlit.results.style import BAND_COLOURS, part_colours
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
 from tests.toy import TwoMeanings

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainlit.encoding.partition import part_name, subsets
+from brainlit.results.band_names import bands_of
 from brainlit.results.style import (
     FAINT,
     INK,
@@ -19,7 +20,7 @@ from brainlit.results.style import (
     part_colours,
     part_label,
 )
-from brainlit.results.summary import bands_of, find_score, regions_of, stage_value
+from brainlit.results.summary import find_score, regions_of, stage_value
 
 STAGES = ("before", "after")
 MAX_REGIONS, MAX_STACKS, MAX_PANELS = 13, 8, 4

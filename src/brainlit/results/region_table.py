@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from brainlit.results.band_names import bands_of, labels
 from brainlit.results.members import agreement_said, subject_said
 from brainlit.results.record import fitted_on_tuned_said, folds_said
-from brainlit.results.scores import labels
-from brainlit.results.summary import bands_of, find_score, regions_of, word_sentences
+from brainlit.results.summary import find_score, regions_of, word_sentences
 from brainlit.results.tables import count_said, markdown_table, score_said
 
 REGIONS_ACROSS = 5

@@ -19,8 +19,7 @@ import numpy.typing as npt
 from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray, group_slices
 from brainlit.encoding.bootstrap import Blocks, region_replicates, voxel_correlations
 from brainlit.encoding.ceiling import MIN_SIGNAL, region_ratio
-from brainlit.encoding.config import BANDS
-from brainlit.encoding.partition import model_name, order_bands, part_name, partition_variance, semipartial, subsets
+from brainlit.encoding.partition import model_name, partition_variance, semipartial, subsets
 from brainlit.encoding.statistics import (
     LEVEL,
     MOST_LOST,
@@ -28,7 +27,7 @@ from brainlit.encoding.statistics import (
     lost_between_blocks,
     small_sample_factor,
 )
-from brainlit.results.style import BAND_COLOURS, BAND_LABELS, band_label, part_label
+from brainlit.results.style import BAND_COLOURS, BAND_LABELS, part_label
 
 if TYPE_CHECKING:
     from brainlit.encoding.result import ProbeResult
@@ -166,39 +165,6 @@ RATIOS: Mapping[str, Ratio] = {
 }
 VOXEL_MEANS = ("split", "sub_split", "sub_unique")
 """Tables of a ProbeResult whose columns become numbers by the mean over a region's voxels, without an interval."""
-
-
-def bands_among(metrics: Iterable[str]) -> tuple[str, ...]:
-    """The bands that numbers are about, by the names of the parts; those of any probe where nobody chose others.
-
-    >>> bands_among(["r_backbone", "partition_backbone", "partition_backbone&context"])
-    ('backbone', 'context')
-    """
-    parts = {metric.removeprefix("partition_") for metric in metrics if metric.startswith("partition_")}
-    found = {band for part in parts if not part.endswith(TUNED_SOUND) for band in part.split("&")}
-    return BANDS if found <= set(BANDS) else order_bands(found)
-
-
-def formulas(bands: Sequence[str]) -> dict[str, str]:
-    """FORMULAS, with those of bands of other names."""
-    own = [band for band in bands if band not in BANDS]
-    if not own:
-        return FORMULAS
-    more = {f"r_{band}": f"as alignment, {band_label(band)} features alone" for band in own}
-    more[", ".join(f"r2_{band}" for band in own)] = "as r2_backbone, of these bands alone"
-    n_models = 2 ** len(bands) - 1
-    return FORMULAS | more | {"partition": FORMULAS["partition"].replace("seven nested", f"{n_models} nested")}
-
-
-def labels(bands: Sequence[str]) -> dict[str, str]:
-    """LABELS, with those of the bands' own numbers in their places."""
-    of_bands = {f"split_{band}": f"split: {band_label(band)}" for band in bands}
-    of_bands |= {f"partition_{part}": f"part: {part_label(part)}" for part in map(part_name, subsets(bands))}
-    found: dict[str, str] = {}
-    for metric, label in LABELS.items():
-        found |= of_bands if metric.startswith("split_") else {}
-        found.setdefault(metric, label)
-    return found
 
 
 @dataclass(frozen=True)

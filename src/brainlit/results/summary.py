@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from brainlit.results.band_names import bands_of, formulas
 from brainlit.results.group import entering, group_keys, group_score, of_tables
 from brainlit.results.layer_curve import TABLE_FILE as LAYER_CURVE_FILE
 from brainlit.results.layer_curve import curve_of
@@ -35,8 +36,6 @@ from brainlit.results.scores import (
     SEEN_WORDS,
     UNFITTED_WORDS,
     UNSEEN_WORDS,
-    bands_among,
-    formulas,
 )
 from brainlit.results.tables import count_said
 
@@ -302,11 +301,6 @@ def stage_value(row: Mapping[str, Any] | None, stage: str) -> float | None:
 def regions_of(summary: Mapping[str, Any], subject: str = ALL_SUBJECTS) -> list[str]:
     """Regions in the order of the scores."""
     return list(dict.fromkeys(row["region"] for row in summary["scores"] if row["subject"] == subject))
-
-
-def bands_of(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """The bands that the run's numbers are about, in their order."""
-    return bands_among(row["metric"] for row in summary["scores"])
 
 
 def not_tuned_on(summary: Mapping[str, Any]) -> list[str]:
