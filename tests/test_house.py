@@ -27,6 +27,7 @@ BESIDE_MODULES = {
     "cli/test_main.py": "the command itself, in cli/__init__.py",
     "cli/test_experiments.py": "the config files",
     "cli/test_group.py": "a group as a subject, from the config file to the report",
+    "encoding/test_own_bands.py": "probes of any number of bands, against himalaya and a slow partition",
     "downstream/data/test_all.py": "what every published data set must do",
     "encoding/test_repeats.py": "numbers of averaged rows, through several modules",
     "store/test_repeats.py": "what a store makes of averaged rows, up to the shares",

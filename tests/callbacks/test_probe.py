@@ -282,6 +282,7 @@ def test_settings_are_checked_at_once() -> None:
 OTHER_SETTINGS: dict[str, Any] = {
     "delays_trs": (2, 3),
     "alphas": (1.0, 10.0, 1000.0),
+    "bands": {"low_level": ["rms"], "semantic": ["glove", "context"]},
     "n_gammas": {1: 1, 2: 3, 3: 5},
     "n_folds": 3,
     "purge_trs": 7,

@@ -20,7 +20,7 @@ BANDS: tuple[str, ...] = ("backbone", *DEFAULT_BANDS)
 """Bands of a probe for which nobody chose any, in the order that all names and arrays keep."""
 MOST_BANDS = 5
 """With the backbone: 31 nested models, whose mixtures are eight times those of three bands."""
-BAND_NAME = re.compile(r"(?!backbone|low_level_|(joint|together|over_ceiling)$)[a-z][a-z0-9_]*")
+BAND_NAME = re.compile(r"(?!backbone|low_level_|shared_|rest|(joint|together|over_ceiling)$)[a-z][a-z0-9_]*")
 """What a band may be called: names of numbers ('r_joint', 'r2_<band>', 'partition_<band>&<band>') stay unmistakable."""
 SolverName = Literal["auto", "primal", "kernel", "himalaya", "himalaya_group"]
 Precision = Literal["float32", "float64"]
@@ -194,7 +194,8 @@ def check_bands(bands: Mapping[str, Sequence[str] | None]) -> None:
         if not BAND_NAME.fullmatch(band):
             raise ValueError(
                 f"bands has a band {band!r}; a name has small letters, digits and _, begins with a letter, and is none"
-                " that numbers have already (backbone..., low_level_..., joint, together, over_ceiling)."
+                " that numbers have already (backbone..., low_level_..., shared_..., rest..., joint, together,"
+                " over_ceiling)."
             )
         if spaces is None and band not in DEFAULT_BANDS:
             raise ValueError(

@@ -95,9 +95,9 @@ def test_the_printed_table_has_all_parts_which_add_up(
 def test_a_space_that_is_not_there_is_one_clear_error(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert probe(store, tmp_path / "none", "--probe.bands", "{context: [contex]}") == 2
+    assert probe(store, tmp_path / "none", "--probe.bands", "{context: [kontext]}") == 2
     said = capsys.readouterr().err
-    assert "probe.bands.context names the feature space 'contex'" in said
+    assert "probe.bands.context names the feature space 'kontext'" in said
     assert "Did you mean 'context'?" in said
     assert "Traceback" not in said
 
