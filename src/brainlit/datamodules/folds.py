@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from brainlit.datamodules.selection import same_length_sounds, settle_roles
 from brainlit.hints import did_you_mean
@@ -24,7 +24,7 @@ FEWEST_TRS = 10
 """Rows of a fold: with fewer, its mean and the level of its predictions take most of what there is to score."""
 _CLOCK_TRS = 0.05
 
-AskedRoles = Mapping[str, Sequence[str] | int | float | str]
+AskedRoles = Mapping[str, Sequence[str] | int | float | Literal["auto"]]
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class StoryDataModule(L.LightningDataModule):
         source: StorySource,
         store_dir: str,
         window: WindowConfig = DEFAULT_WINDOW,
-        roles: dict[str, list[str] | int | float | str] | None = None,
+        roles: dict[str, list[str] | int | float | Literal["auto"]] | None = None,
         purge_trs: int | None = None,
         allow: list[str] | None = None,
         subjects: list[str] | None = None,

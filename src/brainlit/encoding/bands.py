@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from brainlit.encoding.arrays import (
     demean_within,
     refuse_not_finite,
 )
+from brainlit.encoding.config import BANDS
 from brainlit.encoding.partition import order_bands
 from brainlit.encoding.temporal import (
     Band,
@@ -71,20 +72,22 @@ def prepare_band(
     return columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
 
 
-def gather_bands(bands: Mapping[str, Band]) -> tuple[dict[str, Band], dict[str, Band]]:
+def gather_bands(bands: Mapping[str, Band], known: Iterable[str] = BANDS) -> tuple[dict[str, Band], dict[str, Band]]:
     """Whole bands, and the sub-bands that they come in, both in the fixed order of the bands.
 
     Parameters
     ----------
     bands : mapping of band ('semantic') or sub-band ('low_level/spectral') to array of shape (n_trs, n_features), or
         TemporalBand
+    known : names, optional
+        The bands that there may be: `ProbeConfig.band_names`.
 
     Raises
     ------
     ValueError
         If a band is unknown, given both whole and in sub-bands, or its sub-bands differ in their temporal parts.
     """
-    order = order_bands(name.split("/")[0] for name in bands)
+    order = order_bands((name.split("/")[0] for name in bands), known)
     parts = {band: [name for name in bands if name.split("/")[0] == band] for band in order}
     for band, names in parts.items():
         if band in names and len(names) > 1:

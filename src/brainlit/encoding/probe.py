@@ -23,7 +23,6 @@ from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.partition import (
     low_level_impact,
     model_name,
-    order_bands,
     partition_variance,
     residual_features,
     semipartial,
@@ -139,8 +138,7 @@ def run_probes(
     responses = {name: _checked_responses(name, Y, len(np.asarray(groups))) for name, Y in Ys.items()}
     n_trs = len(np.asarray(groups))
     checked = {band: _checked(band, X, n_trs) for band, X in bands.items()}
-    order_bands((name.split("/")[0] for name in bands), settings.band_names)  # refuses names that nobody chose
-    whole, _ = gather_bands(checked)
+    whole, _ = gather_bands(checked, settings.band_names)
     rows = prepare_rows(groups, fit, score, settings.skip_trs, n_trs)
     if any("fir" in as_band(X).parts for X in whole.values()):
         check_delays(rows, settings.delays_trs)
@@ -193,7 +191,7 @@ def _probe_together(
 ) -> ProbeResult:
     """All scores of all voxels; `wanted` says which gammas are tried for which voxel."""
     settings, rows = ridges.settings, ridges.rows
-    given, finest = gather_bands(bands)
+    given, finest = gather_bands(bands, settings.band_names)
     whole, parts = weighed(given, weights), weighed(finest, weights)
     nested = ridges.fit_nested(whole, None if wanted is None else wanted[:, ridges.targets.good])
     is_finer = settings.sub_bands and len(parts) > 1 and any("/" in name for name in parts)

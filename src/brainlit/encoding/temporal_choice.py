@@ -65,7 +65,7 @@ def choose_weights(
         Without bands that have nothing to choose.
     """
     settings = config or ProbeConfig()
-    whole, _ = gather_bands(bands)
+    whole, _ = gather_bands(bands, settings.band_names)
     open_bands = {name: X for name, X in whole.items() if isinstance(X, TemporalBand) and X.is_open}
     if not open_bands:
         return {name: {} for name in Ys}

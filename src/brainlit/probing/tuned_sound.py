@@ -75,7 +75,7 @@ def with_predictions(low_level: Band, predicted: Float32Array) -> TemporalBand:
 
 def tuned_sound_result(data: ProbeData, features: Band, predicted: Float32Array, config: ProbeConfig) -> ProbeResult:
     """The probe of one subject with the low-level band that has seen the tuning stories."""
-    bands, _ = gather_bands({"backbone": features, **data.stimulus})
+    bands, _ = gather_bands({"backbone": features, **data.stimulus}, config.band_names)
     bands["low_level"] = with_predictions(bands["low_level"], predicted)
     plain = replace(config, sub_bands=False, leave_out_fit=False)
     return probe.run_probe(bands, data.responses, data.groups, data.fit, data.score, plain, ceiling=data.ceiling)
