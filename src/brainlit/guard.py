@@ -34,7 +34,7 @@ MAX_NODES = 200_000
 MAX_RESOLVED_CHARS = 1_000_000
 """Of a configuration with every interpolation written out."""
 DAMAGE: tuple[type[Exception], ...] = (
-    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, SyntaxError),
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, AssertionError, SyntaxError),
     *(ArithmeticError, MemoryError, RuntimeError, BadZipFile, TokenError, ExpatError, zlib.error, struct.error),
 )
 """What parsers raise on damaged bytes, besides errors of their own."""

@@ -112,6 +112,13 @@ def test_hemispheres_that_say_to_be_the_other_are_refused(tmp_path: Path) -> Non
     assert list(read_series(files[:1]).places.nvertices) == ["CIFTI_STRUCTURE_CORTEX_RIGHT"]
 
 
+def test_an_encoding_that_nobody_knows_is_one_error(tmp_path: Path) -> None:
+    path = _surface(tmp_path / "L.func.gii", np.zeros((2, 4)))
+    path.write_bytes(path.read_bytes().replace(b"UTF-8", b"UTD-8", 1))
+    with pytest.raises(ImageError, match=r"L\.func\.gii cannot be read.*UTD-8"):
+        read_series([path])
+
+
 @pytest.mark.parametrize("name", ["bold.nii", "bold.nii.gz", "a.dtseries.nii"])
 def test_reading_takes_the_memory_of_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(images, "BLOCK_BYTES", 2**16)
