@@ -169,3 +169,16 @@ def test_an_archive_that_contradicts_itself_is_told_in_words(tmp_path: Path) -> 
     content[locator + 16] = 2
     (tmp_path / "a.ckpt").write_bytes(content)
     assert "a.ckpt is" in str(zip_damage(tmp_path / "a.ckpt"))
+
+
+def test_an_entry_that_is_marked_as_a_folder_is_damage(tmp_path: Path) -> None:
+    """One bit of the list at the end of a zip, under no checksum: torch reads no tensor there, and says nothing."""
+    path = tmp_path / "a.ckpt"
+    torch.save({"weight": torch.arange(64.0)}, path)
+    assert zip_damage(path) is None
+    content = bytearray(path.read_bytes())
+    listed = content.rindex(b"/data/0") - 4  # the archive's name begins the entry's, as in a/data/0
+    entry = content.rindex(b"PK\x01\x02", 0, listed)
+    content[entry + 38] |= 0x10
+    path.write_bytes(content)
+    assert "data/0 is marked as a folder" in str(zip_damage(path))

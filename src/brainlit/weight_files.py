@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 _HEADER_BYTES = 8
+_IS_FOLDER = 0x10
+"""Of an entry's attributes in a zip; no checksum is over these."""
 _BLOCK_BYTES = 1 << 22
 _MAX_HEADER_BYTES = 100_000_000
 _LEGACY_PICKLE = b"\x80"
@@ -101,6 +103,8 @@ def zip_damage(path: Path, ending: str = "") -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
+                if entry.external_attr & _IS_FOLDER:  # torch would leave its tensor as memory happened to be
+                    raise zipfile.BadZipFile(f"{entry.filename} is marked as a folder")
                 if entry.filename.endswith(ending):
                     with archive.open(entry) as content:
                         while content.read(_BLOCK_BYTES):  # the checksum is compared at the end
