@@ -182,3 +182,13 @@ def test_an_entry_that_is_marked_as_a_folder_is_damage(tmp_path: Path) -> None:
     content[entry + 38] |= 0x10
     path.write_bytes(content)
     assert "data/0 is marked as a folder" in str(zip_damage(path))
+
+
+def test_an_entry_that_says_it_is_compressed_is_told_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    torch.save({"weight": torch.arange(64.0)}, path)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"/data/0"))
+    content[entry + 10] |= 0x08  # deflated
+    path.write_bytes(content)
+    assert "a.ckpt is damaged" in str(zip_damage(path))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainlit.files import CONTENTS, contents_damage
-from brainlit.guard import UnreadableFileError, read_json
+from brainlit.guard import DAMAGE, UnreadableFileError, read_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,7 +109,7 @@ def zip_damage(path: Path, ending: str = "") -> str | None:
                     with archive.open(entry) as content:
                         while content.read(_BLOCK_BYTES):  # the checksum is compared at the end
                             pass
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+    except DAMAGE as error:
         return f"{path} is damaged: its content is not what its checksum says ({error}); take another copy of it."
     return None
 
