@@ -96,6 +96,23 @@ def parse_span(text: str, n_trs_of: Mapping[str, int]) -> Span:
     return Span(story, start_tr, stop_tr)
 
 
+def merged_spans(spans: Sequence[Span]) -> list[Span]:
+    """The same rows, each once: spans that touch or overlap are one; stories in the order in which they first come.
+
+    >>> [str(span) for span in merged_spans([Span("tea", 5, 9), Span("jam", 0, 4), Span("tea", 0, 5)])]
+    ['tea[0:9]', 'jam[0:4]']
+    """
+    merged: list[Span] = []
+    for span in sorted(spans):
+        last = merged[-1] if merged else None
+        if last is not None and last.story == span.story and span.start_tr <= last.stop_tr:
+            merged[-1] = replace(last, stop_tr=max(last.stop_tr, span.stop_tr))
+        else:
+            merged.append(span)
+    order = list(dict.fromkeys(span.story for span in spans))
+    return sorted(merged, key=lambda span: (order.index(span.story), span.start_tr))
+
+
 @dataclass(frozen=True)
 class Folds:
     """Spans that are scored in turn, each by encoding models that are fitted on what the other folds score.
@@ -134,14 +151,7 @@ class Folds:
             for scored in self.scored[number]:
                 pieces = [part for piece in pieces for part in _without(piece, scored, purge_trs, clocks or {})]
             left += pieces
-        merged: list[Span] = []
-        for span in sorted(left):
-            if merged and merged[-1].story == span.story and merged[-1].stop_tr == span.start_tr:
-                merged[-1] = replace(merged[-1], stop_tr=span.stop_tr)
-            else:
-                merged.append(span)
-        order = list(dict.fromkeys(span.story for span in left))
-        return tuple(sorted(merged, key=lambda span: (order.index(span.story), span.start_tr)))
+        return tuple(merged_spans(left))
 
 
 def _without(span: Span, scored: Span, purge_trs: int, clocks: Mapping[str, Clock]) -> list[Span]:

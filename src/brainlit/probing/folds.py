@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from brainlit.encoding.config import ProbeConfig
 from brainlit.encoding.folds import FoldRows
-from brainlit.splits import Roles, Span
+from brainlit.splits import Roles, Span, merged_spans
 from brainlit.stories.response_filter import ResponseFilter
 
 if TYPE_CHECKING:
@@ -95,16 +95,7 @@ class FoldPlan:
     @property
     def spans(self) -> list[Span]:
         """Every row that some fold has a use for, once: what features are computed of."""
-        spans = [self.widened(span) for own in self.score for span in own]
-        merged: list[Span] = []
-        for span in sorted(spans):
-            last = merged[-1] if merged else None
-            if last is not None and last.story == span.story and span.start_tr <= last.stop_tr:
-                merged[-1] = Span(span.story, last.start_tr, max(last.stop_tr, span.stop_tr))
-            else:
-                merged.append(span)
-        order = list(dict.fromkeys(span.story for span in spans))
-        return sorted(merged, key=lambda span: (order.index(span.story), span.start_tr))
+        return merged_spans([self.widened(span) for own in self.score for span in own])
 
     def heard(self, stories: Sequence[str], subject: str) -> FoldPlan:
         """The folds in which a subject heard something to score, with what they heard.
@@ -128,9 +119,7 @@ class FoldPlan:
                 f" {min(n_trs, default=0)} TRs to fit on; at least 2 folds and {FEWEST_FIT_TRS} TRs are needed. Leave"
                 " it out of data.subjects, or give other stories in roles.over."
             )
-        return FoldPlan(
-            tuple(fit), tuple(score), self.purge_trs, self.lead_trs, self.trail_trs, self.n_trs_of, self.skip_trs
-        )
+        return replace(self, fit=tuple(fit), score=tuple(score))
 
     def rows(self, spans: Sequence[Span]) -> tuple[FoldRows, ...]:
         """Every fold's rows among those of some spans, which hold all of them; each stretch is a group of its own."""
