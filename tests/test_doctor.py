@@ -95,7 +95,7 @@ def test_no_espeak_is_a_warning_with_a_cure(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(doctor, "package_folder", lambda name: None)
     check = doctor.check_espeak()
     assert check.level == "warning"
-    assert "brainlit[demo]" in check.cure
+    assert check.cure == "pip install espeakng-loader"
 
 
 def test_little_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ GROUND, DATA, STATISTICS, MODELS, RESULTS, COMMANDS = (
 ROOMS = {
     "timebase": ("one clock", GROUND),
     "checksums": ("what was written", GROUND),
+    "shipped": ("what travels along", GROUND),
     "hdf5": ("finds its damage", GROUND),
     "files": ("whole or absent", GROUND),
     "paths": ("where caches go", GROUND),

@@ -24,6 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from brainlit.shipped import is_installed
+
 Level = Literal["ok", "warning", "error"]
 
 PACKAGES = ("torch", "lightning", "transformers", "himalaya", "nilearn", "h5py", "soundfile", "wandb")
@@ -76,7 +78,7 @@ def check_torchaudio(torchaudio_folder: Path | None, torch_folder: Path | None) 
     """Whether torchaudio imports, and if not, whether it is the CUDA build beside a CPU-only torch."""
     name = "torchaudio"
     if torchaudio_folder is None or torch_folder is None:
-        return Check(name, "error", "torch or torchaudio is not installed", "make doctor installs what is missing")
+        return Check(name, "error", "torch or torchaudio is not installed", _installs("torch torchaudio"))
     libraries = native_libraries(torchaudio_folder)
     error = import_error("torchaudio")
     if error is None:
@@ -105,14 +107,19 @@ def check_package(name: str) -> Check:
     try:
         return Check(name, "ok", metadata.version(name))
     except metadata.PackageNotFoundError:
-        return Check(name, "error", "is not installed", "pip install -e '.[demo,dev]' -c constraints.txt")
+        return Check(name, "error", "is not installed", _installs(name))
+
+
+def _installs(names: str) -> str:
+    """The command that installs what is missing: all that was tested, where there is a clone."""
+    return f"pip install {names}" if is_installed() else "pip install -e '.[demo,dev]' -c constraints.txt"
 
 
 def check_espeak() -> Check:
     """Whether the speech synthesiser of the demo is there."""
     folder = package_folder("espeakng_loader")
     if folder is None:
-        return Check("espeak-ng", "warning", "is not installed: no demo data set", "pip install 'brainlit[demo]'")
+        return Check("espeak-ng", "warning", "is not installed: no demo data set", "pip install espeakng-loader")
     if not any(folder.glob("*espeak-ng.*")):
         cure = "pip install --force-reinstall espeakng-loader"
         return Check("espeak-ng", "error", "the wheel holds no library", cure)

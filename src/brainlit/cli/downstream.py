@@ -59,7 +59,7 @@ def options_parser() -> argparse.ArgumentParser:
 
 
 _NEEDS: dict[Needs, str] = {
-    "nothing": "offline, on speech that espeak-ng makes (pip install 'brainlit[demo]')",
+    "nothing": "offline, on speech that espeak-ng makes (pip install espeakng-loader)",
     "stories": "offline, on the run's stories to score; other data than the demo's need nltk with wordnet and cmudict",
     "folder": "with --data, the folder of the published data set (data/downstream.md)",
 }

@@ -301,7 +301,7 @@ def _import_loader() -> Any:
     except ImportError as error:
         raise EspeakMissingError(
             "the demo speaks with espeak-ng, and the wheel espeakng-loader that carries it is not installed;"
-            " cure: pip install 'brainlit[demo]'"
+            " cure: pip install espeakng-loader"
         ) from error
     return espeakng_loader
 

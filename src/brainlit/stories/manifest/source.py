@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from brainlit.hints import did_you_mean, few
+from brainlit.shipped import here_or_shipped
 from brainlit.stories.base import (
     BoolArray,
     Float32Array,
@@ -71,11 +72,12 @@ class ManifestSource(StorySource):
     Parameters
     ----------
     path : str
-        The manifest. Nothing is read before a method is called.
+        The manifest; one that comes with brainlit (data/alice/manifest.yaml) is found from every folder. Nothing is
+        read before a method is called.
     """
 
     def __init__(self, path: str) -> None:
-        self.path = Path(path)
+        self.path = here_or_shipped(Path(path))
         self._untimed: dict[str, str] = {}
         self.name = self.path.parent.name if self.path.stem == "manifest" else self.path.stem
 
