@@ -16,6 +16,8 @@ import yaml
 
 from brainlit.backbones import BACKBONES
 from brainlit.backbones.families import FAMILIES
+from brainlit.cli import HELP, data
+from brainlit.cli.config_names import expanded
 from brainlit.cli.training import parsed
 from brainlit.datamodules.targets.config import REGIMES
 from brainlit.tuning.anchor import AnchorConfig
@@ -273,13 +275,34 @@ def test_every_make_train_of_the_texts_is_understood(parser: Any) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_brainlit_fit_of_the_texts_names_files_in_the_order_of_the_makefile(text: Path) -> None:
+def test_every_brainlit_fit_of_the_texts_names_files_in_the_order_of_the_makefile(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").touch()
     order = ["experiments", "data", "model", "regime", "paper", ""]
     for command in (line for line in _commands(text) if re.search(r"^(srun )?brainlit fit", line)):
-        files = [Path(file) for file in re.findall(r"-c (\S+)", command)]
+        said = expanded(shlex.split(command), with_base=True)
+        files = [Path(file) for before, file in pairwise(said) if before == "-c"]
         places = [order.index(file.parent.name) for file in files]
         assert places == sorted(places), command
-        assert all((ROOT / file).is_file() for file in files if file.parent.name), command
+        assert files[0].name == "brain_tune.yaml", command
+
+
+def test_every_config_that_texts_and_messages_name_is_found_from_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").touch()
+    code = [path.read_text() for path in sorted((ROOT / "src").rglob("*.py"))]
+    lines = [line for text in [*code, *(text.read_text() for text in TEXTS)] for line in text.splitlines()]
+    named = {name for line in lines if "brainlit" in line for name in re.findall(r"(?<!\S)-c ([a-z][\w/.-]*)", line)}
+    examples = [HELP, data.HELP, *data.EXAMPLES.values(), *("\n".join(_commands(text)) for text in TEXTS)]
+    after = r"brainlit data (?:download|prepare|check|info) (?:--\w+ )?([a-z]\S+)"
+    named |= {name for text in examples for name in re.findall(after, text)}
+    assert named >= {"demo", "lebel2023", "wav2vec", "mine.yaml"}
+    for name in named - {"data/store/demo-0"}:
+        assert expanded(["-c", name.rstrip(".")])
 
 
 def test_every_yaml_of_the_texts_is_understood(parser: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from brainlit.backbones import BACKBONES
+from brainlit.cli.config_names import expanded
 from brainlit.cli.training import BrainlitCLI, parsed
 from brainlit.datamodules.targets.config import REGIMES
 
@@ -94,6 +95,17 @@ def test_curves_come_before_the_report_that_draws_them(monkeypatch: pytest.Monke
     assert names == ["BandedRidgeProbe", "LayerCurve", "ChooseCheckpoint", "FeatureDrift", "RunReport"]
     assert [callbacks[k]["init_args"]["seed"] for k in (0, 1)] == [3, 3]
     assert [callbacks[k]["init_args"]["probe"]["seed"] for k in (0, 1)] == [3, 3]
+
+
+def test_names_from_an_empty_folder_are_the_same_run_as_the_files_of_make_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = parsed("fit", expanded(["-c", "wav2vec", "-c", "demo", "--seed_everything", "4"], with_base=True))
+    monkeypatch.chdir(ROOT)
+    files = [part for file in (BASE, DATA, MODEL, REGIME) for part in ("-c", str(file))]
+    assert named.resolved == parsed("fit", [*files, "--seed_everything", "4"]).resolved
+    assert named.config_files[0] == "experiments/brain_tune.yaml (came with brainlit)"
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

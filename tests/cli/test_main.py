@@ -19,6 +19,8 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         "validate",
         "test",
         "predict",
+        "plan",
+        "init",
         "data",
         "probe",
         "doctor",

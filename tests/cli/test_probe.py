@@ -76,7 +76,7 @@ def page_folder(
             for old, new in replaced.items():
                 command = command.replace(old, new)
             patch.setattr(report, "draw_figures", draw if "--model" in command else lambda *_: ({}, {}))
-            arguments = re.sub(r"experiments/data/\S+", str(toy_config), command).split()
+            arguments = re.sub(r"(?<=-c )\S+", str(toy_config), command).split()
             assert main([*arguments, *(SHORT if "--compare" in arguments else [*FAST, "--trust"])]) == 0, command
     return folder
 

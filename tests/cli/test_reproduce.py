@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 
 from brainlit import __version__
 from brainlit.cli import main, run_many
+from brainlit.cli.errors import UsageError
 from brainlit.cli.reproduce import parse_reproduce, plan_reproduce, sweep_table
 from brainlit.cli.run_many import Run, check_settings, planned_jobs
 from brainlit.cli.training import parsed
@@ -188,12 +190,18 @@ def test_what_cannot_be_is_refused_before_anything_starts(
     assert message in capsys.readouterr().err
 
 
-def test_it_starts_in_the_folder_of_the_project(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_it_starts_in_any_folder_whose_own_experiments_come_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["reproduce", "--dry-run"]) == 2
-    assert "no experiments/brain_tune.yaml here: start in brainlit's own folder" in capsys.readouterr().err
+    own = Path("experiments/model/mine.yaml")
+    own.parent.mkdir(parents=True)
+    own.touch()
+    files = [word for before, word in pairwise(plan(tmp_path, "--model", "mine")[0].fit) if before == "-c"]
+    brought = [str(ROOT / f"experiments/{name}.yaml") for name in ("brain_tune", "data/demo", "regime/pretrained")]
+    assert files == [*brought[:2], str(own), brought[2]]
+    with pytest.raises(UsageError, match=r"there is no model 'min'\. Did you mean 'mine'"):
+        plan(tmp_path, "--model", "min")
 
 
 def test_a_failed_job_ends_in_words_and_1_and_the_report_comes_last(

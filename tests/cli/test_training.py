@@ -319,7 +319,7 @@ def test_an_unknown_key_in_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_data_it_is_said_what_is_missing() -> None:
-    with pytest.raises(UsageError, match=r"add for instance -c experiments/data/demo\.yaml"):
+    with pytest.raises(UsageError, match=r"add for instance -c demo"):
         parsed("fit", [])
 
 

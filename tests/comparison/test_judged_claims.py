@@ -208,7 +208,8 @@ def test_a_missing_regime_is_not_measured_and_says_what_to_run() -> None:
     found = finding(told(brain=[0.4, 0.5], pretrained=[0.3, 0.3]), BEYOND)
     assert (found.verdict, found.n, found.mean) == (NOT_MEASURED, 0, None)
     assert found.notes == (
-        "No run of regime permuted; with the seeds of the others: `make train REGIME=permuted SEED=...`.",
+        "No run of regime permuted; with the seeds of the others: `brainlit fit -c DATA -c MODEL -c permuted"
+        " --seed_everything SEED`.",
     )
 
 

@@ -54,6 +54,7 @@ class RunReport(pl.Callback):
         super().__init__()
         self.run_dir, self.regime = run_dir, regime
         self._started = self._trained_s = self._last = 0.0
+        self.config_files: list[str] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a finished run before anything is trained.
@@ -72,7 +73,8 @@ class RunReport(pl.Callback):
             return
         self._started, self._trained_s = time.monotonic(), 0.0
         path, datamodule = self._path(trainer), datamodule_of(trainer)
-        write_json_atomic(path / RUN_FILE, run_facts(trainer, pl_module, self.regime))
+        named = {"config_files": self.config_files} if self.config_files else {}
+        write_json_atomic(path / RUN_FILE, {**run_facts(trainer, pl_module, self.regime), **named})
         seed = pl_module.hparams.get("seed", getattr(datamodule, "seed", None))
         write_provenance(path, collect(seed=seed, store_path=getattr(datamodule.store, "path", None)))
 

@@ -9,6 +9,7 @@ from importlib import import_module
 
 from brainlit import __version__
 from brainlit.cli import lean
+from brainlit.cli.config_names import config_files, expanded
 from brainlit.cli.errors import UsageError, explained
 from brainlit.hints import did_you_mean
 
@@ -17,19 +18,21 @@ usage: brainlit VERB [options]
 
 Fine-tune speech models on fMRI of people who listen to stories, and check what they learned.
 
-training (config files are merged from left to right, then come the options):
+training (-c takes files of your own, merged as they are typed, and names of experiments, merged in the order base,
+data, model, regime, paper; brain_tune, the base, comes by itself; then come the options):
   fit        tune a speech model, probe it before and after, write the report
-               brainlit fit -c experiments/brain_tune.yaml -c experiments/model/wav2vec.yaml \\
-                            -c experiments/data/demo.yaml --trainer.max_epochs 3
+               brainlit fit -c demo -c wav2vec --trainer.max_epochs 3
   validate   loss of a tuned model on the stories that choose:   brainlit validate runs/brain_tune/ID
   test       correlation on the stories that are only scored:    brainlit test runs/brain_tune/ID
   predict    write its predictions for those stories (HDF5):     brainlit predict runs/brain_tune/ID
 
-  plan       memory, time and batch sizes before a fit:          brainlit plan -c experiments/brain_tune.yaml -c ...
+  plan       memory, time and batch sizes before a fit:          brainlit plan -c demo -c wav2vec
 
 data and results:
+  init       copy the experiments, which travel inside the
+             package, into a folder to change them:              brainlit init [FOLDER]
   data       download recordings; prepare, check or describe
-             the story store made from them:                     brainlit data info experiments/data/demo.yaml
+             the story store made from them:                     brainlit data info demo
   probe      what the layers of a model, or any features, say
              about the brain; or two probes compared:            brainlit probe runs/brain_tune/ID
   downstream what its models know about phones, words and
@@ -55,7 +58,12 @@ PARENT_VARIABLE = "BRAINLIT_PARENT"
 """Process number of the command that started this one as one of its jobs; without it there is no use going on."""
 WATCH_S, PATIENCE_S = 0.5, 10.0
 TRAINING = ("fit", "validate", "test", "predict")
+FITS = (*TRAINING, "plan")
+"""Verbs whose options describe a whole run, to which names of experiments bring the base file."""
+NAMING = (*FITS, "data", "probe", "reproduce", "sweep", "fractions")
+"""Verbs that take config files."""
 VERBS = {
+    "init": "brainlit.cli.init:main",
     "data": "brainlit.cli.data:main",
     "probe": "brainlit.cli.probe:main",
     "downstream": "brainlit.cli.downstream:main",
@@ -94,7 +102,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         lean.expect(arguments)
     if parent := os.environ.pop(PARENT_VARIABLE, None):
         end_with_parent(int(parent))
-    return explained(lambda: _verb(arguments[0])(arguments[1:]))
+    return explained(lambda: _run(arguments[0], arguments[1:]))
+
+
+def _run(verb: str, arguments: Sequence[str]) -> int:
+    """Put files in place of names of experiments, and call the verb; where a run is named, it brings its own base."""
+    if verb in NAMING:
+        names_run = bool(arguments) and not arguments[0].startswith("-")
+        arguments = expanded(arguments, with_base=verb in FITS and not names_run)
+        files = config_files(arguments)
+        if files and any(argument.partition("=")[0] == "--print_config" for argument in arguments):
+            print(f"# merged: {', '.join(files)}", flush=True)
+    return _verb(verb)(arguments)
 
 
 def end_with_parent(parent: int) -> None:

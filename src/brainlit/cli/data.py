@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import brainlit
 from brainlit.cli import lean
+from brainlit.cli.config_names import expanded
 from brainlit.cli.errors import UsageError
 from brainlit.files import write_json
 from brainlit.guard import read_json
@@ -45,23 +46,23 @@ HELP = """\
 usage: brainlit data ACTION STORE_OR_CONFIG [options]
 
   download   fetch the raw files that a published data set needs:
-               brainlit data download experiments/data/lebel2023.yaml --data.subjects [UTS03] --dry-run
+               brainlit data download lebel2023 --data.subjects [UTS03] --dry-run
   prepare    build the story store from them, or see that it is there:
-               brainlit data prepare experiments/data/demo.yaml
+               brainlit data prepare demo
   check      read every byte of a store and say what is wrong:
                brainlit data check data/store/demo-0
   info       say what a store holds:
-               brainlit data info experiments/data/demo.yaml
+               brainlit data info demo
 
-STORE_OR_CONFIG is the folder of a store or a config file; the options of `brainlit fit` may follow or stand in its
-place: -c FILE, --data.subjects [..]. brainlit data ACTION --help says more.
+STORE_OR_CONFIG is the folder of a store, or a config file or its name; the options of `brainlit fit` may follow or
+stand in its place: -c FILE, --data.subjects [..]. brainlit data ACTION --help says more.
 """
 EXAMPLES = {
     "download": """\
 examples:
-  brainlit data download experiments/data/lebel2023.yaml --data.subjects [UTS03] --dry-run
-  brainlit data download -c experiments/data/lebel2023.yaml --data.subjects [UTS03]
-  AWS_ENDPOINT_URL_S3=https://mirror.example.org brainlit data download experiments/data/lebel2023.yaml
+  brainlit data download lebel2023 --data.subjects [UTS03] --dry-run
+  brainlit data download -c lebel2023 --data.subjects [UTS03]
+  AWS_ENDPOINT_URL_S3=https://mirror.example.org brainlit data download lebel2023
 
 Sizes, free disk and licence are said before anything is fetched. What was interrupted is continued, what is whole is
 left alone. --data.subjects [..] fetches what these subjects need, and no more.
@@ -71,22 +72,22 @@ use, 130 interrupted.
 """,
     "prepare": """\
 examples:
-  brainlit data prepare experiments/data/demo.yaml
-  brainlit data prepare -c experiments/data/lebel2023.yaml --data.subjects [UTS03] --download
+  brainlit data prepare demo
+  brainlit data prepare -c lebel2023 --data.subjects [UTS03] --download
 
 exit status: 0 the store is ready, 2 wrong use, or wrong or missing data, 130 interrupted.
 """,
     "check": """\
 examples:
   brainlit data check data/store/demo-0
-  brainlit data check experiments/data/demo.yaml --json | jq '.[] | select(.level == "error")'
+  brainlit data check demo --json | jq '.[] | select(.level == "error")'
 
 exit status: 0 no error (there may be warnings), 1 an error was found, 2 there is no store, or wrong use.
 """,
     "info": """\
 examples:
   brainlit data info data/store/demo-0
-  brainlit data info experiments/data/demo.yaml --json | jq .voxels
+  brainlit data info demo --json | jq .voxels
 
 exit status: 0 the store was described, 2 there is no store, or wrong use.
 """,
@@ -110,11 +111,11 @@ def main(arguments: Sequence[str]) -> int:
     given, options = _parser(action).parse_known_args(rest)
     where = options.pop(0) if options and not options[0].startswith("-") else None
     if where is None and not options:
-        raise UsageError(f"brainlit data {action} needs a store's folder or a config: experiments/data/demo.yaml")
+        raise UsageError(f"brainlit data {action} needs a store's folder or a config: brainlit data {action} demo")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if where is not None and Path(where).is_dir():
         return _of_store(action, Path(where), given)
-    return _of_config(action, options if where is None else ["-c", where, *options], given)
+    return _of_config(action, options if where is None else [*expanded(["-c", where]), *options], given)
 
 
 def _parser(action: str) -> argparse.ArgumentParser:

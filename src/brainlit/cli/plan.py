@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 HELP = """\
 examples:
-  brainlit plan -c experiments/brain_tune.yaml -c experiments/data/demo.yaml -c experiments/model/wav2vec.yaml
-  brainlit plan -c experiments/brain_tune.yaml -c experiments/model/wavlm.yaml --model.backbone.weights large \\
-      --targets 50000 --tr 2
+  brainlit plan -c demo -c wav2vec
+  brainlit plan -c lebel2023 -c wavlm --model.backbone.weights large --targets 50000 --tr 2
 
 All options of `brainlit fit` may follow. One window of noise, and then two, go through the model on this processor:
 nothing is downloaded (published sizes get random weights of their architecture), trained or written.
@@ -50,7 +49,7 @@ def run_plan(arguments: Sequence[str]) -> int:
     )
     given, options = parser.parse_known_args(list(arguments))
     if not options:
-        raise UsageError("brainlit plan needs the options of a fit: -c experiments/brain_tune.yaml -c ...")
+        raise UsageError("brainlit plan needs the options of a fit: brainlit plan -c demo -c wav2vec")
     quieten()
     print(_planned(given, options))
     return 0

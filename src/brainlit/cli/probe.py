@@ -35,8 +35,8 @@ a run are those that it was started with, unless options say otherwise; with -c,
 
 examples:
   brainlit probe runs/brain_tune/ID --checkpoint last --probe.layers [0,-1]
-  brainlit probe --model wav2vec --weights base -c experiments/data/lebel2023.yaml --data.subjects [UTS03]
-  brainlit probe --features features.h5 -c experiments/data/demo.yaml
+  brainlit probe --model wav2vec --weights base -c lebel2023 --data.subjects [UTS03]
+  brainlit probe --features features.h5 -c demo
   brainlit probe --compare runs/brain_tune/ID/probe-best runs/probe/wav2vec-base
 
   --shares true         also each region's parts as endless data would give them, with calibrated intervals

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from brainlit.cli.config_names import nearest_file
 from brainlit.cli.errors import UsageError
 from brainlit.cli.yaml_names import quotes_hints
 from brainlit.hints import MOST_LISTED, did_you_mean, few, nearest
@@ -72,9 +73,9 @@ def hints_for(message: str, keys: Iterable[str], arguments: Sequence[str] = ()) 
         module = importlib.import_module(match[1])
         yield from _meant(match[2], (name for name in dir(module) if not name.startswith("_")), f"{match[1]}.")
     if match := _NO_FILE.search(message):
-        yield _nearest_file(Path(match[1]))
+        yield nearest_file(Path(match[1]))
     if "data.source" in message and "required" in message:
-        yield "A data set is missing: add for instance -c experiments/data/demo.yaml"
+        yield "A data set is missing: add for instance -c demo"
 
 
 def _meant(key: str, known: Iterable[str], prefix: str) -> Iterable[str]:
@@ -110,14 +111,6 @@ def _parameters_of(class_path: str) -> list[str]:
     module, _, name = class_path.rpartition(".")
     found: Any = getattr(importlib.import_module(module), name)
     return [parameter for parameter in inspect.signature(found).parameters if parameter != "self"]
-
-
-def _nearest_file(path: Path) -> str:
-    folder = path.parent
-    names = sorted(other.name for other in folder.glob("*.yaml")) if folder.is_dir() else []
-    near = nearest(path.name, names)
-    question = f"Did you mean {near}? " if near else ""
-    return f"{question}{folder.name}/ holds: {', '.join(names) or 'no config files'}."
 
 
 def require_known_trainer(strategy: Any, accelerator: Any) -> None:

@@ -61,7 +61,7 @@ def latest_run(root: Path) -> Path:
             if found
             else f"there is no run under {root}/"
         )
-        raise FileNotFoundError(f"{what}. Train first (make train), or name the run's folder.")
+        raise FileNotFoundError(f"{what}. Train first (brainlit fit -c demo -c wav2vec), or name the run's folder.")
     return probed[-1]
 
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from brainlit.cli.config_names import named_file, names_in
 from brainlit.cli.errors import UsageError
 from brainlit.cli.run_many import Run, check_settings, run_missing, show_commands
 from brainlit.guard import file_guard, read_csv
 from brainlit.hints import did_you_mean
 
-EXPERIMENTS = Path("experiments")
 SET_BY_PLANS = (
     *("seed_everything", "data.regime", "data.control.draw"),
     *("run.root", "run.experiment", "run.id", "run.resume"),
@@ -343,7 +343,7 @@ def config_files(model: str, regime: str, data: str = "demo", *, quick: bool = F
     """The config files of a run as options, in the order in which `make train` merges them."""
     names = ["brain_tune", f"data/{data}", f"model/{model}", *(["quick"] if quick else []), f"regime/{regime}"]
     names += [f"paper/{preset}"] if preset else []
-    return [part for name in names for part in ("-c", str(EXPERIMENTS / f"{name}.yaml"))]
+    return [part for name in names for part in ("-c", str(named_file(name)))]
 
 
 def fit_arguments(
@@ -378,11 +378,9 @@ def _check_numbers(given: argparse.Namespace) -> None:
 
 
 def check_files(**chosen: Sequence[str]) -> None:
-    """Refuse names that have no file in their folder below experiments/, and other folders than brainlit's own."""
-    if not (EXPERIMENTS / "brain_tune.yaml").is_file():
-        raise FileNotFoundError(f"there is no {EXPERIMENTS}/brain_tune.yaml here: start in brainlit's own folder.")
+    """Refuse names that have no file in their folder below experiments/, neither here nor among brainlit's own."""
     for folder, names in chosen.items():
-        known = [path.stem for path in (EXPERIMENTS / folder).glob("*.yaml")]
+        known = names_in(folder)
         for name in names:
             if name not in known:
                 raise UsageError(f"there is no {folder} {name!r}. {did_you_mean(name, known)}")

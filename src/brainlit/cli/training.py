@@ -27,6 +27,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from brainlit.callbacks.divergence import DivergenceGuard
 from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
+from brainlit.cli.config_names import SAID, config_files
 from brainlit.cli.errors import UsageError, quieten
 from brainlit.cli.refusals import HintingParser, missing_package, require_known_trainer
 from brainlit.cli.reports import chosen_checkpoint
@@ -113,7 +114,7 @@ class BrainlitCLI(LightningCLI):
             parser_class=HintingParser,
             parser_kwargs={
                 "prog": f"brainlit {verb}",
-                "description": getattr(pl.Trainer, verb).__doc__.strip().splitlines()[0],
+                "description": f"{getattr(pl.Trainer, verb).__doc__.strip().splitlines()[0]} {SAID}",
                 "parser_mode": "omegaconf+",
                 "allow_abbrev": False,
             },
@@ -145,6 +146,7 @@ class BrainlitCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments given to the verb, after a look at the files that they name."""
         check_config_files(args)
+        self.config_files = config_files(args)
         if isinstance(parser, HintingParser):
             parser.typed = list(args)
         self.config = parser.parse_args(args)
@@ -178,7 +180,11 @@ class BrainlitCLI(LightningCLI):
         kwargs["plugins"] = [*_as_list(given.plugins), AtomicCheckpointIO()]
         if given.logger in (None, True):
             kwargs["logger"] = loggers(self.run, RunOptions(**self.config.run.as_dict()), self.resolved)
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        for callback in getattr(trainer, "callbacks", []):
+            if hasattr(callback, "config_files"):
+                callback.config_files = self.config_files
+        return trainer
 
 
 def checkpoints(run: RunDirectory) -> list[Callback]:

@@ -233,7 +233,9 @@ def _what_to_run(claim: claims.Claim, seeds: Sequence[SeedEvidence]) -> str:
     """Why a number is missing, and the command that makes it."""
     lacking = [regime for regime in claim.between if not any(regime in seed.states for seed in seeds)]
     if lacking:
-        commands = " and ".join(f"`make train REGIME={regime} SEED=...`" for regime in lacking)
+        commands = " and ".join(
+            f"`brainlit fit -c DATA -c MODEL -c {regime} --seed_everything SEED`" for regime in lacking
+        )
         return f"No run of regime {' or '.join(lacking)}; with the seeds of the others: {commands}."
     if not any(set(claim.between) <= set(seed.states) for seed in seeds):
         return f"No seed has both {' and '.join(claim.between)}; train both with the same seed."

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 Clock = Literal["logged", "nominal"]
 
-_DOWNLOAD = "Fetch it with 'brainlit data download experiments/data/lebel2023.yaml', or correct the data set's root."
+_DOWNLOAD = "Fetch it with 'brainlit data download lebel2023', or correct the data set's root."
 
 
 class LebelSource(PublishedSource):

@@ -36,7 +36,7 @@ def check_regime(config: ObjectiveConfig, regime: str) -> None:
     if regime == "stimulus" and config.targets:
         raise ValueError(
             f"regime 'stimulus' trains on the sound alone, but objective.targets is {config.targets:g}: give"
-            " --model.objective.targets 0 and --model.objective.stimulus 1 (experiments/regime/stimulus.yaml), or"
+            " --model.objective.targets 0 and --model.objective.stimulus 1 (-c stimulus), or"
             " another regime for a joint objective."
         )
     if regime not in ("stimulus", "pretrained") and not config.targets:
