@@ -101,8 +101,10 @@ def test_both_hold_what_they_should(distributions: tuple[Path, Path]) -> None:
         *(f"brainlit/results/templates/{path.name}" for path in ROOT.glob("src/brainlit/results/templates/*.j2")),
     }
     if (ROOT / ".git").exists():
-        listed = checked("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines()
-        assert names == {name for name in listed if (ROOT / name).is_file()}
+        tracked = checked("git", "ls-files", cwd=ROOT).splitlines()
+        further = checked("git", "ls-files", "--others", "--exclude-standard", cwd=ROOT).splitlines()
+        here = {name for name in tracked if (ROOT / name).is_file()}
+        assert here <= names <= {*here, *further}
 
 
 def test_the_wheel_says_who_it_is(distributions: tuple[Path, Path]) -> None:
@@ -125,9 +127,6 @@ def test_the_demo_runs_from_an_empty_folder(python: Path, here: Path) -> None:
     mistyped = run(brainlit, "fit", "-c", "dmo", "-c", "wav2vec", cwd=here)
     assert mistyped.returncode == 2
     assert "Did you mean 'demo'?" in mistyped.stderr
-    plans = checked(brainlit, "reproduce", "--quick", "--dry-run", cwd=here)
-    assert plans.splitlines()[-1] == "0 of 6 runs are finished."
-    assert f"-c {python.parents[1]}" in plans
     assert not list(here.iterdir()), "nothing was written"
 
     options = [part for key, value in TINY.items() for part in (f"--data.source.init_args.{key}", value)]
