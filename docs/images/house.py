@@ -6,11 +6,10 @@ import tomllib
 from html import escape
 from pathlib import Path
 
+from brainlit.results.style import FAINT, INK, PAPER, ROOM_COLOURS
+
 HERE = Path(__file__).parent
-GROUND, DATA, STATISTICS, MODELS, RESULTS, COMMANDS = (
-    *("#f1f5f9", "#dbeafe", "#dcfce7"),
-    *("#fde2e4", "#ede9fe", "#fef3c7"),
-)
+GROUND, STATISTICS, DATA, MODELS, RESULTS, COMMANDS = ROOM_COLOURS
 ROOMS = {
     "timebase": ("one clock", GROUND),
     "checksums": ("what was written", GROUND),
@@ -38,7 +37,7 @@ ROOMS = {
     "callbacks": ("what runs during training: probes, drift, report, exact resuming", COMMANDS),
     "cli": ("brainlit fit, data, probe, report, compare, reproduce, ...", COMMANDS),
 }
-"""Room or module -> what it holds, and its colour."""
+"""Room or module -> what it holds, and the colour of its kind; the name in the box says the same without it."""
 LEFT, WIDTH, TOP, HEIGHT, GAP = 60, 860, 56, 46, 10
 
 
@@ -57,10 +56,10 @@ def picture() -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 {bottom + 12}" role="img"'
         ' font-family="Helvetica, Arial, sans-serif" aria-label="The rooms of brainlit and what may import what">',
         '<defs><marker id="a" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0 10 5 0 10z" fill="#475569"/></marker></defs>',
-        f'<rect width="960" height="{bottom + 12}" fill="#fff"/>',
+        f'<path d="M0 0 10 5 0 10z" fill="{FAINT}"/></marker></defs>',
+        f'<rect width="960" height="{bottom + 12}" fill="{PAPER}"/>',
         _text(LEFT, 34, 18, "From what was heard to the report: a room imports only from the rows above it", bold=True),
-        f'<line x1="30" y1="{TOP}" x2="30" y2="{bottom - GAP}" stroke="#475569" stroke-width="1.6"'
+        f'<line x1="30" y1="{TOP}" x2="30" y2="{bottom - GAP}" stroke="{FAINT}" stroke-width="1.6"'
         ' marker-end="url(#a)"/>',
     ]
     for k, row in enumerate(rows):
@@ -74,14 +73,15 @@ def _box(room: str, x: float, y: float, width: float) -> list[str]:
     holds, colour = ROOMS[room]
     is_package = (HERE.parents[1] / "src" / "brainlit" / room).is_dir()
     return [
-        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{HEIGHT}" rx="9" fill="{colour}" stroke="#94a3b8"/>',
-        _text(x + 12, y + 19, 14, room + ("/" if is_package else ".py"), bold=True),
-        _text(x + 12, y + 36, 12, holds),
+        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{HEIGHT}" rx="5" fill="{PAPER}" stroke="{FAINT}"/>',
+        f'<rect x="{x:g}" y="{y:g}" width="7" height="{HEIGHT}" rx="2" fill="{colour}"/>',
+        _text(x + 15, y + 19, 14, room + ("/" if is_package else ".py"), bold=True),
+        _text(x + 15, y + 36, 12, holds),
     ]
 
 
 def _text(x: float, y: float, size: int, words: str, *, bold: bool = False) -> str:
-    look = 'font-weight="bold" fill="#0f172a"' if bold else 'fill="#334155"'
+    look = f'font-weight="bold" fill="{INK}"' if bold else f'fill="{FAINT}"'
     return f'<text x="{x:g}" y="{y:g}" font-size="{size}" {look}>{escape(words)}</text>'
 
 

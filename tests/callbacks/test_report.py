@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
 
 from brainlit.backbones.lora import LoraConfig
 from brainlit.backbones.trainable import TrainableConfig
-from brainlit.callbacks.report import _settings_words
+from brainlit.callbacks.report import _settings_words, _tell_wandb
 
 
 def said(**settings):
@@ -23,3 +27,12 @@ def test_what_trains_is_said_with_what_does_not() -> None:
     few = asdict(TrainableConfig(upper_layers=2, projection=False))
     assert said(trainable=few) == "all weights above the front end, but upper_layers 2, projection False"
     assert said(trainable=few, lora=asdict(LoraConfig(rank=8))).startswith("LoRA of rank 8, but upper_layers 2")
+
+
+def test_the_run_in_wandb_says_that_listeners_are_simulated(monkeypatch) -> None:
+    run = SimpleNamespace(notes=None, tags=("brain_tune",))
+    monkeypatch.setattr(WandbLogger, "experiment", property(lambda _: run))
+    loggers: Any = [SimpleNamespace(), WandbLogger.__new__(WandbLogger)]
+    _tell_wandb(SimpleNamespace(loggers=loggers))
+    assert run.notes.startswith("The listeners are simulated: this shows that the method recovers")
+    assert run.tags == ("brain_tune", "simulated-listeners")

@@ -62,7 +62,9 @@ def test_the_commands_of_the_page_do_what_it_says(
     assert "| alignment rises more than with permuted responses (" in out
     assert "alignment rises in auditory voxels" in out
     page = (folder / "docs" / "demo.md").read_text()
-    assert page.startswith("# Demo\n<!-- claims:begin -->\n**wav2vec (tiny)**, 2 seeds (11, 12); semantic voxels")
+    assert page.startswith("# Demo\n<!-- claims:begin -->\n**The listeners are simulated: this shows that the method")
+    assert "\n\nwav2vec (tiny), 2 seeds: alignment r with semantic voxels is 0." in page
+    assert "\n\n**wav2vec (tiny)**, 2 seeds (11, 12); semantic voxels" in page
     assert page.endswith("<!-- claims:end -->\n")
     assert (folder / "runs" / "reproduce" / "report.html").is_file()
     assert json.loads((folder / "comparison" / "claims.json").read_text())["region"] == "auditory"

@@ -216,6 +216,7 @@ def test_other_clips_and_other_words_are_refused(tmp_path: Path) -> None:
 
 def test_each_simulated_seed_has_listeners_of_its_own(evidence: Evidence) -> None:
     assert evidence.simulated
+    assert evidence.listeners.startswith("The listeners are simulated: ")
     assert [seed.data["probe"] for seed in evidence.seeds] == ["store-11", "store-12", "store-13"]
     assert not share_data(evidence.seeds, ALIGNMENT)
     assert share_data(evidence.seeds, Key("demo/word_category", "test")), "the clips are the same ones"
@@ -227,6 +228,10 @@ def test_real_people_are_shared_whatever_a_store_takes_of_them(tmp_path: Path) -
     real = [replace(run, summary={**run.summary, "run": {**run.summary["run"], "simulated": False}}) for run in runs]
     found = read_evidence(real)
     assert not found.simulated
+    assert found.listeners == ""
+    mixed = read_evidence([runs[0], *real[1:]])
+    assert not mixed.simulated
+    assert mixed.listeners.startswith(f"The listeners of 1 of {len(runs)} runs are simulated: ")
     assert share_data(found.seeds, ALIGNMENT)
     assert share_data(found.seeds, Key("difference", WORDS))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 
 from brainlit.cli import main
-from brainlit.comparison.fractions import curve_figure, curve_points, curve_table, write_curve_table
+from brainlit.comparison.fractions import curve_figure, curve_points, curve_table, write_curve_page, write_curve_table
 from brainlit.results.run_directory import RunDirectory, write_json_atomic
 from brainlit.results.summary import build_summary, find_score, write_summary
 from tests.make import made
 from tests.results.fake_run import fake_run
+from tests.results.test_report import Page
 
 N_ROWS = 1000
 
@@ -104,6 +106,36 @@ def test_table_and_file_have_a_line_per_regime_and_fraction(small: dict[str, Any
     assert float(rows[0]["difference_low"]) < float(rows[0]["difference"]) < float(rows[0]["difference_high"])
 
 
+def test_the_effect_and_what_the_listeners_are_come_first(small: dict[str, Any], tmp_path: Path) -> None:
+    runs = [_summary(small, share, seed, gain=share / 10) for share in (0.1, 1.0) for seed in (11, 12)]
+    points = curve_points(runs)
+    assert small["run"]["simulated"]
+    simulated = "The listeners are simulated: this shows that the method recovers what was planted, not a brain."
+    lines = curve_table(points).splitlines()
+    assert lines[0] == simulated
+    low, high = points[1].rise.interval or (0, 0)
+    before, after = (points[1].mean(name) for name in ("r_before", "r_after"))
+    effect = (
+        f"brain, 2 seeds: alignment r with semantic voxels is {before:.3f} before tuning and {after:.3f} after 0.556"
+        f" hours of it, {points[1].rise.value:+.3f} (95 % interval {low:+.3f} to {high:+.3f}); after 0.0556 hours the"
+        " change is"
+    )
+    assert lines[2].startswith(effect)
+    figure = curve_figure(points)
+    assert figure.caption.startswith("Simulated listeners. ")
+    text = write_curve_page(points, figure, tmp_path).read_text()
+    page = " ".join(Page(text).text.split())
+    assert 0 < page.index(simulated) < page.index(effect) < page.index("The effect") < page.index("The numbers")
+    assert not re.search(r"https?://|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
+    with write_curve_table(points, tmp_path).open(newline="") as file:
+        assert {row["simulated"] for row in csv.DictReader(file)} == {"True"}
+    for run in runs:
+        run["run"]["simulated"] = False
+    people = curve_points(runs)
+    assert curve_table(people).startswith("brain, 2 seeds: ")
+    assert "imulated" not in curve_table(people) + curve_figure(people).alt
+
+
 def test_numbers_without_an_interval_or_share_stay_empty(small: dict[str, Any], tmp_path: Path) -> None:
     bare = _summary(small, 0.5)
     for row in bare["scores"]:
@@ -119,10 +151,8 @@ def test_numbers_without_an_interval_or_share_stay_empty(small: dict[str, Any], 
 
 
 def _drawn(monkeypatch: pytest.MonkeyPatch, points: Any) -> Any:
-    from brainlit.comparison import fractions as fraction_figure
-
     kept: list[Any] = []
-    monkeypatch.setattr(fraction_figure, "render", lambda figure, *_: kept.append(figure) or b"")
+    monkeypatch.setattr("brainlit.results.style.render", lambda figure, *_: kept.append(figure) or b"</style>")
     curve_figure(points)
     return kept[0].axes[0]
 
@@ -148,7 +178,7 @@ def test_the_figure_has_a_line_and_a_band_per_regime(small: dict[str, Any], monk
 def test_one_point_alone_keeps_its_interval(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     (point,) = curve_points([_summary(small, 1.0)])
     axes = _drawn(monkeypatch, [point])
-    bars = [line.get_ydata() for line in axes.get_lines() if line.get_linewidth() == 4]
+    bars = [line.get_ydata() for line in axes.get_lines() if line.get_linewidth() == 1.4]
     low, high = point.rise.interval or (0, 0)
     np.testing.assert_allclose(bars, [[point.runs[0].change.r_before + low, point.runs[0].change.r_before + high]])
 
@@ -214,7 +244,7 @@ def test_the_command_reads_runs_and_writes_beside_them(tmp_path: Path, capsys: p
     assert main(["curve", *folders]) == 0
     out = capsys.readouterr().out
     assert "| brain | 0.1 | 0.0556 | 1 |" in out
-    assert f"Figure: {tmp_path / 'fake' / 'curve.png'}" in out
+    assert f"Figure: {tmp_path / 'fake' / 'curve.png'}\nPage: {tmp_path / 'fake' / 'curve.html'}" in out
     assert (tmp_path / "fake" / "curve.png").read_bytes().startswith(b"\x89PNG")
     everything = [str(path) for path in sorted((tmp_path / "fake").iterdir())]
     assert main(["curve", *everything, "--region", "auditory", "--output", str(tmp_path / "there")]) == 0

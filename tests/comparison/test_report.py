@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from brainlit.comparison.effects import Evidence, Key, SeedEvidence
-from brainlit.comparison.figures import COLOURS, alignment_figure, comparison_figures
+from brainlit.comparison.figures import alignment_figure, comparison_figures
 from brainlit.comparison.judged_claims import judge_claims
 from brainlit.comparison.report import WRITTEN, render_comparison, write_comparison
 from brainlit.encoding.statistics import Score
-from brainlit.results.style import Figure
+from brainlit.results.style import REGIME_COLOURS, Figure
 from tests.results.test_figures import count
 from tests.results.test_report import Page
 
@@ -48,30 +48,36 @@ def test_the_words_beside_a_figure_have_its_means(figures: dict[str, Figure]) ->
 
 def test_each_regime_has_its_colour(figures: dict[str, Figure]) -> None:
     for regime in ("pretrained", "brain", "permuted", "stimulus", "language_model"):
-        assert count(figures["alignment"], COLOURS[regime]) > 100, regime
+        assert count(figures["alignment"], REGIME_COLOURS[regime]) > 100, regime
 
 
-def test_the_page_begins_with_the_claims_and_needs_nothing_else(
+def test_the_page_begins_with_the_effect_and_needs_nothing_else(
     evidence: Evidence, figures: dict[str, Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("brainlit.comparison.report.comparison_figures", lambda _: list(figures.values()))
     (tmp_path / "kept.txt").write_text("of someone else")
     path = write_comparison(evidence, judge_claims(evidence), tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {*WRITTEN, "kept.txt"}
-    assert {file.stem for file in (tmp_path / "figures").iterdir()} == set(NAMES)
+    assert {file.stem for file in (tmp_path / "figures").iterdir()} == {"effect", *NAMES}
     assert json.loads((tmp_path / "claims.json").read_text())["region"] == "semantic"
-    assert (tmp_path / "claims.md").read_text().startswith("**wav2vec (tiny)**, 3 seeds")
+    table = (tmp_path / "claims.md").read_text()
+    assert table.startswith("**The listeners are simulated: this shows that the method recovers what was planted, not")
+    assert table.splitlines()[2].startswith("wav2vec (tiny), 3 seeds: alignment r with semantic voxels is 0.310 before")
     text = path.read_text()
     page = Page(text)
     addresses = [value or "" for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href")]
-    assert len(addresses) == len(NAMES)
+    assert len(addresses) == 1 + len(NAMES)
     assert all(base64.b64decode(address.split(",", 1)[1]) for address in addresses)
     assert not re.search(r"https?://|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
     titles = re.findall(r"<h2>(.*?)</h2>", text)
-    assert titles[:3] == ["The claims", "How verdicts are made", "Alignment before and after"]
+    assert titles[:4] == ["The effect", "The claims", "How verdicts are made", "Alignment before and after"]
     words = " ".join(page.text.split())
-    assert "wav2vec (tiny): 14 supported, 4 not supported, 13 not measured; 3 seeds." in words
-    assert "The listeners are simulated: this shows that the method recovers what was planted, not a brain." in words
+    assert words.index("The listeners are simulated: this shows") < words.index("The effect")
+    effect = "is 0.310 before tuning, 0.472 after brain-tuning and 0.313 after permuted tuning: +0.162 (95 % interval"
+    assert words.index(effect) < words.index("14 supported")
+    assert "Of 24 numbers measured: 14 supported, 4 not supported, 6 shown." in words
+    assert words.count("Not measured, 13 of") == 1
+    assert ">not measured<" not in text
     assert "nothing semantic is planted there; planted, should be: not supported" in words
     assert "Not so: word category is read better, words that the probe never saw" in words
     assert "words by themselves reach this score" in words
@@ -88,6 +94,7 @@ def test_a_page_of_little_says_what_is_not_there() -> None:
     assert "m &lt;1&gt;, permuted: no run of any seed" in text
     assert "m <1>" not in text
     assert "No run of regime pretrained" in text
+    assert "imulated" not in text
 
 
 def test_models_stand_side_by_side(evidence: Evidence) -> None:

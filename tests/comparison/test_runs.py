@@ -69,6 +69,14 @@ def test_table_has_a_line_per_seed_and_the_range() -> None:
     assert "mean 40, range 30 to 50 over 2 seeds" in table
 
 
+def test_the_table_says_first_that_listeners_are_simulated() -> None:
+    runs = [_run(1, regime, 0.3) for regime in ("brain", "permuted")]
+    assert pairs_table(pair_by_seed(runs)).startswith("| model |")
+    for run in runs:
+        run.summary["run"]["simulated"] = True  # type: ignore[index]
+    assert pairs_table(pair_by_seed(runs)).startswith("The listeners are simulated: this shows")
+
+
 def test_several_models_are_paired_each_by_itself() -> None:
     runs = [
         _run(1, regime, after + more, model=model)

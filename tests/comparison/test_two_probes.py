@@ -107,6 +107,19 @@ def test_what_was_learned_is_found_and_nothing_else(learned: ProbeComparison) ->
         assert null.n_higher + null.n_lower <= 1
 
 
+def test_simulated_listeners_are_said_first(
+    run: RunDirectory, early: Path, learned: ProbeComparison, tmp_path: Path
+) -> None:
+    assert probes_table(learned).startswith("The listeners are simulated: this shows that the method recovers")
+    file, table = write_comparison(learned, tmp_path)
+    assert next(iter(json.loads(file.read_text()).items())) == ("simulated", True)
+    with table.open(newline="") as lines:
+        assert {row["simulated"] for row in csv.DictReader(lines)} == {"True"}
+    people = dataclasses.replace(learned, simulated=False)
+    assert probes_table(people).startswith("A: ")
+    assert not compare_probes(early, folder_of(run, 4, tmp_path / "late"), config=FAST).simulated, "nobody says so"
+
+
 def test_the_interval_is_paired(held: ProbeComparison) -> None:
     """The draws are shared, so the interval of the difference is narrower than that of two unpaired ones."""
     row = row_of(held, "sub-1", "auditory")

@@ -19,7 +19,7 @@ from brainlit.results.band_names import bands_among, formulas, labels
 from brainlit.results.figures import partition_figure
 from brainlit.results.record import ProbeRecord, find_records
 from brainlit.results.scores import FORMULAS, LABELS
-from brainlit.results.style import BAND_COLOURS, part_colours
+from brainlit.results.style import BAND_COLOURS, part_colours, part_hatches
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe, toy_trainer
 from tests.toy import TwoMeanings
 
@@ -134,7 +134,8 @@ def test_parts_have_colours_of_their_own(probed: Path) -> None:
     summary = json.loads((probed / "summary.json").read_text())
     parts = [metric.removeprefix("partition_") for metric in labels(bands_among(r["metric"] for r in summary["scores"]))
              if metric.startswith("partition_")]  # fmt: skip
-    assert len(set(part_colours(parts).values())) == len(parts)
+    looks = zip(part_colours(parts).values(), part_hatches(parts).values(), strict=True)
+    assert len(set(looks)) == len(parts)
     figure = partition_figure(summary)
     assert figure is not None
     assert "only word vectors" in figure.alt

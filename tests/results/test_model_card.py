@@ -128,6 +128,13 @@ def test_simulations_controls_and_unfinished_runs_are_said_to_be_so(facts: CardF
         assert words in card
         assert words not in plain
     assert "simulated-data" in header(card)["tags"]
+    assert "fmri" not in header(card)["tags"]
+    assert "fmri" in header(plain)["tags"]
+    title, first, *_ = card.partition("---\n\n")[2].split("\n\n")
+    assert title.endswith(" after simulated brain-tuning")
+    assert first.startswith("**The listeners are simulated.** No brain was measured")
+    assert "with responses of simulated listeners to stories" in card
+    assert "with the fMRI of people who listened to stories" in plain
 
 
 def test_a_checkpoint_alone_says_what_it_knows(facts: CardFacts) -> None:

@@ -14,6 +14,9 @@ from brainlit.results.summary import build_summary, find_score
 def test_numbers_intervals_and_what_they_rest_on(run: RunDirectory) -> None:
     summary = build_summary(run)
     text = region_table(summary)
+    assert text.startswith("The listeners are simulated: this shows that the method recovers what was planted")
+    people = {**summary, "run": {**summary["run"], "simulated": False}}
+    assert region_table(people).startswith("| |")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     heads, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
     assert heads == ["", "all voxels", "semantic", "auditory", "null"]

@@ -183,6 +183,13 @@ def test_the_permuted_control_says_so_first() -> None:
     assert any("This is the permuted control" in text for text in limit_sentences(given))
 
 
+def test_simulated_listeners_are_said_first() -> None:
+    given = summary([row("r_backbone", 0.2, 0.3, 0.01)], simulated=True, control=True)
+    assert headline_sentences(given)[0].startswith("Simulated listeners. Permuted control: Alignment with")
+    assert limit_sentences(given)[-1].startswith("The listeners are simulated: ")
+    assert "imulated" not in " ".join(headline_sentences(summary([row("r_backbone", 0.2, 0.3, 0.01)])))
+
+
 def test_limits_name_one_story_one_subject_no_repeats_and_few_regions() -> None:
     probe = {"score_stories": ["alone"], "n_score_trs": 90, "subjects": {"a": {"n_repeats": 0}}}
     limits = " ".join(limit_sentences(summary([row("r_backbone", 0.2, 0.3, 0.01)], probe=probe)))

@@ -17,6 +17,7 @@ from brainlit.probing.inputs import datamodule_of
 from brainlit.results.report import write_report
 from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
+from brainlit.results.tables import SIMULATED
 from brainlit.tuning.schedule import count_planned_steps, count_steps_per_epoch, too_short_said
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ class RunReport(pl.Callback):
         self._started, self._trained_s = time.monotonic(), 0.0
         path, datamodule = self._path(trainer), datamodule_of(trainer)
         named = {"config_files": self.config_files} if self.config_files else {}
-        write_json_atomic(path / RUN_FILE, {**run_facts(trainer, pl_module, self.regime), **named})
+        facts = run_facts(trainer, pl_module, self.regime)
+        write_json_atomic(path / RUN_FILE, {**facts, **named})
+        if facts["simulated"]:
+            _tell_wandb(trainer)
         seed = pl_module.hparams.get("seed", getattr(datamodule, "seed", None))
         write_provenance(path, collect(seed=seed, store_path=getattr(datamodule.store, "path", None)))
 
@@ -125,6 +129,15 @@ class RunReport(pl.Callback):
 
     def _path(self, trainer: pl.Trainer) -> Path:
         return Path(self.run_dir or trainer.default_root_dir)
+
+
+def _tell_wandb(trainer: pl.Trainer) -> None:
+    """Say in the notes and tags of the run in W&B that no brain was measured."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            run = logger.experiment
+            run.notes = SIMULATED
+            run.tags = (*(run.tags or ()), "simulated-listeners")
 
 
 def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def run_curve(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="brainlit curve",
         description="Set runs with different data.tune_fraction beside each other: alignment by hours of tuning data,"
-        " one line per regime. Writes curve.csv and curve.png.",
+        " one line per regime. Writes curve.html, curve.csv, curve.png and curve.svg.",
     )
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs of any fractions, regimes, seeds")
     parser.add_argument("--region", help="region to look at (default: the one that the headline is about)")
@@ -172,17 +172,17 @@ def run_curve(arguments: Sequence[str]) -> int:
     from brainlit.comparison import fractions
     from brainlit.comparison.runs import read_summaries
 
-    earlier = (fractions.TABLE_FILE, fractions.FIGURE_FILE)  # of an earlier call, where runs are named by a *
-    runs = [run for run in given.runs if run.name not in earlier]
+    runs = [run for run in given.runs if run.name not in fractions.WRITTEN]  # of an earlier call, named by a *
     points = fractions.curve_points(read_summaries(runs), given.region)
     folder = given.output or common_parent(runs)
     figure = fractions.curve_figure(points)
     print(fractions.curve_table(points))
     print(f"\n{figure.caption}")
-    with only_writer(folder / fractions.TABLE_FILE, fractions.FIGURE_FILE):
+    with only_writer(folder / fractions.TABLE_FILE, *fractions.WRITTEN[1:]):
         print(f"Table: {fractions.write_curve_table(points, folder)}")
         figure.save(folder)
-    print(f"Figure: {folder / fractions.FIGURE_FILE}")
+        page = fractions.write_curve_page(points, figure, folder)
+    print(f"Figure: {folder / fractions.FIGURE_FILE}\nPage: {page}")
     return 0
 
 

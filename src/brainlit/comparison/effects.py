@@ -21,6 +21,7 @@ from brainlit.downstream.representation import WordMap
 from brainlit.encoding.statistics import LEVEL, Score, mean_score, student_quantile
 from brainlit.results.group import Lookup, entering, group_score, own_parts
 from brainlit.results.summary import place_words
+from brainlit.results.tables import SIMULATED
 
 PRETRAINED, BRAIN, PERMUTED = "pretrained", "brain", "permuted"
 STIMULUS, LANGUAGE_MODEL = "stimulus", "language_model"
@@ -147,6 +148,8 @@ class Evidence:
         What tasks warn of; what was not there; the runs that were read.
     simulated : bool
         Whether all runs say that their listeners are simulated.
+    partly_simulated : str
+        A sentence about this where only some do.
     fitted_on_tuned : tuple of str
         Sentences about encoding models that were fitted on stories that the model was tuned on.
     """
@@ -160,12 +163,18 @@ class Evidence:
     missing: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     simulated: bool = False
+    partly_simulated: str = ""
     fitted_on_tuned: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
         """The region in words: 'semantic voxels'."""
         return place_words(self.region)
+
+    @property
+    def listeners(self) -> str:
+        """What every page and table begins with where listeners are simulated, else nothing."""
+        return SIMULATED if self.simulated else self.partly_simulated
 
     @property
     def models(self) -> list[str]:

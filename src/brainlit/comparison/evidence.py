@@ -46,6 +46,7 @@ from brainlit.encoding.statistics import LEVEL, Score, mean_score
 from brainlit.hints import did_you_mean
 from brainlit.results.record import ProbeRecord, fitted_on_tuned_said
 from brainlit.results.summary import regions_of
+from brainlit.results.tables import simulated_said
 
 RATIO, SEPARATION, CKA = "ratio", "separation", "cka"
 WORD_BOOTSTRAP = BootstrapConfig(n_boot=500)
@@ -104,6 +105,7 @@ def read_evidence(runs: Sequence[FinishedRun], region: str | None = None) -> Evi
     gathered = _Collected()
     groups = tqdm(runs_by_seed(runs).items(), desc="Tasks and words", unit="seed", leave=False, delay=3)
     seeds = tuple(_seed(model, seed, by_regime, name, gathered) for (model, seed), by_regime in groups)
+    simulated = [bool(run.summary["run"].get("simulated")) for run in runs]
     return Evidence(
         region=name,
         seeds=seeds,
@@ -113,7 +115,8 @@ def read_evidence(runs: Sequence[FinishedRun], region: str | None = None) -> Evi
         notes=tuple(gathered.notes),
         missing=(*_missing(seeds, set(gathered.tasks)), *gathered.missing),
         runs=tuple(run.name for run in runs),
-        simulated=all(bool(run.summary["run"].get("simulated")) for run in runs),
+        simulated=all(simulated),
+        partly_simulated="" if all(simulated) else simulated_said(simulated),
         fitted_on_tuned=_fitted_on_tuned(runs),
     )
 

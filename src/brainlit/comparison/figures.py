@@ -24,9 +24,19 @@ from brainlit.downstream.representation import Separation, WordMap
 from brainlit.encoding.arrays import FloatArray
 from brainlit.encoding.statistics import Score
 from brainlit.results.scores import FORMULAS
-from brainlit.results.style import FAINT, OTHER_COLOURS, REGIME_COLOURS, RULE, Figure, draw_figure
+from brainlit.results.style import (
+    CATEGORY_COLOURS,
+    FAINT,
+    INK,
+    OTHER_REGIME,
+    PAPER,
+    REGIME_COLOURS,
+    REGIME_MARKS,
+    STAGE_COLOURS,
+    Figure,
+    draw_figure,
+)
 
-COLOURS = {PRETRAINED: "#1F2733", **REGIME_COLOURS}
 PANELS_ACROSS = 4
 MAX_TASK_PANELS = 24
 LEAST_SCORE_SPAN, LEGEND_COLUMN_IN = 0.2, 1.6
@@ -40,8 +50,6 @@ PREFERENCE_PANELS = {
 }
 HOW_WIDE = "over seeds, joined with that over held-out time and subjects where seeds share them"
 Panel = tuple[str, Key]
-CATEGORY_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B8860B", "#3A9BDC", "#4B3F9E", "#5B6470")
-"""The palette of Okabe and Ito for all kinds of colour vision, with its yellow and black made readable."""
 CATEGORY_MARKS = ("o", "s", "^", "D", "v", "P", "X", "h")
 MAX_NAMED_WORDS = 24
 NAME_SIZE = np.asarray((0.16, 0.04))
@@ -60,9 +68,9 @@ def comparison_figures(evidence: Evidence) -> list[Figure]:
     ]
     names = ["word-map"] if len(evidence.maps) == 1 else [f"word-map-{k + 1}" for k in range(len(evidence.maps))]
     for name, (model, words) in zip(names, evidence.maps.items(), strict=True):
-        figure = word_map_figure(words, name)
-        caption = f"{model}, first seed, brain-tuned. {figure.caption}"
-        drawn.append(replace(figure, alt=f"{model}: {figure.alt}", caption=caption))
+        figure = word_map_figure(words, name, simulated=evidence.simulated)
+        caption = f"{figure.caption} {model}, first seed, brain-tuned."
+        drawn.append(replace(figure, alt=f"{figure.alt} {model}.", caption=caption))
     return [figure for figure in drawn if figure is not None]
 
 
@@ -148,9 +156,8 @@ def _regimes_figure(evidence: Evidence, name: str, panels: Sequence[Panel], labe
         _legend(figure, evidence)
 
     said = "; ".join(f"{' '.join(title.split())}: {_regimes_said(evidence, key)}" for title, key in panels)
-    return draw_figure(
-        name, draw, (min(width * across, 13.0), 2.7 * down + 0.5), f"{said}.", f"{formula}. {_dots(evidence)}"
-    )
+    size_in, caption = (min(width * across, 13.0), 2.7 * down + 0.5), f"{formula}. {_dots(evidence)}"
+    return draw_figure(name, draw, size_in, f"{said}.", caption, simulated=evidence.simulated)
 
 
 def _layers_figure(evidence: Evidence, name: str, panels: Sequence[Panel], label: str, formula: str) -> Figure | None:
@@ -186,7 +193,8 @@ def _layers_figure(evidence: Evidence, name: str, panels: Sequence[Panel], label
         f"{formula}. Each layer by itself. Lines: means over seeds; bands: their 95 % intervals, {HOW_WIDE} (none for"
         " one seed)."
     )
-    return draw_figure(name, draw, (3.6 * across + 0.4, 2.8 * len(rows) + 0.6), f"{said}.", caption)
+    size_in = (3.6 * across + 0.4, 2.8 * len(rows) + 0.6)
+    return draw_figure(name, draw, size_in, f"{said}.", caption, simulated=evidence.simulated)
 
 
 def _draw_regimes(axes: Any, evidence: Evidence, key: Key) -> None:
@@ -196,16 +204,19 @@ def _draw_regimes(axes: Any, evidence: Evidence, key: Key) -> None:
         places = {regime: m + (k - (len(regimes) - 1) / 2) * step for k, regime in enumerate(regimes)}
         for seed in evidence.of(model):  # a thin line through the numbers of one seed: they are paired
             points = [(x, one.value) for regime, x in places.items() if (one := seed.value(regime, key)) is not None]
-            axes.plot([x for x, _ in points], [y for _, y in points], color=RULE, linewidth=0.8, zorder=1)
+            axes.plot(
+                [x for x, _ in points], [y for _, y in points], color=STAGE_COLOURS["before"], linewidth=0.7, zorder=1
+            )
         for regime, x in places.items():
             values = _values(evidence.of(model), regime, key)
             if not values:
                 continue
-            mean, colour = _mean(evidence.of(model), regime, key, values), _colour(regime)
-            axes.scatter([x] * len(values), [one.value for one in values], s=16, color=colour, linewidths=0, zorder=3)
+            mean, (colour, mark) = _mean(evidence.of(model), regime, key, values), regime_look(regime)
+            look: Any = {"s": 20, "color": colour, "marker": mark, "edgecolors": PAPER, "linewidths": 0.4, "zorder": 3}
+            axes.scatter([x] * len(values), [one.value for one in values], **look)
             axes.plot([x - step / 3, x + step / 3], [mean.value] * 2, color=colour, linewidth=2.2)
             if mean.interval is not None:
-                axes.plot([x, x], mean.interval, color=colour, linewidth=4.5, alpha=0.35, solid_capstyle="butt")
+                axes.plot([x, x], mean.interval, color=colour, linewidth=1.4, solid_capstyle="butt")
     axes.set_xlim(-0.5, len(models) - 0.5)
     axes.set_xticks(range(len(models)), [model.replace(" (", "\n(") for model in models], fontsize=8.5)
 
@@ -252,8 +263,8 @@ def _draw_layers(axes: Any, evidence: Evidence, model: str, key: Key) -> None:
             continue
         means = (mean_over_seeds(evidence.of(model), key._replace(layer=layer), regime) for layer in found)
         ends = [mean for mean in means if mean is not None]
-        colour = _colour(regime)
-        axes.plot(list(found), [mean.value for mean in ends], color=colour, marker="o", ms=3.5)
+        colour, mark = regime_look(regime)
+        axes.plot(list(found), [mean.value for mean in ends], color=colour, marker=mark, ms=4.5)
         if all(mean.interval is not None for mean in ends):
             bounds = [mean.low for mean in ends], [mean.high for mean in ends]
             axes.fill_between(list(found), *bounds, color=colour, alpha=0.15, linewidth=0)
@@ -263,7 +274,8 @@ def _draw_layers(axes: Any, evidence: Evidence, model: str, key: Key) -> None:
 def _legend(figure: Any, evidence: Evidence) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=_colour(r), marker="o", label=_regime_said(r)) for r in evidence.regimes]
+    looks = {regime: regime_look(regime) for regime in evidence.regimes}
+    handles = [Line2D([], [], color=colour, marker=m, label=regime_said(r)) for r, (colour, m) in looks.items()]
     ncols = max(1, min(len(handles), int(figure.get_size_inches()[0] / LEGEND_COLUMN_IN)))
     figure.legend(handles=handles, loc="outside upper left", ncols=ncols)
 
@@ -281,11 +293,13 @@ def _layers_of(seeds: Iterable[SeedEvidence], key: Key) -> list[int]:
     return sorted({layer for seed in seeds for layer in seed.layers(key.what, key.where)})
 
 
-def _colour(regime: str) -> str:
-    return COLOURS.get(regime, OTHER_COLOURS[-1])
+def regime_look(regime: str) -> tuple[str, str]:
+    """Colour and mark of a regime."""
+    return REGIME_COLOURS.get(regime, OTHER_REGIME), REGIME_MARKS.get(regime, "P")
 
 
-def _regime_said(regime: str) -> str:
+def regime_said(regime: str) -> str:
+    """A regime in words."""
     return "before tuning" if regime == PRETRAINED else regime.replace("_", " ")
 
 
@@ -294,7 +308,7 @@ def _regimes_said(evidence: Evidence, key: Key) -> str:
     parts = []
     for model in evidence.models:
         found = [(regime, _values(evidence.of(model), regime, key)) for regime in evidence.regimes]
-        means = ", ".join(f"{_regime_said(r)} {_average(values):.3f}" for r, values in found if values)
+        means = ", ".join(f"{regime_said(r)} {_average(values):.3f}" for r, values in found if values)
         parts += [f"{model} {means}"] if means else []
     return "; ".join(parts)
 
@@ -303,7 +317,7 @@ def _last_layer_said(evidence: Evidence, model: str, key: Key) -> str:
     seeds = evidence.of(model)
     last = key._replace(layer=_layers_of(seeds, key)[-1])
     found = [(regime, _values(seeds, regime, last)) for regime in evidence.regimes]
-    return ", ".join(f"{_regime_said(r)} {_average(values):.3f}" for r, values in found if values)
+    return ", ".join(f"{regime_said(r)} {_average(values):.3f}" for r, values in found if values)
 
 
 def _average(values: Sequence[Score]) -> float:
@@ -321,7 +335,7 @@ def _dots(evidence: Evidence) -> str:
 # --- Words in the plane ---
 
 
-def word_map_figure(words: WordMap, name: str = "word-map") -> Figure:
+def word_map_figure(words: WordMap, name: str = "word-map", *, simulated: bool = False) -> Figure:
     """Two panels, before and after; a colour and a mark per category, its name at the middle of its words.
 
     Categories beyond the eighth repeat colours with other marks. Words are named too where they are few.
@@ -336,20 +350,21 @@ def word_map_figure(words: WordMap, name: str = "word-map") -> Figure:
             axes.set_title(f"{stage}: {_accuracy_said(apart)}")
             shown = f"; the plane holds {100 * share:.0f} % of the variance" if np.isfinite(share) else ""
             axes.set_xlabel(f"{_axes_name(words)}{shown}", color=FAINT, fontsize=9)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=min(len(kinds), 8))
 
     said = "; ".join(
         f"{stage} {_accuracy_said(apart)} (chance {100 * apart.chance:.0f} %), silhouette {apart.silhouette:.3f}"
         for stage, _, apart in sides
     )
     alt = f"Map of {len(words.words)} words of {len(kinds)} categories ({', '.join(kinds)}): {said}."
-    return draw_figure(name, draw, (10.4, 5.2), alt, _word_map_caption(words))
+    return draw_figure(name, draw, (10.4, 5.2), alt, _word_map_caption(words), simulated=simulated)
 
 
 def _draw_words(axes: Any, words: WordMap, kinds: list[str], places: FloatArray) -> None:
     from matplotlib.patheffects import withStroke
 
     mine_of = np.asarray(words.categories)
-    halo = withStroke(linewidth=3, foreground="white")
+    halo = withStroke(linewidth=3, foreground=PAPER)
     bold: Any = {"weight": "bold", "ha": "center", "va": "center", "path_effects": [halo], "zorder": 4}
     middles = np.stack([np.median(places[mine_of == kind], axis=0) for kind in kinds])
     named_at = apart_from_each_other(middles, NAME_SIZE * np.ptp(places, axis=0))
@@ -357,8 +372,8 @@ def _draw_words(axes: Any, words: WordMap, kinds: list[str], places: FloatArray)
         colour = CATEGORY_COLOURS[k % len(CATEGORY_COLOURS)]
         mark = CATEGORY_MARKS[(k + k // len(CATEGORY_COLOURS)) % len(CATEGORY_MARKS)]
         mine = places[mine_of == kind]
-        axes.scatter(*mine.T, s=30, color=colour, marker=mark, linewidths=0.4, edgecolors="white", alpha=0.85)
-        axes.text(*named_at[k], kind, color=colour, **bold)
+        axes.scatter(*mine.T, s=30, color=colour, marker=mark, linewidths=0.4, edgecolors=PAPER, label=kind)
+        axes.text(*named_at[k], kind, color=INK, **bold)
     if len(words.words) <= MAX_NAMED_WORDS:
         for word, place in zip(words.words, places, strict=True):
             axes.annotate(word, place, (4, 3), textcoords="offset points", fontsize=7, color=FAINT)

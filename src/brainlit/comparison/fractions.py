@@ -14,18 +14,28 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.comparison.effects import over_seeds
+from brainlit.comparison.effects import PRETRAINED, over_seeds
+from brainlit.comparison.figures import regime_look
 from brainlit.comparison.runs import SAME_START, Summary, TuningChange, mean_of_known, run_name, tuning_change
 from brainlit.encoding.statistics import Score
 from brainlit.files import write_csv
-from brainlit.results.style import FAINT, OTHER_COLOURS, REGIME_COLOURS, Figure, house_style, new_figure, render
-from brainlit.results.tables import change_said, markdown_table, number_said
+from brainlit.results.pages import render_page
+from brainlit.results.run_directory import write_text_atomic
+from brainlit.results.style import Figure, draw_figure
+from brainlit.results.summary import place_words
+from brainlit.results.tables import change_said, count_said, markdown_table, number_said, simulated_said
 
 TABLE_FILE, FIGURE_FILE = "curve.csv", "curve.png"
+PAGE_FILE, VECTOR_FILE = "curve.html", "curve.svg"
+WRITTEN = (TABLE_FILE, FIGURE_FILE, VECTOR_FILE, PAGE_FILE)
+HEADS = (
+    *("regime", "fraction", "hours", "seeds", "r before", "r after"),
+    *("difference (95 % interval)", "low-level share before / after"),
+)
 COLUMNS = (
     *("regime", "fraction", "hours", "rows", "n_seeds", "seeds", "region", "layer", "n_voxels", "n_subjects"),
     *("r_before", "r_after", "difference", "difference_low", "difference_high", "difference_min", "difference_max"),
-    *("low_level_share_before", "low_level_share_after"),
+    *("low_level_share_before", "low_level_share_after", "simulated"),
 )
 
 
@@ -48,6 +58,7 @@ class RunPoint:
     rows: int
     region: str
     change: TuningChange
+    simulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,19 +133,75 @@ def curve_points(summaries: Sequence[Summary], region: str | None = None) -> lis
 
 
 def curve_table(points: Sequence[CurvePoint]) -> str:
-    """Markdown: one line per point."""
-    first, heads = points[0].runs[0], ["regime", "fraction", "hours", "seeds", "r before", "r after"]
-    heads += ["difference (95 % interval)", "low-level share before / after"]
-    rows = [
-        [
-            *(point.regime, f"{point.fraction:g}", f"{point.hours:.3g}", str(len(point.runs))),
-            *(number_said(point.mean("r_before")), number_said(point.mean("r_after")), change_said(point.rise)),
-            " / ".join(number_said(point.mean(name)) for name in ("share_before", "share_after")),
-        ]
-        for point in points
+    """Markdown: what the listeners are where these are simulated, the effect, then one line per point."""
+    lead = [sentence for sentence in (listeners_said(points), *curve_sentences(points)) if sentence]
+    table = markdown_table(HEADS, map(_cells, points))
+    return "\n".join([*(line for sentence in lead for line in (sentence, "")), _sizes(points), "", *table])
+
+
+def listeners_said(points: Sequence[CurvePoint]) -> str:
+    """A sentence about the listeners where any are simulated, else nothing."""
+    return simulated_said(run.simulated for point in points for run in point.runs)
+
+
+def curve_sentences(points: Sequence[CurvePoint]) -> list[str]:
+    """What the most data of each regime did to alignment, and what the least did."""
+    return [_sentence([point for point in points if point.regime == name]) for name in _regimes(points)]
+
+
+def _sentence(points: Sequence[CurvePoint]) -> str:
+    """Of one regime; its points come by hours."""
+    least, most = points[0], points[-1]
+    before, after = (number_said(most.mean(name)) for name in ("r_before", "r_after"))
+    said = (
+        f"{_words(most.regime)}, {count_said(len(most.runs), 'seed')}: alignment r with"
+        f" {place_words(most.runs[0].region)} is {before} before tuning and {after} after {most.hours:.3g} hours of it,"
+        f" {_change(most.rise)}"
+    )
+    if least is not most:
+        said += f"; after {least.hours:.3g} hours the change is {_change(least.rise)}"
+    return f"{said}."
+
+
+def _change(rise: Score) -> str:
+    if rise.interval is None:
+        return f"{rise.value:+.3f} (no interval)"
+    return f"{rise.value:+.3f} (95 % interval {rise.low:+.3f} to {rise.high:+.3f})"
+
+
+def _regimes(points: Iterable[CurvePoint]) -> list[str]:
+    return list(dict.fromkeys(point.regime for point in points))
+
+
+def _sizes(points: Sequence[CurvePoint]) -> str:
+    first = points[0].runs[0]
+    sizes = f"{count_said(first.change.n_voxels, 'voxel')}, {count_said(first.change.n_subjects, 'subject')}"
+    return f"{first.region}, layer {first.change.layer}: {sizes}"
+
+
+def _cells(point: CurvePoint) -> list[str]:
+    """The cells of HEADS."""
+    return [
+        *(point.regime, f"{point.fraction:g}", f"{point.hours:.3g}", str(len(point.runs))),
+        *(number_said(point.mean("r_before")), number_said(point.mean("r_after")), change_said(point.rise)),
+        " / ".join(number_said(point.mean(name)) for name in ("share_before", "share_after")),
     ]
-    sizes = f"{first.change.n_voxels} voxels, {first.change.n_subjects} subject(s)"
-    return "\n".join([f"{first.region}, layer {first.change.layer}: {sizes}", "", *markdown_table(heads, rows)])
+
+
+def write_curve_page(points: Sequence[CurvePoint], figure: Figure, folder: Path) -> Path:
+    """Write curve.html, which needs no other file: the effect, the figure, the table."""
+    first = points[0].runs[0]
+    page = render_page(
+        "curve.html.j2",
+        f"Alignment by tuning data, {place_words(first.region)}",
+        about=f"{', '.join(map(_words, _regimes(points)))} · {_sizes(points)}",
+        listeners=listeners_said(points),
+        headline=curve_sentences(points),
+        curve=figure,
+        heads=HEADS,
+        rows=[_cells(point) for point in points],
+    )
+    return write_text_atomic(folder / PAGE_FILE, page)
 
 
 def write_curve_table(points: Sequence[CurvePoint], folder: Path) -> Path:
@@ -164,6 +231,7 @@ def _csv_row(point: CurvePoint) -> dict[str, Any]:
         "n_seeds": len(point.runs),
         "seeds": " ".join(str(seed) for seed in sorted(run.seed for run in point.runs)),
         "region": first.region,
+        "simulated": first.simulated,
         **{name: getattr(first.change, name) for name in ("layer", "n_voxels", "n_subjects")},
         **{name: "" if number is None else f"{number:.6g}" for name, number in numbers.items()},
     }
@@ -185,6 +253,7 @@ def _run_point(summary: Summary, region: str) -> RunPoint:
         rows=int(data["rows"]["tune"]),
         region=region,
         change=tuning_change(summary, region),
+        simulated=bool(run.get("simulated")),
     )
 
 
@@ -246,36 +315,38 @@ def curve_figure(points: Sequence[CurvePoint]) -> Figure:
     """Alignment after tuning by hours of tuning data (logarithmic), and the untuned model as a dashed line.
 
     A line's band is the interval of the paired difference, laid at the alignment before tuning: where it leaves out
-    the dashed line, tuning changed alignment beyond its uncertainty. Small dots are single seeds.
+    the dashed line, tuning changed alignment beyond its uncertainty. Small marks are single seeds.
     """
     starts = [run.change.r_before for point in points for run in point.runs]
     before = sum(starts) / len(starts)
-    with house_style():
-        figure = new_figure(6.8, 4.3)
+
+    def draw(figure: Any) -> None:
         axes = figure.add_subplot()
-        for regime in dict.fromkeys(point.regime for point in points):
+        for regime in _regimes(points):
             _curve(axes, [point for point in points if point.regime == regime], regime)
-        axes.axhline(before, color=FAINT, linestyle=(0, (4, 2)), linewidth=1.2, label="untuned")
+        axes.axhline(before, color=regime_look(PRETRAINED)[0], linestyle=(0, (4, 2)), linewidth=1.2, label="untuned")
         _hours_axis(axes, sorted({point.hours for point in points}))
         axes.set_ylabel("held-out correlation r")
         axes.set_title(f"Alignment by tuning data, {points[0].runs[0].region.replace('_', ' ')}")
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return Figure("curve", render(figure, "png"), None, _alt(points, before), _caption(points))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+
+    simulated = bool(listeners_said(points))
+    return draw_figure("curve", draw, (6.6, 4.3), _alt(points, before), _caption(points), simulated=simulated)
 
 
 def _curve(axes: Any, points: Sequence[CurvePoint], regime: str) -> None:
-    colour = REGIME_COLOURS.get(regime, OTHER_COLOURS[1])
+    colour, mark = regime_look(regime)
     hours = [point.hours for point in points]
-    axes.plot(hours, [point.mean("r_after") for point in points], color=colour, marker="o", ms=5, label=_words(regime))
+    axes.plot(hours, [point.mean("r_after") for point in points], color=colour, marker=mark, ms=6, label=_words(regime))
     for point in points:
         if len(point.runs) > 1:
             seeds = [run.change.r_after for run in point.runs]
-            axes.plot([point.hours] * len(seeds), seeds, "o", color=colour, ms=2.5, alpha=0.6)
+            axes.plot([point.hours] * len(seeds), seeds, marker=mark, linestyle="", color=colour, ms=2.5)
     known = [(point.hours, *bounds) for point in points if (bounds := _band(point)) is not None]
     if len(known) > 1:
         axes.fill_between(*zip(*known, strict=True), color=colour, alpha=0.18, linewidth=0)
     for x, low, high in known if len(known) == 1 else ():
-        axes.plot([x, x], [low, high], color=colour, alpha=0.5, linewidth=4, solid_capstyle="butt")
+        axes.plot([x, x], [low, high], color=colour, linewidth=1.4, solid_capstyle="butt")
 
 
 def _band(point: CurvePoint) -> tuple[float, float] | None:
@@ -313,4 +384,6 @@ def _caption(points: Sequence[CurvePoint]) -> str:
         if n_seeds[-1] > 1
         else " over held-out time; it does not cover other seeds"
     )
-    return f"Mean over {seeds} seeds (small dots). Bands: 95 % interval of the difference to the untuned model{joined}."
+    return (
+        f"Mean over {seeds} seeds (small marks). Bands: 95 % interval of the difference to the untuned model{joined}."
+    )

@@ -5,10 +5,11 @@ The text is a Markdown table with plain sentences, JSON, and what stands between
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from brainlit.comparison import claims
 from brainlit.comparison.effects import (
@@ -26,6 +27,7 @@ from brainlit.comparison.effects import (
     mean_over_seeds,
     share_data,
 )
+from brainlit.comparison.headline import effect_sentences
 from brainlit.encoding.difference_tests import paired_sign_flip
 from brainlit.encoding.statistics import Score
 from brainlit.results.run_directory import write_text_atomic
@@ -46,7 +48,6 @@ RULE = (
     " Without any effect a rise or fall is called supported in at most 2.5 % of experiments, claim by claim; nothing is"
     " corrected for the number of claims."
 )
-SIMULATED = "listeners are simulated: this shows that the method recovers what was planted, not a brain"
 ONE_SEED = "One seed: its own interval says nothing about another experiment, so there is no verdict."
 NO_INTERVAL = (
     "Seeds share what they are scored on, and not every one has an interval over it: what they have in common cannot be"
@@ -253,9 +254,12 @@ def _what_to_run(claim: claims.Claim, seeds: Sequence[SeedEvidence]) -> str:
 
 
 def claims_markdown(evidence: Evidence, found: Sequence[JudgedClaim]) -> str:
-    """The claims table, what was not found in plain sentences, the rule, and what is missing."""
+    """What the listeners are, the effect, the claims table, what was not found in plain sentences, rule and gaps."""
     models = evidence.models
-    lines = [*_side_by_side(models, found), ""] if len(models) > 1 else []
+    lines = [f"**{evidence.listeners}**", ""] if evidence.listeners else []
+    for sentence in effect_sentences(evidence):
+        lines += [sentence, ""]
+    lines += [*_side_by_side(models, found), ""] if len(models) > 1 else []
     for model in models:
         own = [one for one in found if one.model == model]
         lines += [f"**{model}**, {_seeds_said(evidence, model)}", "", *_table(own), ""]
@@ -282,14 +286,36 @@ def claims_json(evidence: Evidence, found: Sequence[JudgedClaim]) -> dict[str, A
 
 
 def sentences(evidence: Evidence, model: str, own: Sequence[JudgedClaim]) -> list[str]:
-    """What stands below the table of a model: what did not come out, what is shared or planted, and the notes."""
+    """What stands below the table of a model: counts, what did not come out, what is shared or planted, and notes."""
     return [
+        *count_sentences(own),
         *plain_sentences(own),
         *planted_sentences(own),
         *shared_sentences(evidence, model),
         *evidence.fitted_on_tuned,
         *note_sentences(own),
     ]
+
+
+def measured(found: Sequence[JudgedClaim]) -> list[JudgedClaim]:
+    """Those that have a row: of the others `count_sentences` has a line."""
+    return [one for one in found if one.verdict != claims.NOT_MEASURED]
+
+
+def count_sentences(found: Sequence[JudgedClaim]) -> list[str]:
+    """How many claims came out how, and in one line what was not measured, with what would measure it."""
+    judged = measured(found)
+    counts = Counter(one.verdict for one in judged)
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in get_args(claims.Verdict) if counts[verdict])
+    lines = [f"Of {count_said(len(judged), 'number')} measured: {said}."] if judged else []
+    reasons: dict[str, list[str]] = {}
+    for one in found:
+        if one.verdict == claims.NOT_MEASURED:
+            reasons.setdefault(" ".join(one.notes).rstrip("."), []).append(one.text)
+    if reasons:
+        listed = "; ".join(f"{', '.join(texts)} ({why})" for why, texts in reasons.items())
+        lines.append(f"Not measured, {len(found) - len(judged)} of {len(found)}: {listed}.")
+    return lines
 
 
 def planted_sentences(found: Sequence[JudgedClaim]) -> list[str]:
@@ -343,9 +369,9 @@ def plain_sentences(found: Sequence[JudgedClaim]) -> list[str]:
 
 
 def note_sentences(found: Sequence[JudgedClaim]) -> list[str]:
-    """The notes of all claims, and what to run for those that were not measured, each with its claims."""
+    """The notes of all claims that were measured, each with its claims."""
     lines: dict[str, list[str]] = {}
-    for one in found:
+    for one in measured(found):
         for note in one.notes:
             lines.setdefault(note, []).append(one.text)
     return [f"{note} ({'; '.join(texts)})" for note, texts in lines.items()]
@@ -401,13 +427,14 @@ def _side_by_side(models: Sequence[str], found: Sequence[JudgedClaim]) -> list[s
     rows = [
         [text, *(one.verdict if one.mean is None else f"{_mean_said(one)} {one.verdict}" for one in row)]
         for text, row in by_claim.items()
+        if measured(row)
     ]
     return markdown_table(["claim", *models], rows)
 
 
 def _table(found: Sequence[JudgedClaim]) -> list[str]:
     rows = []
-    for topic, own in by_topic(found).items():
+    for topic, own in by_topic(measured(found)).items():
         rows += [[f"**{topic}**", *[""] * (len(HEADS) - 1)], *map(row_cells, own)]
     return markdown_table(HEADS, rows)
 
@@ -441,5 +468,5 @@ def _seeds_said(evidence: Evidence, model: str) -> str:
     seeds = [seed.seed for seed in evidence.of(model)]
     return (
         f"{count_said(len(seeds), 'seed')} ({', '.join(map(str, seeds))}); {evidence.place}; in brackets after a"
-        f" number its smallest effect of interest{f'; {SIMULATED}' if evidence.simulated else ''}"
+        " number its smallest effect of interest"
     )

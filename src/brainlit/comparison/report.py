@@ -1,4 +1,4 @@
-"""One self-contained HTML page for many runs: the claims first, then what they rest on."""
+"""One self-contained HTML page for many runs: the effect first, then the claims, then what they rest on."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from brainlit.comparison import judged_claims
-from brainlit.comparison.claims import CANNOT_TELL, NOT_MEASURED, NOT_SUPPORTED, SUPPORTED, WITHDRAWN
+from brainlit.comparison.claims import CANNOT_TELL, NOT_SUPPORTED, SUPPORTED, WITHDRAWN
 from brainlit.comparison.effects import BRAIN, PERMUTED, PRETRAINED, Evidence, Key, mean_over_seeds
 from brainlit.comparison.figures import comparison_figures
+from brainlit.comparison.headline import EFFECT, effect_figure, effect_sentences
 from brainlit.results.pages import render_page
 from brainlit.results.run_directory import write_json_atomic, write_text_atomic
 from brainlit.results.style import Figure
-from brainlit.results.tables import count_said
 
 REPORT_FILE, TABLE_FILE, JSON_FILE, FIGURES = "report.html", "claims.md", "claims.json", "figures"
 WRITTEN = (REPORT_FILE, TABLE_FILE, JSON_FILE, FIGURES)
 """What a comparison leaves in its folder."""
 VERDICT_COLOURS = {
-    SUPPORTED: "#2E7D4F",
-    NOT_SUPPORTED: "#B3402E",
+    SUPPORTED: "#2E7E4F",
+    NOT_SUPPORTED: "#8D1E14",
     WITHDRAWN: "#7A2E6B",
-    CANNOT_TELL: "#8A6D1B",
-    NOT_MEASURED: "#667080",
+    CANNOT_TELL: "#7A6118",
 }
 SECTIONS = {
     "Alignment before and after": "alignment",
@@ -43,7 +42,8 @@ def write_comparison(evidence: Evidence, found: Sequence[judged_claims.JudgedCla
     """
     write_text_atomic(folder / TABLE_FILE, judged_claims.claims_markdown(evidence, found))
     write_json_atomic(folder / JSON_FILE, judged_claims.claims_json(evidence, found))
-    figures = comparison_figures(evidence)
+    drawn = effect_figure(evidence)
+    figures = [*([drawn] if drawn is not None else []), *comparison_figures(evidence)]
     for figure in figures:
         figure.save(folder / FIGURES)
     return write_text_atomic(folder / REPORT_FILE, render_comparison(evidence, found, figures))
@@ -51,20 +51,19 @@ def write_comparison(evidence: Evidence, found: Sequence[judged_claims.JudgedCla
 
 def render_comparison(evidence: Evidence, found: Sequence[judged_claims.JudgedClaim], figures: Sequence[Figure]) -> str:
     """The page as text."""
+    effect = next((figure for figure in figures if figure.name == EFFECT), None)
     by_model = {model: [one for one in found if one.model == model] for model in evidence.models}
     return render_page(
         "comparison.html.j2",
         "Comparison of regimes",
         evidence=evidence,
         about=f"{len(evidence.runs)} runs · {', '.join(evidence.regimes).replace('_', ' ')} · {evidence.place}",
-        headline=[
-            *([f"The {judged_claims.SIMULATED}."] if evidence.simulated else []),
-            *(_counts(evidence, model, own) for model, own in by_model.items()),
-        ],
+        headline=effect_sentences(evidence),
+        effect=effect,
         heads=judged_claims.HEADS,
         by_model={
             model: {
-                "topics": judged_claims.by_topic(own),
+                "topics": judged_claims.by_topic(judged_claims.measured(own)),
                 "sentences": judged_claims.sentences(evidence, model, own),
             }
             for model, own in by_model.items()
@@ -78,13 +77,6 @@ def render_comparison(evidence: Evidence, found: Sequence[judged_claims.JudgedCl
         maps=[figure for figure in figures if figure.name.startswith("word-map")],
         tasks=list(_tasks(evidence)),
     )
-
-
-def _counts(evidence: Evidence, model: str, own: Sequence[judged_claims.JudgedClaim]) -> str:
-    """How many claims of a model came out how."""
-    counts = {word: sum(one.verdict == word for one in own) for word in VERDICT_COLOURS}
-    said = ", ".join(f"{n} {word}" for word, n in counts.items() if n)
-    return f"{model}: {said}; {count_said(len(evidence.of(model)), 'seed')}."
 
 
 def _tasks(evidence: Evidence) -> Iterator[tuple[str, Any, Any]]:

@@ -20,7 +20,7 @@ from brainlit.results.record import ProbeRecord, load_record, record_files
 from brainlit.results.run_directory import read_json
 from brainlit.results.scores import RATIOS, ScoreTable
 from brainlit.results.summary import SUMMARY_FILE, find_score, regions_of, stage_value
-from brainlit.results.tables import change_said, markdown_table, number_said
+from brainlit.results.tables import change_said, markdown_table, number_said, simulated_said
 
 Summary = Mapping[str, Any]
 _TERMS = tuple({term: None for ratio in RATIOS.values() for term in ratio.terms})
@@ -111,6 +111,8 @@ class SeedResult:
         Low-level share; None where it is not defined.
     null_brain : float or None
         r of the voxels that follow nothing, after tuning; None where the data have none.
+    simulated : bool
+        Whether the listeners are.
     """
 
     model: str
@@ -122,6 +124,7 @@ class SeedResult:
     share_permuted: float | None
     null_brain: float | None
     n_permutations: int = 1
+    simulated: bool = False
 
     @property
     def gain_percent(self) -> float:
@@ -207,12 +210,16 @@ def pair_by_seed(runs: Sequence[FinishedRun], region: str | None = None) -> list
 
 
 def pairs_table(results: Sequence[SeedResult]) -> str:
-    """Markdown: one line per model and seed, then each model's mean and range over seeds."""
+    """Markdown: one line per model and seed, then each model's mean and range over seeds.
+
+    It begins with a line about the listeners where these are simulated.
+    """
     heads = [
         *("model", "seed", "r before", "r tuned", "gain", "r permuted", "tuned - permuted (95 % interval)"),
         *("permuted rise (95 % interval)", "low-level share before / tuned / permuted", "null r"),
     ]
-    lines = markdown_table(heads, map(_cells, results))
+    listeners = simulated_said(result.simulated for result in results)
+    lines = [*([listeners, ""] if listeners else []), *markdown_table(heads, map(_cells, results))]
     models = dict.fromkeys(result.model for result in results)
     for model in models:
         lines += ["", *([f"{model}:"] if len(models) > 1 else [])]
@@ -313,6 +320,7 @@ def _seed_result(tuned: FinishedRun, permuted: Sequence[FinishedRun], region: st
         share_permuted=mean_of_known(control.share_after for control in controls),
         null_brain=stage_value(null, "after"),
         n_permutations=len(permuted),
+        simulated=bool(facts.get("simulated")),
     )
 
 

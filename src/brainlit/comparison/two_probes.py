@@ -26,10 +26,10 @@ from brainlit.encoding.permutation import PermutationTest, block_difference_test
 from brainlit.encoding.statistics import Score, mean_score, student_quantile
 from brainlit.files import write_csv
 from brainlit.hints import did_you_mean
-from brainlit.results.run_directory import write_json_atomic
+from brainlit.results.run_directory import read_json_if_there, write_json_atomic
 from brainlit.results.scores import stretch_of
-from brainlit.results.summary import ALL_SUBJECTS
-from brainlit.results.tables import change_said, count_said, markdown_table
+from brainlit.results.summary import ALL_SUBJECTS, RUN_FILE
+from brainlit.results.tables import SIMULATED, change_said, count_said, markdown_table
 
 Metric = Literal["r", "r2"]
 METRICS: tuple[Metric, ...] = ("r", "r2")
@@ -37,7 +37,7 @@ FALSE_DISCOVERIES = 0.05
 JSON_FILE, TABLE_FILE = "comparison.json", "comparison.csv"
 COLUMNS = (
     "subject", "region", "metric", "n_voxels", "a", "b", "difference", "low", "high", "test", "p", "smallest_p", "q",
-    "n_higher", "n_lower", "n_trs", "n_stories", "n_subjects", "n_parts",
+    "n_higher", "n_lower", "n_trs", "n_stories", "n_subjects", "n_parts", "simulated",
 )  # fmt: skip
 
 
@@ -123,6 +123,7 @@ class ProbeComparison:
     config: CompareConfig
     rows: tuple[RegionDifference, ...]
     notes: tuple[str, ...] = ()
+    simulated: bool = False
 
 
 def compare_probes(
@@ -154,7 +155,13 @@ def compare_probes(
     rows: list[RegionDifference] = []
     for subject in shared:
         rows += subject_rows(subject, read_pair(subject, files_a[subject], files_b[subject], region), config)
-    return ProbeComparison(a, b, config, (*_over_subjects(rows, shared), *rows), notes)
+    simulated = all(_is_simulated(files_a[subject]) or _is_simulated(files_b[subject]) for subject in shared)
+    return ProbeComparison(a, b, config, (*_over_subjects(rows, shared), *rows), notes, simulated)
+
+
+def _is_simulated(record: Path) -> bool:
+    """Whether the run or probe folder that a record lies in says so of its listeners."""
+    return bool(read_json_if_there(record.parents[2] / RUN_FILE).get("simulated"))
 
 
 def probes_table(comparison: ProbeComparison) -> str:
@@ -170,7 +177,8 @@ def probes_table(comparison: ProbeComparison) -> str:
     ]
     table = markdown_table([*heads, "A better", "B better"], rows)
     notes = [f"- {line}" for line in _explained(comparison)]
-    return "\n".join([f"A: {comparison.a}, B: {comparison.b}", "", *table, "", *notes])
+    listeners = [SIMULATED, ""] if comparison.simulated else []
+    return "\n".join([*listeners, f"A: {comparison.a}, B: {comparison.b}", "", *table, "", *notes])
 
 
 def write_comparison(comparison: ProbeComparison, folder: Path) -> tuple[Path, Path]:
@@ -184,8 +192,14 @@ def write_comparison(comparison: ProbeComparison, folder: Path) -> tuple[Path, P
     for name in (JSON_FILE, TABLE_FILE):
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name} is there already and is not overwritten. Give another --output.")
-    rows = [_plain(row, comparison.config.metric) for row in comparison.rows]
-    whole = {"a": str(comparison.a), "b": str(comparison.b), "config": vars(comparison.config), "rows": rows}
+    rows = [{**_plain(row, comparison.config.metric), "simulated": comparison.simulated} for row in comparison.rows]
+    whole = {
+        "simulated": comparison.simulated,
+        "a": str(comparison.a),
+        "b": str(comparison.b),
+        "config": vars(comparison.config),
+        "rows": rows,
+    }
     file = write_json_atomic(folder / JSON_FILE, {**whole, "explained": list(_explained(comparison))})
     return file, write_csv(folder / TABLE_FILE, COLUMNS, rows)
 
@@ -373,4 +387,4 @@ def _plain(row: RegionDifference, metric: str) -> dict[str, Any]:
     whole = {**vars(row), "a": row.a.value, "b": row.b.value, "metric": metric}
     whole |= {**row.difference.json(), "difference": row.difference.value}
     undefined = {name for name, value in whole.items() if isinstance(value, float) and not np.isfinite(value)}
-    return {name: None if name in undefined else whole[name] for name in COLUMNS}
+    return {name: None if name in undefined else whole[name] for name in COLUMNS if name in whole}

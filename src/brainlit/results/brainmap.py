@@ -11,16 +11,31 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from brainlit.encoding.arrays import FloatArray, IntArray
-from brainlit.results.style import FAINT, Figure, house_style, new_figure, render
+from brainlit.results.style import (
+    DIVERGING,
+    FAINT,
+    SEQUENTIAL,
+    Figure,
+    colour_map,
+    house_style,
+    new_figure,
+    render,
+    sign,
+    told,
+)
 
 N_VERTICES = 10_242
 MAX_DISTANCE_MM = 4.0
 VIEWS = (("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right", "lateral"))
+
+
+_Map: TypeAlias = tuple[str, FloatArray, Sequence[str], float, float]
+"""Name, value of each voxel, colours and their ends."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,8 @@ def brain_figure(
     after: FloatArray | None,
     subject: str,
     max_distance_mm: float = MAX_DISTANCE_MM,
+    *,
+    simulated: bool = False,
 ) -> Figure:
     """Maps of r before, after and of their difference for one subject.
 
@@ -61,6 +78,8 @@ def brain_figure(
         r per voxel, NaN where dropped; one row of maps where `after` is None.
     max_distance_mm : float
         A vertex shows the nearest voxel if that lies within this distance on the pial surface, else it stays grey.
+    simulated : bool
+        Whether the listener is: then picture, alt and caption say so.
 
     Raises
     ------
@@ -70,22 +89,25 @@ def brain_figure(
     if len(vertices) and not 0 <= int(np.min(vertices)) <= int(np.max(vertices)) < 2 * N_VERTICES:
         raise ValueError(f"vertices of {subject} reach {np.max(vertices)}; fsaverage5 has 0..{2 * N_VERTICES - 1}.")
     top = max(float(np.nanquantile(np.abs(r), 0.99)) for r in (before, after) if r is not None)
-    maps: list[tuple[str, FloatArray, str, float, float]] = [("before", before, "magma", 0.0, top)]
+    maps: list[_Map] = [("before", before, SEQUENTIAL, 0.0, top)]
     if after is not None:
         change = after - before
         limit = max(float(np.nanquantile(np.abs(change), 0.99)), 1e-6)
-        maps += [("after", after, "magma", 0.0, top), ("after - before", change, "RdBu_r", -limit, limit)]
+        maps += [("after", after, SEQUENTIAL, 0.0, top), ("after - before", change, DIVERGING, -limit, limit)]
     with house_style():
         figure = new_figure(11, 1.95 * len(maps) + 0.3, layout=None)
         _draw_maps(figure, vertices, maps, max_distance_mm)
+        if simulated:
+            sign(figure)
         png = render(figure, "png", dpi=130)
     means = "; ".join(f"{name}: mean {np.nanmean(values):.3f}" for name, values, *_ in maps)
     caption = (
         f"r per voxel of subject {subject} on fsaverage5 (inflated). A vertex shows the nearest of"
         f" {int(np.isfinite(before).sum())} voxels within {max_distance_mm:g} mm; elsewhere grey. Colours end at the"
-        " 99 % quantile; single voxels carry no interval here."
+        " 99 % quantile and are palest at 0; single voxels carry no interval here."
     )
-    return Figure(f"brain-{subject}", png, None, f"Cortical maps of alignment of subject {subject}. {means}.", caption)
+    alt = f"Cortical maps of alignment of subject {subject}. {means}."
+    return told(Figure(f"brain-{subject}", png, None, alt, caption), simulated=simulated)
 
 
 def surface_values(
@@ -142,10 +164,7 @@ def fsaverage5(hemisphere: str) -> Hemisphere:
     return Hemisphere(places, shape, np.asarray(inflated[1].data, dtype=np.int64), depth)
 
 
-def _draw_maps(
-    figure: Any, vertices: IntArray, maps: Sequence[tuple[str, FloatArray, str, float, float]], max_distance_mm: float
-) -> None:
-    from matplotlib import colormaps
+def _draw_maps(figure: Any, vertices: IntArray, maps: Sequence[_Map], max_distance_mm: float) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -153,7 +172,7 @@ def _draw_maps(
     shown = {side: surface_values(side, vertices, stacked, max_distance_mm) for side in ("left", "right")}
     height, width = 0.93 / len(maps), 0.225
     for k, (name, _, colours, low, high) in enumerate(maps):
-        painter = ScalarMappable(Normalize(low, high), colormaps[colours])
+        painter = ScalarMappable(Normalize(low, high), colour_map(colours))
         bottom = 0.94 - (k + 1) * height
         for v, (hemisphere, view) in enumerate(VIEWS):
             axes = figure.add_axes((0.03 + v * width, bottom, width * 0.97, height * 0.97))

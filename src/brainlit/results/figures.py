@@ -10,15 +10,21 @@ import numpy as np
 from brainlit.encoding.partition import part_name, subsets
 from brainlit.results.band_names import bands_of
 from brainlit.results.style import (
+    CEILING_COLOUR,
+    DIVERGING,
     FAINT,
     INK,
-    OTHER_COLOURS,
-    REGION_COLOURS,
+    LOSS_LOOKS,
+    MARKS,
+    PAPER,
     STAGE_COLOURS,
     Figure,
+    colour_map,
     draw_figure,
     part_colours,
+    part_hatches,
     part_label,
+    region_looks,
 )
 from brainlit.results.summary import find_score, regions_of, stage_value
 
@@ -26,7 +32,7 @@ STAGES = ("before", "after")
 MAX_REGIONS, MAX_STACKS, MAX_PANELS = 13, 8, 4
 FEWEST_EPOCHS = 3
 """With fewer, the figure of layers before and after says it all."""
-LOSSES = ("train/loss", "train/loss_step", "val/loss")
+_BAR_COLOURS = {**STAGE_COLOURS, "ceiling": CEILING_COLOUR}
 
 
 def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -52,7 +58,7 @@ def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
         f" {_stimulus_words(summary)} Dashes: noise ceiling, the highest correlation that"
         " all rows and voxels of the region together could reach."
     )
-    return draw_figure("alignment", draw, (_width_in(len(rows)), 3.9), f"Alignment by region. {said}.", caption)
+    return _drawn(summary, "alignment", draw, (_width_in(len(rows)), 3.9), f"Alignment by region. {said}.", caption)
 
 
 def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -75,8 +81,8 @@ def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
 
     said = "; ".join(f"{name}: {_value(find_score(summary, name, 'ceiling')):.3f}" for name in regions)
     caption = f"r / ceiling: {summary['formulas']['r_over_ceiling']}. {_stimulus_words(summary)}"
-    return draw_figure(
-        "ceilings", draw, (11, 4.2), f"Raw alignment, noise ceiling and ratio. Ceilings: {said}.", caption
+    return _drawn(
+        summary, "ceilings", draw, (11, 4.2), f"Raw alignment, noise ceiling and ratio. Ceilings: {said}.", caption
     )
 
 
@@ -84,7 +90,7 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
     """Unique and shared explained variance as stacked bars, before beside after; None without other bands."""
     found = {row["metric"].removeprefix("partition_") for row in summary["scores"]}
     parts = [part for part in map(part_name, subsets(bands_of(summary))) if part in found]
-    colours = part_colours(parts)
+    colours, hatches = part_colours(parts), part_hatches(parts)
     regions = [name for name in regions_of(summary) if parts and find_score(summary, name, f"partition_{parts[0]}")]
     regions = regions[:MAX_STACKS]
     if not regions:
@@ -97,7 +103,9 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
         axes = figure.add_subplot()
         for k, region in enumerate(regions):
             for side, stage in sides:
-                _stack(axes, k + side, {part: stage_value(rows[region, part], stage) for part in parts}, colours)
+                _stack(
+                    axes, k + side, {part: stage_value(rows[region, part], stage) for part in parts}, colours, hatches
+                )
         places = [k + side for k in range(len(regions)) for side, _ in sides]
         axes.set_xticks(places, [stage for _, stage in sides] * len(regions), fontsize=7.5, color=FAINT)
         axes.axhline(0, color=FAINT, linewidth=0.8)
@@ -106,7 +114,7 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
             axes.annotate(_wrap(region), (k, 0), (0, -20), va="top", ha="center", **below)
         axes.set_ylabel("R² of the joint model")
         axes.set_title(_title(summary, "What explains the responses"))
-        handles = [_patch(colours[part], part_label(part)) for part in reversed(parts)]
+        handles = [_patch(colours[part], part_label(part), hatches[part]) for part in reversed(parts)]
         axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(handles) // 16)
 
     first = regions[min(1, len(regions) - 1)]
@@ -115,7 +123,7 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
     sure = "Intervals are in the table below." if known else "The parts are point values without intervals."
     caption = f"{summary['formulas']['partition']}. {_stimulus_words(summary)} {sure}"
     alt = f"Variance partition by region. In {first}: {said}."
-    return draw_figure("partition", draw, (_width_in(len(regions)) + 1.6, 4.3), alt, caption)
+    return _drawn(summary, "partition", draw, (_width_in(len(regions)) + 1.6, 4.3), alt, caption)
 
 
 def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -129,8 +137,9 @@ def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
         panels = figure.subplots(1, len(regions), sharey=True, squeeze=False)[0]
         for axes, region in zip(panels, regions, strict=True):
             rows = {k: find_score(summary, region, "r_backbone", layer=k) or {} for k in layers}
-            for stage in STAGES:
-                _line(axes, [(k, row[stage]) for k, row in rows.items() if stage in row], STAGE_COLOURS[stage], stage)
+            for stage, mark in zip(STAGES, MARKS, strict=False):
+                points = [(k, row[stage]) for k, row in rows.items() if stage in row]
+                _line(axes, points, STAGE_COLOURS[stage], mark, stage)
             axes.set_title(region.replace("_", " "))
             axes.set_xlabel("layer (0 = input)")
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -140,8 +149,8 @@ def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
     focus = summary["headline_region"]
     said = "; ".join(f"layer {k} {_pair(find_score(summary, focus, 'r_backbone', layer=k) or {})}" for k in layers)
     caption = f"Each layer alone: {summary['formulas']['r_backbone']}. Bands: 95 % interval. {_stimulus_words(summary)}"
-    return draw_figure(
-        "layers", draw, (2.7 * len(regions) + 1.2, 3.5), f"Alignment by layer, {focus}: {said}.", caption
+    return _drawn(
+        summary, "layers", draw, (2.7 * len(regions) + 1.2, 3.5), f"Alignment by layer, {focus}: {said}.", caption
     )
 
 
@@ -161,7 +170,7 @@ def layer_epochs_figure(summary: Mapping[str, Any], regions: Sequence[str]) -> F
     def draw(figure: Any) -> None:
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, (region, table) in zip(panels, tables.items(), strict=True):
-            image = axes.imshow(table, origin="lower", aspect="auto", cmap="RdBu_r", vmin=-top, vmax=top)
+            image = axes.imshow(table, origin="lower", aspect="auto", cmap=colour_map(DIVERGING), vmin=-top, vmax=top)
             axes.set_title(region.replace("_", " "))
             axes.set_xticks(range(len(epochs)), [str(epoch) for epoch in epochs])
             axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
@@ -174,13 +183,13 @@ def layer_epochs_figure(summary: Mapping[str, Any], regions: Sequence[str]) -> F
     best = [layers[int(np.nanargmax(table[:, k]))] for k in range(len(epochs))]
     said = ", ".join(f"epoch {epoch}: layer {layer}" for epoch, layer in zip(epochs, best, strict=True))
     alt = f"Alignment of each layer over epochs. Best layer in {first}: {said}."
-    caption = "Each layer alone, mean over subjects, on the scored stories. White is 0."
-    return draw_figure("layer_epochs", draw, (2.6 * len(shown) + 1.6, 3.6), alt, caption)
+    caption = "Each layer alone, mean over subjects, on the scored stories. The palest colour is 0; grey: no number."
+    return _drawn(summary, "layer_epochs", draw, (2.6 * len(shown) + 1.6, 3.6), alt, caption, adapts=False)
 
 
 def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[tuple[float, float]]]) -> Figure | None:
     """Training and validation loss by step, and alignment at the probed epochs; None where neither is known."""
-    losses = {name: metrics[name] for name in LOSSES if metrics.get(name)}
+    losses = {name: metrics[name] for name in LOSS_LOOKS if metrics.get(name)}
     probes = [row for row in summary["learning"] if row["metric"] == "r_backbone"]
     several = len({row["epoch"] for row in probes}) > 1
     if not losses and not several:
@@ -191,23 +200,25 @@ def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[t
         if losses:
             axes = panels.pop(0)
             for name, points in losses.items():
-                colour = INK if name == "val/loss" else STAGE_COLOURS["before"]
+                colour, line = LOSS_LOOKS[name]
                 marker = "o" if len(points) < 3 else None
-                axes.plot(*zip(*points, strict=True), color=colour, label=name, marker=marker)
+                axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, label=name, marker=marker)
             axes.set(xlabel="optimiser step", ylabel="loss", title=_title(summary, "Loss"))
             axes.legend()
         if several:
-            axes, others = panels.pop(0), iter(OTHER_COLOURS)
-            for region in _panel_regions(summary):
-                colour = REGION_COLOURS.get(region) or next(others)
-                _line(axes, [(row["epoch"], row) for row in probes if row["region"] == region], colour, region)
+            axes = panels.pop(0)
+            for region, (colour, mark) in region_looks(_panel_regions(summary)).items():
+                rises = [(row["epoch"], row) for row in probes if row["region"] == region]
+                _line(axes, rises, colour, mark, region.replace("_", " "))
             axes.set(xlabel="epochs trained", ylabel="held-out correlation r", title="Alignment")
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
     ends = "; ".join(f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in losses.items())
     caption = f"Losses as logged (metrics.csv). Alignment: as above, at each probed epoch. {_stimulus_words(summary)}"
-    return draw_figure("learning", draw, (9.6 if losses and several else 6, 3.5), f"Learning curves. {ends}.", caption)
+    return _drawn(
+        summary, "learning", draw, (9.6 if losses and several else 6, 3.5), f"Learning curves. {ends}.", caption
+    )
 
 
 def summary_figures(
@@ -222,6 +233,21 @@ def summary_figures(
         ("layer_epochs", lambda: layer_epochs_figure(summary, _panel_regions(summary))),
         ("learning", lambda: learning_figure(summary, metrics)),
     ]
+
+
+def _drawn(
+    summary: Mapping[str, Any],
+    name: str,
+    draw: Callable[[Any], None],
+    size_in: tuple[float, float],
+    alt: str,
+    caption: str,
+    *,
+    adapts: bool = True,
+) -> Figure:
+    """The figure, which says of what kind the listeners are."""
+    simulated = bool(summary["run"].get("simulated"))
+    return draw_figure(name, draw, size_in, alt, caption, simulated=simulated, adapts=adapts)
 
 
 def _panel_regions(summary: Mapping[str, Any]) -> list[str]:
@@ -240,7 +266,7 @@ def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
             if not score or score["value"] is None:
                 continue
             x = k + (s - (len(stages) - 1) / 2) * width
-            axes.bar(x, score["value"], width * 0.94, color=STAGE_COLOURS.get(stage, "#C9CDD4"))
+            axes.bar(x, score["value"], width * 0.94, color=_BAR_COLOURS[stage])
             if score["low"] is not None:
                 axes.plot([x, x], [score["low"], score["high"]], color=INK, linewidth=1.3, solid_capstyle="butt")
     axes.set_xticks(range(len(rows)), [_wrap(row["region"]) for row in rows])
@@ -248,21 +274,24 @@ def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(axis="x", visible=False)
 
 
-def _stack(axes: Any, x: float, parts: Mapping[str, float | None], colours: Mapping[str, str]) -> None:
+def _stack(
+    axes: Any, x: float, parts: Mapping[str, float | None], colours: Mapping[str, str], hatches: Mapping[str, str]
+) -> None:
     """Positive parts upwards from 0, negative ones downwards: no part hides another."""
     up = down = 0.0
     for part, value in parts.items():
         if value is None:
             continue
-        axes.bar(x, value, 0.36, bottom=up if value >= 0 else down, color=colours[part])
+        look: Any = {"color": colours[part], "hatch": hatches[part], "edgecolor": PAPER, "linewidth": 0.5}
+        axes.bar(x, value, 0.36, bottom=up if value >= 0 else down, **look)
         up, down = up + max(value, 0.0), down + min(value, 0.0)
 
 
-def _line(axes: Any, points: Sequence[tuple[float, Mapping[str, Any]]], colour: str, label: str) -> None:
+def _line(axes: Any, points: Sequence[tuple[float, Mapping[str, Any]]], colour: str, mark: str, label: str) -> None:
     points = [(x, score) for x, score in points if score["value"] is not None]
     if not points:
         return
-    axes.plot([x for x, _ in points], [s["value"] for _, s in points], color=colour, marker="o", ms=4, label=label)
+    axes.plot([x for x, _ in points], [s["value"] for _, s in points], color=colour, marker=mark, ms=4.5, label=label)
     if all(score["low"] is not None for _, score in points):
         bounds = [[s[side] for _, s in points] for side in ("low", "high")]
         axes.fill_between([x for x, _ in points], *bounds, color=colour, alpha=0.18, linewidth=0)
@@ -277,10 +306,10 @@ def _legend_above(axes: Any) -> None:
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
 
 
-def _patch(colour: str, label: str) -> Any:
+def _patch(colour: str, label: str, hatch: str = "") -> Any:
     from matplotlib.patches import Patch
 
-    return Patch(color=colour, label=label)
+    return Patch(facecolor=colour, edgecolor=PAPER, linewidth=0, hatch=hatch, label=label)
 
 
 def _value(row: Mapping[str, Any] | None) -> float:

@@ -117,7 +117,8 @@ def base_licence(backbone: Mapping[str, Any]) -> str:
 
 def _header(facts: CardFacts) -> dict[str, Any]:
     base, store = base_model(facts.backbone), facts.data.get("store")
-    tags = ["brainlit", "brain-tuning", "fmri", "speech", facts.backbone["family"], f"regime:{facts.regime}"]
+    measured = [] if facts.run.get("simulated") else ["fmri"]
+    tags = ["brainlit", "brain-tuning", *measured, "speech", facts.backbone["family"], f"regime:{facts.regime}"]
     if facts.run.get("simulated"):
         tags.append("simulated-data")
     return {
@@ -133,13 +134,14 @@ def _header(facts: CardFacts) -> dict[str, Any]:
 def _introduction(facts: CardFacts) -> str:
     words = facts.run.get("regime_words") or facts.regime
     name, version = _weights_words(facts.backbone), facts.provenance.get("versions", {}).get("brainlit", __version__)
-    lines = [
-        f"# {facts.backbone['family']} ({name}) after brain-tuning",
-        f"A speech model from an experiment with the fMRI of people who listened to stories. Regime: {words}. Made with"
-        f" brainlit {version}.",
-    ]
-    if facts.run.get("simulated"):
+    simulated = bool(facts.run.get("simulated"))
+    whose = "responses of simulated listeners" if simulated else "the fMRI of people who listened"
+    lines = [f"# {facts.backbone['family']} ({name}) after {'simulated ' * simulated}brain-tuning"]
+    if simulated:
         lines.append("**The listeners are simulated.** No brain was measured: this model shows that a method works.")
+    lines.append(
+        f"A speech model from an experiment with {whose} to stories. Regime: {words}. Made with brainlit {version}."
+    )
     if facts.run.get("control"):
         lines.append("**This is a control.** Its targets were shuffled in time, so it must not have learned from them.")
     if facts.state not in (None, "finished"):

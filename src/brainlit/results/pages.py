@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from brainlit.results.style import PAGE_COLOURS
+from brainlit.results.style import PAGE_COLOURS, PAGE_COLOURS_AT_NIGHT
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,6 +30,6 @@ def _environment() -> Environment:
 
     loader = PackageLoader("brainlit.results")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.globals["colours"] = PAGE_COLOURS
+    made.globals |= {"colours": PAGE_COLOURS, "colours_at_night": PAGE_COLOURS_AT_NIGHT}
     made.filters["spaced"] = lambda name: str(name).replace("_", " ")
     return made

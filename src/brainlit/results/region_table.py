@@ -9,7 +9,7 @@ from brainlit.results.band_names import bands_of, labels
 from brainlit.results.members import agreement_said, subject_said
 from brainlit.results.record import fitted_on_tuned_said, folds_said
 from brainlit.results.summary import find_score, regions_of, word_sentences
-from brainlit.results.tables import count_said, markdown_table, score_said
+from brainlit.results.tables import SIMULATED, count_said, markdown_table, score_said
 
 REGIONS_ACROSS = 5
 
@@ -28,7 +28,7 @@ def region_table(summary: Mapping[str, Any]) -> str:
         for metric, label in labels(bands_of(summary)).items()
         if any(find_score(summary, region, metric) for region in regions)
     }
-    lines: list[str] = []
+    lines = [SIMULATED, ""] if summary.get("run", {}).get("simulated") else []
     for start in range(0, len(regions), REGIONS_ACROSS):
         lines += [*_block(summary, regions[start : start + REGIONS_ACROSS], shown), ""]
     return "\n".join([*lines, *(f"- {line}" for line in (*_rest_on(summary), *_formulas(summary, shown)))])

@@ -87,12 +87,13 @@ def draw_figures(
     """Figures by name, and a sentence for each that there is not."""
     jobs = [*summary_figures(summary, read_metrics(run.path / METRICS_FILE))]
     sentences: dict[str, str] = {}
+    simulated = bool(summary["run"].get("simulated"))
     for subject in list(summary["probe"]["subjects"])[: MAX_BRAINS if brains else 0]:
         pair = [record for record in records if record.subject == subject]
         if pair[0].vertices is None:
             sentences[f"brain-{subject}"] = f"No map for {subject}: its voxels have no places on fsaverage5."
         else:
-            jobs.append((f"brain-{subject}", lambda pair=pair: _brain(pair)))  # type: ignore[misc]
+            jobs.append((f"brain-{subject}", lambda pair=pair: _brain(pair, simulated)))  # type: ignore[misc]
     figures = {}
     for name, job in jobs:
         try:
@@ -292,9 +293,10 @@ def _provenance_facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _brain(records: Sequence[ProbeRecord]) -> Figure:
+def _brain(records: Sequence[ProbeRecord], simulated: bool) -> Figure:
     from brainlit.results.brainmap import brain_figure
 
     first, last = records[0], records[-1]
     vertices = np.asarray(first.vertices, dtype=np.int64)
-    return brain_figure(vertices, first.r, last.r if last.epoch > first.epoch else None, first.subject)
+    after = last.r if last.epoch > first.epoch else None
+    return brain_figure(vertices, first.r, after, first.subject, simulated=simulated)

@@ -7,41 +7,91 @@ import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from brainlit.files import atomic_path
 
-STAGE_COLOURS = {"before": "#A3A9B3", "after": "#C8385A"}
+PAPER, NIGHT = "#FFFFFF", "#090B0E"
+"""What figures are drawn on: as they are written, and on a page whose reader asked for a dark one."""
+INK, FAINT, RULE, _GRID = "#1F2733", "#667080", "#D9DDE3", "#ECEEF2"
+_BLACK, _NAVY, _BROWN, _CRIMSON, _AMBER = "#030302", "#0F2945", "#594727", "#B94569", "#BD8C3A"
+_GREEN, _PURPLE, _GREY, _BLUE = "#047D63", "#9355AA", "#90959C", "#284C70"
+_OLIVE, _CYAN, _PLUM, _VIOLET = "#544A00", "#03A2C5", "#500E1F", "#7160BE"
+ON_DARK = {
+    **{PAPER: NIGHT, INK: "#E8EBF0", FAINT: "#9AA4B2", RULE: "#2E3640", _GRID: "#1C2128"},
+    **{_BLACK: "#FFFFFF", _NAVY: "#91ACD7", _BROWN: "#725A24", _CRIMSON: "#CB6273", _AMBER: "#F9CE7D"},
+    **{_GREEN: "#2A9466", _PURPLE: "#9370D6", _GREY: "#D1D4DA", _BLUE: "#275F9C"},
+    **{_OLIVE: "#665F03", _CYAN: "#66E5F9", _PLUM: "#84487D", _VIOLET: "#8376D6"},
+    **{"#CB8362": "#FFCFC5", "#111C70": "#5B83E3", "#BA436F": "#FB8CBB", "#245331": "#176D3D"},
+    **{"#07A2C3": "#A5E3FF", "#51013E": "#B2767B", "#4A6BBC": "#A2AAF1", "#514B00": "#914E0F"},
+}
+"""Each colour of a figure -> what stands for it at night.
+
+Lightness carries what hue cannot: between 3:1 on paper and black there is room for five that are 15 (CIE76) apart in
+grey, and so there is between NIGHT and white. Legends of up to five take one of each; of longer ones neighbours are
+that far apart, and hatches, marks or names tell the others. tests/results/test_style.py simulates the three kinds of
+colour blindness, and grey, on both grounds.
+"""
+STAGE_COLOURS = {"before": _GREY, "after": _CRIMSON}
+CEILING_COLOUR = _NAVY
 BAND_COLOURS = {
-    "backbone": "#2F6DB5",
-    "low_level": "#E8A33D",
-    "semantic": "#3E9B6E",
-    "backbone&low_level": "#8E8870",
-    "backbone&semantic": "#33879A",
-    "low_level&semantic": "#A9A545",
-    "backbone&low_level&semantic": "#77688F",
+    "backbone": _BLUE,
+    "low_level": _AMBER,
+    "semantic": _GREEN,
+    "backbone&low_level": _OLIVE,
+    "backbone&semantic": _CYAN,
+    "low_level&semantic": _PLUM,
+    "backbone&low_level&semantic": _VIOLET,
 }
-REGION_COLOURS = {"semantic": "#3E9B6E", "auditory": "#E8A33D", "null": "#A3A9B3", "all voxels": "#1F2733"}
+MORE_BAND_COLOURS = (_NAVY, _BLACK, _PURPLE, _CYAN)
+"""Of bands with names of their own, by their order; purple is as light as the semantic band, and not beside it."""
+_SHARED_COLOURS = (_OLIVE, _CYAN, _PLUM, _VIOLET)
+_SHARED_HATCHES = ("///", "\\\\\\", "...", "xxx", "|||", "---", "ooo", "+++", "**")
+"""Of what bands share, by its order; that of a band alone is plain."""
+REGION_COLOURS = {"semantic": _GREEN, "auditory": _AMBER, "null": _BROWN, "all voxels": _BLACK}
+OTHER_COLOURS = (_GREEN, _AMBER, _BROWN, _BLACK, _NAVY)
+"""Of lines without a colour of their own; those that a named region has are passed over."""
+MARKS = ("o", "s", "^", "D", "v")
 REGIME_COLOURS = {
-    "brain": "#C8385A",
-    "permuted": "#8E8870",
-    "language_model": "#3E9B6E",
-    "large_speech_model": "#2F6DB5",
-    "stimulus": "#E8A33D",
+    "pretrained": _BLACK,
+    "brain": _CRIMSON,
+    "permuted": _BROWN,
+    "stimulus": _AMBER,
+    "language_model": _NAVY,
+    "large_speech_model": _PURPLE,
 }
-OTHER_COLOURS = ("#2F6DB5", "#77688F", "#33879A", "#C8385A", "#8E8870")
-MORE_BAND_COLOURS = ("#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-"""Of bands with names of their own, by their order: those of Okabe & Ito's palette that are none of the above."""
+OTHER_REGIME = _VIOLET
+REGIME_MARKS = {
+    "pretrained": "o",
+    "brain": "s",
+    "permuted": "X",
+    "stimulus": "^",
+    "language_model": "D",
+    "large_speech_model": "v",
+}
+LOSS_LOOKS = {"train/loss": (_NAVY, ":"), "train/loss_step": (_GREY, "-"), "val/loss": (_BLACK, "--")}
+"""Colour and kind of line."""
+CATEGORY_COLOURS = ("#CB8362", "#111C70", "#BA436F", "#245331", "#07A2C3", "#51013E", "#4A6BBC", "#514B00")
+"""Of categories of words, in their order: each far from the one before it, and from all others but in grey."""
+ROOM_COLOURS = (_BLACK, _AMBER, _BLUE, _GREEN, _PLUM, _CRIMSON)
+"""Of the picture of the house, in the order in which its kinds of rooms meet."""
+DIVERGING = ("#16324F", "#5B8DBE", "#F4F2EE", "#E08A3C", "#9C3D10")
+"""Below 0, 0, above 0: 0 is the palest, and the darker end is below it, so that grey tells the ends apart too."""
+SEQUENTIAL = ("#F6EFE3", "#EDB463", "#C9543F", "#7B2357", "#25093A")
+"""From 0 upwards: 0 is the palest."""
+NO_NUMBER = "#C6CBD2"
+"""Of a cell of a map that has no number."""
 BAND_LABELS = {"backbone": "speech model", "low_level": "low-level", "semantic": "semantic"}
-INK, FAINT, RULE = "#1F2733", "#667080", "#D9DDE3"
 PAGE_COLOURS = {
     "ink": INK,
-    "faint": FAINT,
+    "faint": "#5D6674",
     "rule": "#E3E6EB",
-    "paper": "#FFFFFF",
+    "paper": PAPER,
     "ground": "#F5F6F8",
+    "head": INK,
+    "on-head": "#FFFFFF",
     "night": "#2C3A52",
     "pale": "#B9C2D0",
     "paler": "#D4DAE4",
@@ -50,6 +100,16 @@ PAGE_COLOURS = {
     "focus": "#FBF1F3",
 }
 """Colours of pages, by the name that the style sheet gives them."""
+PAGE_COLOURS_AT_NIGHT = PAGE_COLOURS | {
+    "ink": ON_DARK[INK],
+    "faint": ON_DARK[FAINT],
+    "rule": ON_DARK[RULE],
+    "paper": NIGHT,
+    "ground": "#000000",
+    "head": "#141A24",
+    "night": "#26334A",
+    "focus": "#2A1820",
+}
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -65,16 +125,17 @@ _STYLE: Any = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.grid.axis": "y",
-    "grid.color": "#ECEEF2",
+    "grid.color": _GRID,
     "text.color": INK,
     "xtick.color": FAINT,
     "ytick.color": FAINT,
     "xtick.labelcolor": INK,
     "legend.frameon": False,
     "legend.fontsize": 9.5,
+    "hatch.linewidth": 1.1,
     "svg.fonttype": "path",
     "svg.hashsalt": "brainlit",
-    "figure.facecolor": "white",
+    "figure.facecolor": PAPER,
 }
 
 
@@ -147,31 +208,94 @@ def render(figure: Any, format: str, dpi: int = 160) -> bytes:
     return buffer.getvalue()
 
 
-def draw_figure(name: str, draw: Callable[[Any], None], size_in: tuple[float, float], alt: str, caption: str) -> Figure:
-    """Draw onto a new figure in the house style, as PNG and SVG."""
+def draw_figure(
+    name: str,
+    draw: Callable[[Any], None],
+    size_in: tuple[float, float],
+    alt: str,
+    caption: str,
+    *,
+    simulated: bool = False,
+    adapts: bool = True,
+) -> Figure:
+    """Draw onto a new figure in the house style, as PNG and SVG.
+
+    Parameters
+    ----------
+    simulated : bool
+        Whether the listeners are: then picture, alt and caption say so.
+    adapts : bool
+        Whether the SVG has the colours of ON_DARK where the reader asked for dark pages; not for maps of colours.
+    """
     with house_style():
         figure = new_figure(*size_in)
         draw(figure)
+        if simulated:
+            sign(figure)
         png = render(figure, "png")
         figure.set_layout_engine("none")  # the places that were found stay; finding them again takes as long as drawing
-        return Figure(name, png, render(figure, "svg"), alt, caption)
+        svg = render(figure, "svg")
+    return told(Figure(name, png, adapted(svg) if adapts else svg, alt, caption), simulated=simulated)
+
+
+def told(figure: Figure, *, simulated: bool) -> Figure:
+    """The figure, with words that begin with what its listeners are."""
+    words = "Simulated listeners. " if simulated else ""
+    return replace(figure, alt=f"{words}{figure.alt}", caption=f"{words}{figure.caption}")
+
+
+def sign(figure: Any) -> None:
+    """'simulated listeners' in the lower right corner, below everything else."""
+    share = 0.2 / figure.get_size_inches()[1]
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.set(rect=(0, share, 1, 1 - share))
+    figure.text(0.995, 0.01, "simulated listeners", ha="right", va="bottom", fontsize=8, color=FAINT, style="italic")
+
+
+def adapted(svg: bytes) -> bytes:
+    """The SVG with rules that put ON_DARK in place of its colours where the reader asked for dark pages."""
+    text = svg.decode("utf-8")
+    rules = []
+    for light, dark in ((one.lower(), other.lower()) for one, other in ON_DARK.items()):
+        if light in text:
+            for what in ("fill", "stroke"):  # as matplotlib writes them: in style, and in patterns as attributes
+                rules.append(
+                    f'[style*="{what}: {light}"]{{{what}:{dark}!important}}[{what}="{light}"]{{{what}:{dark}}}'
+                )
+    night = "@media screen and (prefers-color-scheme: dark){" + "".join(rules) + "}"
+    return text.replace("</style>", f"{night}</style>", 1).encode("utf-8")
+
+
+def colour_map(colours: Sequence[str]) -> Any:
+    """DIVERGING or SEQUENTIAL as a map of matplotlib; what has no number is NO_NUMBER."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("brainlit", list(colours)).with_extremes(bad=NO_NUMBER)
+
+
+def region_looks(regions: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and mark of each of up to five regions: its own, or the first that none of the others has."""
+    names = list(regions)
+    own = {name: REGION_COLOURS[name] for name in names if name in REGION_COLOURS}
+    free = itertools.cycle([colour for colour in OTHER_COLOURS if colour not in own.values()])
+    return {name: (own.get(name) or next(free), mark) for name, mark in zip(names, itertools.cycle(MARKS))}
 
 
 def part_colours(parts: Iterable[str]) -> dict[str, str]:
-    """A colour for each part of a partition; what bands of other names share has the mean of their colours.
+    """A colour for each part of a partition: of a band by its name, of what bands share by its place among these.
 
     >>> part_colours(["backbone", "context", "backbone&context"])
-    {'backbone': '#2F6DB5', 'context': '#CC79A7', 'backbone&context': '#7E73AE'}
+    {'backbone': '#284C70', 'context': '#0F2945', 'backbone&context': '#544A00'}
     """
-    wanted = list(parts)
-    others = dict.fromkeys(band for part in wanted for band in part.split("&") if band not in BAND_COLOURS)
-    known = BAND_COLOURS | dict(zip(others, itertools.cycle(MORE_BAND_COLOURS)))
-    return {part: known.get(part) or _mean_colour([known[band] for band in part.split("&")]) for part in wanted}
+    wanted, shared = list(parts), itertools.cycle(_SHARED_COLOURS)
+    others = itertools.cycle([c for c in MORE_BAND_COLOURS if not (c == _PURPLE and "semantic" in wanted)])
+    return {part: next(shared) if "&" in part else BAND_COLOURS.get(part) or next(others) for part in wanted}
 
 
-def _mean_colour(colours: Sequence[str]) -> str:
-    channels = [[int(colour[start : start + 2], 16) for colour in colours] for start in (1, 3, 5)]
-    return "#" + "".join(f"{round(sum(values) / len(values)):02X}" for values in channels)
+def part_hatches(parts: Iterable[str]) -> dict[str, str]:
+    """A hatch for each part that bands share, so that colours may come twice; none for a band alone."""
+    shared = itertools.cycle(_SHARED_HATCHES)
+    return {part: next(shared) if "&" in part else "" for part in parts}
 
 
 def band_label(band: str) -> str:

@@ -37,7 +37,7 @@ from brainlit.results.scores import (
     UNFITTED_WORDS,
     UNSEEN_WORDS,
 )
-from brainlit.results.tables import count_said
+from brainlit.results.tables import SIMULATED, count_said
 
 SUMMARY_FILE = "summary.json"
 RUN_FILE = "run.json"
@@ -312,7 +312,7 @@ def not_tuned_on(summary: Mapping[str, Any]) -> list[str]:
 
 
 def headline_sentences(summary: Mapping[str, Any]) -> list[str]:
-    """Two or three sentences built from the summary's numbers.
+    """Two or three sentences built from the summary's numbers; the first begins with it where listeners are simulated.
 
     A change is called a rise or a fall only where its 95 % interval lies on one side of 0. A run whose training ended
     worse than predicting the mean says so.
@@ -327,7 +327,8 @@ def _probe_sentences(summary: Mapping[str, Any]) -> list[str]:
     if row is None:
         return ["No probe has been run yet: there is nothing to say about the brain."]
     control = "Permuted control: " if summary["run"].get("control") else ""
-    sentences = [control + alignment_sentence(summary, row)]
+    listeners = "Simulated listeners. " if summary["run"].get("simulated") else ""
+    sentences = [listeners + control + alignment_sentence(summary, row)]
     share = find_score(summary, region, "low_level_share")
     if share is not None:
         sentences.append(
@@ -445,7 +446,7 @@ def limit_sentences(summary: Mapping[str, Any]) -> list[str]:
             " the signal per row there to be that of the stories heard repeatedly."
         )
     if run.get("simulated"):
-        limits.append("The listeners are simulated: this shows that the method recovers what was planted, not a brain.")
+        limits.append(SIMULATED)
     return limits
 
 

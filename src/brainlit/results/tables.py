@@ -7,6 +7,24 @@ from typing import Any
 
 from brainlit.encoding.statistics import Score
 
+SIMULATED = "The listeners are simulated: this shows that the method recovers what was planted, not a brain."
+
+
+def simulated_said(flags: Iterable[bool]) -> str:
+    """That the listeners of all runs, or of some, are simulated; nothing where none are.
+
+    >>> simulated_said([True, False])
+    'The listeners of 1 of 2 runs are simulated: no brain was measured there.'
+    """
+    known = list(flags)
+    if not any(known):
+        return ""
+    return (
+        SIMULATED
+        if all(known)
+        else f"The listeners of {sum(known)} of {len(known)} runs are simulated: no brain was measured there."
+    )
+
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table.
