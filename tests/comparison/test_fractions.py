@@ -116,8 +116,8 @@ def test_the_effect_and_what_the_listeners_are_come_first(small: dict[str, Any],
     low, high = points[1].rise.interval or (0, 0)
     before, after = (points[1].mean(name) for name in ("r_before", "r_after"))
     effect = (
-        f"brain, 2 seeds: alignment r with semantic voxels is {before:.3f} before tuning and {after:.3f} after 0.556"
-        f" hours of it, {points[1].rise.value:+.3f} (95 % interval {low:+.3f} to {high:+.3f}); after 0.0556 hours the"
+        f"brain, 2 seeds: alignment r with semantic voxels is {before:.3f} before tuning and {after:.3f} after 33.3"
+        f" minutes of it, {points[1].rise.value:+.3f} (95 % interval {low:+.3f} to {high:+.3f}); after 3.33 minutes the"
         " change is"
     )
     assert lines[2].startswith(effect)

@@ -14,6 +14,7 @@ from brainlit.comparison.headline import effect_figure, effect_sentences, effect
 from brainlit.encoding.statistics import Score
 from brainlit.results.style import REGIME_COLOURS
 from tests.results.test_figures import count
+from tests.results.test_style import colours_of, on_dark
 
 R, NULL_R, OWN = Key(ALIGNMENT, REGION), Key(ALIGNMENT, "null"), Key("partition_backbone", "auditory")
 BEFORE, AFTER, PERMUTED = [0.30, 0.31, 0.29], [0.42, 0.44, 0.40], [0.29, 0.32, 0.30]
@@ -82,6 +83,7 @@ def figures() -> tuple[bytes, ...]:
     assert drawn[1] is not None
     for colour in (REGIME_COLOURS[name] for name in ("pretrained", "brain", "permuted")):
         assert count(drawn[0], colour) > 100
+    assert colours_of(drawn[0]) <= on_dark()
     assert drawn[0].alt.startswith("Simulated listeners. m, 3 seeds: alignment r with semantic voxels is 0.300 before")
     assert "within ±0.01, the smallest effect of interest" in drawn[0].caption
     return drawn[0].png, drawn[1].png

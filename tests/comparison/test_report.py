@@ -17,6 +17,7 @@ from brainlit.encoding.statistics import Score
 from brainlit.results.style import REGIME_COLOURS, Figure
 from tests.results.test_figures import count
 from tests.results.test_report import Page
+from tests.results.test_style import colours_of, on_dark
 
 NAMES = ["alignment", "low_level", "downstream", "preference", "layers", "cka", "word-map"]
 
@@ -30,7 +31,7 @@ def test_there_is_a_figure_for_each_result(figures: dict[str, Figure]) -> None:
     assert list(figures) == NAMES
     for figure in figures.values():
         assert len(figure.alt) > 40
-        assert figure.svg is not None
+        assert colours_of(figure) <= on_dark(), figure.name
     for name in NAMES[:3]:
         assert "Dots: seeds (n: wav2vec (tiny) 3)" in figures[name].caption
         assert "95 % interval, over seeds, joined with that over held-out time" in figures[name].caption
@@ -75,7 +76,7 @@ def test_the_page_begins_with_the_effect_and_needs_nothing_else(
     assert words.index("The listeners are simulated: this shows") < words.index("The effect")
     effect = "is 0.310 before tuning, 0.472 after brain-tuning and 0.313 after permuted tuning: +0.162 (95 % interval"
     assert words.index(effect) < words.index("14 supported")
-    assert "Of 24 numbers measured: 14 supported, 4 not supported, 6 shown." in words
+    assert "Of 20 numbers measured: 14 supported, 4 not supported, 2 shown." in words
     assert words.count("Not measured, 13 of") == 1
     assert ">not measured<" not in text
     assert "nothing semantic is planted there; planted, should be: not supported" in words

@@ -19,6 +19,7 @@ from brainlit.results.metrics import read_metrics
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.style import BAND_COLOURS, STAGE_COLOURS, Figure, house_style, new_figure
 from brainlit.results.summary import build_summary, find_score
+from tests.results.test_style import colours_of, on_dark
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,7 @@ def test_every_figure_is_drawn_with_words(summary: dict[str, Any], run: RunDirec
         assert figure.name == name
         assert figure.svg is not None
         assert figure.svg.lstrip().startswith(b"<?xml")
+        assert name == "layer_epochs" or colours_of(figure) <= on_dark(), name
         assert pixels(figure).std() > 5
         assert figure.alt
         assert figure.caption

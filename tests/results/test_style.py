@@ -33,6 +33,7 @@ from brainlit.results.style import (
     ROOM_COLOURS,
     SEQUENTIAL,
     STAGE_COLOURS,
+    Figure,
     draw_figure,
     part_colours,
     part_hatches,
@@ -239,12 +240,23 @@ def test_a_figure_has_other_colours_where_the_page_is_dark() -> None:
         assert colour.lower() in text.partition("</style>")[2], "as drawn"
         assert f'"fill: {colour.lower()}"]{{fill:{ON_DARK[colour].lower()}!important' in night
         assert f'"stroke: {colour.lower()}"]{{stroke:{ON_DARK[colour].lower()}!important' in night
-    used = set(re.findall(r"(?:fill|stroke)(?:: |=\")(#[0-9a-f]{6})", text.partition("</style>")[2]))
-    assert used <= {colour.lower() for colour in ON_DARK}, "every colour of the figure has one for the night"
+    assert colours_of(drawn) <= on_dark()
     assert len(set(ON_DARK.values())) >= len(ON_DARK) - 3
     fixed = draw_figure("two", draw, (3, 2), "alt", "caption", adapts=False)
     assert fixed.svg is not None
     assert b"prefers-color-scheme" not in fixed.svg
+
+
+def colours_of(figure: Figure) -> set[str]:
+    """All colours that an SVG is drawn with."""
+    assert figure.svg is not None
+    drawn = figure.svg.decode().partition("</style>")[2]
+    return set(re.findall(r"(?:fill|stroke)(?:: |=\")(#[0-9a-f]{6})", drawn))
+
+
+def on_dark() -> set[str]:
+    """The colours that have another for the night."""
+    return {colour.lower() for colour in ON_DARK}
 
 
 def test_a_figure_of_simulated_listeners_says_so_first() -> None:

@@ -155,11 +155,11 @@ def _sentence(points: Sequence[CurvePoint]) -> str:
     before, after = (number_said(most.mean(name)) for name in ("r_before", "r_after"))
     said = (
         f"{_words(most.regime)}, {count_said(len(most.runs), 'seed')}: alignment r with"
-        f" {place_words(most.runs[0].region)} is {before} before tuning and {after} after {most.hours:.3g} hours of it,"
+        f" {place_words(most.runs[0].region)} is {before} before tuning and {after} after {_time(most.hours)} of it,"
         f" {_change(most.rise)}"
     )
     if least is not most:
-        said += f"; after {least.hours:.3g} hours the change is {_change(least.rise)}"
+        said += f"; after {_time(least.hours)} the change is {_change(least.rise)}"
     return f"{said}."
 
 
@@ -167,6 +167,11 @@ def _change(rise: Score) -> str:
     if rise.interval is None:
         return f"{rise.value:+.3f} (no interval)"
     return f"{rise.value:+.3f} (95 % interval {rise.low:+.3f} to {rise.high:+.3f})"
+
+
+def _time(hours: float) -> str:
+    """In minutes below two hours, as on the axis."""
+    return f"{60 * hours:.3g} minutes" if hours < 2 else f"{hours:.3g} hours"
 
 
 def _regimes(points: Iterable[CurvePoint]) -> list[str]:

@@ -170,7 +170,7 @@ def _draw_maps(figure: Any, vertices: IntArray, maps: Sequence[_Map], max_distan
 
     stacked = np.stack([values for _, values, *_ in maps])
     shown = {side: surface_values(side, vertices, stacked, max_distance_mm) for side in ("left", "right")}
-    height, width = 0.93 / len(maps), 0.225
+    height, width = 0.93 / len(maps), 0.222
     for k, (name, _, colours, low, high) in enumerate(maps):
         painter = ScalarMappable(Normalize(low, high), colour_map(colours))
         bottom = 0.94 - (k + 1) * height
@@ -180,7 +180,7 @@ def _draw_maps(figure: Any, vertices: IntArray, maps: Sequence[_Map], max_distan
             if k == 0:
                 axes.set_title(f"{hemisphere} {view}", fontsize=9, color=FAINT, fontweight="normal", loc="center")
         figure.text(0.012, bottom + height / 2, name, rotation=90, va="center", ha="center", weight="bold")
-        bar = figure.colorbar(painter, cax=figure.add_axes((0.928, bottom + 0.14 * height, 0.011, 0.7 * height)))
+        bar = figure.colorbar(painter, cax=figure.add_axes((0.92, bottom + 0.14 * height, 0.011, 0.7 * height)))
         bar.outline.set_visible(False)
         bar.set_label("Δr" if low < 0 else "r")
 

@@ -77,7 +77,7 @@ def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
             _grouped_bars(axes, rows)
             axes.set_title(_title(summary, label) if metric == "r_together" else label)
             axes.set_xticks(range(len(regions)), [name.replace("_", " ") for name in regions], rotation=90)
-        _legend_above(panels[0])
+        figure.legend(handles=_stage_handles(panels[0]), loc="outside upper right", ncols=2)
 
     said = "; ".join(f"{name}: {_value(find_score(summary, name, 'ceiling')):.3f}" for name in regions)
     caption = f"r / ceiling: {summary['formulas']['r_over_ceiling']}. {_stimulus_words(summary)}"
@@ -258,6 +258,9 @@ def _panel_regions(summary: Mapping[str, Any]) -> list[str]:
 
 def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """One group per row, one bar per stage that the row has, whiskers where it has an interval."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.8, foreground=PAPER)]  # a whisker is seen before a bar as light or dark as itself
     stages = [name for name in (*STAGES, "ceiling") if any(name in row for row in rows)]
     width = 0.76 / max(len(stages), 1)
     for s, stage in enumerate(stages):
@@ -268,7 +271,8 @@ def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
             x = k + (s - (len(stages) - 1) / 2) * width
             axes.bar(x, score["value"], width * 0.94, color=_BAR_COLOURS[stage])
             if score["low"] is not None:
-                axes.plot([x, x], [score["low"], score["high"]], color=INK, linewidth=1.3, solid_capstyle="butt")
+                ends: Any = {"solid_capstyle": "butt", "path_effects": halo}
+                axes.plot([x, x], [score["low"], score["high"]], color=INK, linewidth=1.3, **ends)
     axes.set_xticks(range(len(rows)), [_wrap(row["region"]) for row in rows])
     axes.axhline(0, color=FAINT, linewidth=0.8)
     axes.grid(axis="x", visible=False)
@@ -298,12 +302,17 @@ def _line(axes: Any, points: Sequence[tuple[float, Mapping[str, Any]]], colour: 
 
 
 def _legend_above(axes: Any) -> None:
+    at: Any = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2}
+    axes.legend(handles=_stage_handles(axes), ncols=2, **at)
+
+
+def _stage_handles(axes: Any) -> list[Any]:
+    """Of the stages that bars are drawn of."""
     from matplotlib.colors import to_rgba
 
     drawn = {bar.get_facecolor() for bar in axes.patches}
     colours = {stage: STAGE_COLOURS[stage] for stage in STAGES if to_rgba(STAGE_COLOURS[stage]) in drawn}
-    handles = [_patch(colour, f"{stage} tuning") for stage, colour in colours.items()]
-    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
+    return [_patch(colour, f"{stage} tuning") for stage, colour in colours.items()]
 
 
 def _patch(colour: str, label: str, hatch: str = "") -> Any:

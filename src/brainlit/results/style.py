@@ -16,11 +16,13 @@ from brainlit.files import atomic_path
 PAPER, NIGHT = "#FFFFFF", "#090B0E"
 """What figures are drawn on: as they are written, and on a page whose reader asked for a dark one."""
 INK, FAINT, RULE, _GRID = "#1F2733", "#667080", "#D9DDE3", "#ECEEF2"
+NO_NUMBER = "#C6CBD2"
+"""Of a cell of a map that has no number, and of spans of an axis."""
 _BLACK, _NAVY, _BROWN, _CRIMSON, _AMBER = "#030302", "#0F2945", "#594727", "#B94569", "#BD8C3A"
 _GREEN, _PURPLE, _GREY, _BLUE = "#047D63", "#9355AA", "#90959C", "#284C70"
 _OLIVE, _CYAN, _PLUM, _VIOLET = "#544A00", "#03A2C5", "#500E1F", "#7160BE"
 ON_DARK = {
-    **{PAPER: NIGHT, INK: "#E8EBF0", FAINT: "#9AA4B2", RULE: "#2E3640", _GRID: "#1C2128"},
+    **{PAPER: NIGHT, INK: "#E8EBF0", FAINT: "#9AA4B2", RULE: "#2E3640", _GRID: "#1C2128", NO_NUMBER: "#4A525D"},
     **{_BLACK: "#FFFFFF", _NAVY: "#91ACD7", _BROWN: "#725A24", _CRIMSON: "#CB6273", _AMBER: "#F9CE7D"},
     **{_GREEN: "#2A9466", _PURPLE: "#9370D6", _GREY: "#D1D4DA", _BLUE: "#275F9C"},
     **{_OLIVE: "#665F03", _CYAN: "#66E5F9", _PLUM: "#84487D", _VIOLET: "#8376D6"},
@@ -81,8 +83,6 @@ DIVERGING = ("#16324F", "#5B8DBE", "#F4F2EE", "#E08A3C", "#9C3D10")
 """Below 0, 0, above 0: 0 is the palest, and the darker end is below it, so that grey tells the ends apart too."""
 SEQUENTIAL = ("#F6EFE3", "#EDB463", "#C9543F", "#7B2357", "#25093A")
 """From 0 upwards: 0 is the palest."""
-NO_NUMBER = "#C6CBD2"
-"""Of a cell of a map that has no number."""
 BAND_LABELS = {"backbone": "speech model", "low_level": "low-level", "semantic": "semantic"}
 PAGE_COLOURS = {
     "ink": INK,
