@@ -75,8 +75,8 @@ def _box(room: str, x: float, y: float, width: float) -> list[str]:
     return [
         f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{HEIGHT}" rx="5" fill="{PAPER}" stroke="{FAINT}"/>',
         f'<rect x="{x:g}" y="{y:g}" width="7" height="{HEIGHT}" rx="2" fill="{colour}"/>',
-        _text(x + 15, y + 19, 14, room + ("/" if is_package else ".py"), bold=True),
-        _text(x + 15, y + 36, 12, holds),
+        _text(x + 12, y + 19, 14, room + ("/" if is_package else ".py"), bold=True),
+        _text(x + 12, y + 36, 12, holds),
     ]
 
 

@@ -33,6 +33,7 @@ def test_the_run_in_wandb_says_that_listeners_are_simulated(monkeypatch) -> None
     run = SimpleNamespace(notes=None, tags=("brain_tune",))
     monkeypatch.setattr(WandbLogger, "experiment", property(lambda _: run))
     loggers: Any = [SimpleNamespace(), WandbLogger.__new__(WandbLogger)]
-    _tell_wandb(SimpleNamespace(loggers=loggers))
+    for _ in ("fit", "resumed"):
+        _tell_wandb(SimpleNamespace(loggers=loggers))
     assert run.notes.startswith("The listeners are simulated: this shows that the method recovers")
     assert run.tags == ("brain_tune", "simulated-listeners")

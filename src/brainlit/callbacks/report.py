@@ -137,7 +137,7 @@ def _tell_wandb(trainer: pl.Trainer) -> None:
         if isinstance(logger, WandbLogger):
             run = logger.experiment
             run.notes = SIMULATED
-            run.tags = (*(run.tags or ()), "simulated-listeners")
+            run.tags = tuple(dict.fromkeys((*(run.tags or ()), "simulated-listeners")))
 
 
 def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) -> dict[str, Any]:
