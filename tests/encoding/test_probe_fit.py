@@ -113,6 +113,12 @@ def test_warm_starts_of_other_probes_are_refused(data: Planted, cold: ProbeResul
         run_probe(data.bands, Y, groups, fit, score, replace(QUICK, seed=5), warm=start)
     with pytest.raises(ValueError, match="warm starts for b, who are not probed; probed: a"):
         run_probes(data.bands, {"a": Y}, groups, fit, score, QUICK, warm={"b": start})
+    renamed = {"glove" if band == "semantic" else band: X for band, X in data.bands.items()}
+    others = replace(QUICK, bands={"low_level": None, "glove": ["glove"]})
+    with pytest.raises(
+        ValueError, match="has bands backbone, low_level, semantic, this probe backbone, low_level, glove"
+    ):
+        run_probe(renamed, Y, groups, fit, score, others, warm=start)
     last = groups == groups.max()
     with pytest.raises(LeakError, match="gammas may have been chosen on rows that are scored now"):
         run_probe(data.bands, Y, groups, ~last, last, QUICK, warm=start)

@@ -144,14 +144,14 @@ def run_probes(
         check_delays(rows, settings.delays_trs)
     n_voxels = {name: Y.shape[1] for name, Y in responses.items()}
     pool = gamma_pool(len(whole), settings.n_gammas, settings.seed)
-    wanted_gammas(warm or {}, n_voxels, pool, rows_key(rows))  # refuses before anything is searched
+    wanted_gammas(warm or {}, n_voxels, pool, tuple(whole), rows_key(rows))  # refuses before anything is searched
     if weights is None:
         weights = choose_weights(checked, responses, groups, fit, score, settings, cache=cache)
     results: dict[str, ProbeResult] = {}
     for subjects, own in _alike(Ys, weights):
         ridges = ProbeFit(rows, _usable_targets(subjects, responses, rows), settings, cache)
         starts = {name: start for name, start in (warm or {}).items() if name in subjects}
-        wanted = wanted_gammas(starts, {name: n_voxels[name] for name in subjects}, pool, rows_key(rows))
+        wanted = wanted_gammas(starts, {name: n_voxels[name] for name in subjects}, pool, tuple(whole), rows_key(rows))
         together = _probe_together(ridges, checked, own, wanted)
         edges = np.cumsum([0, *(n_voxels[name] for name in subjects)])
         for name, (first, last) in zip(subjects, pairwise(edges), strict=True):

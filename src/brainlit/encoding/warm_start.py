@@ -28,12 +28,15 @@ class WarmStart:
     ranking : mapping of model to int16 array of shape (n_best, n_voxels)
         Rows of `gammas`, best first; -1 for none.
     gammas : array of shape (n_pool, n_bands)
+    bands : tuple of str
+        Of the columns of the gammas.
     rows : str
         Hash of the rows that the earlier probe was fitted on and scored on.
     """
 
     ranking: Mapping[str, Int16Array]
     gammas: FloatArray
+    bands: tuple[str, ...]
     rows: str
 
     @classmethod
@@ -53,7 +56,8 @@ class WarmStart:
                 " without a warm start."
             )
         ranking = {model: values[:n_best] for model, values in result.gamma_ranking.items()}
-        return cls(ranking, np.asarray(result.meta["gammas"], dtype=np.float64), str(result.meta["rows"]))
+        gammas = np.asarray(result.meta["gammas"], dtype=np.float64)
+        return cls(ranking, gammas, tuple(result.meta["n_columns"]), str(result.meta["rows"]))
 
     def narrow(self, columns: IntArray) -> WarmStart:
         """The same for some of its voxels."""
@@ -76,7 +80,7 @@ class WarmStart:
 
 
 def wanted_gammas(
-    warm: Mapping[str, WarmStart], n_voxels: Mapping[str, int], gammas: FloatArray, rows: str
+    warm: Mapping[str, WarmStart], n_voxels: Mapping[str, int], gammas: FloatArray, bands: Sequence[str], rows: str
 ) -> BoolArray | None:
     """Which gammas are tried for which voxel of all subjects side by side; None where all are.
 
@@ -91,7 +95,7 @@ def wanted_gammas(
     LeakError
         If an earlier probe was fitted or scored on other rows, among which may be rows that are scored now.
     ValueError
-        If a subject is unknown, or voxels or gammas are others.
+        If a subject is unknown, or voxels, bands or gammas are others.
     """
     if not warm:
         return None
@@ -109,9 +113,14 @@ def wanted_gammas(
             raise ValueError(
                 f"{name} has {start.n_voxels} voxels, the responses {n_voxels[subject]}; take that of the same voxels."
             )
+        if start.bands != tuple(bands):
+            raise ValueError(
+                f"{name} has bands {', '.join(start.bands)}, this probe {', '.join(bands)}: a mixture of other features"
+                " says nothing here. Start cold."
+            )
         if start.gammas.shape != gammas.shape or not np.allclose(start.gammas, gammas):
             raise ValueError(
-                f"{name} has gammas of shape {start.gammas.shape}, this probe {gammas.shape}, or others; bands,"
+                f"{name} has gammas of shape {start.gammas.shape}, this probe {gammas.shape}, or others;"
                 " n_gammas and seed must be those of the earlier probe."
             )
     everything: Sequence[BoolArray] = [

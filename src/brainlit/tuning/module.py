@@ -446,6 +446,8 @@ def load_tuned(path: str | Path) -> BrainTuning:
 
 
 N_BATCHES = 16
+SHOWN_AFTER_S = 2.0
+"""A shorter pass has no progress bar."""
 
 
 @torch.no_grad()
@@ -463,11 +465,22 @@ def pool_statistics(module: BrainTuning, n_batches: int = N_BATCHES) -> tuple[Te
     ValueError
         If no row of these batches has sound.
     """
+    from tqdm.auto import tqdm
+
     trainer = module.trainer
     totals = torch.zeros(2, module.backbone.hidden_size, dtype=torch.float64, device=module.device)
     n_rows = torch.zeros((), dtype=torch.float64, device=module.device)
     with eval_mode(module.backbone), isolate_rng():
-        for batch in islice(module.datamodule.train_dataloader(), n_batches):
+        loader = module.datamodule.train_dataloader()
+        batches = tqdm(
+            islice(loader, n_batches),
+            desc="Mean and sd of pooled states",
+            unit="batch",
+            total=min(n_batches, len(loader)),
+            disable=not trainer.is_global_zero,
+            delay=SHOWN_AFTER_S,
+        )
+        for batch in batches:
             with trainer.precision_plugin.forward_context():
                 pooled, heard = module.pool(trainer.strategy.batch_to_device(batch))
             rows = pooled[heard].double()
