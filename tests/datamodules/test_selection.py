@@ -91,7 +91,7 @@ def test_stories_on_two_clocks_are_no_twins(two_clocks: StoryStore) -> None:
 def test_windows_of_two_clocks_hear_the_same_at_the_same_moment(two_clocks: StoryStore) -> None:
     everything = np.arange(len(DRIVEN_BY), dtype=np.int64)
     targets = VoxelTargets(two_clocks, {"sub-A": everything, "sub-B": everything})
-    dataset = WindowDataset(two_clocks, WindowConfig(n_trs=4, context_s=4.0), [], targets)
+    dataset = WindowDataset(two_clocks, WindowConfig(n_trs=4, context_s=4.0), targets)
     batch = dataset.read([Window("toy0", 8, 8, 12), Window("toy0.B", 11, 11, 15)])
     assert torch.equal(batch["audio"][0], batch["audio"][1])
     assert torch.equal(batch["bin_edges_s"][0], batch["bin_edges_s"][1])

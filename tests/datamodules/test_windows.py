@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from brainlit.datamodules.dataset import WindowDataset
 from brainlit.datamodules.targets.stored import VoxelTargets
 from brainlit.datamodules.windows import (
     EpochSteps,
+    EvaluationSteps,
     Hearers,
     Step,
     Window,
@@ -50,7 +52,7 @@ def logged_store(tmp_path_factory: pytest.TempPathFactory) -> StoryStore:
 
 
 def dataset(store: StoryStore, config: WindowConfig) -> WindowDataset:
-    return WindowDataset(store, config, [], VoxelTargets(store, {"sub-A": ALL, "sub-B": ALL[:3]}))
+    return WindowDataset(store, config, VoxelTargets(store, {"sub-A": ALL, "sub-B": ALL[:3]}))
 
 
 def read_one(store: StoryStore, config: WindowConfig, window: Window) -> WindowBatch:
@@ -234,37 +236,38 @@ def test_evaluation_counts_each_row_once(span: Span, n_trs: int) -> None:
     span=spans,
     n_trs=st.integers(1, 40),
     stride=st.one_of(st.none(), st.integers(1, 50)),
+    random_phase=st.booleans(),
     seed=st.one_of(st.none(), st.integers(0, 99)),
 )
 def test_training_windows_stay_inside_and_their_number_is_fixed(
-    span: Span, n_trs: int, stride: int | None, seed: int | None
+    span: Span, n_trs: int, stride: int | None, random_phase: bool, seed: int | None
 ) -> None:
-    config = WindowConfig(n_trs=n_trs, stride_trs=stride)
-    windows = training_windows([span], config, None if seed is None else np.random.default_rng(seed))
+    config = WindowConfig(n_trs=n_trs, stride_trs=stride, random_phase=random_phase)
+    rng = np.random.default_rng(seed) if random_phase and seed is not None else None
+    windows = training_windows([span], config, rng)
     assert len(windows) == len(training_windows([span], config, None))
     for window in windows:
-        assert window.first_tr == window.start_tr >= span.start_tr
-        assert window.stop_tr <= span.stop_tr
-        assert window.stop_tr - window.start_tr == min(n_trs, span.n_trs)
-    if seed is None and (stride or n_trs) <= n_trs:
+        assert span.start_tr <= window.first_tr <= window.start_tr < window.stop_tr <= span.stop_tr
+        assert window.stop_tr == min(window.first_tr + n_trs, span.stop_tr), "no sound after its rows is left unheard"
+    if stride in (None, n_trs):
+        rows = [row for window in windows for row in range(window.start_tr, window.stop_tr)]
+        assert rows == list(range(span.start_tr, span.stop_tr)), "each row once"
+    elif rng is None and stride is not None and stride <= n_trs:
         covered = {row for window in windows for row in range(window.start_tr, window.stop_tr)}
         assert covered == set(range(span.start_tr, span.stop_tr))
 
 
-def test_over_epochs_each_row_is_met_in_every_place_of_a_window() -> None:
-    config = WindowConfig(n_trs=8)
-    sampler = EpochSteps([Span("toy0", 0, 50)], config, seed=0, batch_size=3)
-    met: Counter[int] = Counter()
+@pytest.mark.parametrize("n_rows", [48, 50, 53, 55, 120])
+def test_over_epochs_a_row_is_met_in_many_places_of_a_window_and_once_in_each(n_rows: int) -> None:
+    sampler = EpochSteps([Span("toy0", 0, n_rows)], WindowConfig(n_trs=8), seed=0, batch_size=3)
     places = set()
     for epoch in range(200):
         sampler.set_epoch(epoch)
-        for window in (window for step in sampler for window in step.windows):
-            met.update(range(window.start_tr, window.stop_tr))
-            places.add(25 - window.first_tr)
-    assert places >= set(range(8))
-    counts = np.array([met[row] for row in range(50)])
-    assert counts[8:42].min() > 180
-    assert counts.min() > 80
+        windows = [window for step in sampler for window in step.windows]
+        met = Counter(row for window in windows for row in range(window.start_tr, window.stop_tr))
+        assert met == Counter(range(n_rows))
+        places |= {25 - window.first_tr for window in windows if window.start_tr <= 25 < window.stop_tr}
+    assert len(places) >= 3
 
 
 @pytest.mark.parametrize(
@@ -306,13 +309,16 @@ def test_the_purge_keeps_the_sound_of_two_roles_apart(
     assert first_heard / 16_000 >= earlier_end_s - 1 / 16_000
 
 
-def test_store_path_is_all_a_dataset_needs(toy_store_path: Path) -> None:
-    windows = evaluation_windows([Span("toy0", 0, 40)], 16)
-    store = StoryStore.open(toy_store_path)
-    data = WindowDataset(store, WindowConfig(), windows, VoxelTargets(store, {"sub-A": ALL}))
-    assert len(data) == 3
-    assert torch.equal(data[1]["audio"], data.__getitems__([1])["audio"])
-    assert torch.equal(data[1]["audio"], data.read([windows[1]])["audio"])
+def test_a_window_in_which_no_row_counts_is_silent(logged_store: StoryStore) -> None:
+    window = Window("toy0", 3, 3, 7)
+    batch = dataset(logged_store, WindowConfig(n_trs=4, context_s=3.0)).read([window, window.without_rows()])
+    assert batch["row_mask"].any(1).tolist() == [True, False]
+    assert batch["audio_mask"].any(1).tolist() == [True, False]
+    assert not batch["audio"][1].any()
+    assert not batch["target_mask"]["sub-A"][1].any()
+    assert batch["text"][0]
+    assert batch["text"][1] == ""
+    assert torch.equal(batch["bin_edges_s"][0], batch["bin_edges_s"][1])
 
 
 # --- steps
@@ -385,18 +391,31 @@ def test_each_batch_comes_once_per_subject_in_turn() -> None:
     assert any(len({window.story for window in step.windows}) > 1 for step in steps)  # stories are mixed
 
 
+def rows_of(windows: Sequence[Window]) -> Counter[tuple[str, int]]:
+    return Counter((w.story, row) for w in windows for row in range(w.start_tr, w.stop_tr))
+
+
 @pytest.mark.parametrize("hearers", [None, HEARD.__getitem__])
-@pytest.mark.parametrize("n_ranks", [2, 3])
-def test_processes_share_every_step(hearers: Hearers | None, n_ranks: int) -> None:
+@pytest.mark.parametrize("n_ranks", [2, 3, 4, 7])
+def test_processes_share_every_step_and_no_row_comes_twice(hearers: Hearers | None, n_ranks: int) -> None:
     ranks = [steps_of(1, hearers, 2, rank=rank, n_ranks=n_ranks) for rank in range(n_ranks)]
     alone = steps_of(1, hearers, 2 * n_ranks)
     assert [len(own) for own in ranks] == [len(alone)] * n_ranks
     for parts, whole in zip(zip(*ranks, strict=True), alone, strict=True):
         assert {part.subject for part in parts} == {whole.subject}
-        assert set(whole.windows) == {window for part in parts for window in part.windows}
         assert all(part.windows for part in parts)
-        if len(whole.windows) >= n_ranks:
-            assert sum(len(part.windows) for part in parts) == len(whole.windows)
+        assert rows_of(whole.windows) == rows_of([window for part in parts for window in part.windows])
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize("n_windows", [1, 2, 7, 12])
+def test_an_evaluation_sees_each_row_in_one_process(n_ranks: int, n_windows: int) -> None:
+    windows = evaluation_windows([Span("toy0", 3, 3 + 8 * n_windows)], 8)
+    ranks = [list(EvaluationSteps(windows, 2, rank, n_ranks)) for rank in range(n_ranks)]
+    assert len({len(steps) for steps in ranks}) == 1, "processes that wait for each other take as many steps"
+    assert rows_of(windows) == rows_of([window for steps in ranks for window in windows_of(steps)])
+    if n_ranks == 1:
+        assert windows_of(ranks[0]) == windows
 
 
 def test_lightning_sets_the_epoch_and_puts_no_sampler_around_it() -> None:

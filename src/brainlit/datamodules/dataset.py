@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from brainlit.datamodules.windows import EpochSteps, Step, Window, WindowBatch, WindowConfig
+from brainlit.datamodules.windows import EpochSteps, EvaluationSteps, Step, Window, WindowBatch, WindowConfig
 from brainlit.encoding.arrays import BoolArray, Float32Array
 from brainlit.store import StoryStore
 from brainlit.stories import Intervals
@@ -49,34 +49,24 @@ class NoTargets:
 class WindowDataset(Dataset[WindowBatch]):
     """Cuts windows from the store when asked for; what it gives out are whole batches.
 
-    Training asks for a `Step`, so that a sampler can cut other windows each epoch; evaluation asks for many windows at
-    once (`__getitems__`). Sound goes from the file into the batch without a copy.
+    It is asked for a `Step`, so that a sampler can cut other windows each epoch. Sound goes from the file into the
+    batch without a copy.
 
     Parameters
     ----------
-    windows : sequence of Window
-        What len() counts and an int index means.
     targets : TargetSource
         Asked for the rows of every subject.
     """
 
-    def __init__(
-        self, store: StoryStore, config: WindowConfig, windows: Sequence[Window], targets: TargetSource
-    ) -> None:
-        self.store, self.config, self.windows, self.targets = store, config, windows, targets
+    def __init__(self, store: StoryStore, config: WindowConfig, targets: TargetSource) -> None:
+        self.store, self.config, self.targets = store, config, targets
         self.story_index = {name: k for k, name in enumerate(store.story_names)}
         self.context_trs = config.context_trs(store.tr_s)
         self.n_bins = self.context_trs + config.n_trs
         self._words: dict[str, Intervals] = {}
 
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitem__(self, key: int | Step) -> WindowBatch:
-        return self.read(key.windows, key.subject) if isinstance(key, Step) else self.read([self.windows[key]])
-
-    def __getitems__(self, keys: Sequence[int]) -> WindowBatch:
-        return self.read([self.windows[key] for key in keys])
+    def __getitem__(self, step: Step) -> WindowBatch:
+        return self.read(step.windows, step.subject)
 
     def read(self, windows: Sequence[Window], only_subject: str | None = None) -> WindowBatch:
         """The batch of some windows; with one subject's targets if asked, those of the others being masked."""
@@ -105,7 +95,9 @@ class WindowDataset(Dataset[WindowBatch]):
         """Fill one row of a batch with sound, its mask and the edges of its bins; returns the words of the sound."""
         clock, config = self.store.timebase(window.story), self.config
         start, stop = clock.window_samples(window.first_tr, config.n_trs, config.context_s, config.shift_s)
-        if window.stop_tr < window.first_tr + config.n_trs:
+        if window.start_tr == window.stop_tr:
+            stop = start  # no row counts, and nothing is heard
+        elif window.stop_tr < window.first_tr + config.n_trs:
             # The last rows are padding: nothing after the span is heard.
             stop = int(clock.samples_at(clock.tr_edges_s(window.stop_tr, 0)[0] + config.shift_s))
         covered = self.store.read_audio(window.story, start, audio[: stop - start])
@@ -205,11 +197,9 @@ class StepLoader(DataLoader[WindowBatch]):
         return loaded["batch"]
 
 
-def evaluation_loader(
-    dataset: WindowDataset, batch_size: int, num_workers: int, seed: int = 0
-) -> DataLoader[WindowBatch]:
-    """A loader of a data set's own windows, in order; like StepLoader it leaves the global random state alone."""
-    return DataLoader(dataset, batch_size=batch_size, **_shared_settings(num_workers, seed))
+def evaluation_loader(dataset: WindowDataset, steps: EvaluationSteps, num_workers: int) -> DataLoader[WindowBatch]:
+    """A loader of the steps of an evaluation; like StepLoader it leaves the global random state alone."""
+    return DataLoader(dataset, batch_size=None, sampler=steps, **_shared_settings(num_workers, steps.seed))
 
 
 def _shared_settings(num_workers: int, seed: int) -> dict[str, Any]:

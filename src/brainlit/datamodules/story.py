@@ -36,7 +36,14 @@ from brainlit.datamodules.targets.config import (
     require_choice,
 )
 from brainlit.datamodules.targets.stored import VoxelTargets
-from brainlit.datamodules.windows import EpochSteps, WindowBatch, WindowConfig, evaluation_windows, training_windows
+from brainlit.datamodules.windows import (
+    EpochSteps,
+    EvaluationSteps,
+    WindowBatch,
+    WindowConfig,
+    evaluation_windows,
+    training_windows,
+)
 from brainlit.encoding.arrays import FloatArray, IntArray
 from brainlit.encoding.ceiling import CeilingMethod
 from brainlit.features import FeatureConfig
@@ -270,16 +277,15 @@ class StoryDataModule(L.LightningDataModule):
         loaders, but not where the length of the run was asked for (estimated_stepping_batches) before its loops were
         restored.
         """
-        targets, spans = self._sources()[0], self._tune_spans()
-        dataset = WindowDataset(self.store, self.window, training_windows(spans, self.window, None), targets)
-        rank, n_ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        hearers = self._hearers if self.subject_steps == "sequential" else None
-        steps = EpochSteps(spans, self.window, self.seed, self.batch_size, hearers, rank, n_ranks)
-        loader = StepLoader(dataset, steps, self.num_workers)
+        loader = self._training_loader(*self._process())
         place, self._place_to_resume = self._place_to_resume, None
         if place is not None:
             loader.load_state_dict(place)
         return loader
+
+    def undivided_train_dataloader(self) -> StepLoader:
+        """The windows of the first epoch, all of them in every process: for what is measured before training."""
+        return self._training_loader(0, 1)
 
     def val_dataloader(self) -> DataLoader[WindowBatch] | list[Any]:
         """Each row of the 'choose' spans that a subject heard, once; no loader if there are none."""
@@ -313,7 +319,7 @@ class StoryDataModule(L.LightningDataModule):
         """
         self._require_setup()
         targets = self._responses if with_targets else NoTargets()
-        dataset = WindowDataset(self.store, window or self.window, [], targets)
+        dataset = WindowDataset(self.store, window or self.window, targets)
         windows, step = evaluation_windows(spans, dataset.config.n_trs), batch_size or self.batch_size
         for start in range(0, len(windows), step):
             yield dataset.read(windows[start : start + step])
@@ -447,10 +453,22 @@ class StoryDataModule(L.LightningDataModule):
         targets = self._sources()[0]
         return tuple(name for name in targets.sizes if targets.heard(name, story))
 
+    def _training_loader(self, rank: int, n_ranks: int) -> StepLoader:
+        targets, spans = self._sources()[0], self._tune_spans()
+        dataset = WindowDataset(self.store, self.window, targets)
+        hearers = self._hearers if self.subject_steps == "sequential" else None
+        steps = EpochSteps(spans, self.window, self.seed, self.batch_size, hearers, rank, n_ranks)
+        return StepLoader(dataset, steps, self.num_workers)
+
     def _evaluation_loader(self, spans: Sequence[Span]) -> DataLoader[WindowBatch]:
         windows = evaluation_windows(spans, self.window.n_trs)
-        dataset = WindowDataset(self.store, self.window, windows, self._sources()[1])
-        return evaluation_loader(dataset, self.batch_size, self.num_workers, self.seed)
+        dataset = WindowDataset(self.store, self.window, self._sources()[1])
+        steps = EvaluationSteps(windows, self.batch_size, *self._process())
+        return evaluation_loader(dataset, steps, self.num_workers)
+
+    def _process(self) -> tuple[int, int]:
+        """Which process of the run this is, of how many."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], to_train: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -12,6 +13,9 @@ from torch import Tensor
 from torch.utils.data.distributed import DistributedSampler
 
 from brainlit.splits import Span
+
+LEAST_ROOM = 4
+"""With a random phase the windows of a span hold at least a fourth of a window more rows than the span."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,11 @@ class WindowConfig:
     context_s : float
         Seconds of sound before the first of them; whole TRs of it become context rows without targets.
     stride_trs : int or None
-        Rows from one training window to the next; None means n_trs (each row about once per epoch).
+        Rows from one training window to the next; None means n_trs: each row counts once per epoch.
     shift_s : float
         Moves the sound of every row by so many seconds: negative hears earlier sound, positive later.
     random_phase : bool
-        Cut the training windows at other places in each epoch (a function of seed and epoch only).
+        Cut the stories at other places in each epoch (a function of seed and epoch only).
     """
 
     n_trs: int = 16
@@ -79,6 +83,10 @@ class Window(NamedTuple):
     start_tr: int
     stop_tr: int
 
+    def without_rows(self) -> Window:
+        """A window of the same length in which no row counts; its sound is not heard either."""
+        return self._replace(start_tr=self.first_tr, stop_tr=self.first_tr)
+
 
 class Step(NamedTuple):
     """The windows of one training step, and the subject whose responses it reads; None for all subjects."""
@@ -118,29 +126,54 @@ class WindowBatch(TypedDict):
 
 
 def training_windows(spans: Sequence[Span], config: WindowConfig, rng: np.random.Generator | None) -> list[Window]:
-    """Windows over spans, stride_trs apart; their number does not depend on the phase.
+    """Windows over spans, in which each row counts exactly once; their number does not depend on the phase.
 
-    Without a phase they start at the span's first row and the last one is moved back into the span. With one they are
-    shifted together by a random part of a stride and then moved back into the span, so over epochs each row is met in
-    all places of a window and rows at both ends are left out of some epochs. A span shorter than n_trs gives one
-    padded window.
+    The windows of a span hold some rows more than it has. Without a phase the last one is moved back into the span;
+    with one the second window is moved back by a random part of what is too much, and the last by the rest. What is
+    moved back hears and predicts rows of its neighbour too, but they do not count. (The first window stays: moved
+    forward it would hear what comes after its rows, moved back what comes before the span.) A span shorter than n_trs
+    gives one padded window.
+
+    With another stride than n_trs rows count several times (or not in every epoch): see `_strided_windows`.
 
     Parameters
     ----------
     rng : Generator or None
         Draws one phase per span; None for no phase.
     """
-    stride = config.stride_trs or config.n_trs
+    stride, size = config.stride_trs or config.n_trs, config.n_trs
+    if stride != size:
+        return [window for span in spans for window in _strided_windows(span, size, stride, rng)]
     windows = []
     for span in spans:
-        last = max(span.stop_tr - span.start_tr - config.n_trs, 0)
-        starts = np.arange(math.ceil(last / stride) + 1) * stride
-        if rng is not None:
-            # The windows overhang the span by starts[-1] - last rows: half of that to each side, then a random phase.
-            starts = starts - (starts[-1] - last) // 2 + rng.integers(stride) - stride // 2
-        for first in (np.clip(starts, 0, last) + span.start_tr).tolist():
-            windows.append(Window(span.story, first, first, min(first + config.n_trs, span.stop_tr)))
+        n_rows = span.stop_tr - span.start_tr
+        # A random phase needs room: where (nearly) whole windows fill a span, it gets one window more.
+        room = size // LEAST_ROOM if config.random_phase and n_rows > size else 0
+        n_windows = math.ceil((n_rows + room) / size)
+        too_many = n_windows * size - n_rows
+        moved = max(0, too_many - size + 1)  # of the last window at least one row counts, and of the second
+        if rng is not None and n_windows > 2:
+            moved = int(rng.integers(moved, min(too_many, size - 1) + 1))
+        stops = [min(size, n_rows), *(k * size - moved for k in range(2, n_windows)), n_rows][:n_windows]
+        for start, stop in pairwise([0, *stops]):
+            first = max(stop - size, 0)
+            windows.append(Window(span.story, *(span.start_tr + row for row in (first, start, stop))))
     return windows
+
+
+def _strided_windows(span: Span, n_trs: int, stride: int, rng: np.random.Generator | None) -> list[Window]:
+    """Whole windows, stride rows apart.
+
+    With a phase they are shifted together by a random part of a stride and then moved back into the span, so that rows
+    at both ends are left out of some epochs.
+    """
+    last = max(span.stop_tr - span.start_tr - n_trs, 0)
+    starts = np.arange(math.ceil(last / stride) + 1) * stride
+    if rng is not None:
+        # The windows overhang the span by starts[-1] - last rows: half of that to each side, then a random phase.
+        starts = starts - (starts[-1] - last) // 2 + rng.integers(stride) - stride // 2
+    firsts = (np.clip(starts, 0, last) + span.start_tr).tolist()
+    return [Window(span.story, first, first, min(first + n_trs, span.stop_tr)) for first in firsts]
 
 
 def evaluation_windows(spans: Sequence[Span], n_trs: int) -> list[Window]:
@@ -172,6 +205,8 @@ class EpochSteps(DistributedSampler[Step]):
     same subjects heard, so that every step has all its rows and the number of steps is the same in each epoch.
 
     Several processes share every step: each takes its part of the step's windows, and all work for the same subject.
+    One that is left without a window gets one in which no row counts.
+
     As a DistributedSampler, which Lightning leaves as it is and whose `set_epoch` it calls at the start of each epoch,
     also after a run is resumed.
 
@@ -213,7 +248,8 @@ class EpochSteps(DistributedSampler[Step]):
         batches = self._batches([windows[k] for k in rng.permutation(len(windows))])  # the same order in every process
         if self.hearers is not None:
             batches = [batches[k] for k in rng.permutation(len(batches))]
-        steps = [Step(self._share(windows), subject) for windows, subjects in batches for subject in subjects]
+        mine = [(_share(windows, self.rank, self.num_replicas), subjects) for windows, subjects in batches]
+        steps = [Step(windows, subject) for windows, subjects in mine for subject in subjects]
         return iter(steps[self.first :])
 
     def _batches(self, windows: Sequence[Window]) -> list[tuple[list[Window], Subjects]]:
@@ -224,7 +260,30 @@ class EpochSteps(DistributedSampler[Step]):
         starts = {subjects: range(0, len(group), self.windows_per_step) for subjects, group in groups.items()}
         return [(groups[own][at : at + self.windows_per_step], own) for own in groups for at in starts[own]]
 
-    def _share(self, batch: Sequence[Window]) -> tuple[Window, ...]:
-        """This process's part of a batch; where there are fewer windows than processes, some do one twice."""
-        own = batch[self.rank :: self.num_replicas]
-        return tuple(own or [batch[self.rank % len(batch)]])
+
+class EvaluationSteps(DistributedSampler[Step]):
+    """Windows of an evaluation in order, batch by batch; each of them in one process only.
+
+    Lightning's own sampler gives some windows twice where processes cannot have equally many; here the last step of a
+    process may have fewer windows than the others, or one in which no row counts.
+
+    Parameters
+    ----------
+    batch_size : int
+        Windows per step and process.
+    rank, n_ranks : int
+        Which process this is, of how many.
+    """
+
+    def __init__(self, windows: Sequence[Window], batch_size: int, rank: int = 0, n_ranks: int = 1) -> None:
+        size = batch_size * n_ranks
+        self.batches = [windows[at : at + size] for at in range(0, len(windows), size)]
+        super().__init__(range(len(self.batches) * n_ranks), n_ranks, rank, shuffle=False)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter([Step(_share(batch, self.rank, self.num_replicas)) for batch in self.batches])
+
+
+def _share(batch: Sequence[Window], rank: int, n_ranks: int) -> tuple[Window, ...]:
+    """A process's part of a batch; where there are fewer windows than processes, one without rows for some."""
+    return tuple(batch[rank::n_ranks]) or (batch[0].without_rows(),)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from brainlit.backbones.base import FrontEnd, SpeechBackbone, eval_mode
 from brainlit.backbones.lora import is_lora, lora_layers, lora_switched_off
+from brainlit.tuning.across_processes import sum_over_processes
 from brainlit.tuning.settings import check_choice
 
 AnchorKind = Literal["none", "l2_sp", "distillation"]
@@ -183,10 +184,12 @@ def build_anchor(config: AnchorConfig, backbone: SpeechBackbone) -> Anchor | Non
 def _distance(now: Tensor, before: Tensor, frame_mask: Tensor) -> Tensor:
     """Squared distance over real frames, in units of how the pretrained states vary; all (batch, n_frames, hidden)."""
     real = frame_mask[:, :, None]
-    change = torch.where(real, now - before, 0.0).square().sum()
     kept = torch.where(real, before, 0.0)
-    mean = kept.sum((0, 1)) / frame_mask.sum().clamp(min=1)
-    scale = torch.maximum(torch.where(real, before - mean, 0.0).square().sum(), SMALLEST_SHARE * kept.square().sum())
+    n_frames = sum_over_processes(frame_mask.sum()).clamp(min=1)
+    mean = sum_over_processes(kept.sum((0, 1))) / n_frames
+    changes = torch.where(real, now - before, 0.0), torch.where(real, before - mean, 0.0), kept
+    change, variation, power = sum_over_processes(torch.stack([values.square().sum() for values in changes]))
+    scale = torch.maximum(variation, SMALLEST_SHARE * power)
     return change / torch.where(scale > 0, scale, 1.0)
 
 

@@ -1,9 +1,8 @@
 """Losses between predicted and real targets, over the rows that each subject heard.
 
-`LOSSES` has them by name; `TargetLoss` takes one, masks, and adds up subjects. In distributed training each process
-sees the rows of its own batches only, and gradients are averaged afterwards: for errors that is the loss over all rows
-(where the processes have equally many), for `temporal_correlation` it is the mean of correlations over fewer rows each.
-The same holds for accumulated batches.
+`LOSSES` has them by name; `TargetLoss` takes one, masks, and adds up subjects. In distributed training a loss is that
+of the rows of all processes together, correlations too. Batches whose gradients are accumulated are losses of their
+own, of which the mean is taken.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
 from brainlit.hints import did_you_mean
+from brainlit.tuning.across_processes import count_processes, sum_over_processes
 
 OverSubjects = Literal["mean", "sum"]
 
@@ -73,6 +73,8 @@ class Rows(NamedTuple):
         Rows that do not count may hold anything.
     mask : bool Tensor of shape (batch, n_trs)
         Rows that count.
+    n_rows : Tensor of shape ()
+        How many count in all processes, at least 1.
     voxel_weights : Tensor of shape (n_targets,), or None
         Mean 1.
     """
@@ -80,12 +82,12 @@ class Rows(NamedTuple):
     predicted: Tensor
     target: Tensor
     mask: Tensor
+    n_rows: Tensor
     voxel_weights: Tensor | None = None
 
-    @property
-    def n_rows(self) -> Tensor:
-        """Rows that count, at least 1, as a Tensor of shape ()."""
-        return self.mask.sum().clamp(min=1)
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of values (batch, n_trs), which are 0 in rows that do not count, over the rows of all processes."""
+        return sum_over_processes(values.sum()) / self.n_rows
 
     def error(self) -> Tensor:
         """predicted - target, 0 in rows that do not count."""
@@ -102,7 +104,7 @@ LossFunction = Callable[[Rows, LossConfig], Tensor]
 
 def mse(rows: Rows, config: LossConfig) -> Tensor:
     """Mean squared error over rows and voxels (arXiv 2410.09230, whose code takes torch's MSELoss)."""
-    return rows.error().square().mean(2).sum() / rows.n_rows
+    return rows.mean(rows.error().square().mean(2))
 
 
 def ceiling_mse(rows: Rows, config: LossConfig) -> Tensor:
@@ -111,7 +113,7 @@ def ceiling_mse(rows: Rows, config: LossConfig) -> Tensor:
     Own choice. Weights have mean 1 over the subject's voxels; voxels without a positive ceiling weigh 0.
     """
     assert rows.voxel_weights is not None
-    return (rows.error().square() * rows.voxel_weights).mean(2).sum() / rows.n_rows
+    return rows.mean((rows.error().square() * rows.voxel_weights).mean(2))
 
 
 def temporal_correlation(rows: Rows, config: LossConfig) -> Tensor:
@@ -121,9 +123,12 @@ def temporal_correlation(rows: Rows, config: LossConfig) -> Tensor:
     taken there is not known. Rows of one window would be few, and alike; responses are z-scored per story, so levels of
     stories do not make a correlation. A constant voxel has r = 0.
     """
+    # The mean has no gradient of its own to give: deviations from it add up to 0 over all rows.
+    means = sum_over_processes(torch.stack([values.detach().sum((0, 1)) for values in rows.real()])) / rows.n_rows
     counts = rows.mask[:, :, None]
-    predicted, target = (torch.where(counts, values - values.sum((0, 1)) / rows.n_rows, 0.0) for values in rows.real())
-    return 1 - _cosine(predicted, target, over=(0, 1), n=rows.n_rows).mean()
+    pair = (torch.where(counts, values - mean, 0.0) for values, mean in zip(rows.real(), means, strict=True))
+    products = sum_over_processes(_products(*pair, over=(0, 1)))
+    return 1 - _cosine(products, rows.n_rows).mean()
 
 
 def spatial_correlation(rows: Rows, config: LossConfig) -> Tensor:
@@ -143,7 +148,7 @@ def cosine_huber(rows: Rows, config: LossConfig) -> Tensor:
     """
     predicted, target = rows.real()
     error = huber_loss(predicted, target, reduction="none", delta=config.huber_delta)
-    return error.mean(2).sum() / rows.n_rows + _one_minus_cosine(rows, predicted, target)
+    return rows.mean(error.mean(2)) + _one_minus_cosine(rows, predicted, target)
 
 
 def cosine_l2(rows: Rows, config: LossConfig) -> Tensor:
@@ -221,8 +226,8 @@ class TargetLoss(nn.Module):
         ----------
         predicted, targets : dict of subject to Tensor of shape (batch, n_trs, n_targets)
         masks : dict of subject to bool Tensor of shape (batch, n_trs)
-            Rows to count; the others may hold anything, NaN too. A subject with no such row in the batch (or fewer
-            than 3, for temporal_correlation) counts for nothing.
+            Rows to count; the others may hold anything, NaN too. A subject with no such row in the batches of all
+            processes (or fewer than 3, for temporal_correlation) counts for nothing.
 
         Returns
         -------
@@ -237,11 +242,13 @@ class TargetLoss(nn.Module):
         """
         device = next(iter(predicted.values())).device
         total, n_subjects = torch.zeros((), device=device), torch.zeros((), device=device)
-        for subject, prediction in predicted.items():
+        n_rows = sum_over_processes(torch.stack([masks[subject].sum() for subject in predicted]))
+        for (subject, prediction), n_counted in zip(predicted.items(), n_rows, strict=True):
             dtype = torch.promote_types(prediction.dtype, torch.float32)
             weights = self._weights(subject, prediction)
-            rows = Rows(prediction.to(dtype), targets[subject].to(dtype), masks[subject], weights)
-            enough = rows.mask.sum() >= self._check_size(subject, rows)
+            values = prediction.to(dtype), targets[subject].to(dtype)
+            rows = Rows(*values, masks[subject], n_counted.clamp(min=1), weights)
+            enough = n_counted >= self._check_size(subject, rows)
             with torch.autocast(prediction.device.type, enabled=False):
                 total = total + torch.where(enough, self._loss.function(rows, self.config), 0.0)
             n_subjects = n_subjects + enough
@@ -250,7 +257,7 @@ class TargetLoss(nn.Module):
 
     def _check_size(self, subject: str, rows: Rows) -> int:
         """Rows that the subject needs in order to count; refuses batches and subjects that can never do."""
-        n_rows, n_targets = rows.mask.numel(), rows.predicted.shape[2]
+        n_rows, n_targets = rows.mask.numel() * count_processes(), rows.predicted.shape[2]
         name, fewest_rows, fewest_targets = self.config.name, self._loss.fewest_rows, self._loss.fewest_targets
         if n_targets < fewest_targets:
             raise ValueError(
@@ -315,11 +322,16 @@ def ceiling_weights(subject: str, ceiling: npt.ArrayLike) -> Tensor:
 
 def _one_minus_cosine(rows: Rows, a: Tensor, b: Tensor) -> Tensor:
     """Mean over the rows that count of 1 - cosine over voxels."""
-    cosine = _cosine(a, b, over=(2,), n=a.shape[2])
-    return torch.where(rows.mask, 1 - cosine, 0.0).sum() / rows.n_rows
+    cosine = _cosine(_products(a, b, over=(2,)), a.shape[2])
+    return rows.mean(torch.where(rows.mask, 1 - cosine, 0.0))
 
 
-def _cosine(a: Tensor, b: Tensor, over: tuple[int, ...], n: Tensor | int) -> Tensor:
-    """Cosine of a and b over some axes of n values; 0, with finite gradients, where one of them is (nearly) 0."""
-    lengths = [values.square().sum(over).clamp(min=SMALLEST_SD**2 * n).sqrt() for values in (a, b)]
-    return (a * b).sum(over) / (lengths[0] * lengths[1])
+def _products(a: Tensor, b: Tensor, over: tuple[int, ...]) -> Tensor:
+    """Sums over some axes of a a, b b and a b, one above the other."""
+    return torch.stack([(a * a).sum(over), (b * b).sum(over), (a * b).sum(over)])
+
+
+def _cosine(products: Tensor, n: Tensor | int) -> Tensor:
+    """Cosine from the sums of products of n values; 0, with finite gradients, where one of the two is (nearly) 0."""
+    lengths = products[:2].clamp(min=SMALLEST_SD**2 * n).sqrt()
+    return products[2] / (lengths[0] * lengths[1])

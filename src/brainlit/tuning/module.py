@@ -368,7 +368,7 @@ class BrainTuning(TunedModel):
 
     def _log_parts(self, stage: str, parts: Mapping[str, Tensor], batch: Batch) -> None:
         """Log <stage>/loss, and the parts where the loss has more than one."""
-        train, n = stage == "train", len(batch["audio"])
+        train, n = stage == "train", _n_windows(batch)
         one_part = len(parts) == 2 and "targets" in parts
         for name, value in parts.items():
             if name == "loss" or not one_part:
@@ -379,7 +379,7 @@ class BrainTuning(TunedModel):
                     on_step=train,
                     on_epoch=True,
                     prog_bar=bar,
-                    sync_dist=not train,
+                    sync_dist=True,
                     batch_size=n,
                 )
 
@@ -392,11 +392,13 @@ class BrainTuning(TunedModel):
         means = {subject: torch.zeros_like(values) for subject, values in predicted.items()}
         of_mean = self.target_loss(means, batch["targets"], batch["target_mask"])
         value = parts["loss"] + self.objective.targets * (of_mean - parts["targets"])
-        self.log("val/loss_of_mean", value.float(), on_epoch=True, sync_dist=True, batch_size=len(batch["audio"]))
+        self.log("val/loss_of_mean", value.float(), on_epoch=True, sync_dist=True, batch_size=_n_windows(batch))
 
     def _training_batches(self) -> Iterator[Batch]:
-        """Training windows on the device, for what is fitted before training."""
-        for batch in self.datamodule.train_dataloader():
+        """Training windows on the device, the same in each process, for what is fitted before training."""
+        data = self.datamodule
+        undivided = getattr(data, "undivided_train_dataloader", data.train_dataloader)
+        for batch in undivided():
             yield self.trainer.strategy.batch_to_device(batch)
 
     def _say_how_it_trains(self) -> None:
@@ -418,6 +420,12 @@ class BrainTuning(TunedModel):
         for said in (slow, short):
             if said:
                 log.warning(said)
+
+
+def _n_windows(batch: Batch) -> int:
+    """Windows of a batch; one alone may be there only so that its process has something to do."""
+    n = len(batch["audio"])
+    return n if n > 1 else int(batch["row_mask"].any())
 
 
 def load_tuned(path: str | Path) -> BrainTuning:

@@ -584,7 +584,7 @@ def test_a_story_over_two_runs_is_right_to_the_volume(folder: Path, manifest: di
         assert responses is not None
         assert responses[:, 0].argmax() == row
         targets = VoxelTargets(store, {"anna": np.arange(3)})
-        dataset = WindowDataset(store, WindowConfig(n_trs=1, context_s=3.0), [], targets)
+        dataset = WindowDataset(store, WindowConfig(n_trs=1, context_s=3.0), targets)
         batch = dataset.read([Window(name, k, k, k + 1) for k in (row - 1, row, row + 1)])
         last = 2 * round(TR_S * 16_000)
         assert [bool(sound[last:].any()) for sound in batch["audio"]] == [False, True, False], "in its own TR"

@@ -295,7 +295,7 @@ class SpeechRepresentation:
         """
         backbone = self.backbone
         layers = layer_numbers("speech_model", self.config.layers, backbone.n_layers)
-        dataset = WindowDataset(store, fitting_window(self.window, backbone, store.tr_s), [], VoxelTargets(store, {}))
+        dataset = WindowDataset(store, fitting_window(self.window, backbone, store.tr_s), VoxelTargets(store, {}))
         for story in tqdm(stories, desc=f"hidden states of {self.config.weights}", unit="story"):
             windows = evaluation_windows([Span(story, 0, store.n_trs(story))], dataset.config.n_trs)
             size = self.config.batch_size

@@ -16,6 +16,7 @@ from torch.nn import functional
 from brainlit.backbones import FrontEnd, SpeechBackbone, WeightsError
 from brainlit.backbones.registry import checkpoint_file
 from brainlit.backbones.state_dicts import inner_state
+from brainlit.tuning.across_processes import mean_over_rows, sum_over_processes
 from brainlit.tuning.heads import initial_map
 from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig
 from brainlit.tuning.objectives.masking import clip_generators, draw_others, hide_spans, mask_settings
@@ -63,10 +64,8 @@ def new_quantiser(n_features: int, n_groups: int, n_vars: int, codevector_dim: i
     return quantiser
 
 
-def quantise(
-    quantiser: Any, features: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
-) -> Quantised:
-    """The nearest codewords, or with a generator a sample of them that gradients pass through (arXiv 1611.01144).
+def quantise(quantiser: Any, features: Tensor, temperature: float = 1.0, noise: Tensor | None = None) -> Quantised:
+    """The nearest codewords, or with noise a sample of them that gradients pass through (arXiv 1611.01144).
 
     The numbers of the library's own forward, which cannot be used here: its noise comes from the global random state,
     and it multiplies every codeword by its 0 or 1 for every frame, gigabytes for a batch of long windows.
@@ -77,24 +76,32 @@ def quantise(
     features : float32 Tensor of shape (n_frames, n_features)
     temperature : float
         Of the Gumbel softmax.
-    generator : torch.Generator or None
-        Draws the Gumbel noise, on the device of the features; None for no noise and no gradients through the choice.
+    noise : float32 Tensor of shape (n_frames, n_groups, n_vars), or None
+        Gumbel noise, see `gumbel_noise`; None for none, and no gradients through the choice.
     """
     n_groups, n_vars = quantiser.num_groups, quantiser.num_vars
     logits = quantiser.weight_proj(features).view(len(features), n_groups, n_vars)
-    if generator is None:
+    if noise is None:
         codes = logits.argmax(-1)
         chosen = functional.one_hot(codes, n_vars).to(logits.dtype)
-        shares = chosen.mean(0)
+        shares = mean_over_rows(chosen)
     else:
-        noise = -torch.empty_like(logits).exponential_(generator=generator).log()
         soft = ((logits + noise) / temperature).softmax(-1)
         codes = soft.argmax(-1)
         chosen = functional.one_hot(codes, n_vars).to(logits.dtype) - soft.detach() + soft
-        shares = logits.softmax(-1).mean(0)
+        shares = mean_over_rows(logits.softmax(-1))
     vectors = torch.einsum("ngv,gvd->ngd", chosen, quantiser.codevectors.view(n_groups, n_vars, -1))
     perplexity = torch.exp(-torch.xlogy(shares, shares).sum(-1)).sum()
     return Quantised(vectors.flatten(1), codes, perplexity)
+
+
+def gumbel_noise(generators: Sequence[torch.Generator], n_frames: Sequence[int], *sizes: int) -> Tensor:
+    """Clip after clip from a generator each: float32 (sum of n_frames, *sizes), on the device of the generators."""
+    drawn = (
+        torch.empty(n, *sizes, device=generator.device).exponential_(generator=generator)
+        for n, generator in zip(n_frames, generators, strict=True)
+    )
+    return -torch.cat(list(drawn)).log()
 
 
 class StepDraws(NamedTuple):
@@ -106,13 +113,13 @@ class StepDraws(NamedTuple):
         Frames hidden from the transformer; n_hidden is the most in one clip.
     negatives : int64 Tensor of shape (batch, n_hidden, n_negatives)
         Distractors of each hidden frame of a clip, as numbers among the clip's hidden frames.
-    noise : torch.Generator or None
-        Of the Gumbel softmax; None to quantise without noise.
+    noise : list of torch.Generator, or None
+        Of the Gumbel softmax, one for each clip; None to quantise without noise.
     """
 
     hidden: Tensor
     negatives: Tensor
-    noise: torch.Generator | None
+    noise: list[torch.Generator] | None
 
 
 class Contrastive(Objective):
@@ -168,7 +175,8 @@ class Contrastive(Objective):
             negatives[k, :count] = draw_others(count, self.config.n_negatives, rng)
         noise = None
         if self.training:
-            noise = torch.Generator(frame_mask.device).manual_seed(int(generators[0].integers(2**62)))
+            seeds = [int(generator.integers(2**62)) for generator in generators]
+            noise = [torch.Generator(frame_mask.device).manual_seed(seed) for seed in seeds]
         return StepDraws(hidden, torch.from_numpy(negatives).to(frame_mask.device), noise)
 
     def score(self, predicted: Tensor, heard: Tensor, draws: StepDraws, temperature: float) -> dict[str, Tensor]:
@@ -186,22 +194,28 @@ class Contrastive(Objective):
         n_hidden = draws.hidden.sum(1)
         there = torch.arange(draws.negatives.shape[1], device=n_hidden.device) < n_hidden[:, None]
         counted = there & (n_hidden > 1)[:, None]
-        if not counted.any():
-            return _nothing(predicted.sum() * 0)
-        quantised = quantise(self.quantizer, heard, temperature, draws.noise)
+        sizes = self.quantizer.num_groups, self.quantizer.num_vars
+        noise = None if draws.noise is None else gumbel_noise(draws.noise, n_hidden.tolist(), *sizes)
+        quantised = quantise(self.quantizer, heard, temperature, noise)
         logits = self._logits(self.project_hid(predicted), quantised, there, draws.negatives)[counted]
         positive = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
-        contrastive = functional.cross_entropy(logits, positive)
-        n_codewords = self.quantizer.num_groups * self.quantizer.num_vars
-        diversity = (n_codewords - quantised.perplexity) / n_codewords
-        return {
-            "loss": contrastive + self.config.diversity_weight * diversity,
+        nats = functional.cross_entropy(logits, positive, reduction="sum")
+        n_right = (logits.detach().argmax(1) == 0).sum()
+        sums = torch.stack([nats, n_right.to(nats), counted.sum().to(nats)])
+        total, n_right_of_all, n_counted = sum_over_processes(sums)
+        contrastive = total / n_counted.clamp(min=1)
+        diversity = 1 - quantised.perplexity / (sizes[0] * sizes[1])
+        loss = contrastive + self.config.diversity_weight * diversity
+        parts = {
+            "loss": loss,
             "contrastive": contrastive.detach(),
             "diversity": diversity.detach(),
             "perplexity": quantised.perplexity.detach(),
-            "accuracy": (logits.detach().argmax(1) == 0).float().mean(),
-            "n_hidden": counted.sum(),
+            "accuracy": (n_right_of_all / n_counted.clamp(min=1)).detach(),
         }
+        # Where nothing could be compared there is nothing to learn, diversity included.
+        parts = {name: torch.where(n_counted > 0, value, 0.0) for name, value in parts.items()}
+        return {**parts, "n_hidden": n_counted.detach()}
 
     def _logits(self, projected: Tensor, quantised: Quantised, there: Tensor, negatives: Tensor) -> Tensor:
         """Cosine similarities / temperature, the true one first: (batch, n_hidden, 1 + n_negatives).
@@ -227,12 +241,6 @@ def _per_clip(rows: Tensor, there: Tensor) -> Tensor:
     padded = rows.new_zeros((*there.shape, *rows.shape[1:]))
     padded[there] = rows
     return padded
-
-
-def _nothing(zero: Tensor) -> dict[str, Tensor]:
-    """What a batch without hidden frames counts for."""
-    parts = ("contrastive", "diversity", "perplexity", "accuracy", "n_hidden")
-    return {"loss": zero, **dict.fromkeys(parts, zero.detach())}
 
 
 # --- Heads of wav2vec 2.0's own training, where a checkpoint still has them ---

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from brainlit.backbones import FrontEnd, SpeechBackbone
+from brainlit.tuning.across_processes import sum_over_processes
 from brainlit.tuning.heads import initial_map
 from brainlit.tuning.objectives.base import Batch, Objective, check_characters
 
@@ -133,7 +134,10 @@ class CharacterCtc(Objective):
     def forward(
         self, backbone: SpeechBackbone, front: FrontEnd, batch: Batch, step: int, states: Sequence[Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Loss, windows that counted and windows left out; character_error_rate in eval mode. See Objective.forward."""
+        """Loss, windows that counted and windows left out; character_error_rate in eval mode (NaN without characters).
+
+        See Objective.forward.
+        """
         if states is None:
             states = backbone.trunk(front.features, front.frame_mask)
         with torch.autocast(front.features.device.type, enabled=False):
@@ -157,22 +161,23 @@ class CharacterCtc(Objective):
                 n_frames[k],
             )
             self._named_too_long = True
-        device = logits.device
-        parts = {
-            "loss": logits.sum() * 0,
-            "n_windows": torch.tensor(len(kept), device=device),
-            "n_too_long": torch.tensor(len(too_long), device=device),
-        }
-        if not kept:
-            return parts
         log_probs = compact(logits.log_softmax(-1), frame_mask)[kept]
         chosen = [labels[k] for k in kept]
-        parts["loss"] = _loss(log_probs, [n_frames[k] for k in kept], chosen)
+        n_labels = sum(map(len, chosen))
+        counts = torch.tensor([len(kept), len(too_long), n_labels], device=logits.device)
+        n_windows, n_too_long, n_labels_of_all = sum_over_processes(counts)
+        nats = _nats(log_probs, [n_frames[k] for k in kept], chosen) if kept else logits.sum() * 0
+        parts = {
+            "loss": sum_over_processes(nats) / n_labels_of_all.clamp(min=1),
+            "n_windows": n_windows,
+            "n_too_long": n_too_long,
+        }
         if not self.training:
             paths = log_probs.detach().argmax(-1).tolist()
             spelt = [collapse(path[: n_frames[k]], BLANK) for path, k in zip(paths, kept, strict=True)]
-            n_wrong = sum(edit_distance(a, b) for a, b in zip(spelt, chosen, strict=True))
-            parts["character_error_rate"] = torch.tensor(n_wrong / sum(map(len, chosen)), device=device)
+            wrong = sum(edit_distance(a, b) for a, b in zip(spelt, chosen, strict=True))
+            n_wrong = sum_over_processes(torch.tensor(float(wrong), device=logits.device))
+            parts["character_error_rate"] = n_wrong / n_labels_of_all
         return parts
 
     def encode(self, text: str) -> list[int]:
@@ -197,10 +202,10 @@ def compact(rows: Tensor, frame_mask: Tensor) -> Tensor:
     return rows.gather(1, order[:, :, None].expand_as(rows))
 
 
-def _loss(log_probs: Tensor, n_frames: Sequence[int], labels: Sequence[Sequence[int]]) -> Tensor:
-    """Nats per character over clips of (batch, n_frames, n_labels)."""
+def _nats(log_probs: Tensor, n_frames: Sequence[int], labels: Sequence[Sequence[int]]) -> Tensor:
+    """Of all clips of (batch, n_frames, n_labels) together."""
     lengths = [len(label) for label in labels]
-    total = functional.ctc_loss(
+    return functional.ctc_loss(
         log_probs.transpose(0, 1),
         torch.tensor([label for clip in labels for label in clip], device=log_probs.device),
         torch.tensor(n_frames),
@@ -209,7 +214,6 @@ def _loss(log_probs: Tensor, n_frames: Sequence[int], labels: Sequence[Sequence[
         reduction="sum",
         zero_infinity=True,
     )
-    return total / sum(lengths)
 
 
 def _check_alphabet(module: CharacterCtc, state: dict[str, Tensor], prefix: str, *rest: object) -> None:

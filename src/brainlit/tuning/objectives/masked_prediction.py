@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from brainlit.backbones import FrontEnd, SpeechBackbone
+from brainlit.tuning.across_processes import sum_over_processes
 from brainlit.tuning.heads import initial_map
 from brainlit.tuning.objectives.base import Batch, Objective, ObjectiveConfig
 from brainlit.tuning.objectives.masking import clip_generators, hide_spans, mask_settings
@@ -150,11 +151,14 @@ class MaskedPrediction(Objective):
         """Loss from states of hidden frames (n_hidden, hidden_size) and their clusters (n_hidden,)."""
         projected = functional.normalize(self.project(predicted), dim=-1)
         logits = projected @ functional.normalize(self.codes, dim=-1).T / self.config.temperature
-        n_hidden = max(len(labels), 1)
+        nats = functional.cross_entropy(logits, labels, reduction="sum")
+        n_right = (logits.detach().argmax(1) == labels).sum()
+        counted = torch.tensor(float(len(labels)), device=labels.device)
+        total, n_right_of_all, n_hidden = sum_over_processes(torch.stack([nats, n_right.to(nats), counted]))
         return {
-            "loss": functional.cross_entropy(logits, labels, reduction="sum") / n_hidden,
-            "accuracy": (logits.detach().argmax(1) == labels).sum() / n_hidden,
-            "n_hidden": torch.tensor(len(labels), device=labels.device),
+            "loss": total / n_hidden.clamp(min=1),
+            "accuracy": n_right_of_all.detach() / n_hidden.detach().clamp(min=1),
+            "n_hidden": n_hidden.detach(),
         }
 
 
