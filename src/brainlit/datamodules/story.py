@@ -89,7 +89,8 @@ class StoryDataModule(L.LightningDataModule):
     features : FeatureConfig
         The feature spaces that the store holds for the probes.
     batch_size : int
-        Windows per batch.
+        Windows per batch of each process: an optimiser step sees as many times more as there are processes (devices)
+        and accumulated batches.
     num_workers : int
         Processes that read ahead; 0 reads in this one (reading is seldom what takes the time).
     seed : int
