@@ -304,6 +304,45 @@ def test_a_run_without_validation_is_refused(paths: dict[tuple[str, int], Path])
         sweep_table("lr", ["1e-3", "2e-3"], [0, 1], paths)
 
 
+# --- published weights ---
+
+
+@pytest.mark.parametrize(
+    ("further", "few"),
+    [
+        ([], False),
+        (["--model.backbone.weights", "tiny"], False),
+        (["--model.backbone.weights=random:tiny-large"], False),
+        (["--model.backbone.weights", "base"], True),
+        (["--trainer.max_epochs", "3", "--model.backbone.weights=base"], True),
+        (["--model.backbone.weights", "base", "--model.backbone.weights", "tiny"], False),
+    ],
+)
+def test_published_weights_get_few_stories_of_the_demo_as_in_make_train(
+    further: list[str], few: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for data in ("demo", "alice"):
+        one = ["fractions", "--fractions", "1", "--seeds", "11", "--data", data, "--dry-run"]
+        assert main([*one, *further]) == 0
+        words = shlex.split(capsys.readouterr().out.splitlines()[0])
+        names = [Path(word).stem for word in words if word.endswith(".yaml")]
+        assert names == [
+            "brain_tune",
+            data,
+            "wav2vec",
+            *(["published_demo"] if few and data == "demo" else []),
+            "brain",
+        ]
+
+
+def test_a_sweep_over_weights_gives_few_stories_to_the_published_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    values = ["--key", "model.backbone.weights", "--values", "tiny", "base", "--seeds", "1"]
+    assert main(["sweep", *values, "--dry-run"]) == 0
+    tiny, base, _ = capsys.readouterr().out.splitlines()
+    assert "published_demo" not in tiny
+    assert "published_demo" in base
+
+
 # --- fractions ---
 
 

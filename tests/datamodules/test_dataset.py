@@ -58,7 +58,7 @@ def test_a_state_of_another_epoch_changes_nothing(toy_store_path: Path) -> None:
 def test_an_epoch_of_another_length_is_refused(toy_store_path: Path) -> None:
     loader = loader_of(toy_store_path)
     loader.load_state_dict({"epoch": 0, "batch": 4, "n_batches": 99})
-    with pytest.raises(ValueError, match="after 4 of 99 batches of epoch 0, and an epoch of this run has 10"):
+    with pytest.raises(ValueError, match="after 4 of 99 batches of epoch 0, and an epoch of this run has 12"):
         next(iter(loader))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ def _reproduce_run(
     path = _folder(given) / (f"{given.model}-{regime}-{seed}" + (f"-draw{draw}" if draw > 1 else ""))
     own = ["--data.control.draw", str(draw)] if draw > 1 else []
     own += ["--trainer.max_epochs", "0"] if regime == PRETRAINED else []
-    fit = fit_arguments(config_files(given.model, regime, quick=given.quick), seed, path, further, own)
+    files = config_files(given.model, regime, further, quick=given.quick)
+    fit = fit_arguments(files, seed, path, further, own)
     models = [*(["untuned"] if is_first else []), *(["tuned"] if regime != PRETRAINED else [])]
     return Run(path, regime, seed, fit, tuple(models))
 
@@ -149,13 +151,13 @@ def plan_sweep(given: argparse.Namespace, further: Sequence[str]) -> list[Run]:
     names = {value: re.sub(r"[^A-Za-z0-9.-]+", "_", value).strip("_.-") for value in given.values}
     if len(set(names.values())) < len(given.values) or not all(names.values()):
         raise UsageError(f"--values {_words(given.values)}: give values that make different folder names.")
-    files = config_files(given.model, given.regime)
-    return [
-        Run(path, value, seed, fit_arguments(files, seed, path, further, [f"--{given.key}={value}"]))
-        for seed in given.seeds
-        for value in given.values
-        for path in [_folder(given) / f"{names[value]}-{seed}"]
-    ]
+    runs = []
+    for seed in given.seeds:
+        for value in given.values:
+            path, own = _folder(given) / f"{names[value]}-{seed}", [f"--{given.key}={value}"]
+            files = config_files(given.model, given.regime, [*further, *own])
+            runs.append(Run(path, value, seed, fit_arguments(files, seed, path, further, own)))
+    return runs
 
 
 def sweep_table(key: str, values: Sequence[str], seeds: Sequence[int], paths: dict[tuple[str, int], Path]) -> str:
@@ -252,7 +254,7 @@ def plan_fractions(given: argparse.Namespace, further: Sequence[str]) -> list[Ru
     """
     if len({_fraction(text) for text in given.fractions}) < len(given.fractions):
         raise UsageError(f"--fractions {_words(given.fractions)}: give different ones.")
-    files = config_files(given.model, given.regime, given.data, preset=given.preset)
+    files = config_files(given.model, given.regime, further, data=given.data, preset=given.preset)
     return [
         Run(path, fraction, seed, fit_arguments(files, seed, path, further, [f"--{FRACTION_KEY}", fraction]))
         for seed in given.seeds
@@ -339,11 +341,27 @@ def run_plan(runs: Sequence[Run], given: argparse.Namespace, *last: Sequence[str
     return None if run_missing(runs, _folder(given), given.jobs) else 1
 
 
-def config_files(model: str, regime: str, data: str = "demo", *, quick: bool = False, preset: str = "") -> list[str]:
-    """The config files of a run as options, in the order in which `make train` merges them."""
-    names = ["brain_tune", f"data/{data}", f"model/{model}", *(["quick"] if quick else []), f"regime/{regime}"]
-    names += [f"paper/{preset}"] if preset else []
+def config_files(
+    model: str, regime: str, further: Sequence[str], *, data: str = "demo", quick: bool = False, preset: str = ""
+) -> list[str]:
+    """The config files of a run as options, in the order in which `make train` merges them.
+
+    As there, published weights among the further options get few stories of the demo.
+    """
+    names = ["brain_tune", f"data/{data}", f"model/{model}", *(["quick"] if quick else [])]
+    names += ["published_demo"] if data == "demo" and not _are_tiny(further) else []
+    names += [f"regime/{regime}", *([f"paper/{preset}"] if preset else [])]
     return [part for name in names for part in ("-c", str(named_file(name)))]
+
+
+def _are_tiny(further: Sequence[str]) -> bool:
+    """Whether the weights are those of a tiny model, as they are where nothing is said."""
+    said = [text.partition("=")[2] or following for text, following in pairwise([*further, ""]) if _is_weights(text)]
+    return not said or said[-1].removeprefix("random:").startswith("tiny")
+
+
+def _is_weights(text: str) -> bool:
+    return text.partition("=")[0] == "--model.backbone.weights"
 
 
 def fit_arguments(
