@@ -188,9 +188,10 @@ def _distance(now: Tensor, before: Tensor, frame_mask: Tensor) -> Tensor:
     n_frames = sum_over_processes(frame_mask.sum()).clamp(min=1)
     mean = sum_over_processes(kept.sum((0, 1))) / n_frames
     changes = torch.where(real, now - before, 0.0), torch.where(real, before - mean, 0.0), kept
-    change, variation, power = sum_over_processes(torch.stack([values.square().sum() for values in changes]))
+    change, variation, power = sum_over_processes(torch.stack([values.square().sum() for values in changes])).unbind()
     scale = torch.maximum(variation, SMALLEST_SHARE * power)
-    return change / torch.where(scale > 0, scale, 1.0)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return change / scale
 
 
 def _squared_lora(layer: Any) -> Tensor:

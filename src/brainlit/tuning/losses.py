@@ -126,8 +126,8 @@ def temporal_correlation(rows: Rows, config: LossConfig) -> Tensor:
     # The mean has no gradient of its own to give: deviations from it add up to 0 over all rows.
     means = sum_over_processes(torch.stack([values.detach().sum((0, 1)) for values in rows.real()])) / rows.n_rows
     counts = rows.mask[:, :, None]
-    pair = (torch.where(counts, values - mean, 0.0) for values, mean in zip(rows.real(), means, strict=True))
-    products = sum_over_processes(_products(*pair, over=(0, 1)))
+    deviations = [torch.where(counts, values - mean, 0.0) for values, mean in zip(rows.real(), means, strict=True)]
+    products = sum_over_processes(_products(deviations[0], deviations[1], over=(0, 1)))
     return 1 - _cosine(products, rows.n_rows).mean()
 
 
