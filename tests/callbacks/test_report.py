@@ -6,11 +6,12 @@ from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from lightning.pytorch.loggers import WandbLogger
 
 from brainlit.backbones.lora import LoraConfig
 from brainlit.backbones.trainable import TrainableConfig
-from brainlit.callbacks.report import _settings_words, _tell_wandb
+from brainlit.callbacks.report import _settings_words, _tell_wandb, parts_said, trial_said
 
 
 def said(**settings):
@@ -37,3 +38,42 @@ def test_the_run_in_wandb_says_that_listeners_are_simulated(monkeypatch) -> None
         _tell_wandb(SimpleNamespace(loggers=loggers))
     assert run.notes.startswith("The listeners are simulated: this shows that the method recovers")
     assert run.tags == ("brain_tune", "simulated-listeners")
+
+
+def trainer(**settings: Any) -> Any:
+    every = {"fast_dev_run": False, "limit_train_batches": 1.0, "limit_val_batches": 1.0, "loggers": ["csv"]}
+    return SimpleNamespace(**{**every, **settings})
+
+
+def test_a_trial_is_said_to_be_one() -> None:
+    assert trial_said(trainer()) is None
+    assert "fast_dev_run: 1 batch of training" in str(trial_said(trainer(fast_dev_run=True)))
+    assert "fast_dev_run: 3 batches of training" in str(trial_said(trainer(fast_dev_run=3)))
+    assert parts_said(trainer(fast_dev_run=3, limit_train_batches=3)) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, []),
+        (
+            {"limit_train_batches": 0.25},
+            ["--trainer.limit_train_batches 0.25: 25% of the batches of an epoch are trained on."],
+        ),
+        (
+            {"limit_train_batches": 1},
+            ["--trainer.limit_train_batches 1: at most 1 of the batches of an epoch is trained on."],
+        ),
+        (
+            {"limit_val_batches": 0},
+            ["--trainer.limit_val_batches 0: none of the batches of an epoch are validated on."],
+        ),
+    ],
+)
+def test_what_a_run_left_out_is_said(settings: dict[str, Any], expected: list[str]) -> None:
+    assert parts_said(trainer(**settings)) == expected
+
+
+def test_a_run_without_loggers_says_what_is_not_known() -> None:
+    (said,) = parts_said(trainer(loggers=[]))
+    assert "nothing was logged, so there are no curves" in said

@@ -6,6 +6,7 @@ import logging
 import random
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +60,37 @@ def finished_run(small: Command) -> Path:
         patch.setattr(report, "MAX_BRAINS", 0)
         assert main(["fit", *arguments]) == 0
     return Path(arguments[arguments.index("--run.root") + 1]) / "brain_tune" / "finished"
+
+
+@pytest.fixture(scope="session")
+def quick(small: Command, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The options of the smallest fit of the shipped experiment: each toy story is one window; for `undrawn` runs."""
+    store = str(tmp_path_factory.mktemp("quick") / "store")
+
+    def options(*more: str) -> list[str]:
+        size = ("--data.source.tr_s", "1.0", "--data.window.n_trs", "40", "--data.store_dir", store)
+        return small(*size, "--run.resume", "never", *more)
+
+    return options
+
+
+@contextmanager
+def drawing_nothing() -> Iterator[None]:
+    """Runs without figures, whose probes look at one layer: what takes most of the time of a small run."""
+    from brainlit.callbacks import probe_log
+    from brainlit.probing.engine import ProbeEngine
+    from brainlit.results import report
+
+    resolve = ProbeEngine.resolve_layers
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (probe_log, report):
+            patch.setattr(module, "draw_figures", lambda *_, **__: ({}, {}))
+        patch.setattr(ProbeEngine, "resolve_layers", lambda *given: ([resolve(*given)[1]], resolve(*given)[1]))
+        yield
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """As `drawing_nothing`."""
+    with drawing_nothing():
+        yield

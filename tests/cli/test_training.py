@@ -21,7 +21,8 @@ from brainlit.cli import main
 from brainlit.cli.errors import INTERRUPTED, UsageError
 from brainlit.cli.refusals import HintingParser, hints_for, missing_package
 from brainlit.cli.run_options import RunOptions
-from brainlit.cli.training import loggers, parsed
+from brainlit.cli.trainer import loggers
+from brainlit.cli.training import parsed
 from brainlit.results.run_directory import RunDirectory
 
 Command = Callable[..., list[str]]

@@ -64,6 +64,12 @@ def test_stages_and_learning_cover_the_epochs(run: RunDirectory) -> None:
     assert curve[0]["value"] < curve[1]["value"]
 
 
+def test_a_trial_run_has_no_number_in_its_headline(run: RunDirectory) -> None:
+    summary = build_summary(run)
+    summary["run"]["trial"] = "A trial run: no results."
+    assert headline_sentences(summary) == ["A trial run: no results."]
+
+
 def test_the_headline_region_follows_the_rule(run: RunDirectory) -> None:
     records = find_records(run.probes)
     assert build_summary(run, records)["headline_region"] == "semantic"

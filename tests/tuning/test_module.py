@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from brainlit.tuning import ObjectiveConfig, PoolingConfig
-from brainlit.tuning.module import RunningCorrelation, slow_precision
+from brainlit.tuning.module import RunningCorrelation
 from tests.tuning.conftest import PLANTED_DELAY_TRS, TR_S, FakeData
 
 
@@ -292,33 +292,6 @@ def test_trains_on_a_gpu(make_module, make_trainer):
     assert trainer.callback_metrics["val/loss"] < 0.5
     module.cuda()
     assert module.pooled_states(FakeData().batch(), [-1]).is_cuda
-
-
-# --- precision
-# Half precision that is slower than single precision is said.
-
-
-CPU = torch.device("cpu")
-
-
-def test_slow_bfloat16_is_said_with_the_ratio() -> None:
-    sentence = slow_precision("bf16-mixed", CPU, {torch.float32: 1e-3, torch.bfloat16: 9e-2})
-    assert sentence is not None
-    assert "90 times" in sentence
-    assert "--trainer.precision 32-true" in sentence
-
-
-@pytest.mark.parametrize(
-    ("precision", "device", "bfloat16_s"),
-    [("bf16-mixed", "cpu", 4e-4), ("32-true", "cpu", 9e-2), ("bf16-mixed", "cuda", 9e-2)],
-)
-def test_nothing_to_say(precision: str, device: str, bfloat16_s: float) -> None:
-    assert slow_precision(precision, torch.device(device), {torch.float32: 1e-3, torch.bfloat16: bfloat16_s}) is None
-
-
-def test_it_measures_this_processor() -> None:
-    sentence = slow_precision("bf16-true", CPU)
-    assert sentence is None or "times as long" in sentence
 
 
 # --- scores

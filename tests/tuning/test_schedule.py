@@ -14,6 +14,7 @@ from brainlit.backbones.trainable import TrainableConfig, apply_trainable
 from brainlit.tuning.schedule import (
     count_layer_parameters,
     default_learning_rates,
+    follow_plan,
     optimizer_with_schedule,
     parameter_groups,
     published_2410_backbone,
@@ -254,6 +255,34 @@ def test_steps_are_those_of_torch(name, reference):
     for mine, reference_group in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine["params"][0], reference_group["params"][0])
     assert not torch.equal(ours[0]["params"][0], torch.ones(3))
+
+
+@pytest.mark.parametrize("n_steps", [6, 12])
+def test_a_checkpoint_goes_on_with_the_rates_of_the_plan_that_it_is_read_into(n_steps):
+    """The same plan: those of the checkpoint; a longer one: those that it has at this step."""
+
+    def made(n):
+        found = optimizer_with_schedule(two_groups(), n, 2, 0.5, fused=False)
+        return found["optimizer"], found["lr_scheduler"]["scheduler"]
+
+    def stepped(n, n_done):
+        optimizer, scheduler = made(n)
+        for _ in range(n_done):
+            optimizer.step()
+            scheduler.step()
+        return optimizer, scheduler
+
+    optimizer, scheduler = made(n_steps)
+    peaks = list(scheduler.base_lrs)
+    for own, saved in zip((optimizer, scheduler), stepped(6, 6), strict=True):
+        own.load_state_dict(saved.state_dict())
+    assert optimizer.param_groups[0]["lr"] == 0, "the first plan has ended"
+    follow_plan(scheduler, peaks)
+    expected, _ = stepped(n_steps, 6)
+    assert [group["lr"] for group in optimizer.param_groups] == [group["lr"] for group in expected.param_groups]
+    scheduler.step()
+    expected, _ = stepped(n_steps, 7)
+    assert [group["lr"] for group in optimizer.param_groups] == [group["lr"] for group in expected.param_groups]
 
 
 def test_unknown_names_are_refused():

@@ -84,6 +84,7 @@ class ChooseCheckpoint(ModelCheckpoint):
             check_choosing(datamodule.roles)
             self.monitor = _metric(self._settled_region(datamodule))
             self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
+            self.engine.progress = trainer.progress_bar_callback is not None
             self._processes = ProcessGroup.of_trainer(trainer)
         super().setup(trainer, pl_module, stage)
 

@@ -68,6 +68,7 @@ class LayerCurve(pl.Callback):
         """Refuse checkpoints chosen on scored stories."""
         if stage == "fit":
             refuse_scored_monitors(trainer)
+            self.engine.progress = trainer.progress_bar_callback is not None
             self._processes = ProcessGroup.of_trainer(trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -118,6 +118,7 @@ class BandedRidgeProbe(pl.Callback):
         if stage != "fit":
             return
         refuse_scored_monitors(trainer)
+        self.engine.progress = trainer.progress_bar_callback is not None
         self._processes = ProcessGroup.of_trainer(trainer)
         if self.data is not None:
             others = [
@@ -191,7 +192,8 @@ class BandedRidgeProbe(pl.Callback):
             write_table(records, folder / f"epoch-{epoch:03d}.csv")
             log_scores(trainer, records, self.name)
             reread = not agenda["subjects"]
-            rank_zero_info(summary_line(records, self.headline_region, reread=reread, name=self.name))
+            line = summary_line(records, self.headline_region, reread=reread, name=self.name)
+            rank_zero_info(f"trial run, no result: {line}" if getattr(trainer, "fast_dev_run", False) else line)
             if self.figures and self.name is None:
                 log_figures(trainer, folder.parent)
         self._seconds_between += time.monotonic() - started if stage == "during" else 0.0

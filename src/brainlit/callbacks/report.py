@@ -76,7 +76,7 @@ class RunReport(pl.Callback):
         path, datamodule = self._path(trainer), datamodule_of(trainer)
         named = {"config_files": self.config_files} if self.config_files else {}
         facts = run_facts(trainer, pl_module, self.regime)
-        write_json_atomic(path / RUN_FILE, {**facts, **named})
+        write_json_atomic(path / RUN_FILE, {**facts, **named, **_went_on(trainer, path)})
         if facts["simulated"]:
             _tell_wandb(trainer)
         seed = pl_module.hparams.get("seed", getattr(datamodule, "seed", None))
@@ -148,7 +148,8 @@ def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) ->
     truth = [bool(datamodule.store.subject(subject).truth) for subject in datamodule.subjects]
     left_out = "; ".join(f"{name}: {reason}" for name, reason in datamodule.store.left_out.items()) or "nothing"
     n_steps = count_planned_steps(trainer)
-    short = too_short_said(n_steps, count_steps_per_epoch(trainer))
+    trial = trial_said(trainer)
+    short = "" if trial else too_short_said(n_steps, count_steps_per_epoch(trainer))
     n_trained = sum(parameter.numel() for parameter in pl_module.backbone.parameters() if parameter.requires_grad)
     return {
         "regime": name,
@@ -160,11 +161,51 @@ def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) ->
         "data_facts": {**datamodule.store.facts, "left out": left_out},
         "training": _training_words(trainer, pl_module, datamodule, description),
         "planned_steps": n_steps,
-        "warnings": [short] if short else [],
+        "trial": trial,
+        "warnings": [said for said in (short, *parts_said(trainer)) if said],
         "tune": ", ".join(description["roles"].get("tune", [])),
         "data_module": description,
         "backbone": pl_module.backbone.describe(),
     }
+
+
+def trial_said(trainer: pl.Trainer) -> str | None:
+    """What a run was that only shows that its parts work together; None where it was none."""
+    n_batches = int(getattr(trainer, "fast_dev_run", 0))
+    if not n_batches:
+        return None
+    return (
+        f"A trial run (fast_dev_run: {n_batches} batch{'es' * (n_batches > 1)} of training, no checkpoint): it shows"
+        " that everything works together, and nothing about the brain. Its numbers are no results."
+    )
+
+
+def parts_said(trainer: pl.Trainer) -> list[str]:
+    """What a run left out of its training, its validation or its record because its trainer was told to."""
+    if trial_said(trainer):
+        return []
+    said = []
+    for name, what in (("train", "trained on"), ("val", "validated on")):
+        limit = getattr(trainer, f"limit_{name}_batches")
+        if not isinstance(limit, float) or limit != 1.0:  # a float is a share of the batches, an int a count
+            part = "none" if not limit else f"{limit:.0%}" if isinstance(limit, float) else f"at most {limit}"
+            option = f"--trainer.limit_{name}_batches {limit:g}"
+            said.append(f"{option}: {part} of the batches of an epoch {'is' if limit == 1 else 'are'} {what}.")
+    if not trainer.loggers:
+        said.append(
+            "--trainer.logger false: nothing was logged, so there are no curves, and whether training ended better than"
+            " the mean of every target is not known."
+        )
+    return said
+
+
+def _went_on(trainer: pl.Trainer, path: Path) -> dict[str, str]:
+    """The checkpoint of another run that this one went on from, also after it was interrupted itself."""
+    checkpoint = trainer.ckpt_path
+    if checkpoint is not None and not Path(checkpoint).resolve().is_relative_to(path.resolve()):
+        return {"went_on_from": str(checkpoint)}
+    earlier = read_json(path / RUN_FILE) if checkpoint is not None and (path / RUN_FILE).is_file() else {}
+    return {"went_on_from": earlier["went_on_from"]} if "went_on_from" in earlier else {}
 
 
 def model_words(backbone: SpeechBackbone) -> str:

@@ -107,13 +107,16 @@ def chosen_checkpoint(run: RunDirectory, name: str) -> Path:
     if name in ("best", "last"):
         last = run.last_checkpoint
         if last is None:
-            raise FileNotFoundError(f"{run.path} has no checkpoint: it was stopped before its first epoch ended.")
+            raise FileNotFoundError(
+                f"{run.path} has no checkpoint: it was stopped before its first epoch ended, or keeps none"
+                " (--trainer.enable_checkpointing false, fast_dev_run)."
+            )
         return last
     for path in (Path(name), run.checkpoints / name):
         if path.is_file():
             return path
-    found = sorted(path.name for path in run.checkpoints.glob("*.ckpt"))
-    raise UsageError(f"--checkpoint is {name!r}; give best, last or a file. The run has: {', '.join(found) or 'none'}.")
+    found = ", ".join(sorted(path.name for path in run.checkpoints.glob("*.ckpt"))) or "none"
+    raise UsageError(f"the checkpoint is {name!r}; give best, last or a file. The run has: {found}.")
 
 
 def run_compare(arguments: Sequence[str]) -> int:

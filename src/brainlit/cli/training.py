@@ -11,42 +11,41 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
-import numpy as np
-import numpy.typing as npt
 import yaml
 from jsonargparse import ArgumentParser, set_dumper
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from brainlit.callbacks.divergence import DivergenceGuard
-from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
+from brainlit.cli.computed import about_test_r, predicted_sentence
 from brainlit.cli.config_names import SAID, config_files
+from brainlit.cli.continuing import BEST, LAST, Start, asked_start, say_where
 from brainlit.cli.errors import UsageError, quieten
-from brainlit.cli.refusals import HintingParser, missing_package, require_known_trainer
+from brainlit.cli.refusals import HintingParser
 from brainlit.cli.reports import chosen_checkpoint
 from brainlit.cli.run_options import RunOptions, follow_run, open_run
+from brainlit.cli.trainer import (
+    as_list,
+    packages_in_words,
+    refused_in_words,
+    require_trainer,
+    trainer_of_fit,
+    trainer_of_others,
+)
 from brainlit.cli.trust import check_config_files, config_argument, require_store, without_trust
 from brainlit.cli.yaml_names import dump_yaml
 from brainlit.datamodules import StoryDataModule
-from brainlit.files import atomic_path
-from brainlit.hdf5 import new_file, write_array, write_text
-from brainlit.results.loggers import MetricsLogger, wandb_logger
 from brainlit.results.run_directory import RunDirectory
-from brainlit.splits import Span
 from brainlit.tuning import BrainTuning
 from brainlit.tuning.checkpoint import AtomicCheckpointIO
 
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 Built = TypeVar("Built")
-PREDICTIONS_FILE = "predictions.h5"
 
 _IRRELEVANT_WARNINGS = (
     # Reading a window takes a thousandth of what encoding it takes; workers would only cost memory.
@@ -79,8 +78,10 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
         return _fit(cli, cli.run)
     checkpoint = cli.config.ckpt_path  # it is there: the command was refused before anything was built, if not
     result = getattr(cli.trainer, verb)(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
-    if verb == "predict":
-        print(f"Predictions: {write_predictions(result, cli.datamodule, Path(checkpoint))}")
+    if verb == "test" and (said := about_test_r(cli.trainer, cli.model, cli.datamodule, Path(checkpoint))):
+        print(said)
+    if verb == "predict" and result is not None:
+        print(predicted_sentence(cli.trainer, result, cli.datamodule, Path(checkpoint)))
     return 0
 
 
@@ -100,12 +101,15 @@ class BrainlitCLI(LightningCLI):
     ----------
     run : RunDirectory or None
         The run that fit records.
+    start : Start or None
+        The checkpoint of another run that it goes on from.
     """
 
     def __init__(self, verb: str, arguments: Sequence[str], sent: Path | None = None) -> None:
         self.verb, self.sent = verb, sent
         set_dumper("yaml", dump_yaml)
         self.run: RunDirectory | None = None
+        self.start: Start | None = None
         super().__init__(
             BrainTuning,
             StoryDataModule,
@@ -126,22 +130,18 @@ class BrainlitCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; a new run that fails before that leaves no folder."""
         try:
-            super().instantiate_classes()
-        except Exception as error:
+            with packages_in_words():
+                super().instantiate_classes()
+        except Exception:
             if self.run is not None and _is_first_process():
                 self.run.discard_unused()
-            if (missing := missing_package(error)) is not None:
-                raise UsageError(
-                    f"a class that the options name needs a package that is not here ({missing}). Install it, or name"
-                    " another class."
-                ) from error
             raise
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the group `run`, and the checkpoint for the verbs that need one."""
+        """Add the group `run`, and the checkpoint."""
         parser.add_class_arguments(RunOptions, "run")
-        if self.verb != "fit":
-            parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to load.")
+        use = "go on from: last (the interrupted run) or a file" if self.verb == "fit" else "load"
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help=f"Checkpoint to {use}.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments given to the verb, after a look at the files that they name."""
@@ -153,77 +153,55 @@ class BrainlitCLI(LightningCLI):
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """The configuration with everything filled in, as plain values."""
-        return dict(yaml.safe_load(self.parser.dump(self.config, skip_validation=True)))
+        """The configuration with everything filled in, as plain values.
+
+        Without `ckpt_path: last`, which says only what happens anyway: the run is the same.
+        """
+        found = dict(yaml.safe_load(self.parser.dump(self.config, skip_validation=True)))
+        if found.get("ckpt_path") in (None, LAST):
+            found.pop("ckpt_path", None)
+        return found
 
     def before_instantiate_classes(self) -> None:
         """Open the run, or see that the checkpoint is there, before anything is built."""
-        require_known_trainer(self.config.trainer.strategy, self.config.trainer.accelerator)
+        trainer, asked = self.config.trainer.as_dict(), self.config.ckpt_path
+        require_trainer(trainer)
         if self.verb != "fit":
-            _require_checkpoint(self.verb, self.config.ckpt_path)
+            _require_checkpoint(self.verb, asked)
             if self.sent is not None:
                 require_store(self.resolved, self.sent)
         else:
             options = RunOptions(**self.config.run.as_dict())
+            self.start = asked_start(asked, options, trainer)
             self.run = open_run(options, self.resolved) if _is_first_process() else follow_run(options)
-            bar = [] if self.config.trainer.enable_progress_bar is False else [TQDMProgressBar()]
-            exact = [RandomState(), WithinEpoch(), Requeue(), DivergenceGuard()]
-            self.trainer_defaults["callbacks"] = [*exact, *checkpoints(self.run), *bar]
+            say_where(asked, self.run)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, which logs and saves into the run directory; the other verbs only compute."""
         given = self.config_init.trainer
         if self.run is None:
-            kwargs.update(logger=False, callbacks=None, enable_checkpointing=False)
-            return super().instantiate_trainer(**kwargs)
-        kwargs["default_root_dir"] = str(self.run.path)
-        kwargs["plugins"] = [*_as_list(given.plugins), AtomicCheckpointIO()]
-        if given.logger in (None, True):
-            kwargs["logger"] = loggers(self.run, RunOptions(**self.config.run.as_dict()), self.resolved)
-        trainer = super().instantiate_trainer(**kwargs)
+            kwargs.update(trainer_of_others(given))
+        else:
+            options, step = RunOptions(**self.config.run.as_dict()), self.run.resumed_step
+            if self.start is not None and self.run.last_checkpoint is None:
+                step = self.start.step
+            kwargs.update(trainer_of_fit(given, self.run, options, self.resolved, step))
+            kwargs["plugins"] = [*as_list(given.plugins), AtomicCheckpointIO()]
+        with refused_in_words():
+            trainer = super().instantiate_trainer(**kwargs)
         for callback in getattr(trainer, "callbacks", []):
             if hasattr(callback, "config_files"):
                 callback.config_files = self.config_files
         return trainer
 
 
-def checkpoints(run: RunDirectory) -> list[Callback]:
-    """last.ckpt after every epoch, best.ckpt where the validation loss is lowest."""
-    shared: dict[str, Any] = {"dirpath": str(run.checkpoints), "enable_version_counter": False}
-    return [
-        ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared),
-        ModelCheckpoint(filename="best", monitor="val/loss", **shared),
-    ]
-
-
-def loggers(run: RunDirectory, options: RunOptions, config: dict[str, Any]) -> list[Any]:
-    """metrics.csv always; W&B, under the id of the run, unless it is off or not installed."""
-    metrics = MetricsLogger(run.path, resumed_step=run.resumed_step)
-    if options.wandb == "off":
-        return [metrics]
-    with _wandb_mode(options.wandb):
-        wandb = wandb_logger(run.path, run_id=run.run_id, config=config, tags=[run.experiment])
-    return [metrics, wandb] if wandb is not None else [metrics]
-
-
-@contextmanager
-def _wandb_mode(mode: str) -> Iterator[None]:
-    """W&B's own variable for its mode, given back afterwards; auto leaves it as it is."""
-    before = os.environ.get("WANDB_MODE")
-    if mode != "auto":
-        os.environ["WANDB_MODE"] = mode
-    try:
-        yield
-    finally:
-        os.environ.pop("WANDB_MODE", None)
-        if before is not None:
-            os.environ["WANDB_MODE"] = before
-
-
 def _fit(cli: BrainlitCLI, run: RunDirectory) -> int:
-    start = run.last_checkpoint
+    path, start = run.last_checkpoint, cli.start
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(start) if start else None)
+        if path is None and start is not None:
+            path = start.path
+            start = start.bring_records(run) if _is_first_process() else start
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(path) if path else None)
         if cli.trainer.interrupted:
             raise KeyboardInterrupt
         if _is_first_process() and run.state != "finished":
@@ -234,6 +212,8 @@ def _fit(cli: BrainlitCLI, run: RunDirectory) -> int:
         raise
     except Exception:
         if _is_first_process():
+            if start is not None and run.last_checkpoint is None:
+                start.take_back()
             run.discard_unused()
         raise
     finally:
@@ -247,30 +227,35 @@ def _is_first_process() -> bool:
 
 
 def _require_checkpoint(verb: str, path: str | None) -> None:
-    if path is None:
+    if path in (None, LAST, BEST):
         raise UsageError(
-            f"brainlit {verb} needs a tuned model: brainlit {verb} runs/<experiment>/<id>, or --ckpt_path."
+            f"brainlit {verb} needs a tuned model: brainlit {verb} runs/<experiment>/<id>, which takes the best"
+            " checkpoint of that run unless --ckpt_path says another (last, or a file)."
         )
-    if not Path(path).is_file():
+    if not Path(str(path)).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}. Look into the run's folder checkpoints/.")
 
 
 def _expanded(verb: str, arguments: list[str]) -> tuple[list[str], Path | None]:
     """`brainlit test RUN` stands for the configuration and the best (else last) checkpoint of that run.
 
-    Also the run, where its configuration is not trusted.
+    `--ckpt_path` behind it names another one: last, a file, or a file of the run's. Also the run, where its
+    configuration is not trusted.
     """
     arguments, trust = without_trust(arguments)
     if verb == "fit" or not arguments or arguments[0].startswith("-"):
         return arguments, None
-    path = Path(arguments[0])
-    checkpoint = chosen_checkpoint(RunDirectory.open(path), "best")
-    options = [*config_argument(path, trust), "--ckpt_path", str(checkpoint), *arguments[1:]]
+    path, more, name = Path(arguments[0]), list[str](), BEST
+    words = iter(arguments[1:])
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option == "--ckpt_path":
+            name = value if equals else next(words, "")
+        else:
+            more.append(word)
+    checkpoint = chosen_checkpoint(RunDirectory.open(path), name)
+    options = [*config_argument(path, trust), "--ckpt_path", str(checkpoint), *more]
     return options, None if trust else path
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 class ParsingCLI(BrainlitCLI):
@@ -302,57 +287,6 @@ def built(group: str, kind: type[Built], settings: Mapping[str, Any]) -> Built:
     parser.add_class_arguments(kind, group)
     made: Built = parser.instantiate_classes(parser.parse_object({group: dict(settings)}))[group]
     return made
-
-
-# --- Predictions ---
-
-
-def write_predictions(batches: Sequence[dict[str, Any]], datamodule: Any, checkpoint: Path) -> Path:
-    """Write <subject>/<story>, float32 (n_trs, n_targets), NaN outside the scored spans, and <subject>/voxels.
-
-    Parameters
-    ----------
-    batches : sequence of dict
-        What Trainer.predict returns: story, first_tr and predictions by subject, per batch.
-    datamodule : StoryDataModule
-        Set up; names the stories, spans and target voxels.
-    checkpoint : Path
-        The file goes into the folder of its run, <run>/checkpoints/<checkpoint>.
-
-    Returns
-    -------
-    Path
-        <run>/predictions.h5.
-    """
-    path = checkpoint.resolve().parent.parent / PREDICTIONS_FILE
-    rows = collect_rows(batches, datamodule.story_names, datamodule.roles.spans("score"), datamodule.store.n_trs)
-    with atomic_path(path) as temporary, new_file(temporary) as file:
-        write_text(file, "checkpoint", str(checkpoint))
-        for (subject, story), values in rows.items():
-            write_array(file, f"{subject}/{story}", values)
-        write_text(file, "regime", datamodule.regime)
-        if datamodule.regime in ("brain", "permuted"):  # the others predict representations, which are no voxels
-            for subject, voxels in datamodule.target_voxels.items():
-                write_array(file, f"{subject}/voxels", voxels)
-    return path
-
-
-def collect_rows(
-    batches: Sequence[dict[str, Any]], story_names: Sequence[str], spans: Sequence[Span], n_trs_of: Any
-) -> dict[tuple[str, str], npt.NDArray[np.float32]]:
-    """Put windows back in their places: (subject, story) -> (n_trs, n_targets), NaN where nothing was predicted."""
-    rows: dict[tuple[str, str], npt.NDArray[np.float32]] = {}
-    for batch in batches:
-        for k, (index, first) in enumerate(zip(batch["story"].tolist(), batch["first_tr"].tolist(), strict=True)):
-            story = story_names[index]
-            stop = next(s.stop_tr for s in spans if s.story == story and s.start_tr <= first < s.stop_tr)
-            for subject, predicted in batch["predictions"].items():
-                values = predicted[k].float().cpu().numpy()
-                shape = (n_trs_of(story), values.shape[1])
-                target = rows.setdefault((subject, story), np.full(shape, np.nan, dtype=np.float32))
-                n_rows = min(len(values), stop - first)
-                target[first : first + n_rows] = values[:n_rows]
-    return rows
 
 
 # --- Memory ---

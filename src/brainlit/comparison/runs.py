@@ -139,6 +139,8 @@ def read_summaries(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
     ------
     FileNotFoundError
         If a run has no summary: it has not finished, or is no run.
+    ValueError
+        If a run was a trial (fast_dev_run).
     """
     summaries = []
     for run in runs:
@@ -148,6 +150,8 @@ def read_summaries(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
                 f"{run} has no {SUMMARY_FILE}. Let the run finish, or write it: brainlit report {run}"
             )
         summaries.append(read_json(path))
+        if summaries[-1]["run"].get("trial"):
+            raise ValueError(f"{run} was a trial run (fast_dev_run) and has no result; leave it out.")
     return summaries
 
 

@@ -102,6 +102,11 @@ class ProbeEngine:
         Whether the windows in which the backbone hears the stories are part of a record's fingerprint.
     score_role : str
         Role of the stories that are scored: 'score', or 'choose' to choose a checkpoint by.
+
+    Attributes
+    ----------
+    progress : bool
+        Whether progress bars are shown.
     """
 
     def __init__(
@@ -116,6 +121,7 @@ class ProbeEngine:
     ) -> None:
         self.config, self.layers, self.partition_layer = config, layers, partition_layer
         self.bootstrap, self.with_window, self.score_role = dict(bootstrap), with_window, score_role
+        self.progress = True
         self.fits = LayerFits(config, ProbeCache() if cache is None else cache)
         self._data: dict[str, ProbeData] = {}
         self._data_of: StoryDataModule | None = None
@@ -162,7 +168,11 @@ class ProbeEngine:
         started, form = time.monotonic(), TemporalForm.of(self.config, "backbone")
         asked = (module, datamodule, self.spans(datamodule), self.resolve_layers(module)[0])
         is_plain = form.is_plain(datamodule.store)
-        features: Features = layer_features(*asked) if is_plain else temporal_layer_features(*asked, form)
+        features: Features = (
+            layer_features(*asked, progress=self.progress)
+            if is_plain
+            else temporal_layer_features(*asked, form, progress=self.progress)
+        )
         return features, time.monotonic() - started
 
     def measure_features(
@@ -207,7 +217,8 @@ class ProbeEngine:
         together = self.who_heard_the_same(datamodule, subjects)
         self.fits.partition_s = self.fits.layers_s = 0.0
         records: list[ProbeRecord] = []
-        with tqdm(total=len(together) * len(features), desc=f"probe {context.stage}", unit="model", leave=False) as bar:
+        shown = {"desc": f"probe {context.stage}", "unit": "model", "leave": False, "disable": not self.progress}
+        with tqdm(total=len(together) * len(features), **shown) as bar:
             for data in together:
                 started = time.monotonic()
                 rows: dict[str, list[ScoreRow]] = {name: [] for name in data}

@@ -315,8 +315,10 @@ def headline_sentences(summary: Mapping[str, Any]) -> list[str]:
     """Two or three sentences built from the summary's numbers; the first begins with it where listeners are simulated.
 
     A change is called a rise or a fall only where its 95 % interval lies on one side of 0. A run whose training ended
-    worse than predicting the mean says so.
+    worse than predicting the mean says so. A trial run says what it was, and no number.
     """
+    if trial := summary["run"].get("trial"):
+        return [str(trial)]
     said = worse_than_mean_said([Validation(**one) for one in summary.get("validation", [])])
     return [*_probe_sentences(summary), *([said] if said else [])]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from brainlit.backbones import BackboneConfig
 from brainlit.backbones.base import eval_mode
@@ -27,6 +27,7 @@ from brainlit.tuning.losses import LOSSES, LossConfig, TargetLoss
 from brainlit.tuning.model import Batch, TunedModel
 from brainlit.tuning.objectives import Objective, ObjectiveConfig, check_regime, inventory_of
 from brainlit.tuning.pooling import PoolingConfig
+from brainlit.tuning.precision import fused_suits, require_precision, slow_precision
 from brainlit.tuning.schedule import (
     Optimizer,
     Schedule,
@@ -34,6 +35,7 @@ from brainlit.tuning.schedule import (
     count_planned_steps,
     count_steps_per_epoch,
     default_learning_rates,
+    follow_plan,
     optimizer_with_schedule,
     parameter_groups,
     too_short_said,
@@ -41,47 +43,6 @@ from brainlit.tuning.schedule import (
 from brainlit.tuning.settings import check_choice, rebuilt
 
 log = logging.getLogger(__name__)
-
-MATMUL_SIZE = 256
-SLOW_RATIO = 1.5
-"""bfloat16 products that take so many times as long as float32 ones are worth a warning."""
-
-
-# --- Half precision: on some processors it is a hundred times slower ---
-
-
-def slow_precision(precision: str, device: torch.device, seconds: dict[torch.dtype, float] | None = None) -> str | None:
-    """A sentence for the user if bfloat16 products are slower than float32 ones on this processor, else None.
-
-    Processors without instructions for bfloat16 compute it number by number. This is measured, on one small product.
-
-    Parameters
-    ----------
-    precision : str
-        As the Trainer takes it, such as 'bf16-mixed'.
-    device : torch.device
-        Only a CPU is looked at.
-    seconds : dict of dtype to float, optional
-        How long a product takes; measured now where not given.
-    """
-    if not precision.startswith("bf16") or device.type != "cpu":
-        return None
-    measured = seconds or {dtype: _matmul_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    ratio = measured[torch.bfloat16] / measured[torch.float32]
-    if ratio < SLOW_RATIO:
-        return None
-    return (
-        f"precision {precision}: matrix products in bfloat16 take {ratio:.0f} times as long as in float32 on this"
-        " processor, which has no instructions for them. Train with --trainer.precision 32-true here."
-    )
-
-
-def _matmul_seconds(dtype: torch.dtype) -> float:
-    a = torch.ones(MATMUL_SIZE, MATMUL_SIZE, dtype=dtype)
-    a @ a
-    started = time.perf_counter()
-    a @ a
-    return time.perf_counter() - started
 
 
 # --- Correlation per voxel, batch by batch ---
@@ -209,6 +170,7 @@ class BrainTuning(TunedModel):
             )
         self._correlations: dict[str, RunningCorrelation] = {}
         self._given_rates = backbone_lr, head_lr
+        self._peak_rates: list[float] = []
         self._assemble(settings)
 
     # --- steps ---
@@ -266,8 +228,10 @@ class BrainTuning(TunedModel):
         ------
         ValueError
             If there is no data module that knows its target sizes, the head was made for others, the windows carry less
-            context than the head reaches back, or regime and objective contradict each other.
+            context than the head reaches back, regime and objective contradict each other, or the trainer's precision
+            does not suit.
         """
+        require_precision(self.trainer.precision)
         data = self.datamodule
         check_regime(self.objective, str(getattr(data, "regime", "brain")))
         if self.objective.targets:
@@ -295,6 +259,12 @@ class BrainTuning(TunedModel):
         if self.head is not None and self.hparams["standardise_pools"]:
             self.head.set_standardisation(*pool_statistics(self))
 
+    def on_train_start(self) -> None:
+        """Where a checkpoint was read, go on with the learning rates of this run's plan."""
+        scheduler = self.lr_schedulers()
+        if self._resumed and isinstance(scheduler, LambdaLR):
+            follow_plan(scheduler, self._peak_rates)
+
     def on_train_epoch_start(self) -> None:
         """Put backbone and head into the modes asked for, whatever ran before."""
         self.train()
@@ -321,12 +291,13 @@ class BrainTuning(TunedModel):
             self.trainable.layer_decay,
             self.hparams["weight_decay"],
         )
+        self._peak_rates = [float(group["lr"]) for group in groups]
         return optimizer_with_schedule(
             groups,
             int(n_steps),
             count_steps_per_epoch(self.trainer),
             self.hparams["warmup_fraction"],
-            fused=self.trainer.precision != "16-mixed",  # the gradient scaler cannot clip with a fused optimiser
+            fused=fused_suits(str(self.trainer.precision)),
             optimizer=self.hparams["optimizer"],
             schedule=self.hparams["schedule"],
         )
@@ -416,7 +387,8 @@ class BrainTuning(TunedModel):
         )
         log.info("learning rates: backbone %.2g, head %.2g", self.hparams["backbone_lr"], self.hparams["head_lr"])
         slow = slow_precision(str(self.trainer.precision), self.device)
-        short = too_short_said(count_planned_steps(self.trainer), count_steps_per_epoch(self.trainer))
+        trial = getattr(self.trainer, "fast_dev_run", False)
+        short = "" if trial else too_short_said(count_planned_steps(self.trainer), count_steps_per_epoch(self.trainer))
         for said in (slow, short):
             if said:
                 log.warning(said)

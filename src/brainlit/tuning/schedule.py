@@ -156,6 +156,24 @@ def optimizer_with_schedule(
     return {"optimizer": made, "lr_scheduler": {"scheduler": LambdaLR(made, factors), "interval": "step"}}
 
 
+def follow_plan(scheduler: LambdaLR, rates: Sequence[float]) -> None:
+    """Give an optimiser that was read from a checkpoint the rates of this run's plan, at the step where it stands.
+
+    Where the run goes on as it was planned, these are the rates of the checkpoint. A run that goes on for longer than
+    it was planned would else take its next step with the last rate of the old plan, which may be 0.
+
+    Parameters
+    ----------
+    scheduler : LambdaLR
+        Of `optimizer_with_schedule`, its state read.
+    rates : sequence of float
+        Peak learning rates of the optimiser's groups.
+    """
+    scheduler.base_lrs = list(rates)
+    for group, rate, factor in zip(scheduler.optimizer.param_groups, rates, scheduler.lr_lambdas, strict=True):
+        group["initial_lr"], group["lr"] = rate, rate * factor(scheduler.last_epoch)
+
+
 def count_planned_steps(trainer: Any) -> int:
     """Optimiser steps of the whole run of a Lightning trainer; 0 without epochs, where Lightning says those of one."""
     return 0 if trainer.max_epochs == 0 else int(trainer.estimated_stepping_batches)
