@@ -41,8 +41,8 @@ def test_the_run_in_wandb_says_that_listeners_are_simulated(monkeypatch) -> None
 
 
 def trainer(**settings: Any) -> Any:
-    every = {"fast_dev_run": False, "limit_train_batches": 1.0, "limit_val_batches": 1.0, "loggers": ["csv"]}
-    return SimpleNamespace(**{**every, **settings})
+    limits = {"limit_train_batches": 1.0, "limit_val_batches": 1.0, "max_epochs": 3}
+    return SimpleNamespace(**{"fast_dev_run": False, "loggers": ["csv"], **limits, **settings})
 
 
 def test_a_trial_is_said_to_be_one() -> None:
@@ -56,6 +56,7 @@ def test_a_trial_is_said_to_be_one() -> None:
     ("settings", "expected"),
     [
         ({}, []),
+        ({"limit_train_batches": 2, "max_epochs": 0}, []),
         (
             {"limit_train_batches": 0.25},
             ["--trainer.limit_train_batches 0.25: 25% of the batches of an epoch are trained on."],

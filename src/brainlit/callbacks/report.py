@@ -185,7 +185,8 @@ def parts_said(trainer: pl.Trainer) -> list[str]:
     if trial_said(trainer):
         return []
     said = []
-    for name, what in (("train", "trained on"), ("val", "validated on")):
+    trains = trainer.max_epochs != 0
+    for name, what in (("train", "trained on"), ("val", "validated on")) if trains else ():
         limit = getattr(trainer, f"limit_{name}_batches")
         if not isinstance(limit, float) or limit != 1.0:  # a float is a share of the batches, an int a count
             part = "none" if not limit else f"{limit:.0%}" if isinstance(limit, float) else f"at most {limit}"
