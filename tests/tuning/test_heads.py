@@ -234,6 +234,19 @@ def test_heads_per_subject_take_any_columns(kind):
 # --- settings and data that do not fit ---
 
 
+def test_a_head_of_ones_own_says_by_itself_whether_subjects_share_its_map(monkeypatch):
+    class Mine(HEADS["linear"]):
+        pass
+
+    monkeypatch.setitem(HEADS, "mine", Mine)
+    columns = {"S1": np.array([0, 1, 2]), "S2": np.array([0, 1, 3])}
+    sizes = dict.fromkeys(columns, 3)
+    assert type(build_head(HeadConfig(kind="mine"), HIDDEN, sizes, "tr", 0, columns)) is Mine
+    monkeypatch.setattr(Mine, "same_targets", True)
+    with pytest.raises(ValueError, match="of which 2 are common to all"):
+        build_head(HeadConfig(kind="mine"), HIDDEN, sizes, "tr", 0, columns)
+
+
 @pytest.mark.parametrize("delays_trs", [(), (1, 1), (-1, 0)])
 def test_impossible_delays_are_refused(delays_trs):
     with pytest.raises(ValueError, match="delays_trs"):

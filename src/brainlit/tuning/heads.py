@@ -9,18 +9,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from brainlit.hints import did_you_mean
 from brainlit.tuning.haemodynamics import Haemodynamic, HaemodynamicDelays, check_bin, check_reach
 from brainlit.tuning.pooling import Over
 from brainlit.tuning.settings import check_choice
 
-HeadKind = Literal["linear", "bottleneck", "shared", "shared_low_rank"]
 Delays = Literal["mix", "fir", "fixed"]
 
 
@@ -57,7 +57,7 @@ class HeadConfig:
         Probability of dropout on the pooled states.
     """
 
-    kind: HeadKind = "linear"
+    kind: str = "linear"
     rank: int = 64
     delays_trs: tuple[int, ...] = (0, 1, 2, 3, 4)
     delays: Delays = "mix"
@@ -66,7 +66,8 @@ class HeadConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        check_choice("head kind", self.kind, HeadKind)
+        if self.kind not in HEADS:
+            raise ValueError(f"head kind is {self.kind!r}. {did_you_mean(self.kind, HEADS)}")
         check_choice("head delays", self.delays, Delays)
         check_choice("head haemodynamic", self.haemodynamic, Haemodynamic)
         check_bin(self.bin_s)
@@ -112,6 +113,8 @@ class Head(nn.Module, ABC):
         What it convolves with, if it does.
     """
 
+    same_targets: ClassVar[bool] = False
+    """Whether all subjects must have the same targets, as where they share a map; a head says so by setting it."""
     pool_mean: Tensor
     pool_sd: Tensor
     delay_weights: Tensor
@@ -204,7 +207,7 @@ class Head(nn.Module, ABC):
             return torch.cat(delayed, dim=2)
         return torch.einsum("d,dbth->bth", self.delay_weights.to(rows.dtype), torch.stack(delayed))
 
-    def _map_of_rows(
+    def map_of_rows(
         self, n_outputs: int, generator: torch.Generator, gain: float = 1.0, bias: bool = True
     ) -> nn.Linear:
         """A linear map of the rows that `predict` is given; of several side by side it begins as their mix does."""
@@ -263,7 +266,7 @@ class LinearHead(Head):
 
     def add_maps(self, rank: int, generator: torch.Generator) -> None:
         """The map or maps; see Head."""
-        self.linear = self._map_of_rows(sum(self.target_sizes.values()), generator)
+        self.linear = self.map_of_rows(sum(self.target_sizes.values()), generator)
 
     def predict(self, rows: Tensor) -> dict[str, Tensor]:
         """Responses of all subjects from one product."""
@@ -278,7 +281,7 @@ class BottleneckHead(Head):
 
     def add_maps(self, rank: int, generator: torch.Generator) -> None:
         """The map or maps; see Head."""
-        self.narrow = self._map_of_rows(rank, generator, gain=math.sqrt(3), bias=False)
+        self.narrow = self.map_of_rows(rank, generator, gain=math.sqrt(3), bias=False)
         self.linear = initial_map(rank, sum(self.target_sizes.values()), generator)
 
     def predict(self, rows: Tensor) -> dict[str, Tensor]:
@@ -402,9 +405,11 @@ class SharedHead(Head):
     Subjects with different numbers of targets are refused.
     """
 
+    same_targets = True
+
     def add_maps(self, rank: int, generator: torch.Generator) -> None:
         """The map or maps; see Head."""
-        self.linear = self._map_of_rows(common_size(self.target_sizes), generator)
+        self.linear = self.map_of_rows(common_size(self.target_sizes), generator)
 
     def predict(self, rows: Tensor) -> dict[str, Tensor]:
         """The same responses for all subjects."""
@@ -418,11 +423,13 @@ class SharedLowRankHead(Head):
     by W from all of them. Subjects with different numbers of targets are refused.
     """
 
+    same_targets = True
+
     def add_maps(self, rank: int, generator: torch.Generator) -> None:
         """The map or maps; see Head."""
         n_subjects, n_targets = len(self.target_sizes), common_size(self.target_sizes)
-        self.linear = self._map_of_rows(n_targets, generator)
-        self.narrow = self._map_of_rows(n_subjects * rank, generator, bias=False)
+        self.linear = self.map_of_rows(n_targets, generator)
+        self.narrow = self.map_of_rows(n_subjects * rank, generator, bias=False)
         self.widen = nn.Parameter(torch.zeros(n_subjects, n_targets, rank))
 
     def predict(self, rows: Tensor) -> dict[str, Tensor]:
@@ -437,13 +444,12 @@ class SharedLowRankHead(Head):
 # --- Heads by name ---
 
 
-HEADS: dict[HeadKind, type[Head]] = {
+HEADS: dict[str, type[Head]] = {
     "linear": LinearHead,
     "bottleneck": BottleneckHead,
     "shared": SharedHead,
     "shared_low_rank": SharedLowRankHead,
 }
-SAME_TARGETS = ("shared", "shared_low_rank")
 
 
 def build_head(
@@ -468,6 +474,6 @@ def build_head(
         If a subject has no targets, or the subjects cannot share a map.
     """
     check_choice("pooling over", over, Over)
-    if target_columns is not None and config.kind in SAME_TARGETS:
+    if target_columns is not None and HEADS[config.kind].same_targets:
         check_common_columns(target_columns)
     return HEADS[config.kind](config, hidden_size, target_sizes, over, seed)
