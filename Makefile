@@ -47,7 +47,7 @@ export CURVES
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train plan test test-fast slow-list lint data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
+.PHONY: help train plan test test-fast slow-list lint docs data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,7 +64,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "brainlit needs Python 3.11 or newer; '$$PYTHON' is `"$$PYTHON" --version 2>&1`. Say make PYTHON=python3.11"; exit 1; }
 	"$$PYTHON" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev,docs]'
 	$(BIN)/python -m brainlit.doctor --fix
 	@touch $@
 
@@ -127,5 +127,9 @@ test-fast: $(READY) ## what to run at every change: ruff, and all tests but the 
 slow-list: $(READY) ## write tests/slow.txt: the tests that test-fast leaves out (on a quiet machine)
 	$(SAFELY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $$PYTEST_ARGS --write-slow
 
+docs: $(READY) ## build the site of the docs into site/, without a warning
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "Open site/index.html, or read it while you write: $(BIN)/mkdocs serve"
+
 clean: ## remove the virtual environment and caches, never runs or data
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -18,6 +18,7 @@ MOST_LINES, FEW_LINES, MOST_SHORT = 500, 60, 8
 BESIDE_MODULES = {
     "test_house.py": "the rules of the house",
     "test_project.py": "the files around the code",
+    "test_docs_site.py": "the site of the docs, docs/hooks.py, and the code of its pages",
     "test_faults.py": "a small part of benchmarks/faults.py",
     "results/test_damage.py": "flipped bits of all files of a run",
     "store/test_damage.py": "flipped bits of all files of a store",

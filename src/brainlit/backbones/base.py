@@ -34,7 +34,7 @@ class FrontEnd(NamedTuple):
 
     It is frozen in brain-tuning, so it is a function of the sound alone and may be kept between epochs.
 
-    Parameters
+    Attributes
     ----------
     features : float Tensor of shape (batch, n_frames, n_features)
     frame_mask : bool Tensor of shape (batch, n_frames)

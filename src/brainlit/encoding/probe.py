@@ -120,7 +120,7 @@ def run_probes(
     """Probe several subjects who heard the same rows; each gets the result that `run_probe` gives it alone.
 
     What does not depend on the responses (products and decompositions of features) is done once for all of them, or for
-    those whose bands have the same weights.
+    those whose bands have the same weights. Other parameters than these, and errors, are those of `run_probe`.
 
     Parameters
     ----------
@@ -131,8 +131,6 @@ def run_probes(
     warm : mapping of subject to WarmStart, optional
         Subjects without one try every gamma.
     weights : mapping of subject to mapping of band to weights, optional
-
-    Other parameters, and errors, are those of `run_probe`.
     """
     settings = config or ProbeConfig()
     responses = {name: _checked_responses(name, Y, len(np.asarray(groups))) for name, Y in Ys.items()}

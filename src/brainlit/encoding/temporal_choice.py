@@ -53,11 +53,8 @@ def choose_weights(
 
     Only responses of fitted rows are looked at, those of at most MOST_VOXELS voxels per subject, the same ones whenever
     a subject has so many voxels. It costs one search of len(MIXTURES) gammas per band. Give the result to `run_probes`
-    where voxels of a subject are later probed apart, or where many layers can share what was chosen for one.
-
-    Parameters
-    ----------
-    As for `run_probes`.
+    where voxels of a subject are later probed apart, or where many layers can share what was chosen for one. Parameters
+    are as for `run_probes`.
 
     Returns
     -------
