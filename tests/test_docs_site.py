@@ -128,6 +128,13 @@ def test_no_link_or_picture_of_the_site_is_broken(site: Path) -> None:
     assert n_pictures >= len(list((DOCS / "images").glob("*.png")))
 
 
+def test_nothing_of_a_list_or_table_is_left_as_text(site: Path) -> None:
+    for path in site.rglob("index.html"):
+        article = path.read_text("utf-8").partition("<article")[2].partition("</article>")[0]
+        text = re.sub(r"<pre.*?</pre>|<code>.*?</code>", "", article, flags=re.DOTALL)
+        assert re.findall(r"^\s*(?:[-*] |\| |\d+\. ).*", text, re.MULTILINE) == [], path.relative_to(site)
+
+
 def turned(hooks: ModuleType, page: str, text: str, address: str | None) -> str:
     """A text as it comes out on a page of the site."""
     known = {"probe.md", "images/house.svg", *hooks.brought_in().values()}
@@ -224,10 +231,11 @@ def test_every_public_docstring_is_understood_by_what_makes_the_pages_of_the_api
     "text", sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "data").glob("*.md")]), ids=lambda path: path.name
 )
 def test_lists_look_the_same_on_the_code_host_and_in_the_site(text: Path) -> None:
-    """The site takes no list that comes straight after a line of text, and items inside items four blanks deep."""
+    """The site takes no list that comes straight after a line of text, and what belongs to an item four blanks deep."""
     outside = re.sub(r"^```.*?^```$", "", text.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     assert re.findall(r"^(?!#|[ ]|[-*] |\d+\. )\S.*\n(?:[-*]|\d+\.) .*", outside, re.MULTILINE) == []
     assert re.findall(r"^[ ]{1,3}(?:[-*]|\d+\.) .*", outside, re.MULTILINE) == []
+    assert re.findall(r"\n\n[ ]{1,3}\S.*", outside) == []
 
 
 def test_the_public_workflow_builds_what_make_docs_builds() -> None:
