@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import logging
 import re
+import runpy
 import shlex
 import sys
 import tomllib
@@ -345,18 +347,23 @@ def test_what_the_differences_say_of_the_defaults() -> None:
 # --- the code of the pages ---
 
 
-def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+def test_the_tour_runs_and_its_notebook_is_that_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BRAINLIT_CACHE", str(tmp_path / "cache"))
-    names: dict[str, Any] = {}
-    for block in blocks("tour.md"):
-        exec(compile(block, "tour.md", "exec"), names)
-    said = capsys.readouterr().out
-    assert "volumes of 2.0 s; ['story_006', 'story_007'] are scored" in said
-    assert "\n1 - r is " in said
-    assert "random:tiny" in said
-    r, regions = names["r"], names["regions"]
-    assert np.nanmean(r[regions["auditory"]]) > 0.2 > 0.1 > np.nanmean(r[regions["null"]])
+    made = runpy.run_path(str(DOCS / "notebook.py"))["executed"]((DOCS / "tour.md").read_text("utf-8"))
+    said = ["".join(line for output in cell.pop("outputs", []) for line in output["text"]) for cell in made]
+    voxels = {name: float(r) for name, r in re.findall(r"'(\w+)': (-?[\d.]+)", "".join(said))}
+    assert voxels["auditory"] > 0.2 > 0.1 > voxels["null"]
+    kept = json.loads((DOCS / "tour.ipynb").read_text("utf-8"))["cells"]
+    said_then = ["".join(line for output in cell.pop("outputs", []) for line in output["text"]) for cell in kept]
+    assert kept == made, "python docs/notebook.py"
+    for now, then in zip(said, said_then, strict=True):
+        assert NUMBER.sub("", now) == NUMBER.sub("", then), "python docs/notebook.py"
+        numbers, numbers_then = ([float(number) for number in NUMBER.findall(text)] for text in (now, then))
+        assert numbers == pytest.approx(numbers_then, abs=0.05)
 
 
 def run_block(page: str, name: str) -> dict[str, Any]:
