@@ -24,6 +24,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from brainlit.cli import TRAINING, VERBS
+from brainlit.cli.config_names import expanded
 from brainlit.cli.training import parsed
 from brainlit.encoding.config import ProbeConfig, SolverConfig
 from brainlit.stories.manifest.schema import ResponseSpec
@@ -379,9 +380,7 @@ def understood(page: str) -> Any:
     """The configuration that the fit of a page asks for."""
     (command,) = (line for line in commands(page) if " fit -c" in line)
     options = shlex.split(command[command.index(" fit ") + 5 :])
-    return parsed(
-        "fit", [str(ROOT / option) if option.startswith("experiments/") else option for option in options]
-    ).config
+    return parsed("fit", expanded(options, with_base=True)).config
 
 
 def test_what_people_from_other_tools_are_told_exists() -> None:
@@ -468,7 +467,7 @@ def test_a_probe_of_ones_own(toy_store_path: Path, monkeypatch: pytest.MonkeyPat
     (asked,) = yaml.safe_load(settings)["trainer"]["callbacks+"]
     probe_class = getattr(sys.modules["my_probe"], asked["class_path"].removeprefix("my_probe."))
     monkeypatch.chdir(tmp_path)
-    Path("my_probe.yaml").write_text(settings)
+    Path("mine.yaml").write_text(settings)
     callbacks = understood("my_probe.md").trainer.callbacks
     assert [callback.class_path for callback in callbacks][-1] == asked["class_path"]
     data = toy_data(toy_store_path)
