@@ -41,8 +41,10 @@ class LoraConfig:
         train with the backbone's own dropout at 0 turns on this one alone, as in that paper.
     targets : tuple of str, or None
         Names (last parts) of the linear maps in the layers; None takes those of attention.
-    first_layer, last_layer : int or None
-        Layers that get it, counted from 1, so that hidden state k comes out of layer k; None is the first and the last.
+    first_layer : int or None
+        Lowest layer that gets it, counted from 1, so that hidden state k comes out of layer k; None is the first.
+    last_layer : int or None
+        Highest layer that gets it; None is the last.
     """
 
     rank: int = 0

@@ -27,9 +27,11 @@ class TrainableConfig:
 
     Parameters
     ----------
-    first_layer, last_layer : int or None
-        Layers outside of first to last are frozen; None is the first and the last. WavLM keeps the position embedding
-        of all layers in its first: a range that begins later freezes it too.
+    first_layer : int or None
+        Layers below this one are frozen; None is the first. WavLM keeps the position embedding of all layers in its
+        first: a range that begins later freezes it too.
+    last_layer : int or None
+        Layers above this one are frozen; None is the last.
     upper_layers : int or None
         Train only so many layers, counted down from the hidden state that is read out, whatever the backbone's depth;
         in place of first_layer.

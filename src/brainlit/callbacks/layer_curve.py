@@ -38,8 +38,12 @@ class LayerCurve(pl.Callback):
         Hidden states; 0 is the input of the first layer, negative ones count from the end.
     probe : ProbeConfig
         How the encoding models are fitted, as in BandedRidgeProbe.
-    block_trs, n_bootstraps, seed : int
-        Block bootstrap of the intervals.
+    block_trs : int
+        Rows per block of the bootstrap over time that gives the intervals.
+    n_bootstraps : int
+        Draws of that bootstrap.
+    seed : int
+        Seed of that bootstrap.
     run_dir : str, optional
         The run directory; the trainer's default_root_dir where not given.
     """

@@ -59,8 +59,12 @@ class BandedRidgeProbe(pl.Callback):
     warm_start : 'never', 'during' or 'during and after'
         Which probes try, for each voxel, only the three mixtures that were best for it in the probe before. 'after' is
         searched in full by default, as 'before' is: a difference between the two is then none of search.
-    block_trs, n_bootstraps, seed : int
-        Block bootstrap of the intervals; the seed of the mixtures is the probe's own.
+    block_trs : int
+        Rows per block of the bootstrap over time that gives the intervals.
+    n_bootstraps : int
+        Draws of that bootstrap.
+    seed : int
+        Seed of that bootstrap; that of the mixtures is the probe's own.
     figures : bool
         Draw the figures after each probe, into <run>/figures and W&B.
     headline_region : str, optional

@@ -51,17 +51,33 @@ class DemoSource(StorySource):
     seed : int
         Decides texts, voices, voxels, weights, noise and which words are unseen. The meaning of the words is the same
         for all seeds.
+    n_tune : int
+        Stories for tuning.
+    n_choose : int
+        Stories for choosing checkpoints and voxels.
+    n_fit : int
+        Stories for fitting encoding models.
+    n_score : int
+        Stories that are only scored.
     story_minutes : float
         Length of a story, met within some 10 %.
     tr_s : float
         Repetition time; the first volume starts with the sound.
+    n_subjects : int
+        How many listeners there are.
     n_voxels : int or list of int
         Voxels per subject: one number for all, or one for each.
-    auditory_share, semantic_share : float
-        Share of voxels that follow low-level features, and meaning.
-    modulation_share, attention_share, arousal_share : float
-        Share of voxels that follow something without meaning that is not in the probe's low-level features
+    auditory_share : float
+        Share of voxels that follow low-level features.
+    semantic_share : float
+        Share of voxels that follow meaning.
+    modulation_share : float
+        Share of voxels that follow how sound is modulated, without meaning and not among the probe's low-level features
         (`brainlit.demo.planted`).
+    attention_share : float
+        Share of voxels that follow loudness times the listener's own attention, likewise.
+    arousal_share : float
+        Share of voxels that follow sound and a state of arousal over tens of seconds, likewise.
     brain_only_share : float
         Share of voxels that follow a meaning of words that no text has. Voxels of no share are null.
     snr : float

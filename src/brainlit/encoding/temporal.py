@@ -52,10 +52,14 @@ class HaemodynamicResponse:
 
     Parameters
     ----------
-    delay_s, undershoot_s : float
-        Means of the two densities, in seconds after the event; the peak lies about one dispersion before the first.
-    dispersion_s, undershoot_dispersion_s : float
-        Their scales: variance over mean.
+    delay_s : float
+        Mean of the first density, in seconds after the event; the peak lies about one dispersion before it.
+    undershoot_s : float
+        Mean of the second one, likewise.
+    dispersion_s : float
+        Scale of the first: variance over mean, in seconds.
+    undershoot_dispersion_s : float
+        Scale of the second.
     ratio : float
         The area of the peak over that of the undershoot.
     length_s : float

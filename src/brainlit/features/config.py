@@ -50,8 +50,10 @@ class FeatureConfig:
     per_tr : 'mean' or 'lanczos'
         How values at their own times become values per TR: mean (rates: sum) of what falls into the row, or
         three-lobe Lanczos resampling to the middle of the row.
-    max_diphones, max_triphones : int
-        The most frequent ones that get a column of their own, over all stories; the rest share none.
+    max_diphones : int
+        So many of the most frequent pairs of phones over all stories get a column of their own; the rest share none.
+    max_triphones : int
+        The same for three phones in a row.
 
     Raises
     ------

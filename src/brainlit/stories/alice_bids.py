@@ -65,8 +65,17 @@ class AliceSource(PublishedSource):
         Second of the sound at which row 0 of the responses starts.
     n_trs : int
         Rows that are used of each run; volumes after them are left out.
-    mask, high_pass_s, confounds, confound_names, regions
-        As in `brainlit.stories.readers.volumes.VolumeReader`.
+    mask : str, optional
+        Brain mask, a NIfTI on the grid of the runs, '{subject}' in its name; None makes one per subject from the runs
+        (`brainlit.stories.readers.volumes.VolumeReader`, as for what follows).
+    high_pass_s : float or None
+        Drift slower than this period, in seconds, is removed; None takes out the mean only.
+    confounds : str, optional
+        fMRIPrep table below root; '{run}' stands for the number in the name of the run's file.
+    confound_names : list of str, optional
+        Columns of it to regress out; '*' matches as in file names.
+    regions : RegionConfig, optional
+        Named regions; an atlas (label NIfTI) is read within the brain mask.
 
     Raises
     ------

@@ -55,16 +55,27 @@ class PetitPrinceSource(PublishedSource):
     ----------
     root : str
         Folder that mirrors s3://openneuro.org/ds003643.
-    subjects, stories : list of str, optional
-        None takes all.
+    subjects : list of str, optional
+        Listeners to take; None takes all.
+    stories : list of str, optional
+        Sections to take; None takes all.
     runs : str
         Pattern below root of a subject's runs, one NIfTI each, with {subject} in it. The default is the published
         preprocessing, in MNI space and denoised by ME-ICA.
     n_dropped_volumes : int
         Volumes that the preprocessing dropped from the start of each raw run: 4 in the published one, 0 in what
         fMRIPrep makes of the raw runs. Decides how many volumes each section must have, and the clock.
-    mask, high_pass_s, confounds, confound_names, regions
-        As in `brainlit.stories.readers.volumes.VolumeReader`.
+    mask : str, optional
+        Brain mask, a NIfTI on the grid of the runs, '{subject}' in its name; None makes one per subject from the runs
+        (`brainlit.stories.readers.volumes.VolumeReader`, as for what follows).
+    high_pass_s : float or None
+        Drift slower than this period, in seconds, is removed; None takes out the mean only.
+    confounds : str, optional
+        fMRIPrep table below root; '{run}' stands for the number in the name of the run's file.
+    confound_names : list of str, optional
+        Columns of it to regress out; '*' matches as in file names.
+    regions : RegionConfig, optional
+        Named regions; an atlas (label NIfTI) is read within the brain mask.
 
     Raises
     ------

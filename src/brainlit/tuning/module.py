@@ -108,9 +108,11 @@ class BrainTuning(TunedModel):
         What keeps the model near its pretrained self.
     front_end_cache : FrontEndCacheConfig
         Keep what the frozen front end makes of each window.
-    backbone_lr, head_lr : float or None
-        Peak learning rates. None takes those that suit the backbone's size and the planned number of optimiser steps:
-        see schedule.default_learning_rates.
+    backbone_lr : float or None
+        Peak learning rate of the backbone. None takes one that suits its size and the planned number of optimiser
+        steps: see schedule.default_learning_rates.
+    head_lr : float or None
+        Peak learning rate of the head; None as for the backbone.
     weight_decay : float
         For backbone and head.
     warmup_fraction : float
@@ -375,8 +377,7 @@ class BrainTuning(TunedModel):
     def _say_how_it_trains(self) -> None:
         description = self.backbone.describe()
         log.info(
-            "backbone %s (%s) trains in %s mode: dropout %s, layerdrop %s, SpecAugment %s; front end frozen%s"
-            " (Lightning's warning about modules in eval mode refers to this)",
+            "backbone %s (%s) trains in %s mode: dropout %s, layerdrop %s, SpecAugment %s; front end frozen%s",
             description["family"],
             description["weights"],
             self.hparams["backbone_mode"],

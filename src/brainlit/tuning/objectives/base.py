@@ -85,11 +85,17 @@ class ObjectiveConfig:
         What similarities are divided by, in the contrastive loss and in masked prediction.
     diversity_weight : float
         Weight of the codebook diversity in the contrastive loss.
-    n_groups, n_vars : int or None
-        Codebooks of the contrastive loss, and entries in each; None: what the checkpoint says (2 and 320).
-    gumbel_start, gumbel_stop, gumbel_decay : float
-        Temperature of the Gumbel softmax: start x decay^step, not below stop; step counts optimiser steps. A published
-        quantiser has come to the end of this: give 0.5 as start to go on from there.
+    n_groups : int or None
+        Codebooks of the contrastive loss; None: what the checkpoint says (2).
+    n_vars : int or None
+        Entries in each codebook; None: what the checkpoint says (320).
+    gumbel_start : float
+        Temperature of the Gumbel softmax at first: it is start x decay^step, not below stop. A published quantiser has
+        come to the end of this: give 0.5 to go on from there.
+    gumbel_stop : float
+        Lowest temperature of the Gumbel softmax.
+    gumbel_decay : float
+        Factor of that temperature with every optimiser step.
     n_clusters : int or None
         Clusters of masked prediction; None: 500, or 100 for models of fewer than 12 layers.
     kmeans_layer : int or None
