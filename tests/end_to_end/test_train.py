@@ -60,7 +60,8 @@ def test_killed_while_preparing_probing_and_training_it_ends_with_a_report(
     assert len(run.status["starts"]) == 4, "one run, started four times"
     assert "Traceback" not in log.read_text()
     assert "going on with" in log.read_text()
-    assert log.read_text().rstrip().splitlines()[-1] == f"Report: {path / 'report.html'}"
+    end = [f"Report: {(path / 'report.html').absolute().as_uri()}", f"Next: brainlit downstream {path}"]
+    assert log.read_text().rstrip().splitlines()[-2:] == end
 
     assert (path / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
     summary = json.loads((path / "summary.json").read_text())

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from brainlit.paths import link, next_command
 from brainlit.probing.inputs import datamodule_of
 from brainlit.results.report import write_report
 from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
@@ -41,7 +42,8 @@ NESTED = {"pooling": ("how", "over"), "head": ("kind",), "loss": ("name",), "anc
 class RunReport(pl.Callback):
     """Write run.json and provenance.json when training starts, summary.json and report.html when it has ended.
 
-    Put it after the probe in the list of callbacks. The last lines that it logs are the headline and the report's path.
+    Put it after the probe in the list of callbacks. The last lines that it logs are the headline, a link
+    to the report and the command that people type next.
 
     Parameters
     ----------
@@ -122,10 +124,11 @@ class RunReport(pl.Callback):
                 logger.experiment.log_artifact(str(report), name=f"report-{run.run_id}", type="report")
         summary = read_json(path / SUMMARY_FILE)
         for sentence in summary["headline"]:
-            rank_zero_info(sentence)
+            if not any(warning.startswith(sentence) for warning in summary["warnings"]):  # which says more
+                rank_zero_info(sentence)
         for warning in summary["warnings"]:
             log.warning(warning)
-        rank_zero_info(f"Report: {report}")
+        rank_zero_info(f"Report: {link(report)}\n{next_command('downstream', path)}")
 
     def _path(self, trainer: pl.Trainer) -> Path:
         return Path(self.run_dir or trainer.default_root_dir)
