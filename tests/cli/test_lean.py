@@ -81,6 +81,7 @@ def test_what_needs_no_torch_imports_none(runs: list[Path], toy_store_path: Path
         *(["--version"], ["--help"], ["fitt"], ["doctor", "--help"]),
         *([verb, "--help"] for verb in ("init", "data", "downstream", "report", "export", "compare", "curve")),
         *([verb, "--help"] for verb in ("reproduce", "sweep", "fractions")),
+        *([verb, "--help"] for verb in ("fit", "validate", "test", "predict", "probe", "plan")),
         *(["data", action, toy_store_path] for action in ("prepare", "info", "check")),
         ["compare", *runs],
     ]
@@ -117,6 +118,7 @@ def test_the_config_is_printed_without_what_only_training_needs(capsys: pytest.C
         ("test runs/a/b", False),
         ("probe runs/a/b", False),
         ("probe --help", True),
+        ("fit --help-all", True),
         ("reproduce --quick", True),
         ("data prepare a.yaml", True),
     ],
@@ -127,7 +129,7 @@ def test_which_commands_end_without_training(command: str, ends: bool) -> None:
 
 def test_a_process_that_goes_on_has_all_of_lightning(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["fit", "--help"])
+        main(["fit", "--help-all"])
     capsys.readouterr()
     assert "torchmetrics" in sys.modules
     assert lean._trains

@@ -172,6 +172,8 @@ def test_help_shows_the_settings_and_a_wrong_one_has_a_hint(
     toy_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["probe", "--help"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) <= 40
+    assert main(["probe", "--help-all"]) == 0
     said = capsys.readouterr().out
     for words in (
         "--probe.layers",

@@ -168,7 +168,7 @@ def test_a_dry_run_prints_commands_and_starts_nothing(tmp_path: Path, capsys: py
     [
         (["--model", "wavvec"], "there is no model 'wavvec'. Did you mean 'wav2vec'?"),
         (["--regimes", "brains"], "there is no regime 'brains'. Did you mean 'brain'?"),
-        (["--sedes", "11"], "there is no option '--sedes'. Did you mean 'seeds'?"),
+        (["--sedes", "11"], "there is no option '--sedes'. Did you mean --seeds?"),
         (["wav2vec"], "'wav2vec' belongs to no option"),
         (["--seeds", "1", "1"], "--seeds 1 1: give different numbers"),
         (["--jobs", "0"], "--jobs is 0; give at least 1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shlex
 import subprocess
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 
-from brainlit.cli import main
+from brainlit.cli import main, training
 from brainlit.cli.errors import INTERRUPTED, UsageError
 from brainlit.cli.refusals import HintingParser, hints_for, missing_package
 from brainlit.cli.run_options import RunOptions
@@ -70,7 +71,8 @@ def test_the_report_can_be_written_again(finished_run: Path, capsys: pytest.Capt
     assert main(["report", str(finished_run)]) == 0
     assert {path.stem for path in (finished_run / "figures").glob("brain-*.png")} == {"brain-sub-A", "brain-sub-B"}
     assert (finished_run / "report.html").stat().st_size > 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"Report: {finished_run / 'report.html'}"
+    last = [f"Report: {(finished_run / 'report.html').as_uri()}", f"Next: brainlit downstream {finished_run}"]
+    assert capsys.readouterr().out.splitlines()[-2:] == last
 
 
 def test_without_runs_there_is_nothing_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,6 +159,25 @@ def test_large_blocks_are_reused_instead_of_faulted_in_again() -> None:
     if understood == "False":
         pytest.skip("this C library has no mallopt")
     assert int(faults) < 20 * 8_000_000 * 8 / 4096 / 10
+
+
+@pytest.mark.parametrize(
+    ("text", "is_news"),
+    [
+        ("TPU available: False, using: 0 TPU cores", False),
+        ("Loading `train_dataloader` to estimate number of stepping batches.", False),
+        ("`Trainer.fit` stopped: `max_epochs=3` reached.", False),
+        ("Restoring states from the checkpoint path at last.ckpt", False),
+        ("💡 Tip: For seamless cloud uploads, try this package.", False),
+        ("GPU available: True (cuda), used: True", True),
+        ("TPU available: True, using: 8 TPU cores", True),
+        ("Loaded model weights from the checkpoint at last.ckpt", True),
+        ("`Trainer.fit` stopped: No training batches.", True),
+    ],
+)
+def test_of_what_lightning_says_news_are_shown(text: str, is_news: bool) -> None:
+    record = logging.LogRecord("lightning", logging.INFO, "", 0, text, None, None)
+    assert training._is_news(record) == is_news
 
 
 # --- Overrides as users type them; what is refused comes with the nearest thing that exists ---

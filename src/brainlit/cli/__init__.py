@@ -11,6 +11,7 @@ from brainlit import __version__
 from brainlit.cli import lean
 from brainlit.cli.config_names import config_files, expanded
 from brainlit.cli.errors import UsageError, explained
+from brainlit.cli.short_help import is_asked, short_help
 from brainlit.hints import did_you_mean
 
 HELP = """\
@@ -18,37 +19,36 @@ usage: brainlit VERB [options]
 
 Fine-tune speech models on fMRI of people who listen to stories, and check what they learned.
 
-training (-c takes files of your own, merged as they are typed, and names of experiments, merged in the order base,
-data, model, regime, paper; brain_tune, the base, comes by itself; then come the options):
-  fit        tune a speech model, probe it before and after, write the report
-               brainlit fit -c demo -c wav2vec --trainer.max_epochs 3
+begin:
+  doctor     look at this machine and say what is missing:       brainlit doctor [--fix]
+  init       copy the experiments that came with brainlit here:  brainlit init [FOLDER]
+  data       download recordings; prepare, check or describe
+             the story store made from them:                     brainlit data info demo
+  plan       memory, time and batch sizes before a fit:          brainlit plan -c demo -c wav2vec
+
+train (-c takes files of your own and names of experiments; brain_tune, the base, comes by itself; options come last):
+  fit        tune a speech model, probe it, write the report:    brainlit fit -c demo -c wav2vec --trainer.max_epochs 3
   validate   loss of a tuned model on the stories that choose:   brainlit validate runs/brain_tune/ID
   test       correlation on the stories that are only scored:    brainlit test runs/brain_tune/ID
   predict    write its predictions for those stories (HDF5):     brainlit predict runs/brain_tune/ID
 
-  plan       memory, time and batch sizes before a fit:          brainlit plan -c demo -c wav2vec
-
-data and results:
-  init       copy the experiments, which travel inside the
-             package, into a folder to change them:              brainlit init [FOLDER]
-  data       download recordings; prepare, check or describe
-             the story store made from them:                     brainlit data info demo
+ask what was learned:
   probe      what the layers of a model, or any features, say
              about the brain; or two probes compared:            brainlit probe runs/brain_tune/ID
   downstream what its models know about phones, words and
              meaning, with controls; or any model without a run: brainlit downstream runs/brain_tune/ID
+
+read and share:
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
   export     write the tuned model as a Hugging Face folder:     brainlit export runs/brain_tune/ID
   compare    regimes beside each other, and whether what is
              claimed about brain-tuning holds over seeds:        brainlit compare runs/reproduce/*
-  reproduce  every regime on the demo over several seeds, side
-             by side on all cores, then the report of all:       brainlit reproduce --quick
-  sweep      one setting at several values, compared on the
-             stories that choose: brainlit sweep --key model.backbone_lr --values 1e-3 2e-3 --seeds 0 1
-  fractions  runs on growing fractions of the data, and
-             alignment by hours of tuning data:                  brainlit fractions --fractions 0.1 0.5 1
-  curve      that table and figure from runs that are there:     brainlit curve runs/fractions/wav2vec-*
-  doctor     look at this machine and say what is missing:       brainlit doctor [--fix]
+  curve      alignment by hours of tuning data, of any runs:     brainlit curve runs/fractions/wav2vec-*
+
+run many:
+  reproduce  every regime on the demo, several seeds, a report:  brainlit reproduce --quick
+  sweep      one setting at several values:                      brainlit sweep --key model.head_lr --values 1e-3 2e-3
+  fractions  runs on growing fractions of the data, and a curve: brainlit fractions --fractions 0.1 0.5 1
 
 brainlit VERB --help says more; --print_config shows what the merged config files say; --debug shows where an error
 arose; --version.
@@ -136,12 +136,20 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
 
 
+def _training(verb: str, arguments: Sequence[str]) -> int:
+    """fit, validate, test or predict; their short help imports none of what they need."""
+    if is_asked(arguments):
+        print(short_help(verb), end="")
+        return 0
+    lean.import_lightning()
+    from brainlit.cli.training import run_verb
+
+    return run_verb(verb, arguments)
+
+
 def _verb(name: str) -> Callable[[Sequence[str]], int]:
     if name in TRAINING:
-        lean.import_lightning()
-        from brainlit.cli.training import run_verb
-
-        return lambda arguments: run_verb(name, arguments)
+        return lambda arguments: _training(name, arguments)
     if name not in VERBS:
         raise UsageError(f"there is no verb {name!r}. {did_you_mean(name, (*TRAINING, *VERBS))}")
     module, _, function = VERBS[name].partition(":")

@@ -131,6 +131,11 @@ def names_in(folder: str) -> list[str]:
     return sorted(name.removeprefix(f"{folder}/") for name in found if name.startswith(f"{folder}/"))
 
 
+def experiment_names() -> set[str]:
+    """The last parts of the names of all experiments, here and among brainlit's own."""
+    return {experiment.name.rpartition("/")[2] for root in _roots() for experiment in experiments(root)}
+
+
 def experiments(root: Path) -> list[Experiment]:
     """All YAML files below a folder experiments/, by name."""
     found = ((path, path.relative_to(root).with_suffix("").as_posix()) for path in root.rglob("*.yaml"))

@@ -22,6 +22,7 @@ import brainlit
 from brainlit.cli import lean
 from brainlit.cli.config_names import expanded
 from brainlit.cli.errors import UsageError
+from brainlit.cli.option_hints import OwnParser
 from brainlit.files import write_json
 from brainlit.guard import read_json
 from brainlit.hints import did_you_mean
@@ -118,12 +119,12 @@ def main(arguments: Sequence[str]) -> int:
     return _of_config(action, options if where is None else [*expanded(["-c", where]), *options], given)
 
 
-def _parser(action: str) -> argparse.ArgumentParser:
+def _parser(action: str) -> OwnParser:
     """The options of an action itself; what it does not know goes to the parser of `brainlit fit`."""
     from brainlit.stories.download.transfer import ON_DIFFERENCE
 
     where = "CONFIG" if action in ("download", "prepare") else "STORE_OR_CONFIG"
-    parser = argparse.ArgumentParser(
+    parser = OwnParser(
         prog=f"brainlit data {action}",
         usage=f"brainlit data {action} {where} [options] [options of brainlit fit]",
         epilog=EXAMPLES[action],
@@ -169,7 +170,7 @@ def _of_store(action: str, store: Path, given: argparse.Namespace) -> int:
 def _of_config(action: str, options: list[str], given: argparse.Namespace) -> int:
     if action == "download":
         return _download(options, given)
-    store = _prepared(options, given.download) if action == "prepare" else Path(_datamodule(options).store_dir)
+    store = _prepared(options, given.download) if action == "prepare" else Path(_datamodule(action, options).store_dir)
     return _of_store(action, store, given)
 
 
@@ -181,7 +182,7 @@ def _prepared(options: list[str], download: bool) -> Path:
     known = known_store(options)
     if known is not None:
         return known
-    datamodule = _datamodule(options)
+    datamodule = _datamodule("prepare", options)
     try:
         datamodule.prepare_data()
     except FileNotFoundError as error:
@@ -209,7 +210,7 @@ def _download_hint(source: StorySource, options: list[str]) -> str:
 
 
 def _download(options: list[str], given: argparse.Namespace) -> int:
-    source = _datamodule(options).source
+    source = _datamodule("download", options).source
     if source.remote() is None:
         raise UsageError(
             f"there is nothing to download for {source.name!r} ({type(source).__name__}): its files are not published"
@@ -236,12 +237,12 @@ def _fetch(source: StorySource, given: argparse.Namespace) -> None:
     print(report.text())
 
 
-def _datamodule(options: list[str]) -> StoryDataModule:
+def _datamodule(action: str, options: list[str]) -> StoryDataModule:
     """The data module that the options describe; Lightning is loaded here and no earlier."""
     lean.import_lightning()
     from brainlit.cli.training import parsed_datamodule
 
-    return parsed_datamodule(options)
+    return parsed_datamodule(options, _parser(action).known_keys())
 
 
 # --- Stores that were found in order ---

@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from brainlit.cli.errors import UsageError, quieten
+from brainlit.cli.option_hints import OwnParser
 from brainlit.downstream.tasks import DEMO, TASKS, WORDS, Needs, TaskEntry, find_task
+from brainlit.paths import link, next_command
 
 _DESCRIPTION = """\
 Ask speech models what they know besides the brain: probes of every frozen layer on tasks with their controls, and
@@ -23,9 +25,9 @@ examples:
 """
 
 
-def options_parser() -> argparse.ArgumentParser:
+def options_parser() -> OwnParser:
     """All options, and the tasks below them."""
-    parser = argparse.ArgumentParser(
+    parser = OwnParser(
         prog="brainlit downstream",
         usage="brainlit downstream RUN [RUN ...] [options]\n"
         "       brainlit downstream --model FAMILY [--weights WEIGHTS] [options]",
@@ -45,9 +47,17 @@ def options_parser() -> argparse.ArgumentParser:
         help="with --model: tiny (default), a size (base), ORG/NAME@REVISION, a folder",
     )
     add("--store", type=Path, metavar="DIR", help="with --model: the store whose stories to score give the words")
-    add("--task", action="append", metavar="NAME", help="repeatable (default: all demo tasks, and words)")
+    add(
+        "--task", action="append", metavar="NAME", help="a task to ask; repeatable (default: all demo tasks, and words)"
+    )
     add("--data", type=Path, metavar="DIR", help="folder of the data set that the tasks named are from")
-    add("--probes", nargs="+", default=["linear"], metavar="PROBE", help="linear, mlp (default: linear, the faster)")
+    add(
+        "--probes",
+        nargs="+",
+        default=["linear"],
+        metavar="PROBE",
+        help="how states are read: linear, mlp (default: linear, the faster)",
+    )
     add("--untrained", action="store_true", help="also ask the same architecture with random weights, as a control")
     add("--again", action="store_true", help="ask again what was answered before")
     add("--epochs", type=int, default=20, metavar="N", help="of CTC fine-tuning (default: 20)")
@@ -92,7 +102,9 @@ def main(arguments: Sequence[str]) -> int:
         evaluate_missing(groups, entries, given, evaluator)
         for group in groups:
             add_model_controls(model_folders(group.root))
-            print(f"\n{report(group.root, names)}\n\nScores: {write_scores(group.root)}")
+            print(f"\n{report(group.root, names)}\n\nScores: {link(write_scores(group.root))}")
+    if len(given.runs) == 1:
+        print(next_command("export", given.runs[0]))
     return 0
 
 

@@ -41,9 +41,16 @@ def explained(action: Callable[[], int]) -> int:
         return 2
 
 
-def quieten() -> None:
-    """Log our own messages plainly, and of other packages only warnings."""
+def quieten(trains: bool = False) -> None:
+    """Log our own messages plainly, and of other packages only warnings.
+
+    Parameters
+    ----------
+    trains : bool
+        Whether the command trains: which weights of a backbone are trained is no news to others.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("brainlit.backbones.trainable").setLevel(logging.NOTSET if trains else logging.WARNING)
     for name in ("httpx", "matplotlib", "fontTools", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

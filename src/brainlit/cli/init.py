@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from brainlit.cli.option_hints import OwnParser
 from brainlit.files import atomic_path
 from brainlit.hints import few
 from brainlit.shipped import EXPERIMENTS, shipped_files, shipped_root
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     FileExistsError
         If a file is there with other content; then nothing is written.
     """
-    parser = argparse.ArgumentParser(
+    parser = OwnParser(
         prog="brainlit init",
         description=f"Copy the experiments that came with brainlit into FOLDER/{EXPERIMENTS}, and the cards and"
         " manifests of data sets, to read and to change; -c demo then takes the file in FOLDER. Files that differ are"

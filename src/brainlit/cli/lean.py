@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 SPARED = ("torchmetrics", "torch._dynamo")
-SAYING = ("-h", "--help", "--print_config", "--dry-run")
+SAYING = ("-h", "--help", "--help-all", "--print_config", "--dry-run")
 """Options of a command that says something and ends."""
 WITHOUT_TRAINER = ("data", "reproduce", "sweep", "fractions")
 """Verbs whose own process runs no model; plans for many runs start other processes that do."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainlit.cli.errors import UsageError, quieten
+from brainlit.cli.option_hints import OwnParser
 
 if TYPE_CHECKING:
     from brainlit.tuning.footprint import Clip, Footprint
@@ -35,7 +36,7 @@ def run_plan(arguments: Sequence[str]) -> int:
     arguments : sequence of str
         Options of its own, then those of `brainlit fit`.
     """
-    parser = argparse.ArgumentParser(
+    parser = OwnParser(
         prog="brainlit plan",
         description="Memory, time and batch sizes of a fit, before it is started.",
         epilog=HELP,
@@ -51,16 +52,16 @@ def run_plan(arguments: Sequence[str]) -> int:
     if not options:
         raise UsageError("brainlit plan needs the options of a fit: brainlit plan -c demo -c wav2vec")
     quieten()
-    print(_planned(given, options))
+    print(_planned(given, options, parser.known_keys()))
     return 0
 
 
-def _planned(given: argparse.Namespace, options: list[str]) -> str:
+def _planned(given: argparse.Namespace, options: list[str], also: Sequence[str]) -> str:
     from brainlit.cli.training import built, parsed
     from brainlit.tuning import BrainTuning
     from brainlit.tuning.footprint import Clip, measure_step
 
-    config = parsed("fit", options).resolved
+    config = parsed("fit", options, also).resolved
     sizes, tr_s, n_windows = _data_facts(given, config["data"])
     window = config["data"]["window"]
     clip = Clip(window["n_trs"], tr_s, window["context_s"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, count
@@ -11,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from brainlit.cli import lean
 from brainlit.cli.errors import UsageError, quieten
+from brainlit.cli.option_hints import OwnParser
+from brainlit.cli.short_help import ALL, is_asked
 from brainlit.files import BusyError, folder_to_fill
+from brainlit.paths import link, next_command
 
 if TYPE_CHECKING:
     from brainlit.cli.probe_options import ProbeCLI
@@ -39,17 +41,32 @@ examples:
   brainlit probe --features features.h5 -c demo
   brainlit probe --compare runs/brain_tune/ID/probe-best runs/probe/wav2vec-base
 
+  --checkpoint NAME     of a run: best, last or a file [best, else last]
+  --output DIR          folder to write [a new one beside what is probed]
+  --probe.layers        layers of the curve, [0,-1] for the first and last [all]
+  --probe.bands         feature spaces beside the backbone [all that are low-level, all that are semantic]
+  --probe.alphas        strengths of the ridge [0.001 to 10000 in half decades]
+  --data.subjects       [NAME,...] whom to probe [all of the data set]
   --shares true         also each region's parts as endless data would give them, with calibrated intervals
   --trust               of a run: take its configuration as it is, which may name code of your own (docs/security.md)
   --model FAMILY        wav2vec, whisper, ...: a model that was not tuned (any --model.backbone.* of brainlit fit)
   --weights WEIGHTS     tiny, a size such as base, a hub id ORG/NAME or ORG/NAME@REVISION, or a folder
                         (--model.backbone.weights)
+
+brainlit probe --help-all lists all settings of the probe, brainlit fit --help-all those of data and model.
 """
 COMPARE_HELP = """\
 Test per region, and per voxel, whether the backbone of one probe predicts the same responses better than that of
 another. What is drawn are minutes of the scored stories and, by a jackknife, fit stories; never another training run.
 exit status: 0 compared, 2 they cannot be compared, or wrong use.
 """
+_DRAWS = {
+    "bootstrap_trs": "rows per block of the bootstrap that gives the intervals",
+    "permutation_trs": "rows per block of the permutation that gives the p values",
+    "n_bootstraps": "draws of the bootstrap",
+    "n_permutations": "draws of the permutation",
+    "seed": "seed of both",
+}
 SHORT = {"--model": "--model.backbone.family", "--weights": "--model.backbone.weights"}
 
 
@@ -57,12 +74,15 @@ def main(arguments: Sequence[str]) -> int:
     """Probe, or compare two probes; print the table and where everything is."""
     if "--compare" in arguments:
         return _compare(arguments)
+    if not arguments or is_asked(arguments):
+        print(HELP, end="")
+        return 0 if arguments else 2
     lean.import_lightning()
-    if not arguments or "-h" in arguments or "--help" in arguments:
+    if ALL in arguments:
         from brainlit.cli.probe_options import options_help
 
-        print(f"{HELP}\n{options_help()}")
-        return 0 if arguments else 2
+        print(f"{HELP}\n{options_help()}\n\nand all options of brainlit fit: brainlit fit {ALL}")
+        return 0
     quieten()
     return _probe(arguments)
 
@@ -71,14 +91,15 @@ def _compare(arguments: Sequence[str]) -> int:
     from brainlit.comparison.two_probes import METRICS, CompareConfig, compare_probes, probes_table, write_comparison
 
     defaults = CompareConfig()
-    parser = argparse.ArgumentParser(prog="brainlit probe", description=COMPARE_HELP, allow_abbrev=False)
+    parser = OwnParser(prog="brainlit probe", description=COMPARE_HELP, allow_abbrev=False)
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), required=True, help="probes or runs")
     parser.add_argument("--region", help="test this region only (default: all)")
-    parser.add_argument("--metric", choices=METRICS, default=defaults.metric)
+    parser.add_argument("--metric", choices=METRICS, default=defaults.metric, help="what is compared (%(default)s)")
     parser.add_argument("--output", type=Path, help="folder for comparison.json and comparison.csv")
     parser.add_argument("--hold_fits", action="store_true", help="hold the fitted weights fixed: no jackknife")
-    for name in ("bootstrap_trs", "permutation_trs", "n_bootstraps", "n_permutations", "seed"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name), help="(default: %(default)s)")
+    for name, words in _DRAWS.items():
+        default = getattr(defaults, name)
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{words} (default: %(default)s)")
     given = vars(parser.parse_args(list(arguments)))
     (a, b), region, output = (given.pop(name) for name in ("compare", "region", "output"))
     comparison = compare_probes(a, b, region, CompareConfig(**given))
@@ -141,12 +162,15 @@ def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirector
         records = engine.measure_features(
             features, datamodule, subjects, folder / "probes", context, partition_layer=compared, features_s=features_s
         )
-        _write(folder, records, probed, datamodule, settings.seed)
+        page = _write(folder, records, probed, datamodule, settings.seed)
         if cli.config.shares:
             from brainlit.probing.shares import measure_shares, shares_table, write_shares
 
             shares = measure_shares(engine, engine.as_bands(features, datamodule)[compared], datamodule, subjects)
             print(f"\n{shares_table(shares)}\nShares: {write_shares(shares, folder)}")
+    print(f"Page: {link(page)}")
+    if run is not None:
+        print(next_command("probe", "--compare", run.path, folder))
     return 0
 
 
@@ -163,8 +187,8 @@ def _features(probed: Probed, engine: ProbeEngine, datamodule: StoryDataModule) 
 
 def _write(
     folder: Path, records: Sequence[ProbeRecord], probed: Probed, datamodule: StoryDataModule, seed: int
-) -> None:
-    """The table, the page with its figures, and what they rest on; the numbers to the screen."""
+) -> Path:
+    """The table, the page with its figures, and what they rest on; the numbers to the screen. Returns the page."""
     from brainlit.results.record import write_table
     from brainlit.results.region_table import region_table
     from brainlit.results.report import write_report
@@ -185,7 +209,8 @@ def _write(
     table = write_table(records, folder / "probe.csv")
     page = write_report(RunDirectory(folder), state="finished")
     print(region_table(read_json(folder / SUMMARY_FILE)))
-    print(f"\nRecords: {folder / 'probes'}\nTable: {table}\nFigures: {folder / 'figures'}\nPage: {page}")
+    print(f"\nRecords: {folder / 'probes'}\nTable: {table}\nFigures: {folder / 'figures'}")
+    return page
 
 
 @contextmanager

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import fields
+from typing import Any
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
+from brainlit.cli.probe_settings import CALLBACK, ProbeSettings, flat, words_of_fields
 from brainlit.cli.training import ParsingCLI, built
 from brainlit.cli.trust import run_config
-from brainlit.encoding.bootstrap import BLOCK_TRS
 from brainlit.encoding.config import ProbeConfig
-from brainlit.probing.engine import ProbeEngine
 from brainlit.results.run_directory import RunDirectory
 
-CALLBACK = "BandedRidgeProbe"
-NESTED = ("solver", "response")
-"""Settings of the probe that have settings of their own."""
-
-
-@dataclass(frozen=True)
-class ProbeSettings(ProbeConfig):
-    """What is probed, and how it is delayed, cross-validated and solved."""
-
-    layers: Literal["all"] | list[int] = "all"
-    """Hidden states of the layer curve; 0 is the input of the first layer, negative ones count from the end."""
-    partition_layer: int = -1
-    """Hidden state that is compared with the low-level and semantic features."""
-    block_trs: int = BLOCK_TRS
-    """Rows per block of the bootstrap over time."""
-    n_bootstraps: int = 1000
-    """Draws of the bootstrap; its seed is that of the gammas."""
-    headline_region: str | None = None
-    """Region that the report begins with; by default 'semantic' where there is one, else all voxels."""
-
-    def engine(self) -> ProbeEngine:
-        """The probe with these settings."""
-        config = ProbeConfig(**{field.name: getattr(self, field.name) for field in fields(ProbeConfig)})
-        bootstrap = {"block_trs": self.block_trs, "n_bootstraps": self.n_bootstraps, "seed": self.seed}
-        return ProbeEngine(config, self.layers, self.partition_layer, bootstrap)
+OWN = ("model", "weights", "compare", "trust", "help", "help-all")
+"""Options of the verb that its parser does not see."""
 
 
 class ProbeCLI(ParsingCLI):
@@ -56,7 +32,7 @@ class ProbeCLI(ParsingCLI):
 
     def __init__(self, arguments: Sequence[str], defaults: Mapping[str, Any]) -> None:
         self._probe_defaults = {f"probe.{name}": value for name, value in defaults.items()}
-        super().__init__("fit", arguments)
+        super().__init__("fit", arguments, also=OWN)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the group `probe` and what is the verb's own."""
@@ -86,9 +62,9 @@ def add_probe_options(parser: ArgumentParser) -> None:
 
 def options_help() -> str:
     """The verb's own options with their defaults, without those of `brainlit fit`."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog="brainlit probe", usage="", add_help=False)
-    add_probe_options(parser)
+    with words_of_fields():
+        add_probe_options(parser)
     return str(parser.format_help()).partition("\n")[2].strip()
 
 
@@ -104,10 +80,3 @@ def settings_of_run(run: RunDirectory) -> dict[str, Any]:
             beside = {key: value for key, value in given.items() if key in own and value is not None}
             return {**flat(given.get("probe") or {}), **beside}
     return {}
-
-
-def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of solver and response by dotted names, as options have them; what is not set is left out."""
-    inside = {f"{group}.{name}": value for group in NESTED for name, value in (settings.get(group) or {}).items()}
-    plain = {name: value for name, value in settings.items() if name not in NESTED}
-    return {name: value for name, value in {**plain, **inside}.items() if value is not None}

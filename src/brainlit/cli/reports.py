@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brainlit.cli.errors import UsageError
+from brainlit.cli.option_hints import OwnParser
 from brainlit.files import only_writer
+from brainlit.paths import link, next_command
 
 if TYPE_CHECKING:
     from brainlit.results.run_directory import RunDirectory
@@ -26,8 +28,8 @@ at once: any seeds, regimes, permutations and models. docs/comparing.md says how
 
 
 def run_report(arguments: Sequence[str]) -> int:
-    """Write summary.json, the figures and report.html; print the headline and where the report is."""
-    parser = argparse.ArgumentParser(prog="brainlit report", description="Write the report of a run again.")
+    """Write summary.json, the figures and report.html; print the headline, where the report is, and what comes next."""
+    parser = OwnParser(prog="brainlit report", description="Write the report of a run again.")
     parser.add_argument("run", nargs="?", type=Path, help="a run's folder; the latest run under --root by default")
     parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     given = parser.parse_args(list(arguments))
@@ -39,7 +41,7 @@ def run_report(arguments: Sequence[str]) -> int:
     report = write_report(run)
     for sentence in read_json(run.path / SUMMARY_FILE)["headline"]:
         print(sentence)
-    print(f"Report: {report}")
+    print(f"Report: {link(report)}\n{next_command('downstream', run.path)}")
     return 0
 
 
@@ -67,7 +69,7 @@ def latest_run(root: Path) -> Path:
 
 def run_export(arguments: Sequence[str]) -> int:
     """Write the folder; print where it is."""
-    parser = argparse.ArgumentParser(
+    parser = OwnParser(
         prog="brainlit export",
         description="Write a tuned model as a Hugging Face folder: config, weights, feature extractor, model card.",
     )
@@ -121,10 +123,10 @@ def chosen_checkpoint(run: RunDirectory, name: str) -> Path:
 
 def run_compare(arguments: Sequence[str]) -> int:
     """Print the table of `comparison.runs` and that of the claims; write the report where a folder is given."""
-    parser = argparse.ArgumentParser(
+    parser = OwnParser(
         prog="brainlit compare", description=COMPARE_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="finished runs")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     parser.add_argument("--region", help="region to compare (default: the one that the headline is about)")
     parser.add_argument("--output", type=Path, help="folder for report.html, claims.md, claims.json and figures/")
     parser.add_argument(
@@ -149,7 +151,7 @@ def run_compare(arguments: Sequence[str]) -> int:
         print(f"\nTable: {replace_between(given.into, 'claims', table)}")
     if given.output is not None:
         with only_writer(given.output / JSON_FILE, *WRITTEN):
-            print(f"\nReport: {write_comparison(evidence, found, given.output)}")
+            print(f"\nReport: {link(write_comparison(evidence, found, given.output))}")
     return 0
 
 
@@ -163,7 +165,7 @@ def named_runs(paths: Sequence[Path]) -> list[Path]:
 
 def run_curve(arguments: Sequence[str]) -> int:
     """Print the table of `comparison.fractions`, and write it and its picture."""
-    parser = argparse.ArgumentParser(
+    parser = OwnParser(
         prog="brainlit curve",
         description="Set runs with different data.tune_fraction beside each other: alignment by hours of tuning data,"
         " one line per regime. Writes curve.html, curve.csv, curve.png and curve.svg.",

@@ -17,9 +17,10 @@ from typing import Any
 
 from brainlit.cli.config_names import named_file, names_in
 from brainlit.cli.errors import UsageError
+from brainlit.cli.option_hints import SYNONYMS, OwnParser, meant
 from brainlit.cli.run_many import Run, check_settings, run_missing, show_commands
 from brainlit.guard import file_guard, read_csv
-from brainlit.hints import did_you_mean
+from brainlit.hints import MOST_LISTED, did_you_mean, few
 
 SET_BY_PLANS = (
     *("seed_everything", "data.regime", "data.control.draw"),
@@ -125,7 +126,7 @@ def run_sweep(arguments: Sequence[str]) -> int:
     """Plan, run what is missing, print the table; 1 if a job failed."""
     parser = plan_parser("sweep", SWEEP_DESCRIPTION, SWEEP_SEEDS, "sweep-KEY")
     parser.add_argument("--key", required=True, help="the option to vary, without dashes: model.backbone_lr")
-    parser.add_argument("--values", nargs="+", required=True)
+    parser.add_argument("--values", nargs="+", required=True, help="the values that it takes, each with every seed")
     _add_regime(parser)
     given, further = parse_plan(
         parser, arguments, lambda given: {"seeds": SWEEP_SEEDS, "experiment": f"sweep-{given.key}"}
@@ -276,9 +277,9 @@ def _fraction(text: str) -> float:
 # --- What all plans share ---
 
 
-def plan_parser(verb: str, description: str, seeds: Sequence[int], experiment: str) -> argparse.ArgumentParser:
+def plan_parser(verb: str, description: str, seeds: Sequence[int], experiment: str) -> OwnParser:
     """The options that all plans have; seeds and experiment only say in words what the defaults are."""
-    parser = argparse.ArgumentParser(
+    parser = OwnParser(
         prog=f"brainlit {verb}",
         description=description,
         epilog="Dotted options (--trainer.max_epochs 3), and all that follow --, are handed to every fit.",
@@ -296,7 +297,7 @@ def plan_parser(verb: str, description: str, seeds: Sequence[int], experiment: s
 
 
 def parse_plan(
-    parser: argparse.ArgumentParser,
+    parser: OwnParser,
     arguments: Sequence[str],
     defaults: Callable[[argparse.Namespace], Mapping[str, Any]],
     sets: Sequence[str] = (),
@@ -372,17 +373,20 @@ def fit_arguments(
     return ("fit", *files, "--seed_everything", str(seed), *where, *further, *own)
 
 
-def check_further(further: Sequence[str], parser: argparse.ArgumentParser, sets: Sequence[str] = ()) -> None:
+def check_further(further: Sequence[str], parser: OwnParser, sets: Sequence[str] = ()) -> None:
     """Refuse, by a UsageError, what is no option of a fit, and what the plan sets."""
     own = [option[2:] for action in parser._actions for option in action.option_strings]
     if further and not further[0].startswith("-"):
         raise UsageError(f"{further[0]!r} belongs to no option; {parser.prog} --help says which there are.")
+    of_fit = {key for keys in SYNONYMS.values() for key in keys if "." in key}.difference(SET_BY_PLANS, sets)
     for option in (word for word in further if re.match(r"--?[A-Za-z]", word)):
         name = option.lstrip("-").partition("=")[0]
         if name in (*SET_BY_PLANS, *sets):
             raise UsageError(f"--{name} is set for each run; {parser.prog} --help says by which options.")
         if "." not in name and name not in ("c", "config"):
-            raise UsageError(f"there is no option {option!r}. {did_you_mean(name, own)}")
+            known = [*own, *of_fit]
+            listed = f"Known: {few(sorted(own), MOST_LISTED)}."
+            raise UsageError(" ".join([f"there is no option {option!r}.", *meant(name, known, "--"), listed]))
 
 
 def _check_numbers(given: argparse.Namespace) -> None:
@@ -404,7 +408,7 @@ def check_files(**chosen: Sequence[str]) -> None:
                 raise UsageError(f"there is no {folder} {name!r}. {did_you_mean(name, known)}")
 
 
-def _add_regime(parser: argparse.ArgumentParser) -> None:
+def _add_regime(parser: OwnParser) -> None:
     parser.add_argument("--regime", default="brain", help="a file of experiments/regime (default: %(default)s)")
 
 

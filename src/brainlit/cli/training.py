@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import lightning.pytorch as pl
 import yaml
 from jsonargparse import ArgumentParser, set_dumper
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -25,9 +27,11 @@ from brainlit.cli.computed import about_test_r, predicted_sentence
 from brainlit.cli.config_names import SAID, config_files
 from brainlit.cli.continuing import BEST, LAST, Start, asked_start, say_where
 from brainlit.cli.errors import UsageError, quieten
+from brainlit.cli.probe_settings import FitParser, words_of_fields
 from brainlit.cli.refusals import HintingParser
 from brainlit.cli.reports import chosen_checkpoint
 from brainlit.cli.run_options import RunOptions, follow_run, open_run
+from brainlit.cli.short_help import ALL
 from brainlit.cli.trainer import (
     as_list,
     packages_in_words,
@@ -47,20 +51,26 @@ os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 Built = TypeVar("Built")
 
-_IRRELEVANT_WARNINGS = (
+_IRRELEVANT_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     # Reading a window takes a thousandth of what encoding it takes; workers would only cost memory.
-    ".*does not have many workers.*",
+    (".*does not have many workers.*", PossibleUserWarning),
     # The run directory is ours from the start, and what it holds is meant to be there when a run is resumed.
-    ".*Checkpoint directory .* exists and is not empty.*",
+    (".*Checkpoint directory .* exists and is not empty.*", UserWarning),
     # BrainTuning puts the backbone into the mode that was asked for, and says which one that is.
-    ".*module.s. in eval mode at the start of training.*",
+    (".*module.s. in eval mode at the start of training.*", PossibleUserWarning),
     # Short epochs are usual here; the epoch's means are logged all the same.
-    ".*smaller than the logging interval.*",
+    (".*smaller than the logging interval.*", PossibleUserWarning),
     # What only computes needs none of the callbacks of fit.
-    ".*callbacks used to create the checkpoint need to be provided.*",
-    ".*treespec, LeafSpec.*",
+    (".*callbacks used to create the checkpoint need to be provided.*", UserWarning),
+    # Lightning's use of torch, which no user can change.
+    (".*treespec, LeafSpec.*", FutureWarning),
 )
-"""Warnings of Lightning's that do not apply here."""
+"""Warnings of Lightning's that do not apply here, and their kinds."""
+_IRRELEVANT_RECORDS = re.compile(
+    r"TPU available: False|Loading `train_dataloader` to estimate|`Trainer\.fit` stopped: `max_(epochs|steps)="
+    r"|Restoring states from the checkpoint path"
+)
+"""What Lightning logs that is neither news nor anybody's to act on: a run ends when it has done what it was asked."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 _LARGEST_BYTES = 2**31 - 4096
@@ -68,11 +78,14 @@ _LARGEST_BYTES = 2**31 - 4096
 
 def run_verb(verb: str, arguments: Sequence[str]) -> int:
     """Run fit, validate, test or predict; returns the exit status."""
-    quieten()
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
-    for message in _IRRELEVANT_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
+    quieten(trains=verb == "fit")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+    for message, category in _IRRELEVANT_WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=category)
     keep_freed_memory()
+    if ALL in arguments:
+        with words_of_fields():
+            ParsingCLI(verb, ["--help"])
     cli = BrainlitCLI(verb, *_expanded(verb, list(arguments)))
     if cli.run is not None:
         return _fit(cli, cli.run)
@@ -83,6 +96,10 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
     if verb == "predict" and result is not None:
         print(predicted_sentence(cli.trainer, result, cli.datamodule, Path(checkpoint)))
     return 0
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return _IRRELEVANT_RECORDS.match(str(record.msg).strip()) is None and "Tip:" not in str(record.msg)
 
 
 class BrainlitCLI(LightningCLI):
@@ -96,6 +113,8 @@ class BrainlitCLI(LightningCLI):
         What follows the verb.
     sent : Path, optional
         The run whose own configuration is among them and is not trusted: its story store must be there.
+    also : sequence of str
+        Options that the verb takes itself, without dashes before them; what is refused may have meant one of them.
 
     Attributes
     ----------
@@ -105,8 +124,8 @@ class BrainlitCLI(LightningCLI):
         The checkpoint of another run that it goes on from.
     """
 
-    def __init__(self, verb: str, arguments: Sequence[str], sent: Path | None = None) -> None:
-        self.verb, self.sent = verb, sent
+    def __init__(self, verb: str, arguments: Sequence[str], sent: Path | None = None, also: Sequence[str] = ()) -> None:
+        self.verb, self.sent, self.also = verb, sent, also
         set_dumper("yaml", dump_yaml)
         self.run: RunDirectory | None = None
         self.start: Start | None = None
@@ -115,7 +134,7 @@ class BrainlitCLI(LightningCLI):
             StoryDataModule,
             save_config_callback=None,
             seed_everything_default=0,
-            parser_class=HintingParser,
+            parser_class=FitParser,
             parser_kwargs={
                 "prog": f"brainlit {verb}",
                 "description": f"{getattr(pl.Trainer, verb).__doc__.strip().splitlines()[0]} {SAID}",
@@ -148,7 +167,7 @@ class BrainlitCLI(LightningCLI):
         check_config_files(args)
         self.config_files = config_files(args)
         if isinstance(parser, HintingParser):
-            parser.typed = list(args)
+            parser.typed, parser.also = list(args), self.also
         self.config = parser.parse_args(args)
 
     @property
@@ -271,14 +290,14 @@ class ParsingCLI(BrainlitCLI):
         """Nothing is built."""
 
 
-def parsed(verb: str, arguments: Sequence[str]) -> ParsingCLI:
-    """The configuration that the arguments describe, in `config` and `resolved`."""
-    return ParsingCLI(verb, arguments)
+def parsed(verb: str, arguments: Sequence[str], also: Sequence[str] = ()) -> ParsingCLI:
+    """The configuration that the arguments describe, in `config` and `resolved`; `also` as in `BrainlitCLI`."""
+    return ParsingCLI(verb, arguments, also=also)
 
 
-def parsed_datamodule(arguments: Sequence[str]) -> StoryDataModule:
+def parsed_datamodule(arguments: Sequence[str], also: Sequence[str] = ()) -> StoryDataModule:
     """The data module that the options of `brainlit fit` describe; no model is built, no run directory made."""
-    return built("data", StoryDataModule, parsed("fit", arguments).resolved["data"])
+    return built("data", StoryDataModule, parsed("fit", arguments, also).resolved["data"])
 
 
 def built(group: str, kind: type[Built], settings: Mapping[str, Any]) -> Built:
