@@ -387,8 +387,8 @@ def test_a_band_without_variance_explains_nothing_and_is_named(planted: Planted)
 @pytest.mark.parametrize(
     ("alphas", "end", "cure"),
     [
-        ((10.0, 100.0), "smallest alpha, 10", "alphas from 0.1 to 100, np.logspace(-1, 2, 4)"),
-        ((1e-5, 1e-4, 1e-3), "largest alpha, 0.001", "alphas from 1e-05 to 0.1, np.logspace(-5, -1, 5)"),
+        ((10.0, 100.0), "smallest alpha, 10:", " --probe.alphas [0.1,1,10,100]"),
+        ((1e-5, 1e-4, 1e-3), "largest alpha, 0.001:", " --probe.alphas [0.00001,0.0001,0.001,0.01,0.1]"),
     ],
 )
 def test_alphas_at_an_end_of_the_grid_are_said_with_the_cure(
@@ -397,8 +397,37 @@ def test_alphas_at_an_end_of_the_grid_are_said_with_the_cure(
     arguments = ({"low_level": planted.bands["low_level"]}, planted.Y, planted.groups, planted.fit, planted.score)
     (text,) = run_probe(*arguments, replace(QUICK, alphas=alphas)).meta["warnings"]
     assert end in text
-    assert cure in text
+    assert text.endswith(cure)
     assert run_probe(*arguments, QUICK).meta["warnings"] == []
+
+
+def test_voxels_without_signal_choose_the_largest_alpha_and_warn_of_nothing(planted: Planted) -> None:
+    """Half of the voxels hear nothing: they lie at the end of the default grid, where no longer one could help them."""
+    Y = planted.Y.copy()
+    n_null = Y.shape[1] // 2
+    Y[:, :n_null] = np.random.default_rng(5).standard_normal((len(Y), n_null))
+    arguments = ({"low_level": planted.bands["low_level"]}, Y, planted.groups, planted.fit, planted.score)
+    found = run_probe(*arguments, QUICK)
+    at_end = found.alpha_index["low_level"] == len(QUICK.alphas) - 1
+    assert at_end[:n_null].mean() > 0.2
+    assert at_end[n_null:].mean() == 0.0
+    assert np.abs(found.r2_by_model["low_level"][at_end]).max() < 0.01
+    assert found.meta["alpha_at_high_edge"]["low_level"] > 0.1, "what a file says of all voxels"
+    assert found.meta["warnings"] == []
+    longer = run_probe(*arguments, replace(QUICK, alphas=(*QUICK.alphas, 1e5, 1e6)))
+    np.testing.assert_allclose(found.r2_by_model["low_level"], longer.r2_by_model["low_level"], atol=0.003)
+
+
+def test_a_warning_goes_with_the_voxels_that_it_is_about(planted: Planted) -> None:
+    """A warning goes where the voxels that matter are left out, and so do those of earlier versions."""
+    arguments = ({"low_level": planted.bands["low_level"]}, planted.Y, planted.groups, planted.fit, planted.score)
+    found = run_probe(*arguments, replace(QUICK, alphas=(10.0, 100.0)))
+    old = "9 % chose the largest alpha. Give a longer grid: probe.alphas from 1 to 10, np.logspace(0, 1, 2)."
+    found = replace(found, meta={**found.meta, "warnings": [*found.meta["warnings"], old, "something else."]})
+    weak = replace(found, r2_by_model={model: 0.001 * r2 for model, r2 in found.r2_by_model.items()})
+    assert found.lasting_warnings == ["something else."]
+    assert len(found.select(slice(None)).meta["warnings"]) == 2
+    assert weak.select(slice(None)).meta["warnings"] == ["something else."]
 
 
 def test_memory_besides_the_responses_stays_below_twice_theirs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,12 @@ from brainlit.hdf5 import members, new_file, read_json_text, refuse_outside, wri
 Int16Array = npt.NDArray[np.int16]
 
 MAX_AT_EDGE = 0.05
-"""Share of voxels at one end of the grid of alphas above which a result warns."""
+"""Share of the voxels whose prediction matters, at one end of the grid of alphas, above which a result warns."""
+LEAST_R2 = 0.01
+"""R2 beyond which, on either side of 0, a prediction matters. A voxel without signal chooses the largest alpha, which
+makes its prediction nearly constant: no longer grid could change its R2 by more than it is from 0."""
 DECADES_MORE = 2.0
+GRID_CURE = "Give a longer grid: "
 FORMAT = "brainlit-probe"
 VERSION = 2
 """Of files and formulas. Until 1 the banded impact took roots of differences of each voxel's squared correlations, and
@@ -286,9 +290,7 @@ class ProbeResult:
     @property
     def lasting_warnings(self) -> list[str]:
         """Warnings that are not about the ends of the grid."""
-        low, high = self.meta.get("alpha_at_low_edge", {}), self.meta.get("alpha_at_high_edge", {})
-        earlier = _grid_end_warnings(low, high, self.meta["alphas"])
-        return [text for text in self.meta["warnings"] if text not in earlier]
+        return [text for text in self.meta["warnings"] if GRID_CURE not in text]
 
     def with_grid_ends(self) -> ProbeResult:
         """With what these voxels chose at the ends of the grid, and its warnings; other warnings stay."""
@@ -297,9 +299,14 @@ class ProbeResult:
         low = {model: _mean(index == 0) for model, index in used.items()}
         high = {model: _mean(index == len(alphas) - 1) for model, index in used.items()}
         either = {model: _mean((index == 0) | (index == len(alphas) - 1)) for model, index in used.items()}
-        warnings = [*lasting, *_grid_end_warnings(low, high, alphas)]
+        warnings = [*lasting, *_grid_end_warnings({model: self._mattering(model) for model in used}, alphas)]
         meta = {**self.meta, "alpha_at_low_edge": low, "alpha_at_high_edge": high, "warnings": warnings}
         return replace(self, alpha_at_edge=either, meta=meta)
+
+    def _mattering(self, model: str) -> IntArray:
+        """Indices of the alphas that the voxels chose whose prediction by this model matters."""
+        index = self.alpha_index[model][..., np.abs(self.r2_by_model[model]) > LEAST_R2]  # of folds: (n_folds, ...)
+        return np.asarray(index[index >= 0])
 
     def _refuse_other(self, part: ProbeResult) -> None:
         of_voxels = ("alpha_at_low_edge", "alpha_at_high_edge", "warnings")
@@ -403,34 +410,39 @@ _REGION_MEANS = {name: said["region_mean"] for name, said in _METADATA.items() i
 # --- The ends of the grid of alphas ---
 
 
-def _grid_end_warnings(low: Mapping[str, float], high: Mapping[str, float], alphas: Sequence[float]) -> list[str]:
-    """One sentence for each end of the grid at which more than MAX_AT_EDGE of the voxels of some model lie."""
+def _grid_end_warnings(chosen: Mapping[str, IntArray], alphas: Sequence[float]) -> list[str]:
+    """One sentence for each end of the grid at which too many of the voxels lie whose prediction matters.
+
+    Parameters
+    ----------
+    chosen : mapping of model to int array
+        Index of the alpha that each such voxel chose.
+    """
     if len(alphas) < 2:
         return []
     texts = []
-    for shares, end, meaning in (
-        (low, "smallest", "they would be regularised less if they could"),
-        (high, "largest", "right where the features predict nothing, and too weak elsewhere"),
-    ):
+    for end, at, more in (("smallest", 0, "less"), ("largest", len(alphas) - 1, "more")):
+        shares = {model: _mean(index == at) for model, index in chosen.items() if index.size}
         many = {model: share for model, share in shares.items() if share > MAX_AT_EDGE}
         if many:
             worst = max(many, key=lambda model: many[model])
             others = f" (and more than {100 * MAX_AT_EDGE:.0f} % in {len(many) - 1} others)" if len(many) > 1 else ""
-            at = alphas[0] if end == "smallest" else alphas[-1]
             texts.append(
-                f"{100 * many[worst]:.0f} % of the voxels of the model {worst}{others} chose the {end} alpha, {at:g}:"
-                f" {meaning}. Give a longer grid: probe.alphas from {_longer(alphas, end)}."
+                f"{100 * many[worst]:.0f} % of the voxels where R2 of the model {worst} is beyond {LEAST_R2:g} on"
+                f" either side of 0{others} chose the {end} alpha, {alphas[at]:g}: they would be regularised {more} if"
+                f" they could. {GRID_CURE}--probe.alphas {_longer(alphas, end)}"
             )
     return texts
 
 
 def _longer(alphas: Sequence[float], end: str) -> str:
-    """The grid two decades longer at one end, with its own step, in words."""
-    low, high = np.log10(alphas[0]), np.log10(alphas[-1])
-    step = (high - low) / (len(alphas) - 1)
-    low, high = (low - DECADES_MORE, high) if end == "smallest" else (low, high + DECADES_MORE)
-    n_alphas = round((high - low) / step) + 1
-    return f"{10**low:g} to {10**high:g}, np.logspace({low:g}, {high:g}, {n_alphas})"
+    """The grid two decades longer at one end, with its own step, as it is typed."""
+    step = float(np.log10(alphas[-1] / alphas[0]) / (len(alphas) - 1))
+    factors = 10.0 ** (step * np.arange(1, round(DECADES_MORE / step) + 1 if step < DECADES_MORE else 2))
+    more = alphas[0] / factors[::-1] if end == "smallest" else alphas[-1] * factors
+    grid = [*more, *alphas] if end == "smallest" else [*alphas, *more]
+    numbers = (np.format_float_positional(alpha, 3, fractional=False, trim="-") for alpha in grid)
+    return f"[{','.join(numbers)}]"
 
 
 def _side_by_side(name: str, parts: Sequence[ProbeResult]) -> Any:
