@@ -240,7 +240,7 @@ def test_regimes_of_different_seeds_are_no_pair() -> None:
 def test_numbers_that_probes_or_tasks_lack_are_named_with_their_command() -> None:
     notes = {one.text: one.notes[0] for one in judge_claims(told(brain=[0.4, 0.5], pretrained=[0.3, 0.3])) if not one.n}
     assert notes["phones are read no worse"].startswith("`brainlit downstream RUN`")
-    assert "probe.layers: all" in notes["the gain grows towards the last layers in semantic voxels"]
+    assert "--probe.layers all" in notes["the gain grows towards the last layers in semantic voxels"]
 
 
 def test_seeds_that_lack_a_regime_do_not_count() -> None:

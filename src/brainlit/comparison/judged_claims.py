@@ -247,7 +247,7 @@ def _what_to_run(claim: claims.Claim, seeds: Sequence[SeedEvidence]) -> str:
         return f"No voxels of these runs are called {claim.keys[0].where!r}: their listeners were made without them."
     if claim.topic == "planted" and claim.keys[0].where == REGION:
         return "No probe of these runs has enough scored rows that rest on words that tuning never heard."
-    return "The probes of these runs do not have this number; probe with all layers and bands (probe.layers: all)."
+    return "The probes of these runs do not have this number; probe with all layers and bands (--probe.layers all)."
 
 
 # --- As text ---

@@ -152,7 +152,7 @@ def _require_same_rows(subject: str, records: Sequence[ProbeRecord], results: Se
     if lengths[0] != lengths[1]:
         raise ProbesDifferError(
             f"the two probes of {subject} score {sum(lengths[0])} and {sum(lengths[1])} TRs of the same stories. Give"
-            " both the same probe.skip_trs."
+            " both the same --probe.skip_trs."
         )
 
 

@@ -369,7 +369,7 @@ def _what_is_drawn(config: CompareConfig, rows: Sequence[RegionDifference], part
             "as asked (--hold_fits)"
             if config.hold_fits
             else f"for at least {FEWEST_STORIES} fit stories are needed, and probes that know their scores without them"
-            " (probe again with probe.leave_out_fit; folds have none)"
+            " (probe again with --probe.leave_out_fit true; folds have none)"
         )
         yield (
             f"Drawn for {', '.join(fixed)}: minutes of the scored stories only. The fitted weights are held fixed,"

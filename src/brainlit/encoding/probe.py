@@ -45,7 +45,7 @@ from brainlit.encoding.warm_start import WarmStart, wanted_gammas
 CONSTANT_BAND = "band '{}' is constant on the fitted rows, so it explains nothing; check it or leave it out."
 NO_LOW_LEVEL = (
     "no band of the probe is named low_level, so there is neither a low-level share nor an impact; give the band that"
-    " they are about this name in probe.bands."
+    " they are about this name: --probe.bands '{low_level: [SPACE, ...], ...}'."
 )
 ALL_SUB_BANDS = "all"
 """Name of the model of all sub-bands."""

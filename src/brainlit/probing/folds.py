@@ -62,8 +62,8 @@ class FoldPlan:
         assert folds is not None
         if config.tuned_sound:
             raise ValueError(
-                "probe.tuned_sound is not there for roles with folds. Set it to false, or name the roles fit and score"
-                " instead of folds."
+                "probe.tuned_sound is not there for roles with folds. Set it to false (--probe.tuned_sound false), or"
+                " name the roles fit and score instead of folds."
             )
         reach_trs = purge_trs(roles, config, datamodule.tr_s, store.response_filter, datamodule.window.purge_trs)
         fit = tuple(folds.fit_spans(k, reach_trs, roles.clocks) for k in range(len(folds)))

@@ -84,7 +84,10 @@ def learning_warnings(found: Sequence[Validation], facts: Mapping[str, Any]) -> 
     if worse := worse_than_mean_said(found):
         lowest = min(one.loss for one in found)
         best = "" if lowest == found[-1].loss else f" The lowest was {lowest:.3g} (checkpoint best)."
-        said.append(f"{worse}{best} Lower rates, more stories or fewer trained layers may help.")
+        said.append(
+            f"{worse}{best} Lower rates (--model.backbone_lr, --model.head_lr), more stories or fewer trained"
+            " layers (--model.trainable.first_layer) may help."
+        )
     if _still_falls(found):
         said.append(
             f"The validation loss had not stopped falling: {found[-2].loss:.4g} before the last epoch that was"
