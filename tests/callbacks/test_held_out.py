@@ -88,11 +88,11 @@ def test_scalars_have_the_name_and_the_main_ones_do_not(fitted: tuple[Path, ToyM
     with (fitted[0] / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = find_held_out(fitted[0] / "probes")["other"]
-    logged = [row["probe/other/low_level/layer-2/r_backbone"] for row in rows]
-    values = [record.table.get("low_level", 2, "r_backbone").score.value for record in found]  # type: ignore[union-attr]
-    assert [float(value) for value in logged if value] == pytest.approx(values)
-    main = [row["probe/low_level/layer-2/r_backbone"] for row in rows if row["probe/low_level/layer-2/r_backbone"]]
-    assert main != [value for value in logged if value]
+    for record in found:
+        key = f"{record.stage}/low_level/layer-2/r_backbone"
+        (logged,) = [float(row[f"probe/other/{key}"]) for row in rows if row[f"probe/other/{key}"]]
+        assert logged == pytest.approx(record.table.get("low_level", 2, "r_backbone").score.value)  # type: ignore[union-attr]
+        assert logged not in [float(row[f"probe/{key}"]) for row in rows if row[f"probe/{key}"]]
 
 
 def test_training_goes_on_as_without_it(fitted: tuple[Path, ToyModule], toy_store_path: Path, tmp_path: Path) -> None:

@@ -61,11 +61,13 @@ def test_each_probe_leaves_files_tables_and_scalars(fitted: tuple[Path, ToyModul
     assert {record.subject for record in records} == {"sub-A", "sub-B"}
     assert sorted(p.name for p in (path / "probes").glob("*.csv")) == [f"epoch-00{k}.csv" for k in range(4)]
     with (path / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("probe/semantic/layer-2/r_backbone")]
-    assert [row["step"] for row in rows] == ["0", "2", "4", "6"]
+        rows = list(csv.DictReader(file))
+    stages = ("before", "during", "after")
+    found = {name: [row["step"] for row in rows if row[f"probe/{name}/semantic/layer-2/r_backbone"]] for name in stages}
+    assert found == {"before": ["0"], "during": ["2", "4"], "after": ["6"]}
     both = [r.table.get("low_level", 2, "r_backbone") for r in records if r.epoch == 3]
     mean = np.mean([row.score.value for row in both if row is not None])
-    assert float(rows[-1]["probe/low_level/layer-2/r_backbone"]) == pytest.approx(mean)
+    assert float(rows[-1]["probe/after/low_level/layer-2/r_backbone"]) == pytest.approx(mean)
 
 
 def test_the_planted_answer_comes_out(fitted: tuple[Path, ToyModule]) -> None:

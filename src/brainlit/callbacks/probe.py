@@ -32,8 +32,8 @@ class BandedRidgeProbe(pl.Callback):
     For every subject (also those who are held out from tuning), encoding models are fitted on the stories of the role
     `fit` and scored on those of `score`; none of them is used for tuning. One layer (fixed beforehand) is compared with
     the low-level and semantic features of the store; every layer by itself gives the layer curve. Each probe leaves one
-    HDF5 file per subject and one table in <run>/probes, and scalars probe/<region>/layer-<k>/<metric> (mean over
-    subjects) in every logger.
+    HDF5 file per subject and one table in <run>/probes, and scalars probe/<stage>/<region>/layer-<k>/<metric> (of all
+    subjects together) in every logger.
 
     Model modes, random states and himalaya's backend are given back, also when a probe fails. A failing probe stops
     the run; a failing picture is logged. Several processes share the voxels out among them; a probe may take
@@ -75,7 +75,7 @@ class BandedRidgeProbe(pl.Callback):
         Another data set to probe on, with its own windows, subjects and stories of the roles fit and score (its role
         tune is not used); by default the one that is tuned on.
     name : str, optional
-        What to call it: records go to <run>/probes/<name>/, scalars are probe/<name>/<region>/layer-<k>/<metric>, and
+        What to call it: records go to <run>/probes/<name>/, scalars are probe/<name>/<stage>/<region>/..., and
         the report has a section for it. Must be given with `data`, and only then.
     """
 

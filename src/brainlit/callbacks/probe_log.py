@@ -1,52 +1,50 @@
-"""What a probe shows while the run goes on: scalars in the loggers, pictures in W&B, one line on the screen."""
+"""What a run shows outside of its folder: scalars in the loggers, tables and pictures in W&B, a line on the screen."""
 
 from __future__ import annotations
 
 import io
 import logging
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import WandbLogger
 
-from brainlit.results.group import group_keys, group_score, of_tables
+from brainlit.results.export import export_model
+from brainlit.results.group import group_score, of_tables
 from brainlit.results.record import COLUMNS, ProbeRecord, find_records, table_rows
 from brainlit.results.report import draw_figures
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.scores import ALL_VOXELS
 from brainlit.results.summary import build_summary
+from brainlit.results.wandb_names import (
+    MOST_SCALARS,
+    PROBE_EPOCH,
+    headline_scalars,
+    probe_prefix,
+    probe_scalars,
+)
 
 log = logging.getLogger(__name__)
 
-LOGGED = ("r_backbone", "r_joint", "r2_backbone", "r_over_ceiling", "ceiling", "low_level_share")
-
-
-def scalars(records: Sequence[ProbeRecord], name: str | None = None) -> dict[str, float]:
-    """probe/<region>/layer-<k>/<metric>: finite values of the main metrics, of all subjects together.
-
-    Those of a held-out data set are called probe/<name>/<region>/layer-<k>/<metric>.
-    """
-    values: dict[str, float] = {}
-    tables = {record.subject: record.table for record in records}
-    for region, layer, metric in group_keys(tables.values()):
-        found = group_score(metric, of_tables(tables, region, layer)) if metric in LOGGED else None
-        if found is not None and math.isfinite(found.score.value):
-            values[f"{_prefix(name)}/{region.replace(' ', '_')}/layer-{layer}/{metric}"] = found.score.value
-    return values
+TABLE = "table"
+"""All numbers of a probe, after the prefix of its scalars."""
 
 
 def log_scores(trainer: pl.Trainer, records: Sequence[ProbeRecord], name: str | None = None) -> None:
-    """Give the scalars to every logger at the current step, and the whole table to W&B."""
-    values, step = scalars(records, name), trainer.global_step
+    """Give the scalars to every logger at the current step; W&B has the first of them, and a table of all numbers."""
+    values, step = probe_scalars(records, name), trainer.global_step
     for logger in trainer.loggers:
-        logger.log_metrics(values, step=step)
+        if isinstance(logger, WandbLogger):
+            most = getattr(logger, "scalars", MOST_SCALARS) - 1
+            shown = dict(list(values.items())[:most])
+            logger.log_metrics({**shown, PROBE_EPOCH: records[0].epoch}, step=step)
+            data = [[row[column] for column in COLUMNS] for row in table_rows(records)]
+            logger.log_table(f"{probe_prefix(name)}/{TABLE}", columns=list(COLUMNS), data=data, step=step)
+        else:
+            logger.log_metrics(values, step=step)
         logger.save()
-    for logger in _wandb_loggers(trainer):
-        data = [[row[column] for column in COLUMNS] for row in table_rows(records)]
-        logger.log_table(f"{_prefix(name)}/table-epoch-{records[0].epoch:03d}", columns=list(COLUMNS), data=data)
 
 
 def log_figures(trainer: pl.Trainer, run_path: Path) -> None:
@@ -60,9 +58,8 @@ def log_figures(trainer: pl.Trainer, run_path: Path) -> None:
         for figure in figures.values():
             figure.save(run.figures)
         for logger in _wandb_loggers(trainer):
-            for name, figure in figures.items():
-                image: Any = Image.open(io.BytesIO(figure.png))
-                logger.log_image(f"figures/{name}", [image], caption=[figure.alt])
+            pictures = {name: (Image.open(io.BytesIO(figure.png)), figure.alt) for name, figure in figures.items()}
+            _log_pictures(logger, pictures, trainer.global_step)
     except Exception:
         log.warning("the figures of the probe could not be drawn or sent; the numbers are safe:", exc_info=True)
 
@@ -91,9 +88,57 @@ def summary_line(
     )
 
 
-def _prefix(name: str | None) -> str:
-    return "probe" if name is None else f"probe/{name}"
+def log_run(trainer: pl.Trainer, run: RunDirectory, report: Path, summary: Mapping[str, Any]) -> None:
+    """Give W&B the result of a run that has ended: headline, maps, the page, and the exported model if asked.
+
+    Whatever goes wrong here is logged: the run is on disk.
+    """
+    try:
+        for logger in _wandb_loggers(trainer):
+            _log_result(logger, run, report, summary, trainer.global_step)
+            if getattr(logger, "log_model", False):
+                _log_export(logger, run)
+    except Exception:
+        log.warning("the result could not be given to W&B; it is in %s:", run.path, exc_info=True)
 
 
-def _wandb_loggers(trainer: pl.Trainer) -> Iterable[WandbLogger]:
+def _log_result(logger: WandbLogger, run: RunDirectory, report: Path, summary: Mapping[str, Any], step: int) -> None:
+    import wandb
+    from PIL import Image
+
+    given = logger.experiment.summary.keys()  # what the last probe drew is there, but for the maps
+    files = [path for path in sorted(run.figures.glob("*.png")) if f"figures/{path.stem}" not in given]
+    _log_pictures(logger, {path.stem: (Image.open(path), "") for path in files}, step)
+    values: dict[str, Any] = {**headline_scalars(summary), "report": wandb.Html(str(report), inject=False)}
+    logger.log_metrics(values, step=step)
+
+
+def _log_pictures(logger: WandbLogger, pictures: Mapping[str, tuple[Any, str]], step: int) -> None:
+    """Pictures by name, with what they show in words, in one row."""
+    import wandb
+
+    images: dict[str, Any] = {
+        f"figures/{name}": wandb.Image(image, caption=words or None) for name, (image, words) in pictures.items()
+    }
+    if images:
+        logger.log_metrics(images, step=step)
+
+
+def _log_export(logger: WandbLogger, run: RunDirectory) -> None:
+    """The best checkpoint (the last, where none is best) as a model of transformers."""
+    import wandb
+
+    best = run.checkpoints / "best.ckpt"
+    checkpoint = best if best.is_file() else run.last_checkpoint
+    if checkpoint is None:
+        return
+    artifact = wandb.Artifact(f"export-{logger.experiment.id}", type="model", metadata={"file": checkpoint.name})
+    folder = export_model(checkpoint, run.path / "export", run)
+    for path in sorted(folder.rglob("*")):  # add_dir would talk on the screen
+        if path.is_file():
+            artifact.add_file(str(path), name=str(path.relative_to(folder)))
+    logger.experiment.log_artifact(artifact, aliases=[checkpoint.stem, "latest"])
+
+
+def _wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]

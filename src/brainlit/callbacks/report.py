@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from brainlit.callbacks.probe_log import log_run
 from brainlit.paths import link, next_command
 from brainlit.probing.inputs import datamodule_of
 from brainlit.results.report import write_report
@@ -119,10 +119,8 @@ class RunReport(pl.Callback):
         run = RunDirectory.open(path)
         report = write_report(run, state="finished")
         run.finish()
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.log_artifact(str(report), name=f"report-{run.run_id}", type="report")
         summary = read_json(path / SUMMARY_FILE)
+        log_run(trainer, run, report, summary)
         for sentence in summary["headline"]:
             if not any(warning.startswith(sentence) for warning in summary["warnings"]):  # which says more
                 rank_zero_info(sentence)

@@ -37,7 +37,7 @@ class RunOptions:
     root : str
         Folder of all runs.
     experiment : str
-        Name of the experiment: a folder, and the W&B group.
+        Name of the experiment: a folder, and the W&B group where none is given.
     id : str
         Name of the run; auto makes a new one from the time, or takes that of an interrupted run (see resume).
     resume : str
@@ -103,7 +103,7 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str =
     'a.b is 1, was 2'
     """
     for key in [*ours, *(key for key in theirs if key not in ours)]:
-        if not prefix and key == "run":
+        if not prefix and key in ("run", "wandb"):
             continue
         new, old = ours.get(key), theirs.get(key)
         if isinstance(new, Mapping) and isinstance(old, Mapping):

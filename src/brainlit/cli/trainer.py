@@ -6,7 +6,6 @@ way where the two would collide.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,8 +18,9 @@ from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
 from brainlit.cli.errors import UsageError, is_for_the_user
 from brainlit.cli.refusals import missing_package, require_known_trainer
 from brainlit.cli.run_options import RunOptions
-from brainlit.results.loggers import MetricsLogger, wandb_logger
+from brainlit.results.loggers import MetricsLogger
 from brainlit.results.run_directory import RunDirectory
+from brainlit.results.wandb_logger import WandbOptions, wandb_logger, wandb_mode
 from brainlit.tuning.precision import require_precision
 
 
@@ -59,6 +59,7 @@ def trainer_of_fit(
     options: RunOptions,
     config: Mapping[str, Any],
     resumed_step: int | None,
+    wandb: WandbOptions | None = None,
 ) -> dict[str, Any]:
     """Callbacks, loggers and folder of the trainer that fit makes.
 
@@ -80,7 +81,7 @@ def trainer_of_fit(
     return {
         "default_root_dir": str(run.path),
         "callbacks": [*callbacks, *added],
-        "logger": loggers(run, options, config, given.get("logger"), resumed_step),
+        "logger": loggers(run, options, config, given.get("logger"), resumed_step, wandb),
     }
 
 
@@ -109,8 +110,9 @@ def loggers(
     config: Mapping[str, Any],
     given: Logger | Sequence[Logger] | bool | None = None,
     resumed_step: int | None = None,
+    wandb: WandbOptions | None = None,
 ) -> list[Any] | bool:
-    """The user's loggers and metrics.csv; W&B, under the id of the run, where it is not off and there is no other.
+    """The user's loggers and metrics.csv; W&B, under an id of the run's own, where it is not off and there is no other.
 
     Without loggers of the user's own W&B is there unless it is off or not installed; beside them only where the run
     asks for it (`offline` or `online`). False is no logger at all, and no metrics.csv.
@@ -121,9 +123,9 @@ def loggers(
     metrics = MetricsLogger(run.path, resumed_step=resumed_step)
     if options.wandb == "off" or (own and options.wandb == "auto") or any(isinstance(one, WandbLogger) for one in own):
         return [*own, metrics]
-    with _wandb_mode(options.wandb):
-        wandb = wandb_logger(run.path, run_id=run.run_id, config=config, tags=[run.experiment])
-    return [*own, metrics, *([wandb] if wandb is not None else [])]
+    mode = wandb_mode() if options.wandb == "auto" else options.wandb
+    ours = wandb_logger(run, config, wandb, mode, resumed_step)
+    return [*own, metrics, *([ours] if ours is not None else [])]
 
 
 @contextmanager
@@ -150,20 +152,6 @@ def refused_in_words() -> Iterator[None]:
         if is_for_the_user(error):
             raise
         raise UsageError(f"Lightning refuses these settings of the trainer: {error}") from error
-
-
-@contextmanager
-def _wandb_mode(mode: str) -> Iterator[None]:
-    """W&B's own variable for its mode, given back afterwards; auto leaves it as it is."""
-    before = os.environ.get("WANDB_MODE")
-    if mode != "auto":
-        os.environ["WANDB_MODE"] = mode
-    try:
-        yield
-    finally:
-        os.environ.pop("WANDB_MODE", None)
-        if before is not None:
-            os.environ["WANDB_MODE"] = before
 
 
 def as_list(value: Any) -> list[Any]:

@@ -44,6 +44,7 @@ from brainlit.cli.trust import check_config_files, config_argument, require_stor
 from brainlit.cli.yaml_names import dump_yaml
 from brainlit.datamodules import StoryDataModule
 from brainlit.results.run_directory import RunDirectory
+from brainlit.results.wandb_logger import WandbOptions
 from brainlit.tuning import BrainTuning
 from brainlit.tuning.checkpoint import AtomicCheckpointIO
 
@@ -157,8 +158,9 @@ class BrainlitCLI(LightningCLI):
             raise
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the group `run`, and the checkpoint."""
+        """Add the groups `run` and `wandb`, and the checkpoint."""
         parser.add_class_arguments(RunOptions, "run")
+        parser.add_class_arguments(WandbOptions, "wandb")
         use = "go on from: last (the interrupted run) or a file" if self.verb == "fit" else "load"
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=f"Checkpoint to {use}.")
 
@@ -204,7 +206,8 @@ class BrainlitCLI(LightningCLI):
             options, step = RunOptions(**self.config.run.as_dict()), self.run.resumed_step
             if self.start is not None and self.run.last_checkpoint is None:
                 step = self.start.step
-            kwargs.update(trainer_of_fit(given, self.run, options, self.resolved, step))
+            wandb = WandbOptions(**self.config.wandb.as_dict())
+            kwargs.update(trainer_of_fit(given, self.run, options, self.resolved, step, wandb))
             kwargs["plugins"] = [*as_list(given.plugins), AtomicCheckpointIO()]
         with refused_in_words():
             trainer = super().instantiate_trainer(**kwargs)

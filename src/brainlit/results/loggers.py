@@ -1,23 +1,17 @@
-"""Loggers that need no account, ask no question and survive a resume."""
+"""metrics.csv, which a run that goes on continues: no row is lost and none stands twice."""
 
 from __future__ import annotations
 
-import logging
-import netrc
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from brainlit.files import write_csv
 from brainlit.guard import read_csv
-
-_log = logging.getLogger(__name__)
 
 
 class _AppendingWriter(ExperimentWriter):
@@ -35,15 +29,7 @@ class _AppendingWriter(ExperimentWriter):
         self._earlier = {_content(row) for row in self._rows}
 
     def _comes_again(self, row: Mapping[str, str]) -> bool:
-        """Whether a row is of a step after the checkpoint.
-
-        What a step logs has the number of steps before it, and an epoch; a probe between epochs has the number of steps
-        before it, and no epoch, and may have come before the checkpoint: it stays, and is not repeated.
-        """
-        if self._resumed_step is None:
-            return False
-        step = float(row["step"] or 0)
-        return step > self._resumed_step or (step == self._resumed_step and bool(row.get("epoch")))
+        return self._resumed_step is not None and comes_again(row, float(row["step"] or 0), self._resumed_step)
 
     def save(self) -> None:
         """Write all rows; columns are sorted, empty where a row lacks them."""
@@ -52,6 +38,18 @@ class _AppendingWriter(ExperimentWriter):
         self._rows.extend(row for row in self.metrics if _content(row) not in self._earlier)
         self.metrics = []
         write_csv(Path(self.metrics_file_path), sorted(set().union(*self._rows)), self._rows)
+
+
+def comes_again(row: Mapping[str, Any], step: float, resumed_step: int) -> bool:
+    """Whether a logged row is of a step after the checkpoint that a run goes on from.
+
+    What a step logs has the number of steps before it, and an epoch; a probe between epochs has the number of steps
+    before it, and no epoch, and may have come before the checkpoint: it stays, and is not repeated.
+
+    >>> [comes_again(row, 4, 4) for row in ({"train/loss": 0.1, "epoch": 1}, {"probe/r": 0.2})]
+    [True, False]
+    """
+    return step > resumed_step or (step == resumed_step and row.get("epoch") not in ("", None))
 
 
 def _content(row: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
@@ -87,73 +85,3 @@ class MetricsLogger(CSVLogger):
             self._experiment = _AppendingWriter(self.log_dir, self._resumed_step)
         writer: ExperimentWriter = self._experiment  # type: ignore[assignment]
         return writer
-
-
-def wandb_mode(environ: Mapping[str, str] | None = None) -> str:
-    """'online' where the user is logged in, else 'offline'; WANDB_MODE decides where it is set. Asks nothing.
-
-    Logged in means: WANDB_API_KEY is set, or the netrc file names the W&B host (WANDB_BASE_URL, api.wandb.ai).
-    """
-    env = os.environ if environ is None else environ
-    if env.get("WANDB_MODE"):
-        return "offline" if env["WANDB_MODE"] == "dryrun" else env["WANDB_MODE"]
-    if env.get("WANDB_API_KEY") or _netrc_names_wandb(env):
-        return "online"
-    return "offline"
-
-
-def wandb_logger(
-    save_dir: str | os.PathLike[str],
-    project: str = "brainlit",
-    name: str | None = None,
-    run_id: str | None = None,
-    config: Mapping[str, Any] | None = None,
-    tags: list[str] | None = None,
-) -> WandbLogger | None:
-    """A W&B logger that never prompts: offline unless the user is logged in or WANDB_MODE says otherwise.
-
-    Parameters
-    ----------
-    save_dir : path
-        The run directory; the run's files go to <save_dir>/wandb.
-    run_id : str, optional
-        Recorded as the W&B id, so that a resumed run continues the same W&B run where it is online.
-    config : mapping, optional
-        The resolved configuration, recorded with the run (offline too).
-
-    Returns
-    -------
-    WandbLogger, or None where wandb is not installed or WANDB_MODE is 'disabled'.
-    """
-    mode = wandb_mode()
-    if mode == "disabled":
-        return None
-    try:
-        import wandb
-    except ModuleNotFoundError:
-        _log.info("wandb is not installed: figures and metrics go to %s only.", save_dir)
-        return None
-    Path(save_dir).mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
-        name=name or run_id,
-        save_dir=str(save_dir),
-        project=project,
-        id=run_id,
-        mode=mode,
-        resume="allow" if mode == "online" else None,
-        config={**(config or {}), "run_id": run_id},
-        tags=tags,
-        settings=wandb.Settings(silent=True, console="off", disable_git=True),
-    )
-
-
-def _netrc_names_wandb(env: Mapping[str, str]) -> bool:
-    home = Path(env.get("HOME") or Path.home())
-    host = urlsplit(env.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
-    for path in [Path(env["NETRC"])] if env.get("NETRC") else [home / ".netrc", home / "_netrc"]:
-        if path.is_file():
-            try:
-                return netrc.netrc(str(path)).authenticators(host) is not None
-            except (netrc.NetrcParseError, OSError) as error:
-                _log.warning("cannot read %s (%s); W&B runs offline. Set WANDB_MODE=online to override.", path, error)
-    return False
