@@ -10,13 +10,14 @@ import subprocess
 import sys
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import yaml
 
-from brainlit.cli import HELP, main
+from brainlit.cli import HELP, downstream, main
 from brainlit.demo import DemoSource
 from brainlit.downstream import demo_tasks, probes
 from brainlit.downstream.demo_tasks import DemoSize, DemoSpeech
@@ -27,7 +28,8 @@ from brainlit.downstream.result import find_results, model_folder, task_path
 from brainlit.downstream.scores import drawn_units
 from brainlit.downstream.tasks import DEMO, TASK_NAMES, TASKS
 from brainlit.downstream.words import find_words
-from brainlit.files import write_json
+from brainlit.files import write_csv, write_json
+from brainlit.results import wandb_logger
 from brainlit.store import StoryStore, build_store
 from tests.backbones.conftest import load, save_mini
 from tests.layouts.speech import RATE_HZ, samples
@@ -304,3 +306,24 @@ def test_the_examples_of_the_preference_page_run(
     assert "Rsa(rho=" in said
     assert "Separation(accuracy=" in said
     assert given["figure"].name == "word-map"
+
+
+def test_wandb_has_the_scores_of_the_chosen_layers_and_all_in_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = {"task": "demo/phones", "model": "tuned", "metric": "accuracy", "part": "test"}
+    rows: list[dict[str, Any]] = [
+        {**common, "probe": "linear", "layer": 0, "chosen": False, "value": 0.5},
+        {**common, "probe": "linear", "layer": 1, "chosen": True, "value": 0.75},
+        {**common, "probe": "untrained", "value": 0.25},
+        {"task": "demo/words", "model": "tuned", "metric": "WER", "part": "test", "value": 0.125},
+    ]
+    scores = write_csv(tmp_path / "scores.csv", list(rows[0]), rows)
+    given: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(wandb_logger, "log_folder", lambda *values, **own: given.append((*values, own)))
+    downstream._to_wandb(tmp_path / "brain_tune" / "one", scores, "offline")
+    ((run, kind, values, tables, mode, *_, own),) = given
+    assert (run.path, kind, mode) == (tmp_path / "brain_tune" / "one", "downstream", "offline")
+    assert values == {"downstream/demo/phones/tuned/test/accuracy": 0.75, "downstream/demo/words/tuned/test/WER": 0.125}
+    assert [float(row["value"]) for row in tables["downstream/table"]] == [0.5, 0.75, 0.25, 0.125]
+    assert own == {"name": "one-downstream", "group": "brain_tune"}

@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,19 +17,20 @@ import yaml
 
 from brainlit.cli import main
 from brainlit.cli.errors import UsageError
-from brainlit.cli.probe import new_folder
+from brainlit.cli.probe import _to_wandb, new_folder
 from brainlit.cli.probe_options import ProbeCLI, settings_of_run
 from brainlit.cli.probe_sources import FeatureFileError, asked_layers, read_features, tuned_spans
 from brainlit.encoding.config import ProbeConfig, SolverConfig
 from brainlit.encoding.temporal import HaemodynamicResponse
 from brainlit.files import UNFINISHED, BusyError
 from brainlit.guard import UnreadableFileError
-from brainlit.results import report
+from brainlit.results import report, wandb_logger
 from brainlit.results.record import ProbeRecord, find_records
 from brainlit.results.run_directory import RunDirectory
 from brainlit.splits import Span
 from brainlit.store import StoryStore
 from tests.callbacks.toy_module import toy_data
+from tests.results.fake_run import FakeBrain, fake_record
 
 PAGE = (Path(__file__).parents[2] / "docs" / "probing.md").read_text()
 COMMANDS = re.findall(r"^brainlit (probe .*)$", PAGE, re.MULTILINE)
@@ -337,3 +340,18 @@ def test_folds_are_said_wherever_numbers_are_read(
     assert json.loads((tmp_path / "probe" / "summary.json").read_text())["probe"]["folds"]["n"] == 3
     assert main(["probe", *data, "--shares", "true", "--output", str(tmp_path / "shares")]) == 2
     assert "--shares needs fixed rows to fit and to score" in capsys.readouterr().err
+
+
+def test_wandb_has_the_probe_as_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, _ = fake_record(FakeBrain("sub-1"), "after", 4)
+    given: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(wandb_logger, "log_folder", lambda *values, **own: given.append((*values, own)))
+    groups = {"run": SimpleNamespace(wandb="offline"), "wandb": SimpleNamespace(as_dict=lambda: {"notes": "mine"})}
+    probed: Any = SimpleNamespace(run={"experiment": "brain_tune"})
+    _to_wandb(tmp_path / "ID" / "probe-best", [record], probed, SimpleNamespace(config=SimpleNamespace(**groups)))  # type: ignore[arg-type]
+    ((run, kind, numbers, tables, mode, options, own),) = given
+    assert (run.path, kind, mode) == (tmp_path / "ID" / "probe-best", "probe", "offline")
+    assert next(iter(numbers)) == "probe/after/semantic/layer-2/r_backbone"
+    assert len(tables["probe/table"]) == len(record.table.rows)
+    assert options.notes == "mine"
+    assert own == {"page": run.path / "report.html", "name": "ID-probe-best", "group": "brain_tune"}

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 from brainlit.cli.errors import UsageError, quieten
 from brainlit.cli.option_hints import OwnParser
@@ -65,6 +66,7 @@ def options_parser() -> OwnParser:
     add("--device", help="cpu, cuda, ... (default: cuda where there is one)")
     add("--seed", type=int, default=0, help="of the demo's sentences, draws of words, random controls (default: 0)")
     add("--output", type=Path, metavar="DIR", help="write below this folder instead of the run's; for one run or model")
+    add("--wandb", choices=("online", "offline", "off"), default="off", help="give W&B the scores (default: off)")
     return parser
 
 
@@ -102,10 +104,29 @@ def main(arguments: Sequence[str]) -> int:
         evaluate_missing(groups, entries, given, evaluator)
         for group in groups:
             add_model_controls(model_folders(group.root))
-            print(f"\n{report(group.root, names)}\n\nScores: {link(write_scores(group.root))}")
+            scores = write_scores(group.root)
+            print(f"\n{report(group.root, names)}\n\nScores: {link(scores)}")
+            if given.wandb != "off":
+                _to_wandb(group.root, scores, given.wandb)
     if len(given.runs) == 1:
         print(next_command("export", given.runs[0]))
     return 0
+
+
+def _to_wandb(root: Path, scores: Path, mode: Literal["online", "offline"]) -> None:
+    """The scores of the chosen layers, and all of them as a table, as a run of their own."""
+    from brainlit.guard import read_csv
+    from brainlit.results.run_directory import RunDirectory
+    from brainlit.results.wandb_logger import log_folder
+
+    rows = read_csv(scores, "a table of scores", "Run the command again.", "value")
+    values: dict[str, float] = {}
+    for row in rows:
+        if row["value"] and (row.get("chosen") == "True" or not row.get("probe")):  # recognition has no probes
+            place = "/".join(row[part] for part in ("task", "model", "part", "metric"))
+            values.setdefault(f"downstream/{place}", float(row["value"]))
+    names = {"name": f"{root.resolve().name}-downstream", "group": root.resolve().parent.name}
+    log_folder(RunDirectory(root), "downstream", values, {"downstream/table": rows}, mode, None, None, **names)
 
 
 # --- What is asked for ---

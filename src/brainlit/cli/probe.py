@@ -163,6 +163,8 @@ def _measure(cli: ProbeCLI, kind: str, checkpoint: Path | None, run: RunDirector
             features, datamodule, subjects, folder / "probes", context, partition_layer=compared, features_s=features_s
         )
         page = _write(folder, records, probed, datamodule, settings.seed)
+        if cli.config.run.wandb in ("online", "offline"):
+            _to_wandb(folder, records, probed, cli)
         if cli.config.shares:
             from brainlit.probing.shares import measure_shares, shares_table, write_shares
 
@@ -211,6 +213,27 @@ def _write(
     print(region_table(read_json(folder / SUMMARY_FILE)))
     print(f"\nRecords: {folder / 'probes'}\nTable: {table}\nFigures: {folder / 'figures'}")
     return page
+
+
+def _to_wandb(folder: Path, records: Sequence[ProbeRecord], probed: Probed, cli: ProbeCLI) -> None:
+    """Numbers, table and page, as a run of their own."""
+    from brainlit.results.record import table_rows
+    from brainlit.results.run_directory import RunDirectory
+    from brainlit.results.wandb_logger import WandbOptions, log_folder
+    from brainlit.results.wandb_names import probe_scalars
+
+    options = WandbOptions(**cli.config.wandb.as_dict())
+    log_folder(
+        RunDirectory(folder),
+        "probe",
+        probe_scalars(records),
+        {"probe/table": table_rows(records)},
+        cli.config.run.wandb,
+        options,
+        page=folder / "report.html",
+        name=f"{folder.resolve().parent.name}-{folder.name}",
+        group=probed.run.get("experiment", "probe"),
+    )
 
 
 @contextmanager
