@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from brainlit.backbones import BACKBONES
 from brainlit.cli.config_names import expanded
 from brainlit.cli.training import BrainlitCLI, parsed
 from brainlit.datamodules.targets.config import REGIMES
+from brainlit.results.wandb_logger import PROJECT
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").rglob("*.yaml"))
+ALL = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").rglob("*.yaml"))
+SWEEPS = [path for path in ALL if path.parent.name == "sweeps"]
+FILES = [path for path in ALL if path not in SWEEPS]
 BASE = Path("experiments/brain_tune.yaml")
 DATA, MODEL, REGIME = (Path(f"experiments/{name}.yaml") for name in ("data/demo", "model/wav2vec", "regime/brain"))
 LEBEL = Path("experiments/data/lebel2023.yaml")
@@ -32,6 +37,7 @@ def test_none_is_forgotten() -> None:
         "quick.yaml",
         *(f"regime/{name}.yaml" for name in sorted(REGIMES)),
     ]
+    assert [path.stem for path in SWEEPS] == ["rates", "regimes", "subjects"]
 
 
 def merged(path: Path) -> list[Path]:
@@ -149,3 +155,56 @@ def test_presets_of_papers_keep_the_published_rates(name: str, monkeypatch: pyte
     model = parsed("fit", options).resolved["model"]
     published = {"paper_code": 5e-5, "paper_text": 5e-5, "multi_brain": 1e-4, "brain_wavlm": 1e-4}
     assert (model["backbone_lr"], model["head_lr"]) == (published[name], 1e-4)
+
+
+# --- Sweeps of W&B ---
+
+
+def agents_command(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """What `wandb agent` runs for one choice of parameters."""
+    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    words = utils.create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
+    words |= {"program": [sweep["program"]]}
+    command: list[str] = []
+    for part in utils.create_sweep_command(list(sweep["command"])):
+        command += words[part[2:-1]] if part.startswith("${") else [str(part)]
+    return command
+
+
+def some_values(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lowest and the highest value of every parameter: the first and the last of a list."""
+    return [
+        {
+            name: about["values"][end] if "values" in about else about["max" if end else "min"]
+            for name, about in sweep["parameters"].items()
+        }
+        for end in (0, -1)
+    ]
+
+
+def value_at(config: dict[str, Any], name: str) -> Any:
+    """The value of an option, by its name."""
+    for part in name.split("."):
+        config = config[part]
+    return config
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=str)
+def test_a_sweep_runs_fit_with_what_the_agent_chose(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    sweep = yaml.safe_load(path.read_text())
+    assert sweep["project"] == PROJECT
+    for values in some_values(sweep):
+        program, verb, *arguments = agents_command(sweep, values)
+        assert (program, verb) == ("brainlit", "fit")
+        cli = parsed("fit", arguments)
+        assert cli.resolved["run"]["experiment"] == f"sweep_{path.stem}"
+        for name, value in values.items():
+            assert value_at(cli.resolved, name) == (yaml.safe_load(value) if isinstance(value, str) else value), name
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=str)
+def test_a_sweep_that_chooses_does_not_look_at_scored_stories(path: Path) -> None:
+    sweep = yaml.safe_load(path.read_text())
+    metric, all_are_made = sweep["metric"]["name"], sweep["method"] == "grid"
+    assert metric == "val/loss" or (all_are_made and metric == "headline/alignment/difference")
