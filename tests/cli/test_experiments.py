@@ -10,6 +10,7 @@ import yaml
 
 from brainlit.backbones import BACKBONES
 from brainlit.cli.config_names import expanded
+from brainlit.cli.errors import UsageError
 from brainlit.cli.training import BrainlitCLI, parsed
 from brainlit.datamodules.targets.config import REGIMES
 from brainlit.results.wandb_logger import PROJECT
@@ -197,7 +198,7 @@ def test_a_sweep_runs_fit_with_what_the_agent_chose(path: Path, monkeypatch: pyt
     for values in some_values(sweep):
         program, verb, *arguments = agents_command(sweep, values)
         assert (program, verb) == ("brainlit", "fit")
-        cli = parsed("fit", arguments)
+        cli = parsed("fit", expanded(arguments, with_base=True))
         assert cli.resolved["run"]["experiment"] == f"sweep_{path.stem}"
         for name, value in values.items():
             assert value_at(cli.resolved, name) == (yaml.safe_load(value) if isinstance(value, str) else value), name
@@ -208,3 +209,8 @@ def test_a_sweep_that_chooses_does_not_look_at_scored_stories(path: Path) -> Non
     sweep = yaml.safe_load(path.read_text())
     metric, all_are_made = sweep["metric"]["name"], sweep["method"] == "grid"
     assert metric == "val/loss" or (all_are_made and metric == "headline/alignment/difference")
+
+
+def test_a_sweep_is_no_config_file() -> None:
+    with pytest.raises(UsageError, match="there is no experiment 'rates'"):
+        expanded(["fit", "-c", "demo", "-c", "rates"])

@@ -42,6 +42,16 @@ def changed(**groups: dict[str, Any]) -> dict[str, Any]:
         ),
         (changed(trainer={"max_epochs": 0}), "hubert-hubert-base-ls960-pretrained-s3"),
         (changed(data={"subjects": ["UTS01", "UTS02"]}), "hubert-hubert-base-ls960-permuted-UTS01+UTS02-s3"),
+        (
+            {
+                **CONFIG,
+                "config_files": [
+                    "experiments/data/demo.yaml",
+                    "experiments/paper/multi_brain.yaml (came with brainlit)",
+                ],
+            },
+            "hubert-hubert-base-ls960-permuted-multi_brain-s3",
+        ),
         (changed(data={"subjects": list("abcd")}), "hubert-hubert-base-ls960-permuted-4-subjects-s3"),
         ({}, "s0"),
     ],

@@ -207,7 +207,8 @@ class BrainlitCLI(LightningCLI):
             if self.start is not None and self.run.last_checkpoint is None:
                 step = self.start.step
             wandb = WandbOptions(**self.config.wandb.as_dict())
-            kwargs.update(trainer_of_fit(given, self.run, options, self.resolved, step, wandb))
+            config = {**self.resolved, "config_files": self.config_files}
+            kwargs.update(trainer_of_fit(given, self.run, options, config, step, wandb))
             kwargs["plugins"] = [*as_list(given.plugins), AtomicCheckpointIO()]
         with refused_in_words():
             trainer = super().instantiate_trainer(**kwargs)

@@ -33,19 +33,21 @@ _LONGEST_TAG, _LONGEST_ID = 64, 40
 
 
 def run_name(config: Mapping[str, Any]) -> str:
-    """Family, regime and seed; weights and subjects where they are not the default.
+    """Family, regime and seed; weights, presets and subjects where they are not the default.
 
     Parameters
     ----------
     config : mapping
-        The resolved configuration of `brainlit fit`.
+        The resolved configuration of `brainlit fit`, and the files that it was merged from under `config_files`.
 
     >>> config = {"model": {"backbone": {"family": "wav2vec", "weights": "tiny"}}, "data": {"regime": "brain"}}
     >>> run_name({**config, "seed_everything": 0})
     'wav2vec-brain-s0'
     """
     backbone, weights = _backbone(config)
-    parts = [backbone, *([] if weights in ("", "tiny") else [weights]), _regime(config)]
+    files = [PurePath(said.partition(" (")[0]) for said in config.get("config_files") or []]
+    presets = [path.stem for path in files if path.parent.name == "paper"]
+    parts = [backbone, *([] if weights in ("", "tiny") else [weights]), _regime(config), *presets]
     subjects = (config.get("data") or {}).get("subjects") or []
     if subjects:
         parts.append("+".join(map(str, subjects)) if len(subjects) < 4 else f"{len(subjects)}-subjects")
