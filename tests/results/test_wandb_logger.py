@@ -155,7 +155,12 @@ class Server:
         summary = {key: value for row in self.rows for key, value in row.items()}
         settings = SimpleNamespace(sync_dir="run-1")
         one = SimpleNamespace(
-            summary=summary, offline=False, settings=settings, log=lambda row: self.rows.append(row), id="id"
+            summary=summary,
+            offline=False,
+            settings=settings,
+            log=lambda row: self.rows.append(row),
+            id="id",
+            url="https://x",
         )
         one.define_metric = lambda name, **about: self.axes.update({name: about.get("step_metric")})
         monkeypatch.setattr(WandbLogger, "experiment", property(lambda logger: self._given(logger, one)))

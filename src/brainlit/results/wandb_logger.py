@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.utilities import _scan_checkpoints
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from brainlit import __version__
 from brainlit.files import atomic_path
@@ -293,7 +293,7 @@ class RunLogger(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The W&B run, which has the rows of earlier processes."""
-        is_new = self._experiment is None
+        is_new = self._experiment is None and getattr(self, "_attach_id", None) is None  # not that of a process before
         run = super().experiment
         if is_new:
             self._go_on(run)
@@ -313,7 +313,9 @@ class RunLogger(WandbLogger):
         self._send(run, row)
 
     def _go_on(self, run: Any) -> None:
-        """Give a W&B run that goes on what it lacks of the rows so far."""
+        """Give a W&B run that goes on what it lacks of the rows so far, and say where it is seen."""
+        if not run.offline:
+            rank_zero_info(f"W&B: {run.url}")
         earlier = self._journal.read()
         n_there = 0 if run.offline else min(len(earlier), int(run.summary.get(ROW, -1)) + 1)
         there, more = earlier[:n_there], [row for row in earlier[n_there:] if not self._comes_again(row)]
