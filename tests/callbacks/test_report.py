@@ -31,12 +31,14 @@ def test_what_trains_is_said_with_what_does_not() -> None:
 
 
 def test_the_run_in_wandb_says_that_listeners_are_simulated(monkeypatch) -> None:
-    run = SimpleNamespace(notes=None, tags=("brain_tune",))
+    run = SimpleNamespace(notes="my first try", tags=("brain_tune",))
     monkeypatch.setattr(WandbLogger, "experiment", property(lambda _: run))
     loggers: Any = [SimpleNamespace(), WandbLogger.__new__(WandbLogger)]
     for _ in ("fit", "resumed"):
         _tell_wandb(SimpleNamespace(loggers=loggers))
     assert run.notes.startswith("The listeners are simulated: this shows that the method recovers")
+    assert run.notes.endswith("\nmy first try")
+    assert run.notes.count("simulated") == 1
     assert run.tags == ("brain_tune", "simulated-listeners")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from brainlit.callbacks.probe_log import log_run
@@ -133,11 +134,12 @@ class RunReport(pl.Callback):
 
 
 def _tell_wandb(trainer: pl.Trainer) -> None:
-    """Say in the notes and tags of the run in W&B that no brain was measured."""
+    """Say in the notes of the run in W&B, before the user's own, and in its tags that no brain was measured."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             run = logger.experiment
-            run.notes = SIMULATED
+            if SIMULATED not in (run.notes or ""):
+                run.notes = "\n".join([SIMULATED, *filter(None, [run.notes])])
             run.tags = tuple(dict.fromkeys((*(run.tags or ()), "simulated-listeners")))
 
 
