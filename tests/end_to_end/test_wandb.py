@@ -151,10 +151,10 @@ def test_the_model_is_an_artifact_with_aliases(run: RunDirectory, found: Offline
     own = wandb_id(run)
     assert sorted(models) == [
         (f"export-{own}", "best", "latest"),
-        (f"model-{own}", "best"),
+        (f"model-{own}", "best", "latest"),
         (f"model-{own}", "last", "latest"),
-    ]
-    assert models[f"model-{own}", "best"] == ["model.ckpt"]
+    ], "W&B adds latest"
+    assert models[f"model-{own}", "best", "latest"] == ["model.ckpt"]
     assert "model.safetensors" in models[f"export-{own}", "best", "latest"]
 
 

@@ -137,7 +137,7 @@ def _log_export(logger: WandbLogger, run: RunDirectory) -> None:
     for path in sorted(folder.rglob("*")):  # add_dir would talk on the screen
         if path.is_file():
             artifact.add_file(str(path), name=str(path.relative_to(folder)))
-    logger.experiment.log_artifact(artifact, aliases=[checkpoint.stem, "latest"])
+    logger.experiment.log_artifact(artifact, aliases=[checkpoint.stem])
 
 
 def _wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:

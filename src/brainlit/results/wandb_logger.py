@@ -355,8 +355,7 @@ class RunLogger(WandbLogger):
                 about[checkpoint_callback.monitor] = float(score)
             artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model", metadata=about)
             artifact.add_file(path, name="model.ckpt")
-            name = Path(path).stem
-            self.experiment.log_artifact(artifact, aliases=[name, *(["latest"] if name == "last" else [])])
+            self.experiment.log_artifact(artifact, aliases=[Path(path).stem])
             self._logged_model_time[path] = time
 
 
