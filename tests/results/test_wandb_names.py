@@ -137,5 +137,7 @@ def test_the_headline_is_plain_numbers(run: RunDirectory) -> None:
     assert all(isinstance(value, float) for value in values.values())
 
 
-def test_a_run_without_a_probe_has_no_headline(tmp_path: Path) -> None:
+def test_a_trial_run_and_one_without_a_probe_have_no_headline(run: RunDirectory, tmp_path: Path) -> None:
+    summary = build_summary(run)
+    assert headline_scalars({**summary, "run": {**summary["run"], "trial": "A trial run"}}) == {}
     assert headline_scalars(build_summary(RunDirectory.create(tmp_path, "brain_tune"))) == {}

@@ -104,6 +104,7 @@ def wandb_logger(
     config: Mapping[str, Any] | None = None,
     options: WandbOptions | None = None,
     mode: str | None = None,
+    resumed_step: int | None = None,
 ) -> RunLogger | None:
     """The W&B logger of a run; it never prompts.
 
@@ -116,6 +117,8 @@ def wandb_logger(
     options : WandbOptions, optional
     mode : str, optional
         'online' or 'offline', as `wandb_mode` says where not given.
+    resumed_step : int, optional
+        Optimiser steps behind the checkpoint that the run goes on from; those of its own last one where not given.
 
     Returns
     -------
@@ -133,7 +136,7 @@ def wandb_logger(
     run.path.mkdir(parents=True, exist_ok=True)
     return RunLogger(
         run.path,
-        resumed_step=run.resumed_step,
+        resumed_step=run.resumed_step if resumed_step is None else resumed_step,
         scalars=options.scalars,
         save_dir=str(run.path),
         mode=mode,

@@ -150,8 +150,10 @@ def headline_scalars(summary: Mapping[str, Any]) -> dict[str, float]:
     """headline/<claim>/<part>: before, after, difference and its 95 % interval, as far as they are known.
 
     Claims are alignment, alignment_over_ceiling and low_level_share of the headline's region, and the alignment of the
-    regions that it is compared with.
+    regions that it is compared with. A trial run has none.
     """
+    if summary["run"].get("trial"):
+        return {}
     region, regions = str(summary.get("headline_region")), regions_of(summary)
     claims = {
         "alignment": (region, "r_backbone"),
