@@ -232,9 +232,9 @@ def test_ones_own_checkpoint_stands_beside_best_and_last(run: RunDirectory) -> N
     [
         ("off", None, ["MetricsLogger"]),
         ("off", False, False),
-        ("offline", True, ["MetricsLogger", "WandbLogger"]),
+        ("offline", True, ["MetricsLogger", "RunLogger"]),
         ("auto", ["csv"], ["CSVLogger", "MetricsLogger"]),
-        ("offline", ["csv"], ["CSVLogger", "MetricsLogger", "WandbLogger"]),
+        ("offline", ["csv"], ["CSVLogger", "MetricsLogger", "RunLogger"]),
         ("offline", ["wandb", "csv"], ["WandbLogger", "CSVLogger", "MetricsLogger"]),
     ],
 )
