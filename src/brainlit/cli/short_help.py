@@ -44,7 +44,7 @@ class Usual:
 
 COMPUTING = (
     Usual("--data.batch_size", "N", "windows at a time", 8),
-    Usual("--trainer.precision", "P", "32-true, bf16-mixed, 16-mixed, ...", None),
+    Usual("--trainer.precision", "P", "32-true, bf16-mixed or 16-mixed", None),
     Usual("--trainer.accelerator", "NAME", "cpu, gpu, auto", "auto"),
 )
 OPTIONS: Mapping[str, Sequence[Usual]] = {
