@@ -94,8 +94,7 @@ class Row:
 
 def probe(name: str, preset: str, weights: str, *more: str) -> Step:
     """A probe of the mean listener of Alice, or of those that data.subjects names."""
-    configs = ("model/whisper", "data/alice_group", f"probe/{preset}")
-    files = [part for config in configs for part in ("-c", f"experiments/{config}.yaml")]
+    files = [part for config in ("alice_group", "whisper", preset) for part in ("-c", config)]
     return Step(name, ("probe", *files, "--weights", weights, *more, "--output", str(FOLDER / name)))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from brainlit.cli import main
+from brainlit.cli.config_names import expanded
 from brainlit.cli.probe import _understood
 from brainlit.cli.probe_options import ProbeCLI
 from brainlit.cli.training import parsed
@@ -118,7 +119,7 @@ def test_every_command_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = {step.name: step.command for row in reference.rows() for step in row.steps}
     for name in ("alice-word-rate-fir-each", "alice-three-bands"):
         kind, _, options = _understood(steps[name][1:])
-        cli = ProbeCLI(options, {})
+        cli = ProbeCLI(expanded(options), {})
         assert kind == "model"
         assert cli.resolved["data"]["roles"] == {"folds": 5, "purge": "auto"}
         assert list(cli.settings.bands) == (["word_rate"] if "word" in name else ["low_level", "semantic"])
