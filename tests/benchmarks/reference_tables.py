@@ -278,7 +278,7 @@ def export(found: Results) -> str:
     n_steps = read_content(checkpoint)["global_step"]
     said = (
         f"{N_CLIPS} clips of {CLIP_S} s of the stories' sound; the model after {n_steps} steps of tuning, in brainlit"
-        " from its checkpoint, in transformers from its export. Nothing is drawn; what differs, if anything, is rounding."
+        " from its checkpoint, in transformers from its export. Nothing is drawn; what differs, if at all, is rounding."
     )
     heads = ["largest difference", "checkpoint and export", "checkpoint and untuned model", "sd of the state"]
     return "\n".join([*markdown_table(heads, rows), "", prose(said), found.cost()])
