@@ -13,7 +13,6 @@ import yaml
 from brainlit.comparison.runs import pair_by_seed, pairs_table, read_finished
 from brainlit.results.run_directory import RunDirectory, read_json
 from brainlit.results.scores import ALL_VOXELS, FOLD_MEAN
-from brainlit.results.style import band_label
 from brainlit.results.summary import SUMMARY_FILE, find_score
 from brainlit.results.tables import markdown_table, number_said, score_said
 
@@ -23,6 +22,8 @@ STAGE = "before"
 """Of the one probe of a model that is not tuned."""
 CLIP_S, N_CLIPS = 20, 2
 """Sound on which an export is compared: longer than what Whisper hears with silence after it."""
+PLANTED = ("semantic", "auditory", "brain_only", "null")
+"""The demo's kinds of voxels that its page tells apart."""
 NAMES = {"low_level": "low-level features", "word_vectors": "GloVe", "language_model": "MiniLM"}
 
 
@@ -191,17 +192,20 @@ def layers(found: Results) -> str:
     """The curve over states of the untuned model on simulated listeners."""
     (name,) = found.notes
     summary = found.summary(name)
-    regions = [region for region in (*regions_of(summary), ALL_VOXELS) if score(summary, "r_backbone", 0, region)]
+    there = regions_of(summary)
+    regions = [*([region for region in PLANTED if region in there] or there), ALL_VOXELS]
     rows = [
         [f"state {state}", *(score_said(score(summary, "r_backbone", state, region)) for region in regions)]
         for state in layers_of(summary)
     ]
     last, probe = summary["probe"]["layer"], summary["probe"]
-    bands = [name for name in ("low_level", "semantic") if score(summary, f"r_{name}", last)]
-    rows += [
-        [f"{band_label(band)} features", *(score_said(score(summary, f"r_{band}", last, region)) for region in regions)]
-        for band in (*bands, *(["joint"] if bands else []))
-    ]
+    for name, metric in (
+        ("low-level features", "low_level"),
+        ("semantic features", "semantic"),
+        ("all bands", "joint"),
+    ):
+        if score(summary, f"r_{metric}", last) is not None:
+            rows.append([name, *(score_said(score(summary, f"r_{metric}", last, region)) for region in regions)])
     share = score_said(score(summary, "low_level_share", last, "semantic"))
     said = (
         f"Seed {summary['run']['seed']}, mean over {len(probe['subjects'])} simulated listeners; {probe['n_fit_trs']}"
