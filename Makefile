@@ -8,6 +8,7 @@ PRESET ?=
 SEED ?=
 ARGS ?=
 RUN ?=
+WEIGHTS ?=
 SEEDS ?=
 JOBS ?=
 QUICK ?=
@@ -21,7 +22,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 
 # Values reach the recipes through the environment, as they are given: neither make nor the shell runs anything of them.
 # ARGS, SEEDS, VALUES, FRACTIONS, PERMUTATIONS and PYTEST_ARGS are words with blanks between; the others are one word each.
-GIVEN := MODEL DATA SUBJECT REGIME SIZE PRESET SEED ARGS RUN SEEDS JOBS QUICK PERMUTATIONS KEY VALUES FRACTIONS PYTHON PYTEST_ARGS
+GIVEN := MODEL DATA SUBJECT REGIME SIZE PRESET SEED ARGS RUN WEIGHTS SEEDS JOBS QUICK PERMUTATIONS KEY VALUES FRACTIONS PYTHON PYTEST_ARGS
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 
@@ -47,7 +48,7 @@ export CURVES
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train plan test test-fast slow-list lint docs data report probe doctor reproduce sweep fractions bench bench-step bench-full clean
+.PHONY: help train plan test test-fast slow-list lint docs data report probe doctor reproduce sweep fractions reference bench bench-step bench-full clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +98,9 @@ sweep: $(READY) ## MODEL with KEY=model.backbone_lr at each of VALUES="1e-3 2e-3
 fractions: $(READY) ## REGIME on each of FRACTIONS="0.1 0.25 0.5 1" of the data and SEEDS="11 12 13" (finished runs are kept), and the curve
 	$(SAFELY) $(BIN)/brainlit fractions --model "$$MODEL" --regime "$$REGIME" --data "$$DATA" $${PRESET:+--preset "$$PRESET"} \
 		--experiment "$$CURVES" $${FRACTIONS:+--fractions $$FRACTIONS} $(MANY) $(WHICH) $$ARGS
+
+reference: $(READY) ## docs/reference.md: real weights (WEIGHTS=folder) on real and simulated listeners; what is finished is kept (ARGS="--rows word-rate")
+	$(SAFELY) $(BIN)/python -m tests.benchmarks.reference $${WEIGHTS:+--weights "$$WEIGHTS"} $$ARGS
 
 bench: $(READY) ## what the store costs at the size of a real data set (25 GB of disk, ten minutes; ARGS="--scale .1" for less)
 	$(SAFELY) $(BIN)/python -m tests.benchmarks.store_size $$ARGS

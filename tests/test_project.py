@@ -179,6 +179,7 @@ ONE_WORD = {
     "reproduce": ["MODEL", "JOBS"],
     "sweep": ["KEY", "MODEL", "REGIME", "JOBS"],
     "fractions": ["MODEL", "REGIME", "DATA", "PRESET", "SIZE", "SUBJECT", "JOBS"],
+    "reference": ["WEIGHTS"],
 }
 WORDS = {
     "train": ["ARGS"],
@@ -187,6 +188,7 @@ WORDS = {
     "reproduce": ["SEEDS", "PERMUTATIONS", "ARGS"],
     "sweep": ["VALUES", "SEEDS", "ARGS"],
     "fractions": ["FRACTIONS", "SEEDS", "ARGS"],
+    "reference": ["ARGS"],
     "bench": ["ARGS"],
     "test-fast": ["PYTEST_ARGS"],
 }
@@ -268,7 +270,8 @@ def test_every_make_train_of_the_texts_is_understood(parser: Any) -> None:
         assert variables.keys() <= {*folders, "SIZE", "SUBJECT", "SEED", "ARGS"}, command
         for name in variables.keys() & folders.keys():
             assert variables[name] in _stems(folders[name]), command
-        assert variables.get("SIZE", "base") in FAMILIES[variables.get("MODEL", "wav2vec")].sizes, command
+        is_folder = variables.get("SIZE", "").startswith("$")
+        assert is_folder or variables.get("SIZE", "base") in FAMILIES[variables.get("MODEL", "wav2vec")].sizes, command
         options += [word for word in shlex.split(variables.get("ARGS", "")) if word != "--print_config"]
     config = parser.parse_args([*BASE, *options])
     LossConfig(name=config.model.loss.name)

@@ -22,6 +22,8 @@ FILES = [path for path in ALL if path not in SWEEPS]
 BASE = Path("experiments/brain_tune.yaml")
 DATA, MODEL, REGIME = (Path(f"experiments/{name}.yaml") for name in ("data/demo", "model/wav2vec", "regime/brain"))
 LEBEL = Path("experiments/data/lebel2023.yaml")
+PROBES = ("four_bands", "word_rate")
+"""Settings of `brainlit probe` under probe/, which a fit does not know; tests/cli/test_reference.py reads them."""
 PRESETS = {"brain_wavlm": "wavlm", "multi_brain": "wav2vec", "paper_code": "wav2vec", "paper_text": "wav2vec"}
 """The model of each recipe under paper/."""
 
@@ -34,6 +36,7 @@ def test_none_is_forgotten() -> None:
         *(f"data/{name}.yaml" for name in ("lebel2023", "narratives", "petit_prince")),
         *(f"model/{name}.yaml" for name in sorted(BACKBONES)),
         *(f"paper/{name}.yaml" for name in PRESETS),
+        *(f"probe/{name}.yaml" for name in PROBES),
         "published_demo.yaml",
         "quick.yaml",
         *(f"regime/{name}.yaml" for name in sorted(REGIMES)),
@@ -51,7 +54,7 @@ def merged(path: Path) -> list[Path]:
     return [BASE, *chosen.values()]
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name != "probe"], ids=str)
 def test_it_builds(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     options = [part for file in merged(path) for part in ("-c", str(file))]

@@ -29,7 +29,8 @@ the path of a report: some minutes on two cores. The third says what the data se
 
 `-c demo` is {EXPERIMENTS}/data/demo.yaml of this folder, yours to change; without it, the one that came with brainlit.
 `{EXPERIMENTS}/README.md` lists all of them: a data set (`data/`), a model (`model/`), what it learns from (`regime/`),
-what a paper did (`paper/`). `brain_tune.yaml`, which all have in common, comes by itself. Your own file comes last:
+what a paper did (`paper/`), settings of `brainlit probe` (`probe/`). `brain_tune.yaml`, which all runs have in common,
+comes by itself. Your own file comes last:
 
 ```
 {NEXT} -c permuted
