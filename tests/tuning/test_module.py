@@ -156,6 +156,13 @@ def test_pools_are_left_alone_on_request(make_module, make_trainer):
     assert (module.head.pool_sd == 1).all()
 
 
+def test_a_run_without_a_step_measures_no_pools(make_module, make_trainer, monkeypatch):
+    measured = []
+    monkeypatch.setattr("brainlit.tuning.module.pool_statistics", lambda *_: measured.append(1) or (0.0, 1.0))
+    make_trainer(max_epochs=0).fit(make_module(), FakeData())
+    assert not measured
+
+
 def test_measuring_the_pools_does_not_change_the_run(make_module, make_trainer):
     """The first loss of a run with and without it differs only through the scale: same batches, same dropout."""
     orders = []

@@ -251,9 +251,12 @@ class BrainTuning(TunedModel):
             self.cache = FrontEndCache(self.cache_config, self.backbone)
 
     def on_fit_start(self) -> None:
-        """Say how the backbone trains; measure what the first step needs, unless a checkpoint brought it."""
+        """Say how the backbone trains; measure what the first step needs, unless a checkpoint brought it.
+
+        A run without a step needs nothing.
+        """
         self._say_how_it_trains()
-        if self._resumed:
+        if self._resumed or not count_planned_steps(self.trainer):
             return
         for objective in self.objectives.values():
             assert isinstance(objective, Objective)
@@ -397,8 +400,8 @@ class BrainTuning(TunedModel):
 
 def _n_windows(batch: Batch) -> int:
     """Windows of a batch; one alone may be there only so that its process has something to do."""
-    n = len(batch["audio"])
-    return n if n > 1 else int(batch["row_mask"].any())
+    n, rows = len(batch["audio"]), batch.get("row_mask")
+    return n if n > 1 or rows is None else int(rows.any())
 
 
 def load_tuned(path: str | Path) -> BrainTuning:
