@@ -34,6 +34,7 @@ from brainlit.results.export import export_model
 from brainlit.tuning import BrainTuning
 from brainlit.tuning.heads import HeadConfig
 from brainlit.tuning.pooling import PoolingConfig
+from brainlit.tuning.precision import fused_suits
 from tests.benchmarks.train_step import make_batch
 
 SIZE_OF = {"wav2vec": "base", "hubert": "base", "whisper": "small", "speecht5": "asr", "wavlm": "base-plus"}
@@ -201,7 +202,7 @@ class Watch(pl.Callback):
         self.found.n_trained = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
         optimizer = trainer.optimizers[0]
         assert isinstance(optimizer, torch.optim.AdamW)
-        assert optimizer.defaults["fused"]
+        assert optimizer.defaults["fused"] == fused_suits(str(trainer.precision))
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Start the clocks."""

@@ -358,7 +358,7 @@ def test_a_head_of_a_run_without_common_voxels_is_refused(tmp_path: Path) -> Non
 
     data = dead_data(tmp_path, Dead(), common_voxels=False)
     model = BrainTuning(BackboneConfig(weights="random:tiny"), head=HeadConfig(kind="shared"))
-    model._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+    model._trainer = SimpleNamespace(datamodule=data, precision="32-true")  # type: ignore[assignment]
     with pytest.raises(ValueError, match="different columns of the responses"):
         model.setup("fit")
 

@@ -21,8 +21,8 @@ from tests.backbones.conftest import save_mini
 from tests.tuning.conftest import FakeData
 
 N_RANKS = 3
-N_STEPS, N_STEPS_SHORT = 20, 3
-LONG = ("mse", "temporal_correlation")
+N_STEPS, N_STEPS_SHORT = 20, 2
+LONG = ("mse",)
 SIZES = (7, 2, 5)
 """Windows of a step, in turn: none of them goes evenly into three, and one leaves a process without any."""
 CEILINGS = {"S1": [0.2, 0.5, 0.9], "S2": [0.1, float("nan"), 0.4, 0.8, 0.3]}
@@ -31,7 +31,6 @@ Settings = dict[str, Any]
 CASES: dict[str, Settings] = {
     **{name: {"loss": LossConfig(name=name)} for name in LOSSES},
     "sum": {"loss": LossConfig(over_subjects="sum")},
-    "fir": {"head": HeadConfig(delays="fir", dropout=0.0)},
     "bottleneck": {
         "head": HeadConfig(kind="bottleneck", rank=4, dropout=0.0),
         "loss": LossConfig("temporal_correlation"),
