@@ -23,7 +23,14 @@ from brainlit.results.pages import render_page
 from brainlit.results.run_directory import write_text_atomic
 from brainlit.results.style import Figure, draw_figure
 from brainlit.results.summary import place_words
-from brainlit.results.tables import change_said, count_said, markdown_table, number_said, simulated_said
+from brainlit.results.tables import (
+    change_in_words,
+    change_said,
+    count_said,
+    markdown_table,
+    number_said,
+    simulated_said,
+)
 
 TABLE_FILE, FIGURE_FILE = "curve.csv", "curve.png"
 PAGE_FILE, VECTOR_FILE = "curve.html", "curve.svg"
@@ -156,17 +163,11 @@ def _sentence(points: Sequence[CurvePoint]) -> str:
     said = (
         f"{_words(most.regime)}, {count_said(len(most.runs), 'seed')}: alignment r with"
         f" {place_words(most.runs[0].region)} is {before} before tuning and {after} after {_time(most.hours)} of it,"
-        f" {_change(most.rise)}"
+        f" {change_in_words(most.rise)}"
     )
     if least is not most:
-        said += f"; after {_time(least.hours)} the change is {_change(least.rise)}"
+        said += f"; after {_time(least.hours)} the change is {change_in_words(least.rise)}"
     return f"{said}."
-
-
-def _change(rise: Score) -> str:
-    if rise.interval is None:
-        return f"{rise.value:+.3f} (no interval)"
-    return f"{rise.value:+.3f} (95 % interval {rise.low:+.3f} to {rise.high:+.3f})"
 
 
 def _time(hours: float) -> str:

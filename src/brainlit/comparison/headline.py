@@ -27,7 +27,7 @@ from brainlit.comparison.effects import (
 from brainlit.comparison.figures import regime_look, regime_said
 from brainlit.encoding.statistics import Score
 from brainlit.results.style import FAINT, INK, NO_NUMBER, PAPER, Figure, draw_figure
-from brainlit.results.tables import count_said
+from brainlit.results.tables import change_in_words, count_said
 
 EFFECT = "effect"
 """Name of the figure."""
@@ -100,22 +100,17 @@ def _sentence(one: Effect, place: str) -> str:
     listed = states[0] if len(states) == 1 else f"{', '.join(states[:-1])} and {states[-1]}"
     said = f"{one.model}, {count_said(one.n_seeds, 'seed')}: alignment r with {place} is {listed}"
     changes = {"over before": one.rise, "over permuted": one.beyond}
-    parts = [f"{_change(score)} {words}" for words, score in changes.items() if score is not None]
+    parts = [
+        f"{change_in_words(score, ' over seeds')} {words}" for words, score in changes.items() if score is not None
+    ]
     if parts:
         said += f": {', '.join(parts)}"
     if one.nulls:
         where, most = max(one.nulls.items(), key=lambda item: abs(item[1].value))
-        said += (
-            f"; in planted nulls ({len(one.nulls)}), where nothing can change, the largest change is {_change(most)},"
-        )
+        largest = change_in_words(most, " over seeds")
+        said += f"; in planted nulls ({len(one.nulls)}), where nothing can change, the largest change is {largest},"
         said += f" {where}"
     return f"{said}."
-
-
-def _change(score: Score) -> str:
-    if score.interval is None:
-        return f"{score.value:+.3f} (no interval over seeds)"
-    return f"{score.value:+.3f} (95 % interval {score.low:+.3f} to {score.high:+.3f})"
 
 
 # --- The figure ---

@@ -71,3 +71,19 @@ def change_said(score: Score) -> str:
     """
     interval = "" if score.interval is None else " ({:+.3f} to {:+.3f})".format(*score.interval)
     return f"{score.value:+.3f}{interval}"
+
+
+def change_in_words(score: Score, of: str = "") -> str:
+    """A difference for a sentence, which says what its interval is, or that it has none.
+
+    Parameters
+    ----------
+    of : str
+        What the missing interval would be over: ' over seeds'.
+
+    >>> change_in_words(Score(0.1, bounds=(-0.05, 0.25)))
+    '+0.100 (95 % interval -0.050 to +0.250)'
+    """
+    if score.interval is None:
+        return f"{score.value:+.3f} (no interval{of})"
+    return "{:+.3f} (95 % interval {:+.3f} to {:+.3f})".format(score.value, *score.interval)
