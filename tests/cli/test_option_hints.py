@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,16 +48,22 @@ def keys_of(fit_keys: list[str]) -> dict[str, list[str]]:
     }
 
 
-def _asked(key: str, known: list[str]) -> list[str]:
-    """The names that the hint asks back, or lists."""
+def names_in(hints: Iterable[str]) -> list[str]:
+    """The names of all hints: those that are asked back, and those that a group takes."""
     found: list[str] = []
-    for hint in meant(key, known, "--"):
+    for hint in hints:
         if asked := re.fullmatch(r"Did you mean (.*)\?", hint):
             found += asked[1].split(" or ")
         else:
             taken = re.fullmatch(r"(\S+) takes (.*)\.", hint)
             assert taken, hint
             found += [f"{taken[1]}.{name}" for name in re.sub(r" and \d+ more$", "", taken[2]).split(", ")]
+    return found
+
+
+def _asked(key: str, known: list[str]) -> list[str]:
+    """The names that the hint asks back, or lists."""
+    found = names_in(meant(key, known, "--"))
     assert all(name.startswith("--") for name in found)
     return [name[2:] for name in found]
 

@@ -22,25 +22,14 @@ from brainlit.store import StoryStore
 from tests.benchmarks import reference, reference_tables
 from tests.benchmarks.reference import Step
 from tests.benchmarks.reference_tables import Results
+from tests.cli.test_group import CONFIG
 from tests.comparison.planted_runs import planted_run
 from tests.make import made
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference.md"
 COST = {"cpu_s": 12.0, "clock_s": 20.0, "peak_gb": 1.5}
-CROWD = """
-data:
-  source:
-    class_path: brainlit.stories.GroupMean
-    init_args:
-      source:
-        class_path: brainlit.stories.RegionMeans
-        init_args:
-          source: {{class_path: tests.crowd.Crowd, init_args: {{a: 0.5, n_trs: 40}}}}
-      beside_members: true
-  store_dir: {store}
-  roles: {{folds: 3, purge: auto}}
-"""
+CROWD = f"{CONFIG}  roles: {{{{folds: 3, purge: auto}}}}\n"
 PRESET = """
 probe:
   bands: {word_rate: [envelope], word_vectors: [word_vectors]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shlex
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from brainlit.cli.trainer import loggers
 from brainlit.cli.training import parsed
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.wandb_names import wandb_id
+from tests.cli.test_option_hints import names_in
 
 Command = Callable[..., list[str]]
 
@@ -208,19 +208,6 @@ def test_nothing_near_means_no_hint() -> None:
     assert list(hints_for("unrecognized arguments: --qqqq 1", KEYS)) == []
 
 
-def _hinted(message: str, known: list[str]) -> list[str]:
-    """The names of all hints: those that are asked back, and those that a group takes."""
-    found: list[str] = []
-    for hint in hints_for(message, known):
-        if asked := re.fullmatch(r"Did you mean (.*)\?", hint):
-            found += asked[1].split(" or ")
-        else:
-            taken = re.fullmatch(r"(\S+) takes (.*)\.", hint)
-            assert taken, hint
-            found += [f"{taken[1]}.{name}" for name in re.sub(r" and \d+ more$", "", taken[2]).split(", ")]
-    return found
-
-
 def test_a_hint_exists_and_is_never_what_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every setting of training, spoilt in each of its parts, lengthened and left as it is."""
     asked: list[list[str]] = []
@@ -240,7 +227,7 @@ def test_a_hint_exists_and_is_never_what_was_refused(monkeypatch: pytest.MonkeyP
         spoilt = [".".join([*parts[:k], f"{parts[k]}x", *parts[k + 1 :]]) for k in range(len(parts))]
         unlike = [".".join([*parts[:k], "qqqq", *parts[k + 1 :]]) for k in range(1, len(parts))]
         for given in [*spoilt, *unlike, f"{key}.qqqq", key]:
-            names = _hinted(f"unrecognized arguments: --{given} 1", known)
+            names = names_in(hints_for(f"unrecognized arguments: --{given} 1", known))
             assert f"--{given}" not in names
             assert {name.removeprefix("--") for name in names} <= {*known, *groups}, given
             assert names or given.count(".") == 0 or given == key, given
