@@ -11,6 +11,7 @@ from brainlit import __version__
 from brainlit.cli import lean
 from brainlit.cli.config_names import config_files, expanded
 from brainlit.cli.errors import UsageError, explained
+from brainlit.cli.predict_sounds import asks_for_sounds, run_predict_sounds
 from brainlit.cli.short_help import is_asked, short_help
 from brainlit.hints import did_you_mean
 
@@ -30,7 +31,8 @@ train (-c takes files of your own and names of experiments; brain_tune, the base
   fit        tune a speech model, probe it, write the report:    brainlit fit -c demo -c wav2vec --trainer.max_epochs 3
   validate   loss of a tuned model on the stories that choose:   brainlit validate runs/brain_tune/ID
   test       correlation on the stories that are only scored:    brainlit test runs/brain_tune/ID
-  predict    write its predictions for those stories (HDF5):     brainlit predict runs/brain_tune/ID
+  predict    write its predictions for those stories (HDF5), or
+             for any sound, with a page that moves with it:      brainlit predict SOUND... --run runs/brain_tune/ID
 
 ask what was learned:
   probe      what the layers of a model, or any features, say
@@ -138,6 +140,8 @@ def end_with_parent(parent: int) -> None:
 
 def _training(verb: str, arguments: Sequence[str]) -> int:
     """fit, validate, test or predict; their short help imports none of what they need."""
+    if verb == "predict" and asks_for_sounds(arguments):
+        return run_predict_sounds(arguments)
     if is_asked(arguments):
         print(short_help(verb), end="")
         return 0

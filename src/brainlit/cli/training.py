@@ -79,11 +79,7 @@ _LARGEST_BYTES = 2**31 - 4096
 
 def run_verb(verb: str, arguments: Sequence[str]) -> int:
     """Run fit, validate, test or predict; returns the exit status."""
-    quieten(trains=verb == "fit")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
-    for message, category in _IRRELEVANT_WARNINGS:
-        warnings.filterwarnings("ignore", message=message, category=category)
-    keep_freed_memory()
+    _make_quiet(trains=verb == "fit")
     if ALL in arguments:
         with words_of_fields():
             ParsingCLI(verb, ["--help"])
@@ -97,6 +93,23 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
     if verb == "predict" and result is not None:
         print(predicted_sentence(cli.trainer, result, cli.datamodule, Path(checkpoint)))
     return 0
+
+
+def tuned_model_of(run: Path, checkpoint: Path, options: Sequence[str], trust: bool) -> BrainlitCLI:
+    """Model, data module and trainer as `predict RUN` makes them; the weights come when the trainer predicts."""
+    _make_quiet(trains=False)
+    of_run = config_argument(run, trust)
+    given = [*of_run, "--trainer.devices", "1", *options, "--ckpt_path", str(checkpoint)]
+    return BrainlitCLI("predict", given, None if trust else run)
+
+
+def _make_quiet(trains: bool) -> None:
+    """What a process that trains or computes is to say, and that it keeps the memory that it has."""
+    quieten(trains=trains)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+    for message, category in _IRRELEVANT_WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=category)
+    keep_freed_memory()
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from brainlit.datamodules.windows import EpochSteps, EvaluationSteps, Step, Window, WindowBatch, WindowConfig
 from brainlit.encoding.arrays import BoolArray, Float32Array
-from brainlit.store import StoryStore
 from brainlit.stories import Intervals
+from brainlit.timebase import TimeBase
 
 
 class TargetSource(Protocol):
@@ -33,9 +32,16 @@ class TargetSource(Protocol):
 
 
 class NoTargets:
-    """No subjects: for batches of sound alone."""
+    """No targets of anybody: for batches of sound alone.
 
-    sizes: Mapping[str, int] = MappingProxyType({})
+    Parameters
+    ----------
+    subjects : sequence of str
+        For whom a batch has rows all the same, of no columns; a model that predicts counts them.
+    """
+
+    def __init__(self, subjects: Sequence[str] = ()) -> None:
+        self.sizes: Mapping[str, int] = dict.fromkeys(subjects, 0)
 
     def heard(self, subject: str, story: str) -> bool:
         """Never."""
@@ -46,8 +52,33 @@ class NoTargets:
         return None
 
 
+class Stories(Protocol):
+    """What windows are cut from; a StoryStore is one."""
+
+    @property
+    def story_names(self) -> list[str]:
+        """All stories, in the order in which a batch counts them."""
+
+    @property
+    def tr_s(self) -> float:
+        """Nominal repetition time, the same for every story."""
+
+    @property
+    def slice_reference(self) -> float:
+        """Part of the TR that the values of a volume belong to."""
+
+    def timebase(self, story: str) -> TimeBase:
+        """A story's clock."""
+
+    def words(self, story: str) -> Intervals:
+        """Its words with their times."""
+
+    def read_audio(self, story: str, start_sample: int, out: npt.NDArray[np.int16]) -> slice:
+        """Fill the part of `out` that the story covers from start_sample on; returns that part."""
+
+
 class WindowDataset(Dataset[WindowBatch]):
-    """Cuts windows from the store when asked for; what it gives out are whole batches.
+    """Cuts windows from stories when asked for; what it gives out are whole batches.
 
     It is asked for a `Step`, so that a sampler can cut other windows each epoch. Sound goes from the file into the
     batch without a copy.
@@ -58,7 +89,7 @@ class WindowDataset(Dataset[WindowBatch]):
         Asked for the rows of every subject.
     """
 
-    def __init__(self, store: StoryStore, config: WindowConfig, targets: TargetSource) -> None:
+    def __init__(self, store: Stories, config: WindowConfig, targets: TargetSource) -> None:
         self.store, self.config, self.targets = store, config, targets
         self.story_index = {name: k for k, name in enumerate(store.story_names)}
         self.context_trs = config.context_trs(store.tr_s)
