@@ -67,7 +67,7 @@ def test_one_subject_at_another_tr_by_the_last_checkpoint(
     command = ["predict", "--run", str(finished_run), *options, str(_bell(tmp_path)), "--output", str(tmp_path)]
     assert main(command) == 0
     names = {path.name for path in (tmp_path / "bell").iterdir()}
-    assert {"predictions.h5", "sub-B_regions.csv", "sub-B_hemi-L_space-fsaverage5.func.gii"} <= names
+    assert {"predictions.h5", "sub-B_regions.csv", "sub-B_hemi-L_space-fsaverage5.func.gii", "listen.html"} <= names
     assert not any("sub-A" in name for name in names)
     rows = read_csv(tmp_path / "bell" / "sub-B_regions.csv", "a table", "")
     assert {row["time_s"] for row in rows} == {str(k) for k in range(6)}
@@ -167,5 +167,5 @@ def test_help_is_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_option_that_is_none_comes_with_a_hint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = _fails(capsys, _bell(tmp_path), "--run", tmp_path, "--subject", "x")
-    assert "Did you mean --subjects?" in said
+    said = _fails(capsys, _bell(tmp_path), "--run", tmp_path, "--checkpiont", "x")
+    assert "Did you mean --checkpoint?" in said

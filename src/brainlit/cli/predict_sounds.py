@@ -265,11 +265,13 @@ def about_sentences(data: StoryDataModule, subjects: Sequence[str], tr_s: float)
 
 def _write(predicted: PredictedSound, folder: Path, sound: Sound, overwrite: bool) -> None:
     from brainlit.files import folder_to_fill, remove
+    from brainlit.results.listening import PAGE_FILE, write_listening
     from brainlit.results.predictions import write_predicted
 
     _require_free(folder, overwrite)
     if overwrite and folder.is_dir():
         remove(folder)
     with folder_to_fill(folder):
-        written = write_predicted(folder, predicted)
-    print(f"{predicted.name}: {predicted.n_trs} rows of {predicted.tr_s:g} s, {len(written)} files: {link(folder)}")
+        write_predicted(folder, predicted)
+        write_listening(folder, predicted, sound.samples)
+    print(f"{predicted.name}: {predicted.n_trs} rows of {predicted.tr_s:g} s: {link(folder / PAGE_FILE)}")

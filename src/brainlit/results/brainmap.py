@@ -190,7 +190,7 @@ def _draw_view(axes: Any, half: Hemisphere, hemisphere: str, view: str, values: 
     from matplotlib.collections import TriMesh
     from matplotlib.tri import Triangulation
 
-    faces, corners = _seen_from(hemisphere, view)
+    faces, corners = seen_from(hemisphere, view)
     # A mesh is shaded between the colours of its corners, so each face has three of its own, which are alike. It is
     # drawn from whole arrays; polygons are drawn one after the other, which takes three times as long.
     triangles = Triangulation(corners[:, 0], corners[:, 1], np.arange(len(corners)).reshape(-1, 3))
@@ -203,7 +203,7 @@ def _draw_view(axes: Any, half: Hemisphere, hemisphere: str, view: str, values: 
 
 
 @lru_cache(maxsize=len(VIEWS))
-def _seen_from(hemisphere: str, view: str) -> tuple[IntArray, FloatArray]:
+def seen_from(hemisphere: str, view: str) -> tuple[IntArray, FloatArray]:
     """Project along the left-right axis and keep the faces that look at the viewer, from far to near.
 
     Returns
