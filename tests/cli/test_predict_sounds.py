@@ -17,6 +17,7 @@ from brainlit.cli.predict_sounds import _divided, asks_for_sounds
 from brainlit.guard import read_csv
 from brainlit.results.tables import SIMULATED
 from brainlit.store import StoryStore
+from tests.cli.test_reports import commands_of
 from tests.toy import DRIVEN_BY
 
 
@@ -29,34 +30,43 @@ def story(tmp_path_factory: pytest.TempPathFactory, toy_store_path: Path) -> Pat
     return path
 
 
-def _bell(folder: Path, seconds: float = 6.0) -> Path:
-    """A stereo FLAC at another rate."""
+def _bell(folder: Path, seconds: float = 6.0, name: str = "bell.flac") -> Path:
+    """Noise in stereo, at another rate."""
     noise = 0.1 * np.random.default_rng(0).standard_normal(int(22_050 * seconds))
-    path = folder / "bell.flac"
+    path = folder / name
     soundfile.write(path, np.column_stack([noise, noise]), 22_050)
     return path
 
 
 def test_a_sound_is_predicted_as_the_same_sound_in_the_store(
-    finished_run: Path, story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path,
+    story: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """By the command of the page."""
     assert main(["predict", str(finished_run), "--trust"]) == 0
     with h5py.File(finished_run / "predictions.h5") as file:
         expected = {name: (file[f"{name}/toy5"][()], file[f"{name}/voxels"][()]) for name in ("sub-A", "sub-B")}
     capsys.readouterr()
-    sounds = [str(story), str(_bell(tmp_path))]
-    assert main(["predict", *sounds, "--run", str(finished_run), "--trust", "--output", str(tmp_path / "out")]) == 0
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(story, "story.wav")
+    _bell(Path(), name="other.mp3")
+    (command,) = commands_of("export.md", "predict")
+    arguments = command.replace("runs/brain_tune/ID", str(finished_run)).split()
+    assert main([*arguments, "--trust", "--output", "out"]) == 0
     said = capsys.readouterr().out
     with h5py.File(tmp_path / "out" / "story" / "predictions.h5") as file:
         for name, (rows, voxels) in expected.items():
             np.testing.assert_allclose(file[f"{name}/predicted"][()], rows, rtol=0, atol=1e-5)
             assert np.array_equal(file[f"{name}/voxels"][()], voxels)
     assert np.std(expected["sub-A"][0]) > 1e-3, "there is something to compare"
-    with h5py.File(tmp_path / "out" / "bell" / "predictions.h5") as file:
+    with h5py.File(tmp_path / "out" / "other" / "predictions.h5") as file:
         assert file["sub-B/predicted"].shape == (3, len(DRIVEN_BY)), "shorter than a window"
     lines = said.splitlines()
     assert SIMULATED in lines
-    assert lines[lines.index(SIMULATED) + 1].startswith("These are predictions.")
+    assert lines[lines.index(SIMULATED) + 1].startswith("These are predictions:")
     assert (tmp_path / "out" / "story").as_uri() in said
 
 
@@ -122,7 +132,7 @@ def test_what_the_run_does_not_have_is_refused(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of_run = (_bell(tmp_path), "--run", finished_run, "--trust", "--output", tmp_path)
-    assert "no subject 'sub-C'. Did you mean 'sub-A'?" in _fails(capsys, *of_run, "--subjects", "sub-A,sub-C")
+    assert "no subject 'sub-C'. Did you mean 'sub-B'?" in _fails(capsys, *of_run, "--subjects", "sub-A,sub-C")
     assert "--tr is 2000. Are these milliseconds? Then it is 2 s." in _fails(capsys, *of_run, "--tr", "2000")
     assert "--tr is -1. Give seconds above 0." in _fails(capsys, *of_run, "--tr", "-1")
     short = _bell(tmp_path, seconds=1.5)

@@ -248,7 +248,7 @@ def _asked_tr_s(asked: float | None, of_run: float) -> float:
 
 def about_sentences(data: StoryDataModule, subjects: Sequence[str], tr_s: float) -> list[str]:
     """What the numbers are; of simulated listeners and of a control first of all."""
-    from brainlit.results.predictions import CONTROL_SAID, NOBODY_SAID, history_said, units_said
+    from brainlit.results.predictions import CONTROL_SAID, PREDICTED_SAID, history_said, units_said
     from brainlit.results.tables import SIMULATED
 
     store = data.store
@@ -257,7 +257,7 @@ def about_sentences(data: StoryDataModule, subjects: Sequence[str], tr_s: float)
     return [
         *([SIMULATED] if simulated else []),
         *([CONTROL_SAID] if data.regime == "permuted" else []),
-        NOBODY_SAID,
+        PREDICTED_SAID,
         units_said(None if passed is None else passed.in_words),
         history_said(data.window.context_s, data.tr_s, tr_s),
     ]

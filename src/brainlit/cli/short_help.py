@@ -119,6 +119,9 @@ examples:
 
 more:
   brainlit {verb} --help-all     all options, with types and defaults
+{more}"""
+_SOUNDS = """\
+  brainlit predict SOUND... --run RUN           the responses to any sound; with --help, its options
 """
 
 
@@ -137,4 +140,4 @@ def short_help(verb: str) -> str:
     options = "\n".join(option.line(with_default=is_fit) for option in OPTIONS[verb])
     if is_fit:
         return _FIT.format(options=options, width=WIDTH, file="-c NAME_OR_FILE")
-    return _OTHERS.format(options=options, verb=verb, does=_DOES[verb])
+    return _OTHERS.format(options=options, verb=verb, does=_DOES[verb], more=_SOUNDS if verb == "predict" else "")

@@ -22,7 +22,7 @@ from brainlit.stories.base import Subject
 PREDICTIONS_FILE = "predictions.h5"
 COLUMNS = ("time_s", "region", "n_voxels", "mean_predicted_z")
 CONTROL_SAID = "A control: the model was tuned on responses that were taken away from their sound (regime permuted)."
-NOBODY_SAID = "These are predictions. Nobody heard this sound in the scanner, so there is nothing to set them against."
+PREDICTED_SAID = "These are predictions: no measured response to this sound was read, so nothing is set against them."
 _SAME_TR_S = 1e-6
 
 
