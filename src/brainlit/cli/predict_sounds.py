@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from brainlit.datamodules.story import StoryDataModule
     from brainlit.results.predictions import PredictedSound
     from brainlit.stories.readers.audio import Sound
-
-log = logging.getLogger(__name__)
 
 SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"),
@@ -198,7 +195,7 @@ def _predict(
     data.setup("predict")
     subjects = _chosen_subjects(given.subjects, list(data.target_sizes))
     tr_s = _asked_tr_s(given.tr, data.tr_s)
-    batches = cli.trainer.predict(cli.model, datamodule=data, ckpt_path=str(checkpoint)) or []
+    batches: Any = cli.trainer.predict(cli.model, datamodule=data, ckpt_path=str(checkpoint))
     if int(sum(cli.trainer.num_predict_batches)) < len(data.predict_dataloader()):
         raise UsageError("a part of a sound is of no use: leave out --trainer.fast_dev_run and limit_predict_batches.")
     only = [{**batch, "predictions": {name: batch["predictions"][name] for name in subjects}} for batch in batches]
@@ -264,12 +261,12 @@ def about_sentences(data: StoryDataModule, subjects: Sequence[str], tr_s: float)
 
 
 def _write(predicted: PredictedSound, folder: Path, sound: Sound, overwrite: bool) -> None:
-    from brainlit.files import folder_to_fill, remove
+    from brainlit.files import UNFINISHED, folder_to_fill, remove
     from brainlit.results.listening import PAGE_FILE, write_listening
-    from brainlit.results.predictions import write_predicted
+    from brainlit.results.predictions import PREDICTIONS_FILE, write_predicted
 
     _require_free(folder, overwrite)
-    if overwrite and folder.is_dir():
+    if overwrite and (folder / PREDICTIONS_FILE).is_file() and not (folder / UNFINISHED).exists():
         remove(folder)
     with folder_to_fill(folder):
         write_predicted(folder, predicted)

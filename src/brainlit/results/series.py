@@ -66,8 +66,9 @@ def _write(path: Path, content: bytes) -> Path:
 
 def _gifti(values: FloatArray, structure: str, tr_s: float, about: str) -> Any:
     """One data array per row, as functional GIFTI has them."""
-    from nibabel import gifti
+    import nibabel
 
+    gifti: Any = nibabel.gifti
     said = {
         "AnatomicalStructurePrimary": structure,
         "TimeStep": f"{tr_s:g}",
@@ -87,7 +88,7 @@ def _gifti(values: FloatArray, structure: str, tr_s: float, about: str) -> Any:
 
 
 def _nifti(rows: Float32Array, cells: IntArray, affine: FloatArray, tr_s: float, about: str) -> Any:
-    from nibabel import nifti1
+    import nibabel
 
     first = cells.min(axis=0)
     shape = tuple((cells.max(axis=0) - first + 1).tolist())
@@ -95,7 +96,8 @@ def _nifti(rows: Float32Array, cells: IntArray, affine: FloatArray, tr_s: float,
     values[tuple((cells - first).T)] = rows.T
     moved = affine.copy()
     moved[:3, 3] += affine[:3, :3] @ first
-    image: Any = nifti1.Nifti1Image(values, moved)
+    new_image: Any = nibabel.Nifti1Image
+    image = new_image(values, moved)
     image.header.set_xyzt_units("mm", "sec")
     image.header["pixdim"][4] = tr_s
     image.header["descrip"] = about[:79].encode("ascii", errors="replace")
