@@ -94,7 +94,7 @@ def draw_figures(
         if pair[0].vertices is None:
             sentences[f"brain-{subject}"] = f"No map for {subject}: its voxels have no places on fsaverage5."
         else:
-            jobs.append((f"brain-{subject}", lambda pair=pair: _brain(pair, simulated)))  # type: ignore[misc]
+            jobs.append((f"brain-{subject}", lambda pair=pair: record_brain(pair, simulated)))  # type: ignore[misc]
     figures = {}
     for name, job in jobs:
         try:
@@ -304,7 +304,8 @@ def _turning_maps(summary: Mapping[str, Any], records: Sequence[ProbeRecord]) ->
     return turning_maps(of_subject, simulated=bool(summary["run"].get("simulated")))
 
 
-def _brain(records: Sequence[ProbeRecord], simulated: bool) -> Figure:
+def record_brain(records: Sequence[ProbeRecord], simulated: bool) -> Figure:
+    """The maps of one subject with places on fsaverage5: r of the first record, of the last, and their difference."""
     from brainlit.results.brainmap import brain_figure
 
     first, last = records[0], records[-1]
