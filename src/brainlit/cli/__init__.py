@@ -45,6 +45,7 @@ read and share:
   export     write the tuned model as a Hugging Face folder:     brainlit export runs/brain_tune/ID
   compare    regimes beside each other, and whether what is
              claimed about brain-tuning holds over seeds:        brainlit compare runs/reproduce/*
+  figure     one figure for a paper, as PDF, SVG or PNG:         brainlit figure alignment runs/brain_tune/ID -o r.pdf
   curve      alignment by hours of tuning data, of any runs:     brainlit curve runs/fractions/wav2vec-*
 
 run many:
@@ -72,6 +73,7 @@ VERBS = {
     "report": "brainlit.cli.reports:run_report",
     "export": "brainlit.cli.reports:run_export",
     "compare": "brainlit.cli.reports:run_compare",
+    "figure": "brainlit.cli.figure:run_figure",
     "curve": "brainlit.cli.reports:run_curve",
     "reproduce": "brainlit.cli.reproduce:run_reproduce",
     "sweep": "brainlit.cli.reproduce:run_sweep",
