@@ -106,6 +106,13 @@ def test_what_is_no_sound_is_refused_before_anything_is_built(
     assert "are both called bell" in _fails(capsys, bell, other, "--run", run)
 
 
+def test_a_tr_that_no_scanner_has_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = (_bell(tmp_path), "--run", tmp_path, "--tr")
+    assert "--tr is 2000. Are these milliseconds? Then it is 2 s." in _fails(capsys, *command, "2000")
+    assert "--tr is -1. Give seconds above 0." in _fails(capsys, *command, "-1")
+    assert "--tr is nan. Give seconds above 0." in _fails(capsys, *command, "nan")
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bell = _bell(tmp_path)
     assert "not a run directory" in _fails(capsys, bell, "--run", tmp_path)
@@ -133,8 +140,6 @@ def test_what_the_run_does_not_have_is_refused(
 ) -> None:
     of_run = (_bell(tmp_path), "--run", finished_run, "--trust", "--output", tmp_path)
     assert "no subject 'sub-C'. Did you mean 'sub-B'?" in _fails(capsys, *of_run, "--subjects", "sub-A,sub-C")
-    assert "--tr is 2000. Are these milliseconds? Then it is 2 s." in _fails(capsys, *of_run, "--tr", "2000")
-    assert "--tr is -1. Give seconds above 0." in _fails(capsys, *of_run, "--tr", "-1")
     short = _bell(tmp_path, seconds=1.5)
     assert "bell lasts 1.50 s, less than one row of 2 s" in _fails(capsys, short, *of_run[1:])
     assert "the checkpoint is 'first'" in _fails(capsys, *of_run, "--checkpoint", "first")

@@ -54,6 +54,7 @@ def run_predict_sounds(arguments: Sequence[str]) -> int:
     given = _parser().parse_args(own)
     if given.run is None:
         raise UsageError(_without_run(given.sounds))
+    _require_tr(given.tr)
     sounds = _read(given.sounds)
     from brainlit.cli.reports import chosen_checkpoint
     from brainlit.results.run_directory import RunDirectory
@@ -152,6 +153,15 @@ def _nearest_sound(path: Path) -> str:
     return f"{f'Did you mean {folder / near}? ' if near else ''}{folder}/ holds: {few(names) or 'no sound'}."
 
 
+def _require_tr(asked: float | None) -> None:
+    from brainlit.timebase import unlikely_tr
+
+    if asked is not None and not asked > 0:
+        raise UsageError(f"--tr is {asked:g}. Give seconds above 0.")
+    if asked is not None and (question := unlikely_tr(asked)):
+        raise UsageError(f"--tr is {asked:g}. {question[0].upper()}{question[1:]}.")
+
+
 def _require_responses(run: Path) -> None:
     """Refuse runs that predict no responses, before a model is built."""
     from brainlit.cli.computed import OF_VOXELS
@@ -194,7 +204,7 @@ def _predict(
     data.prepare_data()
     data.setup("predict")
     subjects = _chosen_subjects(given.subjects, list(data.target_sizes))
-    tr_s = _asked_tr_s(given.tr, data.tr_s)
+    tr_s = data.tr_s if given.tr is None else given.tr
     batches: Any = cli.trainer.predict(cli.model, datamodule=data, ckpt_path=str(checkpoint))
     if int(sum(cli.trainer.num_predict_batches)) < len(data.predict_dataloader()):
         raise UsageError("a part of a sound is of no use: leave out --trainer.fast_dev_run and limit_predict_batches.")
@@ -230,17 +240,6 @@ def _chosen_subjects(asked: Sequence[str] | None, known: Sequence[str]) -> list[
         if name not in known:
             raise UsageError(f"the run was tuned on no subject {name!r}. {did_you_mean(name, known)}")
     return list(dict.fromkeys(asked or known))
-
-
-def _asked_tr_s(asked: float | None, of_run: float) -> float:
-    from brainlit.timebase import unlikely_tr
-
-    if asked is None:
-        return of_run
-    if not asked > 0 or (question := unlikely_tr(asked)):
-        cure = f"{question[0].upper()}{question[1:]}." if asked > 0 and question else "Give seconds above 0."
-        raise UsageError(f"--tr is {asked:g}. {cure}")
-    return asked
 
 
 def about_sentences(data: StoryDataModule, subjects: Sequence[str], tr_s: float) -> list[str]:
