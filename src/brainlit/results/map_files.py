@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +91,25 @@ def write_gifti(path: Path, hemi: str, values: FloatArray, names: Sequence[str])
 
 def write_cifti(path: Path, values: Mapping[str, FloatArray], names: Sequence[str]) -> Path:
     """Both hemispheres as .dscalar.nii: named maps over all vertices of fsaverage5, so that subjects line up."""
-    from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis
+    from nibabel.cifti2 import Cifti2Header, Cifti2Image, Cifti2Matrix, ScalarAxis
+
+    matrix: Any = Cifti2Matrix()
+    scalars: Any = ScalarAxis(list(names))
+    matrix.extend([scalars.to_mapping(0), _both_hemispheres()])
+    both = np.concatenate([values[hemi] for hemi in _CIFTI_STRUCTURES], axis=1).astype(np.float32)
+    image: Any = Cifti2Image(both, header=Cifti2Header(matrix))
+    image.nifti_header.set_intent(_DENSE_SCALARS, name="ConnDenseScalar")
+    return _write(path, image.to_bytes())
+
+
+@lru_cache(maxsize=1)
+def _both_hemispheres() -> Any:
+    """The vertices of fsaverage5 as the columns of a CIFTI file; nibabel takes a tenth of a second to list them."""
+    from nibabel.cifti2 import BrainModelAxis
 
     of_hemi: Any = BrainModelAxis.from_surface
-    places = [of_hemi(np.arange(N_VERTICES), N_VERTICES, name=name) for name in _CIFTI_STRUCTURES.values()]
-    both = np.concatenate([values[hemi] for hemi in _CIFTI_STRUCTURES], axis=1).astype(np.float32)
-    image: Any = Cifti2Image(both, header=(ScalarAxis(list(names)), places[0] + places[1]))
-    image.nifti_header.set_intent(_DENSE_SCALARS, name="ConnDenseScalar")
-    image.update_headers()
-    return _write(path, image.to_bytes())
+    left, right = (of_hemi(np.arange(N_VERTICES), N_VERTICES, name=name) for name in _CIFTI_STRUCTURES.values())
+    return (left + right).to_mapping(1)
 
 
 # --- A grid ---
