@@ -37,6 +37,7 @@ def test_the_commands_of_the_page(
         assert main(command.replace("runs/brain_tune/ID", str(run)).split()) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     assert out.startswith("The listeners are simulated: ")
+    assert "The run has not finished (" in out
     assert f"sub-1: 30 files (dscalar.nii, func.gii)\nMaps: {run / 'maps'}\n" in out
     assert len([*(run / "maps").rglob("*_desc-afterLayers1to2_statmap.*")]) == 6
     assert len([*Path("maps").rglob("*.dscalar.nii")]) == 7

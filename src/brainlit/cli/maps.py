@@ -51,6 +51,8 @@ def run_maps(arguments: Sequence[str]) -> int:
     written = write_maps(run, output, request)
     if read_json_if_there(run.path / RUN_FILE).get("simulated"):
         print(SIMULATED)
+    if run.state in ("running", "killed"):
+        print(f"The run has not finished ({run.state}): these are the probes that there are.")
     for subject, files in written.items():
         kinds = sorted({path.name.partition(".")[2] for path in files})
         print(f"{subject}: {len(files)} files ({', '.join(kinds)})")

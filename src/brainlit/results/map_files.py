@@ -72,32 +72,31 @@ def on_fsaverage5(vertices: IntArray, values: FloatArray, within_mm: float = 0.0
 
 def write_gifti(path: Path, hemi: str, values: FloatArray, names: Sequence[str]) -> Path:
     """One hemisphere as .func.gii: an array for each map, with its name, and the structure that it lies on."""
-    import nibabel as nib
-    from nibabel.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
+    import nibabel
 
-    types: Any = nib.nifti1.data_type_codes
+    gifti: Any = nibabel.gifti
     arrays = [
-        GiftiDataArray(
+        gifti.GiftiDataArray(
             row.astype(np.float32),
             intent="NIFTI_INTENT_NONE",
-            datatype=types["float32"],
-            meta=GiftiMetaData({"Name": name}),
+            datatype="NIFTI_TYPE_FLOAT32",
+            meta=gifti.GiftiMetaData({"Name": name}),
         )
         for row, name in zip(values, names, strict=True)
     ]
-    image = GiftiImage(darrays=arrays, meta=GiftiMetaData({"AnatomicalStructurePrimary": STRUCTURES[hemi]}))
-    return _write(path, image.to_bytes())
+    about = gifti.GiftiMetaData({"AnatomicalStructurePrimary": STRUCTURES[hemi]})
+    return _write(path, gifti.GiftiImage(darrays=arrays, meta=about).to_bytes())
 
 
 def write_cifti(path: Path, values: Mapping[str, FloatArray], names: Sequence[str]) -> Path:
     """Both hemispheres as .dscalar.nii: named maps over all vertices of fsaverage5, so that subjects line up."""
-    from nibabel.cifti2 import Cifti2Header, Cifti2Image, Cifti2Matrix, ScalarAxis
+    import nibabel
 
-    matrix: Any = Cifti2Matrix()
-    scalars: Any = ScalarAxis(list(names))
-    matrix.extend([scalars.to_mapping(0), _both_hemispheres()])
+    cifti: Any = nibabel.cifti2
+    matrix = cifti.Cifti2Matrix()
+    matrix.extend([cifti.ScalarAxis(list(names)).to_mapping(0), _both_hemispheres()])
     both = np.concatenate([values[hemi] for hemi in _CIFTI_STRUCTURES], axis=1).astype(np.float32)
-    image: Any = Cifti2Image(both, header=Cifti2Header(matrix))
+    image = cifti.Cifti2Image(both, header=cifti.Cifti2Header(matrix))
     image.nifti_header.set_intent(_DENSE_SCALARS, name="ConnDenseScalar")
     return _write(path, image.to_bytes())
 
@@ -105,10 +104,13 @@ def write_cifti(path: Path, values: Mapping[str, FloatArray], names: Sequence[st
 @lru_cache(maxsize=1)
 def _both_hemispheres() -> Any:
     """The vertices of fsaverage5 as the columns of a CIFTI file; nibabel takes a tenth of a second to list them."""
-    from nibabel.cifti2 import BrainModelAxis
+    import nibabel
 
-    of_hemi: Any = BrainModelAxis.from_surface
-    left, right = (of_hemi(np.arange(N_VERTICES), N_VERTICES, name=name) for name in _CIFTI_STRUCTURES.values())
+    cifti: Any = nibabel.cifti2
+    vertices = np.arange(N_VERTICES)
+    left, right = (
+        cifti.BrainModelAxis.from_surface(vertices, N_VERTICES, name=name) for name in _CIFTI_STRUCTURES.values()
+    )
     return (left + right).to_mapping(1)
 
 
@@ -124,11 +126,11 @@ def write_nifti(path: Path, grid: Grid, values: FloatArray, space: str) -> Path:
     space : str
         What the millimetres mean; one of MNI is said so in the header, too.
     """
-    import nibabel as nib
+    import nibabel
 
     volume: Float32Array = np.full((*grid.shape, len(values)), np.nan, dtype=np.float32)
     volume[tuple(grid.index.T)] = values.T
-    new_image: Any = nib.Nifti1Image
+    new_image: Any = nibabel.Nifti1Image
     image = new_image(volume[..., 0] if len(values) == 1 else volume, grid.affine)
     code = "mni" if space.startswith("MNI") else "aligned"
     image.set_sform(grid.affine, code)

@@ -103,6 +103,8 @@ def write_maps(run: RunDirectory, output: Path, request: MapRequest) -> dict[str
     for what, asked, known in (("stage", request.stages, STAGES), ("format", request.formats, FORMATS)):
         _require(what, asked, known)
     _require("subject", request.subjects, list(probes))
+    if not re.fullmatch(r"[A-Za-z0-9]+", request.space):
+        raise MapsError(f"the space is {request.space!r}; BIDS has letters and digits, such as MNI152NLin2009cAsym.")
     probes = {name: own for name, own in probes.items() if not request.subjects or name in request.subjects}
     labels = _subject_labels(probes)
     plans = {name: _planned(own, request) for name, own in probes.items()}
@@ -274,8 +276,8 @@ def _label(name: str) -> str:
     >>> _label("partition_backbone&low_level"), _label("r2_backbone+low_level")
     ('partitionBackboneAndLowLevel', 'r2BackbonePlusLowLevel')
     """
-    words = re.findall(r"[A-Za-z0-9]+", name.replace("&", "_and_").replace("+", "_plus_"))
-    return words[0] + "".join(word[:1].upper() + word[1:] for word in words[1:])
+    first, *others = re.findall(r"[A-Za-z0-9]+", name.replace("&", "_and_").replace("+", "_plus_"))
+    return "".join([first, *(word[:1].upper() + word[1:] for word in others)])
 
 
 def _subject_labels(subjects: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:
