@@ -194,7 +194,7 @@ def test_a_folder_of_something_else_is_left_alone(mine: str, run: RunDirectory, 
     ("settings", "message"),
     [
         ({"measures": ["r_bakbone"]}, r"no 'r_bakbone' of the voxels of sub-1. Did you mean 'r_backbone'\?"),
-        ({"stages": ["befor"]}, r"no stage 'befor'. Did you mean 'before'\?"),
+        ({"stages": ["befre"]}, r"no stage 'befre'. Did you mean 'before'\?"),
         ({"formats": ["gii"]}, r"no format 'gii'. .*Known: cifti, gifti, nifti, pycortex"),
         ({"subjects": ["sub-3"]}, r"no subject 'sub-3'"),
         ({"space": "MNI-2009"}, r"the space is 'MNI-2009'; BIDS has letters and digits"),
