@@ -231,6 +231,8 @@ def test_probes_that_were_not_made_alike_have_no_difference(small_run: RunDirect
     with pytest.raises(MapsError, match="keeps the voxels of layer 2 alone: others were not probed, or it was written"):
         write_maps(small_run, tmp_path / "maps", wanted(layers="all"))
     assert not any(name.startswith(("impact", "r_rest")) for name in ProbeFile(path).measures), "of other formulas"
+    with pytest.raises(MapsError, match="no 'impact' of the voxels of sub-1"):
+        write_maps(small_run, tmp_path / "maps", wanted(measures=["impact"]))
 
 
 def test_names_that_are_one_label_in_bids_are_refused(tmp_path: Path) -> None:

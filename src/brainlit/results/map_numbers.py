@@ -159,6 +159,12 @@ class SubjectProbes:
         return found
 
     @property
+    def measures(self) -> list[str]:
+        """Numbers that all probes hold."""
+        others = [probe.measures for probe in (self.before, self.after) if probe is not None]
+        return [name for name in self.last.measures if all(name in own for own in others)]
+
+    @property
     def stages(self) -> list[str]:
         """Stages that there are numbers of; a difference needs two probes that were made alike."""
         pair = [probe.record for probe in (self.before, self.after) if probe is not None]

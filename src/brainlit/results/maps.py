@@ -152,7 +152,7 @@ class _File:
 def _planned(probes: SubjectProbes, request: MapRequest) -> list[_File]:
     """What is written of a subject; refuses what its records do not hold."""
     probe = probes.last
-    subject, layers, known = probe.record.subject, probe.layers(request.layers), [*probe.measures]
+    subject, layers, known = probe.record.subject, probe.layers(request.layers), probes.measures
     if probes.before is not None:
         probes.before.layers(request.layers)
     only_r = layers != [probe.record.layer]
