@@ -88,7 +88,7 @@ def _parser() -> OwnParser:
     parser.add_argument("--format", **several, help=f"{', '.join(FORMATS)} (default: all that the places make)")
     parser.add_argument("--subjects", **several, metavar="NAME", help="whose maps (default: all)")
     parser.add_argument(
-        "--within_mm",
+        "--within-mm",
         type=float,
         default=0.0,
         help="surfaces: a vertex takes the nearest voxel within this distance, 4 as in the report; 0 leaves numbers at"
