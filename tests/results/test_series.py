@@ -8,19 +8,11 @@ import nibabel
 import numpy as np
 import pytest
 
-from brainlit.results.series import grid_of, write_series
+from brainlit.results.series import write_series
 from brainlit.stories.base import Subject
 
 RNG = np.random.default_rng(0)
 TURNED = np.array([[2.0, 0.3, 0.0], [-0.29, 1.95, 0.2], [0.05, -0.2, 2.4]])
-
-
-def _affine(turned: bool) -> np.ndarray:
-    affine = np.diag([2.0, 2.0, 2.2, 1.0])
-    if turned:
-        affine[:3, :3] = TURNED
-    affine[:3, 3] = (-70.5, 12.0, 3.25)
-    return affine
 
 
 def _voxels_in_a_brain() -> np.ndarray:
@@ -28,28 +20,9 @@ def _voxels_in_a_brain() -> np.ndarray:
     return np.argwhere(inside.T)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_the_grid_of_voxels_is_found_from_their_places(turned: bool) -> None:
-    cells, affine = _voxels_in_a_brain(), _affine(turned)
-    order = RNG.permutation(len(cells))
-    places = nibabel.affines.apply_affine(affine, cells[order]).astype(np.float32)
-    found = grid_of(places)
-    assert found is not None
-    np.testing.assert_allclose(nibabel.affines.apply_affine(found[1], found[0]), places, atol=1e-3)
-    np.testing.assert_allclose(found[1][:3, :3], affine[:3, :3], atol=1e-3)
-    assert np.array_equal(found[0], cells[order] - cells.min(axis=0))
-
-
-def test_places_without_a_grid_have_no_volume() -> None:
-    assert grid_of(RNG.standard_normal((50, 3))) is None
-    assert grid_of(np.repeat(_voxels_in_a_brain()[:20], 2, axis=0)) is None, "two voxels in a cell"
-    assert grid_of(np.column_stack([np.arange(30.0), np.zeros(30), np.zeros(30)])) is None, "a line"
-    assert grid_of(np.full((9, 3), np.nan)) is None
-    assert grid_of(np.zeros((2, 3))) is None
-
-
 def test_a_volume_has_the_rows_at_the_places_of_the_predicted_voxels(tmp_path: Path) -> None:
-    cells, affine = _voxels_in_a_brain(), _affine(turned=True)
+    cells, affine = _voxels_in_a_brain(), np.eye(4)
+    affine[:3, :3], affine[:3, 3] = TURNED, (-70.5, 12.0, 3.25)
     places = nibabel.affines.apply_affine(affine, cells)
     voxels = np.arange(3, len(cells), 2)
     rows = RNG.standard_normal((5, len(voxels))).astype(np.float32)
