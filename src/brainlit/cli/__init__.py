@@ -31,8 +31,7 @@ train (-c takes files of your own and names of experiments; brain_tune, the base
   fit        tune a speech model, probe it, write the report:    brainlit fit -c demo -c wav2vec --trainer.max_epochs 3
   validate   loss of a tuned model on the stories that choose:   brainlit validate runs/brain_tune/ID
   test       correlation on the stories that are only scored:    brainlit test runs/brain_tune/ID
-  predict    write its predictions for those stories (HDF5), or
-             for any sound, with a page that moves with it:      brainlit predict SOUND... --run runs/brain_tune/ID
+  predict    its predictions for those, or for any sounds:       brainlit predict [SOUND... --run] runs/brain_tune/ID
 
 ask what was learned:
   probe      what the layers of a model, or any features, say

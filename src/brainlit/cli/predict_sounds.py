@@ -209,7 +209,7 @@ def _predict(
     if int(sum(cli.trainer.num_predict_batches)) < len(data.predict_dataloader()):
         raise UsageError("a part of a sound is of no use: leave out --trainer.fast_dev_run and limit_predict_batches.")
     only = [{**batch, "predictions": {name: batch["predictions"][name] for name in subjects}} for batch in batches]
-    rows = collect_rows(only, data.stories.story_names, data.spans, data.stories.n_trs)
+    rows = collect_rows(only, data.stories.story_names, data.stories.n_trs)
     store, files = data.of_run.store, {path.stem: path for path in given.sounds}
     found = []
     for name, sound in sounds.items():

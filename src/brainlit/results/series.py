@@ -11,7 +11,8 @@ import numpy as np
 from brainlit.encoding.arrays import Float32Array, FloatArray, IntArray
 from brainlit.files import atomic_path
 from brainlit.results.brainmap import surface_values
-from brainlit.results.map_files import STRUCTURES, Grid
+from brainlit.results.map_files import STRUCTURES
+from brainlit.results.map_places import Grid
 from brainlit.stories.base import Subject
 
 HEMISPHERES = {"L": "left", "R": "right"}
