@@ -48,7 +48,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
             timeout=900,
         )
         assert done.returncode == expected, done.stderr[-4000:]
-        assert "wandb:" not in done.stdout + done.stderr, "W&B says nothing, and asks nothing"
+        for noise in ("wandb:", "layers were not sharded"):  # W&B says and asks nothing, transformers nothing needless
+            assert noise not in done.stdout + done.stderr
     return RunDirectory.open(folder / "runs" / "brain_tune" / "one")
 
 

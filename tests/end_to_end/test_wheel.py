@@ -98,7 +98,7 @@ def test_both_hold_what_they_should(distributions: tuple[Path, Path]) -> None:
     others = {name for name in in_wheel - shipped - modules if ".dist-info/" not in name}
     assert others == {
         "brainlit/py.typed",
-        *(f"brainlit/results/templates/{path.name}" for path in ROOT.glob("src/brainlit/results/templates/*.j2")),
+        *(f"brainlit/results/templates/{path.name}" for path in ROOT.glob("src/brainlit/results/templates/*")),
     }
     if (ROOT / ".git").exists():
         tracked = checked("git", "ls-files", cwd=ROOT).splitlines()

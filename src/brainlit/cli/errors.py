@@ -53,6 +53,8 @@ def quieten(trains: bool = False) -> None:
     logging.getLogger("brainlit.backbones.trainable").setLevel(logging.NOTSET if trains else logging.WARNING)
     for name in ("httpx", "matplotlib", "fontTools", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It lists nearly all layers of a model that nobody asked to be spread over devices.
+    logging.getLogger("transformers.distributed.tensor_parallel").setLevel(logging.ERROR)
 
 
 def is_for_the_user(error: BaseException) -> bool:
