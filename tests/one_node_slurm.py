@@ -196,7 +196,14 @@ def one_node_slurm(folder: Path, n_cpus: int = 2) -> Iterator[OneNodeSlurm]:
         (folder / name).mkdir(parents=True)
     folder.chmod(0o755)
     ports = {"controller_port": free_port(), "daemon_port": free_port()}
-    text = CONFIG.format(folder=folder, user=getpass.getuser(), node=NODE, host=socket.gethostname().partition(".")[0], n_cpus=n_cpus, **ports)
+    text = CONFIG.format(
+        folder=folder,
+        user=getpass.getuser(),
+        node=NODE,
+        host=socket.gethostname().partition(".")[0],
+        n_cpus=n_cpus,
+        **ports,
+    )
     (folder / "slurm.conf").write_text(text)
     slurm = OneNodeSlurm(folder)
     try:

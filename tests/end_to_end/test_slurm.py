@@ -79,7 +79,7 @@ def write_axes(folder: Path) -> Path:
         "options": {
             **{"data.source": "tests.toy.ToySource", "data.source.tr_s": 1.0, "data.store_dir": str(folder / "store")},
             **{"data.window.n_trs": 8, "data.batch_size": 2, "data.num_workers": 1},
-            **{"model.backbone.weights": str(folder / "mini"), "run.wandb": "offline"},
+            **{"model.backbone.weights": str(folder / "mini"), "run.wandb": "off"},
             **{"trainer.max_epochs": 2, "trainer.accelerator": "cpu", "trainer.log_every_n_steps": 1},
             **{"trainer.enable_progress_bar": False, "trainer.callbacks": callbacks},
         },

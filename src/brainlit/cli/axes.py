@@ -278,7 +278,9 @@ class _Reader:
         seen: dict[str, Cell] = {}
         for cell in cells:
             if not _FOLDER_NAME.fullmatch(cell.name) or len(cell.name) > LONGEST_NAME:
-                self.refuse(f"axes make {cell.name!r}, which is no name of a folder. Give shorter values, or plain ones.")
+                self.refuse(
+                    f"axes make {cell.name!r}, which is no name of a folder. Give shorter values, or plain ones."
+                )
             other = seen.setdefault(cell.name.lower(), cell)
             if other is not cell:
                 self.refuse(

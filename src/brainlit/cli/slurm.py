@@ -125,8 +125,8 @@ def _submitted(
         from submitit.core.utils import FailedJobError
     except ImportError as error:
         raise SlurmError(
-            "brainlit submit needs submitit to speak with Slurm, which is not installed: pip install 'brainlit[slurm]',"
-            " in a clone pip install -e '.[slurm]' -c constraints.txt. --local needs none."
+            "brainlit submit speaks with Slurm through submitit (the extra slurm), which is not installed: pip install"
+            " submitit. --local needs none."
         ) from error
     logs = (folder / LOGS).absolute()
     executor = submitit.SlurmExecutor(folder=logs / "slurm", python=settings.get("python"))
@@ -199,7 +199,9 @@ def cancel(job: str) -> None:
 
 def _said(*command: str) -> str:
     if shutil.which(command[0]) is None:
-        raise SlurmError(f"there is no {command[0]} here: go to a machine from which jobs are submitted, or say --local.")
+        raise SlurmError(
+            f"there is no {command[0]} here: go to a machine from which jobs are submitted, or say --local."
+        )
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

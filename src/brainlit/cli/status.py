@@ -116,7 +116,9 @@ def planned(path: Path) -> tuple[Path, list[str]]:
         file = path / AXES_FILE
         names = [cell.name for cell in read_axes(file, path).cells] if file.is_file() else []
         if not names and not begun:
-            raise FileNotFoundError(f"{path} holds neither runs nor {AXES_FILE}. Give runs/<experiment>, or a file of axes.")
+            raise FileNotFoundError(
+                f"{path} holds neither runs nor {AXES_FILE}. Give runs/<experiment>, or a file of axes."
+            )
         return path, [*names, *(name for name in begun if name not in names)]
     axes = read_axes(path)
     return axes.folder, [cell.name for cell in axes.cells]
@@ -134,7 +136,9 @@ def statuses(folder: Path, names: Sequence[str]) -> list[RunStatus]:
         except slurm.SlurmError as error:
             print(f"{error} What is told of the queue is missing.", file=sys.stderr)
     is_local = is_being_written(folder / AXES_FILE)
-    return [_status(folder, name, queue.get(jobs.get(name, "")), over.get(jobs.get(name, "")), is_local) for name in names]
+    return [
+        _status(folder, name, queue.get(jobs.get(name, "")), over.get(jobs.get(name, "")), is_local) for name in names
+    ]
 
 
 def _status(folder: Path, name: str, queued: str | None, ended: str | None, is_local: bool) -> RunStatus:

@@ -24,9 +24,9 @@ AXES_FILE = "axes.yaml"
 """In the folder of the runs: the file by which they were started last."""
 DESCRIPTION = """\
 Train every combination of the values in a file of axes (subjects, models, regimes, seeds, any option), one run each:
-as an array of Slurm jobs, with --local as jobs on this machine, or as a sweep of W&B. The same command again starts what
-is missing: finished runs are kept, by their record, and so is what waits or runs in the queue. When all jobs have ended,
-one more compares the runs and says which are missing. brainlit status FILE shows where they are."""
+as an array of Slurm jobs, with --local as jobs on this machine, or as a sweep of W&B. The same command again starts
+what is missing: finished runs are kept, by their record, and so is what waits or runs in the queue. When all jobs have
+ended, one more compares the runs and says which are missing. brainlit status FILE shows where they are."""
 EPILOG = """\
 examples:
   brainlit submit experiments/grids/demo.yaml --dry-run
@@ -34,7 +34,9 @@ examples:
   brainlit submit grid.yaml
   brainlit submit grid.yaml --wandb-sweep > sweep.yaml
 
-docs/cluster.md describes the file. exit status: 0 submitted, or all finished; 1 a run failed or is missing; 2 wrong use.
+docs/cluster.md describes the file.
+
+exit status: 0 submitted, or all finished; 1 a run failed or is missing; 2 wrong use.
 """
 
 
@@ -128,16 +130,24 @@ def _parsed(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     add("axes", type=Path, metavar="AXES.yaml", help="the file")
     add("--local", action="store_true", help="on this machine, without Slurm")
-    add("--jobs", type=int, help="with --local: jobs at a time (default: one per core; each has its share of the cores)")
+    add(
+        "--jobs", type=int, help="with --local: jobs at a time (default: one per core; each has its share of the cores)"
+    )
     add("--dry-run", action="store_true", help="print the commands and how many runs are finished")
     add("--report", action="store_true", help="only compare what has finished, and say what is missing")
     add("--wandb-sweep", action="store_true", help="print a sweep over the same runs, for wandb sweep")
-    add("--cell", action="store_true", help="train the one run that --AXIS=VALUE of every axis says, as agents of W&B do")
+    add(
+        "--cell",
+        action="store_true",
+        help="train the one run that --AXIS=VALUE of every axis says, as agents of W&B do",
+    )
     given, words = parser.parse_known_args(list(arguments))
     if words and not given.cell:
         parser.error(f"unrecognized arguments: {' '.join(words)}")
     if given.jobs is not None and (given.jobs < 1 or not given.local):
-        raise UsageError(f"--jobs {given.jobs} goes with --local, and is at least 1. In Slurm: array_parallelism in the file.")
+        raise UsageError(
+            f"--jobs {given.jobs} goes with --local, and is at least 1. In Slurm: array_parallelism in the file."
+        )
     modes = ("local", "dry_run", "report", "wandb_sweep", "cell")
     chosen = [f"--{mode.replace('_', '-')}" for mode in modes if getattr(given, mode)]
     if len(chosen) > 1 and chosen != ["--local", "--dry-run"]:
@@ -148,11 +158,11 @@ def _parsed(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def _run_cell(axes: Axes, words: Sequence[str]) -> int:
     """Turn this process into the command of a cell, unless that is finished."""
     cell = axes.cell_of(words)
-    if not cell.run.todo:
-        print(f"{cell.run.path} has finished.")
-        return 0
-    print(shlex.join(["brainlit", *cell.run.todo]), flush=True)
-    os.execv(BRAINLIT[0], [*BRAINLIT, *cell.run.todo])
+    if cell.run.todo:
+        print(shlex.join(["brainlit", *cell.run.todo]), flush=True)
+        os.execv(BRAINLIT[0], [*BRAINLIT, *cell.run.todo])
+    print(f"{cell.run.path} has finished.")
+    return 0
 
 
 def _report_command(path: Path) -> list[str]:
