@@ -97,8 +97,8 @@ def test_the_queue_tells_requeued_from_stopped(tmp_path: Path, monkeypatch: pyte
 def test_where_slurm_does_not_answer_the_rest_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begun(tmp_path, "one")
-    slurm.write_jobs(tmp_path / "grid", {"one": "41_0"})
+    run = begun(tmp_path, "one")
+    slurm.write_jobs(run.path.parent, {"one": "41_0"})
 
     def refuse() -> None:
         raise slurm.SlurmError("squeue does not answer: no controller")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,7 +129,11 @@ class Axes:
         files = [*self.experiment, *(f"{axis}/{value}" for axis, value in values.items() if axis in FOLDERS)]
         options = {**self.options, **{axis: value for axis, value in values.items() if axis not in FOLDERS}}
         path = self.folder / (_name(values.values()) or "run")
-        own = {"run.root": str(path.parents[1]), "run.experiment": path.parent.name, "run.id": path.name}
+        own: dict[str, Any] = {
+            "run.root": str(path.parents[1]),
+            "run.experiment": path.parent.name,
+            "run.id": path.name,
+        }
         if values.get("regime", "") == PRETRAINED:
             own["trainer.max_epochs"] = 0  # whatever the options say of those that are tuned
         given = {**options, **own}
@@ -196,8 +201,9 @@ class _Reader:
             if key not in KEYS:
                 self.refuse(f"there is no key {key!r}. {did_you_mean(str(key), KEYS)}")
         axes, options = self._axes(), self._options()
-        if both := {SHORT.get(key, key) for key in axes} & {SHORT.get(key, key) for key in options}:
-            self.refuse(f"{', '.join(sorted(both))}: an axis and an option at once. Leave one of them out.")
+        counts = Counter(SHORT.get(key, key) for key in [*axes, *options])
+        if twice := [key for key, n in counts.items() if n > 1]:
+            self.refuse(f"{', '.join(twice)}: said twice among axes and options. Leave one of them out.")
         slurm = self._mapping("slurm")
         if problem := check_slurm_settings(slurm):
             self.refuse(f"slurm.{problem}")

@@ -59,7 +59,8 @@ def check_settings(settings: Mapping[str, Any]) -> str:
     >>> check_settings({"time_min": "1-00:00:00"})
     "time_min is '1-00:00:00'; give a number above 0."
     """
-    said = {_TEXT: "a text", _LIST: "a list", _MAPPING: "a mapping", _COUNT: "a whole number above 0"}
+    said: dict[tuple[type, ...], str] = {_TEXT: "a text", _LIST: "a list", _MAPPING: "a mapping"}
+    said[_COUNT] = "a whole number above 0"
     for key, value in settings.items():
         if key not in SETTINGS:
             return f"{key}: there is no such setting. {did_you_mean(key, SETTINGS)}"

@@ -10,13 +10,14 @@ import argparse
 import os
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from brainlit.cli import slurm
 from brainlit.cli.axes import Axes, read_axes, wandb_sweep
 from brainlit.cli.errors import UsageError, explained
 from brainlit.cli.option_hints import OwnParser
-from brainlit.cli.run_many import BRAINLIT, check_settings, run_missing, show_commands
+from brainlit.cli.run_many import BRAINLIT, LOGS, check_settings, run_missing, show_commands
 from brainlit.cli.yaml_names import dump_yaml
 from brainlit.files import atomic_path, only_writer
 
@@ -91,7 +92,7 @@ def submit(axes: Axes) -> int:
             array = after[0].partition("_")[0]
             print(
                 f"submitted {len(missing)} as job {array}, the comparison behind them as {report}."
-                f" Logs: {axes.folder / slurm.LOGS}\nbrainlit status {axes.path} shows where they are."
+                f" Logs: {axes.folder / LOGS}\nbrainlit status {axes.path} shows where they are."
             )
     return 0 if missing or queued else compare(axes)
 
@@ -115,7 +116,7 @@ def compare(axes: Axes) -> int:
         if finished:
             folder = axes.folder / f"compared-{name}" if name else axes.folder
             words = [*finished, "--output", str(folder)]
-            status = max(status, explained(lambda words=words: run_compare(words)))
+            status = max(status, explained(partial(run_compare, words)))
     return status
 
 
