@@ -86,7 +86,7 @@ def test_pre_commit_uses_the_versions_of_the_constraints(hook: str, package: str
 
 
 def test_containers_install_the_tested_set_and_carry_what_that_needs() -> None:
-    docker, apptainer = ((ROOT / "docs" / "containers" / name).read_text() for name in ("Dockerfile", "brainlit.def"))
+    docker, apptainer = ((ROOT / "docs" / "containers" / name).read_text() for name in ("Dockerfile", "apptainer.def"))
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python = next(part for part in environment["dependencies"] if str(part).startswith("python="))
     image = f"python:{python.partition('=')[2]}-slim"
