@@ -23,7 +23,7 @@ from tests.cli.conftest import drawing_nothing
 from tests.one_node_slurm import NoSlurmError, OneNodeSlurm, one_node_slurm
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 420
+PATIENCE_S = 1200
 NAMES = [f"{regime}-{seed}" for regime in ("brain", "permuted") for seed in (11, 12, 13)]
 STEPS = 10
 

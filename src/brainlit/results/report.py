@@ -78,7 +78,8 @@ def write_report(run_dir: RunDirectory | Path | str, state: str | None = None) -
         figure.save(run.figures)
     write_summary(run, summary)
     provenance = read_json_if_there(run.path / PROVENANCE_FILE)
-    return write_text_atomic(run.path / REPORT_FILE, render_report(summary, figures, sentences, provenance))
+    turning = _turning_maps(summary, records)
+    return write_text_atomic(run.path / REPORT_FILE, render_report(summary, figures, sentences, provenance, turning))
 
 
 def draw_figures(
@@ -93,7 +94,7 @@ def draw_figures(
         if pair[0].vertices is None:
             sentences[f"brain-{subject}"] = f"No map for {subject}: its voxels have no places on fsaverage5."
         else:
-            jobs.append((f"brain-{subject}", lambda pair=pair: _brain(pair, simulated)))  # type: ignore[misc]
+            jobs.append((f"brain-{subject}", lambda pair=pair: record_brain(pair, simulated)))  # type: ignore[misc]
     figures = {}
     for name, job in jobs:
         try:
@@ -112,6 +113,7 @@ def render_report(
     figures: Mapping[str, Figure],
     sentences: Mapping[str, str],
     provenance: Mapping[str, Any],
+    turning: str | None = None,
 ) -> str:
     """The page as text; all its numbers come from the summary."""
     run, score = summary["run"], partial(find_score, summary)
@@ -134,6 +136,7 @@ def render_report(
             if (row := score(name, metric))
         ],
         others={name: label for name, label in LABELS.items() if not name.startswith(PLACED)},
+        turning=turning,
         brains=list(dict.fromkeys(name for name in (*figures, *sentences) if name.startswith("brain-"))),
         provenance=json.dumps(provenance, indent=2) if provenance else "",
         provenance_facts=_provenance_facts(provenance),
@@ -294,7 +297,15 @@ def _provenance_facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _brain(records: Sequence[ProbeRecord], simulated: bool) -> Figure:
+def _turning_maps(summary: Mapping[str, Any], records: Sequence[ProbeRecord]) -> str | None:
+    from brainlit.results.turning_maps import turning_maps
+
+    of_subject = {name: [one for one in records if one.subject == name] for name in summary["probe"]["subjects"]}
+    return turning_maps(of_subject, simulated=bool(summary["run"].get("simulated")))
+
+
+def record_brain(records: Sequence[ProbeRecord], simulated: bool) -> Figure:
+    """The maps of one subject with places on fsaverage5: r of the first record, of the last, and their difference."""
     from brainlit.results.brainmap import brain_figure
 
     first, last = records[0], records[-1]
