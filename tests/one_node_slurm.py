@@ -50,6 +50,7 @@ MpiDefault=none
 ReturnToService=2
 MaxArraySize=100
 KillWait=5
+MinJobAge=3600
 InactiveLimit=0
 SlurmdTimeout=300
 NodeName={node} NodeAddr=127.0.0.1 CPUs={n_cpus} State=UNKNOWN

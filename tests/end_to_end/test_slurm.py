@@ -25,7 +25,7 @@ from tests.one_node_slurm import NoSlurmError, OneNodeSlurm, one_node_slurm
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 1200
 NAMES = [f"{regime}-{seed}" for regime in ("brain", "permuted") for seed in (11, 12, 13)]
-STEPS = 10
+STEPS = 12
 
 
 class Plain(pl.Callback):
@@ -66,7 +66,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneNodeSl
 
 
 def write_axes(folder: Path) -> Path:
-    """Two regimes and three seeds of two epochs of five steps, held in the second one."""
+    """Two regimes and three seeds of two epochs of six steps, held in the second one."""
     save_mini(folder / "mini")
     callbacks: list[dict[str, Any]] = [
         {"class_path": f"{__name__}.Plain"},
