@@ -107,7 +107,7 @@ AXES = PLAIN["axes"]
         ({"experiment": {"a": 1}}, "experiment is {'a': 1}; give a list of config files"),
         ({"folder": None}, "folder is None; give that of the runs"),
         ({"folder": "runs/a b"}, "folder is 'runs/a b'"),
-        ({"slurm": {"partiton": "gpu"}}, "slurm.partiton: there is no such setting. Did you mean 'partition'?"),
+        ({"slurm": {"partitions": "gpu"}}, "slurm.partitions: there is no such setting. Did you mean 'partition'?"),
         (
             {"axes": {"model.layer": [-1, 1]}},
             "axes: model.layer -1 and model.layer 1 would share the folder 1. Give values that make different",

@@ -54,8 +54,8 @@ class SlurmError(UsageError):
 def check_settings(settings: Mapping[str, Any]) -> str:
     """What is wrong with the settings, beginning with the key; '' where nothing is.
 
-    >>> check_settings({"partiton": "gpu"}).partition(" Known")[0]
-    "partiton: there is no such setting. Did you mean 'partition'?"
+    >>> check_settings({"partitions": "gpu"}).partition(" Known")[0]
+    "partitions: there is no such setting. Did you mean 'partition'?"
     >>> check_settings({"time_min": "1-00:00:00"})
     "time_min is '1-00:00:00'; give a number above 0."
     """
