@@ -88,8 +88,8 @@ AXES = PLAIN["axes"]
         ({"axes": None}, "axes is missing"),
         ({"axes": [1]}, "axes is [1]; give a mapping of names."),
         (
-            {"axes": {"modle": ["hubert"]}},
-            "axes.modle: there is no such name. Did you mean 'model'? Known: data, model,",
+            {"axes": {"mode": ["hubert"]}},
+            "axes.mode: there is no such name. Did you mean 'model'? Known: data, model,",
         ),
         ({"axes": {"model": ["hubrt"]}}, "axes.model: there is no model 'hubrt'. Did you mean 'hubert'?"),
         ({"axes": {"seed": 11}}, "axes.seed is 11; give a list of values."),
@@ -146,7 +146,7 @@ def test_an_agent_of_wandb_starts_the_same_cells(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--model=hubrt"], "--model is 'hubrt'. Did you mean 'hubert'?"),
-        (["--modle=hubert"], "'--modle=hubert' is none. Did you mean 'model'?"),
+        (["--mode=hubert"], "'--mode=hubert' is none. Did you mean 'model'?"),
         (["hubert"], "--cell takes --AXIS=VALUE"),
         (["--model=hubert", "--seed=11"], "(model, regime, seed): 2 cells remain."),
     ],
