@@ -20,6 +20,7 @@ from brainlit.cli import HELP, data
 from brainlit.cli.config_names import expanded
 from brainlit.cli.training import parsed
 from brainlit.datamodules.targets.config import REGIMES
+from brainlit.shipped import shipped_files
 from brainlit.tuning.anchor import AnchorConfig
 from brainlit.tuning.heads import HEADS
 from brainlit.tuning.losses import LOSSES, LossConfig
@@ -59,7 +60,7 @@ def test_conda_installs_the_same_set() -> None:
     pip = next(part["pip"] for part in environment["dependencies"] if isinstance(part, dict))
     *pins, project = pip
     assert dict(pin.split("==") for pin in pins) == _constraints()
-    assert project == "-e .[demo,dev,docs]"
+    assert project == "-e .[demo,dev,docs,slurm]"
     assert "python=3.11" in environment["dependencies"]
 
 
@@ -82,6 +83,30 @@ def test_pre_commit_uses_the_versions_of_the_constraints(hook: str, package: str
     repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     (revision,) = (repo["rev"] for repo in repositories if hook in [h["id"] for h in repo["hooks"]])
     assert revision == f"v{_constraints()[package]}"
+
+
+def test_containers_install_the_tested_set_and_carry_what_that_needs() -> None:
+    docker, apptainer = ((ROOT / "docs" / "containers" / name).read_text() for name in ("Dockerfile", "apptainer.def"))
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python = next(part for part in environment["dependencies"] if str(part).startswith("python="))
+    image = f"python:{python.partition('=')[2]}-slim"
+    assert re.findall(r"^(?:FROM|From:) (.*)$", docker + apptainer, flags=re.MULTILINE) == [image, image]
+    copied = [words.split()[:-1] for words in re.findall(r"^COPY (.*)$", docker, flags=re.MULTILINE)]
+    files = [name for names in copied for name in names]
+    section = apptainer.partition("%files\n")[2].partition("\n\n")[0]
+    carried = dict(line.split() for line in section.splitlines())
+    assert list(carried) == files
+    assert all(
+        place.removeprefix("/opt/brainlit/") in (name, f"{Path(name).parent}/") for name, place in carried.items()
+    )
+    found = {path for name in files for path in ROOT.glob(name)}
+    assert found >= {ROOT / name for name in ("src", "pyproject.toml", "setup.py", "constraints.txt", "README.md")}
+    assert all({ROOT / path, *(ROOT / path).parents} & found for path in shipped_files(ROOT))
+    (ours,), (theirs,) = (re.findall(r"python -m pip install .*", text) for text in (docker, apptainer))
+    assert ours == theirs
+    assert "-c constraints.txt" in ours
+    extras = set(re.findall(r"\[([\w,]+)\]", ours)[0].split(","))
+    assert extras <= _pyproject()["project"]["optional-dependencies"].keys()
 
 
 def test_espeak_stays_an_extra() -> None:

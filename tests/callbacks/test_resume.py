@@ -234,6 +234,21 @@ def test_the_running_step_is_finished_first(slurm: Path, tmp_path: Path) -> None
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
+def test_the_workers_of_a_loader_leave_the_signal_to_the_process_that_trains(slurm: Path, tmp_path: Path) -> None:
+    """SLURM signals all processes of a job; a worker is a copy of the training, with its handler."""
+
+    class Workers(pl.Callback):
+        def on_validation_start(self, trainer: pl.Trainer, *_: Any) -> None:
+            worker = os.fork()
+            if not worker:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                os._exit(0)
+            os.waitpid(worker, 0)
+
+    assert fit(tmp_path, Workers()) == []
+    assert not slurm.exists()
+
+
 def test_gathered_gradients_are_waited_for(slurm: Path, tmp_path: Path) -> None:
     class First(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:

@@ -18,7 +18,9 @@ from brainlit.results.wandb_logger import PROJECT
 ROOT = Path(__file__).parents[2]
 ALL = sorted(path.relative_to(ROOT) for path in (ROOT / "experiments").rglob("*.yaml"))
 SWEEPS = [path for path in ALL if path.parent.name == "sweeps"]
-FILES = [path for path in ALL if path not in SWEEPS]
+GRIDS = [path for path in ALL if path.parent.name == "grids"]
+"""For `brainlit submit`; tests/cli/test_axes.py reads them."""
+FILES = [path for path in ALL if path not in (*SWEEPS, *GRIDS)]
 BASE = Path("experiments/brain_tune.yaml")
 DATA, MODEL, REGIME = (Path(f"experiments/{name}.yaml") for name in ("data/demo", "model/wav2vec", "regime/brain"))
 LEBEL = Path("experiments/data/lebel2023.yaml")
@@ -42,6 +44,7 @@ def test_none_is_forgotten() -> None:
         *(f"regime/{name}.yaml" for name in sorted(REGIMES)),
     ]
     assert [path.stem for path in SWEEPS] == ["rates", "regimes", "subjects"]
+    assert [path.stem for path in GRIDS] == ["demo"]
 
 
 def merged(path: Path) -> list[Path]:
@@ -118,7 +121,7 @@ def test_names_from_an_empty_folder_are_the_same_run_as_the_files_of_make_train(
     assert named.config_files[0] == "experiments/brain_tune.yaml (came with brainlit)"
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
+@pytest.mark.parametrize("path", [*FILES, *GRIDS], ids=str)
 def test_its_head_says_question_command_cost_and_result(path: Path) -> None:
     head = [line for line in (ROOT / path).read_text().splitlines() if line.startswith("#")]
     for word in ("# Question:", "# Command:", "# Cost:", "# Result:"):

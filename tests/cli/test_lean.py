@@ -80,7 +80,7 @@ def test_what_needs_no_torch_imports_none(runs: list[Path], toy_store_path: Path
     commands = [
         *(["--version"], ["--help"], ["fitt"], ["doctor", "--help"]),
         *([verb, "--help"] for verb in ("init", "data", "downstream", "report", "export", "maps", "compare", "curve")),
-        *([verb, "--help"] for verb in ("reproduce", "sweep", "fractions")),
+        *([verb, "--help"] for verb in ("reproduce", "sweep", "fractions", "submit", "status")),
         *([verb, "--help"] for verb in ("fit", "validate", "test", "predict", "probe", "plan")),
         *(["data", action, toy_store_path] for action in ("prepare", "info", "check")),
         ["compare", *runs],

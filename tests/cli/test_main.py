@@ -29,6 +29,8 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         "reproduce",
         "sweep",
         "fractions",
+        "submit",
+        "status",
         "curve",
         "figure",
         "maps",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import signal
 import subprocess
@@ -187,6 +188,7 @@ class Requeue(Callback):
     def __init__(self) -> None:
         super().__init__()
         self._trainer: Trainer | None = None
+        self._process: int | None = None
         self._previous: Any = None
         self._signal: signal.Signals | None = None
         self._training = self._asked = self._saved = self._done = False
@@ -198,6 +200,7 @@ class Requeue(Callback):
         if stage == "fit" and slurm and threading.current_thread() is threading.main_thread():
             assert isinstance(environment, SLURMEnvironment)
             self._trainer, self._signal = trainer, environment.requeue_signal or signal.SIGUSR1
+            self._process = os.getpid()
             self._previous = signal.signal(self._signal, self._on_signal)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -243,6 +246,8 @@ class Requeue(Callback):
             _checkpoint(trainer).unlink(missing_ok=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # SLURM signals every process of the job, and workers of loaders are copies of this one
         assert self._trainer is not None
         self._asked = True
         if not self._a_step_will_end(self._trainer):

@@ -53,6 +53,9 @@ run many:
   reproduce  every regime on the demo, several seeds, a report:  brainlit reproduce --quick
   sweep      one setting at several values:                      brainlit sweep --key model.head_lr --values 1e-3 2e-3
   fractions  runs on growing fractions of the data, and a curve: brainlit fractions --fractions 0.1 0.5 1
+  submit     every combination of a file of axes, by Slurm, here
+             or by W&B; finished runs are kept:                  brainlit submit AXES.yaml [--local]
+  status     where the runs of a folder are, as a table:         brainlit status runs/grid
 
 brainlit VERB --help says more; --print_config shows what the merged config files say; --debug shows where an error
 arose; --version.
@@ -80,6 +83,8 @@ VERBS = {
     "reproduce": "brainlit.cli.reproduce:run_reproduce",
     "sweep": "brainlit.cli.reproduce:run_sweep",
     "fractions": "brainlit.cli.reproduce:run_fractions",
+    "submit": "brainlit.cli.submit:run_submit",
+    "status": "brainlit.cli.status:run_status",
     "plan": "brainlit.cli.plan:run_plan",
     "doctor": "brainlit.doctor:main",
 }

@@ -20,7 +20,8 @@ from brainlit.shipped import EXPERIMENTS, here_or_shipped, shipped_root
 OPTIONS = ("-c", "--config")
 BASE = "brain_tune"
 FOLDERS = ("data", "model", "regime", "paper")
-SWEEPS = "sweeps"
+NOT_OF_A_FIT = ("sweeps", "grids")
+"""Folders of files that are for `wandb sweep` and for `brainlit submit`."""
 BEFORE_REGIME = ("quick", "published_demo")
 """Smaller forms of the demo, which the regime may shorten further; other files of no such folder come last."""
 SAID = f"""\
@@ -138,10 +139,10 @@ def experiment_names() -> set[str]:
 
 
 def experiments(root: Path) -> list[Experiment]:
-    """All YAML files below a folder experiments/, by name, but for those that are for W&B's own command."""
+    """All YAML files below a folder experiments/, by name, but for those that are for other commands."""
     found = ((path, path.relative_to(root).with_suffix("").as_posix()) for path in root.rglob("*.yaml"))
     named = sorted(found, key=lambda pair: pair[1])
-    return [Experiment(path, name) for path, name in named if not name.startswith(f"{SWEEPS}/")]
+    return [Experiment(path, name) for path, name in named if name.partition("/")[0] not in NOT_OF_A_FIT]
 
 
 def config_files(arguments: Sequence[str]) -> list[str]:

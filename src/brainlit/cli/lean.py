@@ -18,7 +18,7 @@ from typing import Any
 SPARED = ("torchmetrics", "torch._dynamo")
 SAYING = ("-h", "--help", "--help-all", "--print_config", "--dry-run")
 """Options of a command that says something and ends."""
-WITHOUT_TRAINER = ("data", "reproduce", "sweep", "fractions")
+WITHOUT_TRAINER = ("data", "reproduce", "sweep", "fractions", "submit")
 """Verbs whose own process runs no model; plans for many runs start other processes that do."""
 
 _trains = True

@@ -1,8 +1,8 @@
 """Many runs side by side: a scheduler of jobs, and the runs that it brings to their reports.
 
 A job is a process of its own with a log file of its own; some wait for others. The plan says which jobs are missing of
-runs that belong together, and refuses runs that were made with other settings. `brainlit reproduce`, `sweep` and
-`fractions` are plans for this one scheduler.
+runs that belong together, and refuses runs that were made with other settings. `brainlit reproduce`, `sweep`,
+`fractions` and `submit --local` are plans for this one scheduler.
 """
 
 from __future__ import annotations
@@ -374,18 +374,20 @@ def check_settings(runs: Iterable[Run]) -> None:
     import yaml
 
     lean.import_lightning()
+    from brainlit.cli.config_names import expanded
     from brainlit.cli.run_options import difference, read_config
     from brainlit.cli.training import parsed
 
     runs = list(runs)
-    parser = parsed("fit", runs[0].fit[1:]).parser
+    arguments = {run.path: expanded(run.fit[1:], with_base=True) for run in runs}
+    parser = parsed("fit", arguments[runs[0].path]).parser
     seen: set[str] = set()
     for run in runs:
         found = read_config(run.path)
         if run.kind in seen and not found:
             continue
         seen.add(run.kind)
-        wanted = yaml.safe_load(parser.dump(parser.parse_args(list(run.fit[1:])), skip_validation=True))
+        wanted = yaml.safe_load(parser.dump(parser.parse_args(arguments[run.path]), skip_validation=True))
         if run.is_started and found:
             changed = difference(_common(wanted, found), _common(found, wanted))
             if changed:
