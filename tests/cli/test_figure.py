@@ -91,7 +91,7 @@ def test_what_overlaps_is_said_and_few_regions_fit_a_column(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["alignement", "RUN", "-o", "x.pdf"], "there is no figure 'alignement'.*Did you mean 'alignment'"),
+        (["alignments", "RUN", "-o", "x.pdf"], "there is no figure 'alignments'.*Did you mean 'alignment'"),
         (["alignment", "RUN", "-o", "x.docx"], r"-o is x.docx; its ending says what to write: .pdf, .svg, .png"),
         (["alignment", "RUN", "-o", "x.pdf", "--width", "wide"], "--width is wide; give column, page, or 40 to 500"),
         (["alignment", "RUN", "-o", "x.pdf", "--region", "null"], "--region is for several runs"),
