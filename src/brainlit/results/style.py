@@ -98,6 +98,7 @@ PAGE_COLOURS = {
     "warning": "#F4C95D",
     "on-warning": "#3B2F05",
     "focus": "#FBF1F3",
+    "link": "#1F5A99",
 }
 """Colours of pages, by the name that the style sheet gives them."""
 PAGE_COLOURS_AT_NIGHT = PAGE_COLOURS | {
@@ -109,6 +110,7 @@ PAGE_COLOURS_AT_NIGHT = PAGE_COLOURS | {
     "head": "#141A24",
     "night": "#26334A",
     "focus": "#2A1820",
+    "link": "#8FB4E3",
 }
 
 _STYLE: Any = {
@@ -152,6 +154,8 @@ class Figure:
         What the figure shows, with its main numbers.
     caption : str
         Formula, stories, n and uncertainty.
+    csv : str
+        The numbers that it shows, with a head; empty where they are elsewhere.
     """
 
     name: str
@@ -159,6 +163,7 @@ class Figure:
     svg: bytes | None
     alt: str
     caption: str
+    csv: str = ""
 
     @property
     def address(self) -> str:
@@ -166,10 +171,15 @@ class Figure:
         kind, data = ("svg+xml", self.svg) if self.svg is not None else ("png", self.png)
         return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
+    @property
+    def csv_address(self) -> str:
+        """The numbers as a data address, which downloads from a page without network or server."""
+        return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(self.csv.encode()).decode('ascii')}"
+
     def save(self, folder: Path) -> None:
-        """Write <name>.png, and <name>.svg where there is one."""
-        for suffix, data in ((".png", self.png), (".svg", self.svg)):
-            if data is not None:
+        """Write <name>.png, and <name>.svg and <name>.csv where there are such."""
+        for suffix, data in ((".png", self.png), (".svg", self.svg), (".csv", self.csv.encode())):
+            if data:
                 with atomic_path(folder / f"{self.name}{suffix}") as temporary:
                     temporary.write_bytes(data)
 
@@ -217,6 +227,7 @@ def draw_figure(
     *,
     simulated: bool = False,
     adapts: bool = True,
+    csv: str = "",
 ) -> Figure:
     """Draw onto a new figure in the house style, as PNG and SVG.
 
@@ -226,6 +237,8 @@ def draw_figure(
         Whether the listeners are: then picture, alt and caption say so.
     adapts : bool
         Whether the SVG has the colours of ON_DARK where the reader asked for dark pages; not for maps of colours.
+    csv : str
+        The numbers that it shows.
     """
     with house_style():
         figure = new_figure(*size_in)
@@ -235,7 +248,7 @@ def draw_figure(
         png = render(figure, "png")
         figure.set_layout_engine("none")  # the places that were found stay; finding them again takes as long as drawing
         svg = render(figure, "svg")
-    return told(Figure(name, png, adapted(svg) if adapts else svg, alt, caption), simulated=simulated)
+    return told(Figure(name, png, adapted(svg) if adapts else svg, alt, caption, csv), simulated=simulated)
 
 
 def told(figure: Figure, *, simulated: bool) -> Figure:
