@@ -121,11 +121,9 @@ def listeners_said(summary: Facts) -> str:
     kind = "simulated " if summary["run"].get("simulated") else ""
     if not n:
         return f"{kind}listeners"
-    return (
-        f"{kind}{count_said(n, f'group of {kind}listeners', f'groups of {kind}listeners')}"
-        if groups == n
-        else (count_said(n, f"{kind}listener"))
-    )
+    if groups == n:
+        return count_said(n, f"group of {kind}listeners", f"groups of {kind}listeners")
+    return count_said(n, f"{kind}listener")
 
 
 # --- The methods ---
@@ -177,10 +175,10 @@ def _model(run: Facts, settings: Facts) -> Iterator[str]:
     if not backbone.get("family"):
         yield from [f"The speech model was {run['model']}."] if run.get("model") else []
         return
+    layers = f"{backbone['n_layers']} transformer layers" if backbone.get("n_layers") else ""
+    units = f"{backbone['hidden_size']} units" if backbone.get("hidden_size") else ""
     facts = [
-        f"{backbone['n_layers']} transformer layers of {backbone['hidden_size']} units"
-        if "n_layers" in backbone
-        else "",
+        " of ".join(filter(None, [layers, units])),
         f"{_millions(backbone['n_parameters'])} parameters" if backbone.get("n_parameters") else "",
         FAMILIES[backbone["family"]].short if backbone["family"] in FAMILIES else "",
     ]
@@ -343,8 +341,10 @@ def _head_said(model: Facts, backbone: Facts) -> str:
     states = f"hidden state {layer}" if layer is not None else "the hidden states"
     how = (model.get("pooling") or {}).get("how")
     pooled = f", pooled ({how}) over each {model['pooling']['over'].replace('tr', 'TR')}," if how else ""
-    kind = HEADS.get(head["kind"], f"a head of kind {head['kind']}").format(rank=head.get("rank"))
-    return f"Responses were predicted from {states}{pooled} by {kind}"
+    kind, rank = HEADS.get(head["kind"], ""), head.get("rank")
+    if not kind or ("{rank}" in kind and rank is None):
+        kind = f"a head of kind {head['kind']}"
+    return f"Responses were predicted from {states}{pooled} by {kind.format(rank=rank)}"
 
 
 def _loss_said(model: Facts) -> str:
@@ -358,9 +358,10 @@ def _encoding(summary: Facts, settings: Facts) -> Iterator[str]:
     if not summary["scores"]:
         return
     when = "" if run.get("regime") == "pretrained" else ", before tuning and after it" * ("after" in summary["stages"])
+    compared = f"; bands were compared on hidden state {probe['layer']}" if probe.get("layer") is not None else ""
     yield (
         f"Voxelwise encoding models predicted each response from the frozen model by banded ridge regression"
-        f" ({RIDGE.short}){when}; bands were compared on hidden state {probe['layer']}."
+        f" ({RIDGE.short}){when}{compared}."
     )
     if bands := bands_said(probe) or _config_bands(settings):
         yield f"Bands: {bands}."

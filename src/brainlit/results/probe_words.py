@@ -40,11 +40,14 @@ def interval_said(probe: Mapping[str, Any]) -> str | None:
     boot, folds = probe.get("bootstrap"), probe.get("folds")
     if not boot:
         return None
+    blocks = f"{boot['block_trs']}-TR blocks or longer" if boot.get("block_trs") else "blocks"
+    draws = [f"{boot['n_bootstraps']} draws"] if boot.get("n_bootstraps") else []
+    draws += [f"seed {boot['seed']}"] if boot.get("seed") is not None else []
+    shared = ", and for the rows that the fits of the folds share" if folds else ""
     return (
-        f"95 % intervals: block bootstrap over time, {boot.get('block_trs')}-TR blocks or longer drawn within each"
-        f" held-out {'fold' if folds else 'story'}, {boot.get('n_bootstraps')} draws, seed {boot.get('seed')}, widened"
-        f" for the number of blocks and what their borders hide"
-        f"{', and for the rows that the fits of the folds share' if folds else ''}; before and after share the draws"
+        f"95 % intervals: block bootstrap over time, {blocks} drawn within each held-out"
+        f" {', '.join(['fold' if folds else 'story', *draws])}, widened for the number of blocks and what their borders"
+        f" hide{shared}; before and after share the draws"
     )
 
 
