@@ -265,7 +265,7 @@ FAMILY_NAMES: Mapping[str, str] = {
 def cited(family: str | None, data_sets: Iterable[str]) -> list[Citation]:
     """The works behind a run, each once; a family or data set that is not known here adds none."""
     of_data = [one for name in data_sets for one in DATA_SETS.get(name, ())]
-    of_model = [FAMILIES[family]] if family in FAMILIES else []
+    of_model = [FAMILIES[family]] if family is not None and family in FAMILIES else []
     return list(dict.fromkeys([METHOD, RIDGE, *of_data, *of_model]))
 
 
