@@ -204,6 +204,11 @@ def test_what_is_not_known_is_left_out(path: str) -> None:
 def test_a_run_that_says_nothing_has_no_methods() -> None:
     nothing = {"run": {}, "probe": {"subjects": {}}, "stages": {}, "scores": [], "held_out": {}}
     assert methods_paragraphs(nothing, {}, {}) == []
+    toy = {"backbone": {"family": "toy", "weights": "none"}, "regime": "brain"}
+    assert methods_paragraphs({**nothing, "run": toy}, {}, {}) == [
+        "Model. The speech model was toy (none).",
+        f"Tuning. {REGIMES['brain']}.",
+    ]
     assert done_said(nothing) == "A speech model and the brain responses of listeners"
 
 
@@ -252,6 +257,17 @@ def test_folds_and_groups_and_simulated_listeners_are_said() -> None:
     assert listeners_said(group) == "1 group of simulated listeners"
 
 
+def test_features_of_ones_own_are_no_model() -> None:
+    words = "features of mine.h5 (columns by layer: 1: 12, 2: 24)"
+    summary, settings, provenance = changed(
+        ("summary/run/regime", "features"), ("summary/run/model", words), ("summary/run/backbone", None)
+    )
+    text = text_of(summary, settings, provenance)
+    assert text.startswith(f"Model. What was probed were {words}.")
+    assert "Tuning." not in text
+    assert done_said(summary) == f"{words} against the brain responses of 3 listeners"
+
+
 def test_works_are_those_of_model_and_data() -> None:
     assert [work.key for work in works_of(SUMMARY)] == [
         "moussa2025improving",
@@ -276,6 +292,8 @@ def test_settings_are_those_of_the_configuration_else_of_the_model(tmp_path: Pat
     assert read_settings(tmp_path) == {"model": {"layer": 3}}
     (tmp_path / "config.yaml").write_text("model:\n  layer: 4\n")
     assert read_settings(tmp_path) == {"model": {"layer": 4}}
+    (tmp_path / "config.yaml").write_text("model: {layer: last, loss: mse, optimizer: adam}\ndata: mine\n")
+    assert read_settings(tmp_path) == {"model": {"optimizer": "adam"}}, "names of somebody's own module"
     (tmp_path / "config.yaml").write_text("- 1\n")
     with pytest.raises(UnreadableFileError, match=r"config\.yaml is not the configuration of a run"):
         read_settings(tmp_path)

@@ -27,8 +27,9 @@ ROLES = {
     "choose": "to choose the checkpoint",
     "score": "for the reported scores",
 }
+UNTUNED = (None, "pretrained", "features")
 PROBED = ("fit", "score")
-"""Roles of a run that tunes nothing."""
+"""Regimes that tune nothing, and the roles that stories have in these."""
 MOST_NAMES = 4
 """So many stories of a role are named; more are counted."""
 TUNED = {
@@ -38,6 +39,7 @@ TUNED = {
     "language_model": "tuned on a text model's representations, against the brain responses of",
     "large_speech_model": "tuned on a larger speech model's representations, against the brain responses of",
     "pretrained": "untuned, against the brain responses of",
+    "features": "against the brain responses of",
 }
 REGIMES = {
     "brain": f"The model was tuned to predict the voxels' responses ({METHOD.short})",
@@ -67,25 +69,44 @@ HEADS = {
 }
 OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam"}
 PACKAGES = {"torch": "PyTorch", "lightning": "Lightning", "transformers": "Transformers", "himalaya": "himalaya"}
+SHAPES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
+    "model": {
+        **dict.fromkeys(("lora", "trainable", "pooling", "head", "loss", "objective"), dict),
+        **dict.fromkeys(("backbone_lr", "head_lr", "weight_decay", "warmup_fraction"), (int, float)),
+        **dict.fromkeys(("optimizer", "schedule"), str),
+        "layer": int,
+    },
+    "data": {**dict.fromkeys(("window", "control", "language_model", "speech_model"), dict), "batch_size": int},
+    "trainer": {"gradient_clip_val": (int, float), "callbacks": list},
+}
+"""What is read of a configuration; a module of somebody's own may mean something else by a name."""
 _NO_BRACES = str.maketrans("{}", "()")
 
 Facts = Mapping[str, Any]
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The resolved configuration of a run; of one without, the model's hyperparameters; else nothing.
+    """What the methods need of a run's resolved configuration, or of the model's hyperparameters where there is none.
 
     Raises
     ------
     UnreadableFileError
         If the file is damaged.
     """
-    cure = "Fetch the run again, or delete the file."
-    for name, wrap in ((CONFIG_FILE, False), (HPARAMS_FILE, True)):
-        if (folder / name).is_file():
-            found = read_yaml(folder / name, "the configuration of a run", cure)
-            return {"model": found} if wrap else found
-    return {}
+    file = next((folder / name for name in (CONFIG_FILE, HPARAMS_FILE) if (folder / name).is_file()), None)
+    if file is None:
+        return {}
+    found = read_yaml(file, "the configuration of a run", "Fetch the run again, or delete the file.")
+    return _shaped({"model": found} if file.name == HPARAMS_FILE else found)
+
+
+def _shaped(settings: Facts) -> dict[str, Any]:
+    """The settings that are of the kind that SHAPES expects."""
+    return {
+        part: {name: own[name] for name, kind in shapes.items() if isinstance(own.get(name), kind)}
+        for part, shapes in SHAPES.items()
+        if isinstance(own := settings.get(part), dict)
+    }
 
 
 # --- The title ---
@@ -107,9 +128,11 @@ def model_said(run: Facts) -> str:
     """Family and weights of the speech model, as their authors write them."""
     backbone = run.get("backbone") or {}
     if backbone.get("family"):
-        weights = base_model(backbone) or weights_words(backbone)
-        return f"{FAMILY_NAMES.get(backbone['family'], backbone['family'])} ({weights})"
-    family, _, rest = str(run.get("model") or "A speech model").partition(",")[0].partition(" ")
+        whole = {"weights": "", "origin": {}, **backbone}
+        weights = base_model(whole) or weights_words(whole)
+        return f"{FAMILY_NAMES.get(backbone['family'], backbone['family'])}{f' ({weights})' if weights else ''}"
+    words = str(run.get("model") or "A speech model")
+    family, _, rest = (_search(r"^([^(,]*(?:\([^)]*\))?)", words) or words).partition(" ")
     return f"{FAMILY_NAMES.get(family, family)} {rest}".strip()
 
 
@@ -173,7 +196,8 @@ def methods_markdown(title: str, paragraphs: Sequence[str], bibtex: str, more: s
 def _model(run: Facts, settings: Facts) -> Iterator[str]:
     backbone = run.get("backbone") or {}
     if not backbone.get("family"):
-        yield from [f"The speech model was {run['model']}."] if run.get("model") else []
+        what = "What was probed were" if run.get("regime") == "features" else "The speech model was"
+        yield from [f"{what} {run['model']}."] if run.get("model") else []
         return
     layers = f"{backbone['n_layers']} transformer layers" if backbone.get("n_layers") else ""
     units = f"{backbone['hidden_size']} units" if backbone.get("hidden_size") else ""
@@ -184,7 +208,8 @@ def _model(run: Facts, settings: Facts) -> Iterator[str]:
     ]
     kind = {"tiny": ", brainlit's own small weights", "random": ", random weights"}
     made = kind.get(str((backbone.get("origin") or {}).get("kind")), "")
-    yield f"The speech model was {model_said(run)}{made} ({'; '.join(filter(None, facts))})."
+    inside = "; ".join(filter(None, facts))
+    yield f"The speech model was {model_said(run)}{made}{f' ({inside})' if inside else ''}."
     if run.get("regime") == "pretrained":
         yield "It was not tuned."
         return
@@ -238,7 +263,7 @@ def _data(summary: Facts) -> Iterator[str]:
         yield "No brain was measured."
     if passed := _passed(run):
         yield f"Responses: {passed}."
-    if roles := _roles_said(about, [role for role in ROLES if run.get("regime") != "pretrained" or role in PROBED]):
+    if roles := _roles_said(about, PROBED if run.get("regime") in UNTUNED else list(ROLES)):
         yield f"{roles}."
     if folds := folds_said(probe):
         yield f"Scores are of {folds}."
@@ -279,7 +304,7 @@ def _roles_said(about: Facts, shown: Sequence[str]) -> str:
 
 
 def _tuning(run: Facts, settings: Facts) -> Iterator[str]:
-    if run.get("regime") in (None, "pretrained"):
+    if run.get("regime") in UNTUNED:
         return
     model, data, trainer = (settings.get(key) or {} for key in ("model", "data", "trainer"))
     training, about = run.get("training"), run.get("data_module") or {}
@@ -316,7 +341,8 @@ def _targets_said(regime: str, data: Facts) -> str:
     """What stood in the place of the responses, with its settings."""
     if regime == "permuted" and (control := data.get("control")):
         block = f" of {control['block_trs']} TRs" if control.get("kind") == "blocks" and "block_trs" in control else ""
-        return f" ({control.get('kind')}{block}, moved by at least {control.get('min_shift_trs')} TRs)"
+        moved = f", moved by at least {control['min_shift_trs']} TRs" if control.get("min_shift_trs") else ""
+        return f" ({control['kind']}{block}{moved})" if control.get("kind") else ""
     if regime in ("language_model", "large_speech_model"):
         source = data.get("language_model" if regime == "language_model" else "speech_model") or {}
         named = " ".join(str(source[key]) for key in ("family", "weights") if source.get(key))
@@ -340,7 +366,10 @@ def _head_said(model: Facts, backbone: Facts) -> str:
         layer = backbone["n_layers"] + 1 + layer if "n_layers" in backbone else None
     states = f"hidden state {layer}" if layer is not None else "the hidden states"
     how = (model.get("pooling") or {}).get("how")
-    pooled = f", pooled ({how}) over each {model['pooling']['over'].replace('tr', 'TR')}," if how else ""
+    over = (
+        {"tr": " over each TR", "window": " over the whole window"}.get(model["pooling"].get("over"), "") if how else ""
+    )
+    pooled = f", pooled ({how}){over}," if how else ""
     kind, rank = HEADS.get(head["kind"], ""), head.get("rank")
     if not kind or ("{rank}" in kind and rank is None):
         kind = f"a head of kind {head['kind']}"
@@ -405,7 +434,8 @@ def _software(run: Facts, provenance: Facts) -> Iterator[str]:
 def _config_bands(settings: Facts) -> str | None:
     """From the configuration, where the probe's record says nothing."""
     for callback in (settings.get("trainer") or {}).get("callbacks") or ():
-        bands = ((callback.get("init_args") or {}).get("probe") or {}).get("bands")
+        arguments = callback.get("init_args") if isinstance(callback, dict) else None
+        bands = ((arguments or {}).get("probe") or {}).get("bands")
         if bands:
             named = {
                 name: ", ".join(spaces) if spaces else f"all {band_label(name)} features"
