@@ -79,7 +79,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_what_needs_no_torch_imports_none(runs: list[Path], toy_store_path: Path, tmp_path: Path) -> None:
     commands = [
         *(["--version"], ["--help"], ["fitt"], ["doctor", "--help"]),
-        *([verb, "--help"] for verb in ("init", "data", "downstream", "report", "export", "compare", "curve")),
+        *([verb, "--help"] for verb in ("init", "data", "downstream", "report", "export", "maps", "compare", "curve")),
         *([verb, "--help"] for verb in ("reproduce", "sweep", "fractions")),
         *([verb, "--help"] for verb in ("fit", "validate", "test", "predict", "probe", "plan")),
         *(["data", action, toy_store_path] for action in ("prepare", "info", "check")),

@@ -30,6 +30,8 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         "sweep",
         "fractions",
         "curve",
+        "figure",
+        "maps",
     ):
         assert f"\n  {verb} " in text
     assert main([]) == 2, "no verb is wrong use"

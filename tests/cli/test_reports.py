@@ -9,8 +9,10 @@ import shutil
 from collections.abc import Callable
 from glob import glob
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+from huggingface_hub.errors import LocalTokenNotFoundError
 
 from brainlit.cli import main
 from tests.comparison.planted_runs import planted_run
@@ -108,16 +110,62 @@ def test_what_cannot_be_compared_is_refused_in_words(
 
 
 def test_the_page_has_its_commands() -> None:
-    assert len(commands_of("export.md", "export")) == 3
+    assert len(commands_of("export.md", "export")) == 4
+
+
+class FakeHub:
+    """The part of huggingface_hub.HfApi that an upload uses; remembers what it was asked."""
+
+    refuses: OSError | None = None
+    asked: ClassVar[list[tuple[str, dict[str, Any]]]] = []
+    files: ClassVar[set[str]] = set()
+
+    def whoami(self) -> dict[str, str]:
+        """As the hub answers a token that it knows."""
+        return {"name": "lab"}
+
+    def create_repo(self, repo: str, **options: Any) -> None:
+        """Nothing is made."""
+        self.asked.append((repo, options))
+
+    def upload_folder(self, **options: Any) -> None:
+        """Looks at what would be sent."""
+        if self.refuses is not None:
+            raise self.refuses
+        self.asked.append((options["repo_id"], options))
+        self.files.update(path.name for path in Path(options["folder_path"]).iterdir())
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> type[FakeHub]:
+    import huggingface_hub
+
+    class Fresh(FakeHub):
+        asked: ClassVar[list[tuple[str, dict[str, Any]]]] = []
+        files: ClassVar[set[str]] = set()
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Fresh)
+    return Fresh
 
 
 def test_the_commands_of_the_page_and_its_snippet(
-    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished_run: Path,
+    tmp_path: Path,
+    hub: type[FakeHub],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    from huggingface_hub import ModelCard
+
     monkeypatch.chdir(tmp_path)
     for command in commands_of("export.md", "export"):
         arguments = command.replace("runs/brain_tune/ID", str(finished_run)).split()
         assert main(arguments) == 0, capsys.readouterr().err
+    assert hub.asked[0] == ("USER/NAME", {"private": True, "exist_ok": True})
+    assert hub.files == {path.name for path in (finished_run / "export").iterdir()} >= {"README.md", "config.json"}
+    card = ModelCard.load(finished_run / "export" / "README.md").data
+    assert card.to_dict()["license"], "what the hub asks of a card"
+    assert "brain-tuning" in card.to_dict()["tags"]
     assert "with its card: models/tuned" in capsys.readouterr().out
     said = json.loads((finished_run / "export" / "config.json").read_text())["brainlit"]
     assert (said["run"], said["regime"]) == ("brain_tune/finished", "brain")
@@ -137,3 +185,51 @@ def test_what_is_not_there_is_said(finished_run: Path, tmp_path: Path, capsys: p
     (tmp_path / "mine.txt").touch()
     assert main(["export", str(finished_run), "--output", str(tmp_path)]) == 2
     assert "something else than an export" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "words"),
+    [
+        (["--push", "tuned"], None, "--push tuned names no owner; give USER/NAME."),
+        (["--push", "lab/a name"], None, "--push lab/a name: Repo id must use alphanumeric chars"),
+        (["--public"], None, "--public is for --push USER/NAME"),
+        (["--push", "lab/tuned"], LocalTokenNotFoundError("no token"), "nobody is logged in. Run `hf auth login`"),
+        (["--push", "lab/tuned"], ConnectionError("no route"), "the hub does not answer, or not to this token"),
+    ],
+)  # fmt: skip
+def test_an_upload_that_cannot_be_is_refused_before_anything_is_exported(
+    arguments: list[str],
+    answer: OSError | None,
+    words: str,
+    hub: type[FakeHub],
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def whoami(_: FakeHub) -> None:
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr(hub, "whoami", whoami)
+    output = tmp_path / "tuned"
+    assert main(["export", str(finished_run), "--output", str(output), *arguments]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert not output.exists()
+    assert not hub.asked
+
+
+def test_an_upload_that_fails_leaves_the_export(
+    hub: type[FakeHub],
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(hub, "refuses", OSError("413 too large"))
+    output = tmp_path / "tuned"
+    assert main(["export", str(finished_run), "--output", str(output), "--push", "lab/tuned", "--public"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"{output} could not be uploaded to lab/tuned: 413 too large. It stays here whole" in error
+    assert (output / "model.safetensors").is_file()
+    assert hub.asked == [("lab/tuned", {"private": False, "exist_ok": True})]

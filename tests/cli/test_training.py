@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from brainlit.cli.trainer import loggers
 from brainlit.cli.training import parsed
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.wandb_names import wandb_id
+from brainlit.store import StoryStore
 from tests.cli.test_option_hints import names_in
 
 Command = Callable[..., list[str]]
@@ -65,6 +67,20 @@ def test_predictions_are_in_their_places(finished_run: Path) -> None:
         assert np.isfinite(file["sub-A/toy5"][()]).all()
         assert len(file["sub-B/voxels"]) == 12
         assert set(file["sub-A"]) == {"toy5", "voxels"}
+
+
+def test_predictions_are_those_that_test_scores(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    windows = ["--trust", "--data.window.n_trs", "12"]  # of 40 rows: the last window overlaps the one before it
+    assert main(["test", str(finished_run), *windows]) == 0
+    found = re.search(r"test/r/sub-A\W+(-?[\d.]+(?:e-\d+)?)", capsys.readouterr().out)
+    assert found is not None
+    assert main(["predict", str(finished_run), *windows]) == 0
+    store_dir = yaml.safe_load((finished_run / "config.yaml").read_text())["data"]["store_dir"]
+    with h5py.File(finished_run / "predictions.h5") as file:
+        predicted, voxels = file["sub-A/toy5"][()], file["sub-A/voxels"][()]
+    observed = StoryStore.open(store_dir).responses("sub-A", "toy5")[:, voxels]
+    r = [np.corrcoef(one, other)[0, 1] for one, other in zip(predicted.T, observed.T, strict=True)]
+    assert float(found[1]) == pytest.approx(np.mean(r), abs=1e-5)
 
 
 def test_the_report_can_be_written_again(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

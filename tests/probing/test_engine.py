@@ -48,6 +48,13 @@ def test_it_makes_the_records_of_the_callback(data: StoryDataModule, toy_store_p
     assert [(record.subject, record.epoch, record.step) for record in records] == [("sub-A", 4, 9), ("sub-B", 4, 9)]
     for record in records:
         assert_same_scores(record, load_record(record_path(tmp_path / "run" / "probes", record.subject, 0)))
+        used = record.regions["all voxels"]
+        by_layer = load_record(record_path(tmp_path / "own", record.subject, 4)).r_by_layer
+        assert sorted(by_layer) == sorted({layer for _, layer, metric in record.table.keys if metric == "r_backbone"})
+        for layer, r in by_layer.items():
+            row = record.table.get("all voxels", layer, "r_backbone")
+            assert row is not None
+            assert r[used].mean() == pytest.approx(row.score.value, abs=1e-6), layer
         assert record.facts["weights"] == "abc"
         *of_the_search, last = record.facts["warnings"]
         assert last == "beware"

@@ -71,7 +71,8 @@ def fake_record(
     regions = regions_with_all(brain.regions, result.used)
     blocks = block_weights(result.score_groups, **BOOTSTRAP)
     rows = probe_rows(result, regions, 2, blocks)
-    rows += curve_rows(brain.probe(epoch, 1, learns, alone=True), regions, 1, blocks)
+    first = brain.probe(epoch, 1, learns, alone=True)
+    rows += curve_rows(first, regions, 1, blocks)
     spans = [f"story{k}[0:{N_TRS}]" for k in range(N_FIT + N_SCORE)]
     facts = {
         "fit_spans": spans[:N_FIT],
@@ -101,6 +102,7 @@ def fake_record(
         ceiling=result.ceiling,
         regions=regions,
         vertices=brain.vertices if places else None,
+        r_by_layer={1: first.r.astype(np.float32), 2: result.r_by_model["backbone"].astype(np.float32)},
         facts=facts,
     )
     return record, result

@@ -45,7 +45,7 @@ def test_a_report_opens_from_a_file_without_an_error_and_sorts(run: RunDirectory
     summary = build_summary(run)
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>'
     figures = {"alignment": Figure("alignment", b"", svg, "bars", "caption", "r\n0.5\n")}
-    page = render_report(summary, figures, {}, {"command": "brainlit fit"}, ["Model. One.", "Data. Two."])
+    page = render_report(summary, figures, {}, {"command": "brainlit fit"}, methods=["Model. One."])
     for _ in range(3):  # a machine with other work may be late once
         shown, said = opened(page.replace("</body>", AFTER_LOADING), tmp_path)
         assert said == []

@@ -33,6 +33,9 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert found.facts == record.facts
     np.testing.assert_array_equal(found.r, record.r)
     np.testing.assert_array_equal(found.vertices, record.vertices)
+    assert list(found.r_by_layer) == [1, 2]
+    for layer, r in record.r_by_layer.items():
+        np.testing.assert_array_equal(found.r_by_layer[layer], r)
     assert {k: v.tolist() for k, v in found.regions.items()} == {k: v.tolist() for k, v in record.regions.items()}
     assert found.table.keys == record.table.keys
     for old, new in zip(record.table.rows, found.table.rows, strict=True):

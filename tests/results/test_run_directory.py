@@ -194,7 +194,7 @@ def test_a_run_whose_parts_lead_elsewhere_is_refused(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "runs", "sent", "run")
     run.finish()
     (tmp_path / "elsewhere").mkdir()
-    for name in ("downstream", "export"):
+    for name in ("downstream", "export", "maps"):
         (run.path / name).symlink_to(tmp_path / "elsewhere")
         with pytest.raises(RunError, match=f"{name} is a link that leads out of the run"):
             RunDirectory.open(run.path)

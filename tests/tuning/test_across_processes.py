@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from brainlit.backbones import BackboneConfig
 from brainlit.tuning import AnchorConfig, BrainTuning, HeadConfig, LossConfig, ObjectiveConfig
-from brainlit.tuning.across_processes import mean_over_rows, sum_over_processes
+from brainlit.tuning.across_processes import gather_in_first, mean_over_rows, sum_over_processes
 from brainlit.tuning.losses import LOSSES
 from tests.backbones.conftest import save_mini
 from tests.tuning.conftest import FakeData
@@ -132,6 +132,7 @@ def run_together(rank: int, folder: Path) -> None:
     (total**2).sum().backward()
     found: dict[str, Any] = {"total": total.detach(), "gradient": own.grad, "n": sum_over_processes(torch.tensor(rank))}
     found["mean"] = mean_over_rows(torch.full((rank, 2), float(rank)))
+    found["gathered"] = gather_in_first([{"rank": rank, "rows": torch.full((2,), rank)}] * rank)
     found |= {name: trained(folder, name, rank, N_RANKS) for name in CASES}
     torch.save(found, folder / f"found-{rank}.pt")
     dist.destroy_process_group()
@@ -168,6 +169,13 @@ def test_sums_are_those_of_all_and_their_gradients_average_to_the_true_one(found
         torch.testing.assert_close(part["mean"], torch.full((2,), (1 * 1 + 2 * 2) / 3))
         # d (sum of total squared) / d own is 2 total in the process that owns it, and is averaged over three later.
         torch.testing.assert_close(part["gradient"], N_RANKS * 2 * expected)
+
+
+def test_the_first_process_gets_what_all_have_however_little(found: list[dict[str, Any]]) -> None:
+    assert [one["rank"] for one in found[0]["gathered"]] == [1, 2, 2]
+    assert [one["rows"].tolist() for one in found[0]["gathered"]] == [[1, 1], [2, 2], [2, 2]]
+    assert found[1]["gathered"] == found[2]["gathered"] == []
+    assert gather_in_first([1, 2]) == [1, 2], "one process has all"
 
 
 @pytest.mark.parametrize("name", CASES)

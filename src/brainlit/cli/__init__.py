@@ -41,8 +41,11 @@ ask what was learned:
 read and share:
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
   export     write the tuned model as a Hugging Face folder:     brainlit export runs/brain_tune/ID
+  maps       its scores per voxel as GIFTI, CIFTI, NIfTI or
+             pycortex files, in a BIDS derivative:               brainlit maps runs/brain_tune/ID
   compare    regimes beside each other, and whether what is
              claimed about brain-tuning holds over seeds:        brainlit compare runs/reproduce/*
+  figure     one figure for a paper, as PDF, SVG or PNG:         brainlit figure alignment runs/brain_tune/ID -o r.pdf
   curve      alignment by hours of tuning data, of any runs:     brainlit curve runs/fractions/wav2vec-*
 
 run many:
@@ -69,7 +72,9 @@ VERBS = {
     "downstream": "brainlit.cli.downstream:main",
     "report": "brainlit.cli.reports:run_report",
     "export": "brainlit.cli.reports:run_export",
+    "maps": "brainlit.cli.maps:run_maps",
     "compare": "brainlit.cli.reports:run_compare",
+    "figure": "brainlit.cli.figure:run_figure",
     "curve": "brainlit.cli.reports:run_curve",
     "reproduce": "brainlit.cli.reproduce:run_reproduce",
     "sweep": "brainlit.cli.reproduce:run_sweep",

@@ -104,7 +104,7 @@ def write_predictions(batches: Sequence[dict[str, Any]], datamodule: Any, checkp
         <run>/predictions.h5.
     """
     path = checkpoint.resolve().parent.parent / PREDICTIONS_FILE
-    rows = collect_rows(batches, datamodule.story_names, datamodule.roles.spans("score"), datamodule.store.n_trs)
+    rows = collect_rows(batches, datamodule.story_names, datamodule.store.n_trs)
     with atomic_path(path) as temporary, new_file(temporary) as file:
         write_text(file, "checkpoint", str(checkpoint))
         for (subject, story), values in rows.items():
@@ -117,18 +117,19 @@ def write_predictions(batches: Sequence[dict[str, Any]], datamodule: Any, checkp
 
 
 def collect_rows(
-    batches: Sequence[dict[str, Any]], story_names: Sequence[str], spans: Sequence[Span], n_trs_of: Any
+    batches: Sequence[dict[str, Any]], story_names: Sequence[str], n_trs_of: Any
 ) -> dict[tuple[str, str], npt.NDArray[np.float32]]:
-    """Put windows back in their places: (subject, story) -> (n_trs, n_targets), NaN where nothing was predicted."""
+    """Put windows back in their places: (subject, story) -> (n_trs, n_targets), NaN where nothing was predicted.
+
+    Windows overlap at the end of a span; each row is that of the window in which it counts, as in `test/r`.
+    """
     rows: dict[tuple[str, str], npt.NDArray[np.float32]] = {}
     for batch in batches:
         for k, (index, first) in enumerate(zip(batch["story"].tolist(), batch["first_tr"].tolist(), strict=True)):
-            story = story_names[index]
-            stop = next(s.stop_tr for s in spans if s.story == story and s.start_tr <= first < s.stop_tr)
+            story, counts = story_names[index], batch["row_mask"][k].cpu().numpy()
             for subject, predicted in batch["predictions"].items():
                 values = predicted[k].float().cpu().numpy()
                 shape = (n_trs_of(story), values.shape[1])
                 target = rows.setdefault((subject, story), np.full(shape, np.nan, dtype=np.float32))
-                n_rows = min(len(values), stop - first)
-                target[first : first + n_rows] = values[:n_rows]
+                target[first + np.flatnonzero(counts)] = values[counts]
     return rows

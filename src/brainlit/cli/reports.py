@@ -79,9 +79,17 @@ def run_export(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--output", type=Path, help="folder to write (default: RUN/export)")
     parser.add_argument("--overwrite", action="store_true", help="replace the export of another checkpoint")
+    parser.add_argument("--push", metavar="USER/NAME", help="upload the folder to this model of the Hugging Face hub")
+    parser.add_argument(
+        "--public", action="store_true", help="of --push: a model made for it may be seen by all; else by you alone"
+    )
     given = parser.parse_args(list(arguments))
-    from brainlit.results.export import export_model
+    from brainlit.results.export import Upload, export_model
     from brainlit.results.run_directory import RunDirectory
+
+    if given.public and not given.push:
+        raise UsageError("--public is for --push USER/NAME; a folder on this machine is seen by whom its rights let.")
+    upload = Upload.open(given.push, public=given.public) if given.push else None
 
     if given.run.is_file():
         run, checkpoint, output = None, given.run, given.run.with_name(f"{given.run.stem}-export")
@@ -90,6 +98,8 @@ def run_export(arguments: Sequence[str]) -> int:
         checkpoint, output = chosen_checkpoint(run, given.checkpoint), run.path / "export"
     folder = export_model(checkpoint, given.output or output, run, overwrite=given.overwrite)
     print(f"{checkpoint} is now a model of transformers, with its card: {folder}")
+    if upload is not None:
+        print(f"Uploaded: {upload.send(folder)}")
     return 0
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import lightning.pytorch as pl
 import yaml
 from jsonargparse import ArgumentParser, set_dumper
+from lightning.fabric.utilities import move_data_to_device
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -46,6 +47,7 @@ from brainlit.datamodules import StoryDataModule
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.wandb_logger import WandbOptions
 from brainlit.tuning import BrainTuning
+from brainlit.tuning.across_processes import gather_in_first
 from brainlit.tuning.checkpoint import AtomicCheckpointIO
 
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -92,11 +94,20 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
         return _fit(cli, cli.run)
     checkpoint = cli.config.ckpt_path  # it is there: the command was refused before anything was built, if not
     result = getattr(cli.trainer, verb)(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
-    if verb == "test" and (said := about_test_r(cli.trainer, cli.model, cli.datamodule, Path(checkpoint))):
+    if said := _said_at_the_end(verb, cli, result):
         print(said)
-    if verb == "predict" and result is not None:
-        print(predicted_sentence(cli.trainer, result, cli.datamodule, Path(checkpoint)))
     return 0
+
+
+def _said_at_the_end(verb: str, cli: BrainlitCLI, result: Any) -> str:
+    """What test and predict have to say, and predict to write; the first process does it, for all of them."""
+    checkpoint = Path(str(cli.config.ckpt_path))
+    if verb == "predict" and result is not None:
+        batches = gather_in_first(move_data_to_device(result, "cpu"))
+        return predicted_sentence(cli.trainer, batches, cli.datamodule, checkpoint) if batches else ""
+    if verb == "test" and _is_first_process():
+        return about_test_r(cli.trainer, cli.model, cli.datamodule, checkpoint)
+    return ""
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -223,6 +223,7 @@ class ProbeEngine:
                 started = time.monotonic()
                 rows: dict[str, list[ScoreRow]] = {name: [] for name in data}
                 found: Mapping[str, ProbeResult] = {}
+                by_layer: dict[str, dict[int, Float32Array]] = {name: {} for name in data}
                 fits = self.fits.results(data, features, compared, context.scope, context.warm, group)
                 for layer, results in fits:
                     bar.update()
@@ -231,6 +232,7 @@ class ProbeEngine:
                         regions = regions_with_all(data[name].regions, found[name].used)
                         count = probe_rows if layer == compared else curve_rows
                         rows[name] += count(result, regions, layer, self.blocks(result))
+                        by_layer[name][layer] = np.asarray(result.r_by_model["backbone"], dtype=np.float32)
                 if self.config.tuned_sound and found:
                     for name in found:
                         regions = regions_with_all(data[name].regions, found[name].used)
@@ -245,6 +247,7 @@ class ProbeEngine:
                     table = ScoreTable(rows[name])
                     said = {"words": of_words.facts(self.bootstrap["block_trs"])}
                     record = self._record(datamodule, name, result, table, compared, context, seconds, said)
+                    record = replace(record, r_by_layer=dict(sorted(by_layer[name].items())))
                     save_record(record, result, folder)
                     records.append(record)
         return records

@@ -24,6 +24,7 @@ from brainlit.results.style import (
     colour_map,
     house_style,
     new_figure,
+    printed,
     render,
     sign,
     told,
@@ -94,12 +95,20 @@ def brain_figure(
         change = after - before
         limit = max(float(np.nanquantile(np.abs(change), 0.99)), 1e-6)
         maps += [("after", after, SEQUENTIAL, 0.0, top), ("after - before", change, DIVERGING, -limit, limit)]
-    with house_style():
+
+    def drawn() -> Any:
         figure = new_figure(11, 1.95 * len(maps) + 0.3, layout=None)
         _draw_maps(figure, vertices, maps, max_distance_mm)
         if simulated:
             sign(figure)
-        png = render(figure, "png", dpi=130)
+        return figure
+
+    def print_as(format: str, width_mm: float) -> bytes:
+        with house_style():
+            return printed(drawn(), format, width_mm)
+
+    with house_style():
+        png = render(drawn(), "png", dpi=130)
     means = "; ".join(f"{name}: mean {np.nanmean(values):.3f}" for name, values, *_ in maps)
     caption = (
         f"r per voxel of subject {subject} on fsaverage5 (inflated). A vertex shows the nearest of"
@@ -107,7 +116,7 @@ def brain_figure(
         " 99 % quantile and are palest at 0; single voxels carry no interval here."
     )
     alt = f"Cortical maps of alignment of subject {subject}. {means}."
-    return told(Figure(f"brain-{subject}", png, None, alt, caption), simulated=simulated)
+    return told(Figure(f"brain-{subject}", png, None, alt, caption, print_as), simulated=simulated)
 
 
 def surface_values(
@@ -195,7 +204,7 @@ def _draw_view(axes: Any, half: Hemisphere, hemisphere: str, view: str, values: 
     # drawn from whole arrays; polygons are drawn one after the other, which takes three times as long.
     triangles = Triangulation(corners[:, 0], corners[:, 1], np.arange(len(corners)).reshape(-1, 3))
     colours = np.repeat(_face_colours(half, faces, values, painter), 3, axis=0)
-    axes.add_collection(TriMesh(triangles, facecolors=colours), autolim=False)
+    axes.add_collection(TriMesh(triangles, facecolors=colours, rasterized=True), autolim=False)
     axes.update_datalim(corners)
     axes.set_aspect("equal")
     axes.autoscale_view()

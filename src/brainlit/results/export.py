@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,84 @@ def export_model(
         write_contents(folder, {})
         (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
     return output
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A model of the Hugging Face hub that an export goes to.
+
+    Parameters
+    ----------
+    repo : str
+        'user/name'.
+    public : bool
+        Whether everybody may see it, where it is made now; one that is there stays as it is.
+    api : huggingface_hub.HfApi
+    """
+
+    repo: str
+    public: bool
+    api: Any
+
+    @classmethod
+    def open(cls, repo: str, *, public: bool = False) -> Upload:
+        """See that the name can be one and that the hub knows who asks, before anything is exported.
+
+        Raises
+        ------
+        ExportError
+            If not: the name, nobody is logged in, or the hub cannot be reached.
+        """
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+        from huggingface_hub.utils._validators import validate_repo_id
+
+        try:
+            validate_repo_id(repo)
+        except HFValidationError as error:
+            raise ExportError(f"--push {repo}: {error}") from error
+        if "/" not in repo:
+            raise ExportError(f"--push {repo} names no owner; give USER/NAME.")
+        api = HfApi()
+        try:
+            api.whoami()
+        except LocalTokenNotFoundError as error:
+            raise ExportError(
+                f"--push {repo}: nobody is logged in. Run `hf auth login`, or set HF_TOKEN to a token that may write."
+            ) from error
+        except _hub_errors() as error:
+            raise ExportError(f"--push {repo}: the hub does not answer, or not to this token ({error}).") from error
+        return cls(repo, public, api)
+
+    def send(self, folder: Path) -> str:
+        """Make the model if it is not there, upload all files in one commit, and return its address.
+
+        Raises
+        ------
+        ExportError
+            If the hub refuses; the folder stays.
+        """
+        try:
+            self.api.create_repo(self.repo, private=not self.public, exist_ok=True)
+            self.api.upload_folder(
+                repo_id=self.repo, folder_path=str(folder), commit_message=f"Exported by brainlit {__version__}"
+            )
+        except _hub_errors() as error:
+            raise ExportError(
+                f"{folder} could not be uploaded to {self.repo}: {error}. It stays here whole; the same command tries"
+                " again."
+            ) from error
+        return f"https://huggingface.co/{self.repo}"
+
+
+def _hub_errors() -> tuple[type[BaseException], ...]:
+    """What the hub's client raises when it is refused or finds no network.
+
+    Its own error is one of the HTTP library below it, which differs between its versions, and an OSError.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (*HfHubHTTPError.__bases__, OSError, ValueError)
 
 
 def feature_extractor(backbone: SpeechBackbone) -> Any:

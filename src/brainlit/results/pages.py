@@ -26,6 +26,13 @@ def render_page(template: str, title: str, **values: Any) -> str:
     return _environment().get_template(template).render(title=title, **values)
 
 
+def render_part(template: str, **values: Any) -> str:
+    """A part of a page, which a template shows as it is."""
+    from markupsafe import Markup
+
+    return Markup(_environment().get_template(template).render(**values))
+
+
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from brainlit.encoding.arrays import BoolArray, FloatArray
+from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray
 from brainlit.encoding.statistics import Score
 from brainlit.files import atomic_path, write_csv
 from brainlit.guard import UnreadableFileError, file_guard
@@ -64,6 +64,8 @@ class ProbeRecord:
         As scored: without dropped voxels, with all voxels.
     vertices : int array of shape (n_voxels,) or None
         On fsaverage5.
+    r_by_layer : mapping of layer to float32 array of shape (n_voxels,)
+        Alignment of every layer of the curve; empty in files of before it was kept.
     facts : mapping
         Plain JSON: stories, rows, delays, alphas, solver, seed, repeats, warnings.
     """
@@ -79,6 +81,7 @@ class ProbeRecord:
     ceiling: FloatArray | None = None
     regions: Mapping[str, BoolArray] = field(default_factory=dict)
     vertices: npt.NDArray[np.int64] | None = None
+    r_by_layer: Mapping[int, Float32Array] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -205,6 +208,9 @@ def _write_group(group: Any, record: ProbeRecord) -> None:
     for name in ("ceiling", "vertices"):
         if getattr(record, name) is not None:
             write_array(group, name, getattr(record, name))
+    if record.r_by_layer:
+        write_json_text(group, "layers", list(record.r_by_layer))
+        write_array(group, "r_by_layer", np.stack([*record.r_by_layer.values()]).astype(np.float32))
     write_json_text(group, "region_names", list(record.regions))
     regions = np.array(list(record.regions.values()), dtype=np.bool_).reshape(-1, len(record.r))
     write_array(group, "regions", regions)
@@ -234,5 +240,8 @@ def _read_group(group: Any) -> ProbeRecord:
         ceiling=group["ceiling"][:] if "ceiling" in group else None,
         regions=dict(zip(read_json_text(group, "region_names"), group["regions"][:], strict=True)),
         vertices=group["vertices"][:] if "vertices" in group else None,
+        r_by_layer=dict(zip(read_json_text(group, "layers"), group["r_by_layer"][:], strict=True))
+        if "r_by_layer" in group
+        else {},
         facts=read_json_text(group, "facts"),
     )

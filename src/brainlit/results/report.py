@@ -96,7 +96,9 @@ def write_report(run_dir: RunDirectory | Path | str, state: str | None = None) -
     methods = methods_paragraphs(summary, read_settings(run.path), provenance)
     pasted = methods_markdown(done_said(summary), methods, bibtex_of(summary, provenance), cite_also(summary))
     write_text_atomic(run.path / METHODS_FILE, pasted)
-    return write_text_atomic(run.path / REPORT_FILE, render_report(summary, figures, sentences, provenance, methods))
+    turning = _turning_maps(summary, records)
+    page = render_report(summary, figures, sentences, provenance, turning, methods)
+    return write_text_atomic(run.path / REPORT_FILE, page)
 
 
 def draw_figures(
@@ -111,7 +113,7 @@ def draw_figures(
         if pair[0].vertices is None:
             sentences[f"brain-{subject}"] = f"No map for {subject}: its voxels have no places on fsaverage5."
         else:
-            jobs.append((f"brain-{subject}", lambda pair=pair: _brain(pair, simulated)))  # type: ignore[misc]
+            jobs.append((f"brain-{subject}", lambda pair=pair: record_brain(pair, simulated)))  # type: ignore[misc]
     figures = {}
     for name, job in jobs:
         try:
@@ -130,6 +132,7 @@ def render_report(
     figures: Mapping[str, Figure],
     sentences: Mapping[str, str],
     provenance: Mapping[str, Any],
+    turning: str | None = None,
     methods: Sequence[str] = (),
 ) -> str:
     """The page as text; all its numbers come from the summary, and those of the methods from the run's settings."""
@@ -161,6 +164,7 @@ def render_report(
             if (row := score(name, metric))
         ],
         others={name: label for name, label in LABELS.items() if not name.startswith(PLACED)},
+        turning=turning,
         brains=list(dict.fromkeys(name for name in (*figures, *sentences) if name.startswith("brain-"))),
         provenance=json.dumps(provenance, indent=2) if provenance else "",
         provenance_facts=_provenance_facts(provenance),
@@ -303,7 +307,15 @@ def _provenance_facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _brain(records: Sequence[ProbeRecord], simulated: bool) -> Figure:
+def _turning_maps(summary: Mapping[str, Any], records: Sequence[ProbeRecord]) -> str | None:
+    from brainlit.results.turning_maps import turning_maps
+
+    of_subject = {name: [one for one in records if one.subject == name] for name in summary["probe"]["subjects"]}
+    return turning_maps(of_subject, simulated=bool(summary["run"].get("simulated")))
+
+
+def record_brain(records: Sequence[ProbeRecord], simulated: bool) -> Figure:
+    """The maps of one subject with places on fsaverage5: r of the first record, of the last, and their difference."""
     from brainlit.results.brainmap import brain_figure
 
     first, last = records[0], records[-1]

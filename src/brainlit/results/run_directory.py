@@ -37,7 +37,7 @@ JOB = "slurm_job"
 CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"
 SUBFOLDERS = ("checkpoints", "probes", "figures")
-WRITTEN_LATER = ("figures", "downstream", "export")
+WRITTEN_LATER = ("figures", "downstream", "export", "maps")
 """What commands write into a run that has finished."""
 PACKAGES = ("brainlit", "torch", "lightning", "transformers", "himalaya", "numpy", "scipy", "h5py", "nilearn", "wandb")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

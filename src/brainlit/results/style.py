@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,6 +115,9 @@ PAGE_COLOURS_AT_NIGHT = PAGE_COLOURS | {
     "link": "#8FB4E3",
 }
 
+PRINT_PT, MM_PER_INCH = 7.0, 25.4
+"""Text of figures for print, as journals ask for."""
+
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "DejaVu Sans"],
@@ -136,9 +141,13 @@ _STYLE: Any = {
     "legend.fontsize": 9.5,
     "hatch.linewidth": 1.1,
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # TrueType: letters stay letters where journals set them anew
     "svg.hashsalt": "brainlit",
     "figure.facecolor": PAPER,
 }
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,8 @@ class Figure:
         Formula, stories, n and uncertainty.
     csv : str
         The numbers that it shows, with a head; empty where they are elsewhere.
+    print_as : callable (format, width_mm) -> bytes, or None
+        Draws it anew for a paper: 'pdf', 'svg' or 'png', as wide as is asked.
     """
 
     name: str
@@ -164,6 +175,7 @@ class Figure:
     alt: str
     caption: str
     csv: str = ""
+    print_as: Callable[[str, float], bytes] | None = field(default=None, compare=False, repr=False)
 
     @property
     def address(self) -> str:
@@ -187,8 +199,6 @@ class Figure:
 @contextmanager
 def house_style() -> Iterator[None]:
     """Matplotlib settings for the block; what was set before comes back. Imports no pyplot and opens no window."""
-    import logging
-
     import matplotlib
 
     fonts = logging.getLogger("matplotlib.font_manager")
@@ -212,10 +222,58 @@ def new_figure(width_in: float, height_in: float, layout: Literal["constrained"]
 
 
 def render(figure: Any, format: str, dpi: int = 160) -> bytes:
-    """The figure as bytes of a PNG or SVG without a date in it."""
+    """The figure as bytes of a PNG, SVG or PDF without a date in it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=format, dpi=dpi, metadata={"Date": None} if format == "svg" else None)
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    figure.savefig(buffer, format=format, dpi=dpi, metadata=undated.get(format))
     return buffer.getvalue()
+
+
+def printed(figure: Any, format: str, width_mm: float) -> bytes:
+    """A figure in the width of a paper: text of PRINT_PT points, lines and marks as much thinner as text is smaller.
+
+    Height follows the width, but leaves text its room. Names below bars stand upright where they would overlap; a title
+    of the whole is left to the caption. Fonts are embedded (PDF) or outlines (SVG); what is made of many thousand
+    triangles is a picture of 300 dots per inch in both. Where text still overlaps, a warning says so.
+    """
+    width_in, height_in = figure.get_size_inches()
+    by_width, by_text = width_mm / MM_PER_INCH / width_in, PRINT_PT / _STYLE["font.size"]
+    figure.set_size_inches(width_in * by_width, height_in * max(by_width, by_text))
+    for artist in figure.findobj():
+        for what, power in (("fontsize", 1), ("linewidth", 1), ("markersize", 1), ("sizes", 2)):
+            if hasattr(artist, f"set_{what}") and (given := getattr(artist, f"get_{what}")()) is not None:
+                getattr(artist, f"set_{what}")(_times(given, by_text**power))
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    if len(panels) == 1:
+        panels[0].set_title("", loc="left")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")  # text overlaps then, which is said
+        return _with_names_apart(figure, format, width_mm)
+
+
+def _with_names_apart(figure: Any, format: str, width_mm: float) -> bytes:
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        names = [name for name in axes.get_xticklabels() if name.get_text()]
+        if _overlapping(names):
+            for name in names:
+                name.set(rotation=90, text=name.get_text().replace("\n", " "))
+            axes.set_xticks(axes.get_xticks(), [name.get_text() for name in axes.get_xticklabels()])
+    figure.draw_without_rendering()
+    if _overlapping([text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]):
+        _log.warning("Text of this figure overlaps at %g mm: show fewer regions, or make it wider.", width_mm)
+    return render(figure, format, dpi=300)
+
+
+def _overlapping(texts: Sequence[Any]) -> bool:
+    boxes = [text.get_window_extent() for text in texts]
+    return any(one.overlaps(other) for k, one in enumerate(boxes) for other in boxes[:k])
+
+
+def _times(given: Any, factor: float) -> Any:
+    return given * factor if isinstance(given, (int, float)) else [one * factor for one in given]
 
 
 def draw_figure(
@@ -240,15 +298,25 @@ def draw_figure(
     csv : str
         The numbers that it shows.
     """
-    with house_style():
+
+    def drawn() -> Any:
         figure = new_figure(*size_in)
         draw(figure)
         if simulated:
             sign(figure)
+        return figure
+
+    def print_as(format: str, width_mm: float) -> bytes:
+        with house_style():
+            return printed(drawn(), format, width_mm)
+
+    with house_style():
+        figure = drawn()
         png = render(figure, "png")
         figure.set_layout_engine("none")  # the places that were found stay; finding them again takes as long as drawing
         svg = render(figure, "svg")
-    return told(Figure(name, png, adapted(svg) if adapts else svg, alt, caption, csv), simulated=simulated)
+    made = Figure(name, png, adapted(svg) if adapts else svg, alt, caption, csv, print_as)
+    return told(made, simulated=simulated)
 
 
 def told(figure: Figure, *, simulated: bool) -> Figure:

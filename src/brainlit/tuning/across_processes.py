@@ -7,6 +7,9 @@ in each of them, and the average of its gradients is the gradient that one proce
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -41,3 +44,20 @@ def mean_over_rows(rows: Tensor) -> Tensor:
     """Mean of rows (n_rows, ...) of all processes, of shape (...); 0 where there are none."""
     n_rows = sum_over_processes(torch.tensor(float(len(rows)), device=rows.device))
     return sum_over_processes(rows.sum(0)) / n_rows.clamp(min=1)
+
+
+def gather_in_first(own: Sequence[Any]) -> list[Any]:
+    """What all processes have, in the first of them and in their order; in the others an empty list.
+
+    Parameters
+    ----------
+    own : sequence
+        Anything that can be pickled, as much of it as there is; tensors are to be on the CPU.
+    """
+    n_processes = count_processes()
+    if n_processes == 1:
+        return list(own)
+    is_first = dist.get_rank() == 0
+    parts: list[Any] = [None] * n_processes
+    dist.gather_object(list(own), parts if is_first else None)
+    return [one for part in parts for one in part] if is_first else []

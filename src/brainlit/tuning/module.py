@@ -218,8 +218,9 @@ class BrainTuning(TunedModel):
         self._correlations = {}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Predictions with where they belong: story and first_tr as in the batch, predictions by subject."""
-        return {"story": batch["story"], "first_tr": batch["first_tr"], "predictions": self(batch)}
+        """Predictions with where they belong: story, first_tr and row_mask of the batch, predictions by subject."""
+        places = {name: batch[name] for name in ("story", "first_tr", "row_mask")}
+        return {**places, "predictions": self(batch)}
 
     # --- Lightning hooks ---
 
