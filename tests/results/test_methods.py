@@ -257,6 +257,13 @@ def test_folds_and_groups_and_simulated_listeners_are_said() -> None:
     assert listeners_said(group) == "1 group of simulated listeners"
 
 
+def test_the_title_counts_those_who_were_tuned_on() -> None:
+    held_out = ("summary/probe/subjects/UTS08", {"n_used": 30_000, "tuned_on": False})
+    assert done_said(changed(held_out)[0]).endswith("tuned on the brain responses of 2 listeners, 1 more held out")
+    alone = changed(held_out, ("summary/run/regime", "language_model"))[0]
+    assert done_said(alone).endswith("against the brain responses of 3 listeners")
+
+
 def test_features_of_ones_own_are_no_model() -> None:
     words = "features of mine.h5 (columns by layer: 1: 12, 2: 24)"
     summary, settings, provenance = changed(

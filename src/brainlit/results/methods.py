@@ -17,6 +17,7 @@ from brainlit.results.probe_words import bands_said, interval_said, time_of_band
 from brainlit.results.record import folds_said
 from brainlit.results.run_directory import CONFIG_FILE
 from brainlit.results.style import band_label
+from brainlit.results.summary import not_tuned_on
 from brainlit.results.tables import count_said
 
 METHODS_FILE = "methods.md"
@@ -121,7 +122,12 @@ def done_said(summary: Facts) -> str:
     """
     run, regime = summary["run"], str(summary["run"].get("regime"))
     trial = "Trial run: " if run.get("trial") else ""
-    return f"{trial}{model_said(run)} {TUNED.get(regime, 'and the brain responses of')} {listeners_said(summary)}"
+    who, left_out = listeners_said(summary), not_tuned_on(summary)
+    if left_out and regime in ("brain", "permuted"):
+        tuned_on = {name: facts for name, facts in summary["probe"]["subjects"].items() if name not in left_out}
+        if tuned_on:
+            who = f"{listeners_said({**summary, 'probe': {'subjects': tuned_on}})}, {len(left_out)} more held out"
+    return f"{trial}{model_said(run)} {TUNED.get(regime, 'and the brain responses of')} {who}"
 
 
 def model_said(run: Facts) -> str:
