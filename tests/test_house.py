@@ -20,6 +20,7 @@ BESIDE_MODULES = {
     "test_project.py": "the files around the code",
     "test_docs_site.py": "the site of the docs, docs/hooks.py, and the code of its pages",
     "test_faults.py": "a small part of benchmarks/faults.py",
+    "results/test_browser.py": "reports as a browser shows them",
     "results/test_damage.py": "flipped bits of all files of a run",
     "store/test_damage.py": "flipped bits of all files of a store",
     "backbones/test_contract.py": "what the families that are no kin of wav2vec 2.0 must do",

@@ -117,7 +117,7 @@ def test_summary_and_report_keep_them_apart(fitted: tuple[Path, ToyModule]) -> N
     assert (summary["probe"]["n_score_trs"], part["n_score_trs"]) == (35, 43)
     assert not [text for text in summary["warnings"] if "tuned on" in text]
     page = " ".join((path / "report.html").read_text().split())
-    assert page.count("Held-out data: other") == 1
+    assert page.count("<h2>Held-out data: other</h2>") == 1
     assert "scored on toy5[0:48] (43 TRs used)" in page
 
 

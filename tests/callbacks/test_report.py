@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from brainlit.backbones.lora import LoraConfig
 from brainlit.backbones.trainable import TrainableConfig
-from brainlit.callbacks.report import _settings_words, _tell_wandb, parts_said, trial_said
+from brainlit.callbacks.report import _settings_words, _tell_wandb, online_facts, parts_said, trial_said
 
 
 def said(**settings):
@@ -45,6 +45,15 @@ def test_the_run_in_wandb_says_that_listeners_are_simulated(monkeypatch) -> None
 def trainer(**settings: Any) -> Any:
     limits = {"limit_train_batches": 1.0, "limit_val_batches": 1.0, "max_epochs": 3}
     return SimpleNamespace(**{"fast_dev_run": False, "loggers": ["csv"], **limits, **settings})
+
+
+def test_a_run_that_is_online_says_where(monkeypatch) -> None:
+    address = "https://wandb.ai/me/brainlit/runs/one"
+    loggers: Any = [SimpleNamespace(), WandbLogger.__new__(WandbLogger)]
+    for offline, expected in ((False, {"wandb_url": address}), (True, {})):
+        run = SimpleNamespace(offline=offline, url=address)
+        monkeypatch.setattr(WandbLogger, "experiment", property(lambda _, run=run: run))
+        assert online_facts(loggers) == expected
 
 
 def test_a_trial_is_said_to_be_one() -> None:

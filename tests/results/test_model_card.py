@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from brainlit.results.model_card import CITATION, CardFacts, base_licence, base_model, load_snippet, model_card
+from brainlit.results.citations import METHOD
+from brainlit.results.model_card import CardFacts, base_licence, base_model, load_snippet, model_card
 from brainlit.results.run_directory import RunDirectory, read_json
 from brainlit.results.summary import build_summary
 
@@ -177,4 +178,4 @@ def test_the_citation_is_that_of_the_citation_file() -> None:
     (paper,) = [entry for entry in yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
                 if entry["type"] == "conference-paper"]  # fmt: skip
     for words in (paper["title"], paper["url"], str(paper["year"]), *(who["family-names"] for who in paper["authors"])):
-        assert words in CITATION
+        assert words in METHOD.bibtex()

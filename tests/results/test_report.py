@@ -15,7 +15,7 @@ from brainlit.files import write_json
 from brainlit.results import report as report_module
 from brainlit.results.record import find_records
 from brainlit.results.region_table import region_table
-from brainlit.results.report import render_report, write_report
+from brainlit.results.report import cite_also, command_said, render_report, write_report
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.scores import UNSEEN_WORDS, ScoreTable
 from brainlit.results.style import Figure
@@ -38,6 +38,24 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.text += data
 
+    def all_of(self, tag: str, key: str) -> list[str]:
+        """An attribute of every such tag that has it."""
+        return [str(attrs[key]) for name, attrs in self.tags if name == tag and key in attrs]
+
+
+def assert_loads_nothing(text: str) -> None:
+    """That a page shows itself without network, server or another file; it may have links that a reader follows."""
+    page = Page(text)
+    loaded = [str(value) for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "srcset", "data")]
+    assert len(loaded) >= 1
+    assert all(address.startswith("data:image/") for address in loaded)
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
+    plotly = r'<script type="text/plain" id="turning-maps-plotly">.*?</script>'  # its addresses are words and links
+    plain = re.sub(r"base64,[A-Za-z0-9+/=]+", "", re.sub(plotly, "", text, flags=re.DOTALL))
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(|WebSocket|sendBeacon", plain)
+    links = [address for address in page.all_of("a", "href") if not address.startswith(("#", "data:text/csv"))]
+    assert all(re.match(r"https://(arxiv\.org|doi\.org|wandb\.ai)/", address) for address in links)
+
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, Page, dict[str, Any]]:
@@ -48,13 +66,97 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, Pag
 
 def test_it_needs_nothing_from_outside(written: tuple[RunDirectory, Page, dict[str, Any]]) -> None:
     run, page, _ = written
-    addresses = [value or "" for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href")]
-    assert len(addresses) >= 6
-    assert all(address.startswith("data:image/") for address in addresses)
-    plotly = r'<script type="text/plain" id="turning-maps-plotly">.*?</script>'  # its addresses are words and links
-    text = re.sub(plotly, "", (run.path / "report.html").read_text(), flags=re.DOTALL)
-    assert not re.search(r"https?://|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
-    assert not {"link", "iframe"} & {tag for tag, _ in page.tags}
+    assert len(page.all_of("img", "src")) >= 6
+    assert_loads_nothing((run.path / "report.html").read_text())
+    assert "https://arxiv.org/abs/2410.09230" in page.all_of("a", "href")
+
+
+def test_the_title_says_what_was_done_and_warnings_stand_beside_the_answer(
+    written: tuple[RunDirectory, Page, dict[str, Any]],
+) -> None:
+    run, page, summary = written
+    text = render_report({**summary, "warnings": ["Look at <this>."]}, {}, {}, {})
+    title = "wav2vec 2.0 (tiny) tuned on the brain responses of 1 simulated listener"
+    for one in (text, (run.path / "report.html").read_text()):
+        assert re.search(r"<title>(.*?)</title>", one)[1] == re.search(r"<h1>(.*?)</h1>", one)[1] == title  # type: ignore[index]
+    head = text.partition("<header")[2].partition("</header>")[0]
+    assert head.index(summary["headline"][0][:30]) < head.index("Look at &lt;this&gt;.") < head.index('class="tiles"')
+    assert text.count("Look at &lt;this&gt;.") == 1
+    assert 'class="warnings"' not in render_report({**summary, "warnings": []}, {}, {}, {})
+    assert "run runs" not in page.text
+    assert f"run {run.experiment}/{run.run_id}" in page.text
+
+
+def test_contents_name_every_section_and_what_carries_no_answer_is_folded(
+    written: tuple[RunDirectory, Page, dict[str, Any]],
+) -> None:
+    run, page, _ = written
+    text = (run.path / "report.html").read_text()
+    sections = re.findall(r'<details class="card" id="([^"]+)"( open)?><summary><h2>(.*?)</h2>', text)
+    links = re.findall(r'<li><a href="#([^"]+)">(.*?)</a>', text.partition("</nav>")[0])
+    assert links == [("top", "The answer"), *((name, title) for name, _, title in sections)]
+    ids = [str(attrs["id"]) for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {address[1:] for address in page.all_of("a", "href") if address.startswith("#")} <= set(ids)
+    assert [title for _, is_open, title in sections if not is_open] == ["What was run", "Provenance"]
+
+
+def test_each_figure_has_its_numbers_below_it(written: tuple[RunDirectory, Page, dict[str, Any]]) -> None:
+    run, page, summary = written
+    given = [attrs for tag, attrs in page.tags if tag == "a" and "download" in attrs]
+    assert len(given) == len(page.all_of("img", "src"))
+    for attrs in given:
+        text = base64.b64decode(str(attrs["href"]).partition("base64,")[2]).decode()
+        assert text == (run.figures / str(attrs["download"])).read_text()
+        assert len(text.splitlines()) > 3
+    row = find_score(summary, "semantic", "r_backbone")
+    assert row is not None
+    assert f"semantic,2,r_backbone,after,{row['after']['value']}," in (run.figures / "alignment.csv").read_text()
+    voxels = (run.figures / "brain-sub-1.csv").read_text().splitlines()
+    assert voxels[0] == "vertex,r_before,r_after"
+    assert len(voxels) == 1 + summary["probe"]["subjects"]["sub-1"]["n_voxels"]
+
+
+def test_methods_and_citations_are_there_to_paste(written: tuple[RunDirectory, Page, dict[str, Any]]) -> None:
+    run, page, _ = written
+    pasted = (run.path / "methods.md").read_text()
+    assert pasted.startswith("# wav2vec 2.0 (tiny) tuned on the brain responses of 1 simulated listener\n\n**Model.** ")
+    bibtex = pasted.partition("```bibtex\n")[2].partition("\n```")[0]
+    assert "@inproceedings{moussa2025improving," in bibtex
+    assert bibtex in page.text
+    for paragraph in pasted.splitlines()[2:12:2]:
+        assert paragraph.replace("**", "") in page.text
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"), [("https://wandb.ai/me/p/runs/one", True), ("javascript:alert(1)", False), (None, False)]
+)
+def test_the_run_in_wandb_is_linked_where_it_is_known(
+    written: tuple[RunDirectory, Page, dict[str, Any]], address: str | None, shown: bool
+) -> None:
+    _, _, summary = written
+    text = render_report({**summary, "run": {**summary["run"], "wandb_url": address}}, {}, {}, {})
+    assert ("this run in W&amp;B" in text) == shown
+    assert "javascript:" not in text
+
+
+def test_the_command_is_as_it_is_typed(written: tuple[RunDirectory, Page, dict[str, Any]]) -> None:
+    for path in ("/home/me/src/brainlit/cli/__main__.py", "/home/me/.venv/bin/brainlit", "brainlit"):
+        text = render_report(written[2], {}, {}, {"command": f"{path} fit -c demo --x <1>"})
+        assert "<pre>brainlit fit -c demo --x &lt;1&gt;</pre>" in text
+        assert "/home/me/" not in text.partition("</header>")[0]
+    other = "python /home/me/brainlit_study.py --fast"
+    assert command_said({"command": other}) == other
+
+
+def test_how_a_data_set_of_ones_own_is_cited_is_said(written: tuple[RunDirectory, Page, dict[str, Any]]) -> None:
+    _, _, summary = written
+    facts = {"data_facts": {"citation": "Me & Mine (2024)"}}
+    assert "The data: Me &amp; Mine (2024)" in render_report(
+        {**summary, "run": {**summary["run"], **facts}}, {}, {}, {}
+    )
+    own = facts | {"data_module": {"store": "lebel2023"}}
+    assert cite_also({"run": own}) == ""
 
 
 def test_pictures_are_whole_and_have_words(written: tuple[RunDirectory, Page, dict[str, Any]]) -> None:
@@ -149,7 +251,7 @@ def test_a_run_without_probes_has_a_report(tmp_path: Path) -> None:
 def test_names_are_escaped(small_run: RunDirectory, undrawn: None) -> None:
     facts = json.loads((small_run.path / "run.json").read_text())
     write_json(small_run.path / "run.json", {**facts, "model": "<script>alert(1)</script>"})
-    assert "<script>" not in write_report(small_run).read_text()
+    assert "<script>alert" not in write_report(small_run).read_text()
 
 
 def test_what_the_data_set_says_of_itself_is_repeated(small_run: RunDirectory, undrawn: None) -> None:

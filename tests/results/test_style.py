@@ -196,6 +196,7 @@ def test_every_colour_stands_out_on_paper_and_at_night() -> None:
 def test_words_of_pages_can_be_read(page: dict[str, str]) -> None:
     assert page.keys() == PAGE_COLOURS.keys()
     pairs = [("ink", "paper"), ("faint", "paper"), ("ink", "ground"), ("faint", "ground"), ("ink", "focus")]
+    pairs += [("link", "paper"), ("link", "ground"), ("link", "focus")]
     pairs += [
         ("on-head", "head"),
         ("on-head", "night"),

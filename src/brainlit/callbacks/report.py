@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,9 @@ class RunReport(pl.Callback):
         path, datamodule = self._path(trainer), datamodule_of(trainer)
         named = {"config_files": self.config_files} if self.config_files else {}
         facts = run_facts(trainer, pl_module, self.regime)
-        write_json_atomic(path / RUN_FILE, {**facts, **named, **_went_on(trainer, path)})
+        write_json_atomic(
+            path / RUN_FILE, {**facts, **named, **_went_on(trainer, path), **online_facts(trainer.loggers)}
+        )
         if facts["simulated"]:
             _tell_wandb(trainer)
         seed = pl_module.hparams.get("seed", getattr(datamodule, "seed", None))
@@ -141,6 +143,13 @@ def _tell_wandb(trainer: pl.Trainer) -> None:
             if SIMULATED not in (run.notes or ""):
                 run.notes = "\n".join([SIMULATED, *filter(None, [run.notes])])
             run.tags = tuple(dict.fromkeys((*(run.tags or ()), "simulated-listeners")))
+
+
+def online_facts(loggers: Iterable[Any]) -> dict[str, str]:
+    """Where the run is seen in W&B, for its report; nothing where W&B is offline or not used."""
+    runs = [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]
+    addresses = [str(run.url) for run in runs if not run.offline and run.url]
+    return {"wandb_url": addresses[0]} if addresses else {}
 
 
 def run_facts(trainer: pl.Trainer, pl_module: Any, regime: str | None = None) -> dict[str, Any]:

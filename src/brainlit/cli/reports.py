@@ -28,7 +28,7 @@ at once: any seeds, regimes, permutations and models. docs/comparing.md says how
 
 
 def run_report(arguments: Sequence[str]) -> int:
-    """Write summary.json, the figures and report.html; print the headline, where the report is, and what comes next."""
+    """Write summary.json, figures, methods.md and report.html; print the headline, where it is, and what comes next."""
     parser = OwnParser(prog="brainlit report", description="Write the report of a run again.")
     parser.add_argument("run", nargs="?", type=Path, help="a run's folder; the latest run under --root by default")
     parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")

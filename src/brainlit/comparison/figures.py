@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from brainlit.comparison.evidence import CKA
 from brainlit.downstream.representation import Separation, WordMap
 from brainlit.encoding.arrays import FloatArray
 from brainlit.encoding.statistics import Score
+from brainlit.results.figure_data import csv_text
 from brainlit.results.scores import FORMULAS
 from brainlit.results.style import (
     CATEGORY_COLOURS,
@@ -157,7 +158,8 @@ def _regimes_figure(evidence: Evidence, name: str, panels: Sequence[Panel], labe
 
     said = "; ".join(f"{' '.join(title.split())}: {_regimes_said(evidence, key)}" for title, key in panels)
     size_in, caption = (min(width * across, 13.0), 2.7 * down + 0.5), f"{formula}. {_dots(evidence)}"
-    return draw_figure(name, draw, size_in, f"{said}.", caption, simulated=evidence.simulated)
+    numbers = panels_csv(evidence, panels)
+    return draw_figure(name, draw, size_in, f"{said}.", caption, simulated=evidence.simulated, csv=numbers)
 
 
 def _layers_figure(evidence: Evidence, name: str, panels: Sequence[Panel], label: str, formula: str) -> Figure | None:
@@ -193,8 +195,28 @@ def _layers_figure(evidence: Evidence, name: str, panels: Sequence[Panel], label
         f"{formula}. Each layer by itself. Lines: means over seeds; bands: their 95 % intervals, {HOW_WIDE} (none for"
         " one seed)."
     )
-    size_in = (3.6 * across + 0.4, 2.8 * len(rows) + 0.6)
-    return draw_figure(name, draw, size_in, f"{said}.", caption, simulated=evidence.simulated)
+    size_in, numbers = (3.6 * across + 0.4, 2.8 * len(rows) + 0.6), panels_csv(evidence, panels, by_layer=True)
+    return draw_figure(name, draw, size_in, f"{said}.", caption, simulated=evidence.simulated, csv=numbers)
+
+
+def panels_csv(evidence: Evidence, panels: Sequence[Panel], *, by_layer: bool = False) -> str:
+    """The numbers of panels: a row for each seed, and one without a seed for their mean with its interval."""
+    columns = ("model", "what", "layer", "regime", "seed", "value", "low", "high")
+    return csv_text(columns, _panel_rows(evidence, panels, by_layer))
+
+
+def _panel_rows(evidence: Evidence, panels: Sequence[Panel], by_layer: bool) -> Iterator[dict[str, Any]]:
+    for model in evidence.models:
+        seeds = evidence.of(model)
+        for title, key in panels:
+            for layer in _layers_of(seeds, key) if by_layer else [key.layer]:
+                at = key._replace(layer=layer)
+                for regime in evidence.regimes:
+                    where = {"model": model, "what": " ".join(title.split()), "layer": layer, "regime": regime}
+                    known = {seed.seed: one for seed in seeds if (one := seed.value(regime, at)) is not None}
+                    yield from ({**where, "seed": seed, **one.json()} for seed, one in known.items())
+                    if known:
+                        yield {**where, **_mean(seeds, regime, at, list(known.values())).json()}
 
 
 def _draw_regimes(axes: Any, evidence: Evidence, key: Key) -> None:

@@ -19,6 +19,7 @@ from brainlit.comparison.figures import regime_look
 from brainlit.comparison.runs import SAME_START, Summary, TuningChange, mean_of_known, run_name, tuning_change
 from brainlit.encoding.statistics import Score
 from brainlit.files import write_csv
+from brainlit.results.figure_data import csv_text
 from brainlit.results.pages import render_page
 from brainlit.results.run_directory import write_text_atomic
 from brainlit.results.style import Figure, draw_figure
@@ -336,8 +337,9 @@ def curve_figure(points: Sequence[CurvePoint]) -> Figure:
         axes.set_title(f"Alignment by tuning data, {points[0].runs[0].region.replace('_', ' ')}")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
 
+    alt, numbers = _alt(points, before), csv_text(COLUMNS, map(_csv_row, points))
     simulated = bool(listeners_said(points))
-    return draw_figure("curve", draw, (6.6, 4.3), _alt(points, before), _caption(points), simulated=simulated)
+    return draw_figure("curve", draw, (6.6, 4.3), alt, _caption(points), simulated=simulated, csv=numbers)
 
 
 def _curve(axes: Any, points: Sequence[CurvePoint], regime: str) -> None:

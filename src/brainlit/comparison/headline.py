@@ -24,7 +24,7 @@ from brainlit.comparison.effects import (
     Key,
     mean_over_seeds,
 )
-from brainlit.comparison.figures import regime_look, regime_said
+from brainlit.comparison.figures import panels_csv, regime_look, regime_said
 from brainlit.encoding.statistics import Score
 from brainlit.results.style import FAINT, INK, NO_NUMBER, PAPER, Figure, draw_figure
 from brainlit.results.tables import change_in_words, count_said
@@ -142,7 +142,8 @@ def effect_figure(evidence: Evidence) -> Figure | None:
             f" can change. Grey: within ±{SMALLEST_R:g}, the smallest effect of interest."
         )
     alt = " ".join(effect_sentences(evidence))
-    return draw_figure(EFFECT, draw, (WIDTH_IN, sum(heights)), alt, caption, simulated=evidence.simulated)
+    numbers = panels_csv(evidence, [(f"r, {evidence.place}", ALIGNED)])
+    return draw_figure(EFFECT, draw, (WIDTH_IN, sum(heights)), alt, caption, simulated=evidence.simulated, csv=numbers)
 
 
 def _n_rows(one: Effect) -> int:

@@ -116,7 +116,7 @@ def brain_figure(
         " 99 % quantile and are palest at 0; single voxels carry no interval here."
     )
     alt = f"Cortical maps of alignment of subject {subject}. {means}."
-    return told(Figure(f"brain-{subject}", png, None, alt, caption, print_as), simulated=simulated)
+    return told(Figure(f"brain-{subject}", png, None, alt, caption, print_as=print_as), simulated=simulated)
 
 
 def surface_values(

@@ -9,6 +9,7 @@ import numpy as np
 
 from brainlit.encoding.partition import part_name, subsets
 from brainlit.results.band_names import bands_of
+from brainlit.results.figure_data import csv_text, learning_csv, scores_csv
 from brainlit.results.style import (
     CEILING_COLOUR,
     DIVERGING,
@@ -58,7 +59,8 @@ def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
         f" {_stimulus_words(summary)} Dashes: noise ceiling, the highest correlation that"
         " all rows and voxels of the region together could reach."
     )
-    return _drawn(summary, "alignment", draw, (_width_in(len(rows)), 3.9), f"Alignment by region. {said}.", caption)
+    alt, data = f"Alignment by region. {said}.", scores_csv(summary, ["r_backbone", "ceiling"])
+    return _drawn(summary, "alignment", draw, (_width_in(len(rows)), 3.9), alt, caption, data)
 
 
 def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -81,9 +83,8 @@ def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
 
     said = "; ".join(f"{name}: {_value(find_score(summary, name, 'ceiling')):.3f}" for name in regions)
     caption = f"r / ceiling: {summary['formulas']['r_over_ceiling']}. {_stimulus_words(summary)}"
-    return _drawn(
-        summary, "ceilings", draw, (11, 4.2), f"Raw alignment, noise ceiling and ratio. Ceilings: {said}.", caption
-    )
+    alt = f"Raw alignment, noise ceiling and ratio. Ceilings: {said}."
+    return _drawn(summary, "ceilings", draw, (11, 4.2), alt, caption, scores_csv(summary, list(names)))
 
 
 def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -123,7 +124,8 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
     sure = "Intervals are in the table below." if known else "The parts are point values without intervals."
     caption = f"{summary['formulas']['partition']}. {_stimulus_words(summary)} {sure}"
     alt = f"Variance partition by region. In {first}: {said}."
-    return _drawn(summary, "partition", draw, (_width_in(len(regions)) + 1.6, 4.3), alt, caption)
+    data = scores_csv(summary, ["partition_"])
+    return _drawn(summary, "partition", draw, (_width_in(len(regions)) + 1.6, 4.3), alt, caption, data)
 
 
 def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
@@ -149,9 +151,8 @@ def layer_figure(summary: Mapping[str, Any]) -> Figure | None:
     focus = summary["headline_region"]
     said = "; ".join(f"layer {k} {_pair(find_score(summary, focus, 'r_backbone', layer=k) or {})}" for k in layers)
     caption = f"Each layer alone: {summary['formulas']['r_backbone']}. Bands: 95 % interval. {_stimulus_words(summary)}"
-    return _drawn(
-        summary, "layers", draw, (2.7 * len(regions) + 1.2, 3.5), f"Alignment by layer, {focus}: {said}.", caption
-    )
+    alt, data = f"Alignment by layer, {focus}: {said}.", scores_csv(summary, ["r_backbone"], all_layers=True)
+    return _drawn(summary, "layers", draw, (2.7 * len(regions) + 1.2, 3.5), alt, caption, data)
 
 
 def layer_epochs_figure(summary: Mapping[str, Any], regions: Sequence[str]) -> Figure | None:
@@ -184,7 +185,8 @@ def layer_epochs_figure(summary: Mapping[str, Any], regions: Sequence[str]) -> F
     said = ", ".join(f"epoch {epoch}: layer {layer}" for epoch, layer in zip(epochs, best, strict=True))
     alt = f"Alignment of each layer over epochs. Best layer in {first}: {said}."
     caption = "Each layer alone, mean over subjects, on the scored stories. The palest colour is 0; grey: no number."
-    return _drawn(summary, "layer_epochs", draw, (2.6 * len(shown) + 1.6, 3.6), alt, caption, adapts=False)
+    data = csv_text(("epoch", "layer", "region", "r"), rows)
+    return _drawn(summary, "layer_epochs", draw, (2.6 * len(shown) + 1.6, 3.6), alt, caption, data, adapts=False)
 
 
 def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[tuple[float, float]]]) -> Figure | None:
@@ -216,9 +218,8 @@ def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[t
 
     ends = "; ".join(f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in losses.items())
     caption = f"Losses as logged (metrics.csv). Alignment: as above, at each probed epoch. {_stimulus_words(summary)}"
-    return _drawn(
-        summary, "learning", draw, (9.6 if losses and several else 6, 3.5), f"Learning curves. {ends}.", caption
-    )
+    alt, data = f"Learning curves. {ends}.", learning_csv(summary, losses)
+    return _drawn(summary, "learning", draw, (9.6 if losses and several else 6, 3.5), alt, caption, data)
 
 
 def summary_figures(
@@ -242,12 +243,13 @@ def _drawn(
     size_in: tuple[float, float],
     alt: str,
     caption: str,
+    csv: str,
     *,
     adapts: bool = True,
 ) -> Figure:
     """The figure, which says of what kind the listeners are."""
     simulated = bool(summary["run"].get("simulated"))
-    return draw_figure(name, draw, size_in, alt, caption, simulated=simulated, adapts=adapts)
+    return draw_figure(name, draw, size_in, alt, caption, simulated=simulated, adapts=adapts, csv=csv)
 
 
 def _panel_regions(summary: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from brainlit import __version__
+from brainlit.results.citations import METHOD
 from brainlit.results.summary import find_score, regions_of
 from brainlit.results.tables import score_said
 
@@ -23,15 +24,6 @@ BASE_LICENCES = {
     "microsoft/speecht5": "mit",
 }
 """Licences that the publishers of the base weights give on the model hub, by the start of the hub id."""
-
-CITATION = """\
-@inproceedings{moussa2025improving,
-  title = {Improving Semantic Understanding in Speech Language Models via Brain-tuning},
-  author = {Moussa, Omer and Klakow, Dietrich and Toneva, Mariya},
-  booktitle = {International Conference on Learning Representations},
-  year = {2025},
-  url = {https://arxiv.org/abs/2410.09230}
-}"""
 
 USE = """\
 For research on speech representations and on how they relate to the brain. What was tuned is an encoder: it turns sound
@@ -133,7 +125,7 @@ def _header(facts: CardFacts) -> dict[str, Any]:
 
 def _introduction(facts: CardFacts) -> str:
     words = facts.run.get("regime_words") or facts.regime
-    name, version = _weights_words(facts.backbone), facts.provenance.get("versions", {}).get("brainlit", __version__)
+    name, version = weights_words(facts.backbone), facts.provenance.get("versions", {}).get("brainlit", __version__)
     simulated = bool(facts.run.get("simulated"))
     whose = "responses of simulated listeners" if simulated else "the fMRI of people who listened"
     lines = [f"# {facts.backbone['family']} ({name}) after {'simulated ' * simulated}brain-tuning"]
@@ -228,7 +220,7 @@ def _ceiling_rule(data: Mapping[str, Any]) -> str:
 
 def _training_rows(facts: CardFacts) -> Iterable[tuple[str, Any]]:
     checkpoint, versions = facts.checkpoint, facts.provenance.get("versions", {})
-    yield "base weights", _weights_words(facts.backbone)
+    yield "base weights", weights_words(facts.backbone)
     yield "architecture", facts.run.get("model")
     yield "training", facts.run.get("training")
     yield from _setting_rows({key: value for key, value in facts.settings.items() if key != "backbone"})
@@ -304,17 +296,17 @@ def _licence_rows(facts: CardFacts) -> Iterable[tuple[str, Any]]:
     elif kind == "pretrained":
         yield "base weights", "not known here; ask whoever published them: their terms apply to this folder too"
     else:
-        yield "base weights", f"nobody's: they were made here ({_weights_words(facts.backbone)})"
+        yield "base weights", f"nobody's: they were made here ({weights_words(facts.backbone)})"
     yield "data", facts.run.get("data_facts", {}).get("licence", "not stated by the data set")
     yield "brainlit", "apache-2.0"
 
 
 def _citation(facts: CardFacts) -> str:
     own = facts.run.get("data_facts", {}).get("citation")
-    return f"```bibtex\n{CITATION}\n```" + (f"\n\nThe data: {own}" if own else "")
+    return f"```bibtex\n{METHOD.bibtex()}\n```" + (f"\n\nThe data: {own}" if own else "")
 
 
-def _weights_words(backbone: Mapping[str, Any]) -> str:
+def weights_words(backbone: Mapping[str, Any]) -> str:
     """Hub id with its revision, or the name alone: where a folder lies on somebody's disk is no one's business."""
     weights, origin = str(backbone["weights"]), backbone["origin"]
     name = base_model(backbone)

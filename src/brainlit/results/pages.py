@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -38,5 +40,24 @@ def _environment() -> Environment:
     loader = PackageLoader("brainlit.results")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.globals |= {"colours": PAGE_COLOURS, "colours_at_night": PAGE_COLOURS_AT_NIGHT}
-    made.filters["spaced"] = lambda name: str(name).replace("_", " ")
+    made.filters |= {"spaced": lambda name: str(name).replace("_", " "), "slug": slug, "contents": contents}
     return made
+
+
+def slug(title: str) -> str:
+    """What a section is called in an address.
+
+    >>> slug("What the run does not show: R²")
+    'what-the-run-does-not-show-r'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", str(title).lower()).strip("-") or "section"
+
+
+def contents(body: str) -> list[tuple[str, str]]:
+    """Address and title of each section of a page, in their order.
+
+    >>> contents('<details class="card" id="a" open><summary><h2>A &amp; B</h2></summary>...</details>')
+    [('a', 'A & B')]
+    """
+    found = re.findall(r'<details class="card" id="([^"]+)"[^>]*><summary><h2>(.*?)</h2>', body)
+    return [(name, html.unescape(title)) for name, title in found]

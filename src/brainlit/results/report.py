@@ -7,21 +7,35 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brainlit.results.citations import DATA_SETS, METHOD
+from brainlit.results.figure_data import voxels_csv
 from brainlit.results.figures import summary_figures
-from brainlit.results.members import agreement_said, members_said, subject_said
+from brainlit.results.members import agreement_said, subject_said
+from brainlit.results.methods import (
+    METHODS_FILE,
+    bibtex_of,
+    done_said,
+    methods_markdown,
+    methods_paragraphs,
+    read_settings,
+    works_of,
+)
 from brainlit.results.metrics import METRICS_FILE, read_metrics
 from brainlit.results.pages import render_page
-from brainlit.results.record import ProbeRecord, find_records, fitted_on_tuned_said, folds_said
+from brainlit.results.probe_words import bands_said, interval_said, spans_said, time_of_bands_said, voxels_said
+from brainlit.results.record import ProbeRecord, find_records, fitted_on_tuned_said
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_text_atomic
 from brainlit.results.scores import FITTED_WORDS, LABELS, SEEN_WORDS, UNFITTED_WORDS, UNSEEN_WORDS
-from brainlit.results.style import Figure, band_label
+from brainlit.results.style import Figure
 from brainlit.results.summary import (
     build_summary,
     find_score,
@@ -33,6 +47,7 @@ from brainlit.results.summary import (
 from brainlit.results.tables import count_said
 
 REPORT_FILE = "report.html"
+LIMITS_TITLE = "What this run does not show"
 MAX_BRAINS = 3
 TILES = {"r_backbone": "alignment r", "r_over_ceiling": "r / ceiling", "low_level_share": "low-level share"}
 PLACED = (
@@ -51,7 +66,7 @@ _log = logging.getLogger(__name__)
 
 
 def write_report(run_dir: RunDirectory | Path | str, state: str | None = None) -> Path:
-    """Write summary.json, figures/ and report.html of a run; also of one that has not finished.
+    """Write summary.json, figures/, methods.md and report.html of a run; also of one that has not finished.
 
     Parameters
     ----------
@@ -78,8 +93,12 @@ def write_report(run_dir: RunDirectory | Path | str, state: str | None = None) -
         figure.save(run.figures)
     write_summary(run, summary)
     provenance = read_json_if_there(run.path / PROVENANCE_FILE)
+    methods = methods_paragraphs(summary, read_settings(run.path), provenance)
+    pasted = methods_markdown(done_said(summary), methods, bibtex_of(summary, provenance), cite_also(summary))
+    write_text_atomic(run.path / METHODS_FILE, pasted)
     turning = _turning_maps(summary, records)
-    return write_text_atomic(run.path / REPORT_FILE, render_report(summary, figures, sentences, provenance, turning))
+    page = render_report(summary, figures, sentences, provenance, turning, methods)
+    return write_text_atomic(run.path / REPORT_FILE, page)
 
 
 def draw_figures(
@@ -114,16 +133,25 @@ def render_report(
     sentences: Mapping[str, str],
     provenance: Mapping[str, Any],
     turning: str | None = None,
+    methods: Sequence[str] = (),
 ) -> str:
-    """The page as text; all its numbers come from the summary."""
+    """The page as text; all its numbers come from the summary, and those of the methods from the run's settings."""
     run, score = summary["run"], partial(find_score, summary)
     return render_page(
         "run_report.html.j2",
-        f"{run['experiment']} / {run['id']}",
+        done_said(summary),
         summary=summary,
         figures=figures,
         sentences=sentences,
-        about=" · ".join(str(part) for part in (run.get("model"), run.get("data"), f"run {run['id']}") if part),
+        about=_about(run, provenance),
+        links=dict(_links(run)),
+        limits_title=LIMITS_TITLE,
+        methods=methods,
+        works=works_of(summary),
+        cite_also=cite_also(summary),
+        bibtex=bibtex_of(summary, provenance),
+        command=command_said(provenance),
+        version=(provenance.get("versions") or {}).get("brainlit"),
         tiles=[] if run.get("trial") else list(_tiles(summary)),
         run_facts=_run_facts(summary),
         by_subject=_by_subject(summary),
@@ -142,9 +170,40 @@ def render_report(
         provenance_facts=_provenance_facts(provenance),
         score=score,
         rows_of=lambda metric: [(name, row) for name in regions_of(summary) if (row := score(name, metric))],
-        spans=_spans,
+        spans=spans_said,
         fitted_said=fitted_on_tuned_said,
     )
+
+
+def _about(run: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
+    """When, which run, and on what."""
+    written = str(provenance.get("written") or "")[:16].replace("T", " ")
+    named = f"run {run['experiment']}/{run['id']}"
+    return [str(part) for part in (f"started {written} UTC" if written else None, named, run.get("data")) if part]
+
+
+def _links(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is read elsewhere, if the reader wants to: the method, and the run in W&B where it is online."""
+    yield f"method: arXiv {str(METHOD.address).rpartition('/')[2]}", str(METHOD.address)
+    address = str(run.get("wandb_url") or "")
+    if address.startswith("https://"):
+        yield "this run in W&B", address
+
+
+def command_said(provenance: Mapping[str, Any]) -> str:
+    """The command as it is typed, without where brainlit lies on somebody's disk.
+
+    >>> command_said({"command": "/home/me/.venv/bin/brainlit fit -c demo"})
+    'brainlit fit -c demo'
+    """
+    return re.sub(r"^\S*brainlit(/cli/__main__\.py)?(?=\s|$)", "brainlit", str(provenance.get("command") or ""))
+
+
+def cite_also(summary: Mapping[str, Any]) -> str:
+    """How the data set wants to be cited, where that is no entry of ours."""
+    run = summary["run"]
+    known = str((run.get("data_module") or {}).get("store")) in DATA_SETS
+    return "" if known else str((run.get("data_facts") or {}).get("citation") or "")
 
 
 def _tiles(summary: Mapping[str, Any]) -> Iterator[dict[str, str]]:
@@ -163,7 +222,6 @@ def _tiles(summary: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
     run, probe = summary["run"], summary["probe"]
-    boot = probe.get("bootstrap", {})
     return {
         "regime": run.get("regime_words") or run.get("regime"),
         "model": run.get("model"),
@@ -174,61 +232,21 @@ def _run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
         "went on from": run.get("went_on_from"),
         "tuned on": run.get("tune"),
         "seed": run.get("seed"),
-        "encoding models fitted on": _spans(probe, "fit"),
+        "encoding models fitted on": spans_said(probe, "fit"),
         "fitted and tuned": fitted_on_tuned_said(probe) or None,
-        "scored on": _spans(probe, "score"),
+        "scored on": spans_said(probe, "score"),
         "layer compared": f"{probe.get('layer')} (fixed before training)" if summary["scores"] else None,
-        "bands": _bands_said(probe),
-        "features at the volumes": _time_of_bands(probe),
+        "bands": bands_said(probe),
+        "features at the volumes": time_of_bands_said(probe),
         "filter": probe.get("filter"),
         "ridge": probe.get("ridge"),
-        "uncertainty": boot
-        and f"95 % intervals: block bootstrap over time, {boot.get('block_trs')}-TR blocks or longer drawn within each"
-        f" held-out {'fold' if probe.get('folds') else 'story'}, {boot.get('n_bootstraps')} draws, seed"
-        f" {boot.get('seed')}, widened for the number of blocks and what their borders hide"
-        f"{', and for the rows that the fits of the folds share' if probe.get('folds') else ''};"
-        " before and after share the draws",
+        "uncertainty": interval_said(probe),
         "left out to save time": probe.get("thinned_words"),
         "time": _time_words(summary),
         "best checkpoint": _chosen_words(summary),
         "between members": agreement_said(probe["subjects"], summary["headline_region"]),
-        "voxels": "; ".join(_voxel_words(name, facts) for name, facts in probe["subjects"].items()),
+        "voxels": "; ".join(voxels_said(name, facts) for name, facts in probe["subjects"].items()),
     }
-
-
-def _bands_said(probe: Mapping[str, Any]) -> str | None:
-    """The feature spaces of each band; None for those of a probe for which nobody chose any."""
-    of_band = (probe.get("bands") or {}).items()
-    return "; ".join(f"{band_label(band)}: {', '.join(spaces) or 'nothing'}" for band, spaces in of_band) or None
-
-
-def _time_of_bands(probe: Mapping[str, Any]) -> str | None:
-    """How features reach the volumes: the parts of every band, with their shares where they were chosen by subject."""
-    delays = probe.get("delays_trs") and f"means per TR, {', '.join(map(str, probe['delays_trs']))} TRs late"
-    names = {"fir": str(delays), "hrf": "haemodynamic response", "derivatives": "its derivatives"}
-    said: dict[str, list[str]] = {}
-    for subject, facts in probe["subjects"].items():
-        bands = [
-            f"{band_label(band)} " + " + ".join(f"{share:.0%} {names[part]}" for part, share in parts.items())
-            for band, parts in (facts.get("temporal") or {}).items()
-        ]
-        said.setdefault("; ".join(bands), []).append(subject)
-    chosen = [parts for facts in probe["subjects"].values() for parts in (facts.get("temporal") or {}).values()]
-    if all(parts == {"fir": 1.0} for parts in chosen):
-        return delays or None
-    if len(said) == 1:
-        return next(iter(said))
-    return ". ".join(f"{', '.join(subjects)}: {words}" for words, subjects in said.items())
-
-
-def _voxel_words(name: str, facts: Mapping[str, Any]) -> str:
-    fewest, most = facts.get("n_repeats"), facts.get("most_repeats")
-    repeats = f"{fewest} to {most}" if fewest and most and most > fewest else fewest
-    heard = f"{repeats} repeats" if repeats else "no repeats"
-    heard = f"mean of {members_said(facts)}" if facts.get("members") else heard
-    words = f"{name}: {facts.get('n_used')} of {facts.get('n_voxels')} ({facts.get('n_dropped', 0)} dropped as constant"
-    left_out = f", {facts['n_left_out']} left out to save time" if facts.get("n_left_out") else ""
-    return words + f" or missing{left_out}), {heard}"
 
 
 def _time_words(summary: Mapping[str, Any]) -> str | None:
@@ -248,13 +266,6 @@ def _chosen_words(summary: Mapping[str, Any]) -> str | None:
         f" ({chosen['value']:.3f}, layer {chosen['layer']}) on {', '.join(chosen['choose_spans'])}, which are neither"
         " tuned on nor scored"
     )
-
-
-def _spans(probe: Mapping[str, Any], role: str) -> str | None:
-    spans = probe.get(f"{role}_spans")
-    if folds := folds_said(probe):
-        return f"{', '.join(spans or ())} ({folds})" if role == "score" else None
-    return f"{', '.join(spans)} ({probe.get(f'n_{role}_trs')} TRs used)" if spans else None
 
 
 def _by_subject(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -289,7 +300,6 @@ def _provenance_facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
     git, machine = provenance.get("git", {}), provenance.get("machine", {})
     changed = " with uncommitted changes" if git.get("dirty") else ""
     return {
-        "command": provenance.get("command"),
         "source": f"{git.get('revision')}{changed}",
         "data store": f"SHA-256 {provenance.get('store', {}).get('sha256')}",
         "machine": ", ".join(f"{key} {value}" for key, value in machine.items()),
@@ -311,4 +321,6 @@ def record_brain(records: Sequence[ProbeRecord], simulated: bool) -> Figure:
     first, last = records[0], records[-1]
     vertices = np.asarray(first.vertices, dtype=np.int64)
     after = last.r if last.epoch > first.epoch else None
-    return brain_figure(vertices, first.r, after, first.subject, simulated=simulated)
+    drawn = brain_figure(vertices, first.r, after, first.subject, simulated=simulated)
+    numbers = {"vertex": vertices, "r_before": first.r} | ({"r_after": after} if after is not None else {})
+    return replace(drawn, csv=voxels_csv(numbers))

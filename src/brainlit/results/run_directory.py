@@ -121,10 +121,11 @@ class RunDirectory:
     checkpoints/            last.ckpt and others
     metrics.csv             what was logged during training
     probes/                 one table per probe, one array file per probe and subject
-    figures/                PNG and SVG
+    figures/                PNG, SVG, and CSV of their numbers
     summary.json            the report's numbers
     provenance.json         versions, revision, store hashes, seed, machine, command
     report.html             one self-contained page
+    methods.md              what was done as a paper says it, and what to cite
     ======================  ==========================================================
     """
 

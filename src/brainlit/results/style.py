@@ -100,6 +100,7 @@ PAGE_COLOURS = {
     "warning": "#F4C95D",
     "on-warning": "#3B2F05",
     "focus": "#FBF1F3",
+    "link": "#1F5A99",
 }
 """Colours of pages, by the name that the style sheet gives them."""
 PAGE_COLOURS_AT_NIGHT = PAGE_COLOURS | {
@@ -111,6 +112,7 @@ PAGE_COLOURS_AT_NIGHT = PAGE_COLOURS | {
     "head": "#141A24",
     "night": "#26334A",
     "focus": "#2A1820",
+    "link": "#8FB4E3",
 }
 
 PRINT_PT, MM_PER_INCH = 7.0, 25.4
@@ -161,6 +163,8 @@ class Figure:
         What the figure shows, with its main numbers.
     caption : str
         Formula, stories, n and uncertainty.
+    csv : str
+        The numbers that it shows, with a head; empty where they are elsewhere.
     print_as : callable (format, width_mm) -> bytes, or None
         Draws it anew for a paper: 'pdf', 'svg' or 'png', as wide as is asked.
     """
@@ -170,6 +174,7 @@ class Figure:
     svg: bytes | None
     alt: str
     caption: str
+    csv: str = ""
     print_as: Callable[[str, float], bytes] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -178,10 +183,15 @@ class Figure:
         kind, data = ("svg+xml", self.svg) if self.svg is not None else ("png", self.png)
         return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
+    @property
+    def csv_address(self) -> str:
+        """The numbers as a data address, which downloads from a page without network or server."""
+        return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(self.csv.encode()).decode('ascii')}"
+
     def save(self, folder: Path) -> None:
-        """Write <name>.png, and <name>.svg where there is one."""
-        for suffix, data in ((".png", self.png), (".svg", self.svg)):
-            if data is not None:
+        """Write <name>.png, and <name>.svg and <name>.csv where there are such."""
+        for suffix, data in ((".png", self.png), (".svg", self.svg), (".csv", self.csv.encode())):
+            if data:
                 with atomic_path(folder / f"{self.name}{suffix}") as temporary:
                     temporary.write_bytes(data)
 
@@ -275,6 +285,7 @@ def draw_figure(
     *,
     simulated: bool = False,
     adapts: bool = True,
+    csv: str = "",
 ) -> Figure:
     """Draw onto a new figure in the house style, as PNG and SVG.
 
@@ -284,6 +295,8 @@ def draw_figure(
         Whether the listeners are: then picture, alt and caption say so.
     adapts : bool
         Whether the SVG has the colours of ON_DARK where the reader asked for dark pages; not for maps of colours.
+    csv : str
+        The numbers that it shows.
     """
 
     def drawn() -> Any:
@@ -302,7 +315,7 @@ def draw_figure(
         png = render(figure, "png")
         figure.set_layout_engine("none")  # the places that were found stay; finding them again takes as long as drawing
         svg = render(figure, "svg")
-    made = Figure(name, png, adapted(svg) if adapts else svg, alt, caption, print_as)
+    made = Figure(name, png, adapted(svg) if adapts else svg, alt, caption, csv, print_as)
     return told(made, simulated=simulated)
 
 
