@@ -23,8 +23,7 @@ Fine-tune speech models on fMRI of people who listen to stories, and check what 
 begin:
   doctor     look at this machine and say what is missing:       brainlit doctor [--fix]
   init       copy the experiments that came with brainlit here:  brainlit init [FOLDER]
-  data       download recordings; prepare, check or describe
-             the story store made from them:                     brainlit data info demo
+  data       download, prepare, check or describe recordings:    brainlit data info demo
   plan       memory, time and batch sizes before a fit:          brainlit plan -c demo -c wav2vec
 
 train (-c takes files of your own and names of experiments; brain_tune, the base, comes by itself; options come last):
@@ -42,8 +41,7 @@ ask what was learned:
 read and share:
   report     write the report of a run again:                    brainlit report runs/brain_tune/ID
   export     write the tuned model as a Hugging Face folder:     brainlit export runs/brain_tune/ID
-  maps       its scores per voxel as GIFTI, CIFTI, NIfTI or
-             pycortex files, in a BIDS derivative:               brainlit maps runs/brain_tune/ID
+  maps       its scores per voxel, as files of other tools:      brainlit maps runs/brain_tune/ID
   compare    regimes beside each other, and whether what is
              claimed about brain-tuning holds over seeds:        brainlit compare runs/reproduce/*
   figure     one figure for a paper, as PDF, SVG or PNG:         brainlit figure alignment runs/brain_tune/ID -o r.pdf
@@ -53,8 +51,7 @@ run many:
   reproduce  every regime on the demo, several seeds, a report:  brainlit reproduce --quick
   sweep      one setting at several values:                      brainlit sweep --key model.head_lr --values 1e-3 2e-3
   fractions  runs on growing fractions of the data, and a curve: brainlit fractions --fractions 0.1 0.5 1
-  submit     every combination of a file of axes, by Slurm, here
-             or by W&B; finished runs are kept:                  brainlit submit AXES.yaml [--local]
+  submit     all combinations of a file of axes, by Slurm:       brainlit submit AXES.yaml [--local]
   status     where the runs of a folder are, as a table:         brainlit status runs/grid
 
 brainlit VERB --help says more; --print_config shows what the merged config files say; --debug shows where an error
