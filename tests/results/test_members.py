@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from brainlit.results.members import agreement_said
+from brainlit.results.probe_words import voxels_said
 from brainlit.results.region_table import region_table
-from brainlit.results.report import _subject_words, _voxel_words
+from brainlit.results.report import _subject_words
 
 FOUND = {"n_members": 3, "mean_r": 0.2, "least_r": 0.1, "most_r": 0.3}
 GROUP = {"members": {"one": ["a", "b", "c"]}, "between_members": {"all voxels": FOUND}, "n_repeats": 3}
@@ -22,10 +23,9 @@ def test_agreement_is_said_of_groups_alone() -> None:
 def test_people_stand_where_repeats_would() -> None:
     facts = {"n_used": 6, "n_voxels": 8}
     assert (
-        _voxel_words("group", {**GROUP, **facts})
-        == "group: 6 of 8 (0 dropped as constant or missing), mean of 3 people"
+        voxels_said("group", {**GROUP, **facts}) == "group: 6 of 8 (0 dropped as constant or missing), mean of 3 people"
     )
-    assert _voxel_words("p1", {"n_repeats": 3, **facts}).endswith(", 3 repeats")
+    assert voxels_said("p1", {"n_repeats": 3, **facts}).endswith(", 3 repeats")
     held_out = {"probe": {"subjects": {"group": {**GROUP, "tuned_on": False}, "p1": {}}}}
     assert _subject_words(held_out, "group") == "group (mean of 3 people, not tuned on)"
     assert _subject_words(held_out, "p1") == "p1"

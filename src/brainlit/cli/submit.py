@@ -129,7 +129,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("axes", type=Path, metavar="AXES.yaml", help="the file")
+    add("axes", type=Path, metavar="AXES.yaml", help="file of the axes that runs differ along")
     add("--local", action="store_true", help="on this machine, without Slurm")
     add(
         "--jobs", type=int, help="with --local: jobs at a time (default: one per core; each has its share of the cores)"
