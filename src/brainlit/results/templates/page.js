@@ -2,7 +2,7 @@
 // What the page can do without: sort a table, copy a text, open what a link leads to, fold everything out on paper.
 
 // The first number of a cell; a cell without one ("–") goes last, whichever way is sorted.
-function numberIn(text) {
+function numberOf(text) {
   const found = text.match(/[+-]?\d+(\.\d+)?(e[+-]?\d+)?/i);
   return found ? Number(found[0]) : null;
 }
@@ -12,7 +12,7 @@ function sortTable(table, column, ascending) {
   const cell = row => row.cells[column].textContent.trim();
   const order = (a, b) => {
     if (!isNumber) return (ascending ? 1 : -1) * a.localeCompare(b, "en", {numeric: true});
-    const [x, y] = [numberIn(a), numberIn(b)];
+    const [x, y] = [numberOf(a), numberOf(b)];
     if (x === null || y === null) return (x === null) - (y === null);
     return (ascending ? 1 : -1) * (x - y);
   };
