@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from brainlit.results.brainmap import N_VERTICES
+from brainlit.results.record import find_records
 from brainlit.results.report import render_report
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.style import Figure
 from brainlit.results.summary import build_summary
+from brainlit.results.turning_maps import map_data, turning_maps
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (
@@ -29,14 +35,28 @@ document.body.dataset.twice = [...heads[0].closest("table").tBodies[0].rows].map
 addEventListener("load", () => { document.body.dataset.ms = Math.round(performance.now()); });
 </script></body>"""
 
+AFTER_DRAWING = """<script>
+const maps = document.getElementById("turning-maps");
+const control = (name) => maps.querySelector(`[name=${name}]`);
+const choose = (name, value) => { control(name).value = value; control(name).dispatchEvent(new Event("change")); };
+const wait = () => {
+  if (maps.dataset.state !== "drawn") { setTimeout(wait, 50); return; }
+  choose("subject", "sub-2"); choose("stage", "difference"); choose("view", "left, medial");
+  const [left, right] = maps.querySelector(".turning-map").data;
+  document.body.dataset.said = left.text.join("|");
+  document.body.dataset.visible = [left.visible, right.visible];
+};
+wait();
+</script>"""
+
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here (apt-get install chromium)")
 
 
-def opened(page: str, folder: Path) -> tuple[str, list[str]]:
+def opened(page: str, folder: Path, *options: str) -> tuple[str, list[str]]:
     """The page as the browser has it after loading, and what its console said."""
     file = folder / "page.html"
     file.write_text(page, encoding="utf-8")
-    command = [str(BROWSER), *QUIET, f"--user-data-dir={folder / 'profile'}", file.as_uri()]
+    command = [str(BROWSER), *QUIET, *options, f"--user-data-dir={folder / 'profile'}", file.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
@@ -61,6 +81,27 @@ def test_a_report_opens_from_a_file_without_an_error_and_sorts(run: RunDirectory
     assert once == sorted(rows, key=lambda name: -rows[name]["after"]["value"])
     assert twice == once[::-1]
     assert 'aria-sort="ascending"' in shown
+
+
+def test_maps_turn_and_change(run: RunDirectory, tmp_path: Path) -> None:
+    records = find_records(run.probes)
+    part = turning_maps({name: [one for one in records if one.subject == name] for name in ("sub-1", "sub-2")})
+    page = f"<!DOCTYPE html><html lang='en'><meta charset='utf-8'><title>maps</title><body>{part}{AFTER_DRAWING}</body></html>"
+    webgl = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--virtual-time-budget=20000")
+    shown, said = opened(page, tmp_path, *webgl)
+    of_speed = ("willReadFrequently", "GL Driver Message (OpenGL, Performance")
+    assert [line for line in said if not any(words in line for words in of_speed)] == []
+    data = map_data({name: [one for one in records if one.subject == name] for name in ("sub-1", "sub-2")})
+    (chosen,) = [one for one in data["maps"] if (one["subject"], one["name"]) == ("sub-2", "difference")]
+    values = np.frombuffer(base64.b64decode(chosen["values"]), dtype="<i2")[:N_VERTICES]
+    vertex = int(np.flatnonzero(values != data["none"])[0])
+    assert 'data-shown="sub-2, difference"' in shown
+    found = re.search(r'data-said="([^"]*)" ', shown)
+    assert found is not None, "the maps were never drawn"
+    said_at = html.unescape(found[1]).split("|")
+    assert said_at[vertex].startswith(f"Δr {values[vertex] * data['step']:+.3f}".replace("+0.000", "0.000"))
+    assert said_at[vertex].endswith(f"left vertex {vertex}")
+    assert re.search(r'data-visible="true,false"', shown), "the medial view shows one hemisphere"
 
 
 def test_an_error_of_a_page_would_be_seen(tmp_path: Path) -> None:
