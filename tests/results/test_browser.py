@@ -85,13 +85,14 @@ def test_a_report_opens_from_a_file_without_an_error_and_sorts(run: RunDirectory
 
 def test_maps_turn_and_change(run: RunDirectory, tmp_path: Path) -> None:
     records = find_records(run.probes)
-    part = turning_maps({name: [one for one in records if one.subject == name] for name in ("sub-1", "sub-2")})
-    page = f"<!DOCTYPE html><html lang='en'><meta charset='utf-8'><title>maps</title><body>{part}{AFTER_DRAWING}</body></html>"
+    subjects = {name: [one for one in records if one.subject == name] for name in ("sub-1", "sub-2")}
+    head = "<!DOCTYPE html><html lang='en'><meta charset='utf-8'><title>maps</title>"
+    page = f"{head}<body>{turning_maps(subjects)}{AFTER_DRAWING}</body></html>"
     webgl = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--virtual-time-budget=20000")
     shown, said = opened(page, tmp_path, *webgl)
     of_speed = ("willReadFrequently", "GL Driver Message (OpenGL, Performance")
     assert [line for line in said if not any(words in line for words in of_speed)] == []
-    data = map_data({name: [one for one in records if one.subject == name] for name in ("sub-1", "sub-2")})
+    data = map_data(subjects)
     (chosen,) = [one for one in data["maps"] if (one["subject"], one["name"]) == ("sub-2", "difference")]
     values = np.frombuffer(base64.b64decode(chosen["values"]), dtype="<i2")[:N_VERTICES]
     vertex = int(np.flatnonzero(values != data["none"])[0])
