@@ -55,7 +55,7 @@ run many:
   status     where the runs of a folder are, as a table:         brainlit status runs/grid
 
 brainlit VERB --help says more; --print_config shows what the merged config files say; --debug shows where an error
-arose; --version.
+arose; --version; brainlit completion: for bash and zsh.
 """
 
 PARENT_VARIABLE = "BRAINLIT_PARENT"
@@ -82,6 +82,7 @@ VERBS = {
     "fractions": "brainlit.cli.reproduce:run_fractions",
     "submit": "brainlit.cli.submit:run_submit",
     "status": "brainlit.cli.status:run_status",
+    "completion": "brainlit.cli.completion:run_completion",
     "plan": "brainlit.cli.plan:run_plan",
     "doctor": "brainlit.doctor:main",
 }
