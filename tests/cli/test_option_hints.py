@@ -261,6 +261,7 @@ OF_OTHERS = {"local-dir", "revision", "force-reinstall", "no-sign-request", "wor
     "porcelain",
     "untracked-files",
     "error-unmatch",
+    *("me", "noheader", "array", "format", "states", "allocations", "delimiter", "parsable2", "cpus-per-task"),
 }
 """Of hf, pip, aws, whisper, SLURM and git."""
 EVERYWHERE = {"debug", "version", "help", "help-all", "trust", "print_config", "fix", "dry-run"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import re
 from pathlib import Path
@@ -104,7 +103,7 @@ def test_a_long_sound_has_a_coarser_map() -> None:
     assert (shown < N_VERTICES).tolist() == (everywhere < N_VERTICES).tolist()
 
 
-def test_the_page_holds_the_sound_and_what_was_predicted() -> None:
+def test_the_page_holds_the_sound_and_what_was_predicted(tmp_path: Path) -> None:
     listeners = _listener(), _listener("p2")
     page, beside = listening_page(_sound(*listeners), SAMPLES)
     assert beside is None
@@ -114,7 +113,8 @@ def test_the_page_holds_the_sound_and_what_was_predicted() -> None:
     assert "<1>" not in page
     match = re.search(r'src="data:audio/mpeg;base64,([^"]+)"', page)
     assert match
-    heard, rate_hz = soundfile.read(io.BytesIO(base64.b64decode(match[1])))
+    (tmp_path / "sound.mp3").write_bytes(base64.b64decode(match[1]))  # from memory libsndfile fails now and then
+    heard, rate_hz = soundfile.read(tmp_path / "sound.mp3")
     assert rate_hz == 16_000
     assert abs(len(heard) - len(SAMPLES)) <= 1_152, "a frame of MPEG"
     assert re.findall(r'(?:src|href)="(?!data:|#)', page) == [], "nothing from outside"

@@ -50,6 +50,7 @@ class FakeData(pl.LightningDataModule):
                 "S1": torch.ones(self.n_trs, dtype=torch.bool),
                 "S2": torch.full((self.n_trs,), index % 2 == 0),
             },
+            "row_mask": torch.ones(self.n_trs, dtype=torch.bool),
             "text": "high low" if index % 2 else "low",
             "story": torch.tensor(index % 3),
             "first_tr": torch.tensor(index * self.n_trs),

@@ -85,7 +85,6 @@ def batches(n_steps: int) -> Iterator[dict[str, Any]]:
         batch = torch.utils.data.default_collate(items)
         for name, values in batch["targets"].items():  # else voxels are copies, which do not vary over space
             batch["targets"][name] = values + torch.linspace(-1, 1, values.shape[2]) * values.cumsum(1)
-        batch["row_mask"] = torch.ones(size, FakeData().n_trs, dtype=torch.bool)
         yield batch
 
 

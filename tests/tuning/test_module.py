@@ -220,6 +220,7 @@ def test_predictions_say_where_they_belong(make_module, make_trainer):
     first, *_ = trainer.predict(module, datamodule=data)
     assert first["first_tr"].tolist() == [0, 6, 12, 18]
     assert first["story"].tolist() == [0, 1, 2, 0]
+    assert first["row_mask"].shape == (4, data.n_trs)
     module.eval()
     with torch.no_grad():
         torch.testing.assert_close(first["predictions"]["S1"], module(data.batch())["S1"])

@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="brainlit predict SOUND [SOUND ...] --run RUN [--option VALUE ...]",
+        usage="brainlit predict SOUND [SOUND ...] --run RUN [options]",
     )
     parser.add_argument("sounds", nargs="+", type=Path, metavar="SOUND", help="files of sound, of any format")
     parser.add_argument("--run", type=Path, help=f"folder of the run whose model predicts: {RUN_HINT}")
