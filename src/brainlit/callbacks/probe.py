@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from brainlit.callbacks import held_out
 from brainlit.callbacks.probe_log import log_figures, log_scores, summary_line
+from brainlit.callbacks.training_bar import show_alignment
 from brainlit.datamodules import StoryDataModule
 from brainlit.encoding.bootstrap import BLOCK_TRS
 from brainlit.encoding.config import ProbeConfig
@@ -195,6 +196,8 @@ class BandedRidgeProbe(pl.Callback):
             records = [found[name] for name in agenda["order"]]
             write_table(records, folder / f"epoch-{epoch:03d}.csv")
             log_scores(trainer, records, self.name)
+            if self.name is None:
+                show_alignment(trainer, records)
             reread = not agenda["subjects"]
             line = summary_line(records, self.headline_region, reread=reread, name=self.name)
             rank_zero_info(f"trial run, no result: {line}" if getattr(trainer, "fast_dev_run", False) else line)

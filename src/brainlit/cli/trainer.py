@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from brainlit.callbacks.divergence import DivergenceGuard
 from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
+from brainlit.callbacks.training_bar import TrainingBar
 from brainlit.cli.errors import UsageError, is_for_the_user
 from brainlit.cli.refusals import missing_package, require_known_trainer
 from brainlit.cli.run_options import RunOptions
@@ -77,7 +78,7 @@ def trainer_of_fit(
     if given.get("enable_checkpointing") is not False:
         added += checkpoints(run)
     if given.get("enable_progress_bar") is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
-        added.append(TQDMProgressBar())
+        added.append(TrainingBar())
     return {
         "default_root_dir": str(run.path),
         "callbacks": [*callbacks, *added],
