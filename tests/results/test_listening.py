@@ -113,7 +113,7 @@ def test_the_page_holds_the_sound_and_what_was_predicted(tmp_path: Path) -> None
     assert "<1>" not in page
     match = re.search(r'src="data:audio/mpeg;base64,([^"]+)"', page)
     assert match
-    (tmp_path / "sound.mp3").write_bytes(base64.b64decode(match[1]))  # from memory libsndfile fails now and then
+    (tmp_path / "sound.mp3").write_bytes(base64.b64decode(match[1]))
     heard, rate_hz = soundfile.read(tmp_path / "sound.mp3")
     assert rate_hz == 16_000
     assert abs(len(heard) - len(SAMPLES)) <= 1_152, "a frame of MPEG"

@@ -33,14 +33,14 @@ class TrainingBar(TQDMProgressBar):
         self._started_s = 0.0
         self._first_step = self._n_planned = 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock; where a run goes on, at the steps that it has."""
         super().on_train_start(trainer, pl_module)
         planned = trainer.estimated_stepping_batches
         self._n_planned = int(planned) if planned < float("inf") else 0
         self._started_s, self._first_step = time.monotonic(), trainer.global_step
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # type: ignore[override]
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count epochs from 1, and say of how many."""
         super().on_train_epoch_start(trainer, pl_module)
         known = trainer.max_epochs not in (None, -1)

@@ -251,8 +251,9 @@ def test_mp3_without_a_header_of_its_length_is_read_whole_or_refused(tmp_path: P
             read(tmp_path / "a.mp3", content)
 
 
-def test_samples_that_begin_like_mp3_are_none(tmp_path: Path) -> None:
+def test_samples_that_begin_like_mp3_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sound Designer II has no header of its own: its first bytes are the first sample."""
+    monkeypatch.chdir(tmp_path)  # libsndfile leaves a file "._" where it writes this kind
     sound = np.full(1000, -(2**-12))
     sound[100:] = SPEECH[:900]
     content = as_bytes(sound, format="SD2", subtype="PCM_24")
