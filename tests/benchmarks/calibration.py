@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -165,21 +166,27 @@ def _line(estimator: str, part: str, found: Sequence[Sequence[Row]]) -> str:
 
 def draw(curves: dict[int, list[list[Row]]], path: Path) -> None:
     """Parts over the number of fitted TRs: the probe's, and those that region_shares gives."""
-    from matplotlib.figure import Figure
+    from brainlit.results.style import MARKS, house_style, new_figure, part_colours, part_label
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
     parts = [row.part for row in next(iter(curves.values()))[0] if row.estimator == PROBE]
-    for axis, estimator in zip(axes, (PROBE, OFFERED), strict=True):
-        for k, part in enumerate(parts):
-            axis.plot(list(curves), [_mean(rows, estimator, part) for rows in curves.values()], f"C{k}o-", label=part)
-            axis.axhline(_mean(curves[SIZES[-1]], estimator, part, "truth"), color=f"C{k}", linestyle=":", linewidth=1)
-        axis.set(xscale="log", xlabel="fitted TRs", title=estimator)
-        axis.set_xticks(list(curves), [f"{n:,}" for n in curves])
-        axis.minorticks_off()
-    axes[0].set_ylabel("R2 of the part / joint R2 of endless data")
-    axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=120)
+    colours, marks = part_colours(parts), itertools.cycle((*MARKS, "P", "X"))
+    with house_style():
+        figure = new_figure(10, 3.8)
+        axes = figure.subplots(1, 2, sharey=True)
+        for part, mark in zip(parts, marks, strict=False):
+            look = {"color": colours[part], "marker": mark, "markersize": 4.5, "label": part_label(part)}
+            for axis, estimator in zip(axes, (PROBE, OFFERED), strict=True):
+                axis.plot(list(curves), [_mean(rows, estimator, part) for rows in curves.values()], **look)
+                truth = _mean(curves[SIZES[-1]], estimator, part, "truth")
+                axis.axhline(truth, color=colours[part], linestyle=":", linewidth=1)
+        for axis, estimator in zip(axes, (PROBE, OFFERED), strict=True):
+            axis.set(xscale="log", xlabel="fitted TRs")
+            axis.set_title(estimator)
+            axis.set_xticks(list(curves), [f"{n:,}" for n in curves])
+            axis.minorticks_off()
+        axes[0].set_ylabel("R2 of the part / joint R2 of endless data")
+        axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        figure.savefig(path, dpi=120)
 
 
 def _mean(found: Sequence[Sequence[Row]], estimator: str, part: str, of: str = "value") -> float:

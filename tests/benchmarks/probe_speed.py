@@ -288,15 +288,16 @@ def _layers(data: Simulation, counts: Sequence[int]) -> list[tuple[int, float]]:
 
 
 def _draw(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], path: Path) -> None:
-    from matplotlib.figure import Figure
+    from brainlit.results.style import MARKS, OTHER_COLOURS, house_style, new_figure
 
-    figure = Figure(figsize=(10, 3), layout="constrained")
-    for axes, (what, lines) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
-        for name, points in lines.items():
-            axes.loglog(*zip(*points, strict=True), "o-", label=name)
-        axes.set(xlabel=what, ylabel="processor seconds")
-        axes.legend(frameon=False, fontsize=7)
-    figure.savefig(path, dpi=150)
+    with house_style():
+        figure = new_figure(10, 3)
+        for axes, (what, lines) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
+            for (name, points), colour, mark in zip(lines.items(), OTHER_COLOURS, MARKS, strict=False):
+                axes.loglog(*zip(*points, strict=True), color=colour, marker=mark, markersize=4.5, label=name)
+            axes.set(xlabel=what, ylabel="processor seconds")
+            axes.legend()
+        figure.savefig(path, dpi=150)
     print(f"drawn in {path}")
 
 
