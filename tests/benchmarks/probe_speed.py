@@ -288,15 +288,19 @@ def _layers(data: Simulation, counts: Sequence[int]) -> list[tuple[int, float]]:
 
 
 def _draw(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], path: Path) -> None:
-    from brainlit.results.style import MARKS, OTHER_COLOURS, house_style, new_figure
+    from brainlit.results.style import OTHER_COLOURS, house_style, new_figure
 
     with house_style():
-        figure = new_figure(10, 3)
+        figure = new_figure(10, 3.2)
         for axes, (what, lines) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
-            for (name, points), colour, mark in zip(lines.items(), OTHER_COLOURS, MARKS, strict=False):
-                axes.loglog(*zip(*points, strict=True), color=colour, marker=mark, markersize=4.5, label=name)
-            axes.set(xlabel=what, ylabel="processor seconds")
-            axes.legend()
+            for name, points in lines.items():
+                look = (OTHER_COLOURS[0], "o") if name.startswith("ours") else (OTHER_COLOURS[1], "s")
+                axes.loglog(*zip(*points, strict=True), color=look[0], marker=look[1], markersize=4.5, label=name)
+            axes.set(xlabel=what, ylabel="processor seconds", xlim=(None, points[-1][0] * 1.3))
+            axes.set_xticks([size for size, _ in points], [f"{size:,}" for size, _ in points])
+            axes.set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
+            axes.minorticks_off()
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
         figure.savefig(path, dpi=150)
     print(f"drawn in {path}")
 
