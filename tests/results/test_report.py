@@ -283,6 +283,20 @@ def test_a_number_without_a_section_of_its_own_gets_one_by_its_label(
     assert "low-level features alone" in page.text
 
 
+def test_maps_that_cannot_be_made_cost_the_run_no_report(
+    tmp_path: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("no number on the surface")
+
+    run = fake_run(tmp_path, subjects=("sub-1",), epochs=(0, 4))
+    monkeypatch.setattr("brainlit.results.turning_maps.turning_maps", broken)
+    with caplog.at_level(logging.WARNING):
+        page = Page(write_report(run).read_text())
+    assert "The figure 'brain-turning' could not be drawn" in page.text
+    assert "no number on the surface" in caplog.text
+
+
 @pytest.mark.parametrize("n_rows", [84, 34])
 def test_words_that_tuning_never_heard_have_a_section(
     n_rows: int, written: tuple[RunDirectory, Page, dict[str, Any]]

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -63,6 +63,7 @@ PLACED = (
 )
 """Beginnings of the numbers that have a section of their own, or stand in the printed table only."""
 _log = logging.getLogger(__name__)
+Drawn = TypeVar("Drawn")
 
 
 def write_report(run_dir: RunDirectory | Path | str, state: str | None = None) -> Path:
@@ -96,7 +97,7 @@ def write_report(run_dir: RunDirectory | Path | str, state: str | None = None) -
     methods = methods_paragraphs(summary, read_settings(run.path), provenance)
     pasted = methods_markdown(done_said(summary), methods, bibtex_of(summary, provenance), cite_also(summary))
     write_text_atomic(run.path / METHODS_FILE, pasted)
-    turning = _turning_maps(summary, records)
+    turning = _attempted("brain-turning", run, lambda: _turning_maps(summary, records), sentences)
     page = render_report(summary, figures, sentences, provenance, turning, methods)
     return write_text_atomic(run.path / REPORT_FILE, page)
 
@@ -116,15 +117,22 @@ def draw_figures(
             jobs.append((f"brain-{subject}", lambda pair=pair: record_brain(pair, simulated)))  # type: ignore[misc]
     figures = {}
     for name, job in jobs:
-        try:
-            figure = job()
-        except Exception:  # noqa: BLE001 - a picture that fails must not cost the run its report
-            _log.warning("figure %s of %s could not be drawn:", name, run.path, exc_info=True)
-            sentences[name] = f"The figure '{name}' could not be drawn; the log holds the reason."
-            continue
+        figure = _attempted(name, run, job, sentences)
         if figure is not None:
             figures[name] = figure
     return figures, sentences
+
+
+def _attempted(
+    name: str, run: RunDirectory, job: Callable[[], Drawn | None], sentences: dict[str, str]
+) -> Drawn | None:
+    """What the job draws; where it fails, None and a sentence in its place."""
+    try:
+        return job()
+    except Exception:  # noqa: BLE001 - a picture that fails must not cost the run its report
+        _log.warning("figure %s of %s could not be drawn:", name, run.path, exc_info=True)
+        sentences[name] = f"The figure '{name}' could not be drawn; the log holds the reason."
+        return None
 
 
 def render_report(
