@@ -217,6 +217,13 @@ def _held(lock_file: Path, path: Path) -> Iterator[Path]:
         lock.release()
 
 
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file of these bytes; returns its path."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
 def write_json(path: Path, content: Mapping[str, Any], allow_nan: bool = True) -> Path:
     """Write plain values as readable JSON with their checksum, atomically; `guard.read_json` compares it."""
     text = json.dumps(with_checksum(content), indent=2, ensure_ascii=False, allow_nan=allow_nan)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from brainlit.cli.errors import UsageError
 from brainlit.cli.option_hints import OwnParser
-from brainlit.files import atomic_path
+from brainlit.files import write_bytes
 from brainlit.hints import did_you_mean
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def run_figure(arguments: Sequence[str]) -> int:
     if figure is None or figure.print_as is None:
         raise UsageError(f"the figure {given.name!r} has no numbers in {', '.join(map(str, given.runs))}.")
     content = figure.print_as(given.output.suffix.lower().removeprefix("."), width_mm)
-    with atomic_path(given.output) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(given.output, content)
     print(f"{figure.caption}\n\nAlternative text: {figure.alt}\n\nFigure: {given.output}, {width_mm:g} mm wide")
     return 0
 

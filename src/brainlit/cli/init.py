@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from brainlit.cli.option_hints import OwnParser
-from brainlit.files import atomic_path
+from brainlit.files import write_bytes
 from brainlit.hints import few
 from brainlit.shipped import EXPERIMENTS, shipped_files, shipped_root
 
@@ -90,8 +90,7 @@ def copy_out(folder: Path) -> list[Path]:
     missing = [path for path in wanted if not (folder / path).exists()]
     for path in missing:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / path) as temporary:
-            temporary.write_bytes(wanted[path])
+        write_bytes(folder / path, wanted[path])
     return missing
 
 

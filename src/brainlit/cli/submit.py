@@ -19,7 +19,7 @@ from brainlit.cli.errors import UsageError, explained
 from brainlit.cli.option_hints import OwnParser
 from brainlit.cli.run_many import BRAINLIT, LOGS, check_settings, run_missing, show_commands
 from brainlit.cli.yaml_names import dump_yaml
-from brainlit.files import atomic_path, only_writer
+from brainlit.files import only_writer, write_bytes
 
 AXES_FILE = "axes.yaml"
 """In the folder of the runs: the file by which they were started last."""
@@ -174,5 +174,4 @@ def _keep(axes: Axes) -> None:
     """A copy of the file beside the runs, which what waits in the queue reads."""
     copy = axes.folder / AXES_FILE
     if not (copy.exists() and copy.samefile(axes.path)):
-        with atomic_path(copy) as temporary:
-            temporary.write_bytes(axes.path.read_bytes())
+        write_bytes(copy, axes.path.read_bytes())

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainlit.encoding.arrays import FloatArray, IntArray
-from brainlit.files import atomic_path
+from brainlit.files import write_bytes
 from brainlit.results.brainmap import N_VERTICES, VIEWS, fsaverage5, seen_from, surface_values
 from brainlit.results.pages import render_page
 from brainlit.results.predictions import PredictedListener, PredictedSound
@@ -75,11 +75,8 @@ def write_listening(folder: Path, sound: PredictedSound, samples: npt.NDArray[np
     """Write listen.html, and sound.mp3 where the sound is too long to be in it; returns the page."""
     page, beside = listening_page(sound, samples)
     if beside is not None:
-        with atomic_path(folder / SOUND_FILE) as temporary:
-            temporary.write_bytes(beside)
-    with atomic_path(folder / PAGE_FILE) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return folder / PAGE_FILE
+        write_bytes(folder / SOUND_FILE, beside)
+    return write_bytes(folder / PAGE_FILE, page.encode("utf-8"))
 
 
 def as_mp3(samples: npt.NDArray[np.int16]) -> bytes:

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from brainlit.encoding.arrays import Float32Array, FloatArray, IntArray
-from brainlit.files import atomic_path
+from brainlit.files import atomic_path, write_bytes
 from brainlit.results.brainmap import N_VERTICES, surface_values
 from brainlit.results.map_numbers import MapsError
 from brainlit.results.map_places import Grid, PycortexPlaces
 
 STRUCTURES = {"L": "CortexLeft", "R": "CortexRight"}
-_SIDES = {"L": "left", "R": "right"}
+SIDES = {"L": "left", "R": "right"}
 _CIFTI_STRUCTURES = {"L": "CIFTI_STRUCTURE_CORTEX_LEFT", "R": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
 _DENSE_SCALARS = 3006
 """NIfTI's code for a file of named maps over brain models."""
@@ -59,7 +59,7 @@ def on_fsaverage5(vertices: IntArray, values: FloatArray, within_mm: float = 0.0
     if within_mm > 0:
         return {
             hemi: np.concatenate([surface_values(side, vertices, row[None], within_mm) for row in values])
-            for hemi, side in _SIDES.items()
+            for hemi, side in SIDES.items()
         }
     both = np.full((len(values), 2 * N_VERTICES), np.nan)
     for row, there in zip(values, both, strict=True):
@@ -85,7 +85,7 @@ def write_gifti(path: Path, hemi: str, values: FloatArray, names: Sequence[str])
         for row, name in zip(values, names, strict=True)
     ]
     about = gifti.GiftiMetaData({"AnatomicalStructurePrimary": STRUCTURES[hemi]})
-    return _write(path, gifti.GiftiImage(darrays=arrays, meta=about).to_bytes())
+    return write_bytes(path, gifti.GiftiImage(darrays=arrays, meta=about).to_bytes())
 
 
 def write_cifti(path: Path, values: Mapping[str, FloatArray], names: Sequence[str]) -> Path:
@@ -98,7 +98,7 @@ def write_cifti(path: Path, values: Mapping[str, FloatArray], names: Sequence[st
     both = np.concatenate([values[hemi] for hemi in _CIFTI_STRUCTURES], axis=1).astype(np.float32)
     image = cifti.Cifti2Image(both, header=cifti.Cifti2Header(matrix))
     image.nifti_header.set_intent(_DENSE_SCALARS, name="ConnDenseScalar")
-    return _write(path, image.to_bytes())
+    return write_bytes(path, image.to_bytes())
 
 
 @lru_cache(maxsize=1)
@@ -136,7 +136,7 @@ def write_nifti(path: Path, grid: Grid, values: FloatArray, space: str) -> Path:
     image.set_sform(grid.affine, code)
     image.set_qform(grid.affine, code)
     image.header.set_xyzt_units("mm")
-    return _write(path, gzip.compress(image.to_bytes(), mtime=0))
+    return write_bytes(path, gzip.compress(image.to_bytes(), mtime=0))
 
 
 # --- pycortex ---
@@ -178,9 +178,3 @@ def _colour_ends(values: Float32Array, *, signed: bool) -> tuple[float, float]:
     known = np.abs(values[np.isfinite(values)])
     top = max(float(np.quantile(known, 0.99)), 1e-6) if known.size else 1.0
     return (-top if signed else 0.0), top
-
-
-def _write(path: Path, content: bytes) -> Path:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-    return path

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from brainlit.encoding.arrays import Float32Array, FloatArray, IntArray
-from brainlit.files import atomic_path
+from brainlit.files import write_bytes
 from brainlit.results.brainmap import surface_values
-from brainlit.results.map_files import STRUCTURES
+from brainlit.results.map_files import SIDES, STRUCTURES
 from brainlit.results.map_places import Grid
 from brainlit.stories.base import Subject
 
-HEMISPHERES = {"L": "left", "R": "right"}
 _FEWEST = 8
 """Any four places lie on a grid of their own."""
 
@@ -42,20 +41,14 @@ def write_series(
     written = []
     if subject.vertices is not None:
         places = np.asarray(subject.vertices, dtype=np.int64)[voxels]
-        for letter, side in HEMISPHERES.items():
+        for letter, side in SIDES.items():
             path = folder / f"{subject.name}_hemi-{letter}_space-fsaverage5.func.gii"
             values = surface_values(side, places, np.asarray(rows, dtype=np.float64))
-            written.append(_write(path, _gifti(values, STRUCTURES[letter], tr_s, about).to_bytes()))
+            written.append(write_bytes(path, _gifti(values, STRUCTURES[letter], tr_s, about).to_bytes()))
     elif (grid := _grid_of(subject)) is not None:
         image = _nifti(rows, grid.index[voxels], grid, tr_s, about)
-        written.append(_write(folder / f"{subject.name}.nii.gz", gzip.compress(image.to_bytes(), mtime=0)))
+        written.append(write_bytes(folder / f"{subject.name}.nii.gz", gzip.compress(image.to_bytes(), mtime=0)))
     return written
-
-
-def _write(path: Path, content: bytes) -> Path:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-    return path
 
 
 def _gifti(values: FloatArray, structure: str, tr_s: float, about: str) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from brainlit.files import atomic_path
+from brainlit.files import write_bytes
 
 PAPER, NIGHT = "#FFFFFF", "#090B0E"
 """What figures are drawn on: as they are written, and on a page whose reader asked for a dark one."""
@@ -192,8 +192,7 @@ class Figure:
         """Write <name>.png, and <name>.svg and <name>.csv where there are such."""
         for suffix, data in ((".png", self.png), (".svg", self.svg), (".csv", self.csv.encode())):
             if data:
-                with atomic_path(folder / f"{self.name}{suffix}") as temporary:
-                    temporary.write_bytes(data)
+                write_bytes(folder / f"{self.name}{suffix}", data)
 
 
 @contextmanager
