@@ -78,6 +78,7 @@ def test_by_default_everything_but_the_front_end_trains(folder):
         ({"upper_layers": 2, "projection": False}, {3, 4}),
         ({"upper_layers": 2, "last_layer": 3, "projection": False}, {2, 3}),
         ({"upper_layers": 9}, OUTSIDE | {1, 2, 3, 4}),
+        ({"upper_layers": 0}, OUTSIDE),
     ],
 )
 def test_a_range_of_layers(folder, settings, expected):
@@ -150,13 +151,22 @@ def test_depths_are_those_of_a_backward_pass_from_each_state(tmp_path, norm_name
     assert set(expected.values()) == set(range(N_LAYERS + 1))
 
 
+def test_no_upper_layer_and_no_projection_leave_the_head_alone(folder, caplog):
+    backbone = load(folder)
+    with caplog.at_level(logging.INFO, "brainlit"):
+        apply_trainable(backbone, TrainableConfig(upper_layers=0, projection=False))
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert not any(state.requires_grad for state in states(backbone, sound()))
+    assert "0 of " in caplog.text and "layers none" in caplog.text
+
+
 def test_what_cannot_be_is_refused(folder):
     with pytest.raises(ValueError, match="3 to 2 are out of order: give last_layer at least 3"):
         TrainableConfig(first_layer=3, last_layer=2)
     with pytest.raises(ValueError, match="first_layer is 0; layers count from 1"):
         TrainableConfig(first_layer=0)
-    for settings in ({"upper_layers": 0}, {"upper_layers": 2, "first_layer": 1}):
-        with pytest.raises(ValueError, match=r"upper_layers is \d with first_layer (None|1); give 1 or more"):
+    for settings in ({"upper_layers": -1}, {"upper_layers": 2, "first_layer": 1}):
+        with pytest.raises(ValueError, match=r"upper_layers is -?\d with first_layer (None|1); give 0 or more"):
             TrainableConfig(**settings)
     with pytest.raises(ValueError, match=r"layer_decay is 1\.5"):
         TrainableConfig(layer_decay=1.5)

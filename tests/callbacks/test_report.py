@@ -28,6 +28,8 @@ def test_what_trains_is_said_with_what_does_not() -> None:
     few = asdict(TrainableConfig(upper_layers=2, projection=False))
     assert said(trainable=few) == "all weights above the front end, but upper_layers 2, projection False"
     assert said(trainable=few, lora=asdict(LoraConfig(rank=8))).startswith("LoRA of rank 8, but upper_layers 2")
+    none = asdict(TrainableConfig(upper_layers=0, projection=False))
+    assert said(trainable=none) == "the head alone, all weights of the backbone frozen"
 
 
 def test_the_run_in_wandb_says_that_listeners_are_simulated(monkeypatch) -> None:

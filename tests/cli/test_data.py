@@ -49,6 +49,16 @@ def test_a_config_file_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "seed" in capsys.readouterr().err, "a store of other settings is refused"
 
 
+def test_a_config_of_a_probe_says_which_data_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "toy.yaml"
+    data = f"data:\n  source: {{class_path: tests.toy.ToySource}}\n  store_dir: {tmp_path / 'store'}\n"
+    config.write_text(data + "probe:\n  layers: [0]\n  bands: {word_rate: [word_rate]}\n")
+    assert main(["data", "prepare", str(config)]) == 0
+    assert (tmp_path / "store" / "store.json").is_file()
+    assert main(["data", "prepare", str(config), "--probe.layerz", "[1]"]) == 2
+    assert "layerz" in capsys.readouterr().err
+
+
 def test_a_truncated_store_fails_the_check(
     toy_store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from brainlit.cli import main
 from brainlit.cli.data import _files_named_in
-from brainlit.cli.training import parsed_datamodule
+from brainlit.cli.probe_options import parsed_datamodule
 from brainlit.results import report
 from brainlit.stories import GroupMean, ManifestSource, RegionMeans
 

@@ -304,3 +304,10 @@ def test_settings_are_those_of_the_configuration_else_of_the_model(tmp_path: Pat
     (tmp_path / "config.yaml").write_text("- 1\n")
     with pytest.raises(UnreadableFileError, match=r"config\.yaml is not the configuration of a run"):
         read_settings(tmp_path)
+
+
+def test_a_frozen_speech_model_is_said() -> None:
+    head_alone = ("settings/model/trainable", {"upper_layers": 0, "projection": False})
+    assert "Only the head trained; all weights of the speech model were frozen." in text_of(*changed(head_alone))
+    part = ("settings/model/trainable", {"upper_layers": 0, "projection": True})
+    assert "Only the head trained" not in text_of(*changed(part))

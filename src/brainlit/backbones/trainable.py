@@ -34,7 +34,7 @@ class TrainableConfig:
         Layers above this one are frozen; None is the last.
     upper_layers : int or None
         Train only so many layers, counted down from the hidden state that is read out, whatever the backbone's depth;
-        in place of first_layer.
+        in place of first_layer. 0 trains no layer: with projection false the head alone learns.
     projection : bool
         Also train what is neither front end nor layer: feature projection, positional convolution or embedding, layer
         norm.
@@ -54,9 +54,9 @@ class TrainableConfig:
 
     def __post_init__(self) -> None:
         check_layer_order("trainable", self.first_layer, self.last_layer)
-        if self.upper_layers is not None and (self.upper_layers < 1 or self.first_layer is not None):
+        if self.upper_layers is not None and (self.upper_layers < 0 or self.first_layer is not None):
             raise ValueError(
-                f"trainable.upper_layers is {self.upper_layers} with first_layer {self.first_layer}; give 1 or more"
+                f"trainable.upper_layers is {self.upper_layers} with first_layer {self.first_layer}; give 0 or more"
                 " upper layers, or the first layer to train, not both."
             )
         if not 0 < self.layer_decay <= 1:
@@ -83,7 +83,7 @@ def apply_trainable(backbone: SpeechBackbone, config: TrainableConfig, read_out_
     Raises
     ------
     ValueError
-        If there are no such layers, or nothing is left to train.
+        If there are no such layers, or nothing is left to train that was not meant to be frozen.
     """
     top = backbone.n_layers if read_out_layer is None else read_out_layer
     if not 0 <= top <= backbone.n_layers:
@@ -92,7 +92,8 @@ def apply_trainable(backbone: SpeechBackbone, config: TrainableConfig, read_out_
     if config.upper_layers is not None:
         highest = min(top, backbone.n_layers if config.last_layer is None else config.last_layer)
         first = max(1, highest - config.upper_layers + 1)
-    chosen = layer_range("trainable", first, config.last_layer, backbone.n_layers)
+    none = config.upper_layers == 0
+    chosen = range(0) if none else layer_range("trainable", first, config.last_layer, backbone.n_layers)
     if config.first_layer is not None and config.first_layer > top:
         raise ValueError(
             f"trainable.first_layer is {config.first_layer}, but hidden state {top} is read out, on which only layers"
@@ -105,10 +106,12 @@ def apply_trainable(backbone: SpeechBackbone, config: TrainableConfig, read_out_
         _freeze_outside_layers(backbone)
     if top < backbone.n_layers:
         _freeze_above(backbone, top)
-    if not any(parameter.requires_grad for parameter in backbone.parameters()):
+    head_alone = none and not config.projection
+    if not head_alone and not any(parameter.requires_grad for parameter in backbone.parameters()):
         raise ValueError(
-            f"nothing of the backbone is left to train: layers {chosen[0]} to {chosen[-1]} with hidden state {top} read"
-            f" out, projection {'on' if config.projection else 'off'}. Train more layers, or read out a higher one."
+            f"nothing of the backbone is left to train: layers {f'{chosen[0]} to {chosen[-1]}' if chosen else 'none'}"
+            f" with hidden state {top} read out, projection {'on' if config.projection else 'off'}. Train more layers,"
+            " or read out a higher one."
         )
     backbone.gradient_checkpointing = config.gradient_checkpointing
     _log_what_trains(backbone)

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from brainlit.callbacks.probe_log import log_run
 from brainlit.paths import link, next_command
 from brainlit.probing.inputs import datamodule_of
+from brainlit.results.methods import trains_the_head_alone
 from brainlit.results.report import write_report
 from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
@@ -263,6 +264,8 @@ def _settings_words(settings: Mapping[str, Any]) -> list[str]:
 def _trained_words(settings: Mapping[str, Any]) -> str:
     """LoRA, or all weights, and what is left out of them."""
     lora, trainable = settings.get("lora") or {}, settings.get("trainable") or {}
+    if trains_the_head_alone(trainable):
+        return "the head alone, all weights of the backbone frozen"
     limits = ("first_layer", "last_layer", "upper_layers", "projection")
     left = ", ".join(f"{name} {trainable[name]}" for name in limits if trainable.get(name) not in (None, True))
     of = f"LoRA of rank {lora['rank']}" if lora.get("rank") else "all weights above the front end"

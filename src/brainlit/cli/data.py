@@ -240,7 +240,7 @@ def _fetch(source: StorySource, given: argparse.Namespace) -> None:
 def _datamodule(action: str, options: list[str]) -> StoryDataModule:
     """The data module that the options describe; Lightning is loaded here and no earlier."""
     lean.import_lightning()
-    from brainlit.cli.training import parsed_datamodule
+    from brainlit.cli.probe_options import parsed_datamodule
 
     return parsed_datamodule(options, _parser(action).known_keys())
 

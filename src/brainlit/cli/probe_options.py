@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from brainlit.cli.probe_settings import CALLBACK, ProbeSettings, flat, words_of_fields
 from brainlit.cli.training import ParsingCLI, built
 from brainlit.cli.trust import run_config
+from brainlit.datamodules import StoryDataModule
 from brainlit.encoding.config import ProbeConfig
 from brainlit.results.run_directory import RunDirectory
 
@@ -44,6 +45,20 @@ class ProbeCLI(ParsingCLI):
     def settings(self) -> ProbeSettings:
         """The settings of the probe, checked."""
         return built("probe", ProbeSettings, self.resolved["probe"])
+
+
+class DataCLI(ParsingCLI):
+    """Parses for verbs that only want the data; files of `brainlit probe`, which have a group `probe`, are read too."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the group `probe`."""
+        super().add_arguments_to_parser(parser)
+        parser.add_class_arguments(ProbeSettings, "probe")
+
+
+def parsed_datamodule(arguments: Sequence[str], also: Sequence[str] = ()) -> StoryDataModule:
+    """The data module that options of `brainlit fit` or `brainlit probe` describe; no model is built, no run made."""
+    return built("data", StoryDataModule, DataCLI("fit", arguments, also=also).resolved["data"])
 
 
 def add_probe_options(parser: ArgumentParser) -> None:

@@ -323,11 +323,6 @@ def parsed(verb: str, arguments: Sequence[str], also: Sequence[str] = ()) -> Par
     return ParsingCLI(verb, arguments, also=also)
 
 
-def parsed_datamodule(arguments: Sequence[str], also: Sequence[str] = ()) -> StoryDataModule:
-    """The data module that the options of `brainlit fit` describe; no model is built, no run directory made."""
-    return built("data", StoryDataModule, parsed("fit", arguments, also).resolved["data"])
-
-
 def built(group: str, kind: type[Built], settings: Mapping[str, Any]) -> Built:
     """An object of a class from the plain settings of a group of options; errors name the group."""
     parser = ArgumentParser(exit_on_error=False)

@@ -219,9 +219,17 @@ def _model(run: Facts, settings: Facts) -> Iterator[str]:
     if run.get("regime") == "pretrained":
         yield "It was not tuned."
         return
-    n_trained, what = _search(r"([\d.]+ M) trained", run.get("model")), _trained_said(settings.get("model") or {})
-    if said := ": ".join(filter(None, [f"{n_trained} parameters" if n_trained else "", what])):
+    model = settings.get("model") or {}
+    n_trained, what = _search(r"([\d.]+ M) trained", run.get("model")), _trained_said(model)
+    if trains_the_head_alone(model.get("trainable") or {}):
+        yield "Only the head trained; all weights of the speech model were frozen."
+    elif said := ": ".join(filter(None, [f"{n_trained} parameters" if n_trained else "", what])):
         yield f"What trained were {said}."
+
+
+def trains_the_head_alone(trainable: Facts) -> bool:
+    """Whether settings of `TrainableConfig` freeze the whole backbone."""
+    return trainable.get("upper_layers") == 0 and trainable.get("projection") is False
 
 
 def _trained_said(model: Facts) -> str:

@@ -30,7 +30,7 @@ FEWEST_STEPS = 30
 def default_learning_rates(n_parameters: int, n_steps: int, lora: bool) -> tuple[float, float]:
     """Peak learning rates of backbone and head that suit a model of this size and a run of this length.
 
-    backbone = min(2e-3, 3e-4 x (18.9e6 / n_parameters)^(2/3)) x min(1, 600 / n_steps)^(1/2)
+    backbone = min(2e-3, 1e-3 x (18.9e6 / n_parameters)^(2/3)) x max(1/8, min(1, 600 / n_steps)^(3/2))
     head = max(1e-4, 3e-3 x min(1, 600 / n_steps)^2)
 
     With LoRA the backbone's is twice as high, and again 2e-3 at most. docs/tuning.md says what was measured and where
@@ -51,11 +51,11 @@ def default_learning_rates(n_parameters: int, n_steps: int, lora: bool) -> tuple
 
     >>> [tuple(float(f"{rate:.1e}") for rate in default_learning_rates(*run, lora=False))
     ...  for run in ((660_000, 160), (18_900_000, 44), (85_000_000, 2300))]
-    [(0.002, 0.003), (0.0003, 0.003), (5.6e-05, 0.0002)]
+    [(0.002, 0.003), (0.001, 0.003), (4.9e-05, 0.0002)]
     """
     short = min(1.0, SHORT_STEPS / max(1, n_steps))
-    by_size = 3e-4 * (WHISPER_BASE / n_parameters) ** (2 / 3)
-    return min(2e-3, by_size * (2 if lora else 1)) * short**0.5, max(1e-4, 3e-3 * short**2)
+    by_size = 1e-3 * (WHISPER_BASE / n_parameters) ** (2 / 3)
+    return min(2e-3, by_size * (2 if lora else 1)) * max(1 / 8, short**1.5), max(1e-4, 3e-3 * short**2)
 
 
 def too_short_said(n_steps: int, steps_per_epoch: int) -> str:
