@@ -157,7 +157,8 @@ def test_no_upper_layer_and_no_projection_leave_the_head_alone(folder, caplog):
         apply_trainable(backbone, TrainableConfig(upper_layers=0, projection=False))
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
     assert not any(state.requires_grad for state in states(backbone, sound()))
-    assert "0 of " in caplog.text and "layers none" in caplog.text
+    assert "0 of " in caplog.text
+    assert "layers none" in caplog.text
 
 
 def test_what_cannot_be_is_refused(folder):
