@@ -87,16 +87,16 @@ class WandbOptions:
 
 
 def wandb_mode(environ: Mapping[str, str] | None = None) -> str:
-    """'online' where the user is logged in, else 'offline'; WANDB_MODE decides where it is set. Asks nothing.
-
-    Logged in means: WANDB_API_KEY is set, or the netrc file names the W&B host (WANDB_BASE_URL, api.wandb.ai).
-    """
+    """'online' where the user is logged in, else 'offline'; WANDB_MODE decides where it is set. Asks nothing."""
     env = os.environ if environ is None else environ
     if env.get("WANDB_MODE"):
         return "offline" if env["WANDB_MODE"] == "dryrun" else env["WANDB_MODE"]
-    if env.get("WANDB_API_KEY") or _netrc_names_wandb(env):
-        return "online"
-    return "offline"
+    return "online" if is_logged_in(env) else "offline"
+
+
+def is_logged_in(environ: Mapping[str, str]) -> bool:
+    """Whether WANDB_API_KEY is set, or the netrc file names the W&B host (WANDB_BASE_URL, api.wandb.ai)."""
+    return bool(environ.get("WANDB_API_KEY")) or _netrc_names_wandb(environ)
 
 
 def wandb_logger(
