@@ -65,7 +65,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "brainlit needs Python 3.11 or newer; '$$PYTHON' is `"$$PYTHON" --version 2>&1`. Say make PYTHON=python3.11"; exit 1; }
 	"$$PYTHON" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev,docs,slurm]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev,docs,slurm,dashboard]'
 	$(BIN)/python -m brainlit.doctor --fix
 	@touch $@
 

@@ -15,7 +15,8 @@ import json
 import logging
 import netrc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -346,7 +347,8 @@ class RunLogger(WandbLogger):
                 run.define_metric(ROW, hidden=True)
             elif key not in (STEP, PROBE_EPOCH):  # of names with a slash, Lightning's "*" defines none
                 run.define_metric(key, step_metric=PROBE_EPOCH if key.startswith("probe/") else STEP)
-        run.log(row)
+        with _survives(", ".join(sorted(row.keys() - {STEP, ROW}))):
+            run.log(row)
 
     def _scan_and_log_checkpoints(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Every checkpoint is a version of one artifact, whose alias is the name of its file: best, last."""
@@ -358,12 +360,24 @@ class RunLogger(WandbLogger):
                 about[checkpoint_callback.monitor] = float(score)
             artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model", metadata=about)
             artifact.add_file(path, name="model.ckpt")
-            self.experiment.log_artifact(artifact, aliases=[Path(path).stem])
+            with _survives(Path(path).name):
+                self.experiment.log_artifact(artifact, aliases=[Path(path).stem])
             self._logged_model_time[path] = time
 
 
 def _line(row: Row) -> str:
     return json.dumps(row, default=lambda value: value.item()) + "\n"  # numpy's numbers
+
+
+@contextmanager
+def _survives(what: str) -> Iterator[None]:
+    """What W&B does not take costs the run nothing: for tables and artifacts it asks its server, which may be slow."""
+    import wandb
+
+    try:
+        yield
+    except wandb.errors.Error as error:
+        _log.warning("W&B did not take %s; the run goes on, and has it in its folder: %s", what, error)
 
 
 def _plain(row: Row) -> Row:
