@@ -80,7 +80,7 @@ def _entity(asked: str | None) -> str:
             "brainlit dashboard makes pages by wandb-workspaces (the extra dashboard), which is not installed: pip"
             " install wandb-workspaces. --dry-run needs none."
         ) from None
-    from brainlit.results.wandb_logger import is_logged_in
+    from brainlit.results.wandb_logger import is_logged_in, silent_settings
 
     if not is_logged_in(os.environ):
         raise UsageError(
@@ -89,7 +89,7 @@ def _entity(asked: str | None) -> str:
         )
     import wandb
 
-    wandb.setup(settings=wandb.Settings(silent=True))
+    wandb.setup(settings=silent_settings())
     try:
         entity = asked or wandb.Api().default_entity
     except (wandb.errors.Error, ValueError, OSError) as error:

@@ -129,7 +129,7 @@ def wandb_logger(
     if mode == "disabled":
         return None
     try:
-        import wandb
+        import wandb  # noqa: F401
     except ModuleNotFoundError:
         _log.info("wandb is not installed: figures and metrics go to %s only.", run.path)
         return None
@@ -142,9 +142,17 @@ def wandb_logger(
         save_dir=str(run.path),
         mode=mode,
         log_model=options.log_model,
-        settings=wandb.Settings(silent=True),
+        settings=silent_settings(),
         **settled,
     )
+
+
+def silent_settings() -> Any:
+    """W&B's settings of a run that says nothing on the screen; W&B's login speaks before it looks at them."""
+    import wandb
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    return wandb.Settings(silent=True)
 
 
 def log_folder(
@@ -189,8 +197,7 @@ def log_folder(
             given[key] = wandb.Table(columns=columns, data=[[one.get(column) for column in columns] for one in rows])
         if page is not None:
             given["report"] = wandb.Html(str(page), inject=False)
-        silent = wandb.Settings(silent=True)
-        with wandb.init(dir=str(run.path), mode=mode, resume="allow", settings=silent, **settled) as one:
+        with wandb.init(dir=str(run.path), mode=mode, resume="allow", settings=silent_settings(), **settled) as one:
             one.log(given)
     except Exception:  # noqa: BLE001 - it is given to W&B besides
         _log.warning("W&B could not be given what is in %s:", run.path, exc_info=True)
