@@ -34,7 +34,7 @@ class Kill(pl.Callback):
 
 
 def options(folder: Path, mode: str) -> list[str]:
-    """A small fit on the toy data set: two epochs of two steps, a probe after each, the model to W&B."""
+    """A small fit on the toy data set: two epochs of two steps, a probe after each; offline, the model to W&B."""
     callbacks = [
         {
             "class_path": "brainlit.callbacks.BandedRidgeProbe",
@@ -49,7 +49,8 @@ def options(folder: Path, mode: str) -> list[str]:
         *("--model.backbone.weights", "random:tiny", "--data.window.n_trs", "8"),
         *("--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"),
         *("--trainer.callbacks", json.dumps(callbacks)),
-        *("--run.root", str(folder / "runs"), "--run.id", "one", "--run.wandb", mode, "--wandb.log_model", "true"),
+        *("--run.root", str(folder / "runs"), "--run.id", "one", "--run.wandb", mode),
+        *("--wandb.log_model", "true" if mode == "offline" else "false"),
     ]
 
 
