@@ -32,6 +32,8 @@ READY := $(VENV)/.ready
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 # set -f: [UTS03] is a list of subjects, not a pattern of file names.
 SAFELY := set -f;
+# The command as it is run, and not the shell that makes it; it can be copied where no value has a blank in it.
+SAID := said() { echo "$$@"; "$$@"; }; said
 # Published weights take minutes a story on a processor: on the demo they get few stories and only upper layers train.
 TINY := demo/|demo/tiny|demo/tiny-large|demo/random:tiny*
 FEW := $$(case "$$DATA/$$SIZE" in ($(TINY)) ;; (demo/*) echo -c experiments/published_demo.yaml;; esac)
@@ -65,15 +67,15 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "brainlit needs Python 3.11 or newer; '$$PYTHON' is `"$$PYTHON" --version 2>&1`. Say make PYTHON=python3.11"; exit 1; }
 	"$$PYTHON" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev,docs,slurm]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev,docs,slurm,dashboard]'
 	$(BIN)/python -m brainlit.doctor --fix
 	@touch $@
 
 train: $(READY) ## tune MODEL on DATA, probe before and after, write the report
-	$(SAFELY) $(BIN)/brainlit fit $(CONFIGS) $(CHOICES) $$ARGS
+	@$(SAFELY) $(SAID) $(BIN)/brainlit fit $(CONFIGS) $(CHOICES) $$ARGS
 
 plan: $(READY) ## memory, time and batch sizes of MODEL (SIZE=base) before it is trained (ARGS="--targets 50000 --tr 2" without a store)
-	$(SAFELY) $(BIN)/brainlit plan $(CONFIGS) $(CHOICES) $$ARGS
+	@$(SAFELY) $(SAID) $(BIN)/brainlit plan $(CONFIGS) $(CHOICES) $$ARGS
 
 data: $(READY) ## download what is missing and published, then prepare, check and describe the story store of DATA
 	$(SAFELY) $(BIN)/brainlit data prepare --download $(CONFIGS) $(CHOICES) $$ARGS

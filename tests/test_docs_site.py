@@ -406,7 +406,17 @@ def test_what_people_from_other_tools_are_told_exists() -> None:
 
 
 VERB = re.compile(r"^(?:srun |PYTHONPATH=\. )?(?:brainlit|python my_fit\.py) (\w+)")
-NEW_PAGES = ("tour.md", "reading.md", "cluster.md", "my_loss.md", "my_head.md", "my_probe.md", "coming_from.md")
+NEW_PAGES = (
+    "tour.md",
+    "reading.md",
+    "cluster.md",
+    "my_loss.md",
+    "my_head.md",
+    "my_probe.md",
+    "coming_from.md",
+    "gallery.md",
+    "wandb.md",
+)
 
 
 def test_every_command_of_the_pages_is_a_verb() -> None:

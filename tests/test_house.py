@@ -19,6 +19,7 @@ BESIDE_MODULES = {
     "test_house.py": "the rules of the house",
     "test_project.py": "the files around the code",
     "test_docs_site.py": "the site of the docs, docs/hooks.py, and the code of its pages",
+    "test_transcript.py": "docs/transcript.py, and what it has written",
     "test_faults.py": "a small part of benchmarks/faults.py",
     "results/test_browser.py": "reports as a browser shows them",
     "results/test_damage.py": "flipped bits of all files of a run",

@@ -60,7 +60,7 @@ def test_conda_installs_the_same_set() -> None:
     pip = next(part["pip"] for part in environment["dependencies"] if isinstance(part, dict))
     *pins, project = pip
     assert dict(pin.split("==") for pin in pins) == _constraints()
-    assert project == "-e .[demo,dev,docs,slurm]"
+    assert project == "-e .[demo,dev,docs,slurm,dashboard]"
     assert "python=3.11" in environment["dependencies"]
 
 

@@ -12,7 +12,7 @@ from brainlit.backbones import BackboneConfig, WeightsError, load_backbone
 from brainlit.cli.errors import explained
 from brainlit.features.language_model import LanguageModelError, load_language_model
 from brainlit.features.vectors import VectorFileError, read_word_vectors
-from brainlit.weight_files import folder_damage, what_readers_say, zip_damage
+from brainlit.weight_files import folder_damage, what_readers_say, without_bars, zip_damage
 from tests.backbones.conftest import save_mini
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 377667514\n"
@@ -192,3 +192,14 @@ def test_an_entry_that_says_it_is_compressed_is_told_in_words(tmp_path: Path) ->
     content[entry + 10] |= 0x08  # deflated
     path.write_bytes(content)
     assert "a.ckpt is damaged" in str(zip_damage(path))
+
+
+def test_no_bar_is_shown_for_what_takes_a_moment(tmp_path, capsys):
+    save_mini(tmp_path)
+    assert "Writing model shards" in capsys.readouterr().err, "transformers shows bars by itself"
+    load(tmp_path)
+    with without_bars():
+        save_mini(tmp_path)
+    assert capsys.readouterr().err == ""
+    save_mini(tmp_path)
+    assert "Writing model shards" in capsys.readouterr().err, "whoever saves besides has them"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,18 @@ _BLOCK_BYTES = 1 << 22
 _MAX_HEADER_BYTES = 100_000_000
 _LEGACY_PICKLE = b"\x80"
 _AGAIN = "download it again (`hf download ORG/NAME --local-dir FOLDER`), or save it again with save_pretrained."
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """transformers shows no bars of its own, for loading and writing what takes a moment; bars of downloads stay."""
+    from transformers.utils import logging
+
+    before = logging.set_tqdm_hook(lambda bar, args, options: bar(*args, **{**options, "disable": True}))
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
 
 
 def split_revision(weights: str) -> tuple[str, str | None]:

@@ -32,6 +32,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         "submit",
         "status",
         "curve",
+        "dashboard",
         "figure",
         "maps",
     ):

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 from lightning.fabric.connector import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ModelSummary, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from brainlit.cli import main
@@ -225,6 +225,17 @@ def test_ones_own_checkpoint_stands_beside_best_and_last(run: RunDirectory) -> N
     keys = [callback.state_key for callback in made if isinstance(callback, ModelCheckpoint)]
     assert len(keys) == len(set(keys)) == 3
     assert [type(one).__name__ for one in made if type(one).__name__.endswith("ProgressBar")] == ["RichProgressBar"]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [({}, False), ({"enable_model_summary": True}, True), ({"callbacks": [ModelSummary(max_depth=2)]}, True)],
+)
+def test_lightnings_table_of_modules_is_shown_where_it_is_asked_for(
+    run: RunDirectory, given: dict[str, Any], shown: bool
+) -> None:
+    made = trainer_of_fit(given, run, RunOptions(wandb="off"), {}, None)
+    assert made["enable_model_summary"] is shown
 
 
 @pytest.mark.parametrize(

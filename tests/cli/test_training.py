@@ -182,6 +182,7 @@ def test_large_blocks_are_reused_instead_of_faulted_in_again() -> None:
     ("text", "is_news"),
     [
         ("TPU available: False, using: 0 TPU cores", False),
+        ("GPU available: False, used: False", False),
         ("Loading `train_dataloader` to estimate number of stepping batches.", False),
         ("`Trainer.fit` stopped: `max_epochs=3` reached.", False),
         ("Restoring states from the checkpoint path at last.ckpt", False),

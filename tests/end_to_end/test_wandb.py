@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from brainlit.results.dashboard import logged_keys, plan_dashboard
 from brainlit.results.record import COLUMNS
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.wandb_logger import ROW, STEP
@@ -39,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     environ |= {"HOME": str(folder), "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     for expected in (-signal.SIGKILL, 0):
         done = subprocess.run(
-            [sys.executable, "-m", "tests.end_to_end.wandb_worker", str(folder)],
+            [sys.executable, "-m", "tests.end_to_end.wandb_worker", str(folder), "offline"],
             cwd=ROOT,
             env=environ,
             stdin=subprocess.DEVNULL,
@@ -175,3 +176,21 @@ def test_the_page_on_wandb_lists_all_that_is_logged(found: OfflineRun) -> None:
         name for name, one in zip(patterns, described, strict=True) if not any(one.fullmatch(key) for key in logged)
     }
     assert silent == ELSEWHERE
+
+
+def test_a_dashboard_names_what_this_run_logs(run: RunDirectory, found: OfflineRun) -> None:
+    logged = {key for row in found.rows for key in row} - OF_WANDB
+    assert logged_keys([run.path]) == logged
+    sections = {section.title: section.panels for section in plan_dashboard(logged)}
+    assert list(sections) == [
+        "Five results",
+        "Regimes side by side",
+        "Layers by regions",
+        "Training",
+        "Figures and reports",
+    ]
+    named = {key for panels in sections.values() for panel in panels for key in panel.keys}
+    assert named <= logged
+    assert {key for key in logged if key.startswith("headline/") and "difference" in key} <= named
+    assert {key for key in logged if re.fullmatch(r"probe/(before|after)/.+/r_backbone", key)} <= named
+    assert {"val/loss", "train/loss_epoch", "probe/table", "figures/alignment", "report"} <= named

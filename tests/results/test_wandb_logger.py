@@ -212,6 +212,33 @@ def _with_rows(logger: RunLogger) -> list[dict[str, Any]]:
     return [{**row, ROW: k} for k, row in enumerate(logger._journal.read())]
 
 
+def test_a_server_that_does_not_answer_costs_the_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from wandb.errors import AuthenticationError
+
+    server = Server()
+    one = server.open(monkeypatch)
+
+    def log(row: dict[str, Any]) -> None:
+        if "probe/table" in row:
+            raise AuthenticationError("the service process is busy and did not respond in time")
+        server.rows.append(row)
+
+    one.log = log
+    logger = RunLogger(tmp_path)
+    logger.log_metrics({"probe/table": 1.0}, step=0)
+    logger.log_metrics({"train/loss": 0.5}, step=1)
+    assert [row[STEP] for row in server.rows] == [1]
+    assert [row[STEP] for row in logger._journal.read()] == [0, 1]
+    (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "probe/table" in said
+    assert "busy" in said
+    one.log = lambda row: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        logger.log_metrics({"train/loss": 0.5}, step=2)
+
+
 def test_pictures_are_drawn_anew_and_rows_without_a_step_are_never_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

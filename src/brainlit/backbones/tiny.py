@@ -30,6 +30,7 @@ from brainlit.backbones.weights import cached_folder, random_model
 from brainlit.files import write_json
 from brainlit.guard import read_json
 from brainlit.stories import Intervals, Story
+from brainlit.weight_files import without_bars
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +187,8 @@ def _teach(recipe: TinyRecipe, family: type[SpeechBackbone], size: str, folder: 
         "seconds": round(time.monotonic() - started, 1),
     }
     log.info("phones right in %.0f %% of held-out frames", 100 * record["held_out"]["accuracy_all_frames"])
-    backbone.model.save_pretrained(folder)
+    with without_bars():
+        backbone.model.save_pretrained(folder)
     write_json(folder / RECORD_FILE, record)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from brainlit.backbones.tiny import corpus_version, train_one_cycle
 from brainlit.backbones.weights import cached_folder
 from brainlit.demo.text import FILLERS, TEMPLATES, category_of, random_stream, write_story
+from brainlit.weight_files import without_bars
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,8 @@ def _teach(recipe: TextRecipe, folder: Path) -> None:
     }
     held = record["held_out"]
     log.info("held-out perplexity %.1f, by word frequency alone %.1f", held["perplexity"], held["unigram_perplexity"])
-    model.save_pretrained(folder)
+    with without_bars():
+        model.save_pretrained(folder)
     _tokenizer(words).save_pretrained(folder)
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
 

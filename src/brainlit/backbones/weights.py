@@ -41,7 +41,13 @@ from brainlit.backbones.state_dicts import (
 )
 from brainlit.files import contents_damage, is_temporary, share, temporary_beside, to_disk, write_contents
 from brainlit.paths import cache_dir
-from brainlit.weight_files import folder_damage, is_from_readers_of_weights, numbers_damage, what_readers_say
+from brainlit.weight_files import (
+    folder_damage,
+    is_from_readers_of_weights,
+    numbers_damage,
+    what_readers_say,
+    without_bars,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -335,7 +341,7 @@ def _from_files(
         return found
 
     try:
-        with _without_report():
+        with _without_report(), without_bars():
             model, report = fetch(address, get)
     except WeightsError:
         if address.folder is None or not is_nested(address.folder):
@@ -354,7 +360,8 @@ def _from_files(
         raise _lacking_error(address, model, _needed(model, may_lack))
     log.info("%s: names of parameters were read %s", address, renaming)
     state = {new: value for name, value in read_state(folder).items() if (new := renaming(name)) is not None}
-    model, report = model_class.from_pretrained(None, state_dict=state, **options)
+    with without_bars():
+        model, report = model_class.from_pretrained(None, state_dict=state, **options)
     return model, report, renaming
 
 

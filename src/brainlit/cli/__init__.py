@@ -46,6 +46,7 @@ read and share:
              claimed about brain-tuning holds over seeds:        brainlit compare runs/reproduce/*
   figure     one figure for a paper, as PDF, SVG or PNG:         brainlit figure alignment runs/brain_tune/ID -o r.pdf
   curve      alignment by hours of tuning data, of any runs:     brainlit curve runs/fractions/wav2vec-*
+  dashboard  a workspace and a report in W&B of runs there:      brainlit dashboard runs/brain_tune/ID
 
 run many:
   reproduce  every regime on the demo, several seeds, a report:  brainlit reproduce --quick
@@ -77,6 +78,7 @@ VERBS = {
     "compare": "brainlit.cli.reports:run_compare",
     "figure": "brainlit.cli.figure:run_figure",
     "curve": "brainlit.cli.reports:run_curve",
+    "dashboard": "brainlit.cli.dashboard:run_dashboard",
     "reproduce": "brainlit.cli.reproduce:run_reproduce",
     "sweep": "brainlit.cli.reproduce:run_sweep",
     "fractions": "brainlit.cli.reproduce:run_fractions",

@@ -51,7 +51,7 @@ def quieten(trains: bool = False) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("brainlit.backbones.trainable").setLevel(logging.NOTSET if trains else logging.WARNING)
-    for name in ("httpx", "matplotlib", "fontTools", "filelock"):
+    for name in ("httpx", "matplotlib", "fontTools", "filelock", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # It lists nearly all layers of a model that nobody asked to be spread over devices.
     logging.getLogger("transformers.distributed.tensor_parallel").setLevel(logging.ERROR)

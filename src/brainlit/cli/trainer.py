@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from brainlit.callbacks.divergence import DivergenceGuard
@@ -79,7 +79,11 @@ def trainer_of_fit(
         added += checkpoints(run)
     if given.get("enable_progress_bar") is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
         added.append(TrainingBar())
+    table = given.get("enable_model_summary")
+    if table is None:  # brainlit says in a line how much of the backbone is trained
+        table = any(isinstance(one, ModelSummary) for one in callbacks)
     return {
+        "enable_model_summary": table,
         "default_root_dir": str(run.path),
         "callbacks": [*callbacks, *added],
         "logger": loggers(run, options, config, given.get("logger"), resumed_step, wandb),

@@ -70,7 +70,7 @@ _IRRELEVANT_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
 )
 """Warnings of Lightning's that do not apply here, and their kinds."""
 _IRRELEVANT_RECORDS = re.compile(
-    r"TPU available: False|Loading `train_dataloader` to estimate|`Trainer\.fit` stopped: `max_(epochs|steps)="
+    r"[GT]PU available: False|Loading `train_dataloader` to estimate|`Trainer\.fit` stopped: `max_(epochs|steps)="
     r"|Restoring states from the checkpoint path"
 )
 """What Lightning logs that is neither news nor anybody's to act on: a run ends when it has done what it was asked."""

@@ -21,6 +21,7 @@ from brainlit.weight_files import (
     numbers_damage,
     split_revision,
     what_readers_say,
+    without_bars,
 )
 
 NAME = "language_model"
@@ -165,7 +166,7 @@ def load_language_model(weights: str) -> tuple[Any, Any]:
         _require_kind(weights, not AutoConfig.from_pretrained(location, **asked).is_encoder_decoder)
         tokenizer = AutoTokenizer.from_pretrained(location, use_fast=True, **asked)
         how = {"dtype": torch.float32, "output_loading_info": True}
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), without_bars():
             model, report = AutoModel.from_pretrained(location, **how, **asked)
     except LanguageModelError:
         raise

@@ -17,6 +17,7 @@ from brainlit.guard import read_json
 from brainlit.results.model_card import CardFacts, base_model, model_card
 from brainlit.results.run_directory import PROVENANCE_FILE, STATUS_FILE, RunDirectory, read_json_if_there
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE, build_summary
+from brainlit.weight_files import without_bars
 
 if TYPE_CHECKING:
     from brainlit.backbones import SpeechBackbone
@@ -84,7 +85,8 @@ def export_model(
     with only_writer(output), _whole_folder(output) as folder:
         _merge_lora(module.backbone)
         module.backbone.model.config.update({CONFIG_KEY: _provenance(facts)})
-        module.backbone.model.save_pretrained(folder)
+        with without_bars():
+            module.backbone.model.save_pretrained(folder)
         feature_extractor(module.backbone).save_pretrained(folder)
         write_contents(folder, {})
         (folder / "README.md").write_text(model_card(facts), encoding="utf-8")

@@ -15,7 +15,8 @@ import json
 import logging
 import netrc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,16 +88,16 @@ class WandbOptions:
 
 
 def wandb_mode(environ: Mapping[str, str] | None = None) -> str:
-    """'online' where the user is logged in, else 'offline'; WANDB_MODE decides where it is set. Asks nothing.
-
-    Logged in means: WANDB_API_KEY is set, or the netrc file names the W&B host (WANDB_BASE_URL, api.wandb.ai).
-    """
+    """'online' where the user is logged in, else 'offline'; WANDB_MODE decides where it is set. Asks nothing."""
     env = os.environ if environ is None else environ
     if env.get("WANDB_MODE"):
         return "offline" if env["WANDB_MODE"] == "dryrun" else env["WANDB_MODE"]
-    if env.get("WANDB_API_KEY") or _netrc_names_wandb(env):
-        return "online"
-    return "offline"
+    return "online" if is_logged_in(env) else "offline"
+
+
+def is_logged_in(environ: Mapping[str, str]) -> bool:
+    """Whether WANDB_API_KEY is set, or the netrc file names the W&B host (WANDB_BASE_URL, api.wandb.ai)."""
+    return bool(environ.get("WANDB_API_KEY")) or _netrc_names_wandb(environ)
 
 
 def wandb_logger(
@@ -128,7 +129,7 @@ def wandb_logger(
     if mode == "disabled":
         return None
     try:
-        import wandb
+        import wandb  # noqa: F401
     except ModuleNotFoundError:
         _log.info("wandb is not installed: figures and metrics go to %s only.", run.path)
         return None
@@ -141,9 +142,17 @@ def wandb_logger(
         save_dir=str(run.path),
         mode=mode,
         log_model=options.log_model,
-        settings=wandb.Settings(silent=True),
+        settings=silent_settings(),
         **settled,
     )
+
+
+def silent_settings() -> Any:
+    """W&B's settings of a run that says nothing on the screen; W&B's login speaks before it looks at them."""
+    import wandb
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    return wandb.Settings(silent=True)
 
 
 def log_folder(
@@ -188,8 +197,7 @@ def log_folder(
             given[key] = wandb.Table(columns=columns, data=[[one.get(column) for column in columns] for one in rows])
         if page is not None:
             given["report"] = wandb.Html(str(page), inject=False)
-        silent = wandb.Settings(silent=True)
-        with wandb.init(dir=str(run.path), mode=mode, resume="allow", settings=silent, **settled) as one:
+        with wandb.init(dir=str(run.path), mode=mode, resume="allow", settings=silent_settings(), **settled) as one:
             one.log(given)
     except Exception:  # noqa: BLE001 - it is given to W&B besides
         _log.warning("W&B could not be given what is in %s:", run.path, exc_info=True)
@@ -346,7 +354,8 @@ class RunLogger(WandbLogger):
                 run.define_metric(ROW, hidden=True)
             elif key not in (STEP, PROBE_EPOCH):  # of names with a slash, Lightning's "*" defines none
                 run.define_metric(key, step_metric=PROBE_EPOCH if key.startswith("probe/") else STEP)
-        run.log(row)
+        with _survives(", ".join(sorted(row.keys() - {STEP, ROW}))):
+            run.log(row)
 
     def _scan_and_log_checkpoints(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Every checkpoint is a version of one artifact, whose alias is the name of its file: best, last."""
@@ -358,12 +367,24 @@ class RunLogger(WandbLogger):
                 about[checkpoint_callback.monitor] = float(score)
             artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model", metadata=about)
             artifact.add_file(path, name="model.ckpt")
-            self.experiment.log_artifact(artifact, aliases=[Path(path).stem])
+            with _survives(Path(path).name):
+                self.experiment.log_artifact(artifact, aliases=[Path(path).stem])
             self._logged_model_time[path] = time
 
 
 def _line(row: Row) -> str:
     return json.dumps(row, default=lambda value: value.item()) + "\n"  # numpy's numbers
+
+
+@contextmanager
+def _survives(what: str) -> Iterator[None]:
+    """What W&B does not take costs the run nothing: for tables and artifacts it asks its server, which may be slow."""
+    import wandb
+
+    try:
+        yield
+    except wandb.errors.Error as error:
+        _log.warning("W&B did not take %s; the run goes on, and has it in its folder: %s", what, error)
 
 
 def _plain(row: Row) -> Row:
