@@ -52,6 +52,22 @@ def test_logs_what_the_contract_says(make_module, make_trainer):
     assert wanted <= set(trainer.callback_metrics) | set(trainer.logged_metrics)
 
 
+def test_processes_wait_for_no_number_of_a_step_and_for_all_of_an_epoch(make_module, make_trainer):
+    seen, data = Recorder(), FakeData(n_windows=10)
+    trainer = make_trainer(max_epochs=1, callbacks=[seen])
+    trainer.fit(make_module(), datamodule=data)
+    logged = trainer.fit_loop.epoch_loop._results
+    waits = {metric.meta.name: metric.meta.sync.should for metric in logged.values() if metric.meta.on_step}
+    assert waits == {"train/loss_step": False, "lr-backbone": False, "lr-head": False}
+    waits = {metric.meta.name: metric.meta.sync.should for metric in logged.values() if metric.meta.on_epoch}
+    assert waits == {"train/loss_epoch": True, "train/loss": True}
+    sizes = [len(batch["audio"]) for batch in data.train_dataloader()]
+    assert sizes == [4, 4, 2], "a step of fewer windows counts less"
+    mean = sum(loss * n for loss, n in zip(seen.losses, sizes, strict=True)) / sum(sizes)
+    for name in ("train/loss", "train/loss_epoch"):
+        assert float(trainer.callback_metrics[name]) == pytest.approx(mean, rel=1e-5)
+
+
 def test_trunk_and_head_change_and_the_convolutions_do_not(make_module, make_trainer):
     module = make_module()
     before = snapshot(module)

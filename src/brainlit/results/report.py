@@ -37,6 +37,8 @@ from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_j
 from brainlit.results.scores import FITTED_WORDS, LABELS, SEEN_WORDS, UNFITTED_WORDS, UNSEEN_WORDS
 from brainlit.results.style import Figure
 from brainlit.results.summary import (
+    PROBES_BEFORE,
+    READ_FROM,
     build_summary,
     find_score,
     not_tuned_on,
@@ -262,7 +264,9 @@ def _time_words(summary: Mapping[str, Any]) -> str | None:
     if not seconds.get("training"):
         return None
     share = f"{100 * seconds['share']:.0f} % of training"
-    return f"training {seconds['training']:.0f} s, probes {seconds['probes']:.0f} s ({share})"
+    was_read = any(source.startswith(READ_FROM) for source in (summary["run"].get(PROBES_BEFORE) or {}).values())
+    read = "; that before training was made by another run, and read" if was_read else ""
+    return f"training {seconds['training']:.0f} s, probes {seconds['probes']:.0f} s ({share}){read}"
 
 
 def _chosen_words(summary: Mapping[str, Any]) -> str | None:
