@@ -24,8 +24,7 @@ from brainlit.probing.plan import ProbePlan, TimeLimit, refuse_scored_monitors
 from brainlit.probing.process_group import ProcessGroup
 from brainlit.probing.shared import SharedProbe, what_decides
 from brainlit.probing.word_rows import tuning_words
-from brainlit.results.record import ProbeRecord, load_record, record_path, tuned_facts, write_table
-from brainlit.results.summary import READ_FROM
+from brainlit.results.record import READ_FROM, ProbeRecord, load_record, record_path, tuned_facts, write_table
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,10 @@ from brainlit.callbacks.probe import BandedRidgeProbe
 from brainlit.callbacks.probe_log import log_run
 from brainlit.paths import link, next_command
 from brainlit.probing.inputs import datamodule_of
+from brainlit.results.record import PROBES_BEFORE
 from brainlit.results.report import write_report
 from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
-from brainlit.results.summary import PROBES_BEFORE, RUN_FILE, SUMMARY_FILE
+from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
 from brainlit.results.tables import SIMULATED
 from brainlit.tuning.schedule import count_planned_steps, count_steps_per_epoch, too_short_said
 

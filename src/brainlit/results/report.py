@@ -32,13 +32,11 @@ from brainlit.results.methods import (
 from brainlit.results.metrics import METRICS_FILE, read_metrics
 from brainlit.results.pages import render_page
 from brainlit.results.probe_words import bands_said, interval_said, spans_said, time_of_bands_said, voxels_said
-from brainlit.results.record import ProbeRecord, find_records, fitted_on_tuned_said
+from brainlit.results.record import PROBES_BEFORE, READ_FROM, ProbeRecord, find_records, fitted_on_tuned_said
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_text_atomic
 from brainlit.results.scores import FITTED_WORDS, LABELS, SEEN_WORDS, UNFITTED_WORDS, UNSEEN_WORDS
 from brainlit.results.style import Figure
 from brainlit.results.summary import (
-    PROBES_BEFORE,
-    READ_FROM,
     build_summary,
     find_score,
     not_tuned_on,

@@ -41,10 +41,6 @@ from brainlit.results.tables import SIMULATED, count_said
 
 SUMMARY_FILE = "summary.json"
 RUN_FILE = "run.json"
-PROBES_BEFORE = "probes_before"
-"""Entry of run.json: where the probes before training came from, by the name of their data."""
-READ_FROM = "read from "
-"""How it begins where another run made the probe."""
 CHOSEN_FILE = "chosen.json"
 """Which checkpoint was chosen, and by what; of the callback ChooseCheckpoint."""
 ALL_SUBJECTS = "all"
