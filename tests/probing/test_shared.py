@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from brainlit.backbones.lora import LoraConfig
 from brainlit.datamodules import StoryDataModule, WindowConfig
 from brainlit.encoding.config import SolverConfig
 from brainlit.probing import shared as module
 from brainlit.probing.engine import ProbeEngine
 from brainlit.probing.inputs import weights_hash
-from brainlit.probing.shared import SharedProbe, code_of, what_decides
+from brainlit.probing.shared import SharedProbe, code_of, own_code, what_decides
 from tests.callbacks.toy_module import TOY_PROBE, ToyModule, toy_data
 
 
@@ -44,6 +48,23 @@ def test_the_same_model_data_and_probe_are_the_same(data: StoryDataModule, toy_s
     again = toy_data(toy_store_path)
     again.setup()
     assert decided(data) == decided(again)
+
+
+def with_lora(alpha: float) -> ToyModule:
+    model = ToyModule()
+    vars(model)["lora"] = LoraConfig(rank=4, alpha=alpha)
+    return model
+
+
+def with_attention(name: str) -> ToyModule:
+    model = ToyModule()
+    vars(model.backbone)["model"] = SimpleNamespace(config=SimpleNamespace(_attn_implementation=name))
+    return model
+
+
+def test_scale_of_lora_and_way_of_attention_count(data: StoryDataModule) -> None:
+    models = [with_lora(4.0), with_lora(8.0), with_attention("sdpa"), with_attention("eager")]
+    assert len({decided(data, model=model) for model in models}) == len(models)
 
 
 def changed_weights() -> ToyModule:
@@ -96,6 +117,16 @@ def test_other_choices_of_data_are_others(data: StoryDataModule, toy_store_path:
     assert decided(data, tuned=other) != decided(data)
 
 
+def test_all_that_roles_say_counts(data: StoryDataModule, toy_store_path: Path) -> None:
+    other = toy_data(toy_store_path)
+    other.setup()
+    before = decided(other)
+    for changed in ({"purge_trs": other.roles.purge_trs + 1}, {"allow": ("tune and fit",)}, {"clocks": {"a": 1}}):
+        other.roles = replace(other.roles, **changed)
+        assert decided(other) != before
+        before = decided(other)
+
+
 def test_windows_and_batches_count(data: StoryDataModule, toy_store_path: Path) -> None:
     other = toy_data(toy_store_path)
     other.setup()
@@ -112,7 +143,9 @@ def test_how_a_model_trains_does_not_count(data: StoryDataModule, toy_store_path
     assert decided(permuted) == decided(data)
 
 
-@pytest.mark.parametrize("what", ["code", "version", "processor", "threads", "store"])
+@pytest.mark.parametrize(
+    "what", ["code", "own code", "version", "any package", "processor", "threads", "variable", "deterministic", "store"]
+)
 def test_other_code_machine_or_store_is_another(
     data: StoryDataModule, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -121,6 +154,14 @@ def test_other_code_machine_or_store_is_another(
         monkeypatch.setattr(module, "source_hash", lambda: "other")
     elif what == "version":
         monkeypatch.setattr(module, "package_versions", lambda: {"torch": "0"})
+    elif what == "own code":
+        monkeypatch.setattr(module, "own_code", lambda: "other")
+    elif what == "any package":
+        monkeypatch.setattr(module, "installed_hash", lambda: "other")
+    elif what == "variable":
+        monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    elif what == "deterministic":
+        monkeypatch.setattr(module.torch, "are_deterministic_algorithms_enabled", lambda: True)
     elif what == "processor":
         monkeypatch.setattr(module, "processor", lambda: "other")
     elif what == "threads":
@@ -136,6 +177,24 @@ def test_code_of_parts_is_hashed_and_parts_without_code_are_not_shared() -> None
     assert code_of(ToyModule()) != code_of(nn.Linear(1, 1))
     typed = type("Typed", (nn.Module,), {"__module__": "__console__"})
     assert code_of(nn.Sequential(typed())) is None
+
+
+def test_loaded_code_of_no_package_counts_and_what_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_model_of_a_test.py").write_text("import own_part_of_a_test")
+    part = tmp_path / "own_part_of_a_test.py"
+    part.write_text("gain = 1")
+    found = [own_code()]
+    importlib.import_module("own_model_of_a_test")
+    found.append(own_code())
+    part.write_text("gain = 2")
+    module._hash_of_files.cache_clear()  # a process reads its code once
+    found.append(own_code())
+    for name in ("own_model_of_a_test", "own_part_of_a_test"):
+        monkeypatch.delitem(sys.modules, name)
+    found.append(own_code())
+    assert len(set(found)) == 3
+    assert found[0] == found[3], "what is not loaded does not count, nor do installed packages"
 
 
 def test_all_code_of_brainlit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

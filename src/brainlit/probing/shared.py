@@ -3,8 +3,8 @@
 Runs that differ only in how they train (regime, rates, epochs) find the records that the first of them left in
 brainlit's cache, and copy them: the files are the same, byte for byte. An entry is found by everything that decides a
 number of it, and by more where that is simpler: the weights, the content of the store, the stories of every role, all
-settings of the probe, brainlit's own code, versions of packages, threads and processor. Whatever is not surely the same
-is computed.
+settings of the probe, brainlit's code and the user's own, versions of all packages, threads and processor. Whatever is
+not surely the same is computed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ import hashlib
 import inspect
 import os
 import platform
+import sys
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -38,7 +42,12 @@ FOLDER = "probes_before"
 """In brainlit's cache."""
 SAID_ELSEWHERE = ("mode", "origin", "weights")
 """What a backbone says of itself and no number of a probe depends on: the weights count by their content."""
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+VARIABLES = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE"),
+)
+"""Of the environment: they choose threads and instructions, and with them the order in which numbers are added."""
 
 
 class SharedProbe:
@@ -116,7 +125,9 @@ def what_decides(
     return {
         "weights": facts["weights"],
         "backbone": settings_hash({key: value for key, value in about.items() if key not in SAID_ELSEWHERE}),
-        "code": {"brainlit": source_hash(), "model": code},
+        "attention": _attention(backbone),
+        "lora": str(getattr(network, "lora", None)),  # its scale is no weight
+        "code": {"brainlit": source_hash(), "model": code, "own": own_code()},
         "data": [_data_settings(one) for one in dict.fromkeys([datamodule, tuned])],
         "subjects": {name: engine.fingerprint(datamodule, name) for name in subjects},
         "probe": {
@@ -127,7 +138,7 @@ def what_decides(
             "bootstrap": engine.bootstrap,
         },
         "facts": settings_hash(dict(facts)),
-        "versions": package_versions(),
+        "versions": {**package_versions(), "all": installed_hash()},
         "machine": machine_settings(network),
         **more,
     }
@@ -141,7 +152,7 @@ def _data_settings(datamodule: StoryDataModule) -> dict[str, Any]:
         "store": store.fingerprint,
         "files": settings_hash(store.hashes, asdict(store.index)),
         "roles": roles.as_text(),
-        "purge_trs": roles.purge_trs,
+        "all_of_roles": settings_hash(str(roles)),  # purge, exceptions, folds, clocks of stories
         "subjects": [list(datamodule.probed_subjects), list(datamodule.held_out_subjects)],
         "window": asdict(datamodule.window),
         "batch_size": datamodule.batch_size,
@@ -157,9 +168,11 @@ def machine_settings(module: nn.Module) -> dict[str, Any]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "dtypes": sorted({str(parameter.dtype) for parameter in module.parameters()}),
         "matmul": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cudnn": [getattr(torch.backends.cudnn, name) for name in ("allow_tf32", "benchmark", "deterministic")],
         "torch_threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        **{name: os.environ.get(name) for name in THREADS},
+        **{name: os.environ.get(name) for name in VARIABLES},
     }
 
 
@@ -180,6 +193,34 @@ def source_hash() -> str:
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:20]
+
+
+@cache
+def installed_hash() -> str:
+    """Hash of names and versions of all installed packages, and of how torch and numpy were built."""
+    found = sorted({f"{one.metadata['Name']} {one.version}" for one in metadata.distributions()})
+    built = np.show_config(mode="dicts").get("Build Dependencies", {})  # type: ignore[call-overload]
+    return settings_hash(found, torch.__config__.show(), built)
+
+
+def own_code() -> str:
+    """Hash of loaded code that belongs to no installed package: a model, data or script of the user's own.
+
+    Also what these import from each other counts so. Brainlit's own code has `source_hash`.
+    """
+    places = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    installed = tuple(f"{os.path.realpath(one)}{os.sep}" for one in (*places, Path(__file__).parents[1]))
+    as_named = tuple(f"{one}{os.sep}" for one in places)  # most are told without asking the disk
+    loaded = {str(getattr(one, "__file__", None)) for one in list(sys.modules.values())}
+    others = (os.path.realpath(file) for file in loaded if file.endswith(".py") and not file.startswith(as_named))
+    files = {file for file in others if not file.startswith(installed) and Path(file).is_file()}
+    return _hash_of_files(tuple(sorted(files)))
+
+
+def _attention(backbone: Any) -> str:
+    """Which of transformers' ways to compute attention; they differ in the last bits."""
+    settings = getattr(getattr(backbone, "model", None), "config", None)
+    return str(getattr(settings, "_attn_implementation", None))
 
 
 def code_of(module: nn.Module) -> str | None:
