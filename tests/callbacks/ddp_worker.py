@@ -36,7 +36,7 @@ def fit(store: Path, run: Path, epochs: int) -> str:
     strategy = DDPStrategy(
         process_group_backend="gloo", timeout=timedelta(seconds=TIMEOUT_S), find_unused_parameters=True
     )
-    probe = toy_probe(seed=run.name == "broken")
+    probe = toy_probe(seed=int(run.name == "broken"))
     probe.share_gb = 1.0
     trainer = toy_trainer(run, probe, epochs=epochs, strategy=strategy, devices=2, use_distributed_sampler=False)
     started = time.monotonic()

@@ -161,11 +161,11 @@ def test_other_code_machine_or_store_is_another(
     elif what == "variable":
         monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
     elif what == "deterministic":
-        monkeypatch.setattr(module.torch, "are_deterministic_algorithms_enabled", lambda: True)
+        monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
     elif what == "processor":
         monkeypatch.setattr(module, "processor", lambda: "other")
     elif what == "threads":
-        monkeypatch.setattr(module.torch, "get_num_threads", lambda: n_threads + 1)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads + 1)
     else:
         first = next(iter(data.store.index.subjects.values()))
         monkeypatch.setitem(vars(first), "sha256", "0" * 64)

@@ -199,7 +199,7 @@ def source_hash() -> str:
 def installed_hash() -> str:
     """Hash of names and versions of all installed packages, and of how torch and numpy were built."""
     found = sorted({f"{one.metadata['Name']} {one.version}" for one in metadata.distributions()})
-    built = np.show_config(mode="dicts").get("Build Dependencies", {})  # type: ignore[call-overload]
+    built = np.show_config(mode="dicts").get("Build Dependencies", {})
     return settings_hash(found, torch.__config__.show(), built)
 
 
@@ -208,8 +208,9 @@ def own_code() -> str:
 
     Also what these import from each other counts so. Brainlit's own code has `source_hash`.
     """
-    places = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    installed = tuple(f"{os.path.realpath(one)}{os.sep}" for one in (*places, Path(__file__).parents[1]))
+    paths = sysconfig.get_paths()
+    places = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    installed = tuple(f"{os.path.realpath(one)}{os.sep}" for one in (*places, str(Path(__file__).parents[1])))
     as_named = tuple(f"{one}{os.sep}" for one in places)  # most are told without asking the disk
     loaded = {str(getattr(one, "__file__", None)) for one in list(sys.modules.values())}
     others = (os.path.realpath(file) for file in loaded if file.endswith(".py") and not file.startswith(as_named))
