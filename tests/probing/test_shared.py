@@ -207,3 +207,15 @@ def test_all_code_of_brainlit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / "brainlit" / name).write_text(text)
         found.append(module.source_hash.__wrapped__())
     assert len(set(found)) == 3
+
+
+def test_where_code_lies_does_not_count(tmp_path: Path) -> None:
+    here, there = tmp_path / "a", tmp_path / "z"
+    for folder, names in ((here, ("one.py", "two.py")), (there, ("two.py", "one.py"))):
+        folder.mkdir()
+        for name, text in zip(names, ("x = 1", "y = 2"), strict=True):
+            (folder / name).write_text(text)
+    files = [tuple(sorted(str(path) for path in folder.iterdir())) for folder in (here, there)]
+    assert module._hash_of_files(files[0]) == module._hash_of_files(files[1])
+    (there / "one.py").write_text("y = 3")
+    assert module._hash_of_files.__wrapped__(files[1]) != module._hash_of_files(files[0])

@@ -241,6 +241,6 @@ def code_of(module: nn.Module) -> str | None:
 @cache
 def _hash_of_files(files: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(Path(file).read_bytes() + b"\0")
+    for content in sorted(hashlib.sha256(Path(file).read_bytes()).digest() for file in files):  # wherever they lie
+        digest.update(content)
     return digest.hexdigest()[:20]
