@@ -29,9 +29,12 @@ def start(arguments: Sequence[str], log: Path, environ: Mapping[str, str] | None
 
 
 def _command(arguments: list[str], log: Path, environ: dict[str, str]) -> None:
+    from lightning.pytorch.utilities import rank_zero_only
+
     from brainlit.cli import main
 
     os.environ.update(environ)
+    rank_zero_only.rank = int(environ.get("LOCAL_RANK", 0))  # else that of when Lightning was imported
     os.chdir(ROOT)
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)

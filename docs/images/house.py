@@ -19,6 +19,7 @@ ROOMS = {
     "paths": ("where caches go", GROUND),
     "guard": ("what text may do", GROUND),
     "hints": ("nearest known name", GROUND),
+    "entries": ("what runs share in the cache", GROUND),
     "weight_files": ("what a download broke", GROUND),
     "doctor": ("what is missing", GROUND),
     "stories": ("what was heard and what the brain did, as each data set ships it", DATA),

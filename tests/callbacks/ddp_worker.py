@@ -36,7 +36,9 @@ def fit(store: Path, run: Path, epochs: int) -> str:
     strategy = DDPStrategy(
         process_group_backend="gloo", timeout=timedelta(seconds=TIMEOUT_S), find_unused_parameters=True
     )
-    trainer = toy_trainer(run, toy_probe(), epochs=epochs, strategy=strategy, devices=2, use_distributed_sampler=False)
+    probe = toy_probe(seed=int(run.name == "broken"))
+    probe.share_gb = 1.0
+    trainer = toy_trainer(run, probe, epochs=epochs, strategy=strategy, devices=2, use_distributed_sampler=False)
     started = time.monotonic()
     try:
         trainer.fit(ToyModule(), toy_data(store))
@@ -53,14 +55,17 @@ def start_together(folder: Path, rank: int) -> None:
 
 
 def work(store: Path, folder: Path, environment: Mapping[str, str]) -> None:
-    """Train twice: the probe of the second process is slow in the first run, and fails in the second."""
-    os.environ.update(environment)
+    """Train thrice: the probe of the second process is slow in the first run, and fails in the third.
+
+    The second run reads the probe before training that the first one left.
+    """
+    os.environ.update({**environment, "BRAINLIT_CACHE": str(folder / "cache")})
     rank = int(os.environ["LOCAL_RANK"])
     with (folder / f"log-{rank}").open("w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     start_together(folder, rank)
-    ways: list[tuple[str, Callable[..., Any], int]] = [("slow", slow, 1), ("broken", broken, 0)]
+    ways: list[tuple[str, Callable[..., Any], int]] = [("slow", slow, 1), ("read", broken, 0), ("broken", broken, 0)]
     said = {}
     for name, way, epochs in ways:
         encoding_probe.run_probes = way if rank == 1 else original

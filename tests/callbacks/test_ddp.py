@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from brainlit.probing.shared import FOLDER
 from brainlit.results.record import load_record, record_path
 from tests.callbacks.ddp_worker import work
 from tests.callbacks.toy_module import ToyModule, toy_data, toy_probe
@@ -23,7 +24,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def folder(toy_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two processes have trained twice: with a slow probe in the second of them, and with a failing one."""
+    """Where two processes trained thrice: with a probe that is slow in the second, one that is read, a failing one."""
     path = tmp_path_factory.mktemp("ddp")
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "NODE_RANK": "0"}
     # Both are forked from one process that has imported what they need.
@@ -69,6 +70,14 @@ def test_shares_put_together_are_the_probe_of_one_process(folder: Path, toy_stor
             assert ours.score.value == pytest.approx(theirs.score.value, abs=1e-5)
             if ours.score.replicates is not None and theirs.score.replicates is not None:
                 np.testing.assert_allclose(ours.score.replicates, theirs.score.replicates, atol=1e-4)
+
+
+def test_a_probe_before_training_that_another_run_left_is_read(folder: Path) -> None:
+    assert all(words.startswith("steps 0") for words in said(folder, "read"))
+    for subject in ("sub-A", "sub-B"):
+        read, made = (record_path(folder / name / "probes", subject, 0).read_bytes() for name in ("read", "slow"))
+        assert read == made
+    assert len([path for path in (folder / "cache" / FOLDER).iterdir() if path.is_dir()]) == 1, "one process writes"
 
 
 def test_one_failing_process_stops_both_and_says_why(folder: Path) -> None:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import lightning.pytorch as pl
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from brainlit.encoding.config import ProbeConfig, SolverConfig
 from brainlit.encoding.result import ProbeResult
 from brainlit.encoding.temporal import HaemodynamicResponse
 from brainlit.probing.inputs import weights_hash
+from brainlit.probing.shared import FOLDER
 from brainlit.results import report as report_module
 from brainlit.results.record import find_records, load_record, record_path
 from brainlit.results.run_directory import RunDirectory, RunFinishedError
@@ -344,3 +347,89 @@ def test_every_setting_reaches_the_probes_from_yaml_and_from_the_command_line(tm
     assert engines(options, tmp_path / "printed.yaml") == [other]
     assert engines(["-c", str(tmp_path / "printed.yaml")], tmp_path / "again.yaml") == [other]
     assert (tmp_path / "again.yaml").read_text() == (tmp_path / "printed.yaml").read_text()
+
+
+# --- Probes before training that runs share ---
+
+
+def shared_fit(path: Path, store: Path, probe: BandedRidgeProbe, epochs: int, **data: Any) -> Path:
+    """A run that reads and keeps probes before training; its folder."""
+    probe.share_gb = 1.0
+    torch.manual_seed(3)
+    toy_trainer(path, probe, RunReport(), epochs=epochs).fit(ToyModule(), toy_data(store, **data))
+    return path
+
+
+@pytest.fixture(scope="module")
+def sharing(toy_store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """The cache, a run that made its probe before training, and one of another regime that read it."""
+    folder = tmp_path_factory.mktemp("sharing")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINLIT_CACHE", str(folder / "cache"))
+        patch.setattr(report_module, "draw_figures", lambda *_, **__: ({}, {}))
+        made = shared_fit(folder / "made", toy_store_path, toy_probe(every_n_epochs=1), 2)
+        found = shared_fit(folder / "found", toy_store_path, toy_probe(every_n_epochs=1), 2, regime="permuted")
+    return folder / "cache", made, found
+
+
+def content(path: Path) -> dict[str, Any]:
+    """All that a record holds but the seconds that it took; the module learns the same in every regime."""
+    found: dict[str, Any] = {}
+
+    def see(name: str, part: Any) -> None:
+        attributes = {key: value for key, value in part.attrs.items() if not key.startswith("facts")}
+        found[name] = attributes, part[()] if isinstance(part, h5py.Dataset) else None
+
+    with h5py.File(path) as file:
+        file.visititems(see)
+    facts = dict(load_record(path).facts)
+    del facts["seconds"]
+    return {**found, "said": facts}
+
+
+def test_a_run_of_another_regime_reads_the_probe_before_training(sharing: tuple[Path, Path, Path]) -> None:
+    cache, made, found = sharing
+    files = sorted(path.relative_to(made) for path in (made / "probes").rglob("*.*"))
+    assert files == sorted(path.relative_to(found) for path in (found / "probes").rglob("*.*"))
+    before = [path for path in files if path.stem == "epoch-000"]
+    assert len(before) == 3
+    for path in before:
+        assert (made / path).read_bytes() == (found / path).read_bytes(), path
+    for path in (path for path in files if path.suffix == ".h5"):
+        np.testing.assert_equal(content(made / path), content(found / path), err_msg=str(path))
+    entries = [path for path in (cache / FOLDER).iterdir() if path.is_dir()]
+    assert len(entries) == 1
+    said = [json.loads((run / "run.json").read_text())["probes_before"] for run in (made, found)]
+    assert said == [{"main": "computed"}, {"main": f"read from {entries[0]}"}]
+    summaries = [" ".join((run / "report.html").read_text().split()) for run in (made, found)]
+    assert ["made by another run, and read" in page for page in summaries] == [False, True]
+
+
+@pytest.mark.parametrize("changed", ["nothing", "seed", "damage", "off", "time"])
+def test_only_the_same_and_whole_probe_is_read(
+    sharing: tuple[Path, Path, Path],
+    toy_store_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    changed: str,
+) -> None:
+    cache, made, _ = sharing
+    shutil.copytree(cache, tmp_path / "cache")
+    monkeypatch.setenv("BRAINLIT_CACHE", str(tmp_path / "cache"))
+    if changed == "damage":
+        (file,) = (tmp_path / "cache" / FOLDER).glob("*/sub-B.h5")
+        raw = bytearray(file.read_bytes())
+        raw[len(raw) // 3] ^= 1
+        file.write_bytes(raw)
+    settings = {"seed": {"seed": 1}, "time": {"max_seconds_per_probe": 1e6}}.get(changed, {})
+    probe = toy_probe(every_n_epochs=1, **settings)
+    probe.share_gb = 0.0 if changed == "off" else 1.0
+    toy_trainer(tmp_path / "run", probe, epochs=0).fit(ToyModule(), toy_data(toy_store_path))
+    assert probe.before.partition(" ")[0] == ("read" if changed == "nothing" else "computed")
+    assert ("is damaged" in caplog.text) == (changed == "damage")
+    entries = [path for path in (tmp_path / "cache" / FOLDER).iterdir() if path.is_dir()]
+    assert len(entries) == (2 if changed == "seed" else 1)
+    if changed in ("damage", "off"):
+        path = record_path(Path("probes"), "sub-B", 0)
+        np.testing.assert_equal(content(tmp_path / "run" / path), content(made / path))

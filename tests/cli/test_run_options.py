@@ -91,3 +91,9 @@ def test_further_processes_follow_the_first_one(tmp_path: Path, monkeypatch: pyt
     first = open_run(options, CONFIG)
     assert follow_run(options).path == first.path.resolve()
     first.release()
+
+
+@pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
+def test_a_budget_that_is_none_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="give gigabytes of disk, 0 for no probe"):
+        RunOptions(probe_cache_gb=value)

@@ -52,6 +52,26 @@ def test_logs_what_the_contract_says(make_module, make_trainer):
     assert wanted <= set(trainer.callback_metrics) | set(trainer.logged_metrics)
 
 
+def test_processes_wait_for_no_number_of_a_step_and_for_all_of_an_epoch(make_module, make_trainer):
+    seen, data, module = Recorder(), FakeData(n_windows=10), make_module()
+    asked, log = {}, module.log
+
+    def noted(name, value, **settings):
+        asked[name] = (bool(settings.get("on_step")), bool(settings.get("sync_dist")))
+        log(name, value, **settings)
+
+    module.log = noted
+    trainer = make_trainer(max_epochs=1, callbacks=[seen])
+    trainer.fit(module, datamodule=data)
+    assert {name for name, (on_step, _) in asked.items() if on_step} == {"train/loss_step", "lr-backbone", "lr-head"}
+    assert {name for name, (on_step, waits) in asked.items() if waits != (not on_step)} == set()
+    sizes = [len(batch["audio"]) for batch in data.train_dataloader()]
+    assert sizes == [4, 4, 2], "a step of fewer windows counts less"
+    mean = sum(loss * n for loss, n in zip(seen.losses, sizes, strict=True)) / sum(sizes)
+    for name in ("train/loss", "train/loss_epoch"):
+        assert float(trainer.callback_metrics[name]) == pytest.approx(mean, rel=1e-5)
+
+
 def test_trunk_and_head_change_and_the_convolutions_do_not(make_module, make_trainer):
     module = make_module()
     before = snapshot(module)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,8 +22,11 @@ from brainlit.probing.engine import ProbeContext, ProbeEngine
 from brainlit.probing.inputs import borrowed_state, datamodule_of, probed, weights_hash
 from brainlit.probing.plan import ProbePlan, TimeLimit, refuse_scored_monitors
 from brainlit.probing.process_group import ProcessGroup
+from brainlit.probing.shared import SharedProbe, what_decides
 from brainlit.probing.word_rows import tuning_words
-from brainlit.results.record import ProbeRecord, load_record, record_path, tuned_facts, write_table
+from brainlit.results.record import READ_FROM, ProbeRecord, load_record, record_path, tuned_facts, write_table
+
+log = logging.getLogger(__name__)
 
 WarmStarts = Literal["never", "during", "during and after"]
 DEFAULT_PROBE = ProbeConfig()
@@ -78,6 +83,15 @@ class BandedRidgeProbe(pl.Callback):
     name : str, optional
         What to call it: records go to <run>/probes/<name>/, scalars are probe/<name>/<stage>/<region>/..., and
         the report has a section for it. Must be given with `data`, and only then.
+
+    Attributes
+    ----------
+    share_gb : float
+        Disk in brainlit's cache, in 10^9 bytes, for probes before training, which runs of the same model, data and
+        settings read instead of making them again (see `probing.shared`); 0 makes each anew. `brainlit fit` sets it by
+        --run.probe_cache_gb. A probe with `max_seconds_per_probe` is made anew, for it leaves out what the clock says.
+    before : str
+        Where the probe before training came from, in words; empty where an earlier process of this run made it.
     """
 
     def __init__(
@@ -115,6 +129,8 @@ class BandedRidgeProbe(pl.Callback):
         self._processes, self._time = ProcessGroup(), TimeLimit(max_seconds_per_probe)
         self._seconds_between = 0.0
         self._probed_after = False
+        self.share_gb, self.before = 0.0, ""
+        self._shared: SharedProbe | None = None
 
     # --- Lightning hooks ---
 
@@ -185,12 +201,14 @@ class BandedRidgeProbe(pl.Callback):
         """
         started, folder = time.monotonic(), self._probes_folder(trainer)
         found: dict[str, ProbeRecord] = {}
-        with borrowed_state(pl_module), self._processes as group:
-            agenda = group.broadcast(lambda: self._agenda(trainer, pl_module, stage, epoch, found))
+        with borrowed_state(pl_module), self._processes as group, ExitStack() as held:
+            agenda = group.broadcast(lambda: self._agenda(trainer, pl_module, stage, epoch, found, held))
             if agenda is None:
                 return []
             if agenda["subjects"]:
                 self._compute(trainer, pl_module, stage, epoch, agenda, found, group)
+                self._leave_for_others(folder)
+            held.close()
             if not group.is_first:
                 return []
             records = [found[name] for name in agenda["order"]]
@@ -198,8 +216,7 @@ class BandedRidgeProbe(pl.Callback):
             log_scores(trainer, records, self.name)
             if self.name is None:
                 show_alignment(trainer, records)
-            reread = not agenda["subjects"]
-            line = summary_line(records, self.headline_region, reread=reread, name=self.name)
+            line = summary_line(records, self.headline_region, read_from=agenda["read_from"], name=self.name)
             rank_zero_info(f"trial run, no result: {line}" if getattr(trainer, "fast_dev_run", False) else line)
             if self.figures and self.name is None:
                 log_figures(trainer, folder.parent)
@@ -207,9 +224,18 @@ class BandedRidgeProbe(pl.Callback):
         return records
 
     def _agenda(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, epoch: int, found: dict[str, ProbeRecord]
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        stage: str,
+        epoch: int,
+        found: dict[str, ProbeRecord],
+        held: ExitStack,
     ) -> dict[str, Any] | None:
-        """Who is to be probed; None if there is no time. Records that are there already are put into `found`."""
+        """Who is to be probed; None if there is no time. Records that are there already are put into `found`.
+
+        Where other runs share the probe, it is locked until `held` is closed.
+        """
         if stage == "during" and self.max_seconds is not None and self._seconds_between > self.max_seconds:
             rank_zero_info(f"probe after epoch {epoch} left out: max_seconds ({self.max_seconds:g}) is spent.")
             return None
@@ -219,7 +245,50 @@ class BandedRidgeProbe(pl.Callback):
             record = self._earlier(datamodule, folder, name, epoch, weights, trainer.ckpt_path)
             if record is not None:
                 found[name] = record
-        return {"order": order, "subjects": [name for name in order if name not in found], "weights": weights}
+        read_from, self._shared = "the run directory", None
+        if stage == "before" and not found:
+            self.before = "computed"
+            self._shared = self._shared_probe(trainer, pl_module, order, weights)
+            if self._shared is not None:
+                held.enter_context(self._shared.alone())
+                found |= self._shared.read(folder)
+                if found:
+                    read_from = str(self._shared.path)
+                    self.before = READ_FROM + read_from
+        missing = [name for name in order if name not in found]
+        return {"order": order, "subjects": missing, "weights": weights, "read_from": "" if missing else read_from}
+
+    def _shared_probe(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, subjects: list[str], weights: str
+    ) -> SharedProbe | None:
+        """The probe before training as other runs may have left it; None where it is not shared."""
+        if not self.share_gb or self.max_seconds_per_probe is not None or trainer.global_step:
+            return None
+        settings = what_decides(
+            self.engine,
+            probed(pl_module),
+            self._datamodule(trainer),
+            subjects,
+            facts=self._facts(trainer, weights),
+            tuned=datamodule_of(trainer),
+            more={"precision": str(trainer.precision), "n_processes": trainer.world_size},
+        )
+        return None if settings is None else SharedProbe(settings, self.share_gb)
+
+    def _leave_for_others(self, folder: Path) -> None:
+        """Keep the probe that was just made, where runs share it; only the first process knows of it."""
+        entry = None if self._shared is None else self._shared.keep(folder)
+        if entry is not None:
+            log.info("the probe before training is kept for other runs of this model and data: %s", entry)
+
+    def _facts(self, trainer: pl.Trainer, weights: str) -> dict[str, Any]:
+        """What records say beside the numbers."""
+        tuned, facts = datamodule_of(trainer), {"headline_region": self.headline_region, "weights": weights}
+        if self.data is not None:
+            return facts | held_out.more_facts(self.data, tuned.roles.stories("tune"))
+        if getattr(tuned, "regime", "brain") != "pretrained" and trainer.max_epochs != 0:
+            return facts | tuned_facts(tuned.roles.spans("fit"), tuned.roles.spans("tune"))
+        return facts
 
     def _compute(
         self,
@@ -239,20 +308,16 @@ class BandedRidgeProbe(pl.Callback):
         plan = ProbePlan(engine, datamodule, subjects, features, compared, features_s, group.n_ranks)
         scope = group.broadcast(lambda: self._time.scope(plan, stage, folder, bool(found)))
         words = scope.left_out_words(plan.whole)
-        facts = {"headline_region": self.headline_region, "weights": agenda["weights"], "thinned_words": words}
-        tuned = datamodule_of(trainer)
-        if self.data is not None:
-            facts |= held_out.more_facts(self.data, tuned.roles.stories("tune"))
-        elif getattr(tuned, "regime", "brain") != "pretrained" and trainer.max_epochs != 0:
-            facts |= tuned_facts(tuned.roles.spans("fit"), tuned.roles.spans("tune"))
+        facts = {**self._facts(trainer, agenda["weights"]), "thinned_words": words}
         warm = stage != "before" and stage in self.warm_start
-        heard = None if self.data is None else tuning_words(tuned)
+        heard = None if self.data is None else tuning_words(datamodule_of(trainer))
         context = ProbeContext(stage, epoch, trainer.global_step, facts, scope if words else None, warm, heard)
         if warm:
             engine.remember(folder, subjects, epoch)
         ready: dict[str, Any] = {"partition_layer": compared, "features_s": features_s, "group": group}
         records = engine.measure_features(features, datamodule, subjects, folder, context, **ready)
-        found.update((record.subject, record) for record in records)
+        # As the files have them (replicates in single precision): a run that reads them has the same numbers then.
+        found |= {one.subject: load_record(record_path(folder, one.subject, epoch)) for one in records}
         self._time.learn(plan, context.scope)
 
     def _earlier(

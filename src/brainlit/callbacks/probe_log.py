@@ -65,9 +65,15 @@ def log_figures(trainer: pl.Trainer, run_path: Path) -> None:
 
 
 def summary_line(
-    records: Sequence[ProbeRecord], headline_region: str | None, reread: bool = False, name: str | None = None
+    records: Sequence[ProbeRecord], headline_region: str | None, read_from: str = "", name: str | None = None
 ) -> str:
-    """One line: alignment of the region of interest with its interval, and the low-level share."""
+    """One line: alignment of the region of interest with its interval, and the low-level share.
+
+    Parameters
+    ----------
+    read_from : str
+        Where the records lay, if they were not made now.
+    """
     first, tables = records[0], {record.subject: record.table for record in records}
     regions = dict.fromkeys(region for record in records for region, _, _ in record.table.keys)
     region = next((name for name in (headline_region, "semantic") if name in regions), ALL_VOXELS)
@@ -79,7 +85,7 @@ def summary_line(
             some = f" ({len(found.subjects)} of them)" if len(found.subjects) < len(records) else ""
             parts.append(f"{label} {found.score.value:.3f}{bounds}{some}")
     seconds = sum(record.facts.get("seconds", 0.0) for record in records)
-    how = "read from the run directory" if reread else f"{seconds:.0f} s"
+    how = f"read from {read_from}" if read_from else f"{seconds:.0f} s"
     words = first.facts.get("thinned_words")
     how += f", thinned to {words}" if words else ""
     return (

@@ -13,10 +13,12 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from brainlit.callbacks.probe import BandedRidgeProbe
 from brainlit.callbacks.probe_log import log_run
 from brainlit.paths import link, next_command
 from brainlit.probing.inputs import datamodule_of
 from brainlit.results.methods import trains_the_head_alone
+from brainlit.results.record import PROBES_BEFORE
 from brainlit.results.report import write_report
 from brainlit.results.run_directory import RunDirectory, collect, read_json, write_json_atomic, write_provenance
 from brainlit.results.summary import RUN_FILE, SUMMARY_FILE
@@ -37,6 +39,8 @@ REGIMES = {
     "large_speech_model": "large speech model: tuned to predict a larger speech model's representations",
     "pretrained": "pretrained: not tuned",
 }
+MAIN = "main"
+"""The probe of the data that are tuned on, among those by name."""
 NESTED = {"pooling": ("how", "over"), "head": ("kind",), "loss": ("name",), "anchor": ("kind",)}
 """Settings of the model that have settings of their own, and what is said of them."""
 
@@ -80,9 +84,8 @@ class RunReport(pl.Callback):
         path, datamodule = self._path(trainer), datamodule_of(trainer)
         named = {"config_files": self.config_files} if self.config_files else {}
         facts = run_facts(trainer, pl_module, self.regime)
-        write_json_atomic(
-            path / RUN_FILE, {**facts, **named, **_went_on(trainer, path), **online_facts(trainer.loggers)}
-        )
+        earlier = {**_went_on(trainer, path), **_probes_before(trainer, path)}
+        write_json_atomic(path / RUN_FILE, {**facts, **named, **earlier, **online_facts(trainer.loggers)})
         if facts["simulated"]:
             _tell_wandb(trainer)
         seed = pl_module.hparams.get("seed", getattr(datamodule, "seed", None))
@@ -220,6 +223,15 @@ def _went_on(trainer: pl.Trainer, path: Path) -> dict[str, str]:
         return {"went_on_from": str(checkpoint)}
     earlier = read_json(path / RUN_FILE) if checkpoint is not None and (path / RUN_FILE).is_file() else {}
     return {"went_on_from": earlier["went_on_from"]} if "went_on_from" in earlier else {}
+
+
+def _probes_before(trainer: pl.Trainer, path: Path) -> dict[str, dict[str, str]]:
+    """Where the probes before training came from, by the name of their data; also after an interruption."""
+    probes = {str(one.name or MAIN): one.before for one in trainer.callbacks if isinstance(one, BandedRidgeProbe)}  # type: ignore[attr-defined]
+    written = read_json(path / RUN_FILE).get(PROBES_BEFORE, {}) if (path / RUN_FILE).is_file() else {}
+    found = {name: words or written.get(name, "") for name, words in probes.items()}
+    said = {name: words for name, words in found.items() if words}
+    return {PROBES_BEFORE: said} if said else {}
 
 
 def model_words(backbone: SpeechBackbone) -> str:

@@ -45,6 +45,9 @@ class RunOptions:
         its own); never starts a new run.
     wandb : str
         auto logs online where the user is logged in and else offline; offline, online and off say which.
+    probe_cache_gb : float
+        Disk in brainlit's cache, in 10^9 bytes, for probes before training: runs of the same model, data and probe
+        settings read what the first of them found. The least recently used go first; 0 computes anew, keeps nothing.
     """
 
     root: str = "runs"
@@ -52,6 +55,13 @@ class RunOptions:
     id: str = "auto"
     resume: Literal["auto", "never"] = "auto"
     wandb: Literal["auto", "offline", "online", "off"] = "auto"
+    probe_cache_gb: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probe_cache_gb < float("inf"):
+            raise ValueError(
+                f"run.probe_cache_gb is {self.probe_cache_gb}; give gigabytes of disk, 0 for no probe read or kept."
+            )
 
 
 def open_run(options: RunOptions, config: Mapping[str, Any]) -> RunDirectory:

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, M
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from brainlit.callbacks.divergence import DivergenceGuard
+from brainlit.callbacks.probe import BandedRidgeProbe
 from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
 from brainlit.callbacks.training_bar import TrainingBar
 from brainlit.cli.errors import UsageError, is_for_the_user
@@ -74,6 +75,8 @@ def trainer_of_fit(
         Optimiser steps behind the checkpoint that the run goes on from; None where it begins anew.
     """
     callbacks = as_list(given.get("callbacks"))
+    for probe in (one for one in callbacks if isinstance(one, BandedRidgeProbe)):
+        probe.share_gb = options.probe_cache_gb
     added: list[Callback] = [RandomState(), WithinEpoch(), Requeue(), DivergenceGuard()]
     if given.get("enable_checkpointing") is not False:
         added += checkpoints(run)

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from brainlit.encoding.result import ProbeResult
     from brainlit.splits import Span
 
+PROBES_BEFORE = "probes_before"
+"""Entry of run.json: where the probes before training came from, by the name of their data."""
+READ_FROM = "read from "
+"""How it begins where another run made the probe."""
 GROUP = "record"
 _CURE = "Probe again (`brainlit probe RUN`), or fetch the file again from where it is whole."
 ATTRIBUTES: dict[str, Any] = {"subject": str, "stage": str, "epoch": int, "step": int, "layer": int, "fingerprint": str}

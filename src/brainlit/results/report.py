@@ -32,7 +32,7 @@ from brainlit.results.methods import (
 from brainlit.results.metrics import METRICS_FILE, read_metrics
 from brainlit.results.pages import render_page
 from brainlit.results.probe_words import bands_said, interval_said, spans_said, time_of_bands_said, voxels_said
-from brainlit.results.record import ProbeRecord, find_records, fitted_on_tuned_said
+from brainlit.results.record import PROBES_BEFORE, READ_FROM, ProbeRecord, find_records, fitted_on_tuned_said
 from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_text_atomic
 from brainlit.results.scores import FITTED_WORDS, LABELS, SEEN_WORDS, UNFITTED_WORDS, UNSEEN_WORDS
 from brainlit.results.style import Figure
@@ -262,7 +262,9 @@ def _time_words(summary: Mapping[str, Any]) -> str | None:
     if not seconds.get("training"):
         return None
     share = f"{100 * seconds['share']:.0f} % of training"
-    return f"training {seconds['training']:.0f} s, probes {seconds['probes']:.0f} s ({share})"
+    was_read = any(source.startswith(READ_FROM) for source in (summary["run"].get(PROBES_BEFORE) or {}).values())
+    read = "; that before training was made by another run, and read" if was_read else ""
+    return f"training {seconds['training']:.0f} s, probes {seconds['probes']:.0f} s ({share}){read}"
 
 
 def _chosen_words(summary: Mapping[str, Any]) -> str | None:

@@ -344,21 +344,22 @@ class BrainTuning(TunedModel):
         return datamodule
 
     def _log_parts(self, stage: str, parts: Mapping[str, Tensor], batch: Batch) -> None:
-        """Log <stage>/loss, and the parts where the loss has more than one."""
-        train, n = stage == "train", _n_windows(batch)
+        """Log <stage>/loss, and the parts where the loss has more than one; in training also of each step.
+
+        Asked for both under one name, Lightning averages over processes at every step, and all of them wait for it. A
+        loss is that of all processes' windows anyway: a step logs what this process has, and they meet once an epoch.
+        """
         one_part = len(parts) == 2 and "targets" in parts
+        whole: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True, "batch_size": _n_windows(batch)}
         for name, value in parts.items():
-            if name == "loss" or not one_part:
-                bar = name == "loss" and stage != "test"
-                self.log(
-                    f"{stage}/{name}",
-                    value.detach().float(),
-                    on_step=train,
-                    on_epoch=True,
-                    prog_bar=bar,
-                    sync_dist=True,
-                    batch_size=n,
-                )
+            if name != "loss" and one_part:
+                continue
+            key, shown, bar = f"{stage}/{name}", value.detach().float(), name == "loss" and stage != "test"
+            if stage == "train":
+                self.log(f"{key}_step", shown, on_step=True, on_epoch=False, prog_bar=bar)
+                self.log(f"{key}_epoch", shown, prog_bar=bar, **whole)
+            # Loggers have the two above; callbacks monitor this one.
+            self.log(key, shown, prog_bar=bar and stage != "train", logger=stage != "train", **whole)
 
     def _log_loss_of_mean(self, parts: Mapping[str, Tensor], predicted: Mapping[str, Tensor], batch: Batch) -> None:
         """Log val/loss_of_mean: what the loss would be if every target were predicted by its mean.
