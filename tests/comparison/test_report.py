@@ -59,6 +59,29 @@ def test_the_numbers_of_a_figure_are_those_of_its_seeds_and_their_mean(figures: 
     assert len({row["layer"] for row in layers}) > 1
 
 
+def test_a_mark_names_the_mean_that_the_csv_has(figures: dict[str, Figure]) -> None:
+    for name in ("alignment", "low_level", "downstream", "layers"):
+        rows = [row for row in csv.DictReader(io.StringIO(figures[name].csv)) if row["seed"] == ""]
+        expected = [
+            f"{float(row['value']):.3f}, "
+            + (f"95 % interval {float(row['low']):.3f} to {float(row['high']):.3f}" if row["low"] else "no interval")
+            for row in rows
+        ]
+        assert sorted(mark.numbers for mark in figures[name].marks) == sorted(expected)
+        assert {mark.n for mark in figures[name].marks} == {"mean of 3 seeds"}
+    first = next(mark for mark in figures["alignment"].marks if "brain" in mark.what)
+    assert first.what == "semantic voxels: wav2vec (tiny), brain"
+    words = figures["word-map"].marks
+    assert len(words) > 10
+    assert {mark.what.rpartition(", ")[2] for mark in words} == {"before", "after"}
+
+
+def test_captions_begin_like_sentences(figures: dict[str, Figure]) -> None:
+    for figure in figures.values():
+        caption = figure.caption.removeprefix("Simulated listeners. ")
+        assert caption[0].isupper(), caption
+
+
 def test_each_regime_has_its_colour(figures: dict[str, Figure]) -> None:
     for regime in ("pretrained", "brain", "permuted", "stimulus", "language_model"):
         assert count(figures["alignment"], REGIME_COLOURS[regime]) > 100, regime

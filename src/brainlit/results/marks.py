@@ -85,14 +85,14 @@ def marks_json(marks: Sequence[PlacedMark]) -> str:
 
 
 def score_in_words(name: str, score: Mapping[str, Any], digits: str = ".3f") -> str:
-    """A value by its name, with the interval or that there is none.
+    """A value by its name, where it has one, with the interval or that there is none.
 
     >>> score_in_words("r", {"value": 0.25, "low": 0.1, "high": 0.4})
     'r 0.250, 95 % interval 0.100 to 0.400'
     """
     value, low, high = (score.get(key) for key in ("value", "low", "high"))
     interval = "no interval" if low is None else f"95 % interval {low:{digits}} to {high:{digits}}"
-    return f"{name} {value:{digits}}, {interval}"
+    return f"{name} {value:{digits}}, {interval}".lstrip()
 
 
 def counts_in_words(row: Mapping[str, Any]) -> str:
