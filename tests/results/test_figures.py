@@ -47,7 +47,7 @@ def test_every_figure_is_drawn_with_words(summary: dict[str, Any], run: RunDirec
         assert name == "layer_epochs" or colours_of(figure) <= on_dark(), name
         assert pixels(figure).std() > 5
         assert figure.alt
-        assert figure.caption
+        assert figure.caption[0].isupper(), "it may stand after 'Simulated listeners.'"
 
 
 def test_bars_have_the_colours_of_their_stage(summary: dict[str, Any]) -> None:

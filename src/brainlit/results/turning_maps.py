@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from brainlit.encoding.arrays import FloatArray, IntArray
-from brainlit.results.brainmap import MAX_DISTANCE_MM, N_VERTICES, fsaverage5, surface_values
+from brainlit.results.brainmap import MAX_DISTANCE_MM, fsaverage5, surface_values
 from brainlit.results.record import ProbeRecord
 from brainlit.results.style import DIVERGING, NO_NUMBER, SEQUENTIAL
 
