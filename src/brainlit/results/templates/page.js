@@ -38,10 +38,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// Tables of many rows: only those that have all the typed words stay.
+// Tables of many rows: only those that have all the typed words stay, under the headings of their groups.
 const MOST_WITHOUT_FILTER = 8;
-for (const table of document.querySelectorAll("table.sortable")) {
-  const rows = [...table.tBodies[0].rows];
+for (const table of document.querySelectorAll("table")) {
+  const lines = [...table.tBodies[0].rows], rows = lines.filter(row => !row.classList.contains("group"));
   if (rows.length <= MOST_WITHOUT_FILTER) continue;
   const label = document.createElement("label"), typed = document.createElement("input");
   const left = document.createElement("span");
@@ -57,6 +57,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
   typed.addEventListener("input", () => {
     const words = typed.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const row of rows) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
+    let heading = null;
+    for (const row of lines) {
+      if (row.classList.contains("group")) (heading = row).hidden = true;
+      else if (heading && !row.hidden) heading.hidden = false;
+    }
     const n = rows.filter(row => !row.hidden).length;
     left.textContent = words.length ? `${n} of ${rows.length} rows` : "";
   });
