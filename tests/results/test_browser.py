@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from brainlit.results.brainmap import N_VERTICES
+from brainlit.results.figures import alignment_figure, partition_figure
 from brainlit.results.record import find_records
 from brainlit.results.report import render_report
 from brainlit.results.run_directory import RunDirectory
@@ -49,6 +51,28 @@ const wait = () => {
 wait();
 </script>"""
 
+AFTER_POINTING = """<script>{
+const tip = document.querySelector(".tip"), aim = document.querySelector(".aim"), box = aim.parentElement;
+const marks = JSON.parse(box.querySelector(".marks").textContent), whole = box.getBoundingClientRect();
+const told = [...marks].map(([left, top, width, height]) => {
+  const at = {clientX: whole.left + (left + width / 2) / 100 * whole.width,
+              clientY: whole.top + (top + height / 2) / 100 * whole.height};
+  box.dispatchEvent(new PointerEvent("pointermove", {...at, pointerType: "mouse", bubbles: true}));
+  return tip.hidden ? "" : [...tip.children].map(line => line.textContent).join("; ");
+});
+const key = (name) => aim.dispatchEvent(new KeyboardEvent("keydown", {key: name, bubbles: true}));
+key("Home"); key("ArrowRight");
+const second = aim.getAttribute("aria-valuetext");
+key("Escape");
+const typed = document.querySelector(".filter input"), table = typed.closest(".filtering").nextElementSibling;
+typed.value = "SEMANTIC part";
+typed.dispatchEvent(new Event("input"));
+const left = [...table.querySelectorAll("tbody tr")].filter(row => !row.hidden);
+const found = {told, second, hidden: tip.hidden, live: document.querySelector("[aria-live]").textContent,
+               left: left.map(row => row.cells[0].textContent)};
+document.body.dataset.found = JSON.stringify(found);
+}</script></body>"""
+
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here (apt-get install chromium)")
 
 
@@ -81,6 +105,26 @@ def test_a_report_opens_from_a_file_without_an_error_and_sorts(run: RunDirectory
     assert once == sorted(rows, key=lambda name: -rows[name]["after"]["value"])
     assert twice == once[::-1]
     assert 'aria-sort="ascending"' in shown
+
+
+def test_pointer_and_keys_find_every_number_and_a_filter_says_what_is_left(run: RunDirectory, tmp_path: Path) -> None:
+    summary = build_summary(run)
+    figures = {"alignment": alignment_figure(summary), "partition": partition_figure(summary)}
+    page = render_report(summary, {name: one for name, one in figures.items() if one is not None}, {}, {})
+    shown, said = opened(page.replace("</body>", AFTER_POINTING), tmp_path)
+    assert said == []
+    found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', shown)[1]))  # type: ignore[index]
+    assert figures["alignment"] is not None
+    marks = [[mark.what, mark.numbers, mark.n] for mark in figures["alignment"].marks]
+    assert found["told"] == ["; ".join(words) for words in marks]
+    assert found["second"] == ". ".join(marks[1])
+    assert found["hidden"], "Escape hides them"
+    parts = [row["metric"].removeprefix("partition_") for row in summary["scores"] if row["region"] == "semantic"
+             and row["subject"] == "all" and row["metric"].startswith("partition_")]  # fmt: skip
+    kept = {f"part: {part}" for part in parts if "semantic" in part}
+    assert set(found["left"]) == kept
+    n_rows = len({row["metric"] for row in summary["scores"] if row["metric"].startswith(("partition_", "r2_"))})
+    assert found["live"] == f"{len(kept)} of {n_rows} rows"
 
 
 def test_maps_turn_and_change(run: RunDirectory, tmp_path: Path) -> None:

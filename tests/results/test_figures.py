@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_every_figure_is_drawn_with_words(summary: dict[str, Any], run: RunDirec
         assert name == "layer_epochs" or colours_of(figure) <= on_dark(), name
         assert pixels(figure).std() > 5
         assert figure.alt
-        assert figure.caption
+        assert figure.caption[0].isupper(), "it may stand after 'Simulated listeners.'"
 
 
 def test_bars_have_the_colours_of_their_stage(summary: dict[str, Any]) -> None:
@@ -112,7 +113,16 @@ def test_brain_map_colours_where_the_voxels_are() -> None:
     assert all(share > 0.01 for share in coloured)
     assert pixels(with_change).shape[0] > 2 * pixels(without).shape[0]
     assert "mean 0.400" in with_change.alt
-    assert with_change.svg is None
+    assert with_change.svg is not None
+    assert with_change.svg.count(b"data:image/png;base64") == 12 + 3, "triangles, and the scales beside them"
+    assert b"prefers-color-scheme: dark" in with_change.svg
+    assert ground_of(with_change.svg) == "opacity: 0"
+
+
+def ground_of(svg: bytes) -> str:
+    """How the rectangle behind everything is painted."""
+    (style,) = re.findall(r'<g id="patch_1">\s*<path [^>]*style="([^"]*)"', svg.decode(), re.DOTALL)
+    return str(next(part for part in style.split("; ") if part.startswith("opacity")))
 
 
 def test_a_map_looks_as_if_drawn_by_polygons() -> None:

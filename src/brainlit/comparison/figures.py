@@ -24,6 +24,7 @@ from brainlit.downstream.representation import Separation, WordMap
 from brainlit.encoding.arrays import FloatArray
 from brainlit.encoding.statistics import Score
 from brainlit.results.figure_data import csv_text
+from brainlit.results.marks import Mark, point, score_in_words
 from brainlit.results.scores import FORMULAS
 from brainlit.results.style import (
     CATEGORY_COLOURS,
@@ -77,9 +78,8 @@ def comparison_figures(evidence: Evidence) -> list[Figure]:
 
 def alignment_figure(evidence: Evidence) -> Figure | None:
     """Alignment before and after, by regime, in the compared region and in auditory voxels."""
-    return _regimes_figure(
-        evidence, "alignment", _alignment_panels(evidence), "held-out correlation r", f"r: {FORMULAS[ALIGNMENT]}"
-    )
+    formula = f"Alignment r: {FORMULAS[ALIGNMENT]}"
+    return _regimes_figure(evidence, "alignment", _alignment_panels(evidence), "held-out correlation r", formula)
 
 
 def _alignment_panels(evidence: Evidence) -> list[Panel]:
@@ -95,7 +95,7 @@ def low_level_figure(evidence: Evidence) -> Figure | None:
         ("R² that no other band has", Key("partition_backbone", REGION)),
     ]
     formula = (
-        f"{evidence.place}. Share: {FORMULAS['low_level_share']}. Impact: {FORMULAS['impact_residual_lag0']},"
+        f"In {evidence.place}. Share: {FORMULAS['low_level_share']}. Impact: {FORMULAS['impact_residual_lag0']},"
         f" here {FORMULAS['impact_banded_ridge']}. Alone: unique part, {FORMULAS['partition']}"
     )
     return _regimes_figure(evidence, "low_level", panels, "", formula)
@@ -125,7 +125,7 @@ def preference_figure(evidence: Evidence) -> Figure | None:
 def layers_figure(evidence: Evidence) -> Figure | None:
     """Alignment of each layer alone, by regime."""
     return _layers_figure(
-        evidence, "layers", _alignment_panels(evidence), "held-out correlation r", f"r: {FORMULAS[ALIGNMENT]}"
+        evidence, "layers", _alignment_panels(evidence), "held-out correlation r", f"Alignment r: {FORMULAS[ALIGNMENT]}"
     )
 
 
@@ -145,16 +145,18 @@ def _regimes_figure(evidence: Evidence, name: str, panels: Sequence[Panel], labe
     down = -(-len(panels) // across)
     width = max(2.4, 0.3 * len(evidence.models) * len(evidence.regimes) + 1.0)
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Any) -> list[Mark]:
         grid = figure.subplots(down, across, squeeze=False)
+        marks = []
         for axes, (title, key) in zip(grid.flat, panels, strict=False):
-            _draw_regimes(axes, evidence, key)
+            marks += _draw_regimes(axes, evidence, key, " ".join(title.split()))
             axes.set_title(title, fontsize=10)
             _draw_controls(axes, evidence, key)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         grid[0][0].set_ylabel(label)
         _legend(figure, evidence)
+        return marks
 
     said = "; ".join(f"{' '.join(title.split())}: {_regimes_said(evidence, key)}" for title, key in panels)
     size_in, caption = (min(width * across, 13.0), 2.7 * down + 0.5), f"{formula}. {_dots(evidence)}"
@@ -173,11 +175,12 @@ def _layers_figure(evidence: Evidence, name: str, panels: Sequence[Panel], label
         return None
     across = max(len(own) for own in rows.values())
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Any) -> list[Mark]:
         grid = figure.subplots(len(rows), across, squeeze=False)
+        marks = []
         for line, (model, own) in zip(grid, rows.items(), strict=True):
             for axes, (title, key) in zip(line, own, strict=False):
-                _draw_layers(axes, evidence, model, key)
+                marks += _draw_layers(axes, evidence, model, key, title)
                 axes.set_title(f"{model}\n{title}" if len(rows) > 1 else title, fontsize=10)
             for axes in line[len(own) :]:
                 axes.set_visible(False)
@@ -185,6 +188,7 @@ def _layers_figure(evidence: Evidence, name: str, panels: Sequence[Panel], label
         for axes in grid[-1]:
             axes.set_xlabel("layer (0 = input)")
         _legend(figure, evidence)
+        return marks
 
     said = "; ".join(
         f"{model}, {title}, last layer: {_last_layer_said(evidence, model, key)}"
@@ -219,8 +223,9 @@ def _panel_rows(evidence: Evidence, panels: Sequence[Panel], by_layer: bool) -> 
                         yield {**where, **_mean(seeds, regime, at, list(known.values())).json()}
 
 
-def _draw_regimes(axes: Any, evidence: Evidence, key: Key) -> None:
+def _draw_regimes(axes: Any, evidence: Evidence, key: Key, title: str) -> list[Mark]:
     models, regimes = evidence.models, evidence.regimes
+    marks = []
     step = 0.8 / len(regimes)
     for m, model in enumerate(models):
         places = {regime: m + (k - (len(regimes) - 1) / 2) * step for k, regime in enumerate(regimes)}
@@ -234,6 +239,7 @@ def _draw_regimes(axes: Any, evidence: Evidence, key: Key) -> None:
             if not values:
                 continue
             mean, (colour, mark) = _mean(evidence.of(model), regime, key, values), regime_look(regime)
+            marks.append(_mark(axes, x, mean, f"{title}: {model}, {regime_said(regime)}", len(values)))
             look: Any = {"s": 20, "color": colour, "marker": mark, "edgecolors": PAPER, "linewidths": 0.4, "zorder": 3}
             axes.scatter([x] * len(values), [one.value for one in values], **look)
             axes.plot([x - step / 3, x + step / 3], [mean.value] * 2, color=colour, linewidth=2.2)
@@ -241,6 +247,13 @@ def _draw_regimes(axes: Any, evidence: Evidence, key: Key) -> None:
                 axes.plot([x, x], mean.interval, color=colour, linewidth=1.4, solid_capstyle="butt")
     axes.set_xlim(-0.5, len(models) - 0.5)
     axes.set_xticks(range(len(models)), [model.replace(" (", "\n(") for model in models], fontsize=8.5)
+    return marks
+
+
+def _mark(axes: Any, x: float, mean: Score, what: str, n_seeds: int) -> Mark:
+    """Of a mean over seeds, or of the only one."""
+    seeds = f"mean of {n_seeds} seeds" if n_seeds > 1 else "1 seed: its own interval"
+    return point(axes, x, mean.value, what, score_in_words("", mean.json()), seeds)
 
 
 def _draw_controls(axes: Any, evidence: Evidence, key: Key) -> None:
@@ -274,7 +287,8 @@ def _names_apart(lines: Sequence[tuple[float, str]], room: float) -> list[tuple[
     return named
 
 
-def _draw_layers(axes: Any, evidence: Evidence, model: str, key: Key) -> None:
+def _draw_layers(axes: Any, evidence: Evidence, model: str, key: Key, title: str) -> list[Mark]:
+    marks = []
     for regime in evidence.regimes:
         found = {
             layer: values
@@ -285,12 +299,18 @@ def _draw_layers(axes: Any, evidence: Evidence, model: str, key: Key) -> None:
             continue
         means = (mean_over_seeds(evidence.of(model), key._replace(layer=layer), regime) for layer in found)
         ends = [mean for mean in means if mean is not None]
+        where = f"{title}: {model}, {regime_said(regime)}"
+        marks += [
+            _mark(axes, layer, mean, f"{where}, layer {layer}", len(found[layer]))
+            for layer, mean in zip(found, ends, strict=True)
+        ]
         colour, mark = regime_look(regime)
         axes.plot(list(found), [mean.value for mean in ends], color=colour, marker=mark, ms=4.5)
         if all(mean.interval is not None for mean in ends):
             bounds = [mean.low for mean in ends], [mean.high for mean in ends]
             axes.fill_between(list(found), *bounds, color=colour, alpha=0.15, linewidth=0)
     axes.set_xticks(_layers_of(evidence.of(model), key))
+    return marks
 
 
 def _legend(figure: Any, evidence: Evidence) -> None:
@@ -365,14 +385,18 @@ def word_map_figure(words: WordMap, name: str = "word-map", *, simulated: bool =
     kinds = sorted(set(words.categories))
     sides = (("before", words.before, words.separation[0]), ("after", words.after, words.separation[1]))
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Any) -> list[Mark]:
         panels = figure.subplots(1, 2)
+        marks = []
         for axes, (stage, places, apart), share in zip(panels, sides, words.explained, strict=True):
             _draw_words(axes, words, kinds, places)
+            named = zip(words.words, words.categories, places.tolist(), strict=True)
+            marks += [point(axes, *place, f"{word}, {stage}", kind) for word, kind, place in named]
             axes.set_title(f"{stage}: {_accuracy_said(apart)}")
             shown = f"; the plane holds {100 * share:.0f} % of the variance" if np.isfinite(share) else ""
             axes.set_xlabel(f"{_axes_name(words)}{shown}", color=FAINT, fontsize=9)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=min(len(kinds), 8))
+        return marks
 
     said = "; ".join(
         f"{stage} {_accuracy_said(apart)} (chance {100 * apart.chance:.0f} %), silhouette {apart.silhouette:.3f}"

@@ -19,7 +19,9 @@ from brainlit.comparison.figures import regime_look
 from brainlit.comparison.runs import SAME_START, Summary, TuningChange, mean_of_known, run_name, tuning_change
 from brainlit.encoding.statistics import Score
 from brainlit.files import write_csv
+from brainlit.results import marks
 from brainlit.results.figure_data import csv_text
+from brainlit.results.marks import Mark
 from brainlit.results.pages import render_page
 from brainlit.results.run_directory import write_text_atomic
 from brainlit.results.style import Figure, draw_figure
@@ -327,7 +329,7 @@ def curve_figure(points: Sequence[CurvePoint]) -> Figure:
     starts = [run.change.r_before for point in points for run in point.runs]
     before = sum(starts) / len(starts)
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Any) -> list[Mark]:
         axes = figure.add_subplot()
         for regime in _regimes(points):
             _curve(axes, [point for point in points if point.regime == regime], regime)
@@ -336,6 +338,7 @@ def curve_figure(points: Sequence[CurvePoint]) -> Figure:
         axes.set_ylabel("held-out correlation r")
         axes.set_title(f"Alignment by tuning data, {points[0].runs[0].region.replace('_', ' ')}")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        return [_mark(axes, one, r) for one in points if (r := one.mean("r_after")) is not None]
 
     alt, numbers = _alt(points, before), csv_text(COLUMNS, map(_csv_row, points))
     simulated = bool(listeners_said(points))
@@ -355,6 +358,12 @@ def _curve(axes: Any, points: Sequence[CurvePoint], regime: str) -> None:
         axes.fill_between(*zip(*known, strict=True), color=colour, alpha=0.18, linewidth=0)
     for x, low, high in known if len(known) == 1 else ():
         axes.plot([x, x], [low, high], color=colour, linewidth=1.4, solid_capstyle="butt")
+
+
+def _mark(axes: Any, of: CurvePoint, r_after: float) -> Mark:
+    """r after tuning; the interval is that of its change."""
+    what, numbers = f"{_words(of.regime)}, {_time(of.hours)}", f"r {r_after:.3f}, change {change_in_words(of.rise)}"
+    return marks.point(axes, of.hours, r_after, what, numbers, count_said(len(of.runs), "seed"))
 
 
 def _band(point: CurvePoint) -> tuple[float, float] | None:

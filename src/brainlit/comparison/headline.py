@@ -26,6 +26,7 @@ from brainlit.comparison.effects import (
 )
 from brainlit.comparison.figures import panels_csv, regime_look, regime_said
 from brainlit.encoding.statistics import Score
+from brainlit.results.marks import Mark, point, score_in_words
 from brainlit.results.style import FAINT, INK, NO_NUMBER, PAPER, Figure, draw_figure
 from brainlit.results.tables import change_in_words, count_said
 
@@ -125,16 +126,18 @@ def effect_figure(evidence: Evidence) -> Figure | None:
         h for one in found for h in (0.9 + 0.3 * len(one.states), *([0.9 + 0.3 * _n_rows(one)] * bool(one.nulls)))
     ]
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Any) -> list[Mark]:
+        marks = []
         panels = iter(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
         for one in found:
-            _draw_states(next(panels), evidence, one)
+            marks += _draw_states(next(panels), evidence, one)
             if one.nulls:
-                _draw_nulls(next(panels), evidence.place, one)
+                marks += _draw_nulls(next(panels), evidence.place, one)
+        return marks
 
     caption = (
-        "r: mean held-out correlation over voxels, compared layer. Filled marks and bars: mean over seeds and its 95 %"
-        " interval; hollow marks: seeds."
+        "Alignment r: mean held-out correlation over voxels, compared layer. Filled marks and bars: mean over seeds and"
+        " its 95 % interval; hollow marks: seeds."
     )
     if any(one.nulls for one in found):
         caption += (
@@ -150,29 +153,37 @@ def _n_rows(one: Effect) -> int:
     return len(one.nulls) + (one.rise is not None)
 
 
-def _draw_states(axes: Any, evidence: Evidence, one: Effect) -> None:
+def _draw_states(axes: Any, evidence: Evidence, one: Effect) -> list[Mark]:
     seeds = evidence.of(one.model)
+    marks = []
     for y, (regime, mean) in enumerate(one.states.items()):
         colour, mark = regime_look(regime)
         values = [score.value for seed in seeds if (score := seed.value(regime, ALIGNED)) is not None]
         hollow: Any = {"facecolors": PAPER, "edgecolors": colour, "linewidths": 0.9, "marker": mark}
         axes.scatter(values, [y + 0.32] * len(values), s=14, **hollow)
         _draw_mean(axes, y, mean, colour, mark, f"{mean.value:.3f}")
+        words = score_in_words("r", mean.json()), count_said(len(values), "seed")
+        marks.append(point(axes, mean.value, y, f"{one.model}, {WORDS[regime]}", *words))
     _rows(axes, [WORDS.get(regime, regime_said(regime)) for regime in one.states])
     axes.set_title(f"{one.model}, {count_said(one.n_seeds, 'seed')}: {evidence.place}", fontsize=10)
     axes.set_xlabel("held-out correlation r")
+    return marks
 
 
-def _draw_nulls(axes: Any, place: str, one: Effect) -> None:
+def _draw_nulls(axes: Any, place: str, one: Effect) -> list[Mark]:
+    marks = []
     rows = {f"r, {place}": one.rise} if one.rise is not None else {}
     axes.axvspan(-SMALLEST_R, SMALLEST_R, color=NO_NUMBER, alpha=0.45, linewidth=0)
     axes.axvline(0, color=FAINT, linewidth=0.8)
-    for y, score in enumerate([*rows.values(), *one.nulls.values()]):
+    for y, (name, score) in enumerate([*rows.items(), *one.nulls.items()]):
         colour, mark = regime_look(BRAIN) if y < len(rows) else (INK, "o")
         _draw_mean(axes, y, score, colour, mark, f"{score.value:+.3f}")
+        words = score_in_words("", score.json(), "+.3f"), count_said(one.n_seeds, "seed")
+        marks.append(point(axes, score.value, y, f"{one.model}, change of {name}", *words))
     _rows(axes, [*rows, *one.nulls])
     axes.set_title("What changed, and what cannot", fontsize=10)
     axes.set_xlabel("after brain-tuning less before")
+    return marks
 
 
 def _draw_mean(axes: Any, y: float, mean: Score, colour: str, mark: str, words: str) -> None:

@@ -21,6 +21,7 @@ from brainlit.results.style import (
     FAINT,
     SEQUENTIAL,
     Figure,
+    adapted,
     colour_map,
     house_style,
     new_figure,
@@ -32,6 +33,8 @@ from brainlit.results.style import (
 
 N_VERTICES = 10_242
 MAX_DISTANCE_MM = 4.0
+SVG_DPI = 110
+"""Of the maps within a vector picture: its page may have several."""
 VIEWS = (("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right", "lateral"))
 
 
@@ -108,15 +111,18 @@ def brain_figure(
             return printed(drawn(), format, width_mm)
 
     with house_style():
-        png = render(drawn(), "png", dpi=130)
+        figure = drawn()
+        png = render(figure, "png", dpi=130)
+        figure.patch.set_alpha(0)  # words turn light on a dark page, and its ground shows between the maps
+        svg = adapted(render(figure, "svg", dpi=SVG_DPI))
     means = "; ".join(f"{name}: mean {np.nanmean(values):.3f}" for name, values, *_ in maps)
     caption = (
-        f"r per voxel of subject {subject} on fsaverage5 (inflated). A vertex shows the nearest of"
+        f"Alignment r per voxel of subject {subject} on fsaverage5 (inflated). A vertex shows the nearest of"
         f" {int(np.isfinite(before).sum())} voxels within {max_distance_mm:g} mm; elsewhere grey. Colours end at the"
         " 99 % quantile and are palest at 0; single voxels carry no interval here."
     )
     alt = f"Cortical maps of alignment of subject {subject}. {means}."
-    return told(Figure(f"brain-{subject}", png, None, alt, caption, print_as=print_as), simulated=simulated)
+    return told(Figure(f"brain-{subject}", png, svg, alt, caption, print_as=print_as), simulated=simulated)
 
 
 def surface_values(
@@ -191,6 +197,7 @@ def _draw_maps(figure: Any, vertices: IntArray, maps: Sequence[_Map], max_distan
         figure.text(0.012, bottom + height / 2, name, rotation=90, va="center", ha="center", weight="bold")
         bar = figure.colorbar(painter, cax=figure.add_axes((0.92, bottom + 0.14 * height, 0.011, 0.7 * height)))
         bar.outline.set_visible(False)
+        bar.solids.set_rasterized(True)
         bar.set_label("Δr" if low < 0 else "r")
 
 

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from brainlit.files import write_bytes
+from brainlit.results.marks import Mark, PlacedMark, marks_json, placed
 
 PAPER, NIGHT = "#FFFFFF", "#090B0E"
 """What figures are drawn on: as they are written, and on a page whose reader asked for a dark one."""
@@ -147,6 +149,8 @@ _STYLE: Any = {
 }
 
 
+_SAFE = " !*,-./;=@_~+"
+"""What an address in quotation marks may hold as it is; line ends must not, for browsers leave them out."""
 _log = logging.getLogger(__name__)
 
 
@@ -157,7 +161,7 @@ class Figure:
     Parameters
     ----------
     svg : bytes or None
-        None for figures of many thousand polygons.
+        None where there is a PNG alone.
     png : bytes
     alt : str
         What the figure shows, with its main numbers.
@@ -165,6 +169,8 @@ class Figure:
         Formula, stories, n and uncertainty.
     csv : str
         The numbers that it shows, with a head; empty where they are elsewhere.
+    marks : tuple of PlacedMark
+        Those of its numbers that the page shows where they are drawn.
     print_as : callable (format, width_mm) -> bytes, or None
         Draws it anew for a paper: 'pdf', 'svg' or 'png', as wide as is asked.
     """
@@ -175,18 +181,25 @@ class Figure:
     alt: str
     caption: str
     csv: str = ""
+    marks: tuple[PlacedMark, ...] = ()
     print_as: Callable[[str, float], bytes] | None = field(default=None, compare=False, repr=False)
 
     @property
     def address(self) -> str:
         """The picture as a data address, for pages that need nothing from outside."""
-        kind, data = ("svg+xml", self.svg) if self.svg is not None else ("png", self.png)
-        return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+        if self.svg is not None:  # as text: base64 would make pictures within it larger by a third once more
+            return f"data:image/svg+xml,{quote(self.svg, safe=_SAFE)}"
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode('ascii')}"
 
     @property
     def csv_address(self) -> str:
         """The numbers as a data address, which downloads from a page without network or server."""
         return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(self.csv.encode()).decode('ascii')}"
+
+    @property
+    def marks_json(self) -> str:
+        """The marks for the script of a page."""
+        return marks_json(self.marks)
 
     def save(self, folder: Path) -> None:
         """Write <name>.png, and <name>.svg and <name>.csv where there are such."""
@@ -277,7 +290,7 @@ def _times(given: Any, factor: float) -> Any:
 
 def draw_figure(
     name: str,
-    draw: Callable[[Any], None],
+    draw: Callable[[Any], Iterable[Mark] | None],
     size_in: tuple[float, float],
     alt: str,
     caption: str,
@@ -290,6 +303,8 @@ def draw_figure(
 
     Parameters
     ----------
+    draw : callable (figure) -> marks, or None
+        Draws, and returns the numbers that the page shows where they are drawn.
     simulated : bool
         Whether the listeners are: then picture, alt and caption say so.
     adapts : bool
@@ -298,28 +313,29 @@ def draw_figure(
         The numbers that it shows.
     """
 
-    def drawn() -> Any:
+    def drawn() -> tuple[Any, Iterable[Mark]]:
         figure = new_figure(*size_in)
-        draw(figure)
+        marks = draw(figure) or ()
         if simulated:
             sign(figure)
-        return figure
+        return figure, marks
 
     def print_as(format: str, width_mm: float) -> bytes:
         with house_style():
-            return printed(drawn(), format, width_mm)
+            return printed(drawn()[0], format, width_mm)
 
     with house_style():
-        figure = drawn()
+        figure, marks = drawn()
         png = render(figure, "png")
+        shown = placed(figure, marks)
         figure.set_layout_engine("none")  # the places that were found stay; finding them again takes as long as drawing
         svg = render(figure, "svg")
-    made = Figure(name, png, adapted(svg) if adapts else svg, alt, caption, csv, print_as)
+    made = Figure(name, png, adapted(svg) if adapts else svg, alt, caption, csv, shown, print_as)
     return told(made, simulated=simulated)
 
 
 def told(figure: Figure, *, simulated: bool) -> Figure:
-    """The figure, with words that begin with what its listeners are."""
+    """The figure, with words that begin with what its listeners are, where these are simulated."""
     words = "Simulated listeners. " if simulated else ""
     return replace(figure, alt=f"{words}{figure.alt}", caption=f"{words}{figure.caption}")
 

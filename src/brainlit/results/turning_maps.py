@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.encoding.arrays import FloatArray
-from brainlit.results.brainmap import MAX_DISTANCE_MM, N_VERTICES, fsaverage5, surface_values
+from brainlit.encoding.arrays import FloatArray, IntArray
+from brainlit.results.brainmap import MAX_DISTANCE_MM, fsaverage5, surface_values
 from brainlit.results.record import ProbeRecord
 from brainlit.results.style import DIVERGING, NO_NUMBER, SEQUENTIAL
 
@@ -25,8 +25,6 @@ PLOTLY_FILE = "plotly-gl3d-latest.min.js"
 HEMISPHERES = ("left", "right")
 MM_A_STEP, R_A_STEP, NO_VALUE = 0.01, 1e-4, -32_768
 """Places and values travel as 16-bit integers of these steps; a vertex without a value has the last."""
-N_REGIONS = 16
-"""Of which the pointer tells: one bit of a number each."""
 BETWEEN_MM = 6.0
 """From one inflated hemisphere to the other; as the files have them, they overlap."""
 _GROUP = "mean of subjects"
@@ -73,11 +71,13 @@ def map_data(subjects: Mapping[str, Sequence[ProbeRecord]]) -> dict[str, Any]:
     -------
     dict
         mesh (of each hemisphere its places, faces and folds), colours, top (end of the scale, r) and maps: of each
-        subject, and of their mean where there are several, the values of each stage, the regions and, in the mean,
-        how many subjects each vertex has. Arrays are base64 of little-endian integers.
+        subject, and of their mean where there are several, the values of each stage and, in the mean, how many
+        subjects each vertex has; region_of says which of a subject's region_sets (lists of places in regions) a vertex
+        has. Arrays are base64 of little-endian integers.
     """
     regions = sorted({name for records in subjects.values() for name in records[0].regions if name != "all voxels"})
-    shown = {name: _on_surface(records, regions) for name, records in subjects.items()}
+    both = {name: _on_surface(records, regions) for name, records in subjects.items()}
+    shown, named = {name: one for name, (one, _) in both.items()}, {name: two for name, (_, two) in both.items()}
     stages = ["before", "after", "difference"] if all("after" in one for one in shown.values()) else ["before"]
     everybody = {stage: np.stack([one[stage] for one in shown.values()]) for stage in stages}
     counts = {stage: np.isfinite(values).sum(axis=0) for stage, values in everybody.items()}
@@ -95,7 +95,8 @@ def map_data(subjects: Mapping[str, Sequence[ProbeRecord]]) -> dict[str, Any]:
         "place_step_mm": MM_A_STEP,
         "none": NO_VALUE,
         "regions": regions,
-        "region_of": {name: _packed(one["regions"], "<u2") for name, one in shown.items()},
+        "region_sets": {name: sets for name, (sets, _) in named.items()},
+        "region_of": {name: _packed(which, "<u2") for name, (_, which) in named.items()},
         "maps": [
             {
                 "subject": name,
@@ -119,20 +120,20 @@ def plotly_file() -> Path | None:
     return None
 
 
-def _on_surface(records: Sequence[ProbeRecord], regions: Sequence[str]) -> dict[str, FloatArray]:
-    """Arrays over the vertices of both hemispheres: values by stage, and regions as bits of a number."""
+def _on_surface(
+    records: Sequence[ProbeRecord], regions: Sequence[str]
+) -> tuple[dict[str, FloatArray], tuple[list[list[int]], IntArray]]:
+    """Values by stage over the vertices of both hemispheres; the sets of regions that there are, and each vertex's."""
     first, last = records[0], records[-1]
     vertices = np.asarray(first.vertices, dtype=np.int64)
     r = [first.r] + ([last.r, last.r - first.r] if last.epoch > first.epoch else [])
     nowhere = np.zeros(len(vertices), dtype=bool)
-    masks = [np.asarray(first.regions.get(name, nowhere), dtype=np.float64) for name in regions[:N_REGIONS]]
+    masks = [np.asarray(first.regions.get(name, nowhere), dtype=np.float64) for name in regions]
     stacked = np.stack([*r, *masks])
     both = np.concatenate([surface_values(side, vertices, stacked) for side in HEMISPHERES], axis=1)
+    sets, which = np.unique(both[len(r) :] > 0, axis=1, return_inverse=True)
     shown = dict(zip(("before", "after", "difference"), both[: len(r)], strict=False))
-    shown["regions"] = np.zeros(2 * N_VERTICES)
-    for bit, mask in enumerate(both[len(r) :]):
-        shown["regions"] += np.where(mask > 0, 2.0**bit, 0.0)
-    return shown
+    return shown, ([np.flatnonzero(one).tolist() for one in sets.T], which.ravel())
 
 
 def _mesh(side: str) -> dict[str, str]:

@@ -42,8 +42,8 @@
     return given.maps.find((one) => one.subject === choices.subject.value && one.name === choices.stage.value);
   }
 
-  function regionsAt(bits) {
-    return given.regions.filter((_, bit) => bits & (1 << bit)).join(", ").replaceAll("_", " ");
+  function regionsAt(set) {
+    return set.map((at) => given.regions[at]).join(", ").replaceAll("_", " ");
   }
 
   /* Colours and words of every vertex, one list a hemisphere. */
@@ -54,7 +54,8 @@
     const top = Number(choices.top.value) > 0 ? Number(choices.top.value) : given.top;
     const values = unpacked(map.values, Int16Array);
     const counts = map.counts ? unpacked(map.counts, Uint16Array) : null;
-    const regions = given.region_of[map.subject] ? unpacked(given.region_of[map.subject], Uint16Array) : null;
+    const sets = given.region_sets[map.subject];
+    const regions = sets ? unpacked(given.region_of[map.subject], Uint16Array) : null;
     const colours = [];
     const words = [];
     sides.forEach((side, s) => {
@@ -70,7 +71,7 @@
         const shade = !none && folds[v] ? 0.88 : 1;
         mine.push("rgb(" + full.map((part) => Math.round(part * shade)).join(",") + ")");
         const at = none ? "no voxel near" : (change ? "Δr " : "r ") + (change && r > 0 ? "+" : "") + r.toFixed(3);
-        const region = regions && !none ? regionsAt(regions[s * perSide + v]) : "";
+        const region = regions && !none ? regionsAt(sets[regions[s * perSide + v]]) : "";
         const n = counts && !none ? "mean of " + counts[s * perSide + v] : "";
         said.push([at, region, n, side + " vertex " + v].filter(Boolean).join("<br>"));
       }
