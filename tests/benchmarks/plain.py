@@ -25,7 +25,7 @@ SKIP_TRS = 5
 
 
 class Columns(NamedTuple):
-    """Delayed bands and responses on the rows that are used; `fit` says which of these are fitted, the rest is scored."""
+    """Delayed bands and responses on the rows that are used; `fit`: which of these are fitted, the rest is scored."""
 
     bands: list[Array]
     Y: Array
@@ -236,7 +236,7 @@ class TuningLoop:
             hidden = self.model(normalised(audio.float() / 32_768)).last_hidden_state
             loss = nn.functional.mse_loss(self.heads[name](hidden.mean(1)), target) / len(targets)
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
         gradient = self.model.encoder.layers[0].attention.q_proj.weight.grad
         found = {"loss": np.array([total]), "gradient": gradient.numpy().copy()}
         self.optimizer.step()

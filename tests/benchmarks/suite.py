@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     then = read(options.compare) if options.compare else None
     size = "quick" if options.quick else "full"
-    rows = [row for row in ROWS if (row.name in options.rows if options.rows else row.by_default)]
+    known = {row.name: row for row in ROWS}
+    rows = [known[name] for name in options.rows] if options.rows else [row for row in ROWS if row.by_default]
     threads_before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     found: dict[str, Any] = {**surroundings(options.threads), "rows": []}
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         torch.set_num_threads(threads_before)
     print("\n" + "\n".join(page_lines(found)))
+    if options.page:
+        write_page(found, options.page)
     if then is not None:
         print("\n" + "\n".join(comparison(found, then)))
     if wrong := [row["name"] for row in found["rows"] if not row["same"]]:
@@ -77,6 +80,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="threads of every library (1)")
     parser.add_argument("--folder", type=Path, help="where to work (the temporary folder)")
     parser.add_argument("--output", type=Path, default=Path("bench.json"), help="file to write (bench.json)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="page whose tables are to be this run's, too")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="that of an earlier run")
     options = parser.parse_args(arguments)
     for name in options.rows or ():
@@ -84,6 +88,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"there is no row {name!r}. {did_you_mean(name, names)}")
     if min(options.threads, 1 if options.repeats is None else options.repeats) < 1:
         parser.error("--threads and --repeats are at least 1.")
+    if options.page and not options.page.is_file():
+        parser.error(f"--page {options.page}: there is no such page; name docs/benchmarks.md.")
     if options.compare and not options.compare.is_file():
         parser.error(f"--compare {options.compare}: there is no such file; name one that --output wrote.")
     return options
@@ -109,6 +115,14 @@ def write(found: Mapping[str, Any], path: Path) -> None:
         part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
+def write_page(found: Mapping[str, Any], page: Path) -> None:
+    """The tables of a run between the marks of a page."""
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    with atomic_path(page) as part:
+        part.write_text("\n".join([before + BEGIN, *page_lines(found), END + after]), encoding="utf-8")
+
+
 # --- Tables ---
 
 
@@ -123,7 +137,7 @@ def page_lines(found: Mapping[str, Any]) -> list[str]:
     machine, rows = found["machine"], found["rows"]
     libraries = ", ".join(f"{name} {machine[name]}" for name in ("torch", "numpy", "himalaya", "transformers"))
     lines = [
-        f"{machine['processor']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)} of {machine['cores']} cores,"
+        f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores,"
         f" {machine['memory_gb']:g} GB; {libraries}; commit {found['commit']}, {found['date']};"
         f" {found['load'][0]:g} programs were running at the start, this one aside.",
         "",
@@ -170,13 +184,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    return (
-        " + ".join(map(str, value))
-        if isinstance(value, list)
-        else f"{value:,}"
-        if isinstance(value, int)
-        else str(value)
-    )
+    if isinstance(value, list):
+        return " + ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def seconds(value: float) -> str:

@@ -297,9 +297,7 @@ def downstream(size: str, folder: Path) -> Iterator[Case]:
     targets = {part: rng.integers(0, n_labels, n) for part, n in parts.items()}
     features = {
         part: {
-            layer: (centres[own] * (0.1 + 0.05 * layer) + rng.standard_normal((len(own), n_features))).astype(
-                np.float32
-            )
+            layer: np.float32(centres[own] * (0.1 + 0.05 * layer) + rng.standard_normal((len(own), n_features)))
             for layer in range(n_layers)
         }
         for part, own in targets.items()
@@ -307,7 +305,8 @@ def downstream(size: str, folder: Path) -> Iterator[Case]:
     speakers = {part: [f"s{k % 20:02d}" for k in range(n)] for part, n in parts.items()}
     silence = np.zeros(16, dtype=np.int16)
     clips = {
-        part: [Clip(f"{part}-{k}", silence, speaker=name) for k, name in enumerate(speakers[part])] for part in parts
+        part: [Clip(f"{part}-{k}", silence, speaker=name) for k, name in enumerate(names)]
+        for part, names in speakers.items()
     }
     labels = tuple(f"label{k:02d}" for k in range(n_labels))
     task = Task("suite", "single", labels, clips, targets, metric="accuracy")
@@ -349,28 +348,17 @@ ROWS = (
         warm=False,
     ),
     Row("banded", OURS, HIMALAYA, banded, least_ratio=6.0, warm=False),
-    Row(
-        "partition", "run_probe, all 7 models at once", f"7 fits of {HIMALAYA}", partition, least_ratio=12.0, warm=False
-    ),
+    Row("partition", "run_probe, all 7 models", f"7 fits of {HIMALAYA}", partition, least_ratio=12.0, warm=False),
     Row("growth_voxels", OURS, HIMALAYA, growth_voxels, repeats=1, warm=False),
     Row("growth_trs", OURS, HIMALAYA, growth_trs, repeats=1, warm=False),
     Row(
         "growth_layers",
         "run_probe with one cache",
-        f"a fit of each model: {HIMALAYA}",
+        f"a fit per model: {HIMALAYA}",
         growth_layers,
         repeats=1,
         warm=False,
     ),
-    Row(
-        "growth_subjects",
-        "run_probes of all together",
-        f"a fit of each model: {HIMALAYA}",
-        growth_subjects,
-        repeats=1,
-        warm=False,
-    ),
-    Row(
-        "downstream", "evaluate, linear probes", "scikit-learn LogisticRegression and a bootstrap in a loop", downstream
-    ),
+    Row("growth_subjects", "run_probes of all", f"a fit per model: {HIMALAYA}", growth_subjects, repeats=1, warm=False),
+    Row("downstream", "evaluate, linear probes", "scikit-learn's LogisticRegression, bootstrap in a loop", downstream),
 )

@@ -336,7 +336,7 @@ def _extraction(size: str, folder: Path, window_of: Any, n_trs: int) -> Case:
     weights, context_s, n_check_trs = {
         "full": ("base", 16.0, 150),
         "quick": ("base", 4.0, 60),
-        "tiny": ("tiny", 2.0, 16),
+        "tiny": ("tiny", 2.0, 24),
     }[size]
     timing = _data(folder / "timing", Heard(1, 28, 1), window_of(context_s))
     checking = listeners(n_check_trs)
@@ -358,7 +358,7 @@ def _extraction(size: str, folder: Path, window_of: Any, n_trs: int) -> Case:
         return r_of(rows, checking)
 
     def their_r() -> Answer:
-        return published_r(n_check_trs)
+        return published_r(n_check_trs, CHUNK_S if size != "tiny" else 5 * CHUNK_S)
 
     def agree(own: Answer, wanted: Answer) -> Agreement:
         means = [float(np.mean(answer["r"])) for answer in (own, wanted)]
@@ -400,21 +400,23 @@ def r_of(rows: np.ndarray, source: Heard) -> Answer:
 
 
 @cache
-def published_r(n_trs: int) -> Answer:
+def published_r(n_trs: int, chunk_s: float) -> Answer:
     """The same of features as published extraction makes them."""
     source = listeners(n_trs)
-    return r_of(np.concatenate([_published_rows(sound, n_trs) for sound, _ in source.stories.values()]), source)
+    return r_of(
+        np.concatenate([_published_rows(sound, n_trs, chunk_s) for sound, _ in source.stories.values()]), source
+    )
 
 
-def _published_rows(sound: np.ndarray, n_trs: int) -> np.ndarray:
-    """The tiny model's last frames every tenth of a second, resampled to the middles of the rows."""
-    model, chunk = plain.speech_model(model_of("tiny").backbone.model), round(CHUNK_S * SAMPLE_RATE_HZ)
+def _published_rows(sound: np.ndarray, n_trs: int, chunk_s: float) -> np.ndarray:
+    """The tiny model's last frames every chunk_s, resampled to the middles of the rows."""
+    model, chunk = plain.speech_model(model_of("tiny").backbone.model), round(chunk_s * SAMPLE_RATE_HZ)
     window = round(CHECKED_CONTEXT_S * SAMPLE_RATE_HZ) + chunk
     padded = np.concatenate([np.zeros(window - chunk, dtype=np.int16), sound])
-    ends = [window + k * chunk for k in range(n_trs * PER_TR)]
+    ends = [window + k * chunk for k in range(round(n_trs * TR_S / chunk_s))]
     with torch.no_grad():
         states = plain.last_frames(model, padded, ends, window, [CHECKED_LAYER])[:, 0]
-    times_s = (np.arange(len(ends)) + 1) * CHUNK_S
+    times_s = (np.arange(len(ends)) + 1) * chunk_s
     return plain.lanczos(states, times_s, (np.arange(n_trs) + 0.5) * TR_S)
 
 
@@ -436,7 +438,11 @@ def start_up(size: str, folder: Path) -> Iterator[Case]:
 
     def listed(command: Sequence[str]) -> Answer:
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
-        return {"verbs": np.array([len(re.findall(rf"^ +{verb}(?= |$)", done.stdout, re.MULTILINE)) for verb in verbs])}
+        return {
+            "verbs": np.array(
+                [len(re.findall(rf"^ {{2,4}}{verb}(?= |$)", done.stdout, re.MULTILINE)) for verb in verbs]
+            )
+        }
 
     yield Case(
         {"imports of the reference": ", ".join(imports)},
@@ -465,7 +471,6 @@ ROWS = (
         "train_dataloader: int16 windows with masks and responses, read from the store",
         "float32 matrices of all stories in memory, DataLoader",
         loader,
-        clock="wall",
         least_memory_ratio=8.0,
         least_per_s=5000.0,
     ),
