@@ -179,7 +179,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     peaks = [row[f"{side}_peak_bytes"] for side in ("ours", "reference")]
     memory = "not measured" if None in peaks else " / ".join(f"{peak / 1e6:,.0f} MB" for peak in peaks)
     answers = f"{'same' if row['same'] else '**differ**'}: {row['agreement']}"
-    of_one = f"{row['unit']}, {row['clock']}, n = {row['n']}; {sizes}"
+    of_one = f"{row['unit']}, {row['clock']}, n = {row['n']}, {row['size']} size: {sizes}"
     return [f"`{row['name']}`", row["ours"], row["reference"], of_one, *spans, f"{row['ratio']:.2f} x", memory, answers]
 
 

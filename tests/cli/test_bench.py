@@ -103,7 +103,7 @@ def test_a_row_that_lost_more_than_15_percent_is_warned_of() -> None:
     assert "| `slow` | 4.00 x | 3.20 x | 0.80 | **slower by 25 %** |" in said
     assert said.count("WARNING") == 1
     assert "slow is slower: beside its reference it costs 1.25 times what it cost" in said
-    assert "| `other` |  | 4.00 x |  | had other sizes then |" in said
+    assert "| `other` | | 4.00 x | | had other sizes then |" in said
     assert "machines differ" not in said
     elsewhere = deepcopy(then)
     elsewhere["machine"]["processor"] = "B"
