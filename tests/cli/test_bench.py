@@ -129,5 +129,4 @@ def test_make_hands_the_words_over(tmp_path: Path) -> None:
 
 def test_the_page_names_every_row() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    table = text.split(suite.BEGIN)[1].split(suite.END)[0]
-    assert [row.name for row in RUN if f"| `{row.name}` |" not in table] == []
+    assert [row.name for row in RUN if f"`{row.name}`" not in text] == []
