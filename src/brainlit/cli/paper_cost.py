@@ -161,7 +161,7 @@ RECORDED = Rates(
     training=70e9,
     forward=70e9,
     ridge=40e9,
-    source="recorded on one core of an AMD EPYC (AVX-512), small sizes; training was not measured and is taken as forward",
+    source="recorded on one core of an AMD EPYC (AVX-512), small sizes; training, not measured, as forward",
 )
 """Rows banded and features_exact of `make bench ARGS=--quick`, beside other work; docs/benchmarks.md has the run."""
 GPU_SHARE = 0.3
