@@ -104,8 +104,8 @@ fractions: $(READY) ## REGIME on each of FRACTIONS="0.1 0.25 0.5 1" of the data 
 reference: $(READY) ## docs/reference.md: real weights (WEIGHTS=folder) on real and simulated listeners; what is finished is kept (ARGS="--rows word-rate")
 	$(SAFELY) $(BIN)/python -m tests.benchmarks.reference $${WEIGHTS:+--weights "$$WEIGHTS"} $$ARGS
 
-bench: $(READY) ## what the store costs at the size of a real data set (25 GB of disk, ten minutes; ARGS="--scale .1" for less)
-	$(SAFELY) $(BIN)/python -m tests.benchmarks.store_size $$ARGS
+bench: $(READY) ## what brainlit costs beside plain references (fifteen minutes; ARGS="--quick", "--compare earlier.json")
+	$(SAFELY) $(BIN)/python -m tests.benchmarks.suite $$ARGS
 
 bench-step: $(READY) ## what a training step costs beside a plain loop (ten minutes; ARGS="--device cuda" on a GPU)
 	$(SAFELY) $(BIN)/python -m tests.benchmarks.train_step $$ARGS

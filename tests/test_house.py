@@ -29,6 +29,7 @@ BESIDE_MODULES = {
     "callbacks/test_ddp.py": "several processes, each with all callbacks",
     "cli/test_main.py": "the command itself, in cli/__init__.py",
     "cli/test_experiments.py": "the config files",
+    "cli/test_bench.py": "the suite of benchmarks, benchmarks/suite.py, and its page",
     "cli/test_reference.py": "the commands and tables of benchmarks/reference.py, and their page",
     "cli/test_group.py": "a group as a subject, from the config file to the report",
     "encoding/test_own_bands.py": "probes of any number of bands, against himalaya and a slow partition",

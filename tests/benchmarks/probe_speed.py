@@ -94,11 +94,11 @@ class Simulation:
         return np.asarray(correlation(self.Y[~self.fit], predicted))
 
 
-def simulate(n_trs: int, n_voxels: int, sizes: Sequence[int], seed: int = 0) -> Simulation:
+def simulate(n_trs: int, n_voxels: int, sizes: Sequence[int], seed: int = 0, story_trs: int = STORY_TRS) -> Simulation:
     """Bands with falling singular values, a part of each shared; SNR from 0.02 to 0.5."""
     rng = np.random.default_rng(seed)
-    n_all = n_trs + STORY_TRS
-    groups = np.repeat(np.arange(-(-n_all // STORY_TRS)), STORY_TRS)[:n_all]
+    n_all = n_trs + story_trs
+    groups = np.repeat(np.arange(-(-n_all // story_trs)), story_trs)[:n_all]
     common = _smooth(rng, n_all, max(sizes))
     raw = {}
     for band, size in zip(BANDS, sizes, strict=False):
@@ -385,7 +385,8 @@ def _rss_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor, and which vector instructions torch uses."""
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()} ({torch.backends.cpu.get_cpu_capability()})"
 
@@ -409,7 +410,7 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     with threadpool_limits(options.threads):
-        print(f"{_processor()}, {options.threads} threads, torch {torch.__version__}")
+        print(f"{processor()}, {options.threads} threads, torch {torch.__version__}")
         for section in options.what:
             SECTIONS[section](options)
 

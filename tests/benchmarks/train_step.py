@@ -186,14 +186,7 @@ def our_step(
 ) -> Step:
     """The same window, loss and optimiser through BrainTuning; `times` steps of it."""
     device = batch["audio"].device
-    module = BrainTuning(
-        backbone,
-        pooling=PoolingConfig(over="window"),
-        head=HeadConfig(dropout=0.0),
-        standardise_pools=False,
-    ).to(device)
-    module.build_head({name: values.shape[2] for name, values in batch["targets"].items()})
-    module.to(device)
+    module = our_module(batch, backbone)
     module.cache = FrontEndCache(FrontEndCacheConfig(max_gb=5.0, folder=folder), module.backbone)
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=5e-5, fused=fused)
 
@@ -207,6 +200,18 @@ def our_step(
         return loss
 
     return step
+
+
+def our_module(batch: dict[str, Any], backbone: BackboneConfig = WAV2VEC_BASE) -> BrainTuning:
+    """A model that pools the window and maps it to the targets of a batch, on the batch's device."""
+    module = BrainTuning(
+        backbone,
+        pooling=PoolingConfig(over="window"),
+        head=HeadConfig(dropout=0.0),
+        standardise_pools=False,
+    ).to(batch["audio"].device)
+    module.build_head({name: values.shape[2] for name, values in batch["targets"].items()})
+    return module.to(batch["audio"].device)
 
 
 def alternate(variants: dict[str, Step], repeats: int, device: torch.device) -> dict[str, list[Seconds]]:

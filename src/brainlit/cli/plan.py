@@ -1,4 +1,4 @@
-"""`brainlit plan`: memory, time and batch sizes of a fit before it is started."""
+"""`brainlit plan`: memory, time and batch sizes of a fit before it is started; with --paper, of the whole paper."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ HELP = """\
 examples:
   brainlit plan -c demo -c wav2vec
   brainlit plan -c lebel2023 -c wavlm --model.backbone.weights large --targets 50000 --tr 2
+  brainlit plan --paper --bench bench.json
 
 All options of `brainlit fit` may follow. One window of noise, and then two, go through the model on this processor:
 nothing is downloaded (published sizes get random weights of their architecture), trained or written.
@@ -48,11 +49,34 @@ def run_plan(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--gpu-gb", type=float, nargs="+", default=list(GPU_GB), help="memory of GPUs, in 1e9 bytes (8 24 80)"
     )
+    parser.add_argument(
+        "--paper", action="store_true", help="instead: what the whole paper costs on one H200, 8 A100s and 2 cores"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="with --paper: training seeds of each regime (1)")
+    parser.add_argument(
+        "--bench", type=Path, metavar="FILE", help="with --paper: what make bench wrote on this machine"
+    )
     given, options = parser.parse_known_args(list(arguments))
+    if given.paper:
+        return _run_paper(given, options)
     if not options:
         raise UsageError("brainlit plan needs the options of a fit: brainlit plan -c demo -c wav2vec")
     quieten()
     print(_planned(given, options, parser.known_keys()))
+    return 0
+
+
+def _run_paper(given: argparse.Namespace, options: Sequence[str]) -> int:
+    from brainlit.cli.paper_cost import RECORDED, Study, measured_rates, paper_text
+
+    if options:
+        raise UsageError(
+            f"brainlit plan --paper takes no options of a fit, such as {options[0]}; leave --paper out to plan a fit."
+        )
+    if given.seeds < 1:
+        raise UsageError(f"--seeds {given.seeds}: give at least 1.")
+    core = RECORDED if given.bench is None else measured_rates(given.bench)
+    print(paper_text(Study(n_seeds=given.seeds), core))
     return 0
 
 
