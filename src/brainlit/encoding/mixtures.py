@@ -26,7 +26,10 @@ INTERPLAY = 0.3
 """Variance of the errors' dependence on one more band, relative to that on one fewer."""
 JITTER = 1e-9
 """Added to the variance of the errors: their rounding."""
-DOUBT = 0.7
+CEILING = 0.1
+"""Errors are graded relative to that of predicting nothing; what is above it goes to this bound. Ridges that overfit
+may err many times as much, which says nothing about where the best ones are."""
+DOUBT = 1.2
 """Standard deviations by which a guess may be too high. 0 tries the best guess of every model alone."""
 FEWEST_COLUMNS = 200
 """Of all bands together. With fewer, errors may change within a decade of theta, which guesses miss; and scoring all
@@ -53,8 +56,22 @@ def can_begin_coarse(gammas: FloatArray, n_columns: int) -> bool:
     return n_columns >= FEWEST_COLUMNS and n_first == n_bands * (n_bands + 1) // 2 < len(gammas)
 
 
+def grade(errors: FloatArray) -> FloatArray:
+    """Errors relative to that of the first mixture's largest alpha, less 1; compressed above 0, in the same order.
+
+    With the largest alpha a ridge predicts next to nothing, whatever the mixture.
+
+    Parameters
+    ----------
+    errors : array of shape (n_first, n_alphas, n_targets)
+    """
+    level = np.maximum(errors[0, -1], np.finfo(np.float64).tiny)
+    excess = errors / level - 1.0
+    return np.asarray(excess / (1.0 + np.maximum(excess, 0.0) / CEILING))
+
+
 class ErrorSurface:
-    """Guesses held-out errors of the other mixtures from those of the first ones.
+    """Guesses graded errors of the other mixtures from those of the first ones.
 
     Parameters
     ----------
@@ -76,25 +93,24 @@ class ErrorSurface:
         left_over = 1.0 - (self._weights * between).sum(axis=1)
         self._deviation = np.sqrt(np.maximum(left_over, 0.0)).reshape(self._shape)
 
-    def guess(self, errors: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def guess(self, graded: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Smallest error over alphas of each other mixture, and the standard deviation of the guess.
 
         Parameters
         ----------
-        errors : array of shape (n_first, n_alphas, n_targets)
+        graded : array of shape (n_first, n_alphas, n_targets)
+            From `grade`.
 
         Returns
         -------
         two arrays of shape (n_pool - n_first, n_targets)
         """
-        # the error of a model that predicts next to nothing, which all mixtures reach with large alphas
-        level = errors[0, -1]
-        known = errors.reshape(-1, errors.shape[2]) - level
+        known = graded.reshape(-1, graded.shape[2])
         guessed = (self._weights @ known).reshape(*self._shape, -1)
         scale = np.sqrt(np.maximum((known * (self._inverse @ known)).mean(axis=0), 0.0))
         best = guessed.argmin(axis=1)
         lowest = np.take_along_axis(guessed, best[:, None], axis=1)[:, 0]
-        return lowest + level, np.take_along_axis(self._deviation, best, axis=1) * scale
+        return lowest, np.take_along_axis(self._deviation, best, axis=1) * scale
 
 
 def worth_trying(surface: ErrorSurface, errors: FloatArray, models: Sequence[BoolArray]) -> BoolArray:
@@ -113,8 +129,9 @@ def worth_trying(surface: ErrorSurface, errors: FloatArray, models: Sequence[Boo
         batch = slice(start, start + TARGETS_AT_ONCE)
         lowest = np.empty((n_pool, errors[0, 0, batch].size))
         hopeful = lowest.copy()
-        lowest[surface.first] = errors[:, :, batch].min(axis=1)
-        lowest[~surface.first], deviation = surface.guess(errors[:, :, batch])
+        graded = grade(errors[:, :, batch])
+        lowest[surface.first] = graded.min(axis=1)
+        lowest[~surface.first], deviation = surface.guess(graded)
         hopeful[~surface.first] = lowest[~surface.first] - DOUBT * deviation
         for inside in models:
             others = inside & ~surface.first

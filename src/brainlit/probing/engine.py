@@ -426,8 +426,8 @@ class ProbeEngine:
             "filter": self._filter_words(),
             "ridge": f"{len(grid)} alphas from {min(grid):.3g} to {max(grid):.3g}, {config.n_folds} folds over stories"
             f"{' inside each of the folds' if data.folds else ''},"
-            f" mixtures per number of bands {n_gammas}{searched}, solver {result.meta.get('solver', config.solver.name)},"
-            f" seed {config.seed}",
+            f" mixtures per number of bands {n_gammas}{searched},"
+            f" solver {result.meta.get('solver', config.solver.name)}, seed {config.seed}",
             "alpha_at_edge": edge,
             "bootstrap": self.bootstrap,
             "thinned": None if scope is None else scope.json(),
