@@ -252,7 +252,7 @@ def mixtures(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         data = simulate(shape["trs"], shape["voxels"], tuple(shape["sizes"]), seed)
         silence(data, share=0.3, seed=seed)
-        plain = {"temporal": "fir", "low_level_impact": False, "leave_out_fit": False, "skip_trs": 0}
+        plain = {"temporal": "fir", "low_level_impact": False, "leave_out_fit": False, "skip_trs": 0, "purge_trs": 0}
         config = ProbeConfig(**plain, keep_variance=options.keep_variance)
         title(f"Seed {seed}, {len(gamma_pool(3))} mixtures, {config.n_folds} folds, 15 alphas", data)
         probe = partial(run_probe, data.raw, data.Y, data.groups, data.fit, ~data.fit)

@@ -93,7 +93,7 @@ class ProbeConfig:
     mixture_search: MixtureSearch = "coarse"
     """Which mixtures are scored: 'all' of them for every voxel, or 'coarse' to fine: each band alone and each two in
     equal shares first, then for each voxel those that may still be the best by what the first ones say. The same choice
-    in all but a few voxels, at less than half the cost where there are many (docs/probe.md). With fewer than 200
+    in all but a few voxels, at about half the cost where there are many (docs/probe.md). With fewer than 200
     columns, and by himalaya's solvers, all are scored."""
     n_folds: int = 4
     """Folds of the cross-validation: whole stories where there are enough."""
