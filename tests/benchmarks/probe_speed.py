@@ -14,9 +14,11 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any, TypeVar
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ from brainlit.encoding import (
     Fold,
     ProbeCache,
     ProbeConfig,
+    ProbeResult,
     SolverConfig,
     correlation,
     gamma_pool,
@@ -40,7 +43,8 @@ from brainlit.encoding.arrays import Array, FloatArray
 from brainlit.encoding.banded import open_search
 from brainlit.encoding.bands import prepare_band, rotate_band
 from brainlit.encoding.config import BANDS
-from brainlit.encoding.search import choose, inside_set, refit_weights, search_pool
+from brainlit.encoding.probe_fit import ProbeFit
+from brainlit.encoding.search import SearchTable, choose, inside_set, refit_weights, search_pool
 
 STORY_TRS = 300
 DELAYS_TRS = (1, 2, 3, 4)
@@ -49,6 +53,7 @@ DECAY = 0.68
 """Singular values of a band fall with this power of their rank: 99 % of the variance of 256 + 102 + 256 features at
 four delays is in about 1,600 components."""
 N_TARGETS_BATCH = 2000
+T = TypeVar("T")
 Seconds = tuple[float, float]
 """Processor, wall."""
 Variant = Callable[[], FloatArray]
@@ -238,6 +243,69 @@ def partition(options: argparse.Namespace) -> None:
     table(*alternate(variants, options.repeats))
 
 
+def mixtures(options: argparse.Namespace) -> None:
+    """All mixtures for every voxel beside coarse to fine, in whole probes of three bands; three in ten voxels are null.
+
+    Seeds are those of `--seeds`; the constants of the search were chosen on others (1, 2, 3, 11 to 15).
+    """
+    shape = {"trs": 600, "voxels": 200, "sizes": (24, 20, 24)} if options.quick else vars(options)
+    for seed in options.seeds:
+        data = simulate(shape["trs"], shape["voxels"], tuple(shape["sizes"]), seed)
+        silence(data, share=0.3, seed=seed)
+        plain = {"temporal": "fir", "low_level_impact": False, "leave_out_fit": False, "skip_trs": 0, "purge_trs": 0}
+        config = ProbeConfig(**plain, keep_variance=options.keep_variance)
+        title(f"Seed {seed}, {len(gamma_pool(3))} mixtures, {config.n_folds} folds, 15 alphas", data)
+        probe = partial(run_probe, data.raw, data.Y, data.groups, data.fit, ~data.fit)
+        ways = {"all": "all", "coarse to fine": "coarse"}
+        variants = {name: partial(timed, probe, replace(config, mixture_search=way)) for name, way in ways.items()}
+        seconds, both = alternate(variants, options.repeats)
+        found = {name: result for name, (result, _) in both.items()}
+        if options.himalaya:
+            himalaya_seconds, reference = alternate({"": partial(himalaya, data, gamma_pool(3), config.n_folds)}, 1)
+            print(f"himalaya, the joint model alone: {himalaya_seconds[''][0][0]:.1f} s of CPU")
+            for name, result in found.items():
+                compare(f"  ours, {name}, from himalaya", result.r, reference[""][0])
+        for what, cpu in (
+            ("whole probe", [statistics.median(column[0] for column in values) for values in seconds.values()]),
+            ("search (last round)", [search_s for _, search_s in both.values()]),
+        ):
+            print(f"{what}, CPU: all {cpu[0]:.1f} s, coarse to fine {cpu[1]:.1f} s: {100 * cpu[1] / cpu[0]:.0f} %")
+        for model, r in found["all"].r_by_model.items():
+            compare(f"  r of {model}", found["coarse to fine"].r_by_model[model], r)
+        for part, r2 in found["all"].partition.items():
+            compare(f"  partition, {part}", found["coarse to fine"].partition[part], r2)
+
+
+def timed(probe: Callable[[ProbeConfig], ProbeResult], config: ProbeConfig) -> tuple[ProbeResult, float]:
+    """A probe, and the processor seconds of its search."""
+    whole, seconds = ProbeFit.search, []
+
+    def search(*args: Any, **options: Any) -> SearchTable:
+        started = time.process_time()
+        table = whole(*args, **options)
+        seconds.append(time.process_time() - started)
+        return table
+
+    with patch.object(ProbeFit, "search", search):
+        return probe(config), sum(seconds)
+
+
+def silence(data: Simulation, share: float, seed: int) -> None:
+    """Make a share of the voxels noise, z-scored as responses are."""
+    rng = np.random.default_rng([seed, 1])
+    null = rng.random(data.Y.shape[1]) < share
+    data.Y[:, null] = _smooth(rng, len(data.Y), int(null.sum()))
+    for story in np.unique(data.groups):
+        data.Y[data.groups == story] -= data.Y[data.groups == story].mean(axis=0)
+
+
+def compare(what: str, found: FloatArray, reference: FloatArray) -> None:
+    """Mean, mean difference, and the share of voxels within .01."""
+    difference = found - reference
+    near = 100 * (np.abs(difference) < 0.01).mean()
+    print(f"{what:48} mean {reference.mean():+.5f} ({difference.mean():+.6f}), {near:.2f} % within .01", flush=True)
+
+
 def single(options: argparse.Namespace) -> None:
     """One band, chunks of 20 TRs held out three times."""
     n_trs, n_voxels, size = (600, 400, 32) if options.quick else (3000, 4000, 256)
@@ -347,7 +415,7 @@ class Stopwatch:
         print(f"{self._what:44} {cpu:8.1f} s of CPU {wall:8.1f} s", flush=True)
 
 
-def alternate(variants: Mapping[str, Variant], repeats: int) -> tuple[dict[str, list[Seconds]], dict[str, FloatArray]]:
+def alternate(variants: Mapping[str, Callable[[], T]], repeats: int) -> tuple[dict[str, list[Seconds]], dict[str, T]]:
     """Seconds of each variant, one after the other, and what it found."""
     seconds: dict[str, list[Seconds]] = {name: [] for name in variants}
     found = {}
@@ -399,6 +467,7 @@ def _cpuinfo() -> list[str]:
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "banded": banded,
     "partition": partition,
+    "mixtures": mixtures,
     "single": single,
     "growth": growth,
     "brain": brain,
@@ -423,6 +492,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="threads of every library")
     parser.add_argument("--figure", type=Path, default=Path("probe_speed.png"), help="where growth is drawn")
     parser.add_argument("--gammas", type=int, default=4, help="pool of 'brain'")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="simulations of 'mixtures'")
+    parser.add_argument("--trs", type=int, default=3000, help="of 'mixtures'")
+    parser.add_argument("--voxels", type=int, default=20_000, help="of 'mixtures'")
+    parser.add_argument("--sizes", type=int, nargs=3, default=[256, 102, 256], help="features per band of 'mixtures'")
+    parser.add_argument("--keep-variance", type=float, default=KEEP_VARIANCE, help="of 'mixtures'")
+    parser.add_argument("--himalaya", action="store_true", help="also himalaya's search of all mixtures ('mixtures')")
     parser.add_argument("--memory-gb", type=float, default=4.0, help="what the search of 'brain' may hold")
     return parser.parse_args()
 

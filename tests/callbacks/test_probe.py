@@ -289,6 +289,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "alphas": (1.0, 10.0, 1000.0),
     "bands": {"low_level": ["rms"], "semantic": ["glove", "context"]},
     "n_gammas": {1: 1, 2: 3, 3: 5},
+    "mixture_search": "coarse",
     "n_folds": 3,
     "purge_trs": 7,
     "skip_trs": 2,

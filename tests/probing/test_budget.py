@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,19 @@ def test_layers_go_first_then_voxels_then_mixtures() -> None:
     for scope, budget_s in zip(seen[:5], (10_000, 4_800, 3_000, 1_000, 200), strict=True):
         assert 9 in scope.layers
         assert COSTS.seconds(scope) <= budget_s
+
+
+def test_a_search_from_coarse_to_fine_takes_less_of_the_voxels_and_all_decompositions() -> None:
+    fixed_alone, many = replace(COSTS, voxel_s=0.0), ProbeScope((9,), 1.0, {1: 1, 2: 1000, 3: 1000})
+    assert replace(fixed_alone, coarse=True).partition_s(WHOLE) == fixed_alone.partition_s(WHOLE)
+    by_voxels = replace(COSTS, fixed_s=0.0)
+    shares = [
+        replace(by_voxels, coarse=True).partition_s(scope) / by_voxels.partition_s(scope) for scope in (WHOLE, many)
+    ]
+    # 2 residuals, 2.16 single bands, 7.92 of each mixture of two (1 + 0.2 * 3 of 4) and 5.76 of three (0.2 * 8 of 8)
+    assert shares == pytest.approx([(4.16 + 7.92 * 1.6 + 5.76 * 1.6) / (4.16 + 7.92 * 4 + 5.76 * 8), 0.2], abs=0.01)
+    few = ProbeScope((9,), 1.0, {1: 1, 2: 1, 3: 1})
+    assert replace(by_voxels, coarse=True).partition_s(few) < by_voxels.partition_s(few)
 
 
 def test_voxels_may_have_to_stay() -> None:

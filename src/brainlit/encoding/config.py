@@ -24,6 +24,7 @@ BAND_NAME = re.compile(r"(?!backbone|low_level_|shared_|rest|(joint|together|ove
 """What a band may be called: names of numbers ('r_joint', 'r2_<band>', 'partition_<band>&<band>') stay unmistakable."""
 SolverName = Literal["auto", "primal", "kernel", "himalaya", "himalaya_group"]
 Precision = Literal["float32", "float64"]
+MixtureSearch = Literal["coarse", "all"]
 DEFAULT_ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-3, 4, 15))
 """Half-decade steps. With bands scaled to unit mean row norm, alpha is the ratio of noise to signal variance."""
 DEFAULT_TEMPORAL: Temporal = "hrf_derivatives"
@@ -89,6 +90,11 @@ class ProbeConfig:
     n_gammas: Mapping[int, int] = field(default_factory=lambda: dict(DEFAULT_N_GAMMAS))
     """How many mixtures are tried for each set of 1, 2 and 3 bands; of more bands as many as of the largest set given.
     Larger models may use all of the smaller ones'."""
+    mixture_search: MixtureSearch = "all"
+    """Which mixtures are scored: 'all' of them for every voxel, or 'coarse' to fine: each band alone and each two in
+    equal shares first, then for each voxel those that may still be the best by what the first ones say. The same choice
+    in all but a few voxels unless bands share most of their variance, at about half the cost where voxels are many
+    (docs/probe.md). With fewer than 200 columns, and by himalaya's solvers, all are scored."""
     n_folds: int = 4
     """Folds of the cross-validation: whole stories where there are enough."""
     purge_trs: int | None = None
@@ -144,6 +150,9 @@ class ProbeConfig:
         check_alphas(self.alphas)
         if not self.delays_trs or len(set(self.delays_trs)) != len(self.delays_trs):
             raise ValueError(f"delays_trs is {self.delays_trs}; need at least one delay, each once.")
+        if self.mixture_search not in get_args(MixtureSearch):
+            known = did_you_mean(self.mixture_search, get_args(MixtureSearch))
+            raise ValueError(f"unknown mixture_search {self.mixture_search!r}. {known}")
         if self.n_folds < 2:
             raise ValueError(f"n_folds is {self.n_folds}; cross-validation needs at least 2.")
         if self.skip_trs < 0 or self.impact_lags_trs < 0 or (self.purge_trs or 0) < 0:

@@ -28,7 +28,7 @@ from brainlit.encoding.arrays import Array, FloatArray, IntArray
 from brainlit.encoding.config import SolverConfig, check_alphas
 from brainlit.encoding.decompositions import checked_eigh
 from brainlit.encoding.himalaya_solvers import exact_products
-from brainlit.encoding.search import Fold, RidgeSearch, best_alphas
+from brainlit.encoding.search import Fold, LossSearch, best_alphas
 from brainlit.encoding.target_batches import TargetBatches, Targets
 
 RUN_DECADES = 0.25
@@ -200,7 +200,7 @@ class Smoother:
     basis: FilterBasis
 
 
-class EigenSearch(RidgeSearch):
+class EigenSearch(LossSearch):
     """Ridge search by decompositions in some space; subclasses say how that space is made.
 
     Parameters
@@ -254,16 +254,20 @@ class EigenSearch(RidgeSearch):
     def _sizes(self, gamma: FloatArray) -> tuple[int, list[int]]:
         """Sizes of the decompositions: of all rows, and of each fold."""
 
-    @exact_products()
     def cv_scores(self, gamma: FloatArray, targets: IntArray | None = None) -> tuple[FloatArray, IntArray]:
         """See RidgeSearch."""
+        return best_alphas(self.cv_losses(gamma, targets), self.alphas)
+
+    @exact_products()
+    def cv_losses(self, gamma: FloatArray, targets: IntArray | None = None) -> FloatArray:
+        """See LossSearch."""
         n_asked = self._n_targets if targets is None else len(targets)
         smoother = self._smoother(gamma, targets) if self._leaving_out_pays(gamma, n_asked) else None
         loss = np.zeros((len(self.alphas), n_asked))
         for k in range(len(self._folds)):
             left_out = None if smoother is None else self._leave_out(k, smoother, targets)
             loss += self._refit_fold(gamma, k, targets) if left_out is None else left_out
-        return best_alphas(loss / len(self._folds), self.alphas)
+        return loss / len(self._folds)
 
     def spectrum(self, gamma: FloatArray) -> Spectrum:
         """Decomposition of all rows, remembered as far as memory allows: the last fit asks again for the search's."""

@@ -85,7 +85,9 @@ class EncodingModel:
                 learned[name] = learn_band(*given)
         prepared = Prepared(names, [columns for _, columns in learned.values()], [""] * len(names), solver)
         search = ridges.open(prepared)
-        table = ridges.search(search, ridges.pool(len(names)))
+        pool = ridges.pool(len(names))
+        joint = [np.ones(len(pool), dtype=bool)] if ridges.begins_coarse(search, pool, prepared) else []
+        table = ridges.search(search, pool, models=joint)
         chosen = choose(table)
         weights = refit_weights(search, table, chosen, ridges.alphas)
         self._scalers: dict[str, BandScaler] = {name: scaler for name, (scaler, _) in learned.items()}

@@ -328,6 +328,7 @@ def _describe(ridges: ProbeFit, nested: NestedFit, joint: str) -> dict[str, Any]
         "delays_trs": list(settings.delays_trs),
         "alphas": list(settings.alphas),
         "gammas": nested.gammas.tolist(),
+        "mixture_search": nested.mixture_search,
         "n_columns": dict(nested.n_columns),
         "keep_variance": settings.keep_variance if nested.solver == "primal" else 1.0,
         "precision": settings.solver.precision,

@@ -16,8 +16,9 @@ from tqdm.auto import tqdm
 from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray, naming, refuse_not_finite
 from brainlit.encoding.banded import open_search
 from brainlit.encoding.bands import prepare_band, rotate_band
-from brainlit.encoding.config import ProbeConfig, SolverName
+from brainlit.encoding.config import MixtureSearch, ProbeConfig, SolverName
 from brainlit.encoding.left_out import left_out_scores
+from brainlit.encoding.mixtures import ErrorSurface, can_begin_coarse, first_mixtures, worth_trying
 from brainlit.encoding.partition import model_name, split_r2, subsets
 from brainlit.encoding.probe_rows import ProbeRows, ProbeTargets
 from brainlit.encoding.result import Int16Array
@@ -25,8 +26,10 @@ from brainlit.encoding.search import (
     LOOK,
     Choice,
     Fold,
+    LossSearch,
     RidgeSearch,
     SearchTable,
+    best_alphas,
     choose,
     gamma_pool,
     inside_set,
@@ -72,6 +75,8 @@ class NestedFit:
     constant : tuple of str
         Bands without any variance on the used rows.
     solver : str
+    mixture_search : str
+        As it was done.
     """
 
     predictions: Mapping[str, Float32Array]
@@ -82,6 +87,7 @@ class NestedFit:
     n_columns: Mapping[str, int]
     constant: tuple[str, ...]
     solver: str
+    mixture_search: MixtureSearch
 
 
 class ProbeFit:
@@ -137,14 +143,16 @@ class ProbeFit:
         self, prepared: Prepared, pool: FloatArray, inside: Mapping[str, BoolArray], wanted: BoolArray | None
     ) -> NestedFit:
         search = self.open(prepared)
-        table = self.search(search, pool, prepared.keys, wanted)
+        coarse = self.begins_coarse(search, pool, prepared)
+        table = self.search(search, pool, prepared.keys, wanted, list(inside.values()) if coarse else ())
         choices = {model: choose(table, allowed) for model, allowed in inside.items()}
         rankings = {model: _ranked(table.scores, np.flatnonzero(allowed)) for model, allowed in inside.items()}
         predictions, split = self._predict(search, table, choices, prepared)
         columns = dict(zip(prepared.names, prepared.columns, strict=True))
         n_columns = {name: X.shape[1] for name, X in columns.items()}
         constant = tuple(name for name, X in columns.items() if not X.any())
-        return NestedFit(predictions, split, choices, rankings, pool, n_columns, constant, search.name)
+        how: MixtureSearch = "coarse" if coarse else "all"
+        return NestedFit(predictions, split, choices, rankings, pool, n_columns, constant, search.name, how)
 
     def predict_alone(self, X: Band) -> Float32Array:
         """What one feature space predicts on the scored rows, (n_score, n_voxels); its columns keep their scale."""
@@ -225,33 +233,77 @@ class ProbeFit:
         )
 
     def search(
-        self, search: RidgeSearch, pool: FloatArray, keys: Sequence[str] = (), wanted: BoolArray | None = None
+        self,
+        search: RidgeSearch,
+        pool: FloatArray,
+        keys: Sequence[str] = (),
+        wanted: BoolArray | None = None,
+        models: Sequence[BoolArray] = (),
     ) -> SearchTable:
-        """Score the gammas of the pool, each for the voxels that want it; minus infinity for the others."""
-        shape = (len(pool), self.targets.columns.size)
-        scores, index = np.full(shape, -np.inf), np.zeros(shape, dtype=np.int64)
-        for row, gamma in enumerate(tqdm(pool, desc="gammas", unit="gamma", leave=False, delay=SLOW_S)):
-            if wanted is None or wanted[row].all():
-                scores[row], index[row] = self._cv_scores(search, gamma, keys, None)
-            elif wanted[row].any():
-                targets = np.flatnonzero(wanted[row])
-                scores[row, targets], index[row, targets] = self._cv_scores(search, gamma, keys, targets)
-        return SearchTable(pool, scores, index)
+        """Score the gammas of the pool, each for the voxels that want it; minus infinity for the others.
 
-    def _cv_scores(
-        self, search: RidgeSearch, gamma: FloatArray, keys: Sequence[str], targets: IntArray | None
-    ) -> tuple[FloatArray, IntArray]:
-        make = partial(search.cv_scores, gamma) if targets is None else partial(search.cv_scores, gamma, targets)
+        With models, the gammas of the pool that each of them may choose, a voxel that wants all gammas gets the first
+        ones and those that may be the best of a model; see `begins_coarse`.
+        """
+        shape = (len(pool), self.targets.columns.size)
+        table = SearchTable(pool, np.full(shape, -np.inf), np.zeros(shape, dtype=np.int64))
+        left = np.ones(shape, dtype=bool) if wanted is None else wanted.copy()
+        with tqdm(total=len(pool), desc="gammas", unit="gamma", leave=False, delay=SLOW_S) as bar:
+            whole = np.flatnonzero(left.all(axis=0))
+            if models and whole.size and isinstance(search, LossSearch):
+                left[:, whole] = self._begin_coarse(search, table, keys, whole, models, bar)
+            for row in np.flatnonzero(left.any(axis=1)):
+                targets = np.flatnonzero(left[row])
+                found = self._ask("search", search.cv_scores, pool[row], keys, targets)
+                table.scores[row, targets], table.alpha_index[row, targets] = found
+                bar.update()
+        return table
+
+    def begins_coarse(self, search: RidgeSearch, pool: FloatArray, prepared: Prepared) -> bool:
+        """Whether the settings ask for a search from coarse to fine, and solver, pool and bands allow it."""
+        n_columns = sum(X.shape[1] for X in prepared.columns)
+        asked = self.settings.mixture_search == "coarse" and isinstance(search, LossSearch)
+        return asked and can_begin_coarse(pool, n_columns)
+
+    def _begin_coarse(
+        self,
+        search: LossSearch,
+        table: SearchTable,
+        keys: Sequence[str],
+        targets: IntArray,
+        models: Sequence[BoolArray],
+        bar: tqdm[Any],
+    ) -> BoolArray:
+        """Score the first gammas for some voxels, into the table; which others they try, (n_pool, n_targets)."""
+        first = np.flatnonzero(first_mixtures(table.gammas))
+        errors = np.empty((first.size, self.alphas.size, targets.size))
+        for row, losses in zip(first, errors, strict=True):
+            (losses[:],) = self._ask("losses", lambda *of: (search.cv_losses(*of),), table.gammas[row], keys, targets)
+            table.scores[row, targets], table.alpha_index[row, targets] = best_alphas(losses, self.alphas)
+            bar.update()
+        surface = ErrorSurface(table.gammas, self.alphas, len(self.targets.fit))
+        return worth_trying(surface, errors, models)
+
+    def _ask(
+        self,
+        what: str,
+        ask: Callable[..., tuple[npt.NDArray[Any], ...]],
+        gamma: FloatArray,
+        keys: Sequence[str],
+        targets: IntArray,
+    ) -> tuple[npt.NDArray[Any], ...]:
+        """What a search says of a gamma and some voxels, remembered; an answer for all voxels also serves some."""
+        is_all = targets.size == self.targets.columns.size
+        make = partial(ask, gamma) if is_all else partial(ask, gamma, targets)
         if self.cache is None or not any(keys):
             return make()
         support = [(key, float(share)) for key, share in zip(keys, gamma, strict=True) if share > 0]
-        key = ("search", self._target_key, *support)
-        if targets is None:
-            return self._remember(key, make, _pair_bytes)
+        key = (what, self._target_key, *support)
+        if is_all:
+            return self._remember(key, make, _bytes_of)
         if key in self.cache:
-            scores, index = self._remember(key, make, _pair_bytes)
-            return scores[targets], index[targets]
-        return self._remember((*key, array_hash(targets)), make, _pair_bytes)
+            return tuple(part[..., targets] for part in self._remember(key, make, _bytes_of))
+        return self._remember((*key, array_hash(targets)), make, _bytes_of)
 
     def _predict(
         self, search: RidgeSearch, table: SearchTable, choices: Mapping[str, Choice], prepared: Prepared
@@ -342,8 +394,8 @@ def _ranked(scores: FloatArray, allowed: npt.NDArray[np.intp]) -> Int16Array:
     return np.where(tried, allowed[order], -1).astype(np.int16)
 
 
-def _pair_bytes(pair: tuple[FloatArray, IntArray]) -> int:
-    return pair[0].nbytes + pair[1].nbytes
+def _bytes_of(parts: tuple[npt.NDArray[Any], ...]) -> int:
+    return sum(part.nbytes for part in parts)
 
 
 # --- What does not change between checkpoints is remembered ---

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -220,6 +220,15 @@ class RidgeSearch(Protocol):
     @abstractmethod
     def weights(self, gamma: FloatArray, alphas: FloatArray, targets: IntArray) -> list[Array]:
         """Primal weights per band, each (n_features, len(targets)), fitted on all rows with one alpha per target."""
+
+
+@runtime_checkable
+class LossSearch(RidgeSearch, Protocol):
+    """A search that also tells the held-out error of every alpha."""
+
+    @abstractmethod
+    def cv_losses(self, gamma: FloatArray, targets: IntArray | None = None) -> FloatArray:
+        """Held-out mean squared errors, averaged over folds, (n_alphas, n_targets)."""
 
 
 @dataclass(frozen=True, eq=False)

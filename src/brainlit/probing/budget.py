@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from brainlit.encoding.arrays import BoolArray, IntArray
+from brainlit.encoding.mixtures import SHARE_TRIED
 
 VOXEL_SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
 """Shares of the voxels that are tried."""
@@ -84,6 +85,8 @@ class Costs:
     n_searches : int
         Groups of subjects with the same rows.
     n_folds : int
+    coarse : bool
+        Whether mixtures are searched coarse to fine.
     partition_scale, layer_scale : float
         By how much the last probe was slower than this said.
     """
@@ -95,6 +98,7 @@ class Costs:
     sizes: Mapping[str, int]
     n_searches: int = 1
     n_folds: int = 4
+    coarse: bool = False
     partition_scale: float = 1.0
     layer_scale: float = 1.0
 
@@ -104,9 +108,11 @@ class Costs:
         fixed = voxel = 2.0  # the two residuals: the backbone alone, one mixture each
         for n_bands in range(1, len(self.sizes) + 1):
             wanted = 1 if n_bands == 1 else scope.n_gammas.get(n_bands, scope.n_gammas[largest])
+            first = 1 if n_bands <= 2 else 0
+            tried = first + SHARE_TRIED * (wanted - first) if self.coarse else wanted
             for sizes in combinations(self.sizes.values(), n_bands):
                 fixed += wanted * (sum(sizes) / unit) ** 3
-                voxel += wanted * (sum(sizes) / unit) ** 2
+                voxel += tried * (sum(sizes) / unit) ** 2
         n_voxels, refit = self.n_voxels * scope.voxel_share, 1 + 1 / self.n_folds
         fits_s = self.n_searches * self.fixed_s * fixed + self.voxel_s * n_voxels * voxel
         return self.partition_scale * refit * fits_s

@@ -410,6 +410,7 @@ class ProbeEngine:
         n_gammas |= dict.fromkeys(range(most + 1, len(result.split) + 1), n_gammas[most])
         edge = {model: round(float(share), 4) for model, share in result.alpha_at_edge.items()}
         n_voxels, n_used = len(result.used), int(result.used.sum())
+        searched = " searched coarse to fine" if result.meta.get("mixture_search") == "coarse" else ""
         return {
             **data.facts,
             "n_fit_trs": int(result.meta.get("n_fit_trs", int(data.fit.sum()))),
@@ -425,8 +426,8 @@ class ProbeEngine:
             "filter": self._filter_words(),
             "ridge": f"{len(grid)} alphas from {min(grid):.3g} to {max(grid):.3g}, {config.n_folds} folds over stories"
             f"{' inside each of the folds' if data.folds else ''},"
-            f" mixtures per number of bands {n_gammas}, solver {result.meta.get('solver', config.solver.name)},"
-            f" seed {config.seed}",
+            f" mixtures per number of bands {n_gammas}{searched},"
+            f" solver {result.meta.get('solver', config.solver.name)}, seed {config.seed}",
             "alpha_at_edge": edge,
             "bootstrap": self.bootstrap,
             "thinned": None if scope is None else scope.json(),
@@ -465,4 +466,6 @@ def _deciding(config: ProbeConfig) -> dict[str, Any]:
     del decides["leave_out_fit"]  # adds numbers and changes none
     if decides["bands"] == DEFAULT_BANDS:
         del decides["bands"]
+    if decides["mixture_search"] == "all":
+        del decides["mixture_search"]  # as all were searched before there was a choice
     return decides

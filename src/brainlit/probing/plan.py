@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
+from brainlit.encoding.mixtures import FEWEST_COLUMNS
 from brainlit.encoding.temporal import n_delayed
 from brainlit.probing.budget import Costs, ProbeScope, pilot, reduce_scope
 from brainlit.probing.engine import ProbeEngine
@@ -78,7 +79,10 @@ class ProbePlan:
         sizes = {band: min(n_delayed(values, config.delays_trs), n_most) for band, values in bands.items()}
         n_voxels = sum(int(own.usable.sum()) for together in groups for own in together.values())
         n_own = -(-n_voxels // self.n_ranks)
-        return Costs(self.features_s, fixed_s, voxel_s, n_own, sizes, len(groups), n_folds=config.n_folds)
+        is_ours = not config.solver.name.startswith("himalaya")
+        coarse = config.mixture_search == "coarse" and is_ours and sum(sizes.values()) >= FEWEST_COLUMNS
+        given = self.features_s, fixed_s, voxel_s, n_own, sizes, len(groups)
+        return Costs(*given, n_folds=config.n_folds, coarse=coarse)
 
 
 class TimeLimit:
