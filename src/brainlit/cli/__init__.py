@@ -33,8 +33,7 @@ train (-c takes files of your own and names of experiments; brain_tune, the base
   predict    its predictions for those, or for any sounds:       brainlit predict [SOUND... --run] runs/brain_tune/ID
 
 ask what was learned:
-  probe      what the layers of a model, or any features, say
-             about the brain; or two probes compared:            brainlit probe runs/brain_tune/ID
+  probe      what layers or features say about the brain:        brainlit probe runs/brain_tune/ID
   downstream what its models know about phones, words and
              meaning, with controls; or any model without a run: brainlit downstream runs/brain_tune/ID
 

@@ -391,7 +391,7 @@ def word_map_figure(words: WordMap, name: str = "word-map", *, simulated: bool =
         for axes, (stage, places, apart), share in zip(panels, sides, words.explained, strict=True):
             _draw_words(axes, words, kinds, places)
             named = zip(words.words, words.categories, places.tolist(), strict=True)
-            marks += [point(axes, *place, f"{word}, {stage}", kind) for word, kind, place in named]
+            marks += [point(axes, x, y, f"{word}, {stage}", kind) for word, kind, (x, y) in named]
             axes.set_title(f"{stage}: {_accuracy_said(apart)}")
             shown = f"; the plane holds {100 * share:.0f} % of the variance" if np.isfinite(share) else ""
             axes.set_xlabel(f"{_axes_name(words)}{shown}", color=FAINT, fontsize=9)
