@@ -149,7 +149,7 @@ def test_published_weights_on_the_demo_have_data_of_their_own_and_few_layers(mon
     options = [*(part for file in files for part in ("-c", str(file))), "--seed_everything", "12"]
     config = parsed("fit", options).resolved
     assert config["data"]["store_dir"] == "data/store/demo-small-12"
-    assert config["data"]["source"]["init_args"]["n_tune"] == 4
+    assert config["data"]["source"]["init_args"]["n_tune"] == 8
     assert config["model"]["trainable"]["upper_layers"] == 2
     pretrained = parsed("fit", [*options, "-c", "experiments/regime/pretrained.yaml"]).resolved
     assert pretrained["trainer"]["max_epochs"] == 0

@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     environ |= {"HOME": str(folder), "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     for expected in (-signal.SIGKILL, 0):
         done = subprocess.run(
-            [sys.executable, "-m", "tests.end_to_end.wandb_worker", str(folder), "offline"],
+            [sys.executable, "-m", "tests.end_to_end.wandb_worker", str(folder)],
             cwd=ROOT,
             env=environ,
             stdin=subprocess.DEVNULL,

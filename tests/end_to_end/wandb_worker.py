@@ -1,6 +1,6 @@
-"""A process of a run that W&B records and that is killed once.
+"""A process of a run that W&B records offline and that is killed once.
 
-python -m tests.end_to_end.wandb_worker FOLDER offline|online
+python -m tests.end_to_end.wandb_worker FOLDER
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Kill(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def options(folder: Path, mode: str) -> list[str]:
-    """A small fit on the toy data set: two epochs of two steps, a probe after each; offline, the model to W&B."""
+def options(folder: Path) -> list[str]:
+    """A small fit on the toy data set: two epochs of two steps, a probe after each, the model to W&B."""
     callbacks = [
         {
             "class_path": "brainlit.callbacks.BandedRidgeProbe",
@@ -49,8 +49,7 @@ def options(folder: Path, mode: str) -> list[str]:
         *("--model.backbone.weights", "random:tiny", "--data.window.n_trs", "8"),
         *("--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"),
         *("--trainer.callbacks", json.dumps(callbacks)),
-        *("--run.root", str(folder / "runs"), "--run.id", "one", "--run.wandb", mode),
-        *("--wandb.log_model", "true" if mode == "offline" else "false"),
+        *("--run.root", str(folder / "runs"), "--run.id", "one", "--run.wandb", "offline", "--wandb.log_model", "true"),
     ]
 
 
@@ -66,4 +65,4 @@ if __name__ == "__main__":
     from brainlit.results import report
 
     probe_log.draw_figures = report.draw_figures = two_figures
-    sys.exit(main(["fit", *options(Path(sys.argv[1]), sys.argv[2])]))
+    sys.exit(main(["fit", *options(Path(sys.argv[1]))]))
