@@ -54,7 +54,7 @@ def alignment_figure(summary: Mapping[str, Any]) -> Figure | None:
             if ceiling and np.isfinite(highest):
                 axes.plot([k - 0.42, k + 0.42], [highest, highest], color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
                 what = f"{_spaced(row['region'])}, noise ceiling"
-                words = score_in_words("r", ceiling.get("after", ceiling.get("before")))
+                words = score_in_words("r", ceiling["after" if "after" in ceiling else "before"])
                 marks.append(
                     Mark(axes, (k - 0.42, k + 0.42), (highest, highest), what, words, counts_in_words(ceiling))
                 )
