@@ -57,6 +57,17 @@ def test_the_states_are_exactly_the_same_at_the_start_and_each_map_acts_later(fo
     assert_lora_acts(backbone, audio)
 
 
+def test_the_share_is_of_the_layers_whatever_else_the_model_has(tmp_path, caplog):
+    """Whisper's decoder is part of the model and holds most of its weights; nothing here ever goes through it."""
+    save_mini(tmp_path / "mini", "whisper", encoder_attention_heads=2, decoder_attention_heads=2)
+    with caplog.at_level(logging.INFO, logger="brainlit"):
+        backbone = load_backbone(BackboneConfig(family="whisper", weights=str(tmp_path / "mini")))
+        n_weights = sum(w.numel() for name, w in backbone.named_parameters() if "encoder.layers." in name)
+        add_lora(backbone, LoraConfig(rank=2), 0)
+    n_lora = sum(weight.numel() for name, weight in backbone.named_parameters() if "lora_" in name)
+    assert f"{n_lora} parameters, {100 * n_lora / n_weights:.2f} % of what its layers have" in caplog.text
+
+
 def test_what_acts_is_noticed_where_a_weight_is_read_past_the_module(one_folder):
     """The check itself: an attention that uses q_proj.weight directly, as WavLM's does in transformers."""
     backbone = with_lora(one_folder)

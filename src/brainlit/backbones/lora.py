@@ -95,6 +95,7 @@ def add_lora(backbone: SpeechBackbone, config: LoraConfig, seed: int) -> None:
     import peft
 
     names = _target_names(backbone, config)
+    n_layer_weights = sum(weight.numel() for layer in backbone.layers for weight in layer.parameters())
     backbone.requires_grad_(False)
     backbone.freeze_feature_encoder()
     alpha: Any = 2 * config.rank if config.alpha is None else config.alpha  # peft says int and takes any number
@@ -107,11 +108,12 @@ def add_lora(backbone: SpeechBackbone, config: LoraConfig, seed: int) -> None:
     backbone.train(backbone.training)
     n_lora = n_lora_parameters(backbone)
     log.info(
-        "LoRA of rank %d on %d linear maps: %d parameters, %.2f %% of the backbone",
+        "LoRA of rank %d on %d linear maps: %d parameters, %.2f %% of what its layers have",
         config.rank,
         len(names),
         n_lora,
-        100 * n_lora / sum(parameter.numel() for parameter in backbone.parameters()),
+        # not of the whole model: Whisper and SpeechT5 come with a decoder, which no sound of ours reaches
+        100 * n_lora / n_layer_weights,
     )
 
 
