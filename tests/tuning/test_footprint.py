@@ -10,6 +10,7 @@ from brainlit.backbones.lora import LoraConfig
 from brainlit.backbones.trainable import TrainableConfig
 from brainlit.tuning import BrainTuning, HeadConfig
 from brainlit.tuning.footprint import AllocatedMemory, Clip, Footprint, _peak_bytes, measure_step
+from brainlit.tuning.model import Batch
 
 CLIP = Clip(n_trs=6, tr_s=2.0, context_s=14.0)
 SIZES = {"S1": 40, "S2": 60}
@@ -45,6 +46,36 @@ def test_memory_of_more_windows_follows_from_one_and_two(family: str) -> None:
     assert found.memory_bytes(5) - found.state_bytes == pytest.approx(max(forward, backward), rel=0.02)
     assert backward > 4 * trained, "gradients are part of it"
     assert all(parameter.grad is None for parameter in module.parameters())
+
+
+def test_half_precision_keeps_what_autograd_keeps() -> None:
+    """What the backward pass will read, asked of autograd itself, and not of every block that came and went."""
+    module, of_one_window = tiny(), {}
+    module.build_head(SIZES)
+    for precision in ("32-true", "bf16-mixed"):
+        one, two = (_peak_bytes(module, CLIP.noise(n, SIZES), precision)[1] for n in (1, 2))
+        of_one_window[precision] = two - one
+        kept = [saved_bytes(module, CLIP.noise(n, SIZES), precision) for n in (1, 2)]
+        assert two - one == pytest.approx(kept[1] - kept[0], rel=0.3), precision
+    assert 0.45 < of_one_window["bf16-mixed"] / of_one_window["32-true"] < 0.8
+
+
+def saved_bytes(module: BrainTuning, batch: Batch, precision: str) -> int:
+    weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(saved: torch.Tensor) -> torch.Tensor:
+        if saved.untyped_storage().data_ptr() not in weights:
+            kept[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
+        return saved
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"),
+    ):
+        loss = module.losses(batch)["loss"]
+    del loss
+    return sum(kept.values())
 
 
 def test_operations_are_six_for_each_weight_and_frame_and_those_of_attention() -> None:

@@ -91,7 +91,7 @@ def _planned(given: argparse.Namespace, options: list[str], also: Sequence[str])
     clip = Clip(window["n_trs"], tr_s, window["context_s"])
     print("one window and then two go through the model ...", file=sys.stderr, flush=True)
     module = built("model", BrainTuning, {**config["model"], "backbone": _unpublished(config["model"]["backbone"])})
-    found = measure_step(module, clip, sizes)
+    found = measure_step(module, clip, sizes, config["trainer"].get("precision") or "32-true")
     return plan_text(found, clip, sizes, n_windows, config, given.gpu_gb)
 
 
@@ -105,15 +105,18 @@ def plan_text(
 ) -> str:
     """What was found, in words and as a table of batch sizes."""
     from brainlit.results.tables import markdown_table
+    from brainlit.tuning.precision import is_mixed
 
     backbone, trainer = config["model"]["backbone"], config["trainer"]
+    precision = trainer.get("precision")
+    digits = f"--trainer.precision {precision}" if is_mixed(precision) else "float32"
     lines = [
         f"{backbone['family']}, weights {backbone['weights']}: {found.n_parameters / 1e6:.1f} million parameters,"
         f" {found.n_trained / 1e6:.1f} of them trained",
         f"windows of {clip.n_trs} rows and {clip.context_s:g} s before them ({clip.window_s:.1f} s);"
         f" targets: {', '.join(f'{n:,} of {name}' for name, n in sizes.items())}",
         f"one window, forward and backward: {found.flops / 1e12:.2f} x 1e12 operations; {found.wall_s:.2g} s on this"
-        f" processor ({found.cpu_s:.2g} s of all its cores), in float32",
+        f" processor ({found.cpu_s:.2g} s of all its cores), in {digits}",
     ]
     if n_windows:
         n_epochs = trainer["max_epochs"] or 1
@@ -124,9 +127,9 @@ def plan_text(
         )
     one_more = found.memory_bytes(9) - found.memory_bytes(8)
     lines.append(
-        f"memory in float32: {found.state_bytes / 1e9:.2f} GB for weights and Adam,"
+        f"memory in {digits}: {found.state_bytes / 1e9:.2f} GB for weights and Adam,"
         f" {found.memory_bytes(1) / 1e9:.2f} GB with one window, {one_more / 1e9:.2f} GB for each more; on a GPU some"
-        " 1.5 GB more. Half precision (--trainer.precision bf16-mixed) takes less, and was not measured"
+        " 1.5 GB more"
     )
     n_step = config["data"]["batch_size"] * trainer["accumulate_grad_batches"]
     rows = [[f"{gb:g} GB", *_batch(found.windows_within(gb * 1e9), n_step)] for gb in gpu_gb]

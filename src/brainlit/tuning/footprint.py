@@ -2,7 +2,8 @@
 
 One window of noise, and then two, go forward and backward through the module itself on the CPU, and every block of
 memory that comes and goes is counted. A GPU holds the same blocks at the same moments, so that what a step takes there
-follows, but for CUDA's own memory and the work space of its kernels.
+follows, but for CUDA's own memory and the work space of its kernels. In half precision the two also round a few
+different operations.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from brainlit.timebase import SAMPLE_RATE_HZ
 from brainlit.tuning.model import Batch
 from brainlit.tuning.module import BrainTuning
+from brainlit.tuning.precision import is_mixed
 
 CUDA_BYTES = 1.5e9
 """For CUDA itself, the work space of its kernels and what its allocator leaves unused."""
@@ -111,7 +113,7 @@ class Footprint:
         return max(0, min(int((left - none) // each) for none, each in (self.forward_bytes, self.backward_bytes)))
 
 
-def measure_step(module: BrainTuning, clip: Clip, sizes: Mapping[str, int]) -> Footprint:
+def measure_step(module: BrainTuning, clip: Clip, sizes: Mapping[str, int], precision: str = "32-true") -> Footprint:
     """Send noise forward and backward through a module, and look what it takes.
 
     Parameters
@@ -120,15 +122,17 @@ def measure_step(module: BrainTuning, clip: Clip, sizes: Mapping[str, int]) -> F
         On the CPU. Its head is built for the sizes, if it is not there; it has no gradients afterwards.
     sizes : mapping of subject to int
         Targets of each.
+    precision : str
+        As a Trainer takes it. Both mixed ones are counted in bfloat16, whose numbers have the bytes of float16's.
     """
     if module.head is None:
         module.build_head(sizes)
-    peaks = [_peak_bytes(module, clip.noise(n, sizes)) for n in (1, 2)]
+    peaks = [_peak_bytes(module, clip.noise(n, sizes), precision) for n in (1, 2)]
     (forward, backward) = ((2 * one - two, two - one) for one, two in zip(*peaks, strict=True))
     batch = clip.noise(1, sizes)
     flops = _operations(module, batch)
     started, cpu_started = time.perf_counter(), time.process_time()
-    module.losses(batch)["loss"].backward()  # type: ignore[no-untyped-call]
+    _loss(module, batch, precision).backward()  # type: ignore[no-untyped-call]
     wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
     module.zero_grad(set_to_none=True)
     used = [parameter for name, parameter in module.named_parameters() if "decoder" not in name]
@@ -163,11 +167,17 @@ def _operations(module: BrainTuning, batch: Batch) -> float:
     return float(counter.get_total_flops())
 
 
-def _peak_bytes(module: BrainTuning, batch: Batch) -> tuple[float, float]:
+def _loss(module: BrainTuning, batch: Batch, precision: str) -> torch.Tensor:
+    """As a Trainer of this precision computes it: the forward pass is rounded, weights and backward pass follow."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed(precision)):
+        return module.losses(batch)["loss"]
+
+
+def _peak_bytes(module: BrainTuning, batch: Batch, precision: str = "32-true") -> tuple[float, float]:
     """Most bytes that were new at any moment of the forward, and of the backward pass, gradients included."""
     module.zero_grad(set_to_none=True)
     with AllocatedMemory() as memory:
-        loss = module.losses(batch)["loss"]
+        loss = _loss(module, batch, precision)
         forward, memory.peak = memory.peak, memory.now
         loss.backward()  # type: ignore[no-untyped-call]
     del loss

@@ -70,7 +70,16 @@ def fused_suits(precision: str) -> bool:
 
     Lightning clips no gradients of fused optimisers in the mixed precisions, where a scaler may stand between the two.
     """
-    return not precision.endswith("mixed")
+    return not is_mixed(precision)
+
+
+def is_mixed(precision: str | int | None) -> bool:
+    """Whether products within the layers are rounded to half precision.
+
+    >>> [is_mixed(name) for name in ("bf16", "16-mixed", 32, None)]
+    [True, True, False, False]
+    """
+    return ALIASES.get(str(precision), str(precision)).endswith("mixed")
 
 
 # --- Half precision: on some processors it is a hundred times slower ---
