@@ -94,6 +94,11 @@ def test_percentiles_are_numpys_and_leave_nan_out() -> None:
     np.testing.assert_array_equal(percentiles(drawn, 0.9), np.quantile(drawn, [(1 - 0.9) / 2, (1 + 0.9) / 2], axis=0))
     np.testing.assert_array_equal(percentiles(np.r_[drawn[:, 0], np.nan]), percentiles(drawn[:, 0]))
     assert Score(0.0, np.r_[drawn[:, 0], np.nan]).interval is None
+    for n, level in ((1, 0.95), (2, 0.9), (7, 0.5), (40, 0.95), (41, 0.0), (1000, 1.0), (999, 0.95)):
+        some, tails = np.tile(drawn[:, 0], 2)[:n], [(1 - level) / 2, (1 + level) / 2]
+        np.testing.assert_array_equal(percentiles(some, level), np.quantile(some, tails))
+    some[3] = np.inf
+    np.testing.assert_array_equal(percentiles(some), np.quantile(some, [0.025, 0.975]))
 
 
 def test_blocks_hide_what_sums_of_neighbouring_blocks_share() -> None:

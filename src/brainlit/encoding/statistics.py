@@ -252,8 +252,18 @@ def percentiles(replicates: FloatArray, level: float = LEVEL, *, method: Method 
 
     Replicates that are NaN do not count. method is numpy's: 'nearest' where some are infinite.
     """
+    replicates = np.asarray(replicates)
     tails = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
-    return np.asarray(np.nanquantile(replicates, tails, axis=0, method=method))
+    if method != "linear" or not replicates.size or not np.isfinite(replicates).all():
+        return np.asarray(np.nanquantile(replicates, tails, axis=0, method=method))
+    # the same numbers, in a tenth of the time: a report has tens of thousands of intervals
+    places = np.asarray(tails) * (len(replicates) - 1)
+    below = places.astype(np.int64)
+    above = np.minimum(below + 1, len(replicates) - 1)
+    ordered = np.partition(replicates, np.unique([below, above]), axis=0)
+    share = (places - below).reshape(-1, *[1] * (replicates.ndim - 1))
+    low, high = ordered[below], ordered[above]
+    return np.asarray(np.where(share < 0.5, low + (high - low) * share, high - (high - low) * (1.0 - share)))
 
 
 @lru_cache

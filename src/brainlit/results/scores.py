@@ -185,6 +185,11 @@ class ScoreTable:
     ----------
     rows : iterable of ScoreRow
         At most one row per (region, layer, metric).
+
+    Attributes
+    ----------
+    n_voxels : dict of region to int
+        Of the region's first row.
     """
 
     def __init__(self, rows: Iterable[ScoreRow]) -> None:
@@ -192,6 +197,7 @@ class ScoreTable:
         self._index = {(row.region, row.layer, row.metric): row for row in self.rows}
         if len(self._index) != len(self.rows):
             raise ValueError("two rows of a score table share region, layer and metric; give each its own name.")
+        self.n_voxels = {row.region: row.n_voxels for row in reversed(self.rows)}
 
     def get(self, region: str, layer: int, metric: str) -> ScoreRow | None:
         """The row, or None."""

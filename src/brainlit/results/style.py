@@ -326,10 +326,10 @@ def draw_figure(
 
     with house_style():
         figure, marks = drawn()
-        png = render(figure, "png")
-        shown = placed(figure, marks)
+        figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the places that were found stay; finding them again takes as long as drawing
-        svg = render(figure, "svg")
+        shown = placed(figure, marks)
+        png, svg = render(figure, "png"), render(figure, "svg")
     made = Figure(name, png, adapted(svg) if adapts else svg, alt, caption, csv, shown, print_as)
     return told(made, simulated=simulated)
 

@@ -208,7 +208,7 @@ def _score_row(
 def _n_voxels(by_stage: Mapping[str, Mapping[str, ProbeRecord]], member: str, region: str) -> int:
     """Voxels of a subject in a region."""
     tables = (group[member].table for group in by_stage.values() if member in group)
-    return next(row.n_voxels for table in tables for row in table.rows if row.region == region)
+    return next(table.n_voxels[region] for table in tables if region in table.n_voxels)
 
 
 def _share_up(by_stage: Mapping[str, Mapping[str, ProbeRecord]], members: Sequence[str], region: str) -> float:
