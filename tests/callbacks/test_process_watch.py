@@ -143,7 +143,7 @@ def test_who_stops_on_an_error_says_it_and_the_others_have_time_to_end(
         threading.Event().wait()
 
     assert statuses(begin(work)) == [1, 0, 7]
-    words = "process 1 of the 3 of this run stopped on an error (ValueError: no story)"
+    words = "process 1 of the 3 of this run stopped (ValueError: no story)"
     assert said(tmp_path, 2) == f"{words}; this one ends, too.\n"
     assert (
         said(tmp_path, 0).splitlines()[-1].startswith(f"error: {words}, and this one did not end by itself within 1 s")

@@ -1,4 +1,4 @@
-"""One of two processes of a run is killed: the other ends soon with one error, and the same command goes on."""
+"""One of two processes of a run is killed, or told to end: the other ends soon, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from brainlit.callbacks.resume import REQUEUED_CHECKPOINT
+from brainlit.cli.errors import INTERRUPTED
 from brainlit.cli.run_options import RUN_VARIABLE
 from brainlit.results.run_directory import RunDirectory, checkpoint_step
 from tests.processes import start
 
 N_EPOCHS, N_STEPS = 2, 5
 PATIENCE_S, ENDS_WITHIN_S = 300.0, 60.0
-DIES = "BRAINLIT_TEST_DIES"
+GETS = "BRAINLIT_TEST_GETS"
 
 
-class Die(pl.Callback):
-    """Kill the first process, which writes all and keeps the others' meeting place, in the middle of the last epoch."""
+class Signal(pl.Callback):
+    """Send one process a signal in the middle of the last epoch, where the environment says so: 'rank batch signal'."""
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:
-        middle = trainer.fit_loop.epoch_loop.batch_idx == N_STEPS // 2 and trainer.current_epoch == N_EPOCHS - 1
-        if middle and trainer.is_global_zero and os.environ.get(DIES):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if os.environ[GETS] and trainer.current_epoch == N_EPOCHS - 1:
+            rank, batch, number = map(int, os.environ[GETS].split())
+            if (trainer.global_rank, trainer.fit_loop.epoch_loop.batch_idx) == (rank, batch):
+                os.kill(os.getpid(), number)
 
 
 def free_port() -> int:
@@ -38,7 +41,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def begin(folder: Path, dies: str) -> list[Any]:
+def begin(folder: Path, gets: str) -> list[Any]:
     """Both processes of one command, where another run was recorded before by whoever starts them."""
     arguments = [
         *("fit", "--data.source", "tests.toy.ToySource", "--data.store_dir", str(folder / "store")),
@@ -48,11 +51,11 @@ def begin(folder: Path, dies: str) -> list[Any]:
         *("--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"),
         *("--trainer.enable_progress_bar", "false", "--trainer.num_sanity_val_steps", "0"),
         *("--trainer.log_every_n_steps", "1", "--trainer.limit_val_batches", "0"),
-        *("--trainer.callbacks+", "tests.end_to_end.test_lost_process.Die"),
+        *("--trainer.callbacks+", "tests.end_to_end.test_lost_process.Signal"),
         *("--run.root", str(folder), "--run.experiment", "lost", "--run.id", "one", "--run.wandb", "off"),
     ]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    shared |= {DIES: dies, "OMP_NUM_THREADS": "1", RUN_VARIABLE: str(folder / "another")}
+    shared |= {GETS: gets, "OMP_NUM_THREADS": "1", RUN_VARIABLE: str(folder / "another")}
     return [start(arguments, folder / f"log-{k}.txt", {**shared, "LOCAL_RANK": str(k)}) for k in range(2)]
 
 
@@ -67,9 +70,10 @@ def ended(process: Any, within_s: float, log: Path) -> int:
     return int(status)
 
 
-def test_a_killed_process_ends_the_run_soon_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_one_process_ends_the_run_soon_and_the_same_command_goes_on(tmp_path: Path) -> None:
     run, logs = tmp_path / "lost" / "one", [tmp_path / f"log-{rank}.txt" for rank in range(2)]
-    first, second = begin(tmp_path, dies="yes")
+    # The first process writes all, and the others meet at it.
+    first, second = begin(tmp_path, f"0 {N_STEPS // 2} {signal.SIGKILL:d}")
     assert ended(first, PATIENCE_S, logs[0]) == -signal.SIGKILL, logs[0].read_text()[-3000:]
     since = time.monotonic()
     assert ended(second, ENDS_WITHIN_S, logs[1]) == 1
@@ -82,7 +86,11 @@ def test_a_killed_process_ends_the_run_soon_and_the_same_command_goes_on(tmp_pat
     torch.load(checkpoint, weights_only=True)
     assert RunDirectory.open(run).state == "killed"
 
-    both = begin(tmp_path, dies="")
+    both = begin(tmp_path, f"1 1 {signal.SIGTERM:d}")
+    assert [ended(one, PATIENCE_S, log) for one, log in zip(both, logs, strict=True)] == [INTERRUPTED] * 2
+    assert checkpoint_step(run / REQUEUED_CHECKPOINT) == (N_EPOCHS - 1) * N_STEPS + 2, "the running step is finished"
+
+    both = begin(tmp_path, "")
     assert [ended(one, PATIENCE_S, log) for one, log in zip(both, logs, strict=True)] == [0, 0]
     assert RunDirectory.open(run).state == "finished"
     assert "is gone" not in logs[0].read_text()

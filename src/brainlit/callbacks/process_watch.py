@@ -30,7 +30,7 @@ from brainlit.callbacks.resume import gathered
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 30.0
-"""How long a process may take to end by itself after another one said that it stops on an error."""
+"""How long a process may take to end by itself after another one said that it stops, on an error or on a signal."""
 NEWS_WITHIN_S = 5.0
 """How long an error that may come of another process's end waits for the news of it."""
 CONNECT_WITHIN_S = 30.0
@@ -233,7 +233,7 @@ class Watch:
                 " This one ends, too"
             )
         if word == "stopped" and not self.has_news.is_set():
-            self._news, self._why = f"stopped {rank} {why}", f"{who} stopped on an error ({why})"
+            self._news, self._why = f"stopped {rank} {why}", f"{who} stopped ({why})"
             self._tell(self._news)
             self._deadline_s = time.monotonic() + PATIENCE_S
             if not self._leaves.is_set():
