@@ -22,6 +22,7 @@ N_RANKS = 3
 ENDS_WITHIN_S = 60.0
 FORKED = multiprocessing.get_context("fork")
 Work = Callable[[int, Watch], None]
+Begin = Callable[..., list[Any]]
 
 
 def stuck(rank: int, watch: Watch) -> None:
@@ -40,7 +41,7 @@ def stranger(port: int) -> None:
         assert line.recv(1) == b""
 
 
-def process(rank: int, told: Any, folder: Path, work: Work) -> None:
+def process(rank: int, told: Any, folder: Path, work: Work, host: str | None) -> None:
     """One of the processes, in a group of its own, with what it says in a file."""
     os.setpgrp()
     os.chdir(folder)
@@ -56,17 +57,17 @@ def process(rank: int, told: Any, folder: Path, work: Work) -> None:
         stranger(value[0])
         return value
 
-    work(rank, Watch(rank, N_RANKS, share, cure="Do it again."))
+    work(rank, Watch(rank, N_RANKS, share, host, cure="Do it again."))
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Iterator[Callable[[Work], list[Any]]]:
+def begin(tmp_path: Path) -> Iterator[Begin]:
     """Start all processes with some work."""
     begun: list[Any] = []
 
-    def start(work: Work) -> list[Any]:
+    def start(work: Work, host: str | None = None) -> list[Any]:
         told = FORKED.SimpleQueue()
-        begun.extend(FORKED.Process(target=process, args=(rank, told, tmp_path, work)) for rank in range(N_RANKS))
+        begun.extend(FORKED.Process(target=process, args=(rank, told, tmp_path, work, host)) for rank in range(N_RANKS))
         for one in begun:
             one.start()
         return begun
@@ -93,11 +94,10 @@ def said(folder: Path, rank: int) -> str:
     return (folder / f"log-{rank}").read_text()
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_all_end_with_an_error_when_one_is_killed(
-    begin: Callable[[Work], list[Any]], tmp_path: Path, victim: int
-) -> None:
-    processes = begin(stuck)
+@pytest.mark.parametrize(("victim", "host"), [(0, None), (1, None), (1, "localhost")])
+def test_all_end_with_an_error_when_one_is_killed(begin: Begin, tmp_path: Path, victim: int, host: str | None) -> None:
+    """With a host they meet as processes on several machines do."""
+    processes = begin(stuck, host)
     while not all((tmp_path / f"ready-{rank}").exists() for rank in range(N_RANKS)):
         time.sleep(0.01)
     processes[victim].kill()
@@ -107,7 +107,7 @@ def test_all_end_with_an_error_when_one_is_killed(
         assert said(tmp_path, rank).endswith("Do it again.\n")
 
 
-def test_who_is_slow_or_done_is_not_lost(begin: Callable[[Work], list[Any]], tmp_path: Path) -> None:
+def test_who_is_slow_or_done_is_not_lost(begin: Begin, tmp_path: Path) -> None:
     """The second process is done at once, the first goes on for a second, and the third is halted meanwhile."""
 
     def work(rank: int, watch: Watch) -> None:
@@ -128,7 +128,7 @@ def test_who_is_slow_or_done_is_not_lost(begin: Callable[[Work], list[Any]], tmp
 
 
 def test_who_stops_on_an_error_says_it_and_the_others_have_time_to_end(
-    begin: Callable[[Work], list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_watch, "PATIENCE_S", 1.0)
 

@@ -1,7 +1,7 @@
 """A run of several processes ends soon after one of them is gone, and says which one that was.
 
-A process that is killed, for want of memory, say, leaves the others in exchanges that it never comes to: NCCL waits for
-it for half an hour, gloo ends them with words about a socket, and one that computes by itself does not notice. So each
+A process that is killed, for want of memory, say, leaves the others in exchanges that it never comes to: NCCL may wait
+until its time-out, gloo ends them with words about a socket, and one that computes by itself does not notice. So each
 process holds a connection to the first one, and says a word before it leaves. The system closes the connections of a
 process that dies in whatever way, and however busy the machine is: an end without a word is known at once, and a
 process that is merely slow, or halted, is never taken for a dead one. With one process nothing is opened.
