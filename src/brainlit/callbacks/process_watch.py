@@ -229,8 +229,8 @@ class Watch:
         if word == "gone":
             self._tell(f"gone {rank} ")
             self._end(
-                f"{who} is gone: it was ended from outside, for want of memory, say; its log or the system's may tell."
-                " This one ends, too"
+                f"{who} is gone: it was ended from outside, for want of memory, say, or its machine cannot be reached;"
+                " its log or the system's may tell. This one ends, too"
             )
         if word == "stopped" and not self.has_news.is_set():
             self._news, self._why = f"stopped {rank} {why}", f"{who} stopped ({why})"
