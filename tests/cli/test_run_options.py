@@ -90,6 +90,8 @@ def test_further_processes_follow_the_first_one(tmp_path: Path, monkeypatch: pyt
     assert follow_run(RunOptions(str(tmp_path), id="mine")).path == tmp_path / "brain_tune" / "mine"
     first = open_run(options, CONFIG)
     assert follow_run(options).path == first.path.resolve()
+    named = follow_run(RunOptions(str(tmp_path), id="mine"))
+    assert named.path.name == "mine", "the variable may be of another run, in whose process this one was started"
     first.release()
 
 

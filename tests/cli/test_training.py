@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shlex
 import subprocess
@@ -21,7 +22,7 @@ import yaml
 from brainlit.cli import main, training
 from brainlit.cli.errors import INTERRUPTED, UsageError
 from brainlit.cli.refusals import HintingParser, hints_for, missing_package
-from brainlit.cli.run_options import RunOptions
+from brainlit.cli.run_options import RUN_VARIABLE, RunOptions
 from brainlit.cli.trainer import loggers
 from brainlit.cli.training import parsed
 from brainlit.results.run_directory import RunDirectory
@@ -140,6 +141,7 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(
     arguments = small("--run.root", str(tmp_path), "--trainer.callbacks", json.dumps(callbacks))
     arguments[arguments.index("--trainer.max_epochs") + 1] = "2"
     assert main(["fit", *arguments]) == INTERRUPTED
+    assert RUN_VARIABLE not in os.environ, "what this process starts now is no part of that run"
     assert "goes on from the last checkpoint" in capsys.readouterr().err
     (run,) = (RunDirectory.open(path.parent) for path in tmp_path.glob("brain_tune/*/status.json"))
     assert run.state == "killed"

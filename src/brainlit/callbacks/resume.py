@@ -183,6 +183,9 @@ class Requeue(Callback):
 
     Ask SLURM for the signal with `#SBATCH --signal=SIGUSR1@120 --requeue` and start with srun. A plugin
     `SLURMEnvironment(auto_requeue=False)` switches the requeueing off. The checkpoint is removed when the run is done.
+
+    Where there are several processes, one signal to one of them is enough: all save, and on SIGTERM all end, after the
+    same step. On a SIGTERM that comes while no step is running the process ends at once, as if it had no handler.
     """
 
     def __init__(self) -> None:
@@ -191,7 +194,7 @@ class Requeue(Callback):
         self._process: int | None = None
         self._previous: Any = None
         self._signal: signal.Signals | None = None
-        self._training = self._asked = self._saved = self._done = False
+        self._training = self._asked = self._ends = self._saved = self._done = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the signal before Lightning does (it leaves alone a signal that has a handler)."""
@@ -211,7 +214,11 @@ class Requeue(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on there are steps."""
-        self._training = True
+        self._trainer, self._training, self._ends = trainer, True, False
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            # Lightning's handler, which it takes back, waits for all processes within itself, wherever each of them is:
+            # if they are in different exchanges, or one has no signal, they wait for ever.
+            signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -219,12 +226,15 @@ class Requeue(Callback):
         """The step is done: save now, if any process was asked to."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
             return  # gathered gradients are in no checkpoint, and after the last batch Lightning cannot go on
-        if not _any_process(trainer, not self._done and (self._asked or trainer.received_sigterm)):
+        ends = self._ends or trainer.received_sigterm
+        if not _any_process(trainer, ends or (self._asked and not self._done)):
             return
-        self._done = True
-        trainer.save_checkpoint(_checkpoint(trainer))
-        self._saved = True
-        log.info("saved %s after step %d", _checkpoint(trainer), trainer.global_step)
+        if not self._done:
+            self._done = self._saved = True
+            trainer.save_checkpoint(_checkpoint(trainer))
+            log.info("saved %s after step %d", _checkpoint(trainer), trainer.global_step)
+        if _any_process(trainer, ends):
+            trainer._signal_connector.received_sigterm = True  # Lightning ends the run after this step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """What the step logged is written, too: SLURM may end the job now."""
@@ -237,8 +247,10 @@ class Requeue(Callback):
         self._requeue_unsaved(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on there are no steps."""
+        """From here on there are no steps; a SIGTERM that came during the last one has its way."""
         self._training = False
+        if self._ends:
+            self._end_at_once()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The run is done: its last checkpoint is newer than this one."""
@@ -252,6 +264,16 @@ class Requeue(Callback):
         self._asked = True
         if not self._a_step_will_end(self._trainer):
             self._requeue_unsaved(self._trainer)
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        assert self._trainer is not None
+        self._ends = True
+        if not self._a_step_will_end(self._trainer):
+            self._end_at_once()
+
+    def _end_at_once(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _a_step_will_end(self, trainer: Trainer) -> bool:
         """Whether a training step is running or the next thing to come: not while probing, validating, preparing."""

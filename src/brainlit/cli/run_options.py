@@ -99,11 +99,11 @@ def follow_run(options: RunOptions) -> RunDirectory:
     RunError
         If it cannot be known: the processes were not started by the first one, and the run has no name.
     """
-    if RUN_VARIABLE in os.environ:
-        return RunDirectory(Path(os.environ[RUN_VARIABLE]))
-    if options.id == "auto":
+    if options.id != "auto":  # whatever another run, in whose process this one was started, has left in the environment
+        return RunDirectory(Path(options.root) / options.experiment / options.id)
+    if RUN_VARIABLE not in os.environ:
         raise RunError("processes that a scheduler starts cannot agree on a new run by themselves. Give --run.id NAME.")
-    return RunDirectory(Path(options.root) / options.experiment / options.id)
+    return RunDirectory(Path(os.environ[RUN_VARIABLE]))
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> str | None:

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 
 from brainlit.callbacks.divergence import DivergenceGuard
 from brainlit.callbacks.probe import BandedRidgeProbe
+from brainlit.callbacks.process_watch import ProcessWatch
 from brainlit.callbacks.resume import RandomState, Requeue, WithinEpoch
 from brainlit.callbacks.training_bar import TrainingBar
 from brainlit.cli.errors import UsageError, is_for_the_user
@@ -77,7 +78,7 @@ def trainer_of_fit(
     callbacks = as_list(given.get("callbacks"))
     for probe in (one for one in callbacks if isinstance(one, BandedRidgeProbe)):
         probe.share_gb = options.probe_cache_gb
-    added: list[Callback] = [RandomState(), WithinEpoch(), Requeue(), DivergenceGuard()]
+    added: list[Callback] = [ProcessWatch(), RandomState(), WithinEpoch(), Requeue(), DivergenceGuard()]
     if given.get("enable_checkpointing") is not False:
         added += checkpoints(run)
     if given.get("enable_progress_bar") is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
@@ -94,10 +95,13 @@ def trainer_of_fit(
 
 
 def trainer_of_others(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Callbacks and loggers of validate, test and predict: the user's own, without what saves checkpoints."""
+    """Callbacks and loggers of validate, test and predict: the user's own, without what saves checkpoints; a watch."""
     logger = given.get("logger")
     return {
-        "callbacks": [one for one in as_list(given.get("callbacks")) if not isinstance(one, Checkpoint)],
+        "callbacks": [
+            *(one for one in as_list(given.get("callbacks")) if not isinstance(one, Checkpoint)),
+            ProcessWatch(),
+        ],
         "logger": False if isinstance(logger, bool) or logger is None else logger,
         "enable_checkpointing": False,
     }

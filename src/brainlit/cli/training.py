@@ -31,7 +31,7 @@ from brainlit.cli.errors import UsageError, quieten
 from brainlit.cli.probe_settings import FitParser, words_of_fields
 from brainlit.cli.refusals import HintingParser
 from brainlit.cli.reports import chosen_checkpoint
-from brainlit.cli.run_options import RunOptions, follow_run, open_run
+from brainlit.cli.run_options import RUN_VARIABLE, RunOptions, follow_run, open_run
 from brainlit.cli.short_help import ALL
 from brainlit.cli.trainer import (
     as_list,
@@ -265,6 +265,7 @@ def _fit(cli: BrainlitCLI, run: RunDirectory) -> int:
         raise
     finally:
         run.release()
+        os.environ.pop(RUN_VARIABLE, None)  # what this process starts later is no part of this run
     return 0
 
 
