@@ -21,7 +21,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakMethod
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -131,7 +131,7 @@ class Watch:
         self._deadline_s, self._news, self._why = float("inf"), "", ""
         self._lines: dict[Connection, int] = {}  # and the rank at the other end
         self._server: socket.socket | None = None
-        _WATCHES.add(self)
+        _call_in_forks(WeakMethod(self.close_copies))
         if rank == 0:
             self._server = socket.create_server(("" if self._far else _HERE, 0), backlog=n_ranks)
             key = secrets.token_bytes(KEY_BYTES)
@@ -151,7 +151,7 @@ class Watch:
         self._left.set()  # and the thread closes ours
 
     def close_copies(self) -> None:
-        """In a forked process (a worker of a loader): it may outlive this one, and its copies would hide that."""
+        """In a forked process: it may outlive this one, and its copies would hide that this one is gone."""
         for one in (*self._lines, self._server):
             if one is not None:
                 one.close()
@@ -255,12 +255,11 @@ def _say(text: str) -> None:
     os.write(2, f"{text}\n".encode())
 
 
-_WATCHES: WeakSet[Watch] = WeakSet()
+def _call_in_forks(method: WeakMethod[Callable[[], None]]) -> None:
+    """Workers of a loader are forks. Python forgets no such call, so it holds nothing of the watch."""
 
+    def call() -> None:
+        if (alive := method()) is not None:
+            alive()
 
-def _close_copies() -> None:
-    for watch in list(_WATCHES):
-        watch.close_copies()
-
-
-os.register_at_fork(after_in_child=_close_copies)
+    os.register_at_fork(after_in_child=call)
