@@ -2,7 +2,8 @@
 
 What it has to answer is in W&B's own client, github.com/wandb/wandb: core/api/graphql (the questions),
 core/internal/runbranch/resume.go (runs that go on), core/internal/filestream (rows). A row is sent with the number of
-its line: the same line sent again takes the place of the first. It knows nothing of artifacts or sweeps.
+its line: the same line sent again takes the place of the first. An agent of a sweep is given the runs that a test
+says. It knows nothing of artifacts.
 """
 
 from __future__ import annotations
@@ -50,13 +51,16 @@ class ServedRun:
 class WandbServer:
     """The answers. `runs` is what arrived, by the id of the run.
 
-    Questions that are in `stalls` get no answer; rows that come while ROWS is in it are lost.
+    Questions that are in `stalls` get no answer; rows that come while ROWS is in it are lost. `sweep` is what the
+    file of a sweep says, `chosen` the parameters of its runs, by their ids; an agent is given all of them at once.
     """
 
     def __init__(self) -> None:
         self.runs: dict[str, ServedRun] = {}
         self.stalls: set[str] = set()
         self.url = ""
+        self.sweep: dict[str, Any] = {}
+        self.chosen: dict[str, dict[str, Any]] = {}
 
     def answer(self, question: str, given: dict[str, Any]) -> dict[str, Any] | None:
         """Of GraphQL: who the user is, whether a run goes on, that a run begins, where files go. Else None."""
@@ -81,7 +85,19 @@ class WandbServer:
             case "CreateRunFiles":
                 files = [{"name": one, "uploadUrl": f"{self.url}/upload/{one}"} for one in given["files"]]
                 return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
+            case "SweepWithRuns":
+                return {"project": {"sweep": {"config": json.dumps(self.sweep), "runs": {"edges": []}}}}
+            case "CreateAgent":
+                return {"createAgent": {"agent": {"id": "a"}}}
+            case "Heartbeat":
+                commands = [self._command(name, values) for name, values in self.chosen.items()]
+                self.chosen = {}
+                return {"agentHeartbeat": {"agent": {"id": "a"}, "commands": json.dumps(commands)}}
         return None
+
+    def _command(self, name: str, values: dict[str, Any]) -> dict[str, Any]:
+        args = {key: {"value": value} for key, value in values.items()}
+        return {"type": "run", "run_id": name, "program": self.sweep["program"], "args": args}
 
     def stalled(self, operation: str) -> bool:
         """Wait while this operation stalls; whether it did."""

@@ -1,8 +1,9 @@
-"""What a W&B server has of a run that was killed and went on, that it stopped answering, or that it never answered."""
+"""What a W&B server has of a run that was killed, that it did not answer, or that an agent of a sweep started."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.wandb_logger import ROW, STEP
 from brainlit.results.wandb_names import wandb_id
+from tests.end_to_end.wandb_worker import fit_options
 from tests.wandb_server import API_KEY, ROWS, WandbServer, wandb_server
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +79,17 @@ def numbers(rows: list[dict[str, Any]]) -> list[tuple[int, str, float]]:
     return sorted((step, key, value) for step, key, value in scalars if isinstance(value, int | float))
 
 
+def kept_numbers(run: RunDirectory) -> list[tuple[int, str, float]]:
+    """The same of the run's own table."""
+    with (run.path / "metrics.csv").open(newline="") as file:
+        return sorted(
+            (int(float(row["step"])), key, float(value))
+            for row in csv.DictReader(file)
+            for key, value in row.items()
+            if value and key not in ("step", "epoch")
+        )
+
+
 def test_a_killed_run_that_goes_on_is_one_run_with_every_step_once(tmp_path: Path) -> None:
     """Of its second epoch the server has one step, which is computed again, and lacks the other."""
     command = [sys.executable, "-m", "tests.end_to_end.wandb_worker", str(tmp_path), "online"]
@@ -102,15 +116,9 @@ def test_a_killed_run_that_goes_on_is_one_run_with_every_step_once(tmp_path: Pat
     assert [row["_step"] for row in rows] == list(range(len(rows)))
     assert [row[ROW] for row in rows] == list(range(len(rows)))
     assert [row[STEP] for row in rows if "train/loss_step" in row] == [0, 1, 2, 3]
-    with (run.path / "metrics.csv").open(newline="") as file:
-        kept = [
-            (int(float(row["step"])), key, float(value))
-            for row in csv.DictReader(file)
-            for key, value in row.items()
-            if value and key not in ("step", "epoch")
-        ]
+    kept = kept_numbers(run)
     assert len(kept) == 4 * 3 + 2 * 3, "loss and two rates a step; one training and two validation losses an epoch"
-    assert numbers(rows) == sorted(kept)
+    assert numbers(rows) == kept
 
 
 def test_a_server_that_stops_answering_holds_a_run_for_a_limited_time(tmp_path: Path) -> None:
@@ -144,3 +152,26 @@ def test_a_server_that_does_not_answer_at_the_start_costs_the_run_nothing(tmp_pa
         assert given.returncode == 0, given.stderr
         (run,) = server.runs.values()
         assert [row[STEP] for row in run.rows()] == [0, 1, 2]
+
+
+def test_an_agent_trains_with_what_the_sweep_chose(tmp_path: Path) -> None:
+    """`wandb agent` itself, with the file of a sweep; on the toy data set."""
+    sweep = yaml.safe_load((ROOT / "experiments" / "sweeps" / "rates.yaml").read_text())
+    chosen = {"model.backbone_lr": 0.0011, "model.head_lr": 0.0022}
+    words = sweep["command"]
+    sweep["command"] = [*words[:-1], *fit_options(tmp_path, [])[2:], "--run.wandb", "online", words[-1]]
+    agent = [sys.executable, "-m", "wandb", "agent", "--count", "1", f"lab/{sweep['project']}/one-sweep"]
+    with wandb_server() as server:
+        server.sweep, server.chosen = sweep, {"of-agent": chosen}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        done = execute(server, tmp_path, "env", f"PATH={path}", *agent)
+        assert done.returncode == 0, done.stderr
+    assert list(server.runs) == ["of-agent"], done.stderr[-4000:]
+    run = server.runs["of-agent"]
+    assert run.complete
+    config = json.loads(run.config)
+    assert {key: config["model"]["value"][key.split(".")[1]] for key in chosen} == chosen
+    folder = RunDirectory.open(tmp_path / "runs" / "sweep_rates" / "one")
+    assert numbers(run.rows()) == kept_numbers(folder)
+    losses = [value for _, key, value in kept_numbers(folder) if key == sweep["metric"]["name"]]
+    assert run.summary()[sweep["metric"]["name"]] == losses[-1]
