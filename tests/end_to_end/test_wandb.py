@@ -6,9 +6,12 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,9 @@ from brainlit.results.record import COLUMNS
 from brainlit.results.run_directory import RunDirectory
 from brainlit.results.wandb_logger import ROW, STEP
 from brainlit.results.wandb_names import MOST_SCALARS, PROBE_EPOCH, headline_scalars, wandb_id
+from tests.one_node_slurm import free_port
 from tests.wandb_files import OfflineRun, read_offline
+from tests.wandb_server import API_KEY, wandb_server
 
 ROOT = Path(__file__).parents[2]
 OF_WANDB = {"_step", "_runtime", "_timestamp"}
@@ -30,6 +35,9 @@ ELSEWHERE = {
     "drift/<measure>/layer-<k>",
 }
 """Keys of the page that need a callback which this run has not."""
+OPENWANDB = os.environ.get("OPENWANDB") or shutil.which("openwandb")
+OPENWANDB_KEY = "local" + 40 * "0"
+"""What `openwandb serve` gives its first user."""
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +94,53 @@ def test_every_step_is_there_once_and_none_is_lacking(run: RunDirectory, found: 
     ours = {(row[STEP], key, value) for row in found.rows for key, value in numbers(row).items()}
     assert len(expected) == 4 * 3 + 2 * 3, "loss and two rates a step; one training and two validation losses an epoch"
     assert expected <= ours
+
+
+def sync(run: RunDirectory, url: str, key: str, home: Path) -> None:
+    """Give a server what is in the run's folder; `wandb sync` leaves a mark in it, so it is a copy."""
+    shutil.copytree(run.path / "wandb", home / "wandb", symlinks=True)
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    environ |= {"HOME": str(home), "WANDB_BASE_URL": url, "WANDB_API_KEY": key}
+    command = [sys.executable, "-m", "wandb", "sync", str(home / "wandb")]
+    done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_command_gives_a_server_all_rows_once(run: RunDirectory, found: OfflineRun, tmp_path: Path) -> None:
+    with wandb_server() as server:
+        sync(run, server.url, API_KEY, tmp_path)
+    (served,) = server.runs.values()
+    assert list(server.runs) == [wandb_id(run)]
+    assert [numbers(row) for row in served.rows()] == [numbers(row) for row in found.rows]
+
+
+@pytest.mark.skipif(
+    OPENWANDB is None,
+    reason="openwandb, a W&B server, is not here. Its licence forbids commercial use, so nothing of ours installs it:"
+    " set OPENWANDB to its command",
+)
+def test_openwandb_has_every_step_once(run: RunDirectory, found: OfflineRun, tmp_path: Path) -> None:
+    """Only what was recorded offline: it answers W&B's client that a run which goes on is new."""
+    port = free_port()
+    url, own = f"http://127.0.0.1:{port}", {"HOME": str(tmp_path), "OPENWANDB_DATA_DIR": str(tmp_path / "data")}
+    command = [str(OPENWANDB), "serve", "--host", "127.0.0.1", "--port", str(port)]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, env={**os.environ, **own}, stdout=log, stderr=log)
+    try:
+        ends = time.monotonic() + 60
+        while "startup complete" not in (tmp_path / "log").read_text():
+            assert time.monotonic() < ends
+            time.sleep(0.2)
+        sync(run, url, OPENWANDB_KEY, tmp_path)
+        with urllib.request.urlopen(f"{url}/api/v2/runs/{wandb_id(run)}/metrics") as answer:
+            of_key = json.load(answer)["metrics_by_key"]
+    finally:
+        server.terminate()
+        server.wait(30)
+    assert [one["value"] for one in of_key[ROW]] == list(range(len(of_key[ROW])))
+    for key in ("train/loss_step", "val/loss", STEP):
+        expected = [(row["_step"], row[key]) for row in found.rows if key in row]
+        assert [(one["step"], one["value"]) for one in of_key[key]] == expected
 
 
 def test_the_run_says_what_it_is(run: RunDirectory, found: OfflineRun) -> None:

@@ -1,6 +1,6 @@
-"""A process of a run that W&B records offline and that is killed once.
+"""A process of a run that W&B records and that is killed once.
 
-python -m tests.end_to_end.wandb_worker FOLDER
+python -m tests.end_to_end.wandb_worker FOLDER [online]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,24 @@ class Kill(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class KillAtTheEnd(pl.Callback):
+    """In the second epoch: wait for a file `go` before its last step is logged, and SIGKILL before its checkpoint."""
+
+    def __init__(self, folder: str) -> None:
+        self.go, self.once = Path(folder) / "go", Path(folder) / "killed"
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        while (trainer.current_epoch, batch_idx) == (1, 1) and not self.go.exists():
+            time.sleep(0.1)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1 and not self.once.exists():
+            self.once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def options(folder: Path) -> list[str]:
     """A small fit on the toy data set: two epochs of two steps, a probe after each, the model to W&B."""
     callbacks = [
@@ -43,13 +62,27 @@ def options(folder: Path) -> list[str]:
         {"class_path": "brainlit.callbacks.RunReport"},
         {"class_path": "tests.end_to_end.wandb_worker.Kill", "init_args": {"once": str(folder / "killed")}},
     ]
+    last = ["--run.wandb", "offline", "--wandb.log_model", "true"]
+    return [*fit_options(folder, callbacks), *last]
+
+
+def online_options(folder: Path) -> list[str]:
+    """The same without probes, report and model, its rows to a server."""
+    killed = {
+        "class_path": "tests.end_to_end.wandb_worker.KillAtTheEnd",
+        "init_args": {"folder": str(folder)},
+    }
+    return [*fit_options(folder, [killed]), "--run.wandb", "online"]
+
+
+def fit_options(folder: Path, callbacks: list[dict[str, Any]]) -> list[str]:
     return [
         *("-c", str(ROOT / "experiments" / "brain_tune.yaml")),
         *("--data.source", "tests.toy.ToySource", "--data.store_dir", str(folder / "store")),
         *("--model.backbone.weights", "random:tiny", "--data.window.n_trs", "8"),
         *("--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"),
         *("--trainer.callbacks", json.dumps(callbacks)),
-        *("--run.root", str(folder / "runs"), "--run.id", "one", "--run.wandb", "offline", "--wandb.log_model", "true"),
+        *("--run.root", str(folder / "runs"), "--run.id", "one"),
     ]
 
 
@@ -65,4 +98,5 @@ if __name__ == "__main__":
     from brainlit.results import report
 
     probe_log.draw_figures = report.draw_figures = two_figures
-    sys.exit(main(["fit", *options(Path(sys.argv[1]))]))
+    chosen = online_options if sys.argv[2:] == ["online"] else options
+    sys.exit(main(["fit", *chosen(Path(sys.argv[1]))]))

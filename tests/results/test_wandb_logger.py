@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,6 @@ from brainlit.results.wandb_logger import (
     log_folder,
     settings_of,
     wandb_logger,
-    wandb_mode,
 )
 from brainlit.results.wandb_names import PROBE_EPOCH, wandb_id
 
@@ -32,38 +32,6 @@ CONFIG: dict[str, Any] = {
     "model": {"backbone": {"family": "wav2vec", "weights": "tiny"}},
     "data": {"regime": "brain", "source": {"class_path": "brainlit.demo.DemoSource"}},
 }
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({}, "offline"),
-        ({"WANDB_API_KEY": "k" * 40}, "online"),
-        ({"WANDB_API_KEY": "k" * 40, "WANDB_MODE": "offline"}, "offline"),
-        ({"WANDB_MODE": "online"}, "online"),
-        ({"WANDB_MODE": "disabled"}, "disabled"),
-        ({"WANDB_MODE": "dryrun"}, "offline"),
-    ],
-)
-def test_wandb_mode_without_netrc(environ: dict[str, str], expected: str, tmp_path: Path) -> None:
-    assert wandb_mode({"HOME": str(tmp_path), **environ}) == expected
-
-
-@pytest.mark.parametrize(
-    ("line", "base_url", "expected"),
-    [
-        ("machine api.wandb.ai login user password x\n", None, "online"),
-        ("machine elsewhere.org login user password x\n", None, "offline"),
-        ("machine wandb.lab.org login user password x\n", "https://wandb.lab.org", "online"),
-        ("machine api.wandb.ai login user password x\n", "https://wandb.lab.org", "offline"),
-        ("this is no netrc file\n", None, "offline"),
-    ],
-)
-def test_wandb_mode_reads_netrc(line: str, base_url: str | None, expected: str, tmp_path: Path) -> None:
-    (tmp_path / ".netrc").write_text(line)
-    (tmp_path / ".netrc").chmod(0o600)
-    environ = {"HOME": str(tmp_path), **({"WANDB_BASE_URL": base_url} if base_url else {})}
-    assert wandb_mode(environ) == expected
 
 
 # --- Options and variables ---
@@ -125,6 +93,19 @@ def test_no_scalars_are_refused() -> None:
         WandbOptions(scalars=0)
 
 
+def test_a_run_waits_at_its_end_as_long_as_is_said(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, option, expected_s in ((None, None, 1800), ("60", None, 60), ("60", 5.0, 5), ("60", 0.0, 0)):
+        monkeypatch.delenv("WANDB_FINISH_TIMEOUT", raising=False)
+        if variable:
+            monkeypatch.setenv("WANDB_FINISH_TIMEOUT", variable)
+        logger = wandb_logger(run, CONFIG, WandbOptions(finish_timeout_s=option), mode="online")
+        assert logger is not None
+        settings = logger._wandb_init["settings"]
+        assert (settings.finish_timeout, settings.finish_timeout_raises) == (expected_s, True)
+    with pytest.raises(ValueError, match=r"wandb\.finish_timeout_s is -1; give seconds"):
+        WandbOptions(finish_timeout_s=-1)
+
+
 def test_no_logger_where_wandb_is_disabled(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_logger(run) is None
@@ -161,8 +142,10 @@ class Server:
             log=lambda row: self.rows.append(row),
             id="id",
             url="https://x",
+            finish=lambda: None,
         )
         one.define_metric = lambda name, **about: self.axes.update({name: about.get("step_metric")})
+        monkeypatch.setattr("brainlit.results.wandb_logger.silence", nullcontext)
         monkeypatch.setattr(WandbLogger, "experiment", property(lambda logger: self._given(logger, one)))
         return one
 

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from brainlit.cli.errors import UsageError
 from brainlit.cli.option_hints import OwnParser
 from brainlit.cli.run_options import read_config
+
+if TYPE_CHECKING:
+    from brainlit.results.dashboard import Section
 
 DESCRIPTION = """\
 Make a workspace and a report of a W&B project: the five results, regimes side by side, layers by regions, training, and
@@ -41,32 +45,45 @@ def run_dashboard(arguments: Sequence[str]) -> int:
     recorded = (read_config(given.runs[0]).get("wandb") or {}) if given.runs else {}
     project = given.project or os.environ.get("WANDB_PROJECT") or recorded.get("project") or PROJECT
     entity = given.entity or os.environ.get("WANDB_ENTITY") or recorded.get("entity")
-    if not given.dry_run:
+    if given.dry_run:
+        plan = [asdict(one) for one in _sections(given.runs, entity, project)]
+        print(json.dumps({"project": project, "entity": entity, "sections": plan}, indent=2))
+        return 0
+    _require_login()
+    from brainlit.results.dashboard import report_of, workspace_of
+    from brainlit.results.wandb_session import silence
+
+    with silence():
         entity = _entity(entity)
-    keys = _keys(given.runs, entity, project)
+        sections = _sections(given.runs, entity, project)
+        for name, made in (("Workspace", workspace_of), ("Report", report_of)):
+            print(f"{name}: {made(sections, entity, project).save().url}")
+    return 0
+
+
+def _sections(folders: Sequence[Path], entity: str | None, project: str) -> list[Section]:
+    """The plan of these runs, or of the project where there are none.
+
+    Raises
+    ------
+    UsageError
+        If there is nothing to show.
+    """
+    keys = _keys(folders, entity, project)
     from brainlit.results.dashboard import plan_dashboard
 
     sections = plan_dashboard(keys)
     if not sections:
-        where = ", ".join(map(str, given.runs)) or f"the project {entity}/{project}"
+        where = ", ".join(map(str, folders)) or f"the project {entity}/{project}"
         raise UsageError(
             f"W&B has nothing of {where} that a panel could show: no run logged there under brainlit's names. Runs with"
             " --run.wandb off log nothing; --project and --entity say where others are."
         )
-    if given.dry_run:
-        print(
-            json.dumps({"project": project, "entity": entity, "sections": [asdict(one) for one in sections]}, indent=2)
-        )
-        return 0
-    from brainlit.results.dashboard import report_of, workspace_of
-
-    for name, made in (("Workspace", workspace_of), ("Report", report_of)):
-        print(f"{name}: {made(sections, str(entity), project).save().url}")
-    return 0
+    return sections
 
 
-def _entity(asked: str | None) -> str:
-    """The user or team, where this machine is logged in and has what it needs.
+def _require_login() -> None:
+    """See that this machine has what is needed, before W&B is asked.
 
     Raises
     ------
@@ -80,16 +97,25 @@ def _entity(asked: str | None) -> str:
             "brainlit dashboard makes pages by wandb-workspaces (the extra dashboard), which is not installed: pip"
             " install wandb-workspaces. --dry-run needs none."
         ) from None
-    from brainlit.results.wandb_logger import is_logged_in, silent_settings
+    from brainlit.results.wandb_session import is_logged_in
 
     if not is_logged_in(os.environ):
         raise UsageError(
             "there is no login at W&B on this machine: set WANDB_API_KEY, or say wandb login. --dry-run needs none, and"
             " shows what would be made."
         )
+
+
+def _entity(asked: str | None) -> str:
+    """The user or team: who was asked for, else the login's own.
+
+    Raises
+    ------
+    UsageError
+        If W&B does not say.
+    """
     import wandb
 
-    wandb.setup(settings=silent_settings())
     try:
         entity = asked or wandb.Api().default_entity
     except (wandb.errors.Error, ValueError, OSError) as error:

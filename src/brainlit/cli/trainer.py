@@ -23,7 +23,8 @@ from brainlit.cli.refusals import missing_package, require_known_trainer
 from brainlit.cli.run_options import RunOptions
 from brainlit.results.loggers import MetricsLogger
 from brainlit.results.run_directory import RunDirectory
-from brainlit.results.wandb_logger import WandbOptions, wandb_logger, wandb_mode
+from brainlit.results.wandb_logger import WandbOptions, wandb_logger
+from brainlit.results.wandb_session import wandb_mode
 from brainlit.tuning.precision import require_precision
 
 

@@ -11,16 +11,15 @@ are set aside: there is one to sync, with no flags.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
-import netrc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
@@ -32,6 +31,7 @@ from brainlit.files import atomic_path
 from brainlit.results.loggers import comes_again
 from brainlit.results.run_directory import RunDirectory, git_state
 from brainlit.results.wandb_names import MOST_SCALARS, PROBE_EPOCH, run_name, run_tags, wandb_id
+from brainlit.results.wandb_session import silence, wandb_mode
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import ModelCheckpoint
@@ -42,6 +42,8 @@ FOLDER, JOURNAL_FILE, SET_ASIDE = "wandb", "rows.jsonl", "earlier"
 STEP, ROW = "trainer/global_step", "trainer/row"
 """Lightning's axis, and which row of the journal a row of W&B is."""
 PROJECT = "brainlit"
+FINISH_TIMEOUT_S = 1800.0
+"""W&B's own is none: it waits for a server that has stopped answering for as long as the process lives."""
 
 Row = dict[str, Any]
 
@@ -70,6 +72,8 @@ class WandbOptions:
         Give W&B best.ckpt, last.ckpt and the exported model at the end; all: checkpoints also whenever one is saved.
     scalars : int
         Most scalars that W&B is given of a probe, its epoch among them; all its numbers are in one table.
+    finish_timeout_s : float or None
+        Seconds that a run waits at its end until W&B has everything (0: for ever). WANDB_FINISH_TIMEOUT, else 1800.
     """
 
     project: str | None = None
@@ -81,23 +85,13 @@ class WandbOptions:
     tags: list[str] | None = None
     log_model: bool | Literal["all"] = False
     scalars: int = MOST_SCALARS
+    finish_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.scalars < 1:
             raise ValueError(f"wandb.scalars is {self.scalars}; give at least 1 (the epoch of the probe is one).")
-
-
-def wandb_mode(environ: Mapping[str, str] | None = None) -> str:
-    """'online' where the user is logged in, else 'offline'; WANDB_MODE decides where it is set. Asks nothing."""
-    env = os.environ if environ is None else environ
-    if env.get("WANDB_MODE"):
-        return "offline" if env["WANDB_MODE"] == "dryrun" else env["WANDB_MODE"]
-    return "online" if is_logged_in(env) else "offline"
-
-
-def is_logged_in(environ: Mapping[str, str]) -> bool:
-    """Whether WANDB_API_KEY is set, or the netrc file names the W&B host (WANDB_BASE_URL, api.wandb.ai)."""
-    return bool(environ.get("WANDB_API_KEY")) or _netrc_names_wandb(environ)
+        if self.finish_timeout_s is not None and self.finish_timeout_s < 0:
+            raise ValueError(f"wandb.finish_timeout_s is {self.finish_timeout_s}; give seconds, or 0 to wait for ever.")
 
 
 def wandb_logger(
@@ -142,17 +136,19 @@ def wandb_logger(
         save_dir=str(run.path),
         mode=mode,
         log_model=options.log_model,
-        settings=silent_settings(),
+        settings=_settings(options),
         **settled,
     )
 
 
-def silent_settings() -> Any:
-    """W&B's settings of a run that says nothing on the screen; W&B's login speaks before it looks at them."""
+def _settings(options: WandbOptions) -> Any:
+    """A run that says nothing on the screen, and does not wait for ever at its end."""
     import wandb
 
-    os.environ.setdefault("WANDB_SILENT", "true")
-    return wandb.Settings(silent=True)
+    limit_s: Any = options.finish_timeout_s
+    if limit_s is None:
+        limit_s = os.environ.get("WANDB_FINISH_TIMEOUT") or FINISH_TIMEOUT_S
+    return wandb.Settings(silent=True, finish_timeout=limit_s, finish_timeout_raises=True)
 
 
 def log_folder(
@@ -197,7 +193,8 @@ def log_folder(
             given[key] = wandb.Table(columns=columns, data=[[one.get(column) for column in columns] for one in rows])
         if page is not None:
             given["report"] = wandb.Html(str(page), inject=False)
-        with wandb.init(dir=str(run.path), mode=mode, resume="allow", settings=silent_settings(), **settled) as one:
+        settings = _settings(options)
+        with silence(), wandb.init(dir=str(run.path), mode=mode, resume="allow", settings=settings, **settled) as one:
             one.log(given)
     except Exception:  # noqa: BLE001 - it is given to W&B besides
         _log.warning("W&B could not be given what is in %s:", run.path, exc_info=True)
@@ -294,6 +291,10 @@ class RunLogger(WandbLogger):
         self._n_rows = 0
         self._standing: set[tuple[Any, ...]] = set()
         self._defined: set[str] = set()
+        self._silence = ExitStack()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_silence": ExitStack()}  # of this process
 
     @property
     def log_model(self) -> bool:
@@ -305,10 +306,50 @@ class RunLogger(WandbLogger):
     def experiment(self) -> Any:
         """The W&B run, which has the rows of earlier processes."""
         is_new = self._experiment is None and getattr(self, "_attach_id", None) is None  # not that of a process before
-        run = super().experiment
-        if is_new:
-            self._go_on(run)
+        if not is_new:
+            return super().experiment
+        self._silence.enter_context(silence())
+        run = self._begin()
+        atexit.register(self._finish, run)  # before W&B's own, which would say nothing
+        self._go_on(run)
         return run
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Give W&B the checkpoints that are left, if they were asked for."""
+        with self._silence:
+            super().finalize(status)
+
+    def _begin(self) -> Any:
+        """The W&B run: on disk, where the server does not answer."""
+        import wandb
+
+        try:
+            return super().experiment
+        except wandb.errors.CommError as error:
+            if self._wandb_init.get("mode") != "online":
+                raise
+            _log.warning(
+                "W&B does not answer, so the run is recorded offline; later, `wandb sync %s` gives it to W&B. Why: %s",
+                self._folder,
+                error,
+            )
+            self._wandb_init["mode"] = "offline"
+            wandb.teardown()  # which still has a run of this id
+            return super().experiment
+
+    def _finish(self, run: Any) -> None:
+        """End the run: wait until W&B has everything, but not for ever."""
+        try:
+            with silence():
+                run.finish()
+        except TimeoutError:
+            _log.warning(
+                "W&B did not take all of this run in %g s, the longest that a run waits at its end"
+                " (wandb.finish_timeout_s). `wandb sync --include-online %s` gives it the rest.",
+                run.settings.finish_timeout,
+                run.settings.sync_dir,
+            )
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -409,15 +450,3 @@ def _with_tables(row: Row) -> Row:
 def _identity(row: Row) -> tuple[Any, ...]:
     """Which row it is: its step and what it holds. A run that goes on computes the same numbers again."""
     return (row.get(STEP), *sorted(row.keys() - {STEP}))
-
-
-def _netrc_names_wandb(env: Mapping[str, str]) -> bool:
-    home = Path(env.get("HOME") or Path.home())
-    host = urlsplit(env.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
-    for path in [Path(env["NETRC"])] if env.get("NETRC") else [home / ".netrc", home / "_netrc"]:
-        if path.is_file():
-            try:
-                return netrc.netrc(str(path)).authenticators(host) is not None
-            except (netrc.NetrcParseError, OSError) as error:
-                _log.warning("cannot read %s (%s); W&B runs offline. Set WANDB_MODE=online to override.", path, error)
-    return False
