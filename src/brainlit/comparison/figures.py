@@ -239,7 +239,15 @@ def _draw_regimes(axes: Any, evidence: Evidence, key: Key, title: str) -> list[M
             if not values:
                 continue
             mean, (colour, mark) = _mean(evidence.of(model), regime, key, values), regime_look(regime)
-            marks.append(_mark(axes, x, mean, f"{title}: {model}, {regime_said(regime)}", len(values)))
+            what = f"{title}: {model}, {regime_said(regime)}"
+            marks.append(_mark(axes, x, mean, what, len(values)))
+            if len(values) > 1:
+                each = ((seed.seed, seed.value(regime, key)) for seed in evidence.of(model))
+                marks += [
+                    point(axes, x, one.value, what, score_in_words("", one.json()), f"seed {name}")
+                    for name, one in each
+                    if one is not None
+                ]
             look: Any = {"s": 20, "color": colour, "marker": mark, "edgecolors": PAPER, "linewidths": 0.4, "zorder": 3}
             axes.scatter([x] * len(values), [one.value for one in values], **look)
             axes.plot([x - step / 3, x + step / 3], [mean.value] * 2, color=colour, linewidth=2.2)

@@ -237,7 +237,9 @@ def layer_epochs_figure(summary: Mapping[str, Any], regions: Sequence[str]) -> F
                 if np.isfinite(r)
             ]
         panels[0].set_ylabel("layer (0 = input)")
-        figure.colorbar(image, ax=list(panels), label="held-out correlation r")
+        bar = figure.colorbar(image, ax=list(panels), label="held-out correlation r")
+        bar.outline.set_visible(False)
+        bar.solids.set_rasterized(True)  # colours of values stay as they are on a dark page
         return marks
 
     first, table = next(iter(tables.items()))
@@ -249,7 +251,7 @@ def layer_epochs_figure(summary: Mapping[str, Any], regions: Sequence[str]) -> F
         f"{_not_drawn(known[MAX_PANELS:])}"
     )
     data = csv_text(("epoch", "layer", "region", "r"), rows)
-    return _drawn(summary, "layer_epochs", draw, (2.6 * len(shown) + 1.6, 3.6), alt, caption, data, adapts=False)
+    return _drawn(summary, "layer_epochs", draw, (2.6 * len(shown) + 1.6, 3.6), alt, caption, data)
 
 
 def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[tuple[float, float]]]) -> Figure | None:
@@ -325,12 +327,10 @@ def _drawn(
     alt: str,
     caption: str,
     csv: str,
-    *,
-    adapts: bool = True,
 ) -> Figure:
     """The figure, which says of what kind the listeners are."""
     simulated = bool(summary["run"].get("simulated"))
-    return draw_figure(name, draw, size_in, alt, caption, simulated=simulated, adapts=adapts, csv=csv)
+    return draw_figure(name, draw, size_in, alt, caption, simulated=simulated, csv=csv)
 
 
 def _panel_regions(summary: Mapping[str, Any]) -> list[str]:

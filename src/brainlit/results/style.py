@@ -296,10 +296,9 @@ def draw_figure(
     caption: str,
     *,
     simulated: bool = False,
-    adapts: bool = True,
     csv: str = "",
 ) -> Figure:
-    """Draw onto a new figure in the house style, as PNG and SVG.
+    """Draw onto a new figure in the house style, as PNG and as SVG that has ON_DARK's colours on dark pages.
 
     Parameters
     ----------
@@ -307,8 +306,6 @@ def draw_figure(
         Draws, and returns the numbers that the page shows where they are drawn.
     simulated : bool
         Whether the listeners are: then picture, alt and caption say so.
-    adapts : bool
-        Whether the SVG has the colours of ON_DARK where the reader asked for dark pages; not for maps of colours.
     csv : str
         The numbers that it shows.
     """
@@ -330,7 +327,7 @@ def draw_figure(
         shown = placed(figure, marks)
         figure.set_layout_engine("none")  # the places that were found stay; finding them again takes as long as drawing
         svg = render(figure, "svg")
-    made = Figure(name, png, adapted(svg) if adapts else svg, alt, caption, csv, shown, print_as)
+    made = Figure(name, png, adapted(svg), alt, caption, csv, shown, print_as)
     return told(made, simulated=simulated)
 
 
