@@ -99,6 +99,7 @@ def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
             marks += _grouped_bars(axes, rows_of(metric), label)
             axes.set_title(_title(summary, label) if metric == "r_together" else label)
             axes.set_xticks(range(len(regions)), [_spaced(name) for name in regions], rotation=90)
+        panels[0].sharey(panels[1])  # both are r
         figure.legend(handles=_stage_handles(panels[0]), loc="outside upper right", ncols=2)
         return marks
 
