@@ -403,9 +403,9 @@ def _caption(points: Sequence[CurvePoint]) -> str:
     n_seeds = sorted({len(point.runs) for point in points})
     seeds = str(n_seeds[0]) if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]}"
     n_people = min(len(run.change.people) for point in points for run in point.runs)
-    people = "and over subjects" if n_people > 1 else "(one subject: nothing about other people)"
+    people = ", and over subjects" if n_people > 1 else " (one subject: nothing about other people)"
     joined = (
-        f" over seeds, joined with that over held-out time, which they share, {people}"
+        f" over seeds, joined with that over held-out time, which they share{people}"
         if n_seeds[-1] > 1
         else " over held-out time; it does not cover other seeds"
     )
