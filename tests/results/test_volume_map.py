@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from brainlit.results import volume_map
 from brainlit.results.brain_figures import brain_figures
+from brainlit.results.brainmap import brain_figure
 from brainlit.results.map_places import Grid
 from brainlit.results.record import ProbeRecord
 from brainlit.results.scores import ScoreTable
@@ -203,6 +204,24 @@ def test_words_and_numbers_stand_beside_the_maps_which_have_one_scale(kind: Any)
 
 def rows_of(before: np.ndarray, after: np.ndarray) -> list[Any]:
     return volume_map._rows(before, after)
+
+
+def test_nothing_is_cut_off_in_the_width_of_a_column() -> None:
+    centres_mm = ball()
+    before, after = planted(centres_mm)
+    vertices = np.arange(0, 20_000, 10)[: len(centres_mm)]
+    maps = (
+        volume_figure("slices", volume_of(centres_mm), before, after, "S1"),
+        brain_figure(vertices, before[: len(vertices)], after[: len(vertices)], "S1"),
+    )
+    for figure in maps:
+        assert figure.print_as is not None
+        shown = np.asarray(Image.open(io.BytesIO(figure.print_as("png", 88))).convert("L"))
+        edges = shown[:, :2], shown[:, -2:], shown[:2], shown[-2:]
+        assert [edge.min() for edge in edges] == [255] * 4, figure.name
+        wide = np.asarray(Image.open(io.BytesIO(figure.print_as("png", 88))).convert("RGB"))[:, 80:800]
+        drawn = (wide.min(axis=2) < 245).any(axis=0)
+        assert drawn.mean() > 0.8, "maps have the room that there is"
 
 
 def test_0_is_the_palest_colour() -> None:

@@ -119,6 +119,8 @@ PAGE_COLOURS_AT_NIGHT = PAGE_COLOURS | {
 
 PRINT_PT, MM_PER_INCH = 7.0, 25.4
 """Text of figures for print, as journals ask for."""
+MAPS_IN, BESIDE_MAPS_IN, LOWEST_MAP_IN = 11.0, (0.33, 1.12), 1.3
+"""Width of a figure of maps, what is left of it on both sides for names and scales, and the height that names need."""
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -266,6 +268,9 @@ def printed(figure: Any, format: str, width_mm: float) -> bytes:
 def _with_names_apart(figure: Any, format: str, width_mm: float) -> bytes:
     from matplotlib.text import Text
 
+    for axes in figure.axes:
+        if not axes.axison:  # its ticks are not drawn, but would count as overlapping text
+            axes.set(xticks=[], yticks=[])
     figure.draw_without_rendering()
     for axes in figure.axes:
         names = [name for name in axes.get_xticklabels() if name.get_text()]
@@ -286,6 +291,15 @@ def _overlapping(texts: Sequence[Any]) -> bool:
 
 def _times(given: Any, factor: float) -> Any:
     return given * factor if isinstance(given, (int, float)) else [one * factor for one in given]
+
+
+def drawn_for_print_in(width_mm: float) -> float:
+    """How wide a figure of maps is drawn, so that `printed` shrinks its margins no more than their text.
+
+    >>> round(drawn_for_print_in(88), 2), drawn_for_print_in(500)
+    (5.2, 11.0)
+    """
+    return min(MAPS_IN, width_mm / MM_PER_INCH * _STYLE["font.size"] / PRINT_PT)
 
 
 def draw_figure(

@@ -18,14 +18,18 @@ from brainlit.encoding.arrays import Float32Array, FloatArray
 from brainlit.results.figure_data import voxels_csv
 from brainlit.results.map_places import Grid
 from brainlit.results.style import (
+    BESIDE_MAPS_IN,
     DIVERGING,
     FAINT,
     INK,
+    LOWEST_MAP_IN,
+    MAPS_IN,
     NO_NUMBER,
     SEQUENTIAL,
     Figure,
     adapted,
     colour_map,
+    drawn_for_print_in,
     house_style,
     new_figure,
     printed,
@@ -120,8 +124,9 @@ def volume_figure(
     """
     rows = _rows(before, after)
 
-    def drawn() -> Any:
-        figure = new_figure(11, (2.05 if kind == "glass" else 1.75) * len(rows) + 0.3, layout=None)
+    def drawn(width_in: float = MAPS_IN) -> Any:
+        height_in = max((2.05 if kind == "glass" else 1.75) * width_in / MAPS_IN, LOWEST_MAP_IN)
+        figure = new_figure(width_in, height_in * len(rows) + 0.3, layout=None)
         _draw(figure, kind, volume, rows)
         if simulated:
             sign(figure)
@@ -129,7 +134,7 @@ def volume_figure(
 
     def print_as(format: str, width_mm: float) -> bytes:
         with house_style():
-            return printed(drawn(), format, width_mm)
+            return printed(drawn(drawn_for_print_in(width_mm)), format, width_mm)
 
     with house_style():
         figure = drawn()
@@ -191,20 +196,23 @@ def _draw(figure: Any, kind: Kind, volume: Volume, rows: Sequence[_Row]) -> None
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    height = 0.96 / len(rows)
+    height, width_in = 0.96 / len(rows), figure.get_size_inches()[0]
+    left, right = (inches / width_in for inches in BESIDE_MAPS_IN)
     for k, row in enumerate(rows):
         bottom = 0.98 - (k + 1) * height
-        place = (0.03, bottom + 0.02 * height, 0.875, 0.96 * height)
+        place = (left, bottom + 0.02 * height, 1 - left - right, 0.96 * height)
         draw = _draw_glass if kind == "glass" else _draw_slices
         display = draw(figure, place, volume, row)
         display.annotate(size=8, color=INK, positions=kind == "slices")
         for axes in (view.ax for view in display.axes.values()):
             for text in axes.texts:
                 text.set_bbox(None)
-        figure.text(0.012, bottom + height / 2, row.name, rotation=90, va="center", ha="center", weight="bold")
+        figure.text(0.4 * left, bottom + height / 2, row.name, rotation=90, va="center", ha="center", weight="bold")
         look = row.look
         painter = ScalarMappable(Normalize(look["vmin"], look["vmax"]), look["cmap"])
-        bar = figure.colorbar(painter, cax=figure.add_axes((0.92, bottom + 0.14 * height, 0.011, 0.7 * height)))
+        bar = figure.colorbar(
+            painter, cax=figure.add_axes((1 - 0.9 * right, bottom + 0.14 * height, 0.12 / width_in, 0.7 * height))
+        )
         bar.outline.set_visible(False)
         bar.solids.set_rasterized(True)
         bar.set_label("Δr" if row.signed else "r")
