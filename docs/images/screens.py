@@ -23,7 +23,7 @@ SCREENS = {
     "report-dark": (DESKTOP, "--blink-settings=preferredColorScheme=0"),
     "report-phone": ("--window-size=500,1000",),  # the narrowest window that chromium opens
 }
-N_COLOURS = 128
+N_COLOURS = 255
 
 
 def main(pages: list[Path]) -> None:
@@ -45,7 +45,8 @@ def taken(browser: str, page: Path, options: tuple[str, ...]) -> Image.Image:
         command = [browser, *QUIET, "--hide-scrollbars", *options, f"--user-data-dir={folder}/profile"]
         command += [f"--screenshot={shot}", page.resolve().as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
-        return Image.open(io.BytesIO(shot.read_bytes())).convert("RGB").quantize(N_COLOURS)
+        picture = Image.open(io.BytesIO(shot.read_bytes())).convert("RGB")
+    return picture.quantize(N_COLOURS, Image.Quantize.MAXCOVERAGE)  # the default makes scales of colours muddy
 
 
 if __name__ == "__main__":
