@@ -299,7 +299,7 @@ def drawn_for_print_in(width_mm: float) -> float:
     >>> round(drawn_for_print_in(88), 2), drawn_for_print_in(500)
     (5.2, 11.0)
     """
-    return min(MAPS_IN, width_mm / MM_PER_INCH * _STYLE["font.size"] / PRINT_PT)
+    return min(MAPS_IN, width_mm / MM_PER_INCH * float(_STYLE["font.size"]) / PRINT_PT)
 
 
 def draw_figure(
