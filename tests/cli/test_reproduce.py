@@ -359,7 +359,18 @@ def test_every_fraction_meets_every_seed(tmp_path: Path, capsys: pytest.CaptureF
     config = parsed("fit", fits[2][1:]).resolved
     assert (config["data"]["tune_fraction"], config["seed_everything"]) == (0.25, 12)
     assert (config["run"]["experiment"], config["trainer"]["max_epochs"]) == ("fractions", 3)
+    assert config["data"]["source"]["init_args"]["seed"] == 11, "all points are of one demo"
+    assert config["data"]["store_dir"] == "data/store/demo-11"
     assert count == "0 of 4 runs are finished."
+
+
+def test_the_demo_of_a_curve_may_be_another_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [*FRACTIONS, "--root", str(tmp_path), "--dry-run", "--data.source.init_args.seed", "5"]
+    assert main(given) == 0
+    for command in capsys.readouterr().out.splitlines()[:-1]:
+        words = shlex.split(command)
+        asked = [words[k + 1] for k, word in enumerate(words) if word == "--data.source.init_args.seed"]
+        assert asked[-1] == "5", "the last one counts"
 
 
 def test_other_data_run_one_at_a_time_and_the_curve_is_of_all_runs_of_the_model(

@@ -116,13 +116,19 @@ def test_the_effect_and_what_the_listeners_are_come_first(small: dict[str, Any],
     low, high = points[1].rise.interval or (0, 0)
     before, after = (points[1].mean(name) for name in ("r_before", "r_after"))
     effect = (
-        f"brain, 2 seeds: alignment r with semantic voxels is {before:.3f} before tuning and {after:.3f} after 33.3"
+        f"Brain, 2 seeds: alignment r with semantic voxels is {before:.3f} before tuning and {after:.3f} after 33.3"
         f" minutes of it, {points[1].rise.value:+.3f} (95 % interval {low:+.3f} to {high:+.3f}); after 3.33 minutes the"
         " change is"
     )
     assert lines[2].startswith(effect)
     figure = curve_figure(points)
-    assert figure.caption.startswith("Simulated listeners. ")
+    assert figure.caption.startswith("Simulated listeners. Alignment r: mean over voxels of Pearson r between")
+    first = points[0].runs[0].change
+    assert f"{first.n_voxels} voxels, {first.n_subjects} subject" in figure.caption
+    seeds = [(mark.numbers[:7], mark.n) for mark in figure.marks if mark.n.startswith("seed ")]
+    runs_of = [(f"r {run.change.r_after:.3f}", f"seed {run.seed}") for point in points for run in point.runs]
+    assert sorted(seeds) == sorted(runs_of)
+    assert [mark.n for mark in figure.marks if mark.n not in {n for _, n in runs_of}] == ["2 seeds", "2 seeds"]
     text = write_curve_page(points, figure, tmp_path).read_text()
     page = " ".join(Page(text).text.split())
     sections = [
@@ -135,7 +141,7 @@ def test_the_effect_and_what_the_listeners_are_come_first(small: dict[str, Any],
     for run in runs:
         run["run"]["simulated"] = False
     people = curve_points(runs)
-    assert curve_table(people).startswith("brain, 2 seeds: ")
+    assert curve_table(people).startswith("Brain, 2 seeds: ")
     assert "imulated" not in curve_table(people) + curve_figure(people).alt
 
 

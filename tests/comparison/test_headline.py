@@ -86,6 +86,16 @@ def figures() -> tuple[bytes, ...]:
     assert colours_of(drawn[0]) <= on_dark()
     assert drawn[0].alt.startswith("Simulated listeners. m, 3 seeds: alignment r with semantic voxels is 0.300 before")
     assert "within ±0.01, the smallest effect of interest" in drawn[0].caption
+    seeds = [(mark.what, mark.numbers, mark.n) for mark in drawn[0].marks if mark.n.startswith("seed ")]
+    assert sorted(seeds) == sorted(
+        (f"m, {words}", f"r {r:.3f}, no interval", f"seed {k}")
+        for words, values in {
+            "before tuning": BEFORE,
+            "after brain-tuning": AFTER,
+            "after permuted tuning": PERMUTED,
+        }.items()
+        for k, r in enumerate(values)
+    )
     return drawn[0].png, drawn[1].png
 
 

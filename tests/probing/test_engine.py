@@ -61,6 +61,26 @@ def test_it_makes_the_records_of_the_callback(data: StoryDataModule, toy_store_p
         assert all("alpha" in text for text in of_the_search)
 
 
+def test_a_record_says_where_voxels_lie_and_in_which_space(
+    data: StoryDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = data.store.subject("sub-A")
+    centres_mm = 2.0 * np.argwhere(np.ones((person.n_voxels, 1, 1), dtype=bool))
+    store = type(data.store)
+    monkeypatch.setattr(store, "settings", property(lambda _: {"responses": {"space": "MNI152NLin6Asym"}}))
+
+    def recorded(**places: Any) -> ProbeRecord:
+        monkeypatch.setattr(store, "subject", lambda *_: replace(person, **places))
+        (record,) = engine().measure(ToyModule(), data, ["sub-A"], tmp_path, ProbeContext(epoch=0, step=0, facts={}))
+        return record
+
+    record = recorded(vertices=None, coordinates_mm=centres_mm)
+    np.testing.assert_array_equal(record.coordinates_mm, centres_mm)
+    assert record.facts["space"] == "MNI152NLin6Asym"
+    on_surface = recorded(vertices=np.arange(person.n_voxels), coordinates_mm=centres_mm)
+    assert on_surface.coordinates_mm is None, "one kind of places is enough"
+
+
 def test_sub_bands_are_in_the_records_where_asked(data: StoryDataModule, tmp_path: Path) -> None:
     (plain,) = engine(layers=[1]).measure(ToyModule(), data, ["sub-A"], tmp_path / "plain")
     (record,) = engine(probe=replace(TOY_PROBE, sub_bands=True), layers=[1]).measure(

@@ -119,6 +119,11 @@ def test_the_page_holds_the_sound_and_what_was_predicted(tmp_path: Path) -> None
     assert abs(len(heard) - len(SAMPLES)) <= 1_152, "a frame of MPEG"
     assert re.findall(r'(?:src|href)="(?!data:|#)', page) == [], "nothing from outside"
     assert "url(" not in page.split("<script>")[0].replace("url(#", "")
+    assert "mean over the voxels of a region (n: ear 19, all voxels 39)" in page
+    ear = listeners[1].rows[:, :19].mean(axis=1)
+    assert (
+        f"Predicted time courses of subject p2, in z: ear from {ear.min():+.2f} to {ear.max():+.2f}; all voxels" in page
+    )
     data = _data(page)
     assert (data["tr_s"], data["n_rows"], len(data["maps"])) == (2.0, 4, 2)
     assert (_array(data["lengths"], "<u2").sum(), len(_array(data["folds"], "u1"))) == (

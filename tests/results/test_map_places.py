@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from brainlit.results.map_numbers import MapsError
-from brainlit.results.map_places import Grid, PycortexPlaces, places_of
+from brainlit.results.map_places import Grid, PycortexPlaces, mni_space, places_of
+from brainlit.stories.alice_bids import AliceSource
+from brainlit.stories.petit_prince import PetitPrinceSource
 
 
 def rotation(*degrees: float) -> np.ndarray:
@@ -131,3 +133,29 @@ def test_columns_are_pycortexs_where_nothing_else_has_ordered_them(
 def test_a_store_with_other_voxels_is_refused() -> None:
     with pytest.raises(MapsError, match=r"S1 has 13 voxels in the store store, 12 in the probe. .* --store"):
         places_of(RECORD, store_of({}, n_voxels=13))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            {"source": "ManifestSource", "responses": {"space": "MNI152NLin2009cAsym", "file": None}},
+            "MNI152NLin2009cAsym",
+        ),
+        ({"responses": {"space": "MNI152NLin6Asym:res-2"}}, "MNI152NLin6Asym"),
+        ({"responses": {"file": "d/{subject}_space-MNI152NLin6Asym_desc-preproc_bold.nii.gz"}}, "MNI152NLin6Asym"),
+        ({"responses": {"space": "func", "file": None}}, None),
+        ({"responses": {"space": "T1w"}}, None),
+        ({"source": "lebel2023", "regions": None}, None),
+        ({"source": "AliceSource", "run": "mine/{subject}.nii.gz"}, None),
+        ({"source": "GroupSource", "of": {"responses": {"space": "MNI152NLin6Asym"}}}, "MNI152NLin6Asym"),
+    ],
+)
+def test_the_space_is_the_one_that_the_source_names(settings: dict[str, Any], expected: str | None) -> None:
+    assert mni_space(settings) == expected
+
+
+def test_published_volumes_in_mni_space_say_so(tmp_path: Path) -> None:
+    alice, prince = AliceSource(tmp_path), PetitPrinceSource(tmp_path)
+    assert mni_space(alice.settings()) == "MNI"
+    assert mni_space(prince.settings()) == "MNIColin27"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -33,6 +34,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert found.facts == record.facts
     np.testing.assert_array_equal(found.r, record.r)
     np.testing.assert_array_equal(found.vertices, record.vertices)
+    assert found.coordinates_mm is None
     assert list(found.r_by_layer) == [1, 2]
     for layer, r in record.r_by_layer.items():
         np.testing.assert_array_equal(found.r_by_layer[layer], r)
@@ -44,6 +46,14 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         if old.score.interval:
             np.testing.assert_allclose(new.score.interval, old.score.interval, atol=1e-6)
     assert [file.name for file in path.parent.iterdir()] == ["epoch-000.h5"]
+
+
+def test_centres_of_voxels_come_back_to_the_last_bit(tmp_path: Path) -> None:
+    record, result = fake_record(FakeBrain("sub-1"), "before", 0, places=False)
+    centres_mm = np.random.default_rng(0).uniform(-90, 90, (24, 3))
+    found = load_record(save_record(replace(record, coordinates_mm=centres_mm), result, tmp_path))
+    assert found.vertices is None
+    np.testing.assert_array_equal(found.coordinates_mm, centres_mm)
 
 
 def test_the_file_is_still_a_probe_file(run: RunDirectory) -> None:

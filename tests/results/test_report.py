@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import h5py
+import numpy as np
 import pytest
 
 from brainlit.files import write_json
 from brainlit.results import report as report_module
-from brainlit.results.record import find_records
+from brainlit.results.record import find_records, load_record, record_files
 from brainlit.results.region_table import region_table
 from brainlit.results.report import cite_also, command_said, render_report, write_report
 from brainlit.results.run_directory import RunDirectory
@@ -232,8 +234,31 @@ def test_a_figure_that_fails_costs_only_itself(
 
 def test_subjects_without_places_are_named(small_run: RunDirectory, undrawn: None) -> None:
     page = Page(write_report(small_run).read_text())
-    assert "No map for sub-1: its voxels have no places on fsaverage5." in page.text
+    assert "No map for sub-1: nothing says where its voxels lie, on fsaverage5 or in a volume." in page.text
     assert "running, not finished" in page.text
+
+
+def test_voxels_of_a_volume_are_shown_in_the_brain(small_run: RunDirectory, undrawn: None) -> None:
+    centres_mm = 3.0 * np.argwhere(np.ones((2, 3, 4), dtype=bool))
+    for path in record_files(small_run.probes):
+        with h5py.File(path, "a") as file:
+            file["record"]["coordinates_mm"] = centres_mm
+    page = Page(write_report(small_run).read_text())
+    assert "In the brain" in page.text
+    assert "On the cortex" not in page.text
+    (said,) = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    r = load_record(record_files(small_run.probes)[0]).r
+    assert f"Level slices, alignment of subject sub-1. before: mean {np.nanmean(r):.3f}, highest" in said
+    assert "24 voxels of 3 x 3 x 3 mm" in page.text
+    assert (small_run.figures / "brain-sub-1-slices.svg").is_file()
+
+
+def test_subjects_without_a_picture_are_counted(tmp_path: Path, undrawn: None) -> None:
+    names = ("s1", "s2", "s3", "s4")
+    run = fake_run(tmp_path, subjects=names, epochs=(0,), places=False)
+    text = Page(write_report(run).read_text()).text
+    assert "Pictures of the first 3 of 4 subjects; brainlit maps writes the numbers of all voxels." in text
+    assert "No map for s4" not in text
 
 
 def test_the_permuted_control_is_marked(tmp_path: Path, undrawn: None) -> None:

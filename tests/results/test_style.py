@@ -243,9 +243,6 @@ def test_a_figure_has_other_colours_where_the_page_is_dark() -> None:
         assert f'"stroke: {colour.lower()}"]{{stroke:{ON_DARK[colour].lower()}!important' in night
     assert colours_of(drawn) <= on_dark()
     assert len(set(ON_DARK.values())) >= len(ON_DARK) - 3
-    fixed = draw_figure("two", draw, (3, 2), "alt", "caption", adapts=False)
-    assert fixed.svg is not None
-    assert b"prefers-color-scheme" not in fixed.svg
 
 
 def colours_of(figure: Figure) -> set[str]:

@@ -82,10 +82,10 @@ def _width_mm(asked: str) -> float:
 
 def _of_run(folder: Path, regions: Sequence[str] | None) -> dict[str, Callable[[], Figure | None]]:
     """Drawing functions by name: the charts of the summary that have numbers, and the map of each subject."""
+    from brainlit.results.brain_figures import brain_figures
     from brainlit.results.figures import summary_figures
     from brainlit.results.metrics import METRICS_FILE, read_metrics
     from brainlit.results.record import find_records
-    from brainlit.results.report import record_brain
     from brainlit.results.run_directory import RunDirectory
     from brainlit.results.summary import build_summary, regions_of
 
@@ -101,8 +101,7 @@ def _of_run(folder: Path, regions: Sequence[str] | None) -> dict[str, Callable[[
     simulated = bool(summary["run"].get("simulated"))
     for subject in summary["probe"]["subjects"]:
         own = [record for record in records if record.subject == subject]
-        if own[0].vertices is not None:
-            found[f"brain-{subject}"] = lambda own=own: record_brain(own, simulated)  # type: ignore[misc]
+        found |= dict(brain_figures(own, simulated=simulated)[0])
     return found
 
 

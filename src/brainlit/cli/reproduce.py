@@ -43,6 +43,7 @@ QUICK = FULL | {
 LOSS = "val/loss"
 SWEEP_SEEDS = [0, 1]
 FRACTIONS_SEEDS = [11, 12, 13]
+DEMO_SEED_KEY = "data.source.init_args.seed"
 FRACTIONS = ["0.1", "0.25", "0.5", "1"]
 FRACTION_KEY = "data.tune_fraction"
 
@@ -59,8 +60,8 @@ their scores no longer say what the model does on new stories. For the same reas
 FRACTIONS_DESCRIPTION = """\
 Tune on growing fractions of the data, each inside the next, with every seed, and draw alignment by hours of tuning data
 of all runs of this model in the folder. Runs are runs/<experiment>/<model>-<regime>-<fraction>-<seed>. The same command
-again goes on where it stopped; further regimes and fractions join the curve. Other data than the demo run one at a
-time unless --jobs says otherwise."""
+again goes on where it stopped; further regimes and fractions join the curve. All seeds hear the stories of one demo
+(--data.source.init_args.seed 11). Other data than the demo run one at a time unless --jobs says otherwise."""
 
 
 # --- reproduce ---
@@ -256,6 +257,8 @@ def plan_fractions(given: argparse.Namespace, further: Sequence[str]) -> list[Ru
     if len({_fraction(text) for text in given.fractions}) < len(given.fractions):
         raise UsageError(f"--fractions {_words(given.fractions)}: give different ones.")
     files = config_files(given.model, given.regime, further, data=given.data, preset=given.preset)
+    if given.data == "demo":  # the points of a curve share stories and listeners, which the demo makes by its seed
+        further = [f"--{DEMO_SEED_KEY}", str(FRACTIONS_SEEDS[0]), *further]
     return [
         Run(path, fraction, seed, fit_arguments(files, seed, path, further, [f"--{FRACTION_KEY}", fraction]))
         for seed in given.seeds

@@ -96,7 +96,7 @@ def low_level_figure(evidence: Evidence) -> Figure | None:
     ]
     formula = (
         f"In {evidence.place}. Share: {FORMULAS['low_level_share']}. Impact: {FORMULAS['impact_residual_lag0']},"
-        f" here {FORMULAS['impact_banded_ridge']}. Alone: unique part, {FORMULAS['partition']}"
+        f" here {FORMULAS['impact_banded_ridge']}. R² that no other band has: unique part, {FORMULAS['partition']}"
     )
     return _regimes_figure(evidence, "low_level", panels, "", formula)
 
@@ -144,9 +144,10 @@ def _regimes_figure(evidence: Evidence, name: str, panels: Sequence[Panel], labe
     across = min(len(panels), PANELS_ACROSS)
     down = -(-len(panels) // across)
     width = max(2.4, 0.3 * len(evidence.models) * len(evidence.regimes) + 1.0)
+    is_one_number = len({key.what for _, key in panels}) == 1
 
     def draw(figure: Any) -> list[Mark]:
-        grid = figure.subplots(down, across, squeeze=False)
+        grid = figure.subplots(down, across, squeeze=False, sharey=is_one_number)
         marks = []
         for axes, (title, key) in zip(grid.flat, panels, strict=False):
             marks += _draw_regimes(axes, evidence, key, " ".join(title.split()))
@@ -239,7 +240,15 @@ def _draw_regimes(axes: Any, evidence: Evidence, key: Key, title: str) -> list[M
             if not values:
                 continue
             mean, (colour, mark) = _mean(evidence.of(model), regime, key, values), regime_look(regime)
-            marks.append(_mark(axes, x, mean, f"{title}: {model}, {regime_said(regime)}", len(values)))
+            what = f"{title}: {model}, {regime_said(regime)}"
+            marks.append(_mark(axes, x, mean, what, len(values)))
+            if len(values) > 1:
+                each = ((seed.seed, seed.value(regime, key)) for seed in evidence.of(model))
+                marks += [
+                    point(axes, x, one.value, what, score_in_words("", one.json()), f"seed {name}")
+                    for name, one in each
+                    if one is not None
+                ]
             look: Any = {"s": 20, "color": colour, "marker": mark, "edgecolors": PAPER, "linewidths": 0.4, "zorder": 3}
             axes.scatter([x] * len(values), [one.value for one in values], **look)
             axes.plot([x - step / 3, x + step / 3], [mean.value] * 2, color=colour, linewidth=2.2)

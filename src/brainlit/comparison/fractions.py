@@ -24,6 +24,7 @@ from brainlit.results.figure_data import csv_text
 from brainlit.results.marks import Mark
 from brainlit.results.pages import render_page
 from brainlit.results.run_directory import write_text_atomic
+from brainlit.results.scores import FORMULAS
 from brainlit.results.style import Figure, draw_figure
 from brainlit.results.summary import place_words
 from brainlit.results.tables import (
@@ -170,7 +171,7 @@ def _sentence(points: Sequence[CurvePoint]) -> str:
     )
     if least is not most:
         said += f"; after {_time(least.hours)} the change is {change_in_words(least.rise)}"
-    return f"{said}."
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _time(hours: float) -> str:
@@ -338,7 +339,8 @@ def curve_figure(points: Sequence[CurvePoint]) -> Figure:
         axes.set_ylabel("held-out correlation r")
         axes.set_title(f"Alignment by tuning data, {points[0].runs[0].region.replace('_', ' ')}")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
-        return [_mark(axes, one, r) for one in points if (r := one.mean("r_after")) is not None]
+        means = [_mark(axes, one, r) for one in points if (r := one.mean("r_after")) is not None]
+        return means + [_seed_mark(axes, one, run) for one in points if len(one.runs) > 1 for run in one.runs]
 
     alt, numbers = _alt(points, before), csv_text(COLUMNS, map(_csv_row, points))
     simulated = bool(listeners_said(points))
@@ -364,6 +366,12 @@ def _mark(axes: Any, of: CurvePoint, r_after: float) -> Mark:
     """r after tuning; the interval is that of its change."""
     what, numbers = f"{_words(of.regime)}, {_time(of.hours)}", f"r {r_after:.3f}, change {change_in_words(of.rise)}"
     return marks.point(axes, of.hours, r_after, what, numbers, count_said(len(of.runs), "seed"))
+
+
+def _seed_mark(axes: Any, of: CurvePoint, run: RunPoint) -> Mark:
+    what = f"{_words(of.regime)}, {_time(of.hours)}"
+    numbers = f"r {run.change.r_after:.3f}, change {change_in_words(run.change.rise)}"
+    return marks.point(axes, of.hours, run.change.r_after, what, numbers, f"seed {run.seed}")
 
 
 def _band(point: CurvePoint) -> tuple[float, float] | None:
@@ -395,12 +403,13 @@ def _caption(points: Sequence[CurvePoint]) -> str:
     n_seeds = sorted({len(point.runs) for point in points})
     seeds = str(n_seeds[0]) if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]}"
     n_people = min(len(run.change.people) for point in points for run in point.runs)
-    people = "and over subjects" if n_people > 1 else "(one subject: nothing about other people)"
+    people = ", and over subjects" if n_people > 1 else " (one subject: nothing about other people)"
     joined = (
-        f" over seeds, joined with that over held-out time, which they share, {people}"
+        f" over seeds, joined with that over held-out time, which they share{people}"
         if n_seeds[-1] > 1
         else " over held-out time; it does not cover other seeds"
     )
-    return (
-        f"Mean over {seeds} seeds (small marks). Bands: 95 % interval of the difference to the untuned model{joined}."
-    )
+    what = f"Alignment r: {FORMULAS['r_backbone']}. {_sizes(points)[0].upper()}{_sizes(points)[1:]}."
+    drawn = f"Marks: mean over {seeds} seeds; small marks: seeds." if n_seeds[-1] > 1 else "Marks: one seed."
+    band = f"Bands: 95 % interval of the difference to it, laid at its r,{joined}."
+    return f"{what} {drawn} Dashes: the untuned model. {band}"

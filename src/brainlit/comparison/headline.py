@@ -158,11 +158,22 @@ def _draw_states(axes: Any, evidence: Evidence, one: Effect) -> list[Mark]:
     marks = []
     for y, (regime, mean) in enumerate(one.states.items()):
         colour, mark = regime_look(regime)
-        values = [score.value for seed in seeds if (score := seed.value(regime, ALIGNED)) is not None]
+        known = {seed.seed: score for seed in seeds if (score := seed.value(regime, ALIGNED)) is not None}
         hollow: Any = {"facecolors": PAPER, "edgecolors": colour, "linewidths": 0.9, "marker": mark}
-        axes.scatter(values, [y + 0.32] * len(values), s=14, **hollow)
+        axes.scatter([score.value for score in known.values()], [y + 0.32] * len(known), s=14, **hollow)
+        marks += [
+            point(
+                axes,
+                score.value,
+                y + 0.32,
+                f"{one.model}, {WORDS[regime]}",
+                score_in_words("r", score.json()),
+                f"seed {k}",
+            )
+            for k, score in known.items()
+        ]
         _draw_mean(axes, y, mean, colour, mark, f"{mean.value:.3f}")
-        words = score_in_words("r", mean.json()), count_said(len(values), "seed")
+        words = score_in_words("r", mean.json()), count_said(len(known), "seed")
         marks.append(point(axes, mean.value, y, f"{one.model}, {WORDS[regime]}", *words))
     _rows(axes, [WORDS.get(regime, regime_said(regime)) for regime in one.states])
     axes.set_title(f"{one.model}, {count_said(one.n_seeds, 'seed')}: {evidence.place}", fontsize=10)

@@ -37,6 +37,7 @@ from brainlit.probing.layer_fits import Features, LayerFits
 from brainlit.probing.process_group import ProcessGroup
 from brainlit.probing.temporal_rows import TemporalForm, held_rows
 from brainlit.probing.word_rows import HeardWords, WordRows, heard_words, tuning_words, word_rows
+from brainlit.results.map_places import mni_space
 from brainlit.results.record import ProbeRecord, save_record
 from brainlit.results.scores import ScoreRow, ScoreTable, curve_rows, probe_rows, regions_with_all
 
@@ -399,7 +400,12 @@ class ProbeEngine:
             ceiling=result.ceiling,
             regions=regions_with_all(person.regions, result.used),
             vertices=person.vertices,
-            facts={**self._facts(result, self.subject_data(datamodule, subject), context, seconds), **said},
+            coordinates_mm=person.coordinates_mm if person.vertices is None else None,
+            facts={
+                **self._facts(result, self.subject_data(datamodule, subject), context, seconds),
+                **({} if (space := mni_space(datamodule.store.settings)) is None else {"space": space}),
+                **said,
+            },
         )
 
     def _facts(self, result: ProbeResult, data: ProbeData, context: ProbeContext, seconds: float) -> dict[str, Any]:

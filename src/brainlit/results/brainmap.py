@@ -17,12 +17,16 @@ import numpy as np
 
 from brainlit.encoding.arrays import FloatArray, IntArray
 from brainlit.results.style import (
+    BESIDE_MAPS_IN,
     DIVERGING,
     FAINT,
+    LOWEST_MAP_IN,
+    MAPS_IN,
     SEQUENTIAL,
     Figure,
     adapted,
     colour_map,
+    drawn_for_print_in,
     house_style,
     new_figure,
     printed,
@@ -99,8 +103,9 @@ def brain_figure(
         limit = max(float(np.nanquantile(np.abs(change), 0.99)), 1e-6)
         maps += [("after", after, SEQUENTIAL, 0.0, top), ("after - before", change, DIVERGING, -limit, limit)]
 
-    def drawn() -> Any:
-        figure = new_figure(11, 1.95 * len(maps) + 0.3, layout=None)
+    def drawn(width_in: float = MAPS_IN) -> Any:
+        height_in = max(1.95 * width_in / MAPS_IN, LOWEST_MAP_IN)
+        figure = new_figure(width_in, height_in * len(maps) + 0.3, layout=None)
         _draw_maps(figure, vertices, maps, max_distance_mm)
         if simulated:
             sign(figure)
@@ -108,7 +113,7 @@ def brain_figure(
 
     def print_as(format: str, width_mm: float) -> bytes:
         with house_style():
-            return printed(drawn(), format, width_mm)
+            return printed(drawn(drawn_for_print_in(width_mm)), format, width_mm)
 
     with house_style():
         figure = drawn()
@@ -185,17 +190,21 @@ def _draw_maps(figure: Any, vertices: IntArray, maps: Sequence[_Map], max_distan
 
     stacked = np.stack([values for _, values, *_ in maps])
     shown = {side: surface_values(side, vertices, stacked, max_distance_mm) for side in ("left", "right")}
-    height, width = 0.93 / len(maps), 0.222
+    height, width_in = 0.93 / len(maps), figure.get_size_inches()[0]
+    left, right = (inches / width_in for inches in BESIDE_MAPS_IN)
+    width = (1 - left - right) / len(VIEWS)
     for k, (name, _, colours, low, high) in enumerate(maps):
         painter = ScalarMappable(Normalize(low, high), colour_map(colours))
         bottom = 0.94 - (k + 1) * height
         for v, (hemisphere, view) in enumerate(VIEWS):
-            axes = figure.add_axes((0.03 + v * width, bottom, width * 0.97, height * 0.97))
+            axes = figure.add_axes((left + v * width, bottom, width * 0.97, height * 0.97))
             _draw_view(axes, fsaverage5(hemisphere), hemisphere, view, shown[hemisphere][k], painter)
             if k == 0:
                 axes.set_title(f"{hemisphere} {view}", fontsize=9, color=FAINT, fontweight="normal", loc="center")
-        figure.text(0.012, bottom + height / 2, name, rotation=90, va="center", ha="center", weight="bold")
-        bar = figure.colorbar(painter, cax=figure.add_axes((0.92, bottom + 0.14 * height, 0.011, 0.7 * height)))
+        figure.text(0.4 * left, bottom + height / 2, name, rotation=90, va="center", ha="center", weight="bold")
+        bar = figure.colorbar(
+            painter, cax=figure.add_axes((1 - 0.9 * right, bottom + 0.14 * height, 0.12 / width_in, 0.7 * height))
+        )
         bar.outline.set_visible(False)
         bar.solids.set_rasterized(True)
         bar.set_label("Δr" if low < 0 else "r")

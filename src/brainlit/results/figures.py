@@ -99,6 +99,7 @@ def ceiling_figure(summary: Mapping[str, Any]) -> Figure | None:
             marks += _grouped_bars(axes, rows_of(metric), label)
             axes.set_title(_title(summary, label) if metric == "r_together" else label)
             axes.set_xticks(range(len(regions)), [_spaced(name) for name in regions], rotation=90)
+        panels[0].sharey(panels[1])  # both are r
         figure.legend(handles=_stage_handles(panels[0]), loc="outside upper right", ncols=2)
         return marks
 
@@ -237,7 +238,9 @@ def layer_epochs_figure(summary: Mapping[str, Any], regions: Sequence[str]) -> F
                 if np.isfinite(r)
             ]
         panels[0].set_ylabel("layer (0 = input)")
-        figure.colorbar(image, ax=list(panels), label="held-out correlation r")
+        bar = figure.colorbar(image, ax=list(panels), label="held-out correlation r")
+        bar.outline.set_visible(False)
+        bar.solids.set_rasterized(True)  # colours of values stay as they are on a dark page
         return marks
 
     first, table = next(iter(tables.items()))
@@ -249,7 +252,7 @@ def layer_epochs_figure(summary: Mapping[str, Any], regions: Sequence[str]) -> F
         f"{_not_drawn(known[MAX_PANELS:])}"
     )
     data = csv_text(("epoch", "layer", "region", "r"), rows)
-    return _drawn(summary, "layer_epochs", draw, (2.6 * len(shown) + 1.6, 3.6), alt, caption, data, adapts=False)
+    return _drawn(summary, "layer_epochs", draw, (2.6 * len(shown) + 1.6, 3.6), alt, caption, data)
 
 
 def learning_figure(summary: Mapping[str, Any], metrics: Mapping[str, Sequence[tuple[float, float]]]) -> Figure | None:
@@ -325,12 +328,10 @@ def _drawn(
     alt: str,
     caption: str,
     csv: str,
-    *,
-    adapts: bool = True,
 ) -> Figure:
     """The figure, which says of what kind the listeners are."""
     simulated = bool(summary["run"].get("simulated"))
-    return draw_figure(name, draw, size_in, alt, caption, simulated=simulated, adapts=adapts, csv=csv)
+    return draw_figure(name, draw, size_in, alt, caption, simulated=simulated, csv=csv)
 
 
 def _panel_regions(summary: Mapping[str, Any]) -> list[str]:

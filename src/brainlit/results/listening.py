@@ -23,7 +23,7 @@ from brainlit.results.pages import render_page
 from brainlit.results.predictions import PredictedListener, PredictedSound
 from brainlit.results.scores import ALL_VOXELS
 from brainlit.results.style import DIVERGING, REGION_COLOURS, Figure, colour_map, draw_figure, region_looks
-from brainlit.results.tables import SIMULATED
+from brainlit.results.tables import SIMULATED, count_said
 from brainlit.timebase import SAMPLE_RATE_HZ
 
 PAGE_FILE, SOUND_FILE = "listen.html", "sound.mp3"
@@ -118,8 +118,15 @@ def curve_of(sound: PredictedSound, listener: PredictedListener, simulated: bool
         drawn.append(axes)
 
     name = listener.subject.name
-    caption = f"{name}: mean over the voxels of a region. All regions are in {name}_regions.csv."
-    alt = f"Predicted time courses of {', '.join(shown)}, subject {name}."
+    counts = ", ".join(f"{region.replace('_', ' ')} {listener.regions[region].sum()}" for region in shown)
+    caption = (
+        f"Predicted response of subject {name} to {count_said(sound.n_trs, 'TR')} of sound, mean over the voxels of a"
+        f" region (n: {counts}); a prediction, without an interval. All regions are in {name}_regions.csv."
+    )
+    ends = "; ".join(
+        f"{one.replace('_', ' ')} from {means[one].min():+.2f} to {means[one].max():+.2f}" for one in shown
+    )
+    alt = f"Predicted time courses of subject {name}, in z: {ends}."
     figure = draw_figure(f"curve-{name}", draw, (10.4, 2.9), alt, caption, simulated=simulated)
     place = drawn[-1].get_position()
     return figure, [round(float(place.x0), 5), round(float(place.x1), 5)]

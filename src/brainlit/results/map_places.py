@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -218,6 +218,27 @@ def places_of(record: ProbeRecord, store: StoryStore | None, like: Path | None =
     if centres_mm is not None and (like is not None or vertices is None):
         grid = Grid.of(centres_mm) if like is None else Grid.like(centres_mm, like)
     return Places(vertices, grid, _pycortex(store, record.subject, has_centres=centres_mm is not None))
+
+
+def mni_space(settings: Mapping[str, Any]) -> str | None:
+    """The MNI space that a store's responses lie in, as its source's settings name it; None where they name none.
+
+    fMRIPrep's output space, or `space-` in the names of runs, in its words; 'MNI' alone for the published runs of
+    alice_bids, whose authors say no more.
+
+    >>> mni_space({"responses": {"space": "MNI152NLin6Asym:res-2"}}), mni_space({"responses": {"space": "func"}})
+    ('MNI152NLin6Asym', None)
+    """
+    from brainlit.stories.alice_bids import RUN, AliceSource
+
+    own = settings.get("of") or settings
+    if own.get("source") == AliceSource.__name__ and own.get("run") == RUN:
+        return "MNI"
+    responses = own.get("responses") or {}
+    space = str(responses.get("space") or "").partition(":")[0]
+    names = [str(own.get(key) or "") for key in ("run", "runs")] + [str(responses.get("file") or "")]
+    named = re.search(r"(?:^|_)space-(MNI[A-Za-z0-9]*)", " ".join(names))
+    return space if space.startswith("MNI") else named and named[1]
 
 
 def _pycortex(store: StoryStore, subject: str, *, has_centres: bool) -> PycortexPlaces | None:

@@ -68,6 +68,9 @@ class ProbeRecord:
         As scored: without dropped voxels, with all voxels.
     vertices : int array of shape (n_voxels,) or None
         On fsaverage5.
+    coordinates_mm : array of shape (n_voxels, 3) or None
+        Centres of voxels in a volume; None in files of before it was kept, and where there are vertices. `facts` has
+        the `space` of the millimetres where it is known to be a standard one.
     r_by_layer : mapping of layer to float32 array of shape (n_voxels,)
         Alignment of every layer of the curve; empty in files of before it was kept.
     facts : mapping
@@ -85,6 +88,7 @@ class ProbeRecord:
     ceiling: FloatArray | None = None
     regions: Mapping[str, BoolArray] = field(default_factory=dict)
     vertices: npt.NDArray[np.int64] | None = None
+    coordinates_mm: FloatArray | None = None
     r_by_layer: Mapping[int, Float32Array] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -212,6 +216,8 @@ def _write_group(group: Any, record: ProbeRecord) -> None:
     for name in ("ceiling", "vertices"):
         if getattr(record, name) is not None:
             write_array(group, name, getattr(record, name))
+    if record.coordinates_mm is not None:
+        write_array(group, "coordinates_mm", record.coordinates_mm, compression="gzip", shuffle=True)
     if record.r_by_layer:
         write_json_text(group, "layers", list(record.r_by_layer))
         write_array(group, "r_by_layer", np.stack([*record.r_by_layer.values()]).astype(np.float32))
@@ -244,6 +250,7 @@ def _read_group(group: Any) -> ProbeRecord:
         ceiling=group["ceiling"][:] if "ceiling" in group else None,
         regions=dict(zip(read_json_text(group, "region_names"), group["regions"][:], strict=True)),
         vertices=group["vertices"][:] if "vertices" in group else None,
+        coordinates_mm=group["coordinates_mm"][:] if "coordinates_mm" in group else None,
         r_by_layer=dict(zip(read_json_text(group, "layers"), group["r_by_layer"][:], strict=True))
         if "r_by_layer" in group
         else {},

@@ -9,15 +9,12 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
+from brainlit.results.brain_figures import brain_figures
 from brainlit.results.citations import DATA_SETS, METHOD
-from brainlit.results.figure_data import voxels_csv
 from brainlit.results.figures import summary_figures
 from brainlit.results.members import agreement_said, subject_said
 from brainlit.results.methods import (
@@ -106,15 +103,19 @@ def draw_figures(
     run: RunDirectory, summary: Mapping[str, Any], records: Sequence[ProbeRecord], brains: bool = True
 ) -> tuple[dict[str, Figure], dict[str, str]]:
     """Figures by name, and a sentence for each that there is not."""
-    jobs = [*summary_figures(summary, read_metrics(run.path / METRICS_FILE))]
+    jobs: list[tuple[str, Callable[[], Figure | None]]] = [
+        *summary_figures(summary, read_metrics(run.path / METRICS_FILE))
+    ]
     sentences: dict[str, str] = {}
     simulated = bool(summary["run"].get("simulated"))
     for subject in list(summary["probe"]["subjects"])[: MAX_BRAINS if brains else 0]:
-        pair = [record for record in records if record.subject == subject]
-        if pair[0].vertices is None:
-            sentences[f"brain-{subject}"] = f"No map for {subject}: its voxels have no places on fsaverage5."
-        else:
-            jobs.append((f"brain-{subject}", lambda pair=pair: record_brain(pair, simulated)))  # type: ignore[misc]
+        own, lacking = brain_figures([one for one in records if one.subject == subject], simulated=simulated)
+        jobs += own
+        if lacking:
+            sentences[f"brain-{subject}"] = lacking
+    if brains and len(summary["probe"]["subjects"]) > MAX_BRAINS:
+        others = f"{MAX_BRAINS} of {len(summary['probe']['subjects'])} subjects"
+        sentences["brain-others"] = f"Pictures of the first {others}; brainlit maps writes the numbers of all voxels."
     figures = {}
     for name, job in jobs:
         figure = _attempted(name, run, job, sentences)
@@ -145,6 +146,7 @@ def render_report(
 ) -> str:
     """The page as text; all its numbers come from the summary, and those of the methods from the run's settings."""
     run, score = summary["run"], partial(find_score, summary)
+    brains = list(dict.fromkeys(name for name in (*figures, *sentences) if name.startswith("brain-")))
     return render_page(
         "run_report.html.j2",
         done_said(summary),
@@ -173,7 +175,8 @@ def render_report(
         ],
         others={name: label for name, label in LABELS.items() if not name.startswith(PLACED)},
         turning=turning,
-        brains=list(dict.fromkeys(name for name in (*figures, *sentences) if name.startswith("brain-"))),
+        brains=brains,
+        brains_title="In the brain" if any(name.endswith("-slices") for name in brains) else "On the cortex",
         provenance=json.dumps(provenance, indent=2) if provenance else "",
         provenance_facts=_provenance_facts(provenance),
         score=score,
@@ -322,15 +325,3 @@ def _turning_maps(summary: Mapping[str, Any], records: Sequence[ProbeRecord]) ->
 
     of_subject = {name: [one for one in records if one.subject == name] for name in summary["probe"]["subjects"]}
     return turning_maps(of_subject, simulated=bool(summary["run"].get("simulated")))
-
-
-def record_brain(records: Sequence[ProbeRecord], simulated: bool) -> Figure:
-    """The maps of one subject with places on fsaverage5: r of the first record, of the last, and their difference."""
-    from brainlit.results.brainmap import brain_figure
-
-    first, last = records[0], records[-1]
-    vertices = np.asarray(first.vertices, dtype=np.int64)
-    after = last.r if last.epoch > first.epoch else None
-    drawn = brain_figure(vertices, first.r, after, first.subject, simulated=simulated)
-    numbers = {"vertex": vertices, "r_before": first.r} | ({"r_after": after} if after is not None else {})
-    return replace(drawn, csv=voxels_csv(numbers))

@@ -119,6 +119,8 @@ PAGE_COLOURS_AT_NIGHT = PAGE_COLOURS | {
 
 PRINT_PT, MM_PER_INCH = 7.0, 25.4
 """Text of figures for print, as journals ask for."""
+MAPS_IN, BESIDE_MAPS_IN, LOWEST_MAP_IN = 11.0, (0.33, 1.12), 1.3
+"""Width of a figure of maps, what is left of it on both sides for names and scales, and the height that names need."""
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -266,6 +268,9 @@ def printed(figure: Any, format: str, width_mm: float) -> bytes:
 def _with_names_apart(figure: Any, format: str, width_mm: float) -> bytes:
     from matplotlib.text import Text
 
+    for axes in figure.axes:
+        if not axes.axison:  # its ticks are not drawn, but would count as overlapping text
+            axes.set(xticks=[], yticks=[])
     figure.draw_without_rendering()
     for axes in figure.axes:
         names = [name for name in axes.get_xticklabels() if name.get_text()]
@@ -288,6 +293,15 @@ def _times(given: Any, factor: float) -> Any:
     return given * factor if isinstance(given, (int, float)) else [one * factor for one in given]
 
 
+def drawn_for_print_in(width_mm: float) -> float:
+    """How wide a figure of maps is drawn, so that `printed` shrinks its margins no more than their text.
+
+    >>> round(drawn_for_print_in(88), 2), drawn_for_print_in(500)
+    (5.2, 11.0)
+    """
+    return min(MAPS_IN, width_mm / MM_PER_INCH * float(_STYLE["font.size"]) / PRINT_PT)
+
+
 def draw_figure(
     name: str,
     draw: Callable[[Any], Iterable[Mark] | None],
@@ -296,10 +310,9 @@ def draw_figure(
     caption: str,
     *,
     simulated: bool = False,
-    adapts: bool = True,
     csv: str = "",
 ) -> Figure:
-    """Draw onto a new figure in the house style, as PNG and SVG.
+    """Draw onto a new figure in the house style, as PNG and as SVG that has ON_DARK's colours on dark pages.
 
     Parameters
     ----------
@@ -307,8 +320,6 @@ def draw_figure(
         Draws, and returns the numbers that the page shows where they are drawn.
     simulated : bool
         Whether the listeners are: then picture, alt and caption say so.
-    adapts : bool
-        Whether the SVG has the colours of ON_DARK where the reader asked for dark pages; not for maps of colours.
     csv : str
         The numbers that it shows.
     """
@@ -330,7 +341,7 @@ def draw_figure(
         figure.set_layout_engine("none")  # the places that were found stay; finding them again takes as long as drawing
         shown = placed(figure, marks)
         png, svg = render(figure, "png"), render(figure, "svg")
-    made = Figure(name, png, adapted(svg) if adapts else svg, alt, caption, csv, shown, print_as)
+    made = Figure(name, png, adapted(svg), alt, caption, csv, shown, print_as)
     return told(made, simulated=simulated)
 
 
