@@ -308,11 +308,12 @@ def test_every_brainlit_fit_of_the_texts_names_files_in_the_order_of_the_makefil
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").touch()
-    order = ["experiments", "data", "model", "regime", "paper", ""]
+    order = ["brain_tune", "data", "model", "short", "regime", "paper", ""]
+    place = {"brain_tune": "brain_tune", "quick": "short", "published_demo": "short"}  # those beside the folders
     for command in (line for line in _commands(text) if re.search(r"^(srun )?brainlit fit", line)):
         said = expanded(shlex.split(command), with_base=True)
         files = [Path(file) for before, file in pairwise(said) if before == "-c"]
-        places = [order.index(file.parent.name) for file in files]
+        places = [order.index(place.get(file.stem, file.parent.name)) for file in files]
         assert places == sorted(places), command
         assert files[0].name == "brain_tune.yaml", command
 

@@ -260,10 +260,10 @@ NO_OPTIONS = {"run.json", "model.safetensors", "trainer.datamodule.target_sizes"
 OF_OTHERS = {"local-dir", "revision", "force-reinstall", "no-sign-request", "word_timestamps", "mem"} | {
     "porcelain",
     "untracked-files",
-    "error-unmatch",
+    *("error-unmatch", "include-online"),
     *("me", "noheader", "array", "format", "states", "allocations", "delimiter", "parsable2", "cpus-per-task"),
 }
-"""Of hf, pip, aws, whisper, SLURM and git."""
+"""Of hf, pip, aws, whisper, SLURM, git and wandb."""
 EVERYWHERE = {"debug", "version", "help", "help-all", "trust", "print_config", "fix", "dry-run"}
 
 

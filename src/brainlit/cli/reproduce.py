@@ -60,8 +60,8 @@ their scores no longer say what the model does on new stories. For the same reas
 FRACTIONS_DESCRIPTION = """\
 Tune on growing fractions of the data, each inside the next, with every seed, and draw alignment by hours of tuning data
 of all runs of this model in the folder. Runs are runs/<experiment>/<model>-<regime>-<fraction>-<seed>. The same command
-again goes on where it stopped; further regimes and fractions join the curve. All seeds hear the stories of one demo
-(--data.source.init_args.seed 11). Other data than the demo run one at a time unless --jobs says otherwise."""
+again goes on where it stopped; further regimes and fractions join the curve. All seeds hear the stories of one demo,
+that of seed 11. Other data than the demo run one at a time unless --jobs says otherwise."""
 
 
 # --- reproduce ---
