@@ -60,7 +60,7 @@ def execute(server: WandbServer, home: Path, *command: str) -> subprocess.Comple
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 

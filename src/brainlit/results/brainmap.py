@@ -20,23 +20,15 @@ from brainlit.results.style import (
     BESIDE_MAPS_IN,
     DIVERGING,
     FAINT,
-    LOWEST_MAP_IN,
-    MAPS_IN,
     SEQUENTIAL,
     Figure,
-    adapted,
     colour_map,
-    drawn_for_print_in,
-    house_style,
-    new_figure,
-    printed,
-    render,
-    sign,
-    told,
+    draw_maps,
 )
 
 N_VERTICES = 10_242
 MAX_DISTANCE_MM = 4.0
+ROW_IN = 1.95
 SVG_DPI = 110
 """Of the maps within a vector picture: its page may have several."""
 VIEWS = (("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right", "lateral"))
@@ -103,23 +95,6 @@ def brain_figure(
         limit = max(float(np.nanquantile(np.abs(change), 0.99)), 1e-6)
         maps += [("after", after, SEQUENTIAL, 0.0, top), ("after - before", change, DIVERGING, -limit, limit)]
 
-    def drawn(width_in: float = MAPS_IN) -> Any:
-        height_in = max(1.95 * width_in / MAPS_IN, LOWEST_MAP_IN)
-        figure = new_figure(width_in, height_in * len(maps) + 0.3, layout=None)
-        _draw_maps(figure, vertices, maps, max_distance_mm)
-        if simulated:
-            sign(figure)
-        return figure
-
-    def print_as(format: str, width_mm: float) -> bytes:
-        with house_style():
-            return printed(drawn(drawn_for_print_in(width_mm)), format, width_mm)
-
-    with house_style():
-        figure = drawn()
-        png = render(figure, "png", dpi=130)
-        figure.patch.set_alpha(0)  # words turn light on a dark page, and its ground shows between the maps
-        svg = adapted(render(figure, "svg", dpi=SVG_DPI))
     means = "; ".join(f"{name}: mean {np.nanmean(values):.3f}" for name, values, *_ in maps)
     caption = (
         f"Alignment r per voxel of subject {subject} on fsaverage5 (inflated). A vertex shows the nearest of"
@@ -127,7 +102,16 @@ def brain_figure(
         " 99 % quantile and are palest at 0; single voxels carry no interval here."
     )
     alt = f"Cortical maps of alignment of subject {subject}. {means}."
-    return told(Figure(f"brain-{subject}", png, svg, alt, caption, print_as=print_as), simulated=simulated)
+    return draw_maps(
+        f"brain-{subject}",
+        lambda figure: _draw_maps(figure, vertices, maps, max_distance_mm),
+        ROW_IN,
+        len(maps),
+        alt,
+        caption,
+        simulated=simulated,
+        svg_dpi=SVG_DPI,
+    )
 
 
 def surface_values(

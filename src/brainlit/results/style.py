@@ -345,6 +345,42 @@ def draw_figure(
     return told(made, simulated=simulated)
 
 
+def draw_maps(
+    name: str,
+    draw: Callable[[Any], None],
+    row_in: float,
+    n_rows: int,
+    alt: str,
+    caption: str,
+    *,
+    simulated: bool = False,
+    csv: str = "",
+    svg_dpi: int = 160,
+) -> Figure:
+    """Draw rows of maps of the brain, of row_in inches each, as PNG and as SVG that shows the ground of the page.
+
+    Words turn light on dark pages, whose ground shows between the maps. For a paper maps are drawn anew in its width.
+    """
+
+    def drawn(width_in: float = MAPS_IN) -> Any:
+        figure = new_figure(width_in, max(row_in * width_in / MAPS_IN, LOWEST_MAP_IN) * n_rows + 0.3, layout=None)
+        draw(figure)
+        if simulated:
+            sign(figure)
+        return figure
+
+    def print_as(format: str, width_mm: float) -> bytes:
+        with house_style():
+            return printed(drawn(drawn_for_print_in(width_mm)), format, width_mm)
+
+    with house_style():
+        figure = drawn()
+        png = render(figure, "png", dpi=130)
+        figure.patch.set_alpha(0)
+        svg = adapted(render(figure, "svg", dpi=svg_dpi))
+    return told(Figure(name, png, svg, alt, caption, csv, print_as=print_as), simulated=simulated)
+
+
 def told(figure: Figure, *, simulated: bool) -> Figure:
     """The figure, with words that begin with what its listeners are, where these are simulated."""
     words = "Simulated listeners. " if simulated else ""

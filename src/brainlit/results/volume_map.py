@@ -22,24 +22,16 @@ from brainlit.results.style import (
     DIVERGING,
     FAINT,
     INK,
-    LOWEST_MAP_IN,
-    MAPS_IN,
     NO_NUMBER,
     SEQUENTIAL,
     Figure,
-    adapted,
     colour_map,
-    drawn_for_print_in,
-    house_style,
-    new_figure,
-    printed,
-    render,
-    sign,
-    told,
+    draw_maps,
 )
 
 Kind = Literal["glass", "slices"]
 N_SLICES = 7
+ROW_IN = {"glass": 2.05, "slices": 1.75}
 TOP_QUANTILE = 0.999
 """Of |r|: in a whole brain the highest 1 % are many, and a line of sight meets one of them nearly everywhere."""
 LEAST_TOP = 0.001
@@ -123,32 +115,22 @@ def volume_figure(
         Whether the listener is: then picture, alt and caption say so.
     """
     rows = _rows(before, after)
-
-    def drawn(width_in: float = MAPS_IN) -> Any:
-        height_in = max((2.05 if kind == "glass" else 1.75) * width_in / MAPS_IN, LOWEST_MAP_IN)
-        figure = new_figure(width_in, height_in * len(rows) + 0.3, layout=None)
-        _draw(figure, kind, volume, rows)
-        if simulated:
-            sign(figure)
-        return figure
-
-    def print_as(format: str, width_mm: float) -> bytes:
-        with house_style():
-            return printed(drawn(drawn_for_print_in(width_mm)), format, width_mm)
-
-    with house_style():
-        figure = drawn()
-        png = render(figure, "png", dpi=130)
-        figure.patch.set_alpha(0)  # words and outlines turn light on a dark page, whose ground shows around the brain
-        svg = adapted(render(figure, "svg"))
     centres_mm = volume.centres_mm
     what = "Glass brains from left, back, right and top" if kind == "glass" else "Level slices"
     alt = f"{what}, alignment of subject {subject}. {'; '.join(row.said(centres_mm) for row in rows)}."
     numbers = dict(zip(("x_mm", "y_mm", "z_mm"), centres_mm.T, strict=True)) | {"r_before": before}
     csv = voxels_csv(numbers | ({} if after is None else {"r_after": after}))
     caption = _caption(kind, volume, int(np.isfinite(before).sum()), subject, rows[0].top)
-    made = Figure(f"brain-{subject}-{kind}", png, svg, alt, caption, csv, print_as=print_as)
-    return told(made, simulated=simulated)
+    return draw_maps(
+        f"brain-{subject}-{kind}",
+        lambda figure: _draw(figure, kind, volume, rows),
+        ROW_IN[kind],
+        len(rows),
+        alt,
+        caption,
+        simulated=simulated,
+        csv=csv,
+    )
 
 
 def _rows(before: FloatArray, after: FloatArray | None) -> list[_Row]:
