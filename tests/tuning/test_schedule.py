@@ -10,9 +10,8 @@ from torch.optim import Adam, AdamW
 
 from brainlit.backbones import BackboneConfig, load_backbone
 from brainlit.backbones.lora import LoraConfig, add_lora
-from brainlit.backbones.trainable import TrainableConfig, apply_trainable
+from brainlit.backbones.trainable import TrainableConfig, apply_trainable, count_layer_parameters
 from brainlit.tuning.schedule import (
-    count_layer_parameters,
     default_learning_rates,
     follow_plan,
     optimizer_with_schedule,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from brainlit.backbones.base import SpeechBackbone
-from brainlit.backbones.trainable import check_layer_order, layer_range
+from brainlit.backbones.trainable import check_layer_order, count_layer_parameters, layer_range
 from brainlit.hints import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def add_lora(backbone: SpeechBackbone, config: LoraConfig, seed: int) -> None:
     import peft
 
     names = _target_names(backbone, config)
-    n_layer_weights = sum(weight.numel() for layer in backbone.layers for weight in layer.parameters())
+    n_layer_parameters = count_layer_parameters(backbone)
     backbone.requires_grad_(False)
     backbone.freeze_feature_encoder()
     alpha: Any = 2 * config.rank if config.alpha is None else config.alpha  # peft says int and takes any number
@@ -112,8 +112,7 @@ def add_lora(backbone: SpeechBackbone, config: LoraConfig, seed: int) -> None:
         config.rank,
         len(names),
         n_lora,
-        # not of the whole model: Whisper and SpeechT5 come with a decoder, which no sound of ours reaches
-        100 * n_lora / n_layer_weights,
+        100 * n_lora / n_layer_parameters,
     )
 
 

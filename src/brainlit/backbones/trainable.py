@@ -218,3 +218,8 @@ def _new_leaves(state: Tensor, seen: set[Any]) -> Iterator[nn.Parameter]:
         if hasattr(node, "variable"):
             yield node.variable
         waiting += [before for before, _ in node.next_functions]
+
+
+def count_layer_parameters(backbone: SpeechBackbone) -> int:
+    """Numbers in the transformer layers, trained or not: no front end, and no decoder that never runs."""
+    return sum(parameter.numel() for layer in backbone.layers for parameter in layer.parameters())

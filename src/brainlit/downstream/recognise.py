@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from brainlit.backbones import SpeechBackbone
+from brainlit.backbones.trainable import count_layer_parameters
 from brainlit.downstream.clip import Clip
 from brainlit.downstream.features import evaluating
 from brainlit.downstream.scores import BootstrapConfig, estimate
@@ -27,7 +28,6 @@ from brainlit.hints import did_you_mean
 from brainlit.tuning.objectives import CharacterCtc
 from brainlit.tuning.objectives.ctc import BLANK, collapse, edit_distance
 from brainlit.tuning.schedule import (
-    count_layer_parameters,
     default_learning_rates,
     optimizer_with_schedule,
     parameter_groups,

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from brainlit.backbones import BackboneConfig
 from brainlit.backbones.base import eval_mode
 from brainlit.backbones.lora import LoraConfig
-from brainlit.backbones.trainable import TrainableConfig
+from brainlit.backbones.trainable import TrainableConfig, count_layer_parameters
 from brainlit.tuning.anchor import AnchorConfig
 from brainlit.tuning.checkpoint import RECORD, check_same, read_record, whole_checkpoint
 from brainlit.tuning.front_end_cache import FrontEndCache, FrontEndCacheConfig
@@ -31,7 +31,6 @@ from brainlit.tuning.precision import fused_suits, require_precision, slow_preci
 from brainlit.tuning.schedule import (
     Optimizer,
     Schedule,
-    count_layer_parameters,
     count_planned_steps,
     count_steps_per_epoch,
     default_learning_rates,

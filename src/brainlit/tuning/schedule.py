@@ -74,11 +74,6 @@ def too_short_said(n_steps: int, steps_per_epoch: int) -> str:
     )
 
 
-def count_layer_parameters(backbone: SpeechBackbone) -> int:
-    """Numbers in the transformer layers, trained or not: no front end, and no decoder that never runs."""
-    return sum(parameter.numel() for layer in backbone.layers for parameter in layer.parameters())
-
-
 def parameter_groups(
     backbone: SpeechBackbone,
     head_parameters: Iterable[nn.Parameter],
