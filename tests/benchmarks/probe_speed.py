@@ -99,15 +99,17 @@ class Simulation:
         return np.asarray(correlation(self.Y[~self.fit], predicted))
 
 
-def simulate(n_trs: int, n_voxels: int, sizes: Sequence[int], seed: int = 0, story_trs: int = STORY_TRS) -> Simulation:
-    """Bands with falling singular values, a part of each shared; SNR from 0.02 to 0.5."""
+def simulate(
+    n_trs: int, n_voxels: int, sizes: Sequence[int], seed: int = 0, story_trs: int = STORY_TRS, shared: float = 0.5
+) -> Simulation:
+    """Bands with falling singular values, a part of each shared, so many times its own; SNR from 0.02 to 0.5."""
     rng = np.random.default_rng(seed)
     n_all = n_trs + story_trs
     groups = np.repeat(np.arange(-(-n_all // story_trs)), story_trs)[:n_all]
     common = _smooth(rng, n_all, max(sizes))
     raw = {}
     for band, size in zip(BANDS, sizes, strict=False):
-        latent = _smooth(rng, n_all, size) + 0.5 * common[:, :size]
+        latent = _smooth(rng, n_all, size) + shared * common[:, :size]
         turn = np.linalg.qr(rng.standard_normal((size, size)))[0].astype(np.float32)
         raw[band] = (latent * np.arange(1, size + 1, dtype=np.float32) ** -DECAY) @ turn
     simulated = Simulation(raw, np.empty((n_all, n_voxels), dtype=np.float32), groups)
@@ -250,7 +252,7 @@ def mixtures(options: argparse.Namespace) -> None:
     """
     shape = {"trs": 600, "voxels": 200, "sizes": (24, 20, 24)} if options.quick else vars(options)
     for seed in options.seeds:
-        data = simulate(shape["trs"], shape["voxels"], tuple(shape["sizes"]), seed)
+        data = simulate(shape["trs"], shape["voxels"], tuple(shape["sizes"]), seed, shared=options.shared)
         silence(data, share=0.3, seed=seed)
         plain = {"temporal": "fir", "low_level_impact": False, "leave_out_fit": False, "skip_trs": 0, "purge_trs": 0}
         config = ProbeConfig(**plain, keep_variance=options.keep_variance)
@@ -496,6 +498,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--trs", type=int, default=3000, help="of 'mixtures'")
     parser.add_argument("--voxels", type=int, default=20_000, help="of 'mixtures'")
     parser.add_argument("--sizes", type=int, nargs=3, default=[256, 102, 256], help="features per band of 'mixtures'")
+    parser.add_argument("--shared", type=float, default=0.5, help="part that bands share, times their own ('mixtures')")
     parser.add_argument("--keep-variance", type=float, default=KEEP_VARIANCE, help="of 'mixtures'")
     parser.add_argument("--himalaya", action="store_true", help="also himalaya's search of all mixtures ('mixtures')")
     parser.add_argument("--memory-gb", type=float, default=4.0, help="what the search of 'brain' may hold")

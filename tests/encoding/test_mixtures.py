@@ -37,11 +37,13 @@ def smooth_errors(gammas: np.ndarray, n_targets: int) -> np.ndarray:
     return np.asarray(1 + bias + variance).reshape(len(gammas), ALPHAS.size, -1)
 
 
-def test_the_first_mixtures_are_single_bands_and_equal_pairs() -> None:
-    pool = gamma_pool(3)
-    expected = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+def test_the_first_mixtures_are_single_bands_and_equal_shares_of_two_and_of_all() -> None:
+    pool, third = gamma_pool(3), pytest.approx(1 / 3)
+    expected = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5], [third] * 3]
     assert pool[first_mixtures(pool)].tolist() == expected
-    assert first_mixtures(gamma_pool(5)).sum() == 15
+    assert first_mixtures(gamma_pool(5)).sum() == 16
+    assert first_mixtures(gamma_pool(2)).sum() == 3
+    assert can_begin_coarse(gamma_pool(2), 200)
     assert can_begin_coarse(pool, 200)
     assert not can_begin_coarse(pool, 199)
     assert not can_begin_coarse(pool[first_mixtures(pool)], 200)
@@ -110,13 +112,18 @@ Simulated = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, np.
 
 @pytest.fixture(scope="module")
 def simulated() -> Simulated:
+    """As `simulation` has it; bands share less than they have of their own."""
+    return simulation(0.5)
+
+
+def simulation(shared: float) -> Simulated:
     """Bands of 72 + 48 + 96 delayed columns with falling spectra, which share a part; weak voxels, and null ones."""
     rng = np.random.default_rng(4)
     groups = np.repeat(np.arange(8), N_TRS // 8)
     common = rng.standard_normal((N_TRS, 24))
     bands = {}
     for name, size in (("backbone", 18), ("low_level", 12), ("semantic", 24)):
-        latent = (rng.standard_normal((N_TRS, size)) + 0.5 * common[:, :size]) * np.arange(1, size + 1) ** -0.7
+        latent = (rng.standard_normal((N_TRS, size)) + shared * common[:, :size]) * np.arange(1, size + 1) ** -0.7
         bands[name] = latent @ np.linalg.qr(rng.standard_normal((size, size)))[0]
     parts = [np.roll(X, 2, axis=0) @ rng.standard_normal((X.shape[1], 120)) for X in bands.values()]
     shares = np.sqrt(rng.dirichlet(np.ones(3), 120)).T * np.sqrt(rng.uniform(0.05, 0.5, 120))
@@ -150,6 +157,16 @@ def test_choices_are_those_of_all_mixtures_for_less_than_half_of_the_scores(
         same = coarse.gamma_index[model] == every.gamma_index[model]
         assert same.mean() > 0.95
         np.testing.assert_array_equal(coarse.alpha_index[model][same], every.alpha_index[model][same])
+
+
+def test_bands_that_share_most_of_their_variance_get_the_same_scores() -> None:
+    """What such bands do by twos does not say what they do by threes."""
+    overlapping = simulation(1.5)
+    every, coarse = run_probe(*overlapping, ALL), run_probe(*overlapping, COARSE)
+    for model, r in every.r_by_model.items():
+        difference = coarse.r_by_model[model] - r
+        assert abs(difference.mean()) < 3e-4, model
+        assert (np.abs(difference) < 0.01).mean() >= 0.98, model
 
 
 def test_subjects_side_by_side_and_a_cache_change_nothing(simulated: Simulated) -> None:

@@ -91,10 +91,9 @@ class ProbeConfig:
     """How many mixtures are tried for each set of 1, 2 and 3 bands; of more bands as many as of the largest set given.
     Larger models may use all of the smaller ones'."""
     mixture_search: MixtureSearch = "all"
-    """Which mixtures are scored: 'all' of them for every voxel, or 'coarse' to fine: each band alone and each two in
-    equal shares first, then for each voxel those that may still be the best by what the first ones say. The same choice
-    in all but a few voxels unless bands share most of their variance, at about half the cost where voxels are many
-    (docs/probe.md). With fewer than 200 columns, and by himalaya's solvers, all are scored."""
+    """Which mixtures are scored: 'all' of them for every voxel, or 'coarse' to fine: each band alone, each two and
+    all of them in equal shares first, then for each voxel those that may still be the best by what the first ones say.
+    The same choice in all but a few voxels, at about half the cost where voxels are many (docs/probe.md). With fewer than 200 columns, and by himalaya's solvers, all are scored."""
     n_folds: int = 4
     """Folds of the cross-validation: whole stories where there are enough."""
     purge_trs: int | None = None

@@ -334,7 +334,7 @@ class EigenSearch(LossSearch):
 
         def work(batch: Targets) -> torch.Tensor:
             own = batch if order is None else order[batch]
-            residuals = rows.residuals(smoother.coefficients[:, own], self._Y[:, batch][fold.untrained])
+            residuals = rows.residuals(smoother.coefficients[:, own], cut_out(self._Y, fold.untrained, batch))
             return _mean_square(inverse @ residuals)
 
         return self._losses(2 * rows.n_numbers(), work, targets)
@@ -350,7 +350,7 @@ class EigenSearch(LossSearch):
         rows = HeldOutRows(left, basis)
 
         def work(batch: Targets) -> torch.Tensor:
-            return _mean_square(rows.residuals(project(batch), self._Y[:, batch][held_out]))
+            return _mean_square(rows.residuals(project(batch), cut_out(self._Y, held_out, batch)))
 
         n_numbers = rows.n_numbers() + 2 * left.shape[1] + self._n_rows
         return self._losses(n_numbers, work, targets)
@@ -424,6 +424,11 @@ def _safe_inverse(smoother: torch.Tensor) -> torch.Tensor | None:
     inverse = torch.cholesky_inverse(factor)
     norm = float(inverse.abs().sum(dim=1).max())
     return inverse if norm * torch.finfo(inverse.dtype).eps < GROWTH else None
+
+
+def cut_out(Y: torch.Tensor, rows: Rows, targets: Targets) -> torch.Tensor:
+    """Some rows of some targets. A range is cut out without a copy, and first: then the other copies less."""
+    return Y[rows][:, targets] if isinstance(rows, slice) else Y[:, targets][rows]
 
 
 def _mean_square(residuals: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from brainlit.encoding.arrays import Array, FloatArray, IntArray
-from brainlit.encoding.eigen import EigenSearch, Rows, Spectrum
+from brainlit.encoding.eigen import EigenSearch, Rows, Spectrum, cut_out
 from brainlit.encoding.himalaya_solvers import exact_products
 from brainlit.encoding.target_batches import TargetBatches, Targets
 
@@ -161,12 +161,13 @@ class CrossProducts:
         """F'Y of some features and targets, (n_columns, n_batch): ALL_ROWS, or the rows that fold k trains on."""
         if k in self._stored:
             return self._stored[k][columns, batch]
-        Y = self._Y[:, batch]
         if k == ALL_ROWS:
-            return self._F[:, columns].T @ Y
+            return self._F[:, columns].T @ self._Y[:, batch]
         # those of all rows less those of the rows that the fold does not train on
         rows = self._untrained[k]
-        return torch.addmm(self.of(ALL_ROWS, columns, batch), self._F[rows][:, columns].T, Y[rows], alpha=-1.0)
+        return torch.addmm(
+            self.of(ALL_ROWS, columns, batch), self._F[rows][:, columns].T, cut_out(self._Y, rows, batch), alpha=-1.0
+        )
 
     def _form(self, k: int) -> torch.Tensor:
         whole = self._F.new_empty((self._F.shape[1], self._Y.shape[1]))
@@ -231,4 +232,4 @@ class KernelSearch(EigenSearch):
         trained = kernel[:, fold.train]
         spectrum = Spectrum.of(trained[fold.train])
         left = trained[fold.held_out] @ spectrum.vectors
-        return spectrum, left, lambda batch: spectrum.vectors.T @ self._Y[:, batch][fold.train]
+        return spectrum, left, lambda batch: spectrum.vectors.T @ cut_out(self._Y, fold.train, batch)

@@ -108,7 +108,7 @@ class Costs:
         fixed = voxel = 2.0  # the two residuals: the backbone alone, one mixture each
         for n_bands in range(1, len(self.sizes) + 1):
             wanted = 1 if n_bands == 1 else scope.n_gammas.get(n_bands, scope.n_gammas[largest])
-            first = 1 if n_bands <= 2 else 0
+            first = 1 if n_bands <= 2 or n_bands == len(self.sizes) else 0
             tried = first + SHARE_TRIED * (wanted - first) if self.coarse else wanted
             for sizes in combinations(self.sizes.values(), n_bands):
                 fixed += wanted * (sum(sizes) / unit) ** 3
