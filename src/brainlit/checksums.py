@@ -32,7 +32,8 @@ class ChecksumError(ValueError):
 def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
     """Plain values with the checksum of them as last key."""
     rest = {name: value for name, value in content.items() if name != KEY}
-    return {**rest, KEY: _digest(rest)}
+    plain = json.loads(json.dumps(rest))  # keys become text, tuples lists, as in the file
+    return {**rest, KEY: _digest(plain)}
 
 
 def without_checksum(content: dict[str, Any]) -> dict[str, Any]:
@@ -65,8 +66,7 @@ def _is_like(name: str, ours: str) -> bool:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    plain = json.loads(json.dumps(content))  # keys become text, tuples lists, as in the file
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
