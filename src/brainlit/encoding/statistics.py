@@ -221,7 +221,8 @@ class Score:
 
     def json(self) -> dict[str, float | None]:
         """Value, low and high; None for what is not a number."""
-        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        low, high = self.interval or (math.nan, math.nan)
+        numbers = {"value": self.value, "low": low, "high": high}
         return {name: float(number) if math.isfinite(number) else None for name, number in numbers.items()}
 
 

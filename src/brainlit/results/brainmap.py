@@ -182,20 +182,22 @@ def _draw_maps(figure: Any, vertices: IntArray, maps: Sequence[_Map], max_distan
     left, right = (inches / width_in for inches in BESIDE_MAPS_IN)
     width = (1 - left - right) / len(VIEWS)
     n_x, n_y = (round(float(size)) for size in figure.bbox.size)
+    size = np.array([n_x, n_y, n_x, n_y])
+    places = [np.array([left + v * width, 0.94 - height, width * 0.97, height * 0.97]) for v in range(len(VIEWS))]
+    top_row = [_within(seen_from(*view)[1], place * size) for view, place in zip(VIEWS, places, strict=True)]
     triangles, colours_of = [], []
     for k, (name, _, colours, low, high) in enumerate(maps):
         painter = ScalarMappable(Normalize(low, high), colour_map(colours))
         bottom = 0.94 - (k + 1) * height
         for v, (hemisphere, view) in enumerate(VIEWS):
-            place = np.array([left + v * width, bottom, width * 0.97, height * 0.97])
-            faces, corners = seen_from(hemisphere, view)
-            triangles.append(_within(corners, place * (n_x, n_y, n_x, n_y)))
-            y = triangles[-1][..., 1]
+            faces, _ = seen_from(hemisphere, view)
+            triangles.append(top_row[v] - (0, k * height * n_y))
             colours_of.append(_face_colours(fsaverage5(hemisphere), faces, shown[hemisphere][k], painter))
             if k == 0:
+                y = top_row[v][..., 1]
                 above = (y.max() + MARGIN * np.ptp(y)) / n_y + 6 / 72 / figure.get_figheight()
                 words: Any = {"fontsize": 9, "color": FAINT, "ha": "center"}
-                figure.text(place[0] + place[2] / 2, above, f"{hemisphere} {view}", **words)
+                figure.text(left + (v + 0.485) * width, above, f"{hemisphere} {view}", **words)
         figure.text(0.4 * left, bottom + height / 2, name, rotation=90, va="center", ha="center", weight="bold")
         bar = figure.colorbar(
             painter, cax=figure.add_axes((1 - 0.9 * right, bottom + 0.14 * height, 0.12 / width_in, 0.7 * height))
@@ -285,11 +287,12 @@ def seen_from(hemisphere: str, view: str) -> tuple[IntArray, FloatArray]:
 
 def _face_colours(half: Hemisphere, faces: IntArray, values: FloatArray, painter: Any) -> FloatArray:
     """Grey by sulcal depth, coloured where most corners of a face carry a value; shape (n_faces, 4)."""
-    folds = 0.80 - 0.10 * (half.depth[faces].mean(axis=1) > 0)
+    in_sulcus = half.depth[faces].mean(axis=1) > 0
+    folds = 0.80 - 0.10 * in_sulcus
     colours = np.column_stack([folds, folds, folds, np.ones(len(faces))])
     corners = values[faces]
     known = np.isfinite(corners).sum(axis=1) >= 2
     colours[known] = painter.to_rgba(np.nanmean(corners[known], axis=1))
-    shade = 1 - 0.12 * (half.depth[faces].mean(axis=1) > 0)
+    shade = 1 - 0.12 * in_sulcus
     colours[known, :3] *= shade[known, None]
     return np.asarray(np.clip(colours, 0, 1))
