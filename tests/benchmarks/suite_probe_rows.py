@@ -142,7 +142,7 @@ def single_band(size: str, folder: Path) -> Iterator[Case]:
         return {"r": scored(own, plain.ridge_by_stories(own, config.alphas, N_FOLDS))}
 
     def agree(own: Answer, wanted: Answer) -> Agreement:
-        close = near_correlations(mean=0.0005, most=0.02)(own, wanted)
+        close = near_correlations(mean=0.0001, most=0.002)(own, wanted)
         lower = of_bootstrap[0] - float(np.mean(own["r"]))
         said = f"a plain ridge with the same folds: {close.said}; the bootstrap ridge's mean r is {of_bootstrap[0]:.4f}"
         return Agreement(close.same and lower <= 0.003, f"{said} (at most 0.003 higher than ours)")

@@ -249,6 +249,30 @@ def test_the_workers_of_a_loader_leave_the_signal_to_the_process_that_trains(slu
     assert not slurm.exists()
 
 
+def test_a_copy_of_one_of_several_processes_ends_on_sigterm() -> None:
+    """The process itself finishes its step first; a worker has none, and would live on."""
+    progress = SimpleNamespace(current=SimpleNamespace(completed=0, ready=1), is_last_batch=False)
+    trainer = SimpleNamespace(
+        world_size=2, training=True, fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    )
+    trainer._accelerator_connector = SimpleNamespace(cluster_environment=None)
+    before = signal.getsignal(signal.SIGTERM)
+    requeue = Requeue()
+    requeue.setup(trainer, None, "fit")  # type: ignore[arg-type]
+    try:
+        requeue.on_train_start(trainer, None)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGTERM)  # the process itself goes on to the end of its step
+        worker = os.fork()
+        if not worker:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        _, status = os.waitpid(worker, 0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+
+
 def test_gathered_gradients_are_waited_for(slurm: Path, tmp_path: Path) -> None:
     class First(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from brainlit.encoding.search import make_folds
 from tests.benchmarks import plain, suite
 from tests.benchmarks.suite_measuring import Answer, Case, Row, measured, near
 from tests.make import made
@@ -51,6 +52,19 @@ def test_a_row_runs_and_a_wrong_answer_makes_it_fail(row: Row, tmp_path: Path) -
         assert ours.keys() == reference.keys() != set()
         for name in reference:
             assert not case.agree(spoiled(ours, name), reference).same, name
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wanted"),
+    [([300] * 10, [2, 3, 2, 3]), ([300] * 4, [1, 1, 1, 1]), ([100, 50, 250, 40, 60, 300, 200], [2, 3, 1, 1])],
+)
+def test_both_sides_hold_out_the_same_stories(lengths: list[int], wanted: list[int]) -> None:
+    groups = np.repeat(np.arange(len(lengths)), lengths)
+    plainly, ours = plain.story_folds(groups, 4), make_folds(groups, 4)
+    assert [len(np.unique(groups[held])) for _, held in plainly] == wanted
+    for (train, held), fold in zip(plainly, ours, strict=True):
+        np.testing.assert_array_equal(held, fold.held_out)
+        np.testing.assert_array_equal(train, fold.train)
 
 
 def test_references_share_no_code_with_brainlit() -> None:

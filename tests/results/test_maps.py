@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from brainlit.files import write_json
 from brainlit.results.map_numbers import MapsError, ProbeFile, formula_of
 from brainlit.results.maps import MapRequest, write_maps
 from brainlit.results.record import load_record, record_path, save_record
-from brainlit.results.run_directory import RunDirectory, write_json_atomic
+from brainlit.results.run_directory import RunDirectory, read_json_if_there, write_json_atomic
 from brainlit.results.summary import RUN_FILE
 from brainlit.store import StoryStore, build_store
 from brainlit.stories import Subject
@@ -289,6 +290,22 @@ def test_volumes_have_their_numbers_where_the_store_says(scanned: tuple[RunDirec
     (file,) = write_maps(run, tmp_path / "maps", wanted(**request, like=like, space="MNI152NLin2009cAsym"))["sub-A"]
     assert "_space-MNI152NLin2009cAsym_" in file.name
     assert nib.load(file).shape == (9, 8, 7)
+
+
+def test_volumes_are_in_the_standard_space_that_a_record_names(
+    scanned: tuple[RunDirectory, Path], tmp_path: Path
+) -> None:
+    _, store = scanned
+    run = RunDirectory.create(tmp_path, "fake", "standard")
+    write_json_atomic(run.path / RUN_FILE, read_json_if_there(scanned[0].path / RUN_FILE))
+    record, result = fake_record(FakeBrain("sub-A", 12), "before", 0, places=False)
+    save_record(replace(record, facts={**record.facts, "space": "MNI152NLin6Asym"}), result, run.probes)
+    request = {"subjects": ["sub-A"], "store": store, "measures": ["r_backbone"]}
+    (file,) = write_maps(run, tmp_path / "maps", wanted(**request))["sub-A"]
+    assert "_space-MNI152NLin6Asym_" in file.name
+    assert int(nib.load(file).header["sform_code"]) == 4, "NIfTI's code of MNI space"
+    (file,) = write_maps(run, tmp_path / "own", wanted(**request, space="T1w"))["sub-A"]
+    assert "_space-T1w_" in file.name
 
 
 def test_one_error_says_who_has_no_places_and_what_the_store_would_need(

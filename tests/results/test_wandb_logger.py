@@ -222,6 +222,24 @@ def test_a_server_that_does_not_answer_costs_the_run_nothing(
         logger.log_metrics({"train/loss": 0.5}, step=2)
 
 
+@pytest.mark.parametrize("error", [ValueError("1 validation error: artifact"), ConnectionError("reset by peer")])
+def test_a_checkpoint_that_the_server_does_not_take_costs_the_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def log_artifact(artifact: Any, aliases: list[str]) -> None:
+        raise error
+
+    (tmp_path / "last.ckpt").write_bytes(b"weights")
+    Server().open(monkeypatch).log_artifact = log_artifact
+    saved = (1.0, str(tmp_path / "last.ckpt"), 0.5, "last")
+    monkeypatch.setattr("brainlit.results.wandb_logger._scan_checkpoints", lambda callback, known: [saved])
+    callback = SimpleNamespace(_last_global_step_saved=3, monitor=None)
+    RunLogger(tmp_path)._scan_and_log_checkpoints(callback)  # type: ignore[arg-type]
+    (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "did not take last.ckpt; the run goes on" in said
+    assert str(error) in said
+
+
 def test_pictures_are_drawn_anew_and_rows_without_a_step_are_never_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

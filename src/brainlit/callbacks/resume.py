@@ -198,12 +198,12 @@ class Requeue(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the signal before Lightning does (it leaves alone a signal that has a handler)."""
+        self._process = os.getpid()
         environment = trainer._accelerator_connector.cluster_environment
         slurm = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
         if stage == "fit" and slurm and threading.current_thread() is threading.main_thread():
             assert isinstance(environment, SLURMEnvironment)
             self._trainer, self._signal = trainer, environment.requeue_signal or signal.SIGUSR1
-            self._process = os.getpid()
             self._previous = signal.signal(self._signal, self._on_signal)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -266,6 +266,9 @@ class Requeue(Callback):
             self._requeue_unsaved(self._trainer)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            self._end_at_once()  # a copy of the training has no step to finish
+            return
         assert self._trainer is not None
         self._ends = True
         if not self._a_step_will_end(self._trainer):

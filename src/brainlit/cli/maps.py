@@ -96,9 +96,9 @@ def _parser() -> OwnParser:
     )
     parser.add_argument(
         "--space",
-        default=VOLUME_SPACE,
-        help=f"volumes: name of their space in BIDS, such as MNI152NLin2009cAsym (default: {VOLUME_SPACE}, that of the"
-        " responses)",
+        default="",
+        help="volumes: name of their space in BIDS, such as MNI152NLin2009cAsym (default: the standard space that the"
+        f" run's probes name, or {VOLUME_SPACE}, that of the responses)",
     )
     parser.add_argument(
         "--like", type=Path, help="volumes: image whose grid they get (default: the smallest box around the voxels)"

@@ -62,7 +62,8 @@ class MapRequest:
     within_mm : float
         As `on_fsaverage5` has it.
     space : str
-        What BIDS calls the space of the responses' volumes.
+        What BIDS calls the space of the responses' volumes; empty for the standard space that a subject's last record
+        names, or VOLUME_SPACE where it names none.
     like : Path, optional
         Image whose grid volumes get; by default the smallest box around the voxels.
     store : Path, optional
@@ -77,7 +78,7 @@ class MapRequest:
     formats: Sequence[str] = ()
     subjects: Sequence[str] = ()
     within_mm: float = 0.0
-    space: str = VOLUME_SPACE
+    space: str = ""
     like: Path | None = None
     store: Path | None = None
     overwrite: bool = False
@@ -103,7 +104,7 @@ def write_maps(run: RunDirectory, output: Path, request: MapRequest) -> dict[str
     for what, asked, known in (("stage", request.stages, STAGES), ("format", request.formats, FORMATS)):
         _require(what, asked, known)
     _require("subject", request.subjects, list(probes))
-    if not re.fullmatch(r"[A-Za-z0-9]+", request.space):
+    if not re.fullmatch(r"[A-Za-z0-9]*", request.space):
         raise MapsError(f"the space is {request.space!r}; BIDS has letters and digits, such as MNI152NLin2009cAsym.")
     probes = {name: own for name, own in probes.items() if not request.subjects or name in request.subjects}
     labels = _subject_labels(probes)
@@ -194,8 +195,9 @@ class _SubjectWriter:
         said = self._sidecar(file, values)
         written = self._on_surfaces(file, values, said) if self.formats & {"gifti", "cifti"} else []
         if "nifti" in self.formats and self.places.grid is not None:
-            path = self._path(file, ".nii.gz", space=self.request.space)
-            write_nifti(path, self.places.grid, values, self.request.space)
+            space = self.request.space or str(self.probes.last.record.facts.get("space") or VOLUME_SPACE)
+            path = self._path(file, ".nii.gz", space=space)
+            write_nifti(path, self.places.grid, values, space)
             here = {"SpatialReference": "the images that the responses come from", "OutsideOfVoxels": "NaN"}
             written.append(_with_sidecar(path, {**said, **here}))
         if "pycortex" in self.formats and self.places.pycortex is not None:

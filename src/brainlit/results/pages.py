@@ -40,7 +40,12 @@ def _environment() -> Environment:
     loader = PackageLoader("brainlit.results")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.globals |= {"colours": PAGE_COLOURS, "colours_at_night": PAGE_COLOURS_AT_NIGHT}
-    made.filters |= {"spaced": lambda name: str(name).replace("_", " "), "slug": slug, "contents": contents}
+    made.filters |= {
+        "spaced": lambda name: str(name).replace("_", " "),
+        "slug": slug,
+        "contents": contents,
+        "with_code": with_code,
+    }
     return made
 
 
@@ -51,6 +56,17 @@ def slug(title: str) -> str:
     'what-the-run-does-not-show-r'
     """
     return re.sub(r"[^a-z0-9]+", "-", str(title).lower()).strip("-") or "section"
+
+
+def with_code(text: str) -> str:
+    """Text as HTML, with what stands between backticks as code.
+
+    >>> str(with_code("`brainlit fit -c DATA` makes r < 1"))
+    '<code>brainlit fit -c DATA</code> makes r &lt; 1'
+    """
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def contents(body: str) -> list[tuple[str, str]]:

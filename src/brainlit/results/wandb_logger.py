@@ -408,7 +408,9 @@ class RunLogger(WandbLogger):
                 about[checkpoint_callback.monitor] = float(score)
             artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model", metadata=about)
             artifact.add_file(path, name="model.ckpt")
-            with _survives(Path(path).name):
+            with _survives(
+                Path(path).name, ValueError, OSError
+            ):  # an answer that W&B's client cannot read, a lost line
                 self.experiment.log_artifact(artifact, aliases=[Path(path).stem])
             self._logged_model_time[path] = time
 
@@ -418,13 +420,17 @@ def _line(row: Row) -> str:
 
 
 @contextmanager
-def _survives(what: str) -> Iterator[None]:
-    """What W&B does not take costs the run nothing: for tables and artifacts it asks its server, which may be slow."""
+def _survives(what: str, *others: type[Exception]) -> Iterator[None]:
+    """What W&B does not take costs the run nothing: for tables and artifacts it asks its server, which may be slow.
+
+    W&B's own errors are caught, and others that are named.
+    """
     import wandb
 
+    caught: tuple[type[Exception], ...] = (wandb.errors.Error, *others)
     try:
         yield
-    except wandb.errors.Error as error:
+    except caught as error:
         _log.warning("W&B did not take %s; the run goes on, and has it in its folder: %s", what, error)
 
 
