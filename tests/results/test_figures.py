@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import io
 import re
 import sys
@@ -11,14 +12,15 @@ import pytest
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure as MatplotlibFigure
 from PIL import Image
 
 from brainlit.results import brainmap
-from brainlit.results.brainmap import N_VERTICES, brain_figure, fsaverage5, surface_values
+from brainlit.results.brainmap import N_VERTICES, brain_figure, fsaverage5, painted, seen_from, surface_values
 from brainlit.results.figures import alignment_figure, learning_figure, partition_figure, summary_figures
 from brainlit.results.metrics import read_metrics
 from brainlit.results.run_directory import RunDirectory
-from brainlit.results.style import BAND_COLOURS, STAGE_COLOURS, Figure, house_style, new_figure
+from brainlit.results.style import BAND_COLOURS, STAGE_COLOURS, Figure, draw_figure, house_style, new_figure
 from brainlit.results.summary import build_summary, find_score
 from tests.results.test_style import colours_of, on_dark
 
@@ -114,7 +116,7 @@ def test_brain_map_colours_where_the_voxels_are() -> None:
     assert pixels(with_change).shape[0] > 2 * pixels(without).shape[0]
     assert "mean 0.400" in with_change.alt
     assert with_change.svg is not None
-    assert with_change.svg.count(b"data:image/png;base64") == 12 + 3, "triangles, and the scales beside them"
+    assert with_change.svg.count(b"data:image/png;base64") == 1 + 3, "all maps, and the scales beside them"
     assert b"prefers-color-scheme: dark" in with_change.svg
     assert ground_of(with_change.svg) == "opacity: 0"
 
@@ -128,19 +130,68 @@ def ground_of(svg: bytes) -> str:
 def test_a_map_looks_as_if_drawn_by_polygons() -> None:
     half = fsaverage5("left")
     values = np.where(half.shape_mm[:, 1] < 0, 0.5 + 0.5 * np.sin(half.shape_mm[:, 2] / 5), np.nan)
-    drawn = []
-    for draw in (brainmap._draw_view, polygons):
-        figure = new_figure(5, 3, layout=None)
-        draw(figure.add_axes((0, 0, 1, 1)), half, "left", "lateral", values, ScalarMappable(Normalize(0, 1), "magma"))
-        figure.canvas.draw()
-        drawn.append(np.asarray(figure.canvas.buffer_rgba()).astype(int))
-    different = np.abs(drawn[0] - drawn[1]).max(axis=2)
-    moved = np.abs(drawn[1] - np.roll(drawn[1], 1, axis=1)).max(axis=2)  # by one pixel
-    assert (drawn[1].min(axis=2) < 200).mean() > 0.3, "something is drawn"
+    painter = ScalarMappable(Normalize(0, 1), "magma")
+    figure = new_figure(5, 3, layout=None)
+    polygons(figure.add_axes((0, 0, 1, 1)), half, values, painter)
+    figure.canvas.draw()
+    expected = np.asarray(figure.canvas.buffer_rgba()).astype(int)
+    faces, corners = seen_from("left", "lateral")
+    place = np.array([0.0, 0.0, 500.0, 300.0])
+    triangles, colours = brainmap._within(corners, place), brainmap._face_colours(half, faces, values, painter)
+    drawn = Image.alpha_composite(
+        Image.new("RGBA", (500, 300), "white"), Image.fromarray(painted(triangles, colours, 500, 300))
+    )
+    different = np.abs(np.asarray(drawn).astype(int) - expected).max(axis=2)
+    moved = np.abs(expected - np.roll(expected, 1, axis=1)).max(axis=2)  # by one pixel
+    assert (expected.min(axis=2) < 200).mean() > 0.3, "something is drawn"
     assert different.mean() < moved.mean()
 
 
-def polygons(axes: Any, half: Any, hemisphere: str, view: str, values: Any, painter: Any) -> None:
+def test_maps_lie_in_a_vector_picture_where_they_lie_in_the_other() -> None:
+    vertices = np.arange(0, 2 * N_VERTICES, 40)
+    drawn = brain_figure(vertices, np.full(len(vertices), 0.4), None, "sub-1")
+    assert drawn.svg is not None
+    picture = pixels(drawn)
+    height, width = picture.shape[:2]
+    (place, png) = max(pictures_in(drawn.svg), key=lambda one: len(one[1]))
+    shown = np.asarray(Image.open(io.BytesIO(png)).transpose(Image.Transpose.FLIP_TOP_BOTTOM))[..., 3] > 127
+    left, top, across, down = place
+    rows, columns = (np.flatnonzero(shown.any(axis=axis))[[0, -1]] / shown.shape[1 - axis] for axis in (1, 0))
+    inside = picture[:, : int(0.9 * width)].min(axis=2) < 250  # without the scale
+    inside[: int(0.17 * height)] = inside[:, : int(0.03 * width)] = False  # without words
+    for share, there, size in (
+        (left + across * columns, inside.any(axis=0), width),
+        (top + down * rows, inside.any(axis=1), height),
+    ):
+        assert share * size == pytest.approx(np.flatnonzero(there)[[0, -1]], abs=3)
+
+
+def pictures_in(svg: bytes) -> list[tuple[tuple[float, float, float, float], bytes]]:
+    """Left, top, width and height of each picture, as shares of the whole, and its PNG."""
+    text = svg.decode()
+    _, _, width, height = map(float, re.findall(r'viewBox="([^"]*)"', text)[0].split())
+    found = []
+    for tag in re.findall(r"<image [^>]*>", text, re.DOTALL):
+        own = dict(re.findall(r'([\w:]+)="([^"]*)"', tag))
+        x, y, w, h = (float(own[name]) for name in ("x", "y", "width", "height"))
+        assert own["transform"].startswith("scale(1 -1) translate(0 -"), "turned upside down, about its lower end"
+        raised = float(own["transform"].rpartition("-")[2].strip(")"))
+        png = base64.b64decode(own["xlink:href"].partition(",")[2])
+        found.append(((x / width, (raised - y - h) / height, w / width, h / height), png))
+    return found
+
+
+def test_each_format_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    draw = MatplotlibFigure.draw
+    monkeypatch.setattr(MatplotlibFigure, "draw", lambda self, renderer: drawn.append(renderer) or draw(self, renderer))
+    draw_figure("one", lambda figure: figure.add_subplot(title="words").plot([0, 1]) and None, (3, 2), "alt", "caption")
+    assert len(drawn) == 2
+    brain_figure(np.array([3, 4]), np.array([0.1, 0.2]), None, "sub-1")
+    assert len(drawn) == 4
+
+
+def polygons(axes: Any, half: Any, values: Any, painter: Any) -> None:
     """The lateral view of the left half once more: every face, the nearest last, as a polygon of its own."""
     order = np.argsort(-half.shape_mm[half.faces, 0].mean(axis=1))
     corners = half.shape_mm[half.faces[order]]

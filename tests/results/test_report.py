@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import logging
 import re
@@ -294,6 +295,19 @@ def test_what_the_data_set_says_of_itself_is_repeated(small_run: RunDirectory, u
 def test_only_run_directories_are_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="not a run directory"):
         write_report(tmp_path)
+
+
+def test_garbage_is_collected_again_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    was_on = []
+
+    def broken(folder: Path) -> None:
+        was_on.append(gc.isenabled())
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(report_module, "find_records", broken)
+    with pytest.raises(OSError, match="gone"):
+        write_report(RunDirectory.create(tmp_path, "e", "one"))
+    assert (was_on, gc.isenabled()) == ([False], True)
 
 
 def test_a_number_without_a_section_of_its_own_gets_one_by_its_label(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable, Sequence
 from itertools import combinations, pairwise
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -255,6 +257,12 @@ def colours_of(figure: Figure) -> set[str]:
 def on_dark() -> set[str]:
     """The colours that have another for the night."""
     return {colour.lower() for colour in ON_DARK}
+
+
+def test_a_picture_is_quoted_as_addresses_are() -> None:
+    text = f"{string.printable}%20é".encode()
+    figure = Figure("one", b"", text, "alt", "caption")
+    assert figure.address == f"data:image/svg+xml,{quote(text, safe=' !*,-./;=@_~+')}"
 
 
 def test_a_figure_of_simulated_listeners_says_so_first() -> None:

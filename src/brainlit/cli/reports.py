@@ -33,13 +33,12 @@ def run_report(arguments: Sequence[str]) -> int:
     parser.add_argument("run", nargs="?", type=Path, help="a run's folder; the latest run under --root by default")
     parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     given = parser.parse_args(list(arguments))
-    from brainlit.results.report import write_report
-    from brainlit.results.run_directory import RunDirectory, read_json
-    from brainlit.results.summary import SUMMARY_FILE
+    from brainlit.results.report import report_run
+    from brainlit.results.run_directory import RunDirectory
 
     run = RunDirectory.open(given.run or latest_run(given.root))
-    report = write_report(run)
-    for sentence in read_json(run.path / SUMMARY_FILE)["headline"]:
+    report, summary = report_run(run)
+    for sentence in summary["headline"]:
         print(sentence)
     print(f"Report: {link(report)}\n{next_command('downstream', run.path)}")
     return 0

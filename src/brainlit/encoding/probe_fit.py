@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from tqdm.auto import tqdm
 
 from brainlit.encoding.arrays import BoolArray, Float32Array, FloatArray, IntArray, naming, refuse_not_finite
 from brainlit.encoding.banded import open_search
@@ -39,6 +38,9 @@ from brainlit.encoding.search import (
 from brainlit.encoding.statistics import correlation_within, r2_within
 from brainlit.encoding.temporal import Band, TemporalBand, as_band, n_delayed
 from brainlit.encoding.warm_start import N_RANKED
+
+if TYPE_CHECKING:
+    from tqdm.auto import tqdm
 
 T = TypeVar("T")
 
@@ -248,6 +250,8 @@ class ProbeFit:
         shape = (len(pool), self.targets.columns.size)
         table = SearchTable(pool, np.full(shape, -np.inf), np.zeros(shape, dtype=np.int64))
         left = np.ones(shape, dtype=bool) if wanted is None else wanted.copy()
+        from tqdm.auto import tqdm
+
         with tqdm(total=len(pool), desc="gammas", unit="gamma", leave=False, delay=SLOW_S) as bar:
             whole = np.flatnonzero(left.all(axis=0))
             if models and whole.size and isinstance(search, LossSearch):

@@ -9,9 +9,10 @@ means of stretched ones need no more of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -169,7 +170,7 @@ class Score:
             return self.bounds
         if not np.isfinite(self.replicates).all():
             return None
-        low, high = percentiles(self.replicates, self.level)
+        low, high = _ends(self.replicates, self.level)
         return float(low), float(high)
 
     @property
@@ -220,8 +221,9 @@ class Score:
 
     def json(self) -> dict[str, float | None]:
         """Value, low and high; None for what is not a number."""
-        numbers = {"value": self.value, "low": self.low, "high": self.high}
-        return {name: float(number) if np.isfinite(number) else None for name, number in numbers.items()}
+        low, high = self.interval or (math.nan, math.nan)
+        numbers = {"value": self.value, "low": low, "high": high}
+        return {name: float(number) if math.isfinite(number) else None for name, number in numbers.items()}
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
@@ -236,10 +238,12 @@ def mean_score(scores: Sequence[Score]) -> Score:
     """
     if not scores:
         raise ValueError("no scores to average; give at least one.")
+    if len(scores) == 1:
+        return scores[0]
     value = float(np.mean([score.value for score in scores]))
     drawn = [score.replicates for score in scores if score.replicates is not None]
     if len(drawn) == len(scores) and len({len(replicates) for replicates in drawn}) == 1:
-        return replace(scores[0], value=value, replicates=np.mean(drawn, axis=0), bounds=None)
+        return replace(scores[0], value=value, replicates=reduce(np.add, drawn) / len(drawn), bounds=None)
     ends = [score.interval for score in scores if score.interval is not None]
     if drawn or len(ends) < len(scores):
         return replace(scores[0], value=value, replicates=None, bounds=None)
@@ -253,17 +257,29 @@ def percentiles(replicates: FloatArray, level: float = LEVEL, *, method: Method 
     Replicates that are NaN do not count. method is numpy's: 'nearest' where some are infinite.
     """
     replicates = np.asarray(replicates)
-    tails = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
     if method != "linear" or not replicates.size or not np.isfinite(replicates).all():
-        return np.asarray(np.nanquantile(replicates, tails, axis=0, method=method))
-    # the same numbers, in a tenth of the time: a report has tens of thousands of intervals
-    places = np.asarray(tails) * (len(replicates) - 1)
-    below = places.astype(np.int64)
-    above = np.minimum(below + 1, len(replicates) - 1)
-    ordered = np.partition(replicates, np.unique([below, above]), axis=0)
-    share = (places - below).reshape(-1, *[1] * (replicates.ndim - 1))
-    low, high = ordered[below], ordered[above]
-    return np.asarray(np.where(share < 0.5, low + (high - low) * share, high - (high - low) * (1.0 - share)))
+        return np.asarray(np.nanquantile(replicates, _tails(level), axis=0, method=method))
+    return np.asarray(_ends(replicates, level))
+
+
+def _tails(level: float) -> tuple[float, float]:
+    return (1.0 - level) / 2.0, (1.0 + level) / 2.0
+
+
+def _ends(replicates: FloatArray, level: float) -> list[Any]:
+    """The same as numpy's, of finite ones, in a tenth of the time: a report has tens of thousands of intervals."""
+    ranks, ends = _ranks(len(replicates), level)
+    ordered = np.partition(replicates, ranks, axis=0)
+    between = ((ordered[below], ordered[above], share) for below, above, share in ends)
+    return [b - (b - a) * (1.0 - share) if share >= 0.5 else a + (b - a) * share for a, b, share in between]
+
+
+@lru_cache
+def _ranks(n: int, level: float) -> tuple[list[int], list[tuple[int, int, np.float64]]]:
+    """Which of n ordered numbers both ends need; of each end the two beside it, and how far it lies between them."""
+    places = [np.float64(tail * (n - 1)) for tail in _tails(level)]  # float64 whatever the replicates are
+    ends = [(int(place), min(int(place) + 1, n - 1), place - int(place)) for place in places]
+    return sorted({rank for below, above, _ in ends for rank in (below, above)}), ends
 
 
 @lru_cache

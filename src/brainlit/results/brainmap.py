@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from brainlit.encoding.arrays import FloatArray, IntArray
 from brainlit.results.style import (
@@ -31,6 +32,8 @@ MAX_DISTANCE_MM = 4.0
 ROW_IN = 1.95
 SVG_DPI = 110
 """Of the maps within a vector picture: its page may have several."""
+MARGIN = 0.05
+"""Around a view, as a share of its size."""
 VIEWS = (("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right", "lateral"))
 
 
@@ -169,6 +172,7 @@ def fsaverage5(hemisphere: str) -> Hemisphere:
 
 
 def _draw_maps(figure: Any, vertices: IntArray, maps: Sequence[_Map], max_distance_mm: float) -> None:
+    """All views are painted once, in the dots of the figure, as one image; its words and scales stay beside it."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -177,14 +181,23 @@ def _draw_maps(figure: Any, vertices: IntArray, maps: Sequence[_Map], max_distan
     height, width_in = 0.93 / len(maps), figure.get_size_inches()[0]
     left, right = (inches / width_in for inches in BESIDE_MAPS_IN)
     width = (1 - left - right) / len(VIEWS)
+    n_x, n_y = (round(float(size)) for size in figure.bbox.size)
+    size = np.array([n_x, n_y, n_x, n_y])
+    places = [np.array([left + v * width, 0.94 - height, width * 0.97, height * 0.97]) for v in range(len(VIEWS))]
+    top_row = [_within(seen_from(*view)[1], place * size) for view, place in zip(VIEWS, places, strict=True)]
+    triangles, colours_of = [], []
     for k, (name, _, colours, low, high) in enumerate(maps):
         painter = ScalarMappable(Normalize(low, high), colour_map(colours))
         bottom = 0.94 - (k + 1) * height
         for v, (hemisphere, view) in enumerate(VIEWS):
-            axes = figure.add_axes((left + v * width, bottom, width * 0.97, height * 0.97))
-            _draw_view(axes, fsaverage5(hemisphere), hemisphere, view, shown[hemisphere][k], painter)
+            faces, _ = seen_from(hemisphere, view)
+            triangles.append(top_row[v] - (0, k * height * n_y))
+            colours_of.append(_face_colours(fsaverage5(hemisphere), faces, shown[hemisphere][k], painter))
             if k == 0:
-                axes.set_title(f"{hemisphere} {view}", fontsize=9, color=FAINT, fontweight="normal", loc="center")
+                y = top_row[v][..., 1]
+                above = (y.max() + MARGIN * np.ptp(y)) / n_y + 6 / 72 / figure.get_figheight()
+                words: Any = {"fontsize": 9, "color": FAINT, "ha": "center"}
+                figure.text(left + (v + 0.485) * width, above, f"{hemisphere} {view}", **words)
         figure.text(0.4 * left, bottom + height / 2, name, rotation=90, va="center", ha="center", weight="bold")
         bar = figure.colorbar(
             painter, cax=figure.add_axes((1 - 0.9 * right, bottom + 0.14 * height, 0.12 / width_in, 0.7 * height))
@@ -192,23 +205,61 @@ def _draw_maps(figure: Any, vertices: IntArray, maps: Sequence[_Map], max_distan
         bar.outline.set_visible(False)
         bar.solids.set_rasterized(True)
         bar.set_label("Δr" if low < 0 else "r")
+    figure.add_artist(_behind(figure, painted(np.concatenate(triangles), np.concatenate(colours_of), n_x, n_y)))
 
 
-def _draw_view(axes: Any, half: Hemisphere, hemisphere: str, view: str, values: FloatArray, painter: Any) -> None:
-    """Paint the faces that look at the viewer, from far to near."""
-    from matplotlib.collections import TriMesh
-    from matplotlib.tri import Triangulation
+def _behind(figure: Any, dots: npt.NDArray[np.uint8]) -> Any:
+    """An artist that shows dots of shape (n_y, n_x, 4) on all of the figure, in as many as the format has there.
 
-    faces, corners = seen_from(hemisphere, view)
-    # A mesh is shaded between the colours of its corners, so each face has three of its own, which are alike. It is
-    # drawn from whole arrays; polygons are drawn one after the other, which takes three times as long.
-    triangles = Triangulation(corners[:, 0], corners[:, 1], np.arange(len(corners)).reshape(-1, 3))
-    colours = np.repeat(_face_colours(half, faces, values, painter), 3, axis=0)
-    axes.add_collection(TriMesh(triangles, facecolors=colours, rasterized=True), autolim=False)
-    axes.update_datalim(corners)
-    axes.set_aspect("equal")
-    axes.autoscale_view()
-    axes.set_axis_off()
+    An image of matplotlib's own does too, and takes five times as long.
+    """
+    from matplotlib.artist import Artist, allow_rasterization
+    from PIL import Image
+
+    class Dots(Artist):
+        zorder = -1
+
+        @allow_rasterization  # type: ignore[untyped-decorator]
+        def draw(self, renderer: Any) -> None:
+            size: Any = tuple(round(float(n) * renderer.get_image_magnification()) for n in figure.bbox.size)
+            shown = dots
+            if size != dots.shape[1::-1]:  # colours weigh as much as they cover: what is clear has none
+                whole = Image.fromarray(dots).convert("RGBa").resize(size, Image.Resampling.BOX)
+                shown = np.asarray(whole.convert("RGBA"))
+            renderer.draw_image(renderer.new_gc(), 0, 0, shown[::-1])
+
+    return Dots()
+
+
+def painted(triangles: FloatArray, colours: FloatArray, n_x: int, n_y: int) -> npt.NDArray[np.uint8]:
+    """Triangles on nothing, the later over the earlier.
+
+    Parameters
+    ----------
+    triangles : array of shape (n, 3, 2)
+        In pixels from the lower left corner.
+    colours : array of shape (n, 4)
+
+    Returns
+    -------
+    array of shape (n_y, n_x, 4)
+    """
+    from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.transforms import IdentityTransform
+
+    new_canvas: Any = RendererAgg
+    canvas = new_canvas(n_x, n_y, 72)
+    # Shaded between the colours of its corners, which are alike: these are drawn from whole arrays, where polygons are
+    # drawn one after the other, which takes three times as long.
+    canvas.draw_gouraud_triangles(canvas.new_gc(), triangles, np.repeat(colours[:, None], 3, 1), IdentityTransform())
+    return np.asarray(canvas.buffer_rgba())
+
+
+def _within(corners: FloatArray, place: FloatArray) -> FloatArray:
+    """Faces in the middle of a place (its left, lower, width and height), with a margin; shape (n, 3, 2)."""
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    scale = (place[2:] / (high - low)).min() / (1 + 2 * MARGIN)
+    return np.asarray((corners - (low + high) / 2) * scale + place[:2] + place[2:] / 2).reshape(-1, 3, 2)
 
 
 @lru_cache(maxsize=len(VIEWS))
@@ -236,11 +287,12 @@ def seen_from(hemisphere: str, view: str) -> tuple[IntArray, FloatArray]:
 
 def _face_colours(half: Hemisphere, faces: IntArray, values: FloatArray, painter: Any) -> FloatArray:
     """Grey by sulcal depth, coloured where most corners of a face carry a value; shape (n_faces, 4)."""
-    folds = 0.80 - 0.10 * (half.depth[faces].mean(axis=1) > 0)
+    in_sulcus = half.depth[faces].mean(axis=1) > 0
+    folds = 0.80 - 0.10 * in_sulcus
     colours = np.column_stack([folds, folds, folds, np.ones(len(faces))])
     corners = values[faces]
     known = np.isfinite(corners).sum(axis=1) >= 2
     colours[known] = painter.to_rgba(np.nanmean(corners[known], axis=1))
-    shade = 1 - 0.12 * (half.depth[faces].mean(axis=1) > 0)
+    shade = 1 - 0.12 * in_sulcus
     colours[known, :3] *= shade[known, None]
     return np.asarray(np.clip(colours, 0, 1))

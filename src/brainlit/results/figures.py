@@ -128,11 +128,9 @@ def partition_figure(summary: Mapping[str, Any]) -> Figure | None:
 
     def draw(figure: Any) -> list[Mark]:
         axes = figure.add_subplot()
-        marks = []
-        for k, region in enumerate(regions):
-            own = {part: rows[region, part] for part in parts}
-            for side, stage in sides:
-                marks += _stack(axes, k + side, own, stage, colours, hatches)
+        own = [{part: rows[region, part] for part in parts} for region in regions]
+        stacks = [(k + side, own[k], stage) for k in range(len(regions)) for side, stage in sides]
+        marks = _stacks(axes, stacks, colours, hatches)
         places = [k + side for k in range(len(regions)) for side, _ in sides]
         axes.set_xticks(places, [stage for _, stage in sides] * len(regions), fontsize=7.5, color=FAINT)
         axes.axhline(0, color=FAINT, linewidth=0.8)
@@ -363,48 +361,53 @@ def _grouped_bars(axes: Any, rows: Sequence[Mapping[str, Any]], name: str) -> li
     width = 0.76 / max(len(stages), 1)
     marks = []
     for s, stage in enumerate(stages):
-        for k, row in enumerate(rows):
-            score = row.get(stage)
-            if not score or score["value"] is None:
-                continue
-            x = k + (s - (len(stages) - 1) / 2) * width
-            axes.bar(x, score["value"], width * 0.94, color=_BAR_COLOURS[stage])
+        offset = (s - (len(stages) - 1) / 2) * width
+        found = [(k + offset, row, row.get(stage)) for k, row in enumerate(rows)]
+        known = [(x, row, score) for x, row, score in found if score and score["value"] is not None]
+        places, values = [x for x, *_ in known], [score["value"] for *_, score in known]
+        axes.bar(places, values, width * 0.94, color=_BAR_COLOURS[stage])
+        for x, row, score in known:
             what = _spaced(row["region"]) + ("" if stage == "ceiling" else f", {stage} tuning")
             ends_x, ends_y = (x - width / 2, x + width / 2), (0.0, score["value"])
             marks.append(Mark(axes, ends_x, ends_y, what, score_in_words(name, score), counts_in_words(row)))
-            if score["low"] is not None:
-                ends: Any = {"solid_capstyle": "butt", "path_effects": halo}
-                axes.plot([x, x], [score["low"], score["high"]], color=INK, linewidth=1.3, **ends)
+        sure = [(x, score["low"], score["high"]) for x, _, score in known if score["low"] is not None]
+        if sure:
+            at, low, high = zip(*sure, strict=True)
+            ends: Any = {"solid_capstyle": "butt", "path_effects": halo}
+            axes.plot([at, at], [low, high], color=INK, linewidth=1.3, **ends)
     axes.set_xticks(range(len(rows)), [_wrap(row["region"]) for row in rows])
     axes.axhline(0, color=FAINT, linewidth=0.8)
     axes.grid(axis="x", visible=False)
     return marks
 
 
-def _stack(
+def _stacks(
     axes: Any,
-    x: float,
-    rows: Mapping[str, Mapping[str, Any]],
-    stage: str,
+    stacks: Sequence[tuple[float, Mapping[str, Mapping[str, Any]], str]],
     colours: Mapping[str, str],
     hatches: Mapping[str, str],
 ) -> list[Mark]:
-    """Positive parts upwards from 0, negative ones downwards: no part hides another."""
-    up = down = 0.0
+    """At each x the parts of one stage: positive ones upwards from 0, negative ones downwards, so that none hides."""
+    bars: dict[str, list[tuple[float, float, float]]] = {}
     marks = []
-    for part, row in rows.items():
-        value = stage_value(row, stage)
-        if value is None:
-            continue
+    for x, rows, stage in stacks:
+        up = down = 0.0
+        for part, row in rows.items():
+            value = stage_value(row, stage)
+            if value is None:
+                continue
+            bottom = up if value >= 0 else down
+            bars.setdefault(part, []).append((x, value, bottom))
+            what, words = (
+                f"{_spaced(row['region'])}, {stage} tuning, {part_label(part)}",
+                score_in_words("R²", row[stage], ".4f"),
+            )
+            marks.append(Mark(axes, (x - 0.18, x + 0.18), (bottom, bottom + value), what, words, counts_in_words(row)))
+            up, down = up + max(value, 0.0), down + min(value, 0.0)
+    for part, found in bars.items():  # all bars of a part at once, which takes a third of the time
+        x_all, values, bottoms = zip(*found, strict=True)
         look: Any = {"color": colours[part], "hatch": hatches[part], "edgecolor": PAPER, "linewidth": 0.5}
-        bottom = up if value >= 0 else down
-        axes.bar(x, value, 0.36, bottom=bottom, **look)
-        what, words = (
-            f"{_spaced(row['region'])}, {stage} tuning, {part_label(part)}",
-            score_in_words("R²", row[stage], ".4f"),
-        )
-        marks.append(Mark(axes, (x - 0.18, x + 0.18), (bottom, bottom + value), what, words, counts_in_words(row)))
-        up, down = up + max(value, 0.0), down + min(value, 0.0)
+        axes.bar(x_all, values, 0.36, bottom=bottoms, **look)
     return marks
 
 

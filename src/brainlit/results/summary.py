@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from brainlit.files import write_json_by_row
 from brainlit.results.band_names import bands_of, formulas
 from brainlit.results.group import entering, group_keys, group_score, of_tables
 from brainlit.results.layer_curve import TABLE_FILE as LAYER_CURVE_FILE
@@ -29,7 +30,7 @@ from brainlit.results.record import (
     find_records,
     fitted_on_tuned_said,
 )
-from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there, write_json_atomic
+from brainlit.results.run_directory import PROVENANCE_FILE, RunDirectory, read_json_if_there
 from brainlit.results.scores import (
     ALL_VOXELS,
     FITTED_WORDS,
@@ -113,8 +114,8 @@ def _warnings(records: Iterable[ProbeRecord]) -> list[str]:
 
 
 def write_summary(run: RunDirectory, summary: Mapping[str, Any]) -> Path:
-    """Write summary.json."""
-    return write_json_atomic(run.path / SUMMARY_FILE, summary)
+    """Write summary.json, a line for each number."""
+    return write_json_by_row(run.path / SUMMARY_FILE, summary, allow_nan=False)
 
 
 def headline_region(summary: Mapping[str, Any]) -> str:
@@ -286,8 +287,8 @@ def find_score(
 ) -> dict[str, Any] | None:
     """One row of the summary's scores (by default at the partition layer, mean over subjects); None if absent."""
     wanted = summary["probe"].get("layer") if layer is None else layer
-    for row in summary["scores"]:
-        if (row["subject"], row["region"], row["metric"], row["layer"]) == (subject, region, metric, wanted):
+    for row in summary["scores"]:  # what differs most often is compared first: a page looks hundreds of numbers up
+        if row["metric"] == metric and row["region"] == region and row["layer"] == wanted and row["subject"] == subject:
             return dict(row)
     return None
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from brainlit.encoding.arrays import FloatArray, IntArray
+from brainlit.encoding.arrays import BoolArray, FloatArray, IntArray
 from brainlit.results.brainmap import MAX_DISTANCE_MM, fsaverage5, surface_values
 from brainlit.results.record import ProbeRecord
 from brainlit.results.style import DIVERGING, NO_NUMBER, SEQUENTIAL
@@ -131,9 +131,17 @@ def _on_surface(
     masks = [np.asarray(first.regions.get(name, nowhere), dtype=np.float64) for name in regions]
     stacked = np.stack([*r, *masks])
     both = np.concatenate([surface_values(side, vertices, stacked) for side in HEMISPHERES], axis=1)
-    sets, which = np.unique(both[len(r) :] > 0, axis=1, return_inverse=True)
     shown = dict(zip(("before", "after", "difference"), both[: len(r)], strict=False))
-    return shown, ([np.flatnonzero(one).tolist() for one in sets.T], which.ravel())
+    return shown, _sets(both[len(r) :] > 0)
+
+
+def _sets(inside: BoolArray) -> tuple[list[list[int]], IntArray]:
+    """The different columns of (n_regions, n_vertices), as places in regions, and which of them each vertex has."""
+    packed = [column.tobytes() for column in np.packbits(inside, axis=0).T]  # sorted as the columns are
+    first = {column: k for k, column in reversed(list(enumerate(packed)))}
+    order = {column: k for k, column in enumerate(sorted(first))}
+    sets = [np.flatnonzero(inside[:, first[column]]).tolist() for column in order]
+    return sets, np.array([order[column] for column in packed])
 
 
 def _mesh(side: str) -> dict[str, str]:
