@@ -33,7 +33,7 @@ def test_a_search_from_coarse_to_fine_takes_less_of_the_voxels_and_all_decomposi
     shares = [
         replace(by_voxels, coarse=True).partition_s(scope) / by_voxels.partition_s(scope) for scope in (WHOLE, many)
     ]
-    # 2 residuals, 2.16 single bands, 7.92 of each mixture of two (1 + 0.3 * 3 of 4) and 5.76 of three (1 + 0.3 * 7 of 8)
+    # 2 residuals, 2.16 single bands, 7.92 of each mixture of two (1 + 0.3 * 3 of 4), 5.76 of three (1 + 0.3 * 7 of 8)
     assert shares == pytest.approx([(4.16 + 7.92 * 1.9 + 5.76 * 3.1) / (4.16 + 7.92 * 4 + 5.76 * 8), 0.3], abs=0.01)
     first_ones_alone = ProbeScope((9,), 1.0, {1: 1, 2: 1, 3: 1})
     assert replace(by_voxels, coarse=True).partition_s(first_ones_alone) == by_voxels.partition_s(first_ones_alone)

@@ -93,7 +93,8 @@ class ProbeConfig:
     mixture_search: MixtureSearch = "all"
     """Which mixtures are scored: 'all' of them for every voxel, or 'coarse' to fine: each band alone, each two and
     all of them in equal shares first, then for each voxel those that may still be the best by what the first ones say.
-    The same choice in all but a few voxels, at about half the cost where voxels are many (docs/probe.md). With fewer than 200 columns, and by himalaya's solvers, all are scored."""
+    The same choice in all but a few voxels, at about half the cost where voxels are many (docs/probe.md). With
+    fewer than 200 columns, and by himalaya's solvers, all are scored."""
     n_folds: int = 4
     """Folds of the cross-validation: whole stories where there are enough."""
     purge_trs: int | None = None

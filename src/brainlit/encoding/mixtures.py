@@ -52,7 +52,7 @@ def first_mixtures(gammas: FloatArray) -> BoolArray:
 
 
 def can_begin_coarse(gammas: FloatArray, n_columns: int) -> bool:
-    """Whether guesses help: a pool with each band alone, each two and all in equal shares, and others; enough columns."""
+    """Whether guesses help: a pool with single bands, equal shares of two and of all, and others; enough columns."""
     n_bands, n_first = gammas.shape[1], int(first_mixtures(gammas).sum())
     n_wanted = n_bands * (n_bands + 1) // 2 + (n_bands > 2)
     return n_columns >= FEWEST_COLUMNS and n_first == n_wanted < len(gammas)
