@@ -158,12 +158,12 @@ class Rates:
 
 
 RECORDED = Rates(
-    training=70e9,
-    forward=70e9,
-    ridge=40e9,
-    source="recorded on one core of an AMD EPYC (AVX-512), small sizes; training, not measured, as forward",
+    training=100e9,
+    forward=100e9,
+    ridge=75e9,
+    source="recorded on one core of an Intel Xeon (AVX-512), full sizes",
 )
-"""Rows banded and features_exact of `make bench ARGS=--quick`, beside other work; docs/benchmarks.md has the run."""
+"""Rows step, features_per_tr and banded of `make bench`; docs/benchmarks.md has the run."""
 GPU_SHARE = 0.3
 GPUS: Mapping[str, tuple[float, float]] = {"H200": (989e12, 67e12), "A100": (312e12, 19.5e12)}
 """Peaks of the data sheets: dense bfloat16 products, and float32 without tensor cores."""

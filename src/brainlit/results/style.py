@@ -251,7 +251,8 @@ def render(figure: Any, format: str, dpi: int = CHART_DPI) -> bytes:
     """The figure as bytes of a PNG, SVG or PDF without a date in it."""
     buffer = io.BytesIO()
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    figure.savefig(buffer, format=format, dpi=dpi, metadata=undated.get(format))
+    quick: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if format == "png" else {}
+    figure.savefig(buffer, format=format, dpi=dpi, metadata=undated.get(format), **quick)
     return buffer.getvalue()
 
 
