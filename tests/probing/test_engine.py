@@ -213,3 +213,13 @@ def assert_same_scores(found: ProbeRecord, expected: ProbeRecord) -> None:
     np.testing.assert_array_equal(found.r, expected.r)
     values = [[row.score.value for row in record.table.rows] for record in (found, expected)]
     np.testing.assert_array_equal(*values)
+
+
+@pytest.mark.parametrize(("search", "changes"), [("all", False), ("coarse", True)])
+def test_records_do_not_compare_where_others_were_the_first_mixtures(
+    data: StoryDataModule, monkeypatch: pytest.MonkeyPatch, search: Any, changes: bool
+) -> None:
+    own = ProbeEngine(ProbeConfig(mixture_search=search))
+    now = own.fingerprint(data, "sub-A")
+    monkeypatch.setattr("brainlit.probing.engine.FIRST_MIXTURES", "single bands, equal shares of two")
+    assert (own.fingerprint(data, "sub-A") != now) == changes

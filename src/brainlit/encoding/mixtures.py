@@ -38,6 +38,8 @@ mixtures is quick."""
 SHARE_TRIED = 0.3
 """Part of the other mixtures that a voxel tries, for estimates of time (simulated: 0.26 to 0.35)."""
 TARGETS_AT_ONCE = 4096
+FIRST_MIXTURES = "single bands, equal shares of two and of all"
+"""What `first_mixtures` are, for the hash of a record's settings: with others it has other numbers."""
 
 
 def first_mixtures(gammas: FloatArray) -> BoolArray:

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from brainlit.encoding.arrays import Float32Array
 from brainlit.encoding.bootstrap import BLOCK_TRS, HOW_DRAWN, block_weights
 from brainlit.encoding.config import DEFAULT_BANDS, ProbeConfig
+from brainlit.encoding.mixtures import FIRST_MIXTURES
 from brainlit.encoding.probe_fit import ProbeCache
 from brainlit.encoding.result import VERSION as FORMULAS_VERSION
 from brainlit.encoding.result import ProbeResult
@@ -474,4 +475,6 @@ def _deciding(config: ProbeConfig) -> dict[str, Any]:
         del decides["bands"]
     if decides["mixture_search"] == "all":
         del decides["mixture_search"]  # as all were searched before there was a choice
+    else:
+        decides["first_mixtures"] = FIRST_MIXTURES  # coarse records of before they were these chose other mixtures
     return decides

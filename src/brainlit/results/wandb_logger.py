@@ -408,9 +408,8 @@ class RunLogger(WandbLogger):
                 about[checkpoint_callback.monitor] = float(score)
             artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model", metadata=about)
             artifact.add_file(path, name="model.ckpt")
-            with _survives(
-                Path(path).name, ValueError, OSError
-            ):  # an answer that W&B's client cannot read, a lost line
+            # ValueError: an answer that W&B's client cannot read; OSError: a lost connection
+            with _survives(Path(path).name, ValueError, OSError):
                 self.experiment.log_artifact(artifact, aliases=[Path(path).stem])
             self._logged_model_time[path] = time
 
